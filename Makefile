@@ -1,0 +1,44 @@
+# Two commands do everything on a fresh machine: `make figures` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+JOBS ?= 2
+
+.PHONY: help env figures test lab lint train clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+# The environment is remade in place whenever what it is made from has changed.
+$(READY): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip -c constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	@touch $@
+
+env: $(READY)  ## make the environment (.venv) if it is missing or stale
+
+figures: $(READY)  ## capture the shipped networks and draw every figure into figures/out
+	$(BIN)/acon figures --out figures/out
+
+test: $(READY)  ## run all tests
+	$(BIN)/python -m pytest -n $(JOBS)
+
+lint: $(READY)  ## style and types (ruff, mypy strict)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lab: $(READY)  ## open JupyterLab on the notebooks
+	$(BIN)/jupyter lab --notebook-dir notebooks
+
+train: $(READY)  ## train the digits networks again, from scratch, into state/
+	for net in relu swish acon metaacon; do \
+	  $(BIN)/acon train digits_$$net --out state/digits_$$net.safetensors || exit 1; \
+	done
+
+clean:  ## remove everything that can be made again (the environment too)
+	rm -rf $(VENV) figures/out runs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,44 @@
+"""Errors meant for a person: one sentence, no traceback on the command line."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class AconError(Exception):
+    """Something the user can understand and mend; the command line exits with 1."""
+
+    exit_code = 1
+
+
+class UsageError(AconError):
+    """A wrong name, option or argument; the command line exits with 2."""
+
+    exit_code = 2
+
+
+def closest(given: str, options: Iterable[str], *, count: int = 3) -> str:
+    """Return a phrase that names what comes close to a misspelt name.
+
+    Parameters
+    ----------
+    given : str
+        What the user wrote.
+    options : iterable of str
+        What exists.
+    count : int
+        How many near names to give at most.
+
+    Returns
+    -------
+    str
+        ``"did you mean 'a' or 'b'?"``; without a near name the options themselves (at most ten).
+    """
+    names = list(dict.fromkeys(options))
+    folded = {name.casefold(): name for name in names}
+    near = [folded[m] for m in get_close_matches(given.casefold(), folded, n=count, cutoff=0.5)]
+    if near:
+        return f"did you mean {' or '.join(repr(name) for name in near)}?"
+    if not names:
+        return "there is nothing to choose from"
+    shown = ", ".join(repr(name) for name in names[:10])
+    return f"choose one of {shown}" + (f" (and {len(names) - 10} more)" if len(names) > 10 else "")
