@@ -1,0 +1,261 @@
+"""Images with names: scikit-learn's digits and folders of photographs, one interface for all.
+
+A source is a map-style torch data set whose items are preprocessed images (C, H, W), float32,
+with a sample table beside it; a bad image raises `BadImageError` when it is asked for.
+"""
+
+import hashlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+
+from acon_analysis.errors import UsageError, closest
+from acon_analysis.preprocess import Preprocess, get_preprocess
+from acon_analysis.schema import SAMPLE_COLUMNS, names
+
+#: Endings that count as images in a folder.
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+
+#: Images of each digit that the test split holds; training never sees them.
+DIGITS_TEST_PER_CLASS = 50
+
+
+class ImageSource(Dataset[torch.Tensor]):
+    """A named, ordered, immutable list of images.
+
+    Parameters
+    ----------
+    name : str
+        What the user calls it, e.g. ``"digits:test"`` or a folder.
+    samples : pandas.DataFrame
+        Columns of `schema.SAMPLE_COLUMNS`, one row an image, ``sample`` counting from 0.
+    load : callable
+        Position -> image (C, H, W), float32.
+    preprocess : dict
+        JSON-able identity of what is done to an image.
+    targets : numpy.ndarray or None
+        Class index of every image, int64 (N,); None without labels.
+    classes : tuple of str
+        Class names; ``targets`` index them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        samples: pd.DataFrame,
+        load: Callable[[int], torch.Tensor],
+        *,
+        preprocess: dict[str, Any],
+        targets: npt.NDArray[np.int64] | None = None,
+        classes: tuple[str, ...] = (),
+    ) -> None:
+        self.name = name
+        self.samples = samples
+        self.preprocess = preprocess
+        self.targets = targets
+        self.classes = classes
+        self._load = load
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self._load(index)
+
+    def head(self, count: int) -> "ImageSource":
+        """Return the source of the first `count` images (all of them if there are fewer)."""
+        if count < 1:
+            raise UsageError(f"the limit must be at least 1 image; got {count}")
+        if count >= len(self):
+            return self
+        return ImageSource(
+            self.name,
+            self.samples.iloc[:count],
+            self._load,
+            preprocess=self.preprocess,
+            targets=None if self.targets is None else self.targets[:count],
+            classes=self.classes,
+        )
+
+    def identity(self) -> str:
+        """Return the SHA-256 of the sample list (path, label, size, hash of every image)."""
+        digest = hashlib.sha256()
+        for row in self.samples.itertuples(index=False):
+            label = "" if pd.isna(row.label) else row.label
+            digest.update(f"{row.path}\0{label}\0{row.bytes}\0{row.sha256}\n".encode())
+        return digest.hexdigest()
+
+
+def open_data(data: str | Path, preprocess: str | None = None) -> ImageSource:
+    """Open images by name.
+
+    Parameters
+    ----------
+    data : str or Path
+        ``"digits"`` (the test split), ``"digits:train"``, ``"cifar10"`` (likewise, and
+        ``"cifar10:val"``), or a folder of images: one sub-folder a class, or flat.
+    preprocess : str, optional
+        For folders: a name that `preprocess.get_preprocess` knows. Default ``"none"``.
+
+    Raises
+    ------
+    UsageError
+        If the name is neither a known data set nor a folder with images.
+    """
+    name, _, split = str(data).partition(":")
+    if name == "digits":
+        return digits(split or "test")
+    if name == "cifar10":
+        from acon_analysis.cifar import cifar10
+
+        return cifar10(split or "test")
+    folder = Path(data).expanduser()
+    if folder.is_dir():
+        return image_folder(folder, get_preprocess(preprocess or "none"))
+    if folder.is_file():
+        raise UsageError(f"data: {str(data)!r} is a file; give the folder that holds the images")
+    raise UsageError(
+        f"data: {str(data)!r} is neither a data set ('digits', 'digits:train', 'cifar10', "
+        f"'cifar10:train') nor an existing folder"
+    )
+
+
+def digits(split: str = "test") -> ImageSource:
+    """Open scikit-learn's 1,797 handwritten digits, 8x8 pixels, grey values 0 to 1.
+
+    The split is fixed and stratified: of every digit, `DIGITS_TEST_PER_CLASS` images at even
+    distances in the data set's own order are the test split (500 images), the rest (1,297) is
+    the training split.
+
+    Parameters
+    ----------
+    split : str
+        ``"test"`` or ``"train"``.
+
+    References
+    ----------
+    E. Alpaydin, C. Kaynak (1998), Optical Recognition of Handwritten Digits, UCI Machine
+    Learning Repository, DOI 10.24432/C50P49; the test part, as scikit-learn ships it.
+    """
+    if split not in ("train", "test"):
+        raise UsageError(f"digits has no split {split!r}: {closest(split, ['test', 'train'])}")
+    images, labels = _load_digits()
+    held_out = np.zeros(len(labels), dtype=bool)
+    for digit in range(10):
+        own = np.flatnonzero(labels == digit)
+        step = np.arange(DIGITS_TEST_PER_CLASS) * len(own) // DIGITS_TEST_PER_CLASS
+        held_out[own[step]] = True
+    chosen = np.flatnonzero(held_out if split == "test" else ~held_out)
+    pixels = torch.from_numpy(images[chosen]).unsqueeze(1)
+    frame = pd.DataFrame(
+        {
+            "sample": np.arange(len(chosen), dtype=np.int64),
+            "path": [f"digits/{index:04d}" for index in chosen],
+            "label": labels[chosen].astype(str),
+            "bytes": np.full(len(chosen), images[0].nbytes, dtype=np.int64),
+            "sha256": [hashlib.sha256(images[index].tobytes()).hexdigest() for index in chosen],
+        }
+    )
+    return ImageSource(
+        f"digits:{split}",
+        frame[names(SAMPLE_COLUMNS)],
+        pixels.__getitem__,
+        preprocess={"name": "digits", "scale": "0..16 to 0..1"},
+        targets=labels[chosen],
+        classes=tuple(str(digit) for digit in range(10)),
+    )
+
+
+@lru_cache(maxsize=1)
+def _load_digits() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    return (bunch.images / 16).astype(np.float32), bunch.target.astype(np.int64)
+
+
+class _FolderLoader:
+    """Decodes and preprocesses one file; a class, so that worker processes can have it."""
+
+    def __init__(self, folder: Path, paths: list[str], preprocess: Preprocess) -> None:
+        self.folder, self.paths, self.preprocess = folder, paths, preprocess
+
+    def __call__(self, index: int) -> torch.Tensor:
+        array = self.preprocess(self.folder / self.paths[index])
+        return torch.as_tensor(array, dtype=torch.float32)
+
+
+def image_folder(folder: Path, preprocess: Preprocess) -> ImageSource:
+    """Open a folder of images: one sub-folder a class, or flat (then without labels).
+
+    Hidden files and other file types are passed over. Every file is hashed, in threads.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+    preprocess : Preprocess
+        What is done to every image.
+
+    Raises
+    ------
+    UsageError
+        If the folder holds no images.
+    """
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    if not files:
+        endings = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise UsageError(f"data: the folder {str(folder)!r} holds no images ({endings})")
+    paths = [path.relative_to(folder).as_posix() for path in files]
+    labels = [path.partition("/")[0] if "/" in path else None for path in paths]
+    with ThreadPoolExecutor() as pool:
+        hashing = pool.map(_size_and_hash, files)
+        sizes_and_hashes = list(
+            tqdm(hashing, total=len(files), desc="hashing", unit="image", disable=len(files) < 2000)
+        )
+    frame = pd.DataFrame(
+        {
+            "sample": np.arange(len(files), dtype=np.int64),
+            "path": paths,
+            "label": pd.Series(labels, dtype="str"),
+            "bytes": np.array([size for size, _ in sizes_and_hashes], dtype=np.int64),
+            "sha256": [digest for _, digest in sizes_and_hashes],
+        }
+    )
+    classes = tuple(sorted({label for label in labels if label is not None}))
+    index = {name: position for position, name in enumerate(classes)}
+    targets = None
+    if None not in labels:
+        targets = np.array([index[str(label)] for label in labels], dtype=np.int64)
+    return ImageSource(
+        str(folder),
+        frame[names(SAMPLE_COLUMNS)],
+        _FolderLoader(folder, paths, preprocess),
+        preprocess=preprocess.spec,
+        targets=targets,
+        classes=classes,
+    )
+
+
+def _size_and_hash(path: Path) -> tuple[int, str]:
+    """Return size and SHA-256; an unreadable file has no hash and fails again when decoded."""
+    try:
+        with path.open("rb") as file:
+            return path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return -1, ""

@@ -1,0 +1,135 @@
+"""A small bottleneck ResNet in which only the activation after each 3x3 convolution varies."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from acon_analysis.layers import AconA, AconC, MetaAconC
+
+#: What can stand after the 3x3 convolutions, as in the paper's comparison (Table 3).
+ACTIVATIONS = ("relu", "swish", "acon", "metaacon")
+
+
+def make_activation(kind: str, channels: int, **options: Any) -> nn.Module:
+    """Return a fresh activation module of one of the kinds in `ACTIVATIONS`.
+
+    Parameters
+    ----------
+    kind : str
+        ``"relu"``, ``"swish"`` (ACON-A: beta learned per channel), ``"acon"`` (ACON-C) or
+        ``"metaacon"``.
+    channels : int
+        Channels of the input.
+    **options
+        Passed on to the module (``r``, ``granularity``, ``batch_norm`` of Meta-ACON).
+    """
+    if kind == "relu":
+        return nn.ReLU(inplace=True)
+    if kind == "swish":
+        return AconA(channels, **options)
+    if kind == "acon":
+        return AconC(channels, **options)
+    if kind == "metaacon":
+        return MetaAconC(channels, **options)
+    raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}; got {kind!r}")
+
+
+class Bottleneck(nn.Module):
+    """1x1 convolution, 3x3 convolution with the activation under study, 1x1 convolution.
+
+    The other two activations stay ReLU, which is where the official residual networks put ACON.
+    """
+
+    def __init__(
+        self, inputs: int, width: int, outputs: int, stride: int, activation: str, **options: Any
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, width, 1)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.acon = make_activation(activation, width, **options)
+        self.conv3 = nn.Conv2d(width, outputs, 1)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or inputs != outputs:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs)
+            )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.acon(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return self.relu(out + shortcut)
+
+
+class BottleneckResNet(nn.Module):
+    """Stem convolution, stages of bottlenecks, global average, linear classifier.
+
+    Parameters
+    ----------
+    activation : str
+        What stands after every 3x3 convolution: one of `ACTIVATIONS`.
+    input_shape : tuple of int
+        (C, H, W) of one image.
+    num_classes : int
+        Width of the output.
+    widths : sequence of int
+        Channels of the 3x3 convolutions, stage by stage; every stage after the first halves
+        the resolution.
+    blocks : sequence of int
+        Bottlenecks in each stage.
+    expansion : int
+        Output channels of a block over its width.
+    stem_stride : int
+        Stride of the first 3x3 convolution.
+    **options
+        Passed on to the activations.
+    """
+
+    def __init__(
+        self,
+        activation: str,
+        *,
+        input_shape: tuple[int, int, int],
+        num_classes: int = 10,
+        widths: Sequence[int],
+        blocks: Sequence[int],
+        expansion: int = 2,
+        stem_stride: int = 1,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.input_shape = input_shape
+        stem = widths[0] * expansion
+        self.conv1 = nn.Conv2d(input_shape[0], stem, 3, stem_stride, 1)
+        self.bn1 = nn.BatchNorm2d(stem)
+        self.relu = nn.ReLU(inplace=True)
+        stages, inputs = [], stem
+        for stage, (width, count) in enumerate(zip(widths, blocks, strict=True)):
+            layers = []
+            for block in range(count):
+                stride = 2 if stage > 0 and block == 0 else 1
+                outputs = width * expansion
+                layers.append(Bottleneck(inputs, width, outputs, stride, activation, **options))
+                inputs = outputs
+            stages.append(nn.Sequential(*layers))
+        self.layers = nn.ModuleList(stages)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(inputs, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map images (N, C, H, W) to logits (N, num_classes)."""
+        out = self.relu(self.bn1(self.conv1(x)))
+        for stage in self.layers:
+            out = stage(out)
+        return self.fc(torch.flatten(self.avgpool(out), 1))
