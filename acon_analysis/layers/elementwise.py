@@ -1,0 +1,64 @@
+"""The ACON formula in as few passes over memory as eager torch allows."""
+
+import torch
+from torch import Tensor
+
+from acon_analysis.layers.checks import require_channels
+
+
+def match_rank(parameter: Tensor, rank: int) -> Tensor:
+    """View a tensor of shape (n, C, 1, 1) as (n, C), (n, C, 1), ... of the given rank.
+
+    Parameters
+    ----------
+    parameter : Tensor
+        (n, C, 1, 1).
+    rank : int
+        Rank of the tensor that it will meet.
+
+    Returns
+    -------
+    Tensor
+        The same values without a copy, so that broadcasting pairs channel with channel.
+    """
+    if rank == 4:
+        return parameter
+    return parameter.reshape(*parameter.shape[:2], *[1] * (rank - 2))
+
+
+def acon(layer: str, x: Tensor, p1: Tensor, p2: Tensor, beta: Tensor) -> Tensor:
+    """Compute d·x·σ(β·d·x) + p2·x with d = p1 - p2, as x·(d·σ(x·βd) + p2).
+
+    The second form is the same number with every per-channel product taken before the input is
+    met: five passes, in place on one new tensor, where autograd records nothing.
+
+    Parameters
+    ----------
+    layer : str
+        Name for the error message.
+    x : Tensor
+        Input, (N, C) or (N, C, ...); left as it is.
+    p1, p2 : Tensor
+        Slopes, (1, C, 1, 1).
+    beta : Tensor
+        Switching factor: (1, C, 1, 1), (N, C, 1, 1) or (N, 1, 1, 1), or x's own shape.
+
+    Returns
+    -------
+    Tensor
+        The activation, shape of x.
+
+    Raises
+    ------
+    ShapeError
+        If the input does not fit the parameters.
+    """
+    require_channels(layer, x, p1.shape[1])
+    p1, p2 = match_rank(p1, x.ndim), match_rank(p2, x.ndim)
+    if beta.shape != x.shape:
+        beta = match_rank(beta, x.ndim)
+    d = p1 - p2
+    gate = (x * (beta * d)).sigmoid_()
+    if torch.is_grad_enabled():  # the backward pass needs gate and slope as they are
+        return torch.addcmul(p2, d, gate) * x
+    return gate.mul_(d).add_(p2).mul_(x)
