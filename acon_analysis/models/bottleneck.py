@@ -111,7 +111,8 @@ class BottleneckResNet(nn.Module):
         self.conv1 = nn.Conv2d(input_shape[0], stem, 3, stem_stride, 1)
         self.bn1 = nn.BatchNorm2d(stem)
         self.relu = nn.ReLU(inplace=True)
-        stages, inputs = [], stem
+        inputs = stem
+        self._stages = [f"layer{number}" for number in range(1, len(widths) + 1)]
         for stage, (width, count) in enumerate(zip(widths, blocks, strict=True)):
             layers = []
             for block in range(count):
@@ -119,8 +120,7 @@ class BottleneckResNet(nn.Module):
                 outputs = width * expansion
                 layers.append(Bottleneck(inputs, width, outputs, stride, activation, **options))
                 inputs = outputs
-            stages.append(nn.Sequential(*layers))
-        self.layers = nn.ModuleList(stages)
+            self.add_module(self._stages[stage], nn.Sequential(*layers))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(inputs, num_classes)
         for module in self.modules():
@@ -130,6 +130,7 @@ class BottleneckResNet(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map images (N, C, H, W) to logits (N, num_classes)."""
         out = self.relu(self.bn1(self.conv1(x)))
-        for stage in self.layers:
-            out = stage(out)
-        return self.fc(torch.flatten(self.avgpool(out), 1))
+        for stage in self._stages:
+            out = self.get_submodule(stage)(out)
+        logits: torch.Tensor = self.fc(torch.flatten(self.avgpool(out), 1))
+        return logits

@@ -1,0 +1,283 @@
+"""Every network that can be named: this project's, the official ones, other libraries', yours."""
+
+import hashlib
+import importlib
+import importlib.util
+import json
+import struct
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from acon_analysis.errors import UsageError, closest
+from acon_analysis.models.bottleneck import ACTIVATIONS, BottleneckResNet
+from acon_analysis.models.checkpoints import load_weights
+from acon_analysis.models.official import OFFICIAL
+
+#: Folder of the weights that come with the package.
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What the registry knows of a network without building it.
+
+    Parameters
+    ----------
+    name : str
+        Its name on the command line.
+    source : str
+        Where the architecture comes from.
+    build : callable
+        Makes the network with fresh weights.
+    input_shape : tuple of int
+        (C, H, W) of one image.
+    data : str or None
+        The data set it is trained on, as `data.open_data` names it; None for ImageNet.
+    preprocess : str
+        What a folder of images goes through by default.
+    """
+
+    name: str
+    source: str
+    build: Callable[[], nn.Module]
+    input_shape: tuple[int, int, int]
+    data: str | None = None
+    preprocess: str = "none"
+
+    @property
+    def shipped(self) -> Path | None:
+        """The weights that come with the package, if any."""
+        path = WEIGHTS / f"{self.name}.safetensors"
+        return path if path.is_file() else None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a built model's weights come from; the model carries it as ``acon_origin``.
+
+    Parameters
+    ----------
+    model : str
+        The MODEL string.
+    weights : str
+        ``"shipped"``, ``"random"`` or the name of the weights file.
+    seed : int or None
+        Seed of random weights.
+    weights_sha256 : str or None
+        SHA-256 of the weights file.
+    preprocess : str
+        What a folder of images goes through by default.
+    """
+
+    model: str
+    weights: str
+    seed: int | None = None
+    weights_sha256: str | None = None
+    preprocess: str = field(default="none")
+
+
+def _own_networks() -> dict[str, ModelSpec]:
+    specs = {}
+    for activation in ACTIVATIONS:
+        specs[f"digits_{activation}"] = ModelSpec(
+            name=f"digits_{activation}",
+            source="this project, trained on scikit-learn's digits",
+            build=_digits(activation),
+            input_shape=(1, 8, 8),
+            data="digits",
+        )
+    return specs
+
+
+def _digits(activation: str) -> Callable[[], nn.Module]:
+    def build() -> nn.Module:
+        return BottleneckResNet(
+            activation, input_shape=(1, 8, 8), widths=(16, 32, 128), blocks=(2, 3, 1)
+        )
+
+    return build
+
+
+def _official_networks() -> dict[str, ModelSpec]:
+    return {
+        name: ModelSpec(
+            name=name,
+            source="official ACON code's architecture (weights by hand)",
+            build=official.build,
+            input_shape=(3, 224, 224),
+            preprocess="official",
+        )
+        for name, official in OFFICIAL.items()
+    }
+
+
+@cache
+def registry() -> Mapping[str, ModelSpec]:
+    """Return every network with a name of its own, by name."""
+    return {**_own_networks(), **_official_networks()}
+
+
+def build_model(model: str, weights: str | Path | None = "shipped", seed: int = 0) -> nn.Module:
+    """Build a network in eval mode.
+
+    Parameters
+    ----------
+    model : str
+        A name of the registry (``acon models`` lists them), ``"torchvision:NAME"``,
+        ``"timm:NAME"``, ``"package.module:callable"`` or ``"path/to/file.py:callable"``. The
+        last two run the code they name.
+    weights : str, Path or None
+        ``"shipped"``: the weights that come with the package, and random ones where none do;
+        None: random ones; anything else: a checkpoint file, loaded safely and strictly.
+    seed : int
+        Seed of random weights; equal seeds give equal weights in every process.
+
+    Returns
+    -------
+    torch.nn.Module
+        On the CPU, in eval mode, with ``input_shape`` (C, H, W) where it is known and
+        ``acon_origin`` (`Origin`).
+
+    Raises
+    ------
+    UsageError
+        If there is no such network; the message names those that come close.
+    CheckpointError
+        If the weights file is unsafe or does not fit.
+    """
+    build, shape, preprocess, shipped = _resolve(model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build()
+    if not isinstance(network, nn.Module):
+        raise UsageError(
+            f"model: {model!r} must return a torch.nn.Module; it returned "
+            f"{type(network).__name__!r}"
+        )
+    origin = Origin(model, "random", seed=seed, preprocess=preprocess)
+    path = shipped if weights == "shipped" else None if weights is None else Path(weights)
+    if path is not None:
+        digest = load_weights(network, path)
+        label = "shipped" if weights == "shipped" else path.name
+        origin = Origin(model, label, weights_sha256=digest, preprocess=preprocess)
+    network.eval()
+    if shape is not None and not hasattr(network, "input_shape"):
+        network.input_shape = shape  # type: ignore[assignment]
+    network.acon_origin = origin  # type: ignore[assignment]
+    return network
+
+
+_Resolved = tuple[Callable[[], Any], tuple[int, int, int] | None, str, Path | None]
+
+
+def _resolve(model: str) -> _Resolved:
+    """Return builder, input shape, default preprocessing and shipped weights of a MODEL string."""
+    specs = registry()
+    if model in specs:
+        spec = specs[model]
+        return spec.build, spec.input_shape, spec.preprocess, spec.shipped
+    prefix, colon, rest = model.rpartition(":")
+    if not colon:
+        raise UsageError(f"model: there is no {model!r}; {closest(model, specs)}")
+    if prefix == "torchvision":
+        return _torchvision(rest), (3, 224, 224), "imagenet", None
+    if prefix == "timm":
+        builder, shape = _timm(rest)
+        return builder, shape, "imagenet", None
+    return _user_callable(prefix, rest), None, "none", None
+
+
+def _library(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UsageError(
+            f"model: '{name}:...' needs the package {name!r} ({error}); "
+            f"install it with: pip install 'acon-analysis[vision]'"
+        ) from error
+
+
+def _torchvision(name: str) -> Callable[[], Any]:
+    models = _library("torchvision").models
+    known = models.list_models()
+    if name not in known:
+        raise UsageError(f"model: torchvision has no {name!r}; {closest(name, known)}")
+    return lambda: models.get_model(name, weights=None)
+
+
+def _timm(name: str) -> tuple[Callable[[], Any], tuple[int, int, int]]:
+    timm = _library("timm")
+    if not timm.is_model(name):
+        raise UsageError(f"model: timm has no {name!r}; {closest(name, timm.list_models())}")
+    shape = tuple(timm.get_pretrained_cfg(name).input_size) if timm.get_pretrained_cfg(name) else ()
+    return lambda: timm.create_model(name, pretrained=False), shape or (3, 224, 224)
+
+
+def _user_callable(place: str, name: str) -> Callable[[], Any]:
+    """Return a callable of a module or a Python file; this runs the module's code."""
+    module = _load_file(Path(place)) if place.endswith(".py") else _load_module(place)
+    target = getattr(module, name, None)
+    if target is None:
+        options = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
+        raise UsageError(f"model: {place!r} has no {name!r}; {closest(name, options)}")
+    if not callable(target):
+        raise UsageError(f"model: {place}:{name} is not callable but a {type(target).__name__!r}")
+    builder: Callable[[], Any] = target
+    return builder
+
+
+def _load_file(path: Path) -> ModuleType:
+    path = path.expanduser()
+    if not path.is_file():
+        raise UsageError(f"model: there is no file {str(path)!r}")
+    # A name that no other module has, and the same one in every process that loads this file.
+    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
+    name = f"_acon_user_{path.stem}_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"model: {str(path)!r} cannot be loaded as a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UsageError(
+            f"model: running {str(path)!r} failed with {type(error).__name__}: {error}"
+        ) from error
+    return module
+
+
+def _load_module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UsageError(
+            f"model: {name!r} cannot be imported ({error}); MODEL is a name of `acon models`, "
+            f"'torchvision:NAME', 'timm:NAME', 'package.module:callable' or 'file.py:callable'"
+        ) from error
+
+
+def weights_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata in a safetensors file's header, without loading its tensors.
+
+    Parameters
+    ----------
+    path : Path
+        One of the package's own weight files.
+    """
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header: dict[str, Any] = json.loads(file.read(length))
+    metadata: dict[str, str] = header.get("__metadata__", {})
+    return metadata

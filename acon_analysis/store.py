@@ -1,0 +1,259 @@
+"""A run on disk: Parquet parts, one file per fixed unit of work, and a manifest.
+
+The name of a part is the number of its unit, so redone work overwrites and never duplicates;
+every file is written beside its place, flushed and renamed, so a kill at any moment leaves either
+the whole file or none; ``done/`` alone says what is finished.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from acon_analysis.errors import AconError, UsageError
+from acon_analysis.schema import RUN_FORMAT
+
+#: Samples in a unit of work, unless asked otherwise.
+UNIT_SIZE = 4096
+
+#: What a unit can hold, each in a folder of its own that holds nothing but ``*.parquet``.
+PARTS = ("betas", "moments", "histograms", "pooled", "errors")
+
+
+class StoreError(AconError):
+    """A run on disk cannot be written, or read, or belongs to something else."""
+
+
+def unit_name(unit: int) -> str:
+    """Return the file name, without ending, of a unit's parts."""
+    return f"unit-{unit:07d}"
+
+
+def column_name(layer: str, call: int, taken: set[str]) -> str:
+    """Return a column name without dots for a layer's call, unlike those already taken.
+
+    Some readers take a dot in a column's name for nesting; the manifest maps back.
+    """
+    base = layer.replace(".", "_") or "model"
+    if call:
+        base += f"__call{call}"
+    name, count = base, 2
+    while name in taken or name == "sample":
+        name, count = f"{base}__{count}", count + 1
+    taken.add(name)
+    return name
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def readable_io(what: str) -> Iterator[None]:
+    """Turn a disk's refusal (full, read-only, no permission) into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StoreError(f"{what}: {reason}; what is finished stays valid") from error
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, even after a power cut."""
+    _place(path, lambda file: file.write_bytes(content))
+
+
+def write_parquet(path: Path, table: pa.Table) -> None:
+    """Write a table so that it is there whole or not at all.
+
+    Floats are split by byte before zstd, which compresses β best; dictionaries would not.
+    """
+    floats = [field.name for field in table.schema if _is_float(field.type)]
+    _place(
+        path,
+        lambda file: pq.write_table(
+            table,
+            file,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=False,
+            use_byte_stream_split=[_leaf(table.schema.field(name)) for name in floats],
+            write_statistics=False,
+            store_schema=True,
+        ),
+    )
+
+
+def _is_float(kind: pa.DataType) -> bool:
+    if pa.types.is_fixed_size_list(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_floating(kind))
+
+
+def _leaf(field: pa.Field) -> str:
+    listed = pa.types.is_fixed_size_list(field.type)
+    return f"{field.name}.list.element" if listed else str(field.name)
+
+
+def _place(path: Path, write: Any) -> None:
+    """Write to a temporary file outside the part's folder, flush it, rename, flush the folder."""
+    scratch = path.parent.parent / "tmp" if path.parent.name in (*PARTS, "done") else path.parent
+    scratch.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".part", dir=scratch)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_UMASK)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _read_umask() -> int:
+    value = os.umask(0)
+    os.umask(value)
+    return value
+
+
+# Read once: there is no way to ask without setting it, which threads would notice.
+_UMASK = _read_umask()
+
+
+class RunFolder:
+    """The files of a run: where they lie, how they are written, which units are done.
+
+    Parameters
+    ----------
+    path : str or Path
+        The run's folder.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).expanduser()
+
+    @property
+    def manifest_path(self) -> Path:
+        """The manifest, the first file to be there and the last to be finished."""
+        return self.path / "manifest.json"
+
+    def part(self, kind: str, unit: int) -> Path:
+        """Return where a unit's part of a kind lies."""
+        return self.path / kind / f"{unit_name(unit)}.parquet"
+
+    def done_path(self, unit: int) -> Path:
+        """Return the file that alone marks a unit as done."""
+        return self.path / "done" / f"{unit_name(unit)}.json"
+
+    def read_manifest(self) -> dict[str, Any]:
+        """Return the manifest.
+
+        Raises
+        ------
+        StoreError
+            If the folder is no run, or one of a later version of this project.
+        """
+        if not self.path.is_dir():
+            raise UsageError(f"run: there is no folder {str(self.path)!r}")
+        if not self.manifest_path.is_file():
+            raise UsageError(
+                f"run: {str(self.path)!r} is not a captured run (it has no manifest.json); "
+                f"`acon capture MODEL --data DATA --out {self.path}` makes one"
+            )
+        try:
+            manifest: dict[str, Any] = json.loads(self.manifest_path.read_text("utf-8"))
+            version = manifest["format"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"run: {str(self.manifest_path)!r} is not a run's manifest") from error
+        if version != RUN_FORMAT:
+            raise StoreError(
+                f"run: {str(self.path)!r} has the format {version!r}, this version reads "
+                f"{RUN_FORMAT!r}"
+            )
+        return manifest
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        """Write the manifest, keys sorted."""
+        with readable_io(f"writing the manifest of {str(self.path)!r}"):
+            write_atomically(self.manifest_path, _json(manifest))
+
+    def write_table(self, name: str, table: pa.Table) -> str:
+        """Write a table of the whole run (``samples``, ``channels``); return its SHA-256."""
+        path = self.path / f"{name}.parquet"
+        with readable_io(f"writing {str(path)!r}"):
+            write_parquet(path, table)
+        return file_sha256(path)
+
+    def write_unit(self, unit: int, parts: Mapping[str, pa.Table]) -> None:
+        """Write the parts of a unit, then the mark that it is done."""
+        hashes = {}
+        with readable_io(f"writing unit {unit} of {str(self.path)!r}"):
+            self.done_path(unit).unlink(missing_ok=True)
+            for kind, table in parts.items():
+                if kind not in PARTS:
+                    raise ValueError(f"part {kind!r} is none of {PARTS}")
+                path = self.part(kind, unit)
+                write_parquet(path, table)
+                hashes[f"{kind}/{path.name}"] = file_sha256(path)
+            write_atomically(self.done_path(unit), _json({"unit": unit, "parts": hashes}))
+
+    def unit_parts(self, unit: int) -> dict[str, str] | None:
+        """Return the recorded hashes of a unit's parts; None if it is not marked as done."""
+        try:
+            content = json.loads(self.done_path(unit).read_text("utf-8"))
+            parts = content["parts"]
+            return {str(name): str(digest) for name, digest in parts.items()}
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    def unit_is_done(self, unit: int) -> bool:
+        """Say whether a unit is marked as done and its files are the ones that were written."""
+        parts = self.unit_parts(unit)
+        return parts is not None and not any(self.damage(parts))
+
+    def damage(self, parts: Mapping[str, str]) -> Iterator[str]:
+        """Yield one sentence for every part that is missing or altered."""
+        for name, digest in parts.items():
+            path = self.path / name
+            if not path.is_file():
+                yield f"{name} is missing"
+            elif file_sha256(path) != digest:
+                yield f"{name} is not what was written (SHA-256 differs)"
+
+    def clear_scratch(self, older_than: float = 3600) -> None:
+        """Remove what killed processes left half-written, `older_than` seconds ago or more.
+
+        Younger files may belong to another process that works on the same run.
+        """
+        scratch = self.path / "tmp"
+        if scratch.is_dir():
+            for file in scratch.iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    if time.time() - file.stat().st_mtime >= older_than:
+                        file.unlink()
+            with contextlib.suppress(OSError):
+                scratch.rmdir()
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
