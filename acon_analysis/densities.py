@@ -1,0 +1,398 @@
+"""Densities of the switching factor β: arrays and frames in, tables of curves and bars out.
+
+The figure of β distributions draws these tables and estimates nothing itself, so that figure
+and table cannot disagree.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from acon_analysis.errors import AconError, UsageError
+from acon_analysis.selection import (
+    choose_call,
+    choose_layer,
+    choose_samples,
+    require_columns,
+    require_finite,
+)
+
+FloatArray = npt.NDArray[np.float64]
+
+MIN_BANDWIDTH = 0.01
+"""Smallest kernel width, in units of β: constant input gives a bump of this width."""
+
+MAX_BINS = 50
+"""Most bars of a histogram."""
+
+CURVE_COLUMNS = ("source", "sample", "x", "density")
+BAR_COLUMNS = ("left", "right", "count", "density")
+
+
+@dataclass(frozen=True)
+class BetaDensities:
+    """What the figure of β distributions draws, as tables.
+
+    Attributes
+    ----------
+    layer : str
+        The layer whose channels are shown.
+    samples : tuple of int
+        The samples shown, in the order of the curves.
+    curves : pandas.DataFrame
+        Columns ``source`` ("sample", "static" or "null"), ``sample`` (Int64, missing unless the
+        source is "sample"), ``x`` (value of β) and ``density`` (per unit of β).
+    bars : pandas.DataFrame
+        Columns ``left``, ``right``, ``count``, ``density``; empty without a static network.
+    groups : pandas.DataFrame
+        One row a curve of data: ``source``, ``sample``, ``channels``, ``mean``, ``bandwidth``,
+        ``reflected`` and ``outside`` (the share of the channels with β outside [0, 1]).
+    """
+
+    layer: str
+    samples: tuple[int, ...]
+    curves: pd.DataFrame
+    bars: pd.DataFrame
+    groups: pd.DataFrame
+
+
+def scott_bandwidth(values: npt.ArrayLike) -> float:
+    """Return Scott's kernel width ``std · n^(-1/5)``, at least `MIN_BANDWIDTH`.
+
+    Parameters
+    ----------
+    values : array_like, shape (n,)
+        Finite numbers, n >= 1. One value or constant input gives `MIN_BANDWIDTH`.
+
+    Returns
+    -------
+    float
+        Standard deviation of the Gaussian kernel, in the unit of `values`.
+
+    References
+    ----------
+    D. W. Scott, Multivariate Density Estimation, Wiley 1992, section 6.5,
+    doi:10.1002/9780470316849.
+    """
+    data = finite_values(values)
+    if data.size < 2:
+        return MIN_BANDWIDTH
+    return float(max(np.std(data, ddof=1) * data.size ** (-0.2), MIN_BANDWIDTH))
+
+
+def kernel_density(
+    values: npt.ArrayLike,
+    grid: npt.ArrayLike,
+    *,
+    bounds: tuple[float, float] | None = (0.0, 1.0),
+    bandwidth: float | None = None,
+) -> FloatArray:
+    """Estimate a density with Gaussian kernels, reflected at the bounds.
+
+    With bounds, what a kernel would spill beyond a bound is folded back in (mirror images of the
+    values at both ends, as often as the kernel's width asks for), so the density integrates to 1
+    between them. Without, it is the ordinary estimate, which spills over.
+
+    Parameters
+    ----------
+    values : array_like, shape (n,)
+        Finite numbers, n >= 1, within the bounds.
+    grid : array_like, shape (m,)
+        Where to evaluate; outside the bounds the density is 0.
+    bounds : tuple of float or None
+        Where the values can lie, or None for no reflection.
+    bandwidth : float, optional
+        Standard deviation of the kernel; by default `scott_bandwidth`.
+
+    Returns
+    -------
+    numpy.ndarray, shape (m,), float64
+        Density per unit of `values`.
+
+    Raises
+    ------
+    AconError
+        For empty or non-finite input, or values outside the bounds.
+
+    References
+    ----------
+    B. W. Silverman, Density Estimation for Statistics and Data Analysis, Chapman & Hall 1986,
+    sections 2.4 and 2.10 (reflection), doi:10.1201/9781315140919.
+    """
+    data = finite_values(values)
+    at = np.asarray(grid, dtype=np.float64)
+    width = scott_bandwidth(data) if bandwidth is None else float(bandwidth)
+    if not width > 0:
+        raise UsageError(f"the bandwidth must be positive; it is {bandwidth!r}")
+    if bounds is None:
+        return _kernel_sum(data, at, width) / data.size
+    low, high = bounds
+    if data.min() < low or data.max() > high:
+        raise AconError(
+            f"values from {data.min():.4g} to {data.max():.4g} leave the bounds [{low}, {high}]; "
+            "give bounds=None for a density without reflection"
+        )
+    period = 2.0 * (high - low)
+    turns = int(np.ceil(8.0 * width / period))
+    total = np.zeros_like(at)
+    for turn in range(-turns, turns + 1):
+        total += _kernel_sum(data + turn * period, at, width)
+        total += _kernel_sum(2.0 * low - data + turn * period, at, width)
+    total[(at < low) | (at > high)] = 0.0
+    return total / data.size
+
+
+def histogram_bars(values: npt.ArrayLike, *, edges: npt.ArrayLike | None = None) -> pd.DataFrame:
+    """Count values in bins.
+
+    Parameters
+    ----------
+    values : array_like, shape (n,)
+        Finite numbers, n >= 1.
+    edges : array_like, shape (k + 1,), optional
+        Ends of the bins. By default equal bins over the data, their width by Freedman and
+        Diaconis' rule, at most `MAX_BINS`; where half of the values are equal, sqrt(n) bins; for
+        constant input one bin of width ``2 · MIN_BANDWIDTH`` around the value.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``left``, ``right``, ``count`` (int64), ``density`` (count / (n · width)): the
+        area of all bars is the share of the values inside the bins.
+
+    References
+    ----------
+    D. Freedman and P. Diaconis, On the histogram as a density estimator, Z. Wahrscheinlichkeits-
+    theorie verw. Gebiete 57 (1981) 453-476, doi:10.1007/BF01025868.
+    """
+    data = finite_values(values)
+    ends = default_edges(data) if edges is None else np.asarray(edges, dtype=np.float64)
+    count, ends = np.histogram(data, bins=ends)
+    density = count / (data.size * np.diff(ends))
+    columns = (ends[:-1], ends[1:], count.astype(np.int64), density)
+    return pd.DataFrame(dict(zip(BAR_COLUMNS, columns, strict=True)))
+
+
+def default_edges(values: npt.ArrayLike) -> FloatArray:
+    """Return the bin ends that `histogram_bars` takes by default, shape (k + 1,)."""
+    data = finite_values(values)
+    low, high = float(data.min()), float(data.max())
+    if high - low < 1e-9:
+        return np.array([low - MIN_BANDWIDTH, high + MIN_BANDWIDTH])
+    spread = float(np.subtract(*np.percentile(data, [75, 25])))
+    width = 2.0 * spread * data.size ** (-1.0 / 3.0)
+    bins = np.ceil((high - low) / width) if width > 0 else np.ceil(np.sqrt(data.size))
+    return np.linspace(low, high, int(np.clip(bins, 1, MAX_BINS)) + 1)
+
+
+def beta_densities(
+    frame: pd.DataFrame,
+    layer: str | None = None,
+    samples: int | Sequence[int] = 7,
+    seed: int | np.random.Generator = 0,
+    *,
+    static: pd.DataFrame | None = None,
+    null: pd.DataFrame | None = None,
+    as_published: bool = False,
+    call: int | None = None,
+    points: int = 401,
+) -> BetaDensities:
+    """Compute the densities of β over the channels of one layer, one curve a sample.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        Columns ``sample``, ``layer``, ``channel``, ``beta`` (and ``call``, where layers are used
+        more than once): β of every sample.
+    layer : str, optional
+        By default the last layer in the frame's order.
+    samples : int or sequence of int
+        How many samples to draw (all, where there are fewer), or the samples themselves.
+    seed : int or numpy.random.Generator
+        Draws the samples.
+    static : pandas.DataFrame, optional
+        Columns ``layer``, ``channel``, ``beta``: the parameter β of a static ACON network; its
+        same layer is compared. Only one layer in it is taken whatever its name.
+    null : pandas.DataFrame, optional
+        Columns ``layer``, ``channel``, ``bn_weight``, ``bn_bias``: scale and shift of the
+        BatchNorm before the sigmoid; adds the curve of `batchnorm_null`.
+    as_published : bool
+        Ordinary densities that spill beyond 0 and 1, as in the paper's figure. By default they
+        are reflected there, unless values lie outside (a static β is any real number).
+    call : int, optional
+        Which use of the layer, by default its last one.
+    points : int
+        Points of a curve between 0 and 1.
+
+    Returns
+    -------
+    BetaDensities
+
+    Raises
+    ------
+    UsageError
+        For a layer, sample or call that the frame does not hold.
+    AconError
+        For missing columns, an empty frame, or a β that is not finite.
+    """
+    require_columns(frame, ("sample", "layer", "channel", "beta"), "the frame of β")
+    name = choose_layer(frame, layer)
+    one_layer = choose_call(frame[frame["layer"] == name], call)
+    chosen = choose_samples(one_layer["sample"], samples, seed)
+    picked = one_layer[one_layer["sample"].isin(chosen)]
+    require_finite(picked, name)
+    series: list[tuple[str, int | None, FloatArray]] = []
+    for sample in chosen:
+        mine = picked["sample"] == sample
+        series.append(("sample", sample, picked.loc[mine, "beta"].to_numpy(dtype=np.float64)))
+    bars = pd.DataFrame(columns=list(BAR_COLUMNS), dtype=np.float64)
+    if static is not None:
+        values = static_betas(static, name)
+        bars = histogram_bars(values)
+        series.append(("static", None, values))
+    everything = np.concatenate([values for _, _, values in series])
+    grid = np.union1d(
+        np.linspace(0.0, 1.0, points),
+        np.linspace(min(0.0, everything.min()), max(1.0, everything.max()), points),
+    )
+    pieces = [_curve(*one, grid=grid, as_published=as_published) for one in series]
+    curves = [curve for curve, _ in pieces]
+    if null is not None:
+        inside = np.linspace(0.0, 1.0, points)
+        density = batchnorm_null(null, name, inside)
+        curves.append(_curve_table("null", None, inside, density))
+    return BetaDensities(
+        layer=name,
+        samples=tuple(chosen),
+        curves=pd.concat(curves, ignore_index=True),
+        bars=bars,
+        groups=pd.DataFrame([group for _, group in pieces]).astype({"sample": "Int64"}),
+    )
+
+
+def batchnorm_null(channels: pd.DataFrame, layer: str, grid: npt.ArrayLike) -> FloatArray:
+    """Return the density of β that BatchNorm alone gives, over the channels of a layer.
+
+    In Meta-ACON β = σ(BatchNorm(·)). If the normalised input of every channel were N(0, 1) and
+    nothing else, β of channel c would be σ(bias_c + weight_c · N(0, 1)), a logit-normal number;
+    the result is the mean of their densities over the channels.
+
+    Parameters
+    ----------
+    channels : pandas.DataFrame
+        Columns ``layer``, ``channel``, ``bn_weight``, ``bn_bias``.
+    layer : str
+        Which layer.
+    grid : array_like, shape (m,)
+        Values of β; at and beyond 0 and 1 the density is 0.
+
+    Returns
+    -------
+    numpy.ndarray, shape (m,), float64
+        Density per unit of β.
+
+    Raises
+    ------
+    AconError
+        For a layer whose BatchNorm parameters are missing.
+    """
+    require_columns(channels, ("layer", "bn_weight", "bn_bias"), "the frame of channels")
+    choose_layer(channels, layer)
+    rows = channels[channels["layer"] == layer]
+    weight = np.abs(rows["bn_weight"].to_numpy(dtype=np.float64))
+    bias = rows["bn_bias"].to_numpy(dtype=np.float64)
+    if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+        raise AconError(f"layer {layer!r} has no BatchNorm before its sigmoid, so no null curve")
+    # A weight of 0 is a point mass; the smallest width keeps it drawable (σ' is at most 1/4).
+    weight = np.maximum(weight, 4.0 * MIN_BANDWIDTH)
+    at = np.asarray(grid, dtype=np.float64)
+    density = np.zeros_like(at)
+    inside = (at > 0.0) & (at < 1.0)
+    beta = at[inside]
+    logit = np.log(beta) - np.log1p(-beta)
+    z = (logit[:, None] - bias[None, :]) / weight[None, :]
+    normal = np.exp(-0.5 * z * z) / (np.sqrt(2.0 * np.pi) * weight[None, :])
+    density[inside] = normal.mean(axis=1) / (beta * (1.0 - beta))
+    return density
+
+
+def static_betas(static: pd.DataFrame, layer: str) -> FloatArray:
+    """Return the static β of one layer's channels, shape (channels,).
+
+    Parameters
+    ----------
+    static : pandas.DataFrame
+        Columns ``layer``, ``channel``, ``beta``; rows repeated for several samples count once.
+    layer : str
+        The layer; ignored where `static` holds only one.
+
+    Raises
+    ------
+    UsageError
+        For a layer that `static` does not hold.
+    AconError
+        For a channel with two different β, or a β that is not finite.
+    """
+    require_columns(static, ("layer", "channel", "beta"), "the frame of static β")
+    names = static["layer"].drop_duplicates()
+    name = choose_layer(static, None if len(names) == 1 else layer)
+    rows = static.loc[static["layer"] == name, ["channel", "beta"]].drop_duplicates()
+    if rows["channel"].duplicated().any():
+        raise AconError(
+            f"layer {name!r} has several β for one channel, so it is not static: "
+            "give it as the first frame"
+        )
+    require_finite(rows, name)
+    return rows["beta"].to_numpy(dtype=np.float64)
+
+
+def finite_values(values: npt.ArrayLike) -> FloatArray:
+    """Return the values as a flat float64 array; empty or non-finite input raises AconError."""
+    data = np.asarray(values, dtype=np.float64).ravel()
+    if data.size == 0:
+        raise AconError("there are no values, so there is no distribution")
+    bad = int(np.count_nonzero(~np.isfinite(data)))
+    if bad:
+        raise AconError(f"{bad} of {data.size} values are NaN or infinite")
+    return data
+
+
+def _kernel_sum(data: FloatArray, at: FloatArray, width: float) -> FloatArray:
+    z = (at[:, None] - data[None, :]) / width
+    total: FloatArray = np.exp(-0.5 * z * z).sum(axis=1) / (np.sqrt(2.0 * np.pi) * width)
+    return total
+
+
+def _curve(
+    source: str, sample: int | None, values: FloatArray, *, grid: FloatArray, as_published: bool
+) -> tuple[pd.DataFrame, dict[Hashable, object]]:
+    width = scott_bandwidth(values)
+    outside = float(np.mean((values < 0.0) | (values > 1.0)))
+    reflected = not as_published and outside == 0.0
+    at = grid
+    if reflected:
+        at = grid[(grid >= 0.0) & (grid <= 1.0)]
+    else:
+        at = np.linspace(values.min() - 3.0 * width, values.max() + 3.0 * width, grid.size)
+    bounds = (0.0, 1.0) if reflected else None
+    density = kernel_density(values, at, bounds=bounds, bandwidth=width)
+    group: dict[Hashable, object] = {
+        "source": source,
+        "sample": sample,
+        "channels": values.size,
+        "mean": float(values.mean()),
+        "bandwidth": width,
+        "reflected": reflected,
+        "outside": outside,
+    }
+    return _curve_table(source, sample, at, density), group
+
+
+def _curve_table(
+    source: str, sample: int | None, at: FloatArray, density: FloatArray
+) -> pd.DataFrame:
+    ids = pd.array([sample] * len(at), dtype="Int64")
+    return pd.DataFrame({"source": source, "sample": ids, "x": at, "density": density})

@@ -1,0 +1,112 @@
+"""Which rows of a frame are meant: layers, samples, calls and columns, checked and explained."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from acon_analysis.errors import AconError, UsageError, closest
+
+
+def choose_layer(frame: pd.DataFrame, layer: str | None) -> str:
+    """Return `layer` if the frame holds it, or the frame's last layer for None.
+
+    Raises
+    ------
+    UsageError
+        For an unknown layer; the message names the nearest ones.
+    AconError
+        For an empty frame.
+    """
+    if frame.empty:
+        raise AconError("the frame holds no rows, so there is no layer to show")
+    names = [str(name) for name in frame["layer"].drop_duplicates()]
+    if layer is None:
+        return names[-1]
+    if layer not in names:
+        raise UsageError(f"the frame holds no layer {layer!r}; {closest(layer, names)}")
+    return layer
+
+
+def choose_samples(
+    column: "pd.Series[int]", samples: int | Sequence[int], seed: int | np.random.Generator
+) -> list[int]:
+    """Draw samples, or check the given ones.
+
+    Parameters
+    ----------
+    column : pandas.Series
+        Sample ids, repeated or not.
+    samples : int or sequence of int
+        A count (all, where there are fewer) or the ids themselves.
+    seed : int or numpy.random.Generator
+        Draws the count.
+
+    Returns
+    -------
+    list of int
+        Drawn ids in rising order; given ids in the order given, repeated ones once.
+
+    Raises
+    ------
+    UsageError
+        For a count below 1, no ids, or an id that is not there (the nearest one is named).
+    """
+    known = np.unique(column.to_numpy(dtype=np.int64))
+    if isinstance(samples, int | np.integer):
+        if samples < 1:
+            raise UsageError(f"samples must be at least 1; it is {samples}")
+        drawn = np.random.default_rng(seed).choice(known, min(int(samples), known.size), False)
+        return [int(sample) for sample in np.sort(drawn)]
+    wanted = [int(sample) for sample in dict.fromkeys(samples)]
+    if not wanted:
+        raise UsageError("samples is empty: give a count or at least one sample id")
+    for sample in wanted:
+        if sample not in known:
+            near = int(known[np.abs(known - sample).argmin()])
+            raise UsageError(
+                f"sample {sample} is not in the frame: it holds {known.size} samples from "
+                f"{known[0]} to {known[-1]}, the nearest is {near}"
+            )
+    return wanted
+
+
+def choose_call(rows: pd.DataFrame, call: int | None) -> pd.DataFrame:
+    """Return the rows of one use of a layer, by default its last use.
+
+    Raises
+    ------
+    UsageError
+        For a call that the rows do not hold.
+    """
+    if "call" not in rows.columns:
+        return rows
+    calls = sorted(int(number) for number in rows["call"].unique())
+    if call is not None and call not in calls:
+        raise UsageError(f"the layer has no call {call}; its calls are {calls}")
+    return rows[rows["call"] == (calls[-1] if call is None else call)]
+
+
+def require_columns(frame: pd.DataFrame, columns: Iterable[str], what: str) -> None:
+    """Raise an AconError that names the columns a frame lacks and those it has."""
+    missing = [column for column in columns if column not in frame.columns]
+    if missing:
+        raise AconError(
+            f"{what} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; "
+            f"it has {', '.join(str(column) for column in frame.columns) or 'none'}"
+        )
+
+
+def require_finite(rows: pd.DataFrame, layer: str) -> None:
+    """Raise an AconError that says where the first β of a layer that is not finite lies."""
+    bad = rows[~np.isfinite(rows["beta"].to_numpy(dtype=np.float64))]
+    if bad.empty:
+        return
+    first = bad.iloc[0]
+    where = f"channel {int(first['channel'])}"
+    if "sample" in bad.columns:
+        where = f"sample {int(first['sample'])}, {where}"
+    raise AconError(
+        f"β is NaN or infinite in {len(bad)} of {len(rows)} rows of layer {layer!r}, "
+        f"first at {where}"
+    )

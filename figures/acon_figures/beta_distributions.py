@@ -1,0 +1,203 @@
+"""The paper's central picture: how the switching factor β is distributed, sample by sample."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from acon_analysis.densities import BetaDensities, beta_densities
+from acon_analysis.errors import UsageError
+from acon_figures.style import (
+    COLORS,
+    DASHES,
+    INK,
+    PUBLISHED_COLORS,
+    AconFigure,
+    inches,
+    is_narrow,
+    new_figure,
+    theme,
+)
+
+SAMPLE_COLORS = ("orange", "green", "red", "purple", "brown", "sky", "grey")
+TOGETHER = 12
+"""Beyond this many samples the legend names no single one."""
+
+
+def beta_distributions(
+    frame: pd.DataFrame,
+    layer: str | None = None,
+    samples: int | Sequence[int] = 7,
+    seed: int | np.random.Generator = 0,
+    *,
+    static: pd.DataFrame | None = None,
+    null: pd.DataFrame | None = None,
+    as_published: bool = False,
+    labels: Mapping[int, object] | None = None,
+    call: int | None = None,
+    xlim: tuple[float, float] | None = None,
+    width: str | float = "double",
+    context: str = "paper",
+) -> AconFigure:
+    """Draw the densities of β over the channels of one layer, one filled curve a sample.
+
+    The reading: in a static ACON network the channels of a layer have one distribution of β for
+    all images; in Meta-ACON each image has its own.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        Columns ``sample``, ``layer``, ``channel``, ``beta`` (and ``call``): β of a Meta-ACON
+        network, one row a sample and channel.
+    layer : str, optional
+        By default the last layer in the frame's order.
+    samples : int or sequence of int
+        How many samples to draw by `seed`, or the samples themselves.
+    seed : int or numpy.random.Generator
+        Chooses the samples.
+    static : pandas.DataFrame, optional
+        Columns ``layer``, ``channel``, ``beta``: the parameter β of a static ACON network, same
+        layer; drawn as a histogram with its density.
+    null : pandas.DataFrame, optional
+        Columns ``layer``, ``channel``, ``bn_weight``, ``bn_bias``: adds, dotted, the density
+        that BatchNorm alone would give every sample.
+    as_published : bool
+        Draw as the paper does: densities spill beyond 0 and 1 and are cut by the axes, samples
+        are numbered 1, 2, ..., and the axis says "Distribution (%)". The default reflects the
+        densities at 0 and 1, so that each integrates to 1 between them, and says "density",
+        which the numbers are.
+    labels : mapping of int to object, optional
+        A name for a sample, such as its class; also a pandas Series.
+    call : int, optional
+        Which use of a layer that is used more than once, by default the last.
+    xlim : tuple of float, optional
+        By default 0 to 1, further where the middle 99 % of a static network's β reach further.
+    width : {"single", "double"} or float
+        3.25, 6.75 or any number of inches.
+    context : {"paper", "talk"}
+
+    Returns
+    -------
+    AconFigure
+        A matplotlib Figure; the curves are ``axes[0].lines``, static and null last.
+
+    Raises
+    ------
+    UsageError, AconError
+        As `acon_analysis.densities.beta_densities`, which computes what is drawn.
+    """
+    data = beta_densities(
+        frame, layer, samples, seed, static=static, null=null, as_published=as_published, call=call
+    )
+    limits = _limits(data, xlim, as_published)
+    with theme(context):
+        narrow = is_narrow(width)
+        height = 0.62 * inches(width) if as_published else 3.1
+        figure = new_figure(width, height, context)
+        axes = figure.add_subplot()
+        colors = PUBLISHED_COLORS if as_published else COLORS
+        _draw_bars(axes, data.bars, colors["blue"], "ACON" if as_published else "ACON (static)")
+        _draw_samples(axes, data, colors, labels, as_published)
+        _draw_others(axes, data, colors["blue"])
+        axes.set_xlim(*limits)
+        axes.set_ylim(bottom=0.0)
+        axes.set_xlabel("switching factor β" if not as_published else "β")
+        axes.set_ylabel("Distribution (%)" if as_published else "density")
+        if as_published:
+            axes.legend(loc="upper right")
+        elif narrow:
+            figure.legend(loc="outside lower center", ncols=2)
+        else:
+            figure.legend(loc="outside right upper")
+    figure.caption = _caption(data, limits, as_published)
+    return figure
+
+
+def _limits(
+    data: BetaDensities, xlim: tuple[float, float] | None, as_published: bool
+) -> tuple[float, float]:
+    if xlim is not None:
+        if not xlim[0] < xlim[1]:
+            raise UsageError(f"xlim must rise; it is {xlim}")
+        return xlim
+    if as_published or data.bars.empty:
+        return 0.0, 1.0
+    share = data.bars["count"].cumsum() / data.bars["count"].sum()
+    inner = data.bars[(share >= 0.005) & (share.shift(fill_value=0.0) <= 0.995)]
+    return min(0.0, float(inner["left"].min())), max(1.0, float(inner["right"].max()))
+
+
+def _draw_bars(axes: Axes, bars: pd.DataFrame, color: str, label: str) -> None:
+    if not bars.empty:
+        breadth = bars["right"] - bars["left"]
+        axes.bar(
+            bars["left"], bars["density"], breadth, align="edge", color=color, alpha=0.35,
+            linewidth=0.0, label=label, zorder=1.9,
+        )  # fmt: skip
+
+
+def _draw_samples(
+    axes: Axes,
+    data: BetaDensities,
+    colors: Mapping[str, str],
+    labels: Mapping[int, object] | None,
+    as_published: bool,
+) -> None:
+    curves = data.curves[data.curves["source"] == "sample"]
+    many = len(data.samples) > TOGETHER
+    for index, sample in enumerate(data.samples):
+        curve = curves[curves["sample"] == sample]
+        color = colors[SAMPLE_COLORS[index % len(SAMPLE_COLORS)]]
+        style = "solid" if as_published else DASHES[index % len(DASHES)]
+        name = f"Sample {index + 1}" if as_published else f"sample {sample}"
+        if labels is not None and sample in labels:
+            name = f"{name}: {labels[sample]}"
+        if many:  # a crowd: no curve can be told from the others, so none pretends to
+            color, style = colors["grey"], "solid"
+            name = f"{len(data.samples)} samples" if index == 0 else f"_{name}"
+        axes.fill_between(
+            curve["x"],
+            curve["density"],
+            color=color,
+            alpha=0.04 if many else 0.2,
+            linewidth=0,
+            zorder=1.8,
+        )
+        axes.plot(curve["x"], curve["density"], color=color, linestyle=style, label=name)
+
+
+def _draw_others(axes: Axes, data: BetaDensities, color: str) -> None:
+    static = data.curves[data.curves["source"] == "static"]
+    null = data.curves[data.curves["source"] == "null"]
+    if not static.empty:
+        axes.plot(static["x"], static["density"], color=color, label="_density of the static β")
+    if not null.empty:
+        axes.plot(null["x"], null["density"], color=INK, linestyle=":", label="BatchNorm alone")
+
+
+def _caption(data: BetaDensities, limits: tuple[float, float], as_published: bool) -> str:
+    groups = data.groups
+    channels = int(groups["channels"].iloc[0])
+    text = (
+        f"Densities of the switching factor β over the {channels} channels of layer "
+        f"{data.layer}, one filled curve for each of {len(data.samples)} samples"
+    )
+    static = groups[groups["source"] == "static"]
+    if not static.empty:
+        row = static.iloc[0]
+        text += (
+            f"; bars and blue line: the parameter β of the static ACON network's "
+            f"{int(row['channels'])} channels, {row['outside']:.1%} of them outside [0, 1]"
+        )
+    if (data.curves["source"] == "null").any():
+        text += "; dotted: what BatchNorm before the sigmoid would give every sample by itself"
+    if as_published:
+        kind = "spill beyond 0 and 1 and are cut there"
+    elif bool(groups["reflected"].all()):
+        kind = "are reflected at 0 and 1, so that each has area 1 between them"
+    else:
+        kind = "are reflected at 0 and 1 (not the static one, whose β is not confined to them)"
+    low, high = limits
+    text += f". The densities (Gaussian kernels, Scott's rule) {kind}."
+    return text if (low, high) == (0.0, 1.0) else f"{text} Shown from {low:.2f} to {high:.2f}."

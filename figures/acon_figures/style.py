@@ -1,0 +1,195 @@
+"""One look for all figures, scoped: the user's own matplotlib settings stay as they are."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from acon_analysis.errors import UsageError, closest
+
+WIDTHS = {"single": 3.25, "double": 6.75}
+"""Widths in inch of one and of two columns of a paper."""
+
+CONTEXTS = ("paper", "talk")
+
+TALK_SIZE = 1.6
+"""How much larger a figure is for a talk; its text grows by `TALK_TEXT`, so by a bit more."""
+
+TALK_TEXT = 1.75
+
+COLORS = {
+    "blue": "#0173b2",
+    "orange": "#de8f05",
+    "green": "#029e73",
+    "red": "#d55e00",
+    "purple": "#cc78bc",
+    "brown": "#8a5a2b",
+    "pink": "#fbafe4",
+    "grey": "#949494",
+    "yellow": "#ece133",
+    "sky": "#56b4e9",
+}
+"""seaborn's "colorblind" palette with a darker brown: told apart by colour-blind readers."""
+
+PUBLISHED_COLORS = {
+    "blue": "#1f77b4",
+    "orange": "#ff7f0e",
+    "green": "#2ca02c",
+    "red": "#d62728",
+    "purple": "#9467bd",
+    "brown": "#8c564b",
+    "sky": "#e377c2",
+    "grey": "#7f7f7f",
+}
+"""matplotlib's "tab10" colours, which the paper's figures use; its pink stands under "sky"."""
+
+DASHES: tuple[Any, ...] = (
+    "solid",
+    (0, (5, 1.5)),
+    (0, (1.2, 1.2)),
+    (0, (5, 1.2, 1.2, 1.2)),
+    (0, (8, 2)),
+    (0, (3, 1, 1, 1, 1, 1)),
+    (0, (2, 1)),
+)
+"""Line styles beside the colours, so that curves differ in grey print as well."""
+
+INK = "#222222"
+RULE = "#b8b8b8"
+FAINT = "#f1f3f5"
+"""Text and edges, grid and guide lines, fills of boxes."""
+
+
+class AconFigure(Figure):
+    """A matplotlib Figure outside pyplot that notebooks display, with a caption.
+
+    Attributes
+    ----------
+    caption : str
+        What the figure shows, as text for the paper; `save` writes it beside the picture.
+    """
+
+    caption: str = ""
+
+    def _repr_png_(self) -> bytes:
+        from io import BytesIO
+
+        buffer = BytesIO()
+        with theme():
+            self.savefig(buffer, format="png", dpi=144)
+        return buffer.getvalue()
+
+
+def settings(context: str = "paper") -> dict[str, Any]:
+    """Return the matplotlib settings of a context, "paper" or "talk"."""
+    if context not in CONTEXTS:
+        raise UsageError(f"there is no context {context!r}; {closest(context, CONTEXTS)}")
+    text = 1.0 if context == "paper" else TALK_TEXT
+    return {
+        "font.family": "sans-serif",
+        "font.sans-serif": ["DejaVu Sans"],
+        "mathtext.fontset": "dejavusans",
+        "font.size": 8.0 * text,
+        "axes.titlesize": 8.0 * text,
+        "axes.labelsize": 8.0 * text,
+        "xtick.labelsize": 7.0 * text,
+        "ytick.labelsize": 7.0 * text,
+        "legend.fontsize": 7.0 * text,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "axes.edgecolor": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "axes.linewidth": 0.7 * text,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": "#dddddd",
+        "grid.linewidth": 0.5 * text,
+        "lines.linewidth": 1.2 * text,
+        "lines.markersize": 3.5 * text,
+        "patch.linewidth": 0.7 * text,
+        "xtick.major.width": 0.7 * text,
+        "ytick.major.width": 0.7 * text,
+        "xtick.major.size": 2.5 * text,
+        "ytick.major.size": 2.5 * text,
+        "legend.frameon": True,
+        "legend.framealpha": 0.85,
+        "legend.edgecolor": "none",
+        "legend.borderpad": 0.3,
+        "legend.labelspacing": 0.3,
+        "legend.handlelength": 2.2,
+        "figure.facecolor": "white",
+        "savefig.facecolor": "white",
+        "savefig.bbox": None,
+        "savefig.transparent": False,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "acon-analysis",
+        "pdf.fonttype": 42,
+        "ps.fonttype": 42,
+        "pdf.compression": 6,
+        "axes.unicode_minus": True,
+        "text.usetex": False,
+        "path.simplify": True,
+    }
+
+
+@contextmanager
+def theme(context: str = "paper") -> Iterator[None]:
+    """Draw in the project's look; afterwards all settings are what they were.
+
+    Parameters
+    ----------
+    context : {"paper", "talk"}
+        Text of 8 points for print, or of 14 points on a larger figure for slides.
+    """
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        parameters: Any = mpl.rcParams
+        parameters.update(settings(context))
+        yield
+
+
+def inches(width: str | float) -> float:
+    """Return a width in inch: "single" (3.25), "double" (6.75) or the given number."""
+    if isinstance(width, str):
+        if width not in WIDTHS:
+            raise UsageError(f"there is no width {width!r}; {closest(width, WIDTHS)}, or inches")
+        return WIDTHS[width]
+    if not 1.0 <= width <= 40.0:
+        raise UsageError(f"a width of {width} inch is not between 1 and 40")
+    return float(width)
+
+
+def new_figure(width: str | float, height: float, context: str = "paper") -> AconFigure:
+    """Return an empty figure with constrained layout; call it inside `theme`.
+
+    Parameters
+    ----------
+    width : {"single", "double"} or float
+        Width in inch on paper.
+    height : float
+        Height in inch on paper.
+    context : {"paper", "talk"}
+        For a talk both grow by `TALK_SIZE`.
+    """
+    scale = 1.0 if context == "paper" else TALK_SIZE
+    size = (inches(width) * scale, height * scale)
+    return AconFigure(figsize=size, layout="constrained")
+
+
+def is_narrow(width: str | float) -> bool:
+    """Tell whether a figure has one column's width, so that its panels go below one another."""
+    return inches(width) < 5.0
+
+
+def cross(axes: Axes) -> None:
+    """Draw thin lines through the origin (as artists other than the curves)."""
+    low, high = axes.get_xlim()
+    bottom, top = axes.get_ylim()
+    axes.hlines(0.0, low, high, color=INK, linewidth=0.6, zorder=1.5)
+    axes.vlines(0.0, bottom, top, color=INK, linewidth=0.6, zorder=1.5)
+    axes.set_xlim(low, high)
+    axes.set_ylim(bottom, top)
