@@ -1,0 +1,99 @@
+"""What the three families share: convolutions, activations, initial weights, the input's check."""
+
+from collections.abc import Callable
+from typing import Literal
+
+from torch import Tensor, nn
+
+from acon_analysis.layers import AconC, AconFReLU, MetaAconC, ShapeError
+
+#: What stands in the place of the studied activations.
+Activation = Literal["acon", "metaacon"]
+
+
+def activation_maker(activation: Activation, r: int = 16) -> Callable[[int], nn.Module]:
+    """Return the function that makes one activation layer for a number of channels.
+
+    Parameters
+    ----------
+    activation : {"acon", "metaacon"}
+        Static ACON-C, or channel-wise Meta-ACON.
+    r : int
+        Reduction of the β network.
+    """
+    if activation == "acon":
+        return AconC
+    return lambda channels: MetaAconC(channels, r=r)
+
+
+def convolution(inputs: int, outputs: int, size: int = 1, stride: int = 1) -> nn.Conv2d:
+    """Return a dense convolution that keeps the map's size at stride 1, with a bias.
+
+    Parameters
+    ----------
+    inputs, outputs : int
+        Channels.
+    size : int
+        Kernel size, odd.
+    stride : int
+        Stride.
+    """
+    return nn.Conv2d(inputs, outputs, size, stride, size // 2)
+
+
+def depthwise(channels: int, stride: int) -> nn.Conv2d:
+    """Return a 3x3 depthwise convolution with a bias.
+
+    Parameters
+    ----------
+    channels : int
+        Channels in and out.
+    stride : int
+        Stride.
+    """
+    return nn.Conv2d(channels, channels, 3, stride, 1, groups=channels)
+
+
+def initialise(network: nn.Module) -> None:
+    """Give the backbone's convolutions He's normal weights (per fan-in) and no bias.
+
+    The activation layers keep their own initial values.
+
+    Parameters
+    ----------
+    network : Module
+        Changed in place; the draws come from torch's global generator.
+
+    References
+    ----------
+    He et al., "Delving Deep into Rectifiers", ICCV 2015, arXiv 1502.01852.
+    """
+    for child in network.children():
+        if isinstance(child, nn.Conv2d):
+            nn.init.kaiming_normal_(child.weight, nonlinearity="relu")
+            if child.bias is not None:
+                nn.init.zeros_(child.bias)
+        elif not isinstance(child, (AconFReLU, MetaAconC)):
+            initialise(child)
+
+
+def require_images(network: str, x: Tensor) -> None:
+    """Raise unless the input is a batch of three-channel images.
+
+    Parameters
+    ----------
+    network : str
+        Name for the message.
+    x : Tensor
+        Input.
+
+    Raises
+    ------
+    ShapeError
+        If the input is not (N, 3, H, W).
+    """
+    if x.ndim != 4 or x.shape[1] != 3:
+        raise ShapeError(
+            f"{network} takes images (N, 3, H, W), by default (N, 3, 224, 224), "
+            f"not an input of shape {tuple(x.shape)}"
+        )
