@@ -1,0 +1,92 @@
+"""Callables that the user names as `file.py:callable` or `package.module:callable`."""
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from acon_analysis.errors import UsageError, closest
+
+
+def load_callable(what: str, place: str) -> tuple[Callable[..., Any], str | None]:
+    """Return the callable at ``file.py:callable`` or ``package.module:callable``.
+
+    This runs the code of the file or module.
+
+    Parameters
+    ----------
+    what : str
+        What the user was asked for, the first word of every error message, e.g. ``"model"``.
+    place : str
+        The two forms above; of several colons the last one counts.
+
+    Returns
+    -------
+    callable
+        The attribute of that name.
+    str or None
+        SHA-256 of the source file; None for a module without one.
+
+    Raises
+    ------
+    UsageError
+        If there is no such file, module or attribute, if running the code fails, or if the
+        attribute cannot be called.
+    """
+    source, colon, name = place.rpartition(":")
+    if not colon or not source or not name:
+        raise UsageError(f"{what}: {place!r} is not of the form 'file.py:callable'")
+    module = _from_file(what, Path(source)) if source.endswith(".py") else _module(what, source)
+    target = getattr(module, name, None)
+    if target is None:
+        options = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
+        raise UsageError(f"{what}: {source!r} has no {name!r}; {closest(name, options)}")
+    if not callable(target):
+        raise UsageError(f"{what}: {place} is not callable but a {type(target).__name__!r}")
+    return target, _digest(module)
+
+
+def _from_file(what: str, path: Path) -> ModuleType:
+    """Run a file as a module, once per content."""
+    path = path.expanduser()
+    if not path.is_file():
+        raise UsageError(f"{what}: there is no file {str(path)!r}")
+    # The same name in every process that loads this content from this place, so that what the
+    # module defines can be pickled; a changed file is another module.
+    key = hashlib.sha256(str(path.resolve()).encode() + b"\0" + path.read_bytes())
+    name = f"_acon_user_{path.stem}_{key.hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{what}: {str(path)!r} cannot be loaded as a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UsageError(
+            f"{what}: running {str(path)!r} failed with {type(error).__name__}: {error}"
+        ) from error
+    return module
+
+
+def _module(what: str, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise UsageError(
+            f"{what}: {name!r} cannot be imported ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _digest(module: ModuleType) -> str | None:
+    source = getattr(module, "__file__", None)
+    if source is None or not Path(source).is_file():
+        return None
+    return hashlib.sha256(Path(source).read_bytes()).hexdigest()
