@@ -1,0 +1,155 @@
+"""Every stored number about the inputs and outputs of activation layers, and how it merges.
+
+x is a layer's input, y its output. A layer of the ACON family is an odd line plus an even bump,
+f(x) = m·x + e with m = (p1 + p2)/2, d = p1 - p2 and e = (d·x/2)·tanh(β·d·x/2); its gate is
+g = σ(u), u = β·d·x. The line is affine, so the residual of the best affine fit of y is that of e:
+where β is small e is tiny and its moments keep the digits that those of y lose.
+
+The counterfactual (``reference``) is the same layer on the same inputs with one β per channel
+that does not depend on the sample; r is its even part. Nothing here imports anything heavy.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Field:
+    """One stored quantity.
+
+    Parameters
+    ----------
+    name : str
+        Its name in states, frames and files.
+    group : str
+        The optional set it belongs to; a state has all fields of a group or none.
+    rule : str
+        How two parts merge: ``"sum"``, ``"min"``, ``"max"``, ``"mean"`` or ``"moment"``.
+    of : tuple of str
+        For ``"mean"`` the weight; for ``"moment"`` the two means and the weight.
+    dtype : str
+        pandas dtype in frames and files.
+    unit : str
+        ``"x"``, ``"y"`` (units of the layer's input and output), products of them, or ``"1"``.
+    meaning : str
+        One sentence.
+    """
+
+    name: str
+    group: str
+    rule: str
+    of: tuple[str, ...]
+    dtype: str
+    unit: str
+    meaning: str
+
+
+def _total(name: str, group: str, unit: str, meaning: str, dtype: str = "float64") -> Field:
+    return Field(name, group, "sum", (), dtype, unit, meaning)
+
+
+def _mean(name: str, group: str, unit: str, meaning: str, weight: str = "n") -> Field:
+    return Field(name, group, "mean", (weight,), "float64", unit, meaning)
+
+
+def _moment(
+    name: str, group: str, means: tuple[str, str], unit: str, meaning: str, weight: str = "n"
+) -> Field:
+    return Field(name, group, "moment", (*means, weight), "float64", unit, meaning)
+
+
+def _extreme(name: str, group: str, rule: str, unit: str, meaning: str) -> Field:
+    return Field(name, group, rule, (), "float64", unit, meaning)
+
+
+_X, _Y, _E, _R, _G, _B = ("mean_x", "mean_y", "mean_e", "mean_r", "mean_g", "mean_beta")
+
+#: All fields, in the order of the columns of ``moments/``.
+FIELDS: tuple[Field, ...] = (
+    _total("n", "base", "1", "values (samples times positions) seen", "int64"),
+    _mean(_X, "base", "x", "mean of x"),
+    _mean(_Y, "base", "y", "mean of y"),
+    _moment("cxx", "base", (_X, _X), "x²", "sum of (x - mean_x)²"),
+    _moment("cxy", "base", (_X, _Y), "x·y", "sum of (x - mean_x)·(y - mean_y)"),
+    _moment("cyy", "base", (_Y, _Y), "y²", "sum of (y - mean_y)²"),
+    _extreme("min_x", "base", "min", "x", "smallest x; +inf where n = 0"),
+    _extreme("max_x", "base", "max", "x", "largest x; -inf where n = 0"),
+    _total("n_positive", "base", "1", "values with x > 0", "int64"),
+    _mean(_G, "gate", "1", "mean of the gate g = σ(β·d·x)"),
+    _moment("cgg", "gate", (_G, _G), "1", "sum of (g - mean_g)²"),
+    _mean(_E, "even", "y", "mean of the even part e"),
+    _moment("cxe", "even", (_X, _E), "x·y", "sum of (x - mean_x)·(e - mean_e)"),
+    _moment("cee", "even", (_E, _E), "y²", "sum of (e - mean_e)²"),
+    _mean(_R, "reference", "y", "mean of the even part r at the constant reference β"),
+    _moment("cxr", "reference", (_X, _R), "x·y", "sum of (x - mean_x)·(r - mean_r)"),
+    _moment("crr", "reference", (_R, _R), "y²", "sum of (r - mean_r)²"),
+    _extreme("min_u", "argument", "min", "1", "smallest gate argument u = β·d·x"),
+    _extreme("max_u", "argument", "max", "1", "largest gate argument u = β·d·x"),
+    _total("n_samples", "within", "1", "samples with at least one value", "int64"),
+    _total("cxx_within", "within", "x²", "sum over samples of the sample's own cxx"),
+    _total("cxy_within", "within", "x·y", "sum over samples of the sample's own cxy"),
+    _total("cyy_within", "within", "y²", "sum over samples of the sample's own cyy"),
+    _total("sse_within", "within", "y²", "sum over samples of the residual of its own affine fit"),
+    _total(
+        "sse_within_reference",
+        "within_reference",
+        "y²",
+        "sum over samples of the residual of its own affine fit at the reference β",
+    ),
+    _mean(_B, "beta", "1", "mean of β over samples", "n_samples"),
+    _moment("cbb", "beta", (_B, _B), "1", "sum over samples of (β - mean_beta)²", "n_samples"),
+)
+
+FIELD = {field.name: field for field in FIELDS}
+GROUPS: tuple[str, ...] = tuple(dict.fromkeys(field.group for field in FIELDS))
+
+#: Blocks of samples for the jackknife: block = sample_id mod BLOCKS.
+BLOCKS = 100
+
+#: What identifies a row of ``moments/``; (name, dtype, unit, meaning).
+KEY_COLUMNS: tuple[tuple[str, str, str, str], ...] = (
+    ("layer", "str", "", "exact name in named_modules()"),
+    ("call", "int64", "", "which use of the layer within one forward pass, from 0"),
+    ("channel", "int64", "", "channel, from 0"),
+    ("block", "int64", "", f"block of samples: sample_id mod {BLOCKS}"),
+)
+
+#: A row of ``moments/`` (per layer, call, channel and block); NaN where a layer lacks a group.
+MOMENT_COLUMNS: tuple[tuple[str, str, str, str], ...] = KEY_COLUMNS + tuple(
+    (f.name, f.dtype, f.unit, f.meaning) for f in FIELDS
+)
+
+#: A row of the full states, stored on request only (per layer, call, channel and sample): the
+#: fields that describe one sample, β of that sample instead of its moments.
+STATE_COLUMNS: tuple[tuple[str, str, str, str], ...] = (
+    *KEY_COLUMNS[:3],
+    ("sample", "int64", "", "sample_id"),
+    *(
+        (f.name, f.dtype, f.unit, f.meaning)
+        for f in FIELDS
+        if f.group in {"base", "gate", "even", "reference", "argument"}
+    ),
+    ("beta", "float64", "1", "β of this sample; NaN for layers without one"),
+)
+
+#: A row of the totals of one sample over the channels of one layer.
+TOTAL_COLUMNS: tuple[tuple[str, str, str, str], ...] = (
+    ("sample", "int64", "", "sample_id"),
+    *KEY_COLUMNS[:2],
+    ("channels", "int64", "1", "channels summed"),
+    ("n", "int64", "1", "values summed: channels times positions"),
+    ("cyy", "float64", "y²", "sum over channels of the sample's own cyy"),
+    ("sse", "float64", "y²", "sum over channels of the residual of the sample's own affine fit"),
+    ("cgg", "float64", "1", "sum over channels of the sample's own cgg"),
+    ("gain", "float64", "1", "sum over channels of std(u) within the sample: |β·d|·std(x)"),
+    ("cyy_reference", "float64", "y²", "cyy at the reference β"),
+    ("sse_reference", "float64", "y²", "sse at the reference β"),
+)
+
+#: What the analysis wants to know about a channel beside its moments; run.channels has the first
+#: seven, ``beta_reference`` is the constant β of the counterfactual (NaN where there is none).
+REFERENCE_COLUMN: tuple[str, str, str, str] = (
+    "beta_reference",
+    "float64",
+    "1",
+    "constant β of the counterfactual; NaN for layers without one per sample",
+)
