@@ -1,0 +1,112 @@
+"""The curves of the formula figures as tables; the formulas themselves live in `family`."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from acon_analysis import family
+
+FloatArray = npt.NDArray[np.float64]
+
+PAIRS = ((1.0, 0.0), (1.2, -0.1), (0.8, 0.1))
+"""The (p1, p2) of panels (a) and (c) of the paper's figure of function and derivatives."""
+
+BETAS = (2.0, 1.0, 0.1)
+"""The β of panel (b), where p1 = 1 and p2 = 0."""
+
+STALE_FACTOR = 0.7
+"""What stands in the published panels (b) and (c) where the formula has p1 - p2."""
+
+PANEL_LIMITS = {"a": (-6.0, 6.0), "b": (-75.0, 75.0), "c": (-20.0, 20.0)}
+
+
+def grid(low: float, high: float, points: int = 601, extra: npt.ArrayLike = ()) -> FloatArray:
+    """Return rising abscissae from low to high that contain 0 and those of `extra` in between."""
+    more = np.append(np.asarray(extra, dtype=np.float64), 0.0)
+    inside = more[(more >= low) & (more <= high)]
+    return np.union1d(np.linspace(low, high, points), inside)
+
+
+def curve_table(
+    functions: Mapping[str, Callable[[FloatArray], Any]], x: npt.ArrayLike
+) -> pd.DataFrame:
+    """Evaluate functions on common abscissae.
+
+    Parameters
+    ----------
+    functions : mapping of str to callable
+        Curve names and functions of an array.
+    x : array_like, shape (n,)
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``curve``, ``x``, ``y``; n rows a curve, in the order of the mapping.
+    """
+    at = np.asarray(x, dtype=np.float64)
+    parts = [pd.DataFrame({"curve": name, "x": at, "y": f(at)}) for name, f in functions.items()]
+    return pd.concat(parts, ignore_index=True)
+
+
+def function_and_derivatives(as_published: bool = False) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the curves and bounds of the paper's figure of ACON-C and its first derivative.
+
+    Parameters
+    ----------
+    as_published : bool
+        The published panels (b) and (c) do not follow the paper's own formula: their derivative
+        is p2 + (p1 - p2) · h(0.7 β x) with h(u) = σ(u) + u σ(u) (1 - σ(u)), while the formula's
+        argument is (p1 - p2) β x. The factor 0.7 = 0.8 - 0.1 is that of the last pair. Heights
+        are right, but the extrema of the first pair lie 1/0.7 times too far out. False gives the
+        formula, True the published curves; panel (a) follows the formula in both.
+
+    Returns
+    -------
+    curves : pandas.DataFrame
+        Columns ``panel`` ("a", "b", "c"), ``curve`` (0, 1, 2 in the panel), ``p1``, ``p2``,
+        ``beta``, ``x``, ``y``: f in panel a, f' in panels b and c.
+    bounds : pandas.DataFrame
+        One row a curve of panels b and c: ``panel``, ``curve``, ``p1``, ``p2``, ``beta``,
+        ``low``, ``high`` (the range of f'), ``x_low``, ``x_high`` (where the formula reaches
+        them: x = ∓u*/(β (p1 - p2)), for these β > 0 and p1 > p2).
+
+    References
+    ----------
+    Ma, Zhang, Liu and Sun, Activate or Not: Learning Customized Activation, CVPR 2021,
+    doi:10.1109/CVPR46437.2021.00794.
+    """
+    settings = [("a", i, p1, p2, 1.0) for i, (p1, p2) in enumerate(PAIRS)]
+    settings += [("b", i, 1.0, 0.0, beta) for i, beta in enumerate(BETAS)]
+    settings += [("c", i, p1, p2, 1.0) for i, (p1, p2) in enumerate(PAIRS)]
+    names = ("panel", "curve", "p1", "p2", "beta")
+    heads = [dict(zip(names, one, strict=True)) for one in settings]
+    bounds = pd.DataFrame([_bounds(head) for head in heads if head["panel"] != "a"])
+    curves = [pd.DataFrame(head | _points(head, bounds, as_published)) for head in heads]
+    return pd.concat(curves, ignore_index=True), bounds
+
+
+def _bounds(head: dict[str, Any]) -> dict[str, Any]:
+    p1, p2, beta = head["p1"], head["p2"], head["beta"]
+    low, high = family.derivative_bounds(p1, p2, beta)
+    x_low, x_high = family.extremum_position(p1, p2, beta)
+    ends = {"low": low, "high": high, "x_low": x_low, "x_high": x_high}
+    return head | {name: float(value) for name, value in ends.items()}
+
+
+def _points(head: dict[str, Any], bounds: pd.DataFrame, as_published: bool) -> dict[str, Any]:
+    panel, p1, p2, beta = head["panel"], head["p1"], head["p2"], head["beta"]
+    here = bounds[bounds["panel"] == panel]
+    # All curves of a panel share abscissae that hold the exact extrema of every one of them.
+    reach = family.U_STAR / (STALE_FACTOR * here["beta"]) if as_published else here["x_high"]
+    fine = np.linspace(-12.0, 12.0, 481)
+    x = grid(*PANEL_LIMITS[panel], extra=np.concatenate([reach, -reach, fine]))
+    if panel == "a":
+        return {"x": x, "y": family.acon_c(x, p1, p2, beta)}
+    if as_published:
+        # silu_derivative(u) = σ(u) + u σ(u) (1 - σ(u)), the h of the docstring.
+        y = p2 + (p1 - p2) * family.silu_derivative(STALE_FACTOR * beta * x)
+        return {"x": x, "y": y}
+    return {"x": x, "y": family.acon_c_derivative(x, p1, p2, beta)}
