@@ -43,6 +43,6 @@ class Recipe:
 #: The recipe of every data set that networks are trained on here. The digits have few images, so
 #: they see more epochs; handwriting is never mirrored.
 RECIPES = {
-    "digits": Recipe(epochs=40, batch_size=64, lr=0.1, shift=1),
+    "digits": Recipe(epochs=30, batch_size=64, lr=0.1, shift=1),
     "cifar10": Recipe(epochs=15, batch_size=128, lr=0.1, shift=4, flip=True),
 }

@@ -25,7 +25,7 @@ from acon_analysis.schema import RUN_FORMAT
 UNIT_SIZE = 4096
 
 #: What a unit can hold, each in a folder of its own that holds nothing but ``*.parquet``.
-PARTS = ("betas", "moments", "histograms", "pooled", "errors")
+PARTS = ("samples", "betas", "moments", "histograms", "pooled", "errors")
 
 
 class StoreError(AconError):

@@ -94,13 +94,34 @@ def _own_networks() -> dict[str, ModelSpec]:
             input_shape=(1, 8, 8),
             data="digits",
         )
-    return specs
+        specs[f"cifar10_{activation}"] = ModelSpec(
+            name=f"cifar10_{activation}",
+            source="this project, trained on CIFAR-10",
+            build=_cifar10(activation),
+            input_shape=(3, 32, 32),
+            data="cifar10",
+        )
+    return dict(sorted(specs.items(), key=lambda item: item[1].data or "", reverse=True))
 
 
 def _digits(activation: str) -> Callable[[], nn.Module]:
     def build() -> nn.Module:
         return BottleneckResNet(
             activation, input_shape=(1, 8, 8), widths=(16, 32, 128), blocks=(2, 3, 1)
+        )
+
+    return build
+
+
+def _cifar10(activation: str) -> Callable[[], nn.Module]:
+    def build() -> nn.Module:
+        return BottleneckResNet(
+            activation,
+            input_shape=(3, 32, 32),
+            widths=(16, 32, 64),
+            blocks=(2, 2, 2),
+            expansion=4,
+            stem_stride=2,
         )
 
     return build

@@ -1,0 +1,254 @@
+"""A captured run, read back as frames."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from acon_analysis.errors import AconError, UsageError, closest
+from acon_analysis.schema import ERROR_COLUMNS, LAYER_COLUMNS, names
+from acon_analysis.store import RunFolder, StoreError
+
+#: Rows of a long frame of β beyond which `Run.betas` refuses: about 0.5 GB.
+MAX_ROWS = 20_000_000
+
+
+class Run:
+    """A captured run: samples, layers, and every β that was read.
+
+    Parameters
+    ----------
+    path : str or Path
+        The run's folder, as `capture` wrote it. Nothing is read before it is asked for.
+
+    Raises
+    ------
+    UsageError
+        If the folder does not exist or holds no run.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.folder = RunFolder(path)
+        self.manifest: dict[str, Any] = self.folder.read_manifest()
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return self.folder.path
+
+    def __repr__(self) -> str:
+        state = "complete" if self.complete else f"{len(self.units)} of {self._unit_count} units"
+        return (
+            f"Run({str(self.path)!r}: {self.manifest['identity']['model']}, "
+            f"{len(self.layers)} layers, {len(self.samples)} samples, {state})"
+        )
+
+    @property
+    def _unit_count(self) -> int | None:
+        count: int | None = self.manifest["units"]
+        return count
+
+    @cached_property
+    def units(self) -> list[int]:
+        """The units that are done, in order."""
+        marks = (self.path / "done").glob("unit-*.json")
+        return sorted(int(mark.stem.removeprefix("unit-")) for mark in marks)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every unit is done and the manifest is finished."""
+        return bool(self.manifest["complete"])
+
+    @cached_property
+    def samples(self) -> pd.DataFrame:
+        """One row an image, columns of `schema.SAMPLE_COLUMNS`."""
+        path = self.path / "samples.parquet"
+        if path.is_file():
+            return _read(path)
+        return self._parts("samples")
+
+    @cached_property
+    def layers(self) -> pd.DataFrame:
+        """One row a layer and call, in order of execution, columns of `schema.LAYER_COLUMNS`."""
+        frame = pd.DataFrame(self.manifest["layers"], columns=names(LAYER_COLUMNS))
+        return frame.astype({column.name: column.dtype for column in LAYER_COLUMNS})
+
+    @cached_property
+    def channels(self) -> pd.DataFrame:
+        """One row a layer and channel with p1, p2, static β: `schema.CHANNEL_COLUMNS`."""
+        return _read(self.path / "channels.parquet")
+
+    @cached_property
+    def errors(self) -> pd.DataFrame:
+        """One row an image that could not be read, with the reason."""
+        frame = self._parts("errors")
+        return frame if len(frame) else pd.DataFrame(columns=names(ERROR_COLUMNS))
+
+    @cached_property
+    def sample_ids(self) -> npt.NDArray[np.int64]:
+        """The samples that were captured, int64 (N,), in the order of the rows of β."""
+        tables = [pq.read_table(path, columns=["sample"]) for path in self._files("betas")]
+        if not tables:
+            return np.zeros(0, dtype=np.int64)
+        ids: npt.NDArray[np.int64] = pa.concat_tables(tables)["sample"].to_numpy()
+        return ids
+
+    def beta_matrix(self, layer: str, call: int = 0) -> npt.NDArray[np.float32]:
+        """Return β of one layer.
+
+        Parameters
+        ----------
+        layer : str
+            Exact name in ``named_modules()``.
+        call : int
+            Which use of the layer within one forward pass.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32 (samples, channels), rows as `sample_ids`; read-only where it needed no copy.
+            For a layer with static β every row is the same.
+        """
+        row = self._layer_row(layer, call)
+        if row.granularity == "static":
+            own = self.channels.loc[self.channels["layer"] == layer, "beta"]
+            beta = own.to_numpy(dtype=np.float32)
+            return np.broadcast_to(beta, (len(self.sample_ids), len(beta)))
+        if not row.column:
+            raise UsageError(f"layer {layer!r} is of kind {row.kind!r}, which has no beta")
+        blocks = [self._block(path, str(row.column)) for path in self._files("betas")]
+        if not blocks:
+            return np.zeros((0, int(row.channels)), dtype=np.float32)
+        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+    def _block(self, path: Path, column: str) -> npt.NDArray[np.float32]:
+        chunked = pq.read_table(path, columns=[column])[column]
+        width = chunked.type.list_size
+        parts = [chunk.flatten().to_numpy().reshape(-1, width) for chunk in chunked.chunks]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def betas(
+        self, layers: str | Sequence[str] | None = None, samples: Iterable[int] | None = None
+    ) -> pd.DataFrame:
+        """Return β as a long frame: sample, layer, call, channel, beta.
+
+        Parameters
+        ----------
+        layers : str or sequence of str, optional
+            Exact names; by default every layer with a β.
+        samples : iterable of int, optional
+            sample_ids; by default all that were captured.
+
+        Raises
+        ------
+        AconError
+            If the frame would have more than 20 million rows.
+        UsageError
+            If a layer or sample is not in the run.
+        """
+        wanted = self._wanted_layers(layers)
+        rows = self._wanted_rows(samples)
+        total = len(rows) * int(wanted["channels"].sum())
+        if total > MAX_ROWS:
+            raise AconError(
+                f"betas() would have {total:,} rows, the limit is {MAX_ROWS:,}; ask for less with "
+                f"betas(layers=[...], samples=[...]), or take beta_matrix(layer), or let "
+                f"duckdb or polars read {str(self.path / 'betas')!r}"
+            )
+        ids = self.sample_ids[rows]
+        frames = []
+        for row in wanted.itertuples(index=False):
+            matrix = self.beta_matrix(str(row.layer), int(row.call))[rows]
+            count, width = matrix.shape
+            frames.append(
+                pd.DataFrame(
+                    {
+                        "sample": np.repeat(ids, width),
+                        "layer": pd.Categorical.from_codes(
+                            np.zeros(count * width, dtype=np.int8), categories=[row.layer]
+                        ).astype("str"),
+                        "call": np.full(count * width, row.call, dtype=np.int64),
+                        "channel": np.tile(np.arange(width, dtype=np.int64), count),
+                        "beta": matrix.reshape(-1),
+                    }
+                )
+            )
+        if not frames:
+            raise AconError(f"the run {str(self.path)!r} holds no layer with a beta")
+        return pd.concat(frames, ignore_index=True)
+
+    def _layer_row(self, layer: str, call: int) -> Any:
+        own = self.layers[self.layers["layer"] == layer]
+        if own.empty:
+            options = self.layers["layer"].unique()
+            raise UsageError(f"the run holds no layer {layer!r}; {closest(layer, options)}")
+        own = own[own["call"] == call]
+        if own.empty:
+            raise UsageError(f"layer {layer!r} was not called {call + 1} times in a forward pass")
+        return next(own.itertuples(index=False))
+
+    def _wanted_layers(self, layers: str | Sequence[str] | None) -> pd.DataFrame:
+        table = self.layers
+        if layers is None:
+            return table[(table["column"] != "") | (table["granularity"] == "static")]
+        chosen = [layers] if isinstance(layers, str) else list(layers)
+        for layer in chosen:
+            self._layer_row(layer, 0)
+        return table[table["layer"].isin(chosen)]
+
+    def _wanted_rows(self, samples: Iterable[int] | None) -> npt.NDArray[np.int64]:
+        ids = self.sample_ids
+        if samples is None:
+            return np.arange(len(ids))
+        chosen = np.asarray(list(samples), dtype=np.int64)
+        order = np.argsort(ids)
+        place = np.searchsorted(ids, chosen, sorter=order)
+        found = order[np.minimum(place, len(ids) - 1)] if len(ids) else np.zeros_like(chosen)
+        missing = chosen[ids[found] != chosen] if len(ids) else chosen
+        if len(missing):
+            first = ", ".join(str(sample) for sample in missing[:5])
+            span = f"{ids.min()} to {ids.max()}" if len(ids) else "none"
+            raise UsageError(f"the run holds no sample {first}; it holds {span}")
+        return found
+
+    def _files(self, kind: str) -> Iterator[Path]:
+        """Yield the parts of a kind, of the units that are done, in order."""
+        for unit in self.units:
+            parts = self.folder.unit_parts(unit) or {}
+            path = self.folder.part(kind, unit)
+            if f"{kind}/{path.name}" in parts:
+                if not path.is_file():
+                    raise StoreError(f"{str(path)!r} is missing; `acon verify` tells what else is")
+                yield path
+
+    def _parts(self, kind: str) -> pd.DataFrame:
+        frames = [_read(path) for path in self._files(kind)]
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def open_run(path: str | Path) -> Run:
+    """Open a captured run.
+
+    Parameters
+    ----------
+    path : str or Path
+        Its folder.
+    """
+    return Run(path)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError as error:
+        raise StoreError(f"{str(path)!r} is missing; `acon verify` tells what else is") from error
+    except (OSError, pa.ArrowInvalid) as error:
+        raise StoreError(f"{str(path)!r} cannot be read: {error}") from error
+    frame: pd.DataFrame = table.to_pandas()
+    return frame
