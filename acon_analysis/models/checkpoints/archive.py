@@ -1,0 +1,184 @@
+"""Reads the directory of a torch zip archive, strictly: what torch writes and nothing else.
+
+Two readers that disagree about an archive are how a checked file turns into another one. So there
+is one directory, at the end, without gaps; every local header says what the directory says; names
+are unique even without regard to case; nothing is compressed and nothing overlaps.
+"""
+
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+from acon_analysis.models.checkpoints.errors import Refusal, show
+from acon_analysis.models.checkpoints.limits import Limits
+from acon_analysis.models.checkpoints.source import Source
+
+_END = struct.Struct("<4s4H2IH")
+_END64 = struct.Struct("<4sQ2H2I4Q")
+_LOCATOR64 = struct.Struct("<4sIQI")
+_CENTRAL = struct.Struct("<4s6H3I5H2I")
+_LOCAL = struct.Struct("<4s5H3I2H")
+_ENCRYPTED = 1 | 1 << 6 | 1 << 13
+_HAS_DESCRIPTOR = 1 << 3
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One stored file of an archive.
+
+    Parameters
+    ----------
+    offset : int
+        Where its bytes begin in the archive.
+    size : int
+        Number of its bytes.
+    crc : int
+        CRC-32 of its bytes; 0 where the archive was written without checksums.
+    """
+
+    offset: int
+    size: int
+    crc: int
+
+
+def read_directory(source: Source, limits: Limits) -> dict[str, Entry]:
+    """Return the entries of a torch zip archive by name, without the folder all share.
+
+    Raises
+    ------
+    Refusal
+        The archive is damaged, compressed, inconsistent or too large.
+    """
+    start, size, count = _find_directory(source, limits)
+    directory = source.read(start, size)
+    position, entries = 0, list[tuple[str, int, Entry]]()
+    for _ in range(count):
+        if position + _CENTRAL.size > size:
+            raise Refusal("its zip directory is cut off")
+        fields = _CENTRAL.unpack_from(directory, position)
+        name_size, extra, comment = fields[10], fields[11], fields[12]
+        begin = position + _CENTRAL.size
+        raw = directory[begin : begin + name_size]
+        position = begin + name_size + extra + comment
+        entries.append(_entry(source, start, fields, raw))
+    if position != size:
+        raise Refusal("its zip directory does not hold as many entries as it says")
+    _require_apart(entries, source)
+    return _named(entries)
+
+
+def _find_directory(source: Source, limits: Limits) -> tuple[int, int, int]:
+    """Return offset, size and number of entries of the directory."""
+    end = source.size - _END.size
+    if end < 0:
+        raise Refusal("its zip archive is cut off; download it again")
+    magic, disk, first_disk, here, count, size, start, comment = _END.unpack(
+        source.read(end, _END.size)
+    )
+    if magic != b"PK\x05\x06" or comment:
+        raise Refusal(
+            "its zip archive has no directory at the end: it is cut off or has something appended; "
+            "download it again"
+        )
+    finish = _require_same_in_zip64(source, end, (count, size, start))
+    if disk or first_disk or here != count:
+        raise Refusal("its zip archive is split over several files")
+    if count > limits.tensors or size > limits.header_bytes:
+        raise Refusal(f"its zip archive has {count:,} entries ({size:,} bytes of names), too many")
+    if count == 0 or start + size != finish:
+        raise Refusal("its zip directory is not where it says")
+    return start, size, count
+
+
+def _require_same_in_zip64(source: Source, end: int, expected: tuple[int, int, int]) -> int:
+    """Return where the directory has to end; torch repeats its place in a 64-bit record."""
+    at = end - _LOCATOR64.size
+    if at < 0 or source.read(at, 4) != b"PK\x06\x07":
+        return end
+    _, disk, offset, disks = _LOCATOR64.unpack(source.read(at, _LOCATOR64.size))
+    if disk or disks > 1 or offset != at - _END64.size or offset < 0:
+        raise Refusal("its zip archive has a 64-bit directory that is not where it says")
+    record = _END64.unpack(source.read(offset, _END64.size))
+    if record[:2] != (b"PK\x06\x06", _END64.size - 12) or record[4:6] != (0, 0):
+        raise Refusal("its zip archive has a damaged 64-bit directory")
+    if record[6] != record[7] or record[7:] != expected:
+        raise Refusal("its two zip directories contradict each other")
+    return int(offset)
+
+
+def _entry(
+    source: Source, directory: int, fields: tuple[Any, ...], raw: bytes
+) -> tuple[str, int, Entry]:
+    """Check an entry of the directory against its local header; return name, begin, entry."""
+    magic, _, _, flags, method, _, _, crc, packed, size, *_, header = fields
+    if magic != b"PK\x01\x02":
+        raise Refusal("its zip directory is damaged")
+    name = _safe_name(raw)
+    if flags & _ENCRYPTED:
+        raise Refusal(f"its zip entry {show(name)} is encrypted")
+    if method != 0 or packed != size:
+        raise Refusal(
+            f"its zip entry {show(name)} is compressed ({packed:,} bytes for {size:,}); "
+            "torch stores entries as they are"
+        )
+    if header + _LOCAL.size + len(raw) + size > directory:
+        raise Refusal(f"its zip entry {show(name)} reaches beyond the archive ({size:,} bytes)")
+    local = _LOCAL.unpack(source.read(header, _LOCAL.size))
+    offset = header + _LOCAL.size + local[9] + local[10]
+    # Where a descriptor follows the data, the local header has zeros for checksum and sizes.
+    written = {(crc, size, size)} | ({(0, 0, 0)} if flags & _HAS_DESCRIPTOR else set())
+    if (
+        local[0] != b"PK\x03\x04"
+        or (local[2], local[3], local[9]) != (flags, 0, len(raw))
+        or local[6:9] not in written
+        or source.read(header + _LOCAL.size, len(raw)) != raw
+        or offset + size > directory
+    ):
+        raise Refusal(f"its zip entry {show(name)} is not what the directory says")
+    return name, header, Entry(offset, size, crc)
+
+
+def _safe_name(raw: bytes) -> str:
+    try:
+        name = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise Refusal("its zip archive has an entry whose name is no text") from None
+    parts = name.split("/")
+    absolute = name.startswith("/") or ":" in parts[0]
+    if absolute or ".." in parts or "\\" in name or not name.isprintable() or len(raw) > 1024:
+        raise Refusal(
+            f"its zip archive has an entry named {show(name)}; such a path reaches outside the "
+            "archive, which no checkpoint needs"
+        )
+    return name
+
+
+def _require_apart(entries: list[tuple[str, int, Entry]], source: Source) -> None:
+    end = 0
+    for name, header, entry in sorted(entries, key=lambda item: item[1]):
+        if header < end:
+            raise Refusal(f"its zip entry {show(name)} overlaps another one")
+        end = entry.offset + entry.size
+    total = sum(entry.size for _, _, entry in entries)
+    if total > source.size:
+        raise Refusal(f"its zip entries add up to {total:,} bytes, more than the file has")
+    if min(header for _, header, _ in entries) != 0:
+        raise Refusal("something stands before its zip archive")
+
+
+def _named(entries: list[tuple[str, int, Entry]]) -> dict[str, Entry]:
+    # torch looks entries up below the folder of the first one, without regard to case.
+    folder, slash, _ = entries[0][0].partition("/")
+    found: dict[str, Entry] = {}
+    folded: set[str] = set()
+    for name, _, entry in entries:
+        if not slash or not name.startswith(folder + "/"):
+            raise Refusal(
+                "it is a zip archive, but not one that torch wrote: its entries "
+                f"({show(entries[0][0])}, {show(name)}) share no folder"
+            )
+        if name.casefold() in folded:
+            raise Refusal(f"its zip archive has two entries named {show(name)}")
+        folded.add(name.casefold())
+        found[name[len(folder) + 1 :]] = entry
+    return found

@@ -1,0 +1,100 @@
+"""Where converted checkpoints are kept: safetensors files named by their own SHA-256."""
+
+import hashlib
+import json
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from acon_analysis.models.checkpoints.errors import Refusal
+
+_INDEX_BYTES = 2**20
+_VERSION = 1
+
+
+def cache_folder() -> Path:
+    """Return the folder of converted checkpoints; it need not exist.
+
+    ``ACON_CACHE`` if it is set, otherwise ``acon-analysis`` in the user's cache folder
+    (``XDG_CACHE_HOME``, or what the system has for it).
+    """
+    own = os.environ.get("ACON_CACHE")
+    if own:
+        return Path(own).expanduser().absolute() / "checkpoints"
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    if given and Path(given).is_absolute():
+        base = Path(given)
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path.home() / ".cache"
+    return base / "acon-analysis" / "checkpoints"
+
+
+@contextmanager
+def workplace() -> Iterator[Path]:
+    """Make a temporary folder beside the converted checkpoints; it is gone afterwards.
+
+    Raises
+    ------
+    Refusal
+        The cache folder cannot be written to.
+    """
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        place = tempfile.TemporaryDirectory(prefix="tmp-", dir=folder, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise Refusal(
+            f"the cache folder {folder} cannot be written to ({error.strerror or error}); set "
+            "ACON_CACHE to a folder that can"
+        ) from None
+    with place as name:
+        yield Path(name)
+
+
+def index_name(sha256: str, request: Sequence[object]) -> str:
+    """Return the name under which the conversion of a file for a model is noted."""
+    text = json.dumps([_VERSION, sha256, *request], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest() + ".json"
+
+
+def recall(index: str) -> tuple[Path, str, dict[str, object]] | None:
+    """Return path, SHA-256 and remarks of an earlier conversion; None if there is none."""
+    try:
+        with (cache_folder() / index).open("rb") as file:
+            noted = json.loads(file.read(_INDEX_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return None
+    digest = noted.get("weights_sha256") if isinstance(noted, dict) else None
+    if not isinstance(digest, str) or not re.fullmatch(r"[0-9a-f]{64}", digest):
+        return None
+    path = cache_folder() / f"{digest}.safetensors"
+    return (path, digest, noted) if path.is_file() else None
+
+
+def keep(made: Path, digest: str, index: str, noted: Mapping[str, object]) -> Path:
+    """Move a finished file into the cache under its SHA-256, then note it; return its path.
+
+    Raises
+    ------
+    Refusal
+        The cache folder cannot be written to.
+    """
+    path = cache_folder() / f"{digest}.safetensors"
+    note = made.with_name("index.json")
+    try:
+        made.replace(path)
+        note.write_text(json.dumps({**noted, "weights_sha256": digest}), encoding="utf-8")
+        note.replace(cache_folder() / index)
+    except OSError as error:
+        raise Refusal(
+            f"the cache folder cannot be written to ({error.strerror or error})"
+        ) from None
+    return path

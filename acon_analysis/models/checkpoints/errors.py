@@ -1,0 +1,52 @@
+"""The one error of this package, and how names out of a foreign file are shown."""
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+from acon_analysis.errors import AconError
+
+_SHOWN_CHARACTERS = 80
+_POOL = 500
+
+
+class CheckpointError(AconError):
+    """A checkpoint that cannot be used: which file, what was found, what was expected."""
+
+
+class Refusal(Exception):  # noqa: N818 - it always ends as a CheckpointError that names the file
+    """The reason why a file is refused, without the file's name."""
+
+
+def show(value: object) -> str:
+    """Return a value out of a file so that it can be printed: quoted, escaped, shortened.
+
+    Containers are named by their type only: a few bytes can describe one whose text never ends.
+    """
+    if isinstance(value, str):
+        text = value[:_SHOWN_CHARACTERS]
+        shown = f"'{text}'" if text.isprintable() else ascii(text)
+        return shown + ("…" if len(value) > _SHOWN_CHARACTERS else "")
+    if value is None or isinstance(value, (bool, int, float)):
+        return repr(value)[:_SHOWN_CHARACTERS]
+    return f"a {type(value).__name__}"
+
+
+def listing(names: Sequence[object], *, count: int = 6) -> str:
+    """Return the first names, and how many more there are."""
+    text = ", ".join(show(name) for name in names[:count])
+    return text + (f" and {len(names) - count} more" if len(names) > count else "")
+
+
+def nearest(name: str, pool: Iterable[str]) -> str | None:
+    """Return the name of `pool` that is nearest to `name`, if one is near.
+
+    Names and pool are cut to a size at which a hostile file cannot make the comparison slow.
+    """
+    short = {other[:_SHOWN_CHARACTERS]: other for other, _ in zip(pool, range(_POOL), strict=False)}
+    found = get_close_matches(name[:_SHOWN_CHARACTERS], short, n=1, cutoff=0.6)
+    return short[found[0]] if found else None
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a number with its noun: ``1 key``, ``2 keys``."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")

@@ -1,0 +1,265 @@
+"""Which of a file's tensors are the model's: the state dict, its prefixes, names and shapes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from acon_analysis.models.checkpoints.dtypes import BY_NAME, DType
+from acon_analysis.models.checkpoints.errors import Refusal, listing, nearest, plural, show
+from acon_analysis.models.checkpoints.limits import Limits
+from acon_analysis.models.checkpoints.records import Contents, TensorRecord
+
+#: Where a state dict stands in a training checkpoint; the first that is there is taken.
+ENTRIES = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "state_dict_ema",
+    "model_ema",
+    "ema_state_dict",
+    "ema",
+)
+#: What wrappers put before the names: DataParallel, torch.compile, and trainers.
+PREFIXES = ("module.", "_orig_mod.", "model.")
+_COUNTER = "num_batches_tracked"
+_MAX_CHAIN = 4
+_SHOWN = 5
+
+
+class Wanted(NamedTuple):
+    """What a model expects under a name: shape and torch's name of the element type."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class Taken(NamedTuple):
+    """A tensor that will be read: the model's name, the file's, what it is and what it becomes.
+
+    `record` is None for a counter that old checkpoints lack and that becomes 0.
+    """
+
+    name: str
+    key: str
+    record: TensorRecord | None
+    shape: tuple[int, ...]
+    dtype: DType
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to read from a file: the path to its state dict, the tensors, remarks."""
+
+    entry: tuple[str, ...]
+    taken: tuple[Taken, ...]
+    notes: tuple[str, ...]
+
+
+def make_plan(
+    contents: Contents, wanted: Mapping[str, Wanted], entry: str | None, limits: Limits
+) -> Plan:
+    """Decide which tensors of a file are read for a model.
+
+    Raises
+    ------
+    Refusal
+        There is no state dict, or its names, shapes or types are not the model's.
+    """
+    path, found, notes = _select(contents.root, entry)
+    state = _readable(found, limits)
+    names, remarks = _rename(list(state), wanted)
+    keys = {name: key for key, name in names.items()}
+    missing = [name for name in wanted if name not in keys]
+    unexpected = [key for key, name in names.items() if name not in wanted]
+    if unexpected == ["n_averaged"] and remarks:
+        # torch.optim.swa_utils.AveragedModel counts its updates beside the wrapped module.
+        unexpected = []
+        remarks.append("'n_averaged', the counter of an averaged model, left out")
+    counters = [name for name in wanted if name.rpartition(".")[2] == _COUNTER]
+    if counters and set(counters) <= set(missing):
+        missing = [name for name in missing if name not in set(counters)]
+        remarks.append(
+            f"{_COUNTER} (used in training only; torch before 0.4.1 did not save it) set to 0 in "
+            f"{plural(len(counters), 'layer')}"
+        )
+    else:
+        counters = []
+    _require_names(missing, unexpected, wanted, state, others=notes)
+    taken = [
+        _take(name, key, state[key], wanted[name]) for name, key in keys.items() if name in wanted
+    ]
+    wrong = [item for item in taken if item.record and item.record.shape != item.shape]
+    _require_shapes(sorted(wrong))
+    taken += [Taken(n, "", None, wanted[n].shape, BY_NAME[wanted[n].dtype]) for n in counters]
+    return Plan(path, tuple(sorted(taken)), (*notes, *remarks, *_conversions(taken)))
+
+
+def _is_state(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(isinstance(tensor, TensorRecord) for tensor in value.values())
+    )
+
+
+def _select(
+    root: object, entry: str | None
+) -> tuple[tuple[str, ...], dict[object, object], list[str]]:
+    """Return where the state dict stands, the state dict, and what to say about it."""
+    path: list[str] = []
+    here, others = root, list[str]()
+    if entry is not None:
+        if not isinstance(root, dict) or not isinstance(root.get(entry), dict):
+            raise Refusal(f"it has no entry {show(entry)} that could be a state dict{_held(root)}")
+        path, here = [entry], root[entry]
+    while isinstance(here, dict) and not _is_state(here) and len(path) < 3:
+        names = [name for name in ENTRIES if isinstance(here.get(name), dict)]
+        # Under another name a state dict is taken if it is the only one.
+        states = [key for key, value in here.items() if isinstance(key, str) and _is_state(value)]
+        names = names or (states if len(states) == 1 else [])
+        if not names:
+            break
+        if not path:
+            others = names[1:]
+        path.append(names[0])
+        here = here[names[0]]
+    if not isinstance(here, dict) or not any(isinstance(v, TensorRecord) for v in here.values()):
+        raise Refusal(
+            f"it holds no state dict{_held(root)}; expected one by itself or under "
+            f"{', '.join(map(repr, ENTRIES))}"
+        )
+    notes = [f"taken from {'.'.join(path)!r}"] if path else []
+    if others:
+        notes[0] += f" (the file also has {listing(others)})"
+    return tuple(path), here, notes
+
+
+def _held(root: object) -> str:
+    if isinstance(root, TensorRecord):
+        return f" but one tensor of shape {root.shape}"
+    if not isinstance(root, dict):
+        return f" but {show(root)}"
+    return f"; it has {listing([key for key in root if isinstance(key, str)])}" if root else ""
+
+
+def _readable(state: dict[object, object], limits: Limits) -> dict[str, TensorRecord]:
+    result: dict[str, TensorRecord] = {}
+    for key, value in state.items():
+        if not isinstance(key, str) or len(key) > limits.name_length:
+            raise Refusal(f"its state dict has a key that no parameter has: {show(key)}")
+        if not isinstance(value, TensorRecord):
+            raise Refusal(f"its state dict has {show(value)} under {show(key)}, expected a tensor")
+        result[key] = value
+    return result
+
+
+def _chains(keys: list[str]) -> list[str]:
+    """Return the chains of prefixes with which at least half of the keys begin, shortest first."""
+    chains = [""]
+    for chain in chains:
+        for prefix in PREFIXES:
+            longer = chain + prefix
+            share = sum(key.startswith(longer) for key in keys)
+            if 2 * share >= max(len(keys), 1) and longer.count(".") <= _MAX_CHAIN:
+                chains.append(longer)
+    return chains
+
+
+def _rename(keys: list[str], wanted: Mapping[str, Wanted]) -> tuple[dict[str, str], list[str]]:
+    """Map the file's keys to the model's names by the least stripping that makes most keys fit."""
+    best, score, note = {key: key for key in keys}, sum(key in wanted for key in keys), ""
+    own = [""] + [c for c in _chains(list(wanted)) if all(name.startswith(c) for name in wanted)]
+    for add in dict.fromkeys(own):
+        for chain in _chains(keys):
+            for inner in (False, True):
+                # torch.compile on a part of a model puts its mark in the middle of names.
+                names = {key: _stripped(key, chain, add, inner) for key in keys}
+                fits = sum(name in wanted for name in names.values())
+                if fits > score:
+                    best, score = names, fits
+                    note = f"prefix {chain!r} removed" if chain else "'_orig_mod.' removed"
+                    note += f", {add!r} added" if add else ""
+                    note = f"{add!r} added to the names" if add and not chain else note
+    if len(set(best.values())) != len(best):
+        raise Refusal("two of its keys become one without their prefix; save them apart")
+    return best, [note] if note else []
+
+
+def _stripped(key: str, chain: str, add: str, inner: bool) -> str:
+    if not key.startswith(chain):
+        return key
+    name = key[len(chain) :]
+    if inner:
+        name = name.replace("._orig_mod.", ".").removeprefix("_orig_mod.")
+    return add + name
+
+
+def _require_names(
+    missing: list[str],
+    unexpected: list[str],
+    wanted: Mapping[str, Wanted],
+    state: dict[str, TensorRecord],
+    *,
+    others: list[str],
+) -> None:
+    """Raise a Refusal that lists missing and unexpected keys with what comes close."""
+    if not missing and not unexpected:
+        return
+    parts = []
+    if missing:
+        parts.append(
+            f"{plural(len(missing), 'key')} of the model missing: {_near(missing, unexpected)}"
+        )
+    if unexpected:
+        parts.append(f"{plural(len(unexpected), 'key')} unexpected: {_near(unexpected, missing)}")
+    text = "; ".join(parts) + f" (the file has {len(state)} tensors, the model {len(wanted)}"
+    raise Refusal(text + (f"; {others[0]})" if others else ")"))
+
+
+def _near(names: list[str], pool: list[str]) -> str:
+    shown = []
+    for name in names[:_SHOWN]:
+        other = nearest(name, pool)
+        shown.append(show(name) + (f" (near {show(other)})" if other else ""))
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def _take(name: str, key: str, value: TensorRecord, expected: Wanted) -> Taken:
+    source, target = value.storage.dtype, BY_NAME[expected.dtype]
+    if source != target and not (source.floating and target.floating):
+        raise Refusal(
+            f"its tensor {show(key)} is of type {source.name}, the model's of {target.name}; only "
+            "floating types are converted into each other"
+        )
+    if not value.dense:
+        raise Refusal(
+            f"its tensor {show(key)} of shape {value.shape} has strides {value.strides}, which "
+            "repeat or leave out elements; save `tensor.clone()`"
+        )
+    return Taken(name, key, value, expected.shape, target)
+
+
+def _require_shapes(wrong: list[Taken]) -> None:
+    if wrong:
+        shown = [
+            f"{show(item.key)} {item.record.shape if item.record else ()} for {item.shape}"
+            for item in wrong[:_SHOWN]
+        ]
+        more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+        raise Refusal(
+            f"{plural(len(wrong), 'tensor')} of another shape than the model's: "
+            f"{', '.join(shown)}{more}"
+        )
+
+
+def _conversions(taken: list[Taken]) -> list[str]:
+    counts: dict[tuple[str, str], int] = {}
+    for item in taken:
+        if item.record and item.record.storage.dtype != item.dtype:
+            pair = (item.record.storage.dtype.name, item.dtype.name)
+            counts[pair] = counts.get(pair, 0) + 1
+    return [
+        f"{plural(count, 'tensor')} converted from {source} to {target}"
+        for (source, target), count in sorted(counts.items())
+    ]
