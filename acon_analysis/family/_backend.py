@@ -1,0 +1,183 @@
+"""One formula, two libraries: what a kernel needs from numpy or torch, and how it is chosen.
+
+A kernel is a function ``kernel(ops, x, ...)`` written against `Ops`. `elementwise` turns it into
+the public function: it looks at the arguments, takes torch if one of them is a tensor and numpy
+otherwise, brings all of them to one working precision, and casts the result back. torch is never
+imported here: a tensor can only come from a caller who has imported it already.
+"""
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, Protocol
+
+import numpy as np
+
+from acon_analysis.errors import UsageError
+from acon_analysis.family._numpy_ops import NumpyOps
+from acon_analysis.family._torch_ops import TorchOps
+
+P = ParamSpec("P")
+
+
+class Ops(Protocol):
+    """What a kernel may use. Arrays are numpy arrays or torch tensors, never mixed."""
+
+    def prepare(self, owner: str, named: dict[str, Any]) -> tuple[list[Any], Callable[[Any], Any]]:
+        """Return the arguments in working precision and the function that casts a result back."""
+
+    def like(self, x: Any, value: float) -> Any:
+        """Return the value in the shape and precision of x (a bare number in `where` has none)."""
+
+    def may_hold_nan(self, x: Any) -> bool:
+        """Return False only if x surely holds no NaN (torch is not asked: it would wait)."""
+
+    def exp(self, x: Any) -> Any:
+        """Return e^x."""
+
+    def expm1(self, x: Any) -> Any:
+        """Return e^x - 1."""
+
+    def tanh(self, x: Any) -> Any:
+        """Return the hyperbolic tangent."""
+
+    def sigmoid(self, x: Any) -> Any:
+        """Return 1 / (1 + e^-x), accurate in its left tail."""
+
+    def softplus(self, x: Any) -> Any:
+        """Return log(1 + e^x), accurate in its left tail."""
+
+    def erfc(self, x: Any) -> Any:
+        """Return the complementary error function."""
+
+    def absolute(self, x: Any) -> Any:
+        """Return |x|."""
+
+    def isnan(self, x: Any) -> Any:
+        """Return where x is NaN."""
+
+    def isinf(self, x: Any) -> Any:
+        """Return where x is infinite."""
+
+    def where(self, condition: Any, x: Any, y: Any) -> Any:
+        """Return x where the condition holds, y elsewhere."""
+
+    def clip(self, x: Any, low: float, high: float) -> Any:
+        """Return x limited to low..high; NaN stays NaN."""
+
+    def minimum(self, x: Any, y: Any) -> Any:
+        """Return the smaller one; NaN wins."""
+
+    def maximum(self, x: Any, y: Any) -> Any:
+        """Return the larger one; NaN wins."""
+
+    def total(self, x: Any, axis: int) -> Any:
+        """Return the sum along an axis, which stays with length 1."""
+
+    def largest(self, x: Any, axis: int) -> Any:
+        """Return the largest value along an axis, which stays with length 1; NaN wins."""
+
+    def expand(self, x: Any, axis: int) -> Any:
+        """Return x with a new axis of length 1."""
+
+    def squeeze(self, x: Any, axis: int) -> Any:
+        """Return x without the axis of length 1."""
+
+    def broadcast(self, *arrays: Any) -> tuple[Any, ...]:
+        """Return the arrays in their common shape."""
+
+
+def tensor_type() -> type | tuple[()]:
+    """Return ``torch.Tensor`` if torch is loaded, else an empty tuple (nothing is a tensor)."""
+    return getattr(sys.modules.get("torch"), "Tensor", ())
+
+
+@functools.cache
+def _numpy_ops() -> Ops:
+    return NumpyOps()
+
+
+@functools.cache
+def _torch_ops() -> Ops:
+    return TorchOps(sys.modules["torch"])
+
+
+def choose(owner: str, named: dict[str, Any]) -> Ops:
+    """Return the library that a call needs.
+
+    Parameters
+    ----------
+    owner : str
+        The public function's name, for the error.
+    named : dict
+        Argument names and values.
+
+    Raises
+    ------
+    UsageError
+        For a list or tuple of tensors, which numpy would silently cut off from autograd.
+    """
+    tensor = tensor_type()
+    for name, value in named.items():
+        if isinstance(value, (list, tuple)) and any(isinstance(item, tensor) for item in value):
+            raise UsageError(
+                f"{owner}: {name} is a {type(value).__name__} of tensors; expected one tensor "
+                f"(torch.stack({name}, dim=-1) makes it)"
+            )
+    if any(isinstance(value, tensor) for value in named.values()):
+        return _torch_ops()
+    return _numpy_ops()
+
+
+def check_shapes(owner: str, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Raise a UsageError that names all shapes if they do not broadcast."""
+    try:
+        np.broadcast_shapes(*shapes.values())
+    except ValueError:
+        listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise UsageError(f"{owner}: these shapes do not broadcast: {listed}") from None
+
+
+def elementwise(kernel: Callable[Concatenate[Ops, P], Any]) -> Callable[P, Any]:
+    """Turn a kernel into a public function of numbers, numpy arrays or torch tensors.
+
+    Positional parameters are array-like and broadcast; keyword-only ones are options and are
+    handed on as they are.
+    """
+    return _public(kernel, broadcast=True)
+
+
+def over_pieces(kernel: Callable[Concatenate[Ops, P], Any]) -> Callable[P, Any]:
+    """Do as `elementwise` for a kernel that runs over an axis, and so checks the shapes itself."""
+    return _public(kernel, broadcast=False)
+
+
+def _public(kernel: Callable[Concatenate[Ops, P], Any], *, broadcast: bool) -> Callable[P, Any]:
+    signature = inspect.signature(kernel)
+    parameters = list(signature.parameters.values())[1:]
+    arrays = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    signature = signature.replace(parameters=parameters)
+    owner = kernel.__name__
+
+    @functools.wraps(kernel)
+    def function(*args: P.args, **kwargs: P.kwargs) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        named = {name: bound.arguments.pop(name) for name in arrays}
+        ops = choose(owner, named)
+        run: Callable[..., Any] = kernel
+        # numpy would warn of each overflow; the kernels are written so that it ends in the limit.
+        with np.errstate(all="ignore"):
+            prepared, restore = ops.prepare(owner, named)
+            if broadcast:
+                shapes = {n: tuple(v.shape) for n, v in zip(named, prepared, strict=True)}
+                check_shapes(owner, shapes)
+            result = run(ops, *prepared, **bound.arguments)
+            if isinstance(result, tuple):
+                return tuple(restore(part) for part in result)
+            return restore(result)
+
+    function.__signature__ = signature  # type: ignore[attr-defined]
+    del function.__wrapped__  # or help() would show the kernel's own signature
+    return function

@@ -1,0 +1,51 @@
+"""Pieces of the formulas that must stay right where plain arithmetic gives NaN."""
+
+import math
+from typing import Any
+
+from acon_analysis.family._backend import Ops
+
+# Beyond this argument a sigmoid is 0 or 1 in every precision, and u * sigmoid(-u) is 0.
+SATURATED = 1.0e4
+
+
+def product(ops: Ops, a: Any, b: Any) -> Any:
+    """Return a * b, where 0 * inf is 0 (the limit in every formula here); NaN stays NaN.
+
+    The factors are replaced before they are multiplied, so that no NaN comes back out of autograd.
+    """
+    plain = a * b
+    if not ops.may_hold_nan(plain):
+        return plain
+    undefined = ops.isnan(plain) & ~(ops.isnan(a) | ops.isnan(b))
+    return ops.where(undefined, 0.0, a) * ops.where(undefined, 0.0, b)
+
+
+def keep_nan(ops: Ops, x: Any, value: Any) -> Any:
+    """Return value, but NaN where x is NaN (a comparison with NaN is silently false)."""
+    return ops.where(ops.isnan(x), x, value)
+
+
+def gated_slope(ops: Ops, u: Any) -> Any:
+    """Return d(u sigmoid(u))/du = sigmoid(u) + u sigmoid(u) sigmoid(-u), with its limits 0 and 1.
+
+    ``gated_slope(u) + gated_slope(-u) = 1``.
+    """
+    u = ops.clip(u, -SATURATED, SATURATED)
+    right = ops.sigmoid(u)
+    return right + u * right * ops.sigmoid(-u)
+
+
+def sech_squared(ops: Ops, x: Any) -> Any:
+    """Return 1 - tanh(x)^2 without the cancellation at large |x|."""
+    return 4.0 * ops.sigmoid(2.0 * x) * ops.sigmoid(-2.0 * x)
+
+
+def normal_cdf(ops: Ops, x: Any) -> Any:
+    """Return the standard normal distribution function, accurate in its left tail."""
+    return 0.5 * ops.erfc(-x * math.sqrt(0.5))
+
+
+def normal_density(ops: Ops, x: Any) -> Any:
+    """Return the standard normal density."""
+    return ops.exp(-0.5 * x * x) * (1.0 / math.sqrt(2.0 * math.pi))
