@@ -1,0 +1,67 @@
+"""See how linear or nonlinear a trained network is: by layer, channel and sample.
+
+The public names below are imported when they are first used, so that ``import acon_analysis``
+loads neither torch nor matplotlib nor pandas.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from acon_analysis.errors import AconError, UsageError, closest
+
+if TYPE_CHECKING:
+    from acon_analysis import family, layers, paper
+    from acon_analysis.indices import linearity
+    from acon_analysis.models.registry import build_model
+    from acon_analysis.run import Run, open_run
+    from acon_hooks.capturing import capture
+    from acon_hooks.finding import find_layers
+    from acon_hooks.recording import record
+
+__version__ = "0.1.0"
+
+#: Public name -> the module that holds it, and the name there (None: the module itself).
+_PUBLIC: dict[str, tuple[str, str | None]] = {
+    "Run": ("acon_analysis.run", "Run"),
+    "build_model": ("acon_analysis.models.registry", "build_model"),
+    "capture": ("acon_hooks.capturing", "capture"),
+    "family": ("acon_analysis.family", None),
+    "find_layers": ("acon_hooks.finding", "find_layers"),
+    "layers": ("acon_analysis.layers", None),
+    "linearity": ("acon_analysis.indices", "linearity"),
+    "open_run": ("acon_analysis.run", "open_run"),
+    "paper": ("acon_analysis.paper", None),
+    "record": ("acon_hooks.recording", "record"),
+}
+
+__all__ = [
+    "AconError",
+    "Run",
+    "UsageError",
+    "build_model",
+    "capture",
+    "family",
+    "find_layers",
+    "layers",
+    "linearity",
+    "open_run",
+    "paper",
+    "record",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _PUBLIC:
+        raise AttributeError(
+            f"module 'acon_analysis' has no attribute {name!r}; {closest(name, _PUBLIC)}"
+        )
+    place, attribute = _PUBLIC[name]
+    module = import_module(place)
+    value = module if attribute is None else getattr(module, attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

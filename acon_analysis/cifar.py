@@ -141,14 +141,14 @@ def _decoded(part: str) -> _Arrays:
             return arrays["pixels"], arrays["labels"]
     read = _read_original if source == original else _read_archive
     pixels, labels = _alternate(*read(source, part))
-    _keep(cache, pixels=pixels, labels=labels)
+    _keep(cache, pixels, labels)
     return pixels, labels
 
 
-def _keep(path: Path, **arrays: npt.NDArray[Any]) -> None:
+def _keep(path: Path, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-        np.savez(file, **arrays)
+        np.savez(file, pixels=pixels, labels=labels)
     Path(file.name).replace(path)
 
 

@@ -89,9 +89,10 @@ class ImageSource(Dataset[torch.Tensor]):
     def identity(self) -> str:
         """Return the SHA-256 of the sample list (path, label, size, hash of every image)."""
         digest = hashlib.sha256()
-        for row in self.samples.itertuples(index=False):
-            label = "" if pd.isna(row.label) else row.label
-            digest.update(f"{row.path}\0{label}\0{row.bytes}\0{row.sha256}\n".encode())
+        columns = [self.samples[name] for name in ("path", "label", "bytes", "sha256")]
+        for path, label, size, sha256 in zip(*columns, strict=True):
+            known = "" if pd.isna(label) else label
+            digest.update(f"{path}\0{known}\0{size}\0{sha256}\n".encode())
         return digest.hexdigest()
 
 

@@ -163,17 +163,15 @@ class Run:
             )
         ids = self.sample_ids[rows]
         frames = []
-        for row in wanted.itertuples(index=False):
-            matrix = self.beta_matrix(str(row.layer), int(row.call))[rows]
+        for row in wanted.to_dict("records"):
+            matrix = self.beta_matrix(row["layer"], row["call"])[rows]
             count, width = matrix.shape
             frames.append(
                 pd.DataFrame(
                     {
                         "sample": np.repeat(ids, width),
-                        "layer": pd.Categorical.from_codes(
-                            np.zeros(count * width, dtype=np.int8), categories=[row.layer]
-                        ).astype("str"),
-                        "call": np.full(count * width, row.call, dtype=np.int64),
+                        "layer": pd.Series(row["layer"], index=range(count * width), dtype="str"),
+                        "call": np.full(count * width, row["call"], dtype=np.int64),
                         "channel": np.tile(np.arange(width, dtype=np.int64), count),
                         "beta": matrix.reshape(-1),
                     }

@@ -35,7 +35,8 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     recipe : Recipe
         ``weight_decay`` and ``decay_all`` are read.
     """
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         is_weight = name.endswith("weight") and parameter.ndim > 1
         (decayed if is_weight or recipe.decay_all else free).append(parameter)
@@ -102,7 +103,7 @@ class Training:
             momentum=self.recipe.momentum,
         )
         # Several times faster on a CPU for convolutions with few channels.
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.to(memory_format=torch.channels_last)
         self._images, self._targets = _stack(self.train)
         self._test_images, self._test_targets = _stack(self.test)
         self._steps = -(-len(self._images) // self.recipe.batch_size)
@@ -153,7 +154,7 @@ class Training:
         order = torch.randperm(len(self._images), generator=generator)
         self.model.train()
         loss_sum, wrong = 0.0, 0
-        parts = order.split(self.recipe.batch_size)
+        parts = torch.split(order, self.recipe.batch_size)
         for step, part in enumerate(parts, start=self.epoch * self._steps):
             for group in self._optimizer.param_groups:
                 group["lr"] = self._rate(step)
@@ -163,7 +164,7 @@ class Training:
             target = self._targets[part]
             loss = F.cross_entropy(logits, target, label_smoothing=self.recipe.label_smoothing)
             self._optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             self._optimizer.step()
             loss_sum += float(loss.detach()) * len(part)
             wrong += int((logits.argmax(1) != target).sum())

@@ -66,7 +66,8 @@ class Bottleneck(nn.Module):
         out = self.acon(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
         shortcut = x if self.downsample is None else self.downsample(x)
-        return self.relu(out + shortcut)
+        joined: torch.Tensor = self.relu(out + shortcut)
+        return joined
 
 
 class BottleneckResNet(nn.Module):

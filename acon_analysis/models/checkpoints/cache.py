@@ -6,13 +6,13 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from acon_analysis.models.checkpoints.errors import Refusal
 
-_INDEX_BYTES = 2**20
+_INDEX_BYTES = 4096
 _VERSION = 1
 
 
@@ -65,8 +65,8 @@ def index_name(sha256: str, request: Sequence[object]) -> str:
     return hashlib.sha256(text.encode()).hexdigest() + ".json"
 
 
-def recall(index: str) -> tuple[Path, str, dict[str, object]] | None:
-    """Return path, SHA-256 and remarks of an earlier conversion; None if there is none."""
+def recall(index: str) -> tuple[Path, str] | None:
+    """Return path and SHA-256 of an earlier conversion; None if there is none."""
     try:
         with (cache_folder() / index).open("rb") as file:
             noted = json.loads(file.read(_INDEX_BYTES))
@@ -75,26 +75,23 @@ def recall(index: str) -> tuple[Path, str, dict[str, object]] | None:
     digest = noted.get("weights_sha256") if isinstance(noted, dict) else None
     if not isinstance(digest, str) or not re.fullmatch(r"[0-9a-f]{64}", digest):
         return None
-    path = cache_folder() / f"{digest}.safetensors"
-    return (path, digest, noted) if path.is_file() else None
+    return cache_folder() / f"{digest}.safetensors", digest
 
 
-def keep(made: Path, digest: str, index: str, noted: Mapping[str, object]) -> Path:
-    """Move a finished file into the cache under its SHA-256, then note it; return its path.
+def keep(made: Path, digest: str, index: str) -> None:
+    """Move a finished file into the cache under its SHA-256, then note under `index` where it is.
 
     Raises
     ------
     Refusal
         The cache folder cannot be written to.
     """
-    path = cache_folder() / f"{digest}.safetensors"
     note = made.with_name("index.json")
     try:
-        made.replace(path)
-        note.write_text(json.dumps({**noted, "weights_sha256": digest}), encoding="utf-8")
+        made.replace(cache_folder() / f"{digest}.safetensors")
+        note.write_text(json.dumps({"weights_sha256": digest}), encoding="utf-8")
         note.replace(cache_folder() / index)
     except OSError as error:
         raise Refusal(
             f"the cache folder cannot be written to ({error.strerror or error})"
         ) from None
-    return path

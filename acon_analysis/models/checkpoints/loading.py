@@ -166,14 +166,13 @@ def _wanted(model: nn.Module | Mapping[str, torch.Tensor]) -> dict[str, Wanted]:
 def _load(
     source: Source, wanted: dict[str, Wanted], entry: str | None, limits: Limits
 ) -> CheckpointResult:
-    digest = source.sha256()
-    index = cache.index_name(digest, [entry, sorted(wanted.items())])
-    earlier = _recall(index, wanted, limits)
-    if earlier is not None:
-        state, kind, notes = earlier
-        return CheckpointResult(state, digest, kind, notes)
     contents = examine(source, limits)
     plan = make_plan(contents, wanted, entry, limits)
+    digest = source.sha256()
+    index = cache.index_name(digest, [entry, sorted(wanted.items())])
+    state = _recall(index, wanted, limits)
+    if state is not None:
+        return CheckpointResult(state, digest, contents.format, plan.notes)
     require_finite(source, contents, plan)
     source.require_unchanged()
     if contents.format == "safetensors":
@@ -186,27 +185,23 @@ def _load(
         with Source(made, limits) as result:
             state = _checked(result, wanted, limits)
             weights = result.sha256()
-        cache.keep(made, weights, index, {"format": contents.format, "notes": plan.notes})
+        cache.keep(made, weights, index)
     return CheckpointResult(state, digest, contents.format, plan.notes)
 
 
 def _recall(
     index: str, wanted: dict[str, Wanted], limits: Limits
-) -> tuple[dict[str, torch.Tensor], str, tuple[str, ...]] | None:
+) -> dict[str, torch.Tensor] | None:
     """Return an earlier conversion if it is there and still what its name says."""
     found = cache.recall(index)
     if found is None:
         return None
-    path, digest, noted = found
-    match noted:
-        case {"format": str() as kind, "notes": list() as notes}:
-            try:
-                with Source(path, limits) as kept:
-                    if kept.sha256() == digest:
-                        return _checked(kept, wanted, limits), kind, tuple(map(str, notes))
-            except Refusal:
-                return None
-    return None
+    path, digest = found
+    try:
+        with Source(path, limits) as kept:
+            return _checked(kept, wanted, limits) if kept.sha256() == digest else None
+    except Refusal:
+        return None
 
 
 def _checked(source: Source, wanted: dict[str, Wanted], limits: Limits) -> dict[str, torch.Tensor]:

@@ -1,0 +1,307 @@
+"""The command ``acon``: parse, call, print. Everything heavy is imported inside the commands."""
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from acon_analysis.errors import AconError, UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+app = typer.Typer(
+    help=__doc__ and "See how linear or nonlinear a trained network is.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_state = {"debug": False}
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="a name of `acon models`, torchvision:NAME, timm:NAME, module:callable or "
+        "file.py:callable (the last two run that code)",
+        show_default=False,
+    ),
+]
+Weights = Annotated[
+    Path | None, typer.Option(help="checkpoint file; without it the shipped or random weights")
+]
+RunPath = Annotated[Path, typer.Argument(help="folder of a captured run", show_default=False)]
+
+
+class By(StrEnum):
+    """What a summary is by."""
+
+    layer = "layer"
+    channel = "channel"
+    sample = "sample"
+
+
+class TableFormat(StrEnum):
+    """How a table is written."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option(help="show the traceback of an error")] = False,
+) -> None:
+    _state["debug"] = debug
+
+
+@app.command()
+def models(
+    format: Annotated[TableFormat, typer.Option(help="how to print")] = TableFormat.table,
+) -> None:
+    """List the networks that can be named."""
+    from acon_analysis.models.listing import model_table
+
+    _emit(model_table(), format, None)
+
+
+@app.command()
+def layers(
+    model: Model,
+    weights: Weights = None,
+    data: Annotated[str | None, typer.Option(help="images for the proof")] = None,
+    input_shape: Annotated[str | None, typer.Option(help="C,H,W of random images")] = None,
+    kinds: Annotated[str, typer.Option(help="kinds of layers, by comma")] = "meta_acon,acon",
+    format: Annotated[TableFormat, typer.Option(help="how to print")] = TableFormat.table,
+) -> None:
+    """List the activation layers, how β is read from each, and the error of the proof."""
+    from acon_hooks.proving import proved_layers
+
+    network = _build(model, weights)
+    shape = None if input_shape is None else _shape(input_shape)
+    frame = proved_layers(network, data=data, input_shape=shape, kinds=_kinds(kinds))
+    _emit(frame, format, None)
+
+
+@app.command()
+def capture(
+    model: Model,
+    data: Annotated[str, typer.Option(help="digits, digits:train, cifar10, or a folder")],
+    out: Annotated[Path, typer.Option(help="folder of the run; an unfinished one is continued")],
+    weights: Weights = None,
+    preprocess: Annotated[
+        str | None, typer.Option(help="official, imagenet, none or file.py:callable")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    batch_size: Annotated[int, typer.Option(help="images a forward pass")] = 64,
+    workers: Annotated[int, typer.Option(help="processes that decode images")] = 0,
+    limit: Annotated[int | None, typer.Option(help="only the first so many images")] = None,
+    unit: Annotated[int | None, typer.Option(help="images a unit of work")] = None,
+    kinds: Annotated[str, typer.Option(help="kinds of layers, by comma")] = "meta_acon,acon",
+    strict: Annotated[bool, typer.Option(help="stop at the first bad image")] = False,
+) -> None:
+    """Run a network over images and write what its activation layers decide."""
+    from acon_hooks.capturing import capture as run_capture
+
+    run = run_capture(
+        _build(model, weights),
+        data,
+        out,
+        preprocess=preprocess,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        limit=limit,
+        unit_size=unit,
+        kinds=_kinds(kinds),
+        strict=strict,
+        progress=sys.stderr.isatty(),
+    )
+    state = "complete" if run.complete else "not complete yet"
+    typer.echo(
+        f"{out}: {len(run.sample_ids)} images captured, {len(run.errors)} could not be read, "
+        f"{len(run.layers)} layers, {len(run.units)} units; {state}"
+    )
+
+
+@app.command()
+def verify(run: RunPath) -> None:
+    """Check a run: complete, unique, unaltered."""
+    from acon_analysis.verification import verify_run
+
+    found = verify_run(run)
+    for problem in found.problems:
+        typer.echo(problem, err=True)
+    typer.echo(
+        f"{run}: {found.captured} of {found.samples} images captured, {found.bad} could not be "
+        f"read, {found.units_done} of {found.units} units done; "
+        + ("sound" if found.sound else f"{len(found.problems)} problems")
+    )
+    if not found.sound:
+        raise typer.Exit(1)
+
+
+@app.command()
+def summary(
+    run: RunPath,
+    by: Annotated[By, typer.Option(help="what each row is")] = By.layer,
+    format: Annotated[TableFormat, typer.Option(help="how to write")] = TableFormat.table,
+    out: Annotated[Path | None, typer.Option(help="file; by default the screen")] = None,
+) -> None:
+    """Summarise β of a run by layer, channel or sample."""
+    from acon_analysis.run import open_run
+    from acon_analysis.tables import summarize
+
+    _emit(summarize(open_run(run), by.value), format, out)
+
+
+@app.command()
+def figures(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="figures; by default all", show_default=False)
+    ] = None,
+    run: Annotated[
+        list[Path] | None, typer.Option(help="captured runs; by default the shipped networks")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="folder to draw into")] = Path("figures/out"),
+    format: Annotated[list[str] | None, typer.Option(help="png, pdf, svg")] = None,
+    context: Annotated[str, typer.Option(help="paper or talk")] = "paper",
+    list_: Annotated[bool, typer.Option("--list", help="list the figures and stop")] = False,
+) -> None:
+    """Draw figures: the paper's, and those it lacks."""
+    from acon_figures.drawing import draw, figure_table
+    from acon_figures.registry import find
+
+    if list_:
+        _emit(figure_table(), TableFormat.table, None)
+        return
+    for name in names or []:
+        find(name)
+    if run:
+        from acon_analysis.run import open_run
+
+        runs = [open_run(path) for path in run]
+    else:
+        from acon_hooks.defaults import default_runs
+
+        runs = default_runs(out / "runs", progress=sys.stderr.isatty())
+    formats = format or ["png", "pdf", "svg"]
+    files = list(draw(names or None, runs, out, formats=formats, context=context))
+    typer.echo(f"{len(files)} files in {out}: " + ", ".join(sorted({f.stem for f in files})))
+
+
+@app.command()
+def train(
+    network: Annotated[str, typer.Argument(help="a network with a recipe", show_default=False)],
+    out: Annotated[Path, typer.Option(help="weights file; curves and card come beside it")],
+    data: Annotated[str | None, typer.Option(help="by default the network's own")] = None,
+    epochs: Annotated[int | None, typer.Option(help="by default the recipe's")] = None,
+    seed: Annotated[int, typer.Option(help="of weights, order and augmentation")] = 0,
+) -> None:
+    """Train a network by the official recipe's rules; continues where it was stopped."""
+    from acon_analysis.models.release import train_network
+
+    curves = train_network(
+        network, out, data=data, epochs=epochs, seed=seed, progress=sys.stderr.isatty()
+    )
+    error = float(curves["test_error"].iloc[-1])
+    typer.echo(f"{out}: {len(curves)} epochs, test accuracy {1 - error:.4f}")
+
+
+@app.command("import-checkpoint")
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(help=".pth, .pt, .tar or .safetensors")],
+    model: Annotated[str, typer.Option(help="the network it belongs to")],
+    out: Annotated[Path, typer.Option(help="safetensors file to write")],
+) -> None:
+    """Turn a checkpoint into safetensors, safely and strictly."""
+    from acon_analysis.models.checkpoints import import_checkpoint as convert
+    from acon_analysis.models.registry import build_model
+
+    result = convert(file, build_model(model, weights=None), out, model_name=model)
+    for note in result.notes:
+        typer.echo(f"acon: note: {note}", err=True)
+    typer.echo(
+        f"{result.path}: {result.tensors} tensors, {result.values:,} values from a {result.format} "
+        f"file with SHA-256 {result.source_sha256}"
+    )
+
+
+def _build(model: str, weights: Path | None) -> Any:
+    from acon_analysis.models.registry import build_model
+
+    return build_model(model, weights="shipped" if weights is None else weights)
+
+
+def _kinds(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    try:
+        shape = tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"input shape must be like 3,224,224; got {text!r}") from error
+    if not shape or min(shape) < 1:
+        raise UsageError(f"input shape must be of positive numbers; got {text!r}")
+    return shape
+
+
+def _emit(frame: "pd.DataFrame", format: TableFormat, out: Path | None) -> None:
+    """Print a frame, or write it to a file."""
+    if format is TableFormat.parquet:
+        if out is None:
+            raise UsageError("--format parquet needs --out FILE")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        frame.to_parquet(out, index=False)
+        return
+    text = {
+        TableFormat.table: lambda: frame.to_string(
+            index=False, float_format=lambda value: f"{value:.4g}", na_rep="-"
+        ),
+        TableFormat.csv: lambda: frame.to_csv(index=False, lineterminator="\n").rstrip("\n"),
+        TableFormat.json: lambda: frame.to_json(orient="records", indent=1),
+    }[format]()
+    if out is None:
+        typer.echo(text)
+    else:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text + "\n", "utf-8")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; errors are one line, the exit status is 0, 1 (failed) or 2 (wrong usage)."""
+    import warnings
+
+    warnings.showwarning = _show_warning
+    try:
+        app(args=arguments, standalone_mode=True)
+    except AconError as error:
+        _fail(error, str(error), error.exit_code)
+    except KeyboardInterrupt as error:
+        _fail(error, "interrupted; what is finished stays", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        _fail(error, f"{place}{error.strerror or error}", 1)
+    except Exception as error:
+        _fail(error, f"{type(error).__name__}: {error} (an error of acon itself; see --debug)", 1)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    typer.echo(f"acon: warning: {message}", err=True)
+
+
+def _fail(error: BaseException, text: str, code: int) -> None:
+    if _state["debug"]:
+        raise error
+    typer.echo(f"acon: {' '.join(text.split())}", err=True)
+    raise SystemExit(code) from None

@@ -1,0 +1,85 @@
+"""Draw registered figures from runs into a folder: what ``acon figures`` does."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from acon_analysis.errors import AconError
+from acon_analysis.run import Run
+from acon_figures.inputs import frames_of
+from acon_figures.registry import FIGURES, FigureSpec, find
+from acon_figures.saving import FORMATS, save
+
+
+def figure_table() -> pd.DataFrame:
+    """Return a row a figure: ``name, kind, needs, description``."""
+    return pd.DataFrame(
+        [
+            {
+                "name": spec.name,
+                "kind": spec.kind,
+                "needs": ", ".join(spec.needs) or "-",
+                "description": spec.description,
+            }
+            for spec in FIGURES.values()
+        ]
+    )
+
+
+def draw(
+    names: Sequence[str] | None,
+    runs: Sequence[Run],
+    folder: Path,
+    *,
+    formats: Sequence[str] = FORMATS,
+    context: str = "paper",
+) -> Iterator[Path]:
+    """Draw figures and their variants; yield every file as it is written.
+
+    Parameters
+    ----------
+    names : sequence of str or None
+        Figures of the registry; None for all that these runs have the data for.
+    runs : sequence of Run
+        Where measured figures take their frames from.
+    folder : Path
+        Where the files go.
+    formats : sequence of str
+        Any of "png", "pdf", "svg".
+    context : str
+        "paper" or "talk".
+
+    Raises
+    ------
+    UsageError
+        For an unknown name.
+    AconError
+        If a figure asked for by name needs what no run has.
+    """
+    specs = [find(name) for name in names] if names is not None else list(FIGURES.values())
+    frames = frames_of(runs) if any(spec.needs for spec in specs) else {}
+    for spec in specs:
+        lacking = [need for need in spec.needs if need not in frames]
+        if lacking and names is not None:
+            given = ", ".join(str(run.path) for run in runs) or "none"
+            raise AconError(
+                f"figure {spec.name!r} needs {', '.join(lacking)}, which no run has (runs: {given})"
+            )
+        if not lacking:
+            yield from _draw_one(spec, frames, folder, formats, context)
+
+
+def _draw_one(
+    spec: FigureSpec,
+    frames: dict[str, pd.DataFrame],
+    folder: Path,
+    formats: Sequence[str],
+    context: str,
+) -> Iterator[Path]:
+    needed = [frames[need] for need in spec.needs]
+    optional = {name: frames[name] for name in spec.options if name in frames}
+    for suffix, arguments in {"": {}, **spec.variants}.items():
+        figure = spec.function(*needed, context=context, **optional, **arguments)
+        name = f"{spec.name}_{suffix}" if suffix else spec.name
+        yield from save(figure, folder, name, formats)

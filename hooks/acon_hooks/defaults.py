@@ -1,0 +1,26 @@
+"""The runs that figures are drawn from when no other run is given."""
+
+from pathlib import Path
+
+from acon_analysis.models.registry import build_model
+from acon_analysis.run import Run
+from acon_hooks.capturing import capture
+
+#: The shipped networks behind the default figures: Meta-ACON, and static ACON beside it.
+DEFAULT_NETWORKS = ("digits_metaacon", "digits_acon")
+
+
+def default_runs(folder: str | Path, *, progress: bool = False) -> list[Run]:
+    """Capture the shipped networks on their test images, or open what an earlier call captured.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Gets one run a network.
+    progress : bool
+        Show progress bars.
+    """
+    return [
+        capture(build_model(name), "digits", Path(folder) / name, progress=progress)
+        for name in DEFAULT_NETWORKS
+    ]

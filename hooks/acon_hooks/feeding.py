@@ -1,0 +1,303 @@
+"""Images into a capture: batches that never cross a unit, bad images set aside."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
+
+from acon_analysis.data import ImageSource, open_data
+from acon_analysis.errors import AconError, UsageError
+from acon_analysis.preprocess import BadImageError
+
+#: Says of a unit whether this process shall capture it.
+Wanted = Callable[[int], bool]
+
+
+@dataclass
+class Batch:
+    """Some images of one unit.
+
+    Parameters
+    ----------
+    unit : int
+        Their unit of work.
+    ids : list of int
+        sample_ids of the images.
+    images : torch.Tensor or None
+        (N, ...), None when every image of the batch was bad.
+    errors : list of (int, str)
+        sample_id and reason of the bad images.
+    rows : list of dict
+        Rows of the sample table, where it is not known beforehand.
+    last : bool
+        Whether the unit ends with this batch.
+    """
+
+    unit: int
+    ids: list[int]
+    images: torch.Tensor | None
+    errors: list[tuple[int, str]] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    last: bool = False
+
+
+class Feed(Protocol):
+    """Where a capture's images come from."""
+
+    #: The sample table, where it is known beforehand.
+    samples: pd.DataFrame | None
+    #: Number of images, where it is known beforehand.
+    count: int | None
+    #: JSON-able: what makes two captures' images the same.
+    identity: dict[str, Any]
+
+    def batches(self, wanted: Wanted) -> Iterator[Batch]:
+        """Yield the batches of the wanted units, in order."""
+
+
+def open_feed(
+    data: Any,
+    *,
+    preprocess: str | None = None,
+    limit: int | None = None,
+    batch_size: int = 64,
+    unit_size: int,
+    workers: int = 0,
+    pin_memory: bool = False,
+) -> Feed:
+    """Make a feed of whatever holds images.
+
+    Parameters
+    ----------
+    data : str, Path, ImageSource, Dataset, DataLoader or iterable
+        A name that `data.open_data` knows; a map-style data set of images or (image, label, ...);
+        a loader or iterable of batches, likewise.
+    preprocess : str, optional
+        For folders.
+    limit : int, optional
+        Take only the first so many images.
+    batch_size, unit_size : int
+        Images a batch and a unit; a loader has its own batches.
+    workers : int
+        Worker processes that decode.
+    pin_memory : bool
+        Page-locked batches, for a device to copy from.
+    """
+    if batch_size < 1 or unit_size < 1:
+        raise UsageError(
+            f"batch size and unit must be at least 1; got {batch_size} and {unit_size}"
+        )
+    if workers < 0:
+        raise UsageError(f"workers must be 0 or more; got {workers}")
+    if isinstance(data, str | Path):
+        data = open_data(data, preprocess)
+    if isinstance(data, ImageSource):
+        source = data if limit is None else data.head(limit)
+    elif isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+        source = None
+    elif isinstance(data, Iterable) and not isinstance(data, torch.Tensor):
+        return StreamFeed(data, unit_size=unit_size, limit=limit)
+    else:
+        raise UsageError(
+            f"data must be a name, a folder, a Dataset, a DataLoader or an iterable of batches; "
+            f"got {type(data).__name__!r}"
+        )
+    return MapFeed(
+        source if source is not None else data,
+        limit=limit,
+        batch_size=batch_size,
+        unit_size=unit_size,
+        workers=workers,
+        pin_memory=pin_memory,
+    )
+
+
+class MapFeed:
+    """Batches of a map-style data set, decoded by worker processes where asked."""
+
+    def __init__(
+        self,
+        source: Any,
+        *,
+        limit: int | None,
+        batch_size: int,
+        unit_size: int,
+        workers: int,
+        pin_memory: bool,
+    ) -> None:
+        self.source = source
+        known = isinstance(source, ImageSource)
+        self.samples = source.samples if known else None
+        length = len(source)
+        self.count: int | None = length if limit is None else min(limit, length)
+        if self.count == 0:
+            raise UsageError(f"the data set {type(source).__name__} holds no images")
+        self.identity = (
+            {
+                "data": source.name,
+                "samples_sha256": source.identity(),
+                "preprocess": source.preprocess,
+            }
+            if known
+            else {"data": f"{type(source).__module__}.{type(source).__qualname__}"}
+        ) | {"count": self.count}
+        self.batch_size, self.unit_size = batch_size, unit_size
+        self.workers, self.pin_memory = workers, pin_memory
+
+    def batches(self, wanted: Wanted) -> Iterator[Batch]:
+        """Yield the batches of the wanted units, in order."""
+        count = self.count or 0
+        plan: list[list[int]] = []
+        for unit in range(-(-count // self.unit_size)):
+            if wanted(unit):
+                stop = min((unit + 1) * self.unit_size, count)
+                starts = range(unit * self.unit_size, stop, self.batch_size)
+                plan += [list(range(start, min(start + self.batch_size, stop))) for start in starts]
+        loader: DataLoader[Any] = DataLoader(
+            _Tried(self.source, known=self.samples is not None),
+            batch_sampler=plan,
+            num_workers=self.workers,
+            collate_fn=_collate,
+            pin_memory=self.pin_memory,
+            prefetch_factor=4 if self.workers else None,
+        )
+        for ids, (good, images, errors, rows) in zip(plan, loader, strict=True):
+            end = ids[-1] + 1
+            last = end == count or end % self.unit_size == 0
+            yield Batch(ids[0] // self.unit_size, good, images, errors, rows, last)
+
+
+@dataclass
+class _Item:
+    sample: int
+    image: torch.Tensor | None
+    reason: str = ""
+    row: dict[str, Any] | None = None
+
+
+class _Tried(Dataset[_Item]):
+    """A data set whose bad images are items too, so that a worker process survives them."""
+
+    def __init__(self, source: Any, *, known: bool) -> None:
+        self.source, self.known = source, known
+
+    def __getitem__(self, index: int) -> _Item:
+        try:
+            item = self.source[index]
+        except BadImageError as error:
+            return _Item(index, None, str(error))
+        if self.known:
+            return _Item(index, item)
+        image, label = split_item(item)
+        image = torch.as_tensor(image)
+        return _Item(index, image, row=sample_row(index, image, label))
+
+
+def _collate(items: Sequence[_Item]) -> tuple[list[int], Any, list[tuple[int, str]], list[Any]]:
+    good = [item for item in items if item.image is not None]
+    errors = [(item.sample, item.reason) for item in items if item.image is None]
+    rows = [item.row for item in items if item.row is not None]
+    images = [item.image for item in good if item.image is not None]
+    for image in images[1:]:
+        if image.shape != images[0].shape:
+            raise AconError(
+                f"images of one batch have different shapes, {tuple(images[0].shape)} and "
+                f"{tuple(image.shape)}; choose a preprocessing that makes them equal "
+                f"(--preprocess official or imagenet) or --batch-size 1"
+            )
+    stacked = torch.stack(images) if images else None
+    return [item.sample for item in good], stacked, errors, rows
+
+
+class StreamFeed:
+    """Batches of a loader or another iterable; the order in which they come is their name."""
+
+    samples: pd.DataFrame | None = None
+
+    def __init__(self, batches: Iterable[Any], *, unit_size: int, limit: int | None) -> None:
+        if isinstance(batches, DataLoader) and isinstance(batches.sampler, RandomSampler):
+            raise UsageError(
+                "the DataLoader shuffles, so a sample's number would mean nothing; "
+                "give one with shuffle=False, or its data set"
+            )
+        if limit is not None and limit < 1:
+            raise UsageError(f"the limit must be at least 1 image; got {limit}")
+        self._batches, self.unit_size, self.limit = batches, unit_size, limit
+        self.count: int | None = None
+        self.identity: dict[str, Any] = {"data": f"stream of {type(batches).__name__}"}
+        if limit is not None:
+            self.identity["limit"] = limit
+
+    def batches(self, wanted: Wanted) -> Iterator[Batch]:
+        """Yield the batches of the wanted units, in order; the others are drawn and dropped."""
+        waiting: Batch | None = None
+        start = 0
+        for drawn in self._batches:
+            images, labels = split_item(drawn)
+            images = torch.as_tensor(images)
+            if self.limit is not None:
+                images = images[: self.limit - start]
+            for first, part in self._cut(images, start):
+                unit = first // self.unit_size
+                if waiting is not None:
+                    waiting.last = waiting.unit != unit
+                    yield waiting
+                    waiting = None
+                if wanted(unit):
+                    ids = list(range(first, first + len(part)))
+                    own = labels[first - start :] if labels is not None else [None] * len(part)
+                    rows = [
+                        sample_row(sample, image, label)
+                        for sample, image, label in zip(ids, part, own, strict=False)
+                    ]
+                    waiting = Batch(unit, ids, part, rows=rows)
+            start += len(images)
+            if self.limit is not None and start >= self.limit:
+                break
+        if start == 0:
+            raise UsageError("the iterable yields no batches")
+        self.count = start
+        if waiting is not None:
+            waiting.last = True
+            yield waiting
+
+    def _cut(self, images: torch.Tensor, start: int) -> Iterator[tuple[int, torch.Tensor]]:
+        """Yield the parts of a batch that lie in one unit, each with its first sample_id."""
+        position = 0
+        while position < len(images):
+            first = start + position
+            room = self.unit_size - first % self.unit_size
+            part = images[position : position + room]
+            yield first, part
+            position += len(part)
+
+
+def split_item(item: Any) -> tuple[Any, Any]:
+    """Return image(s) and label(s) of an item or batch; the label is None where there is none."""
+    if isinstance(item, dict):
+        image = next(item[key] for key in ("image", "images", "pixel_values", "x") if key in item)
+        label = next((item[key] for key in ("label", "labels", "target", "y") if key in item), None)
+        return image, label
+    if isinstance(item, tuple | list):
+        return item[0], item[1] if len(item) > 1 else None
+    return item, None
+
+
+def sample_row(sample: int, image: torch.Tensor, label: Any) -> dict[str, Any]:
+    """Return a row of the sample table for an image that has no name of its own."""
+    raw = np.ascontiguousarray(image.detach().cpu().numpy()).tobytes()
+    if isinstance(label, torch.Tensor):
+        label = label.item() if label.numel() == 1 else None
+    return {
+        "sample": sample,
+        "path": f"item/{sample:07d}",
+        "label": None if label is None else str(label),
+        "bytes": len(raw),
+        "sha256": sha256(raw).hexdigest(),
+    }

@@ -1,0 +1,70 @@
+"""What makes two captures the same: the network, its weights, the images, the settings."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def state_sha256(model: nn.Module) -> str:
+    """Return the SHA-256 of all parameters and buffers: names, types, shapes, values.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        On any device.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        if not isinstance(value, torch.Tensor):
+            continue
+        tensor = value.detach().cpu().contiguous()
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def model_name(model: nn.Module) -> str:
+    """Return the MODEL string a network was built from, or else its class."""
+    origin = getattr(model, "acon_origin", None)
+    if origin is not None:
+        return str(origin.model)
+    return f"{type(model).__module__}.{type(model).__qualname__}"
+
+
+def identity_sha256(identity: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a JSON-able identity."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def origin_facts(model: nn.Module) -> dict[str, Any]:
+    """Return what a network built by name knows of its weights; empty for others."""
+    origin = getattr(model, "acon_origin", None)
+    return {} if origin is None else asdict(origin)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computed a run."""
+    packages = ("acon-analysis", "torch", "numpy", "pandas", "pyarrow")
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield one phrase for every key in which two nested mappings differ."""
+    for key in sorted(set(old) | set(new)):
+        was, now = old.get(key), new.get(key)
+        if isinstance(was, Mapping) and isinstance(now, Mapping):
+            yield from differences(was, now, f"{prefix}{key}.")
+        elif was != now:
+            yield f"{prefix}{key} was {_short(was)}, is {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:28] + "..." + text[-28:]

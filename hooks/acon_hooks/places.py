@@ -1,0 +1,50 @@
+"""Where a capture runs: which process of how many, on which device."""
+
+import os
+
+import torch
+
+from acon_analysis.errors import UsageError
+
+
+def rank_and_world() -> tuple[int, int]:
+    """Return this process's number and how many there are, from torchrun, SLURM or the shell.
+
+    Raises
+    ------
+    UsageError
+        If the environment's numbers make no sense.
+    """
+    for rank_name, world_name in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
+        if rank_name in os.environ and world_name in os.environ:
+            rank, world = os.environ[rank_name], os.environ[world_name]
+            if not (rank.isdigit() and world.isdigit() and int(rank) < int(world)):
+                raise UsageError(
+                    f"{rank_name}={rank!r} and {world_name}={world!r} must be whole numbers with "
+                    f"0 <= {rank_name} < {world_name}"
+                )
+            return int(rank), int(world)
+    return 0, 1
+
+
+def pick_device(device: str | torch.device) -> torch.device:
+    """Return the device that a name means; ``"auto"`` is the accelerator or else the CPU.
+
+    Raises
+    ------
+    UsageError
+        If there is no such device here.
+    """
+    if device == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        if accelerator is None:
+            return torch.device("cpu")
+        local = os.environ.get("LOCAL_RANK")
+        return torch.device(accelerator.type, int(local)) if local else accelerator
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"device {str(device)!r} cannot be used: {reason}") from error
+    return chosen
