@@ -139,6 +139,8 @@ class PlainPreprocess(Preprocess):
 class UserPreprocess(Preprocess):
     """A callable of the user: an RGB PIL image in, a tensor or array (C, H, W) out.
 
+    It may raise `BadImageError` to leave an image out; any other exception is a failure.
+
     Parameters
     ----------
     place : str
@@ -163,6 +165,8 @@ class UserPreprocess(Preprocess):
             if hasattr(result, "detach"):  # a tensor, without importing torch
                 result = result.detach().cpu().numpy()
             array = np.array(result, dtype=np.float32, order="C")
+        except BadImageError:
+            raise
         except Exception as error:
             raise AconError(
                 f"preprocess {self.name} failed on an RGB image of {image.width} x {image.height} "
