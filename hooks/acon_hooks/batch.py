@@ -1,0 +1,67 @@
+"""What one forward pass has yielded, and its way to the host."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+#: A layer's name, and which of its uses within one forward pass.
+Key = tuple[str, int]
+
+
+class Batch(dict[Key, Tensor]):
+    """β of one forward pass: {(layer name, call): tensor on the model's device}.
+
+    The tensors are (N, C), (N, 1) for one β a sample, or (C,) for a static β. Where β differs
+    between pixels they are means over the pixels.
+
+    Attributes
+    ----------
+    spread : dict
+        Standard deviations over the pixels, (N, C), of the layers whose β differs between pixels.
+    maps : dict
+        β of those layers in full, (N, C, H, W) (or whatever axes the input has), if asked for.
+    pooled : dict
+        Means of the inputs over the pixels, (N, C), if asked for; channel-wise β networks only.
+    samples : int
+        N; 0 where no layer has a β per sample.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spread: dict[Key, Tensor] = {}
+        self.maps: dict[Key, Tensor] = {}
+        self.pooled: dict[Key, Tensor] = {}
+        self.samples = 0
+
+
+def to_host(values: Mapping[Key, Tensor]) -> dict[Key, NDArray[Any]]:
+    """Copy tensors to the host, those of one device and dtype in a single transfer.
+
+    Parameters
+    ----------
+    values : mapping
+        A `Batch`, or one of its dictionaries.
+
+    Returns
+    -------
+    dict
+        Arrays of the same shapes and dtypes (bfloat16, which numpy lacks, as float32). They share
+        memory with each other, not with the model.
+    """
+    groups: dict[tuple[torch.device, torch.dtype], list[Key]] = {}
+    for key, tensor in values.items():
+        groups.setdefault((tensor.device, tensor.dtype), []).append(key)
+    arrays: dict[Key, NDArray[Any]] = {}
+    for keys in groups.values():
+        flat = torch.cat([values[key].detach().reshape(-1) for key in keys])
+        flat = flat.float() if flat.dtype == torch.bfloat16 else flat
+        host = flat.cpu().numpy()
+        sizes = [values[key].numel() for key in keys]
+        pieces = np.split(host, np.cumsum(sizes)[:-1])
+        for key, piece in zip(keys, pieces, strict=True):
+            arrays[key] = piece.reshape(tuple(values[key].shape))
+    return {key: arrays[key] for key in values}

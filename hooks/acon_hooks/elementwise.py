@@ -1,0 +1,89 @@
+"""Which modules are elementwise activations: torch.nn's by list, foreign ones by behaviour."""
+
+import torch
+from torch import Tensor, nn
+
+_NN_ACTIVATIONS = (
+    nn.CELU,
+    nn.ELU,
+    nn.GELU,
+    nn.Hardshrink,
+    nn.Hardsigmoid,
+    nn.Hardswish,
+    nn.Hardtanh,
+    nn.LeakyReLU,
+    nn.LogSigmoid,
+    nn.Mish,
+    nn.PReLU,
+    nn.RReLU,
+    nn.ReLU,
+    nn.ReLU6,
+    nn.SELU,
+    nn.SiLU,
+    nn.Sigmoid,
+    nn.Softplus,
+    nn.Softshrink,
+    nn.Softsign,
+    nn.Tanh,
+    nn.Tanhshrink,
+    nn.Threshold,
+)
+
+
+def is_activation(module: nn.Module) -> bool:
+    """Tell whether a module is an elementwise, nonlinear activation.
+
+    A module of torch.nn is looked up. A foreign one without children is tried on a small
+    tensor, without its hooks: it is an activation if every output element depends on the input
+    element at its place alone, by the same rule within a channel, and not by a straight line.
+
+    Parameters
+    ----------
+    module : Module
+        Any module.
+
+    Returns
+    -------
+    bool
+    """
+    if isinstance(module, _NN_ACTIVATIONS):
+        return True
+    home = type(module).__module__
+    if home.startswith("torch.") or next(module.children(), None) is not None:
+        return False
+    return _behaves_elementwise(module)
+
+
+def _behaves_elementwise(module: nn.Module) -> bool:
+    own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+    channels = max((t.numel() for t in own), default=3)
+    if channels > 1 << 14 or any(not t.is_floating_point() for t in own):
+        return False
+    like = next(iter(own), torch.empty(0))
+    for rank in (4, 2):
+        size = (2, max(channels, 2), *([3, 4][: rank - 2]))
+        try:
+            if _probe(module, size, like):
+                return True
+        except Exception:  # whatever a foreign forward raises: no
+            continue
+    return False
+
+
+def _probe(module: nn.Module, size: tuple[int, ...], like: Tensor) -> bool:
+    """Try the three properties on one shape, on values from -4 to 4."""
+    generator = torch.Generator().manual_seed(0)
+    x = (8 * torch.rand(size, generator=generator) - 4).to(like.device, like.dtype)
+    with torch.no_grad():
+        y = module.forward(x.clone())
+        if not isinstance(y, Tensor) or y.shape != x.shape:
+            return False
+        moved = x.roll((1, 1), (0, -1)) if x.ndim > 2 else x.roll(1, 0)
+        back = module.forward(moved.clone())
+        back = back.roll((-1, -1), (0, -1)) if x.ndim > 2 else back.roll(-1, 0)
+        changed = x.clone()
+        changed[0] += 1
+        local = module.forward(changed)[1:]
+        line = module.forward((2 * x).clone()) - 2 * y + module.forward(torch.zeros_like(x))
+    bent = bool((line.abs() > 1e-3 * (1 + y.abs())).any())
+    return bool((back == y).all()) and bool((local == y[1:]).all()) and bent

@@ -1,0 +1,15 @@
+"""What can go wrong while a model is watched, each in one readable sentence."""
+
+from acon_analysis.errors import AconError
+
+
+class HookError(AconError):
+    """The model cannot be watched, or was not watched completely."""
+
+
+class ProofError(AconError):
+    """A reading of β does not explain the layer's output; it yields no rows."""
+
+
+class UnusedLayerWarning(UserWarning):
+    """Some of the layers found did not run in the first forward pass."""

@@ -1,0 +1,57 @@
+"""Which modules look like squeeze-and-excitation; the first batch proves it: out = x·gate."""
+
+from torch import nn
+
+_NAMES = ("scale_activation", "gate")
+_LIGHT = (
+    nn.AdaptiveAvgPool1d,
+    nn.AdaptiveAvgPool2d,
+    nn.AdaptiveMaxPool2d,
+    nn.Linear,
+    nn.Conv1d,
+    nn.Identity,
+    nn.Dropout,
+    nn.Flatten,
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.LayerNorm,
+    nn.ReLU,
+    nn.SiLU,
+)
+
+
+def looks_like_gate(module: nn.Module) -> bool:
+    """Tell whether a module may be squeeze-and-excitation or one of its kin.
+
+    Parameters
+    ----------
+    module : Module
+        Any module.
+
+    Returns
+    -------
+    bool
+        True for a module that weighs something (a linear layer or a convolution among its
+        children) and has a child called gate or scale_activation, or consists only of pooling,
+        1x1 convolutions or linear layers, normalisation and activations ending in a sigmoid.
+    """
+    children = dict(module.named_children())
+    weighs = any(
+        isinstance(child, nn.Linear | nn.Conv1d | nn.Conv2d) for child in children.values()
+    )
+    if weighs and any(name in children for name in _NAMES):
+        return True
+    leaves = [m for m in module.modules() if next(m.children(), None) is None and m is not module]
+    sigmoids = [m for m in leaves if isinstance(m, nn.Sigmoid | nn.Hardsigmoid)]
+    if len(sigmoids) != 1 or isinstance(module, nn.Sequential):
+        return False
+    others = [m for m in leaves if m is not sigmoids[0]]
+    return all(_light(m) for m in others) and any(
+        isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d) for m in others
+    )
+
+
+def _light(module: nn.Module) -> bool:
+    if isinstance(module, nn.Conv2d):
+        return module.kernel_size == (1, 1)
+    return isinstance(module, _LIGHT)

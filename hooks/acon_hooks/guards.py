@@ -1,0 +1,179 @@
+"""Everything that would make hooks silent or wrong, refused before it can."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from acon_hooks.errors import HookError
+
+_locks: WeakKeyDictionary[nn.Module, threading.Lock] = WeakKeyDictionary()
+_owners: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+_lock_of_locks = threading.Lock()
+
+
+def unwrap(model: Any) -> nn.Module:
+    """Return the module inside torch.compile, DataParallel, DDP, FSDP and averaging wrappers.
+
+    Raises
+    ------
+    HookError
+        If what was given is no module.
+    """
+    if not isinstance(model, nn.Module):
+        kind = type(model).__name__
+        hint = (
+            "hooks never fire in an exported program: give the module that was exported"
+            if kind == "ExportedProgram"
+            else "give a torch.nn.Module"
+        )
+        raise HookError(f"cannot watch an object of type {kind}: {hint}")
+    outer: nn.Module = model
+    while (inner := _inner(outer)) is not None:
+        outer = inner
+    return outer
+
+
+def _inner(model: nn.Module) -> nn.Module | None:
+    if is_compiled(model):
+        found = model._orig_mod
+        return found if isinstance(found, nn.Module) else None
+    names = {cls.__name__ for cls in type(model).__mro__ if cls.__module__.startswith("torch.")}
+    wrappers = {"DataParallel", "DistributedDataParallel", "FullyShardedDataParallel"}
+    if names & (wrappers | {"AveragedModel"}):
+        found = model.module
+        return found if isinstance(found, nn.Module) else None
+    return None
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Tell whether the module is the wrapper that torch.compile makes."""
+    return type(module).__name__ == "OptimizedModule" and "_orig_mod" in module._modules
+
+
+def refuse_unwatchable(model: Any, layers: list[tuple[str, nn.Module]]) -> None:
+    """Raise for models in which hooks would run several times, never, or on the wrong numbers.
+
+    Parameters
+    ----------
+    model : Module
+        As the user gave it.
+    layers : list of (str, Module)
+        Names and modules of the layers to watch.
+
+    Raises
+    ------
+    HookError
+        For DataParallel, for layers inside TorchScript, and in training mode.
+    """
+    inner = unwrap(model)
+    if isinstance(model, nn.DataParallel):
+        raise HookError(
+            "DataParallel runs every hook once per device, so readings would mix: "
+            "give the module inside, model.module"
+        )
+    if isinstance(inner, torch.jit.ScriptModule) and any(m is not inner for _, m in layers):
+        raise HookError(
+            f"the model is a TorchScript module ({type(inner).__name__}): hooks on layers inside "
+            "it never fire; give the Python module that it was made from"
+        )
+    scripted = [n for n, m in inner.named_modules() if isinstance(m, torch.jit.ScriptModule)]
+    for name, module in layers:
+        around = [s for s in scripted if s and (name.startswith(f"{s}.") and name != s)]
+        if around and module is not inner:
+            raise HookError(
+                f"layer {name!r} lies inside the TorchScript module {around[0]!r}: "
+                "hooks there never fire; use the Python module that it was made from"
+            )
+    refuse_training(inner)
+
+
+def refuse_training(model: nn.Module) -> None:
+    """Raise if any module of the model is in training mode, naming them.
+
+    Raises
+    ------
+    HookError
+        Batch statistics would change β, and reading would change the model.
+    """
+    training = [name or "the model itself" for name, m in model.named_modules() if m.training]
+    if training:
+        shown = ", ".join(repr(name) for name in training[:5])
+        more = f" and {len(training) - 5} more" if len(training) > 5 else ""
+        raise HookError(
+            f"the model must be in evaluation mode, but {len(training)} of its modules are in "
+            f"training mode ({shown}{more}): batch statistics would change β and their running "
+            "values; call model.eval() first"
+        )
+
+
+@contextmanager
+def exclusive(model: nn.Module) -> Iterator[None]:
+    """Hold a model for one thread; others wait, the same thread is refused.
+
+    Raises
+    ------
+    HookError
+        If this thread watches the model already.
+    """
+    with _lock_of_locks:
+        lock = _locks.setdefault(model, threading.Lock())
+    if _owners.get(model) == threading.get_ident():
+        raise HookError("this model is being watched already: leave that context first")
+    with lock:
+        _owners[model] = threading.get_ident()
+        try:
+            yield
+        finally:
+            del _owners[model]
+
+
+class _Eager:
+    """Switches compiled code to eager while at least one watcher needs it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.users = 0
+        self.stance: Any = None
+
+    def enter(self) -> None:
+        with self.lock:
+            if self.users == 0:
+                self.stance = torch.compiler.set_stance("force_eager")
+            self.users += 1
+
+    def leave(self) -> None:
+        with self.lock:
+            self.users -= 1
+            if self.users == 0:
+                self.stance.__exit__(None, None, None)
+                self.stance = None
+
+
+_eager = _Eager()
+
+
+@contextmanager
+def eager_if_compiled(model: nn.Module) -> Iterator[None]:
+    """Run compiled code eagerly inside this context if the model has any; hooks fire then."""
+    compiled = any(
+        is_compiled(m) or getattr(m, "_compiled_call_impl", None) is not None
+        for m in model.modules()
+    )
+    if compiled:
+        _eager.enter()
+    try:
+        yield
+    finally:
+        if compiled:
+            _eager.leave()
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """Return the dtype that autocast would use on a device now; None where it is off."""
+    kind = device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
