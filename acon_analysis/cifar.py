@@ -93,7 +93,7 @@ def cifar10(split: str = "test") -> ImageSource:
     part = "test" if split == "test" else "train"
     frame = pd.DataFrame(
         {
-            "sample": np.arange(len(chosen), dtype=np.int64),
+            "sample_id": np.arange(len(chosen), dtype=np.int64),
             "path": [
                 f"{part}/{CLASSES[labels[index]]}/{index // len(CLASSES):04d}" for index in chosen
             ],

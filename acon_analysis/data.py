@@ -37,7 +37,7 @@ class ImageSource(Dataset[torch.Tensor]):
     name : str
         What the user calls it, e.g. ``"digits:test"`` or a folder.
     samples : pandas.DataFrame
-        Columns of `schema.SAMPLE_COLUMNS`, one row an image, ``sample`` counting from 0.
+        Columns of `schema.SAMPLE_COLUMNS`, one row an image, ``sample_id`` counting from 0.
     load : callable
         Position -> image (C, H, W), float32.
     preprocess : dict
@@ -159,7 +159,7 @@ def digits(split: str = "test") -> ImageSource:
     pixels = torch.from_numpy(images[chosen]).unsqueeze(1)
     frame = pd.DataFrame(
         {
-            "sample": np.arange(len(chosen), dtype=np.int64),
+            "sample_id": np.arange(len(chosen), dtype=np.int64),
             "path": [f"digits/{index:04d}" for index in chosen],
             "label": labels[chosen].astype(str),
             "bytes": np.full(len(chosen), images[0].nbytes, dtype=np.int64),
@@ -231,7 +231,7 @@ def image_folder(folder: Path, preprocess: Preprocess) -> ImageSource:
         )
     frame = pd.DataFrame(
         {
-            "sample": np.arange(len(files), dtype=np.int64),
+            "sample_id": np.arange(len(files), dtype=np.int64),
             "path": paths,
             "label": pd.Series(labels, dtype="str"),
             "bytes": np.array([size for size, _ in sizes_and_hashes], dtype=np.int64),

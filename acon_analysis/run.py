@@ -93,10 +93,10 @@ class Run:
     @cached_property
     def sample_ids(self) -> npt.NDArray[np.int64]:
         """The samples that were captured, int64 (N,), in the order of the rows of β."""
-        tables = [pq.read_table(path, columns=["sample"]) for path in self._files("betas")]
+        tables = [pq.read_table(path, columns=["sample_id"]) for path in self._files("betas")]
         if not tables:
             return np.zeros(0, dtype=np.int64)
-        ids: npt.NDArray[np.int64] = pa.concat_tables(tables)["sample"].to_numpy()
+        ids: npt.NDArray[np.int64] = pa.concat_tables(tables)["sample_id"].to_numpy()
         return ids
 
     def beta_matrix(self, layer: str, call: int = 0) -> npt.NDArray[np.float32]:

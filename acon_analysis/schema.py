@@ -32,7 +32,7 @@ class Column:
 
 
 SAMPLE_COLUMNS = (
-    Column("sample", "int64", "", "sample_id: position of the image in the data set, from 0"),
+    Column("sample_id", "int64", "", "position of the image in the data set, from 0"),
     Column(
         "path", "str", "", "file relative to the data folder, or the image's name in a data set"
     ),
@@ -73,7 +73,7 @@ BETA_COLUMNS = (
 )
 
 ERROR_COLUMNS = (
-    Column("sample", "int64", "", "sample_id"),
+    Column("sample_id", "int64", "", "position of the image in the data set, from 0"),
     Column("path", "str", "", "the image that could not be read"),
     Column("reason", "str", "", "why"),
 )

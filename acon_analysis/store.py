@@ -46,7 +46,7 @@ def column_name(layer: str, call: int, taken: set[str]) -> str:
     if call:
         base += f"__call{call}"
     name, count = base, 2
-    while name in taken or name == "sample":
+    while name in taken or name == "sample_id":
         name, count = f"{base}__{count}", count + 1
     taken.add(name)
     return name

@@ -110,7 +110,7 @@ def _count(run: Run) -> tuple[int, int, list[str]]:
         ids = []
         for file in sorted((run.path / kind).glob("*.parquet")):
             try:
-                ids.append(pq.read_table(file, columns=["sample"])["sample"].to_numpy())
+                ids.append(pq.read_table(file, columns=["sample_id"])["sample_id"].to_numpy())
             except (OSError, pa.ArrowInvalid, KeyError) as error:
                 problems.append(f"{kind}/{file.name} cannot be read ({type(error).__name__})")
         parts.append(np.concatenate(ids) if ids else np.zeros(0, dtype=np.int64))

@@ -160,20 +160,24 @@ def test_dropout_stands_where_the_code_has_it(name: str) -> None:
     assert rates == ([0.2] if has else [])
 
 
-def test_random_weights_follow_the_seed_and_give_finite_logits() -> None:
+@pytest.mark.parametrize(
+    "name", ["shufflenet_v2_x0_5_metaacon", "resnet50_acon", "tfnet_x1_0", "resnet152_metaacon"]
+)
+def test_random_weights_follow_the_seed_and_neither_vanish_nor_explode(name: str) -> None:
     def logits(seed: int) -> Tensor:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            model = build("shufflenet_v2_x0_5_metaacon", num_classes=7).eval()
+            model = build(name, num_classes=7).eval()
         with torch.inference_mode():
-            out: Tensor = model(torch.linspace(0, 1, 3 * 64 * 64).reshape(1, 3, 64, 64))
+            out: Tensor = model(torch.linspace(0, 255, 3 * 64 * 64).reshape(1, 3, 64, 64))
         return out
 
     first = logits(0)
     assert first.shape == (1, 7)
-    assert torch.isfinite(first).all()
-    assert torch.equal(first, logits(0))
-    assert not torch.equal(first, logits(1))
+    assert 0.1 < first.abs().max() < 10_000
+    if name.startswith("shufflenet"):
+        assert torch.equal(first, logits(0))
+        assert not torch.equal(first, logits(1))
 
 
 @pytest.mark.parametrize("name", ["shufflenet_v2_x0_5_metaacon", "tfnet_x0_5", "resnet50_acon"])

@@ -73,7 +73,8 @@ SELU = Source(
     arxiv="1706.02515",
 )
 SWISH = Source(
-    "Ramachandran, Zoph, Le: Searching for Activation Functions, 2017 (for beta = 1 the SiLU of "
-    "Elfwing, Uchibe, Doya, doi:10.1016/j.neunet.2017.12.012)",
+    "Ramachandran, Zoph, Le: Searching for Activation Functions, 2017 (beta = 1 is the SiLU of "
+    "Elfwing, Uchibe, Doya, Neural Networks 2018)",
     arxiv="1710.05941",
+    url="https://doi.org/10.1016/j.neunet.2017.12.012",
 )

@@ -30,7 +30,8 @@ from acon_hooks.identity import (
 )
 from acon_hooks.layer_tables import channel_table, layer_table
 from acon_hooks.places import pick_device, rank_and_world
-from acon_hooks.tap import Tap, to_host
+from acon_hooks.batch import to_host
+from acon_hooks.tap import Tap
 from acon_hooks.unit import Columns, UnitBuffer, UnitWriter
 
 

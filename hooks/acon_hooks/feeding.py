@@ -295,7 +295,7 @@ def sample_row(sample: int, image: torch.Tensor, label: Any) -> dict[str, Any]:
     if isinstance(label, torch.Tensor):
         label = label.item() if label.numel() == 1 else None
     return {
-        "sample": sample,
+        "sample_id": sample,
         "path": f"item/{sample:07d}",
         "label": None if label is None else str(label),
         "bytes": len(raw),

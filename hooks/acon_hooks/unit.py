@@ -43,7 +43,7 @@ class UnitBuffer:
         self._rows += batch.rows
         for sample, reason in batch.errors:
             path = "" if self._paths is None else str(self._paths.iloc[sample])
-            self._errors.append({"sample": sample, "path": path, "reason": reason})
+            self._errors.append({"sample_id": sample, "path": path, "reason": reason})
         for key, value in values.items():
             self._values.setdefault(key, []).append(value)
 
@@ -54,7 +54,7 @@ class UnitBuffer:
 
     def tables(self, columns: Columns) -> dict[str, pa.Table]:
         """Return the unit's parts."""
-        arrays: dict[str, pa.Array] = {"sample": pa.array(self._ids, type=pa.int64())}
+        arrays: dict[str, pa.Array] = {"sample_id": pa.array(self._ids, type=pa.int64())}
         for key, (name, width) in columns.items():
             parts = self._values.get(key) or [np.zeros((0, width), dtype=np.float32)]
             flat = np.concatenate(parts).astype(np.float32, copy=False).reshape(-1)

@@ -55,9 +55,12 @@ def depthwise(channels: int, stride: int) -> nn.Conv2d:
 
 
 def initialise(network: nn.Module) -> None:
-    """Give the backbone's convolutions He's normal weights (per fan-in) and no bias.
+    """Give the backbone's convolutions LeCun's normal weights, variance 1 / fan-in, and no bias.
 
-    The activation layers keep their own initial values.
+    A chain without shortcuts then keeps its signal's size: ACON with p1, p2 ~ N(0, 1) does not
+    halve the power as ReLU does. Before training, where batch normalisation is not adapted yet,
+    torch's own initial weights would let it vanish and He's explode. The activation layers keep
+    their own initial values.
 
     Parameters
     ----------
@@ -66,11 +69,11 @@ def initialise(network: nn.Module) -> None:
 
     References
     ----------
-    He et al., "Delving Deep into Rectifiers", ICCV 2015, arXiv 1502.01852.
+    LeCun et al., "Efficient BackProp", 1998.
     """
     for child in network.children():
         if isinstance(child, nn.Conv2d):
-            nn.init.kaiming_normal_(child.weight, nonlinearity="relu")
+            nn.init.kaiming_normal_(child.weight, nonlinearity="linear")
             if child.bias is not None:
                 nn.init.zeros_(child.bias)
         elif not isinstance(child, (AconFReLU, MetaAconC)):

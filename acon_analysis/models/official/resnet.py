@@ -9,7 +9,6 @@ from acon_analysis.models.official.parts import (
     Activation,
     activation_maker,
     convolution,
-    initialise,
     require_images,
 )
 
@@ -85,6 +84,11 @@ class ResNet(nn.Module):
     num_classes : int
         Width of the output.
 
+    Notes
+    -----
+    Fresh weights are torch's own: small enough that the sums over up to 50 shortcuts stay of
+    order 1 although batch normalisation is not adapted yet.
+
     References
     ----------
     He et al., "Deep Residual Learning", CVPR 2016; Ma et al., "Activate or Not", CVPR 2021.
@@ -107,7 +111,6 @@ class ResNet(nn.Module):
         self.layer4 = _stage(1024, 512, depths[3], 2, make)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(2048, num_classes)
-        initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (N, 3, H, W) to logits (N, num_classes); raises `ShapeError`."""
