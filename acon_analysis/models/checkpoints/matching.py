@@ -212,7 +212,9 @@ def _require_names(
         )
     if unexpected:
         parts.append(f"{plural(len(unexpected), 'key')} unexpected: {_near(unexpected, missing)}")
-    text = "; ".join(parts) + f" (the file has {len(state)} tensors, the model {len(wanted)}"
+    text = (
+        "; ".join(parts) + f" (the file has {plural(len(state), 'tensor')}, the model {len(wanted)}"
+    )
     raise Refusal(text + (f"; {others[0]})" if others else ")"))
 
 

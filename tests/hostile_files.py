@@ -1,0 +1,429 @@
+"""Hostile and broken files around the weights: archives, headers, downloads, values, names."""
+
+import gzip
+import io
+import os
+import struct
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from checkpoint_files import (
+    dictionary,
+    hostile,
+    integer,
+    one,
+    safetensors,
+    saved,
+    state,
+    text,
+    torch_zip,
+    zipped,
+)
+
+EMPTY = b"\x80\x02}."
+
+
+# Archives.
+
+
+@hostile("is compressed")
+def deflated_pickle(path: Path, canary: Path) -> None:
+    content = {"data.pkl": EMPTY, "data/0": bytes(50 * 2**20)}
+    path.write_bytes(zipped(content, method=zipfile.ZIP_DEFLATED))
+
+
+def _patched(raw: bytes, old: bytes, new: bytes) -> bytes:
+    assert old in raw
+    assert len(old) == len(new)
+    return raw.replace(old, new)
+
+
+@hostile("path reaches outside")
+def absolute_entry(path: Path, canary: Path) -> None:
+    path.write_bytes(zipped({"data.pkl": EMPTY, "x": b""}, folder="/etc/"))
+
+
+@hostile("path reaches outside")
+def entry_above(path: Path, canary: Path) -> None:
+    path.write_bytes(zipped({"data.pkl": EMPTY, "../../../x": b"x"}))
+
+
+@hostile("path reaches outside")
+def entry_with_a_drive(path: Path, canary: Path) -> None:
+    path.write_bytes(zipped({"data.pkl": EMPTY}, folder="C:/"))
+
+
+@hostile("path reaches outside")
+def entry_with_a_zero_byte(path: Path, canary: Path) -> None:
+    raw = zipped({"data.pkl": EMPTY, "data_pkl_x": b""})
+    path.write_bytes(_patched(raw, b"data_pkl_x", b"data.pkl\x00x"))
+
+
+@hostile("two entries named")
+def entries_that_differ_in_case(path: Path, canary: Path) -> None:
+    path.write_bytes(zipped({"data.pkl": EMPTY, "DATA.PKL": b"cos\nsystem\n."}))
+
+
+@hostile("two entries named")
+def entry_twice(path: Path, canary: Path) -> None:
+    path.write_bytes(_patched(zipped({"data.pkl": EMPTY, "data.pk2": EMPTY}), b".pk2", b".pkl"))
+
+
+@hostile("share no folder")
+def entries_of_two_folders(path: Path, canary: Path) -> None:
+    path.write_bytes(_patched(zipped({"data.pkl": EMPTY, "a/b": b""}), b"archive/a", b"brchive/a"))
+
+
+@hostile("not what the directory says")
+def local_header_disagrees(path: Path, canary: Path) -> None:
+    raw = zipped({"data.pkl": EMPTY})
+    path.write_bytes(raw.replace(b"archive/data.pkl", b"archive/data.pk2", 1))
+
+
+@hostile("overlaps another one")
+def overlapping_entries(path: Path, canary: Path) -> None:
+    raw = bytearray(zipped({"data.pkl": EMPTY, "data/0": bytes(64)}))
+    first = raw.index(b"PK\x01\x02")
+    size = len(EMPTY) + 40
+    local = _local(raw, 0)
+    struct.pack_into("<II", raw, local + 18, size, size)
+    struct.pack_into("<II", raw, first + 20, size, size)
+    path.write_bytes(raw)
+
+
+def _local(raw: bytes | bytearray, start: int) -> int:
+    return raw.index(b"PK\x03\x04", start)
+
+
+@hostile("reaches beyond the archive")
+def entry_beyond(path: Path, canary: Path) -> None:
+    raw = bytearray(zipped({"data.pkl": EMPTY}))
+    struct.pack_into("<II", raw, raw.index(b"PK\x01\x02") + 20, 2**31, 2**31)
+    path.write_bytes(raw)
+
+
+@hostile("is encrypted")
+def encrypted(path: Path, canary: Path) -> None:
+    raw = bytearray(zipped({"data.pkl": EMPTY}))
+    raw[raw.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(raw)
+
+
+@hostile("cut off or has something appended")
+def appended(path: Path, canary: Path) -> None:
+    path.write_bytes(saved(state()) + b"cos\nsystem\n(S'x'\ntR.")
+
+
+@hostile("contradict each other")
+def two_directories(path: Path, canary: Path) -> None:
+    raw = bytearray(saved(state()))
+    struct.pack_into("<Q", raw, raw.index(b"PK\x06\x06") + 48, 0)
+    path.write_bytes(raw)
+
+
+@hostile("too many")
+def many_entries(path: Path, canary: Path) -> None:
+    raw = bytearray(zipped({"data.pkl": EMPTY}))
+    struct.pack_into("<HHI", raw, len(raw) - 14, 65535, 65535, 2**31)
+    path.write_bytes(raw)
+
+
+@hostile("wrong checksum")
+def bit_flipped_weights(path: Path, canary: Path) -> None:
+    raw = bytearray(saved(state()))
+    raw[raw.index(state()["0.weight"].numpy().tobytes()) + 17] ^= 4
+    path.write_bytes(raw)
+
+
+@hostile("no data.pkl")
+def numpy_archive(path: Path, canary: Path) -> None:
+    path.write_bytes(zipped({"a.npy": b"x"}))
+
+
+@hostile("its zip entry")
+def numpy_arrays(path: Path, canary: Path) -> None:
+    stream = io.BytesIO()
+    np.savez(stream, a=np.ones(2), b=np.ones(3))
+    path.write_bytes(stream.getvalue())
+
+
+@hostile("not aligned")
+def not_aligned(path: Path, canary: Path) -> None:
+    tensors = {"w": torch.ones(3)}
+    with zipfile.ZipFile(io.BytesIO(saved(tensors))) as archive:
+        content = {n.partition("/")[2]: archive.read(n) for n in archive.namelist()}
+    # Of four archives with shifted entries three are not aligned; any of these will do.
+    for pad in range(4):
+        raw = zipped({"p": bytes(pad), **content})
+        if raw.index(torch.ones(3).numpy().tobytes()) % 4:
+            path.write_bytes(raw)
+
+
+# Downloads that failed, and other files.
+
+
+@hostile("empty .0 bytes.")
+def zero_bytes(path: Path, canary: Path) -> None:
+    path.write_bytes(b"")
+
+
+@hostile("an HTML page.*download the file again")
+def html_page(path: Path, canary: Path) -> None:
+    path.write_text("\n<!DOCTYPE html><html><title>Google Drive - Quota exceeded</title></html>")
+
+
+@hostile("Git LFS pointer.*git lfs pull")
+def lfs_pointer(path: Path, canary: Path) -> None:
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 123\n")
+
+
+@hostile("a text file")
+def text_file(path: Path, canary: Path) -> None:
+    path.write_text("Not found")
+
+
+@hostile("JSON text")
+def json_file(path: Path, canary: Path) -> None:
+    path.write_text('{"error": "not found"}')
+
+
+@hostile("gzip; unpack")
+def gzipped(path: Path, canary: Path) -> None:
+    path.write_bytes(gzip.compress(saved(state())))
+
+
+@hostile("neither a torch file nor safetensors")
+def noise(path: Path, canary: Path) -> None:
+    path.write_bytes(np.random.default_rng(0).bytes(5000))
+
+
+@hostile("cut off")
+def truncated(path: Path, canary: Path) -> None:
+    path.write_bytes(saved(state())[:-100])
+
+
+@hostile("ends before its tensor data do")
+def truncated_legacy(path: Path, canary: Path) -> None:
+    path.write_bytes(saved(state(), legacy=True)[:-5])
+
+
+@hostile("more than the 4,293,918,720 that are read")
+def too_large(path: Path, canary: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(2**33)
+
+
+@hostile("torch's old format, of which 536,870,912 are read")
+def too_large_legacy(path: Path, canary: Path) -> None:
+    with path.open("wb") as file:
+        file.write(saved(state(), legacy=True))
+        file.truncate(2**31)
+
+
+@hostile("a folder, expected")
+def folder(path: Path, canary: Path) -> None:
+    path.mkdir()
+
+
+@hostile("a named pipe, expected")
+def pipe(path: Path, canary: Path) -> None:
+    os.mkfifo(path)
+
+
+@hostile("a device, expected")
+def device(path: Path, canary: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@hostile("lead in a circle")
+def circle(path: Path, canary: Path) -> None:
+    path.symlink_to(path)
+
+
+@hostile("no such file")
+def dangling(path: Path, canary: Path) -> None:
+    path.symlink_to("/nowhere/at/all")
+
+
+# Values and names.
+
+
+@hostile("NaN in 1 tensor: '3.bias'")
+def not_a_number(path: Path, canary: Path) -> None:
+    path.write_bytes(saved(state(**{"3.bias": torch.tensor([1, 2, 3, 4, torch.nan])})))
+
+
+@hostile("NaN in 1 tensor: '3.bias'")
+def not_a_number_legacy(path: Path, canary: Path) -> None:
+    weights = torch.tensor([1, 2, 3, 4, torch.nan], dtype=torch.bfloat16)
+    path.write_bytes(saved(state(**{"3.bias": weights}), legacy=True))
+
+
+@hostile("infinity in 1 tensor: '3.bias'")
+def infinite(path: Path, canary: Path) -> None:
+    weights = torch.full((5,), -torch.inf, dtype=torch.float16)
+    path.write_bytes(saved(state(**{"3.bias": weights})))
+
+
+@hostile("values beyond the range of float32 in 1 tensor: '3.bias'")
+def beyond_the_range(path: Path, canary: Path) -> None:
+    weights = torch.full((5,), 1e300, dtype=torch.float64)
+    path.write_bytes(saved(state(**{"3.bias": weights})))
+
+
+@hostile("of type int64, the model's of float32; only floating types are converted")
+def wrong_type(path: Path, canary: Path) -> None:
+    path.write_bytes(saved(state(**{"3.bias": torch.arange(5)})))
+
+
+@hostile(r"of another shape than the model's: '3.weight' \(7, 4\) for \(5, 4\)")
+def wrong_shape(path: Path, canary: Path) -> None:
+    path.write_bytes(saved(state(**{"3.weight": torch.ones(7, 4)})))
+
+
+@hostile("missing: '3.weight' .near '3.wieght'.; 1 key unexpected: '3.wieght'")
+def wrong_key(path: Path, canary: Path) -> None:
+    changes = {"3.weight": None, "3.wieght": torch.ones(5, 4)}
+    path.write_bytes(saved(state(**changes)))
+
+
+@hostile("1 key unexpected: '../../../etc/x'")
+def path_as_key(path: Path, canary: Path) -> None:
+    path.write_bytes(saved(state(**{"../../../etc/x": torch.ones(1)})))
+
+
+@hostile(r"1 key unexpected: '\\x1b\[31m")
+def terminal_codes_as_key(path: Path, canary: Path) -> None:
+    path.write_bytes(saved(state(**{"\x1b[31m" + "a" * 500: torch.ones(1)})))
+
+
+@hostile("a key that no parameter has")
+def endless_key(path: Path, canary: Path) -> None:
+    path.write_bytes(saved(state(**{"a" * 10_000: torch.ones(1)})))
+
+
+@hostile("a key that no parameter has: 3")
+def number_as_key(path: Path, canary: Path) -> None:
+    weights: dict[object, torch.Tensor] = dict(state())
+    weights[3] = torch.ones(1)
+    path.write_bytes(saved(weights))
+
+
+@hostile("has 3 under 'epoch', expected a tensor")
+def number_as_tensor(path: Path, canary: Path) -> None:
+    path.write_bytes(saved({**state(), "epoch": 3}))
+
+
+@hostile("no state dict but one tensor")
+def only_a_tensor(path: Path, canary: Path) -> None:
+    path.write_bytes(saved(torch.ones(3)))
+
+
+@hostile("no state dict but a list")
+def only_a_list(path: Path, canary: Path) -> None:
+    path.write_bytes(saved([torch.ones(3)]))
+
+
+@hostile("no state dict; it has 'epoch', 'arch'; expected one by itself or under 'state_dict'")
+def no_weights(path: Path, canary: Path) -> None:
+    path.write_bytes(saved({"epoch": 3, "arch": "resnet"}))
+
+
+@hostile("no state dict; expected")
+def empty_dictionary(path: Path, canary: Path) -> None:
+    path.write_bytes(torch_zip(dictionary()))
+
+
+@hostile("missing.*unexpected.*taken from 'state_dict'.*the file also has 'ema'")
+def other_model(path: Path, canary: Path) -> None:
+    weights = {f"block.{i}.w": torch.ones(2) for i in range(20)}
+    path.write_bytes(saved({"ema": state(), "state_dict": weights}))
+
+
+@hostile("one without their prefix")
+def prefix_collision(path: Path, canary: Path) -> None:
+    weights = {f"module.{key}": tensor for key, tensor in state().items()}
+    path.write_bytes(saved({**weights, "3.bias": torch.ones(5)}))
+
+
+@hostile("no state dict")
+def dictionary_in_itself(path: Path, canary: Path) -> None:
+    again = text("state_dict") + b"h\x00s"
+    path.write_bytes(torch_zip(b"\x80\x02}q\x00" + again + text("n") + integer(1) + b"s."))
+
+
+# safetensors.
+
+
+@hostile("header is damaged")
+def safetensors_deep(path: Path, canary: Path) -> None:
+    path.write_bytes(safetensors(b'{"w":' + b"[" * 1_000_000))
+
+
+@hostile("neither a torch file nor safetensors")
+def safetensors_length(path: Path, canary: Path) -> None:
+    path.write_bytes(safetensors(one(), bytes(4), length=2**62))
+
+
+@hostile("more than it can have")
+def safetensors_huge_header(path: Path, canary: Path) -> None:
+    with path.open("wb") as file:
+        file.write(safetensors(one(), length=2**30))
+        file.truncate(2**31)
+
+
+@hostile("a name twice")
+def safetensors_duplicate(path: Path, canary: Path) -> None:
+    entry = b'"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
+    path.write_bytes(safetensors(b"{" + entry + b"," + entry + b"}", bytes(4)))
+
+
+@hostile("lies at 0 to 400, but the file has 4 bytes")
+def safetensors_beyond(path: Path, canary: Path) -> None:
+    path.write_bytes(safetensors(one(shape=(100,), offsets=(0, 400)), bytes(4)))
+
+
+@hostile("expected 400,000,000,000,000")
+def safetensors_bomb(path: Path, canary: Path) -> None:
+    path.write_bytes(safetensors(one(shape=(10**7, 10**7)), bytes(4)))
+
+
+@hostile("overlap or leave gaps")
+def safetensors_overlap(path: Path, canary: Path) -> None:
+    header = one() | {"v": one()["w"]}
+    path.write_bytes(safetensors(header, bytes(4)))
+
+
+@hostile("overlap or leave gaps")
+def safetensors_trailing(path: Path, canary: Path) -> None:
+    path.write_bytes(safetensors(one(), bytes(400)))
+
+
+@hostile("describe the tensor 'w' properly")
+def safetensors_negative(path: Path, canary: Path) -> None:
+    path.write_bytes(safetensors(one(shape=(-1, -1)), bytes(4)))
+
+
+@hostile("describe the tensor 'w' properly")
+def safetensors_extra_field(path: Path, canary: Path) -> None:
+    header = one()
+    assert isinstance(header["w"], dict)
+    path.write_bytes(safetensors({"w": {**header["w"], "file": "/etc/passwd"}}, bytes(4)))
+
+
+@hostile("has the type 'F8_E4M3', not read")
+def safetensors_type(path: Path, canary: Path) -> None:
+    path.write_bytes(safetensors(one("F8_E4M3", (4,)), bytes(4)))
+
+
+@hostile("metadata are not texts")
+def safetensors_metadata(path: Path, canary: Path) -> None:
+    path.write_bytes(safetensors({"__metadata__": {"a": [1]}} | one(), bytes(4)))
+
+
+@hostile("8 keys of the model missing")
+def safetensors_of_another_model(path: Path, canary: Path) -> None:
+    path.write_bytes(safetensors(one(), bytes(4)))
