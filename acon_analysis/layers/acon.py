@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from acon_analysis.layers.checks import require_channels
-from acon_analysis.layers.elementwise import acon, match_rank
+from acon_analysis.layers.elementwise import acon, match_rank, must_keep
 
 
 class AconA(nn.Module):
@@ -43,7 +43,7 @@ def _acon_a(x: Tensor, beta: Tensor) -> Tensor:
     """x·σ(β·x) in three passes."""
     require_channels("AconA", x, beta.shape[1])
     gate = (x * match_rank(beta, x.ndim)).sigmoid_()
-    return gate * x if torch.is_grad_enabled() else gate.mul_(x)
+    return gate * x if must_keep() else gate.mul_(x)
 
 
 class AconB(nn.Module):

@@ -26,6 +26,12 @@ def match_rank(parameter: Tensor, rank: int) -> Tensor:
     return parameter.reshape(*parameter.shape[:2], *[1] * (rank - 2))
 
 
+def must_keep() -> bool:
+    """Return whether intermediate values must survive: for a backward pass or a traced graph."""
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return torch.is_grad_enabled() or tracing
+
+
 def acon(layer: str, x: Tensor, p1: Tensor, p2: Tensor, beta: Tensor) -> Tensor:
     """Compute d·x·σ(β·d·x) + p2·x with d = p1 - p2, as x·(d·σ(x·βd) + p2).
 
@@ -59,6 +65,6 @@ def acon(layer: str, x: Tensor, p1: Tensor, p2: Tensor, beta: Tensor) -> Tensor:
         beta = match_rank(beta, x.ndim)
     d = p1 - p2
     gate = (x * (beta * d)).sigmoid_()
-    if torch.is_grad_enabled():  # the backward pass needs gate and slope as they are
+    if must_keep():
         return torch.addcmul(p2, d, gate) * x
     return gate.mul_(d).add_(p2).mul_(x)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from acon_analysis.errors import UsageError
 from acon_analysis.layers.checks import require_maps
+from acon_analysis.layers.elementwise import must_keep
 
 
 class FReLU(nn.Module):
@@ -91,7 +92,7 @@ class AconFReLU(nn.Module):
 def _smooth_maximum(x1: Tensor, x2: Tensor) -> Tensor:
     """(x1 - x2)·σ(x1 - x2) + x2 in three passes; neither argument is touched."""
     difference = x1 - x2
-    return F.silu(difference, inplace=not torch.is_grad_enabled()).add_(x2)
+    return F.silu(difference, inplace=not must_keep()).add_(x2)
 
 
 # Leaves of torch.fx, which cannot trace through a decision on a shape or on the grad mode.
