@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from acon_analysis import paper
 from acon_analysis.errors import UsageError
 from acon_analysis.layers import AconC, AconFReLU, MetaAconC, ShapeError
 from acon_analysis.models.cost import count_macs, count_parameters
@@ -200,6 +201,26 @@ def test_other_input_is_refused(name: str, shape: tuple[int, ...]) -> None:
 def test_an_unknown_name_brings_the_near_ones() -> None:
     with pytest.raises(UsageError, match=r"did you mean .*'resnet50_metaacon'"):
         build("resnet50_metacon")
+
+
+def test_the_catalog_agrees_with_the_printed_tables() -> None:
+    tables = {"ACON-C": "table3", "meta-ACON": "meta_acon", "ACON-FReLU": "tfnet"}
+    columns = {"ACON-C": "ACON-C", "meta-ACON": "Top-1 err.", "ACON-FReLU": "Top-1 err."}
+    rows = 0
+    for network in OFFICIAL.values():
+        frame = paper.printed(tables[network.activation]).set_index("Model")
+        if network.title not in frame.index:
+            assert network.paper_error is None
+            continue
+        row = frame.loc[network.title]
+        assert (network.paper_flops, network.paper_params) == (row["FLOPs"], row["Params"])
+        assert f"{network.paper_error:.1f}" == row[columns[network.activation]]
+        rows += 1
+    assert rows == 14
+    counted = paper.table("counts").set_index("network")["macs_counted_m"]
+    assert counted.to_dict() == {
+        name: pytest.approx(macs / 1e6, abs=0.06) for name, macs in MACS.items()
+    }
 
 
 def test_descriptions() -> None:
