@@ -110,6 +110,8 @@ def units_of(moments: pd.DataFrame, channels: pd.DataFrame | None = None) -> Uni
     Units
         Without a column ``block`` there is a single block, and no uncertainty.
     """
+    if moments.empty:
+        raise AconError("there are no moments: the table has no rows")
     frame = moments if "call" in moments.columns else moments.assign(call=0)
     codes, keys = unit_codes(frame)
     layer_codes, _ = unit_codes(keys, UNIT_KEYS[:2])

@@ -76,9 +76,11 @@ def from_frame(frame: pd.DataFrame) -> Moments:
         if missing:
             continue
         block = {f: frame[f].to_numpy(dtype=np.float64) for f in fields}
-        counts = "n_samples" in block and not block["n_samples"].any()
-        if name == "base" or not (counts or bool(np.isnan(block[fields[-1]]).all())):
-            arrays |= block
+        if name == "within":
+            stored = bool(block["n_samples"].any())
+        else:
+            stored = name == "base" or not bool(np.isnan(block[fields[-1]]).all())
+        arrays |= block if stored else {}
     if "mean_beta" in arrays and "n_samples" not in arrays:
         raise AconError("moments of β need the number of samples: column 'n_samples' is missing")
     return Moments(arrays)
