@@ -82,8 +82,8 @@ def _probe(module: nn.Module, size: tuple[int, ...], like: Tensor) -> bool:
         back = module.forward(moved.clone())
         back = back.roll((-1, -1), (0, -1)) if x.ndim > 2 else back.roll(-1, 0)
         changed = x.clone()
-        changed[0] += 1
-        local = module.forward(changed)[1:]
+        changed.view(-1)[0] += 1
+        elsewhere = module.forward(changed).reshape(-1)[1:]
         line = module.forward((2 * x).clone()) - 2 * y + module.forward(torch.zeros_like(x))
     bent = bool((line.abs() > 1e-3 * (1 + y.abs())).any())
-    return bool((back == y).all()) and bool((local == y[1:]).all()) and bent
+    return bool((back == y).all()) and bool((elsewhere == y.reshape(-1)[1:]).all()) and bent

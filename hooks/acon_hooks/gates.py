@@ -2,7 +2,8 @@
 
 from torch import nn
 
-_NAMES = ("scale_activation", "gate")
+#: What torchvision and timm call the module whose output is the gate.
+GATE_NAMES = ("scale_activation", "gate")
 _LIGHT = (
     nn.AdaptiveAvgPool1d,
     nn.AdaptiveAvgPool2d,
@@ -39,7 +40,7 @@ def looks_like_gate(module: nn.Module) -> bool:
     weighs = any(
         isinstance(child, nn.Linear | nn.Conv1d | nn.Conv2d) for child in children.values()
     )
-    if weighs and any(name in children for name in _NAMES):
+    if weighs and any(name in children for name in GATE_NAMES):
         return True
     leaves = [m for m in module.modules() if next(m.children(), None) is None and m is not module]
     sigmoids = [m for m in leaves if isinstance(m, nn.Sigmoid | nn.Hardsigmoid)]

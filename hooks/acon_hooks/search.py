@@ -10,6 +10,7 @@ from torch import Tensor
 from acon_hooks import proof
 from acon_hooks.errors import ProofError
 from acon_hooks.finding import Layer, own_tensors, slopes, whole
+from acon_hooks.gates import GATE_NAMES
 from acon_hooks.proof import Case, Check, ProofReport
 from acon_hooks.reading import (
     GATES,
@@ -66,7 +67,8 @@ def search(layer: Layer, call: int, seen: Seen, output: Any) -> Found:
     Returns
     -------
     Found
-        The first candidate that passes and has power; without one the first that passes.
+        Of the candidates that pass, the first that has power and that the layer itself has
+        computed; else the first that the layer has computed; else the first with power.
 
     Raises
     ------
@@ -77,16 +79,23 @@ def search(layer: Layer, call: int, seen: Seen, output: Any) -> Found:
     if not settings:
         raise ProofError(_shape_message(layer, seen, output))
     attempts: dict[tuple[str, str], float] = {}
-    powerless: Found | None = None
+    best: tuple[int, Found] | None = None
     for setting, reading, beta in _candidates(layer, seen, settings):
         found, error = _try(layer, call, setting, reading, beta)
+        fits = found is not None and reading.source == "least squares"
+        if fits and reading.identity == "acon" and _is_plain(layer, seen, settings):
+            break  # the fit is β/(p1 - p2): another function, written with a β of its own
         key = (reading.describe(), reading.identity)
         attempts[key] = min(error, attempts.get(key, torch.inf))
-        if found is not None and found.report.status != "unproved":
-            return _with_pooled(found, seen)
-        powerless = powerless or found
-    if powerless is not None:
-        return _with_pooled(powerless, seen)
+        if found is None:
+            continue
+        rank = 2 * _occurs(reading, beta, seen) + (found.report.power > 0)
+        if best is None or rank > best[0]:
+            best = rank, found
+        if rank == 3 or (rank == 2 and _without_power(setting, reading)):
+            break
+    if best is not None:
+        return _with_pooled(best[1], seen)
     raise ProofError(_failure(layer, call, seen, settings, attempts))
 
 
@@ -271,9 +280,10 @@ def _caught(layer: Layer, seen: Seen) -> Iterator[tuple[Any, str, int, str, Tens
     for source, name, raw in named:
         yield source, name, 0, "identity", raw
     fired = seen.fired[::-1]
-    fired.sort(key=lambda inner: _trust(inner.path))
+    trusted = GATE_NAMES if layer.kind == "gate" else ("bn2", "fc2")
+    fired.sort(key=lambda inner: _trust(inner.path, trusted))
     for inner in fired:
-        for transform in transforms(activated=inner.activated):
+        for transform in transforms(activated=inner.activated or layer.kind == "gate"):
             yield "module", inner.path, inner.ordinal, transform, inner.output
     for key, raw in seen.arguments.items():
         for transform in transforms(activated=True):
@@ -281,17 +291,54 @@ def _caught(layer: Layer, seen: Seen) -> Iterator[tuple[Any, str, int, str, Tens
     for inner in fired:
         for transform in rare_transforms():
             yield "module", inner.path, inner.ordinal, transform, inner.output
-    first = [c for c in seen.called if c.name in ("sigmoid", "expit")]
-    for called in [*first, *[c for c in reversed(seen.called) if c not in first]]:
+    for called in sorted(seen.called, key=lambda c: c.name not in ("sigmoid", "expit")):
         yield "function", called.name, called.ordinal, "identity", called.output
     for source, name, raw in [*named, *rest]:
         for transform in TRANSFORMS:
             yield source, name, 0, transform, raw
 
 
-def _trust(path: str) -> int:
+def _occurs(reading: Reading, beta: Tensor, seen: Seen) -> bool:
+    """Tell whether the layer itself has computed this β, to the last bit.
+
+    Near 0 many functions agree to within the tolerance: σ(z) and the hard sigmoid, for one. Only
+    the one that the layer applies gives the very same numbers.
+    """
+    if reading.transform == "identity" and reading.source not in ("least squares", "constant"):
+        return True
+    made = [fired.output for fired in seen.fired] + [called.output for called in seen.called]
+    flat = beta.reshape(-1)
+    return any(
+        tensor.numel() == flat.numel()
+        and tensor.dtype == flat.dtype
+        and torch.equal(reading.layout.fold(tensor, beta.shape[1]).reshape(-1), flat)
+        for tensor in made
+    )
+
+
+def _without_power(setting: Setting, reading: Reading) -> bool:
+    """Tell whether even β = 0 would explain the output, so that no search can tell more."""
+    case = setting.case
+    limit = proof.tolerance(case.x, case.y)[0]
+    zero = torch.zeros((1, 1, 1), dtype=case.x.dtype, device=case.x.device)
+    return proof.check(reading.identity, case, zero, limit, power=False).error <= limit
+
+
+def _is_plain(layer: Layer, seen: Seen, settings: list[Setting]) -> bool:
+    """Tell whether a β that exists as a tensor explains the output without p1 - p2 in the gate."""
+    plain = [replace(s, reading=replace(s.reading, identity="plain_gate")) for s in settings]
+    for setting, reading, beta in _candidates(layer, seen, plain):
+        if reading.source not in ("least squares", "constant"):
+            case = setting.case
+            limit = proof.tolerance(case.x, case.y, beta)[0]
+            if proof.check("plain_gate", case, beta, limit, power=False).error <= limit:
+                return True
+    return False
+
+
+def _trust(path: str, names: tuple[str, ...]) -> int:
     last = path.split(".")[-1]
-    return {"bn2": 0, "fc2": 1}.get(last, 2)
+    return names.index(last) if last in names else len(names)
 
 
 def _least_squares(seen: Seen, setting: Setting) -> Iterator[tuple[Setting, Reading, Tensor]]:

@@ -35,7 +35,7 @@ class Limits:
     file_bytes: int = 2**32 - 2**20
     legacy_bytes: int = 512 * 2**20
     pickle_bytes: int = 32 * 2**20
-    opcodes: int = 1_000_000
+    opcodes: int = 500_000
     depth: int = 32
     tensors: int = 60_000
     name_length: int = 512

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import NamedTuple
 
 from acon_analysis.models.checkpoints.dtypes import BY_NAME, DType
@@ -169,17 +170,15 @@ def _rename(keys: list[str], wanted: Mapping[str, Wanted]) -> tuple[dict[str, st
     """Map the file's keys to the model's names by the least stripping that makes most keys fit."""
     best, score, note = {key: key for key in keys}, sum(key in wanted for key in keys), ""
     own = [""] + [c for c in _chains(list(wanted)) if all(name.startswith(c) for name in wanted)]
-    for add in dict.fromkeys(own):
-        for chain in _chains(keys):
-            for inner in (False, True):
-                # torch.compile on a part of a model puts its mark in the middle of names.
-                names = {key: _stripped(key, chain, add, inner) for key in keys}
-                fits = sum(name in wanted for name in names.values())
-                if fits > score:
-                    best, score = names, fits
-                    note = f"prefix {chain!r} removed" if chain else "'_orig_mod.' removed"
-                    note += f", {add!r} added" if add else ""
-                    note = f"{add!r} added to the names" if add and not chain else note
+    # torch.compile on a part of a model puts its mark in the middle of names: tried last.
+    for inner, add, chain in product((False, True), dict.fromkeys(own), _chains(keys)):
+        names = {key: _stripped(key, chain, add, inner) for key in keys}
+        fits = sum(name in wanted for name in names.values())
+        if fits > score:
+            removed = [f"prefix {chain!r} removed"] if chain else []
+            removed += ["'_orig_mod.' removed inside of names"] if inner else []
+            removed += [f"prefix {add!r} added"] if add else []
+            best, score, note = names, fits, ", ".join(removed)
     if len(set(best.values())) != len(best):
         raise Refusal("two of its keys become one without their prefix; save them apart")
     return best, [note] if note else []

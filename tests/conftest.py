@@ -1,0 +1,29 @@
+"""Shared fixtures: the shipped networks, captured once."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import acon_analysis as acon
+from acon_analysis.run import Run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Tests run side by side; more threads than cores only slow them down."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def digits_metaacon() -> nn.Module:
+    model: nn.Module = acon.build_model("digits_metaacon")
+    return model
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory: pytest.TempPathFactory, digits_metaacon: nn.Module) -> Run:
+    """digits_metaacon on the 500 test images, in units of 128."""
+    folder: Path = tmp_path_factory.mktemp("runs") / "digits_metaacon"
+    return acon.capture(digits_metaacon, "digits", folder, unit_size=128, progress=False)

@@ -1,0 +1,141 @@
+"""Parts on disk: whole or not at all, marked when done, found out when altered."""
+
+import errno
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from acon_analysis.errors import UsageError
+from acon_analysis.store import (
+    RunFolder,
+    StoreError,
+    column_name,
+    file_sha256,
+    write_atomically,
+    write_parquet,
+)
+
+
+def betas(values: np.ndarray) -> pa.Table:
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+    return pa.table({"sample_id": np.arange(len(values)), "layer4_2_acon": lists})
+
+
+def test_column_names_have_no_dots_and_never_collide() -> None:
+    taken: set[str] = set()
+    assert column_name("layer4.2.acon", 0, taken) == "layer4_2_acon"
+    assert column_name("layer4_2.acon", 0, taken) == "layer4_2_acon__2"
+    assert column_name("layer4.2.acon", 1, taken) == "layer4_2_acon__call1"
+    assert column_name("sample.id", 0, taken) == "sample_id__2"
+    assert column_name("", 0, taken) == "model"
+    assert len(taken) == 5
+
+
+def test_parquet_round_trip_is_exact_and_float32(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((7, 5), dtype=np.float32)
+    path = tmp_path / "betas" / "unit-0000000.parquet"
+    write_parquet(path, betas(values))
+    table = pq.read_table(path)
+    assert table.schema.field("layer4_2_acon").type == pa.list_(pa.float32(), 5)
+    back = table["layer4_2_acon"].combine_chunks().flatten().to_numpy().reshape(-1, 5)
+    np.testing.assert_array_equal(back, values)
+    meta = pq.ParquetFile(path).metadata.row_group(0).column(1)
+    assert meta.compression == "ZSTD"
+    assert "BYTE_STREAM_SPLIT" in meta.encodings
+    assert "RLE_DICTIONARY" not in meta.encodings
+
+
+def test_equal_tables_give_equal_bytes(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((7, 5), dtype=np.float32)
+    for name in ("a", "b"):
+        write_parquet(tmp_path / name, betas(values))
+    assert file_sha256(tmp_path / "a") == file_sha256(tmp_path / "b")
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_scratch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "manifest.json"
+    write_atomically(path, b"old")
+
+    def full(self: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, b"new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_disk_full_in_a_unit_is_one_sentence_and_not_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pq, "write_table", full)
+    with pytest.raises(StoreError, match=r"writing unit 3 .*No space left on device"):
+        folder.write_unit(3, {"betas": betas(np.ones((1, 1), dtype=np.float32))})
+    assert not folder.unit_is_done(3)
+    assert folder.unit_parts(3) is None
+    assert not list((tmp_path / "betas").iterdir())
+
+
+def test_a_unit_is_done_only_while_its_files_are_what_was_written(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_unit(0, {"betas": betas(np.ones((2, 3), dtype=np.float32))})
+    assert folder.unit_is_done(0)
+    part = folder.part("betas", 0)
+    content = part.read_bytes()
+    part.write_bytes(content[:-1])
+    assert not folder.unit_is_done(0)
+    part.write_bytes(content)
+    assert folder.unit_is_done(0)
+    part.unlink()
+    assert not folder.unit_is_done(0)
+    folder.done_path(0).write_text("{}")
+    assert not folder.unit_is_done(0)
+
+
+def test_an_unknown_part_is_a_mistake_of_the_caller(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'beta' is none of"):
+        RunFolder(tmp_path).write_unit(0, {"beta": betas(np.ones((1, 1), dtype=np.float32))})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "is not a captured run"),
+        ("{", "is not a run's manifest"),
+        ("[1]", "is not a run's manifest"),
+        (json.dumps({"format": "acon-run/99"}), "format 'acon-run/99'"),
+    ],
+)
+def test_what_is_no_run(tmp_path: Path, content: str | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises((StoreError, UsageError), match=message):
+        RunFolder(tmp_path).read_manifest()
+
+
+def test_no_folder_at_all(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no folder"):
+        RunFolder(tmp_path / "x").read_manifest()
+
+
+def test_frames_of_parts_can_be_read_by_pandas_alone(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for unit in range(2):
+        folder.write_unit(unit, {"betas": betas(np.full((2, 3), unit, dtype=np.float32))})
+    frame = pd.read_parquet(tmp_path / "betas")
+    assert list(frame.columns) == ["sample_id", "layer4_2_acon"]
+    assert len(frame) == 4
