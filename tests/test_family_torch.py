@@ -170,11 +170,6 @@ def test_parameters_learn_and_beta_of_a_line_does_not() -> None:
     assert (beta.grad[:2] > 0).all()
 
 
-def test_function_transforms() -> None:
-    slope = torch.func.vmap(torch.func.grad(lambda v: family.acon_c(v, 1.2, -0.8, 1.5)))(X)
-    torch.testing.assert_close(slope, family.derivative(X, 1.2, -0.8, 1.5))
-
-
 @pytest.mark.cuda
 def test_tensors_stay_on_their_device() -> None:
     if not torch.cuda.is_available():
