@@ -6,6 +6,7 @@ import os
 import struct
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -307,7 +308,7 @@ def endless_key(path: Path, canary: Path) -> None:
 
 @hostile("a key that no parameter has: 3")
 def number_as_key(path: Path, canary: Path) -> None:
-    weights: dict[object, torch.Tensor] = dict(state())
+    weights: dict[Any, Any] = dict(state())
     weights[3] = torch.ones(1)
     path.write_bytes(saved(weights))
 

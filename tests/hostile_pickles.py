@@ -224,9 +224,9 @@ def memo_index(path: Path, canary: Path) -> None:
     path.write_bytes(torch_zip(b"\x80\x02]r\xff\xff\xff\xff."))
 
 
-@hostile("more than 1,000,000 pickle instructions")
+@hostile("more than 500,000 pickle instructions")
 def many_instructions(path: Path, canary: Path) -> None:
-    path.write_bytes(torch_zip(b"\x80\x02](" + b"]" * 1_100_000 + b"e."))
+    path.write_bytes(torch_zip(b"\x80\x02](" + b"]" * 500_000 + b"e."))
 
 
 @hostile("key of type tuple")

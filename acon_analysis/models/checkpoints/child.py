@@ -106,6 +106,13 @@ def require_plain(tensor: Any, wanted: dict[str, Any]) -> None:
         raise ValueError(f"{found} where {expected} was expected")
 
 
+def reason(problem: Exception) -> str:
+    """Return what torch found, without its advice how to load the file all the same."""
+    text = str(problem).partition("\n\nCheck the documentation")[0]
+    text = text.rpartition("\n\n")[2].rpartition("WeightsUnpickler error:")[2]
+    return text.partition(" Please use")[0]
+
+
 def main() -> None:
     """Answer the one request."""
     error = None
@@ -114,7 +121,7 @@ def main() -> None:
         sys.path.extend(entry for entry in request["sys_path"] if entry not in sys.path)
         convert(request)
     except Exception as problem:
-        error = f"{type(problem).__name__}: {problem}"[:2000]
+        error = f"{type(problem).__name__}: {reason(problem)}"[:2000]
     sys.stdout.write(json.dumps({"error": error}))
 
 

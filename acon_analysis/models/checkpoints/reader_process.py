@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from acon_analysis.models.checkpoints.errors import Refusal, show
+from acon_analysis.models.checkpoints.errors import Refusal
 from acon_analysis.models.checkpoints.limits import Limits
 from acon_analysis.models.checkpoints.matching import Plan
 from acon_analysis.models.checkpoints.records import Contents
@@ -34,7 +34,8 @@ def convert(source: Source, contents: Contents, plan: Plan, folder: Path, limits
     header = make_header(tensors, {})
     written = len(header) + sum(tensor.size for tensor in tensors)
     mapped = contents.format == "torch zip"
-    largest = max((8 * len_ for len_ in (item.size for item in tensors)), default=0)
+    # Converting and straightening a tensor takes a copy each.
+    copies = 2 * max((tensor.size for tensor in tensors), default=0)
     output = folder / "weights.safetensors"
     request = {
         "sys_path": [entry for entry in sys.path if entry and Path(entry).is_absolute()],
@@ -55,7 +56,7 @@ def convert(source: Source, contents: Contents, plan: Plan, folder: Path, limits
             for record in (by_name[tensor.name].record,)
         ],
         "limits": {
-            "address_space": source.size + largest + limits.slack_bytes,
+            "address_space": source.size + copies + limits.slack_bytes,
             "seconds": limits.seconds,
             "written": written + 2**20,
         },
@@ -126,4 +127,5 @@ def _ending(code: int) -> str:
 
 
 def _one_line(text: str) -> str:
-    return show(" ".join(text.split())).strip("'")
+    line = " ".join(text.split())[:300]
+    return line if line.isprintable() else ascii(line)[1:-1]

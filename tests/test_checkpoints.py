@@ -1,0 +1,343 @@
+"""Good checkpoints: as torch writes them, training scripts wrap them and wrappers rename them."""
+
+import argparse
+import hashlib
+import json
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from acon_analysis.errors import UsageError
+from acon_analysis.models.checkpoints import (
+    CheckpointError,
+    import_checkpoint,
+    load_state_dict,
+    load_weights,
+)
+from acon_analysis.models.checkpoints.cache import cache_folder
+from acon_analysis.models.checkpoints.importing import write_safetensors
+from checkpoint_files import net, saved, state
+
+State = dict[str, torch.Tensor]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Let the tests of this file share a cache, and with it the few reading processes."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACON_CACHE", str(folder))
+        yield folder / "checkpoints"
+
+
+@pytest.fixture
+def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        pytest.fail("a reading process was started")
+
+    monkeypatch.setattr("acon_analysis.models.checkpoints.loading.convert", fail)
+
+
+def assert_same(found: State, expected: State) -> None:
+    assert found.keys() == expected.keys()
+    for name, tensor in found.items():
+        assert tensor.dtype == expected[name].dtype, name
+        assert tensor.is_contiguous(), name
+        assert torch.equal(tensor, expected[name]), name
+
+
+def awkward() -> State:
+    """Return weights that lie in their storages in every way torch.save allows."""
+    weights = state()
+    base = torch.arange(100.0)
+    weights["0.weight"] = weights["0.weight"].to(memory_format=torch.channels_last)
+    weights["0.bias"] = base[10:14]
+    weights["1.weight"] = base[50:54]
+    weights["1.bias"] = weights["1.running_mean"]  # one storage under two names
+    weights["3.weight"] = nn.Parameter(torch.arange(20.0).reshape(4, 5).t())
+    weights["1.num_batches_tracked"] = torch.tensor(7)
+    return weights
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_what_torch_saves_comes_back(legacy: bool, tmp_path: Path, cache: Path) -> None:
+    weights = awkward()
+    path = tmp_path / "weights.pth"
+    path.write_bytes(saved(OrderedDict(weights), legacy=legacy))
+    result = load_state_dict(path, net())
+    assert_same(result.state, weights)
+    assert result.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert result.format == ("torch legacy" if legacy else "torch zip")
+    assert result.notes == ()
+    for kept in cache.glob("*.safetensors"):
+        assert hashlib.sha256(kept.read_bytes()).hexdigest() == kept.stem
+    assert not list(cache.glob("tmp-*"))
+    assert safetensors.torch.load_file(next(cache.glob("*.safetensors"))).keys() == weights.keys()
+
+
+def training_checkpoint() -> dict[str, Any]:
+    """Return what a training script of the usual kind saves, from a DataParallel model."""
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model(torch.randn(2, 3, 3, 3)).sum().backward()
+    optimizer.step()
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [2, 3])
+    return {
+        "epoch": 3,
+        "arch": "resnet",
+        "state_dict": nn.DataParallel(model).state_dict(),
+        "state_dict_ema": state(),
+        "best_acc1": np.float64(77.5),
+        "best_acc5": torch.tensor(93.5),
+        "history": [np.float32(1), np.int64(2), (1, 2.5, None)],
+        "optimizer": optimizer.state_dict(),
+        "lr_scheduler": scheduler.state_dict(),
+        "args": argparse.Namespace(lr=0.1, milestones=[2, 3], dtype=torch.float32),
+        "big": 2**40,
+        "raw": b"bytes",
+        "size": torch.Size([1, 2]),
+    }
+
+
+def bare(weights: State) -> State:
+    return {key.removeprefix("module."): tensor for key, tensor in weights.items()}
+
+
+def test_training_checkpoint(tmp_path: Path) -> None:
+    checkpoint = training_checkpoint()
+    path = tmp_path / "checkpoint.pth.tar"
+    path.write_bytes(saved(checkpoint))
+    result = load_state_dict(path, net())
+    assert_same(result.state, bare(checkpoint["state_dict"]))
+    assert result.notes == (
+        "taken from 'state_dict' (the file also has 'state_dict_ema')",
+        "prefix 'module.' removed",
+    )
+
+
+def test_training_checkpoint_in_half_precision_and_the_old_format(tmp_path: Path) -> None:
+    checkpoint = training_checkpoint()
+    weights = checkpoint["state_dict"]
+    half = {k: t.half() if t.is_floating_point() else t for k, t in weights.items()}
+    path = tmp_path / "checkpoint.pth.tar"
+    path.write_bytes(saved({**checkpoint, "state_dict": half}, legacy=True))
+    result = load_state_dict(path, net())
+    assert_same(result.state, {k: t.to(state()[k].dtype) for k, t in bare(half).items()})
+    assert result.notes[2:] == ("8 tensors converted from float16 to float32",)
+
+
+def test_import_writes_the_same_file_each_time(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(saved(OrderedDict(awkward())))
+    first = import_checkpoint(path, net(), tmp_path / "a.safetensors", model_name="small")
+    again = import_checkpoint(path, net(), tmp_path / "b.safetensors", model_name="small")
+    assert first.path.read_bytes() == again.path.read_bytes()
+    assert (first.tensors, first.values) == (9, sum(t.numel() for t in awkward().values()))
+    assert first.size == first.path.stat().st_size
+    assert first.sha256 == hashlib.sha256(first.path.read_bytes()).hexdigest()
+    assert_same(safetensors.torch.load_file(first.path), awkward())
+    with safetensors.safe_open(first.path, "pt") as file:
+        assert file.metadata() == {
+            "format": "pt",
+            "model": "small",
+            "source": "weights.pth",
+            "source_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "a.safetensors",
+        "b.safetensors",
+        "weights.pth",
+    ]
+    model = net()
+    assert load_weights(model, first.path) == first.sha256
+    assert_same(model.state_dict(), awkward())
+
+
+@pytest.mark.usefixtures("no_process")
+class TestWithoutProcess:
+    """safetensors hold no code and are read directly."""
+
+    def test_safetensors(self, tmp_path: Path) -> None:
+        path = tmp_path / "weights.bin"  # the content decides, not the ending
+        safetensors.torch.save_file(state(), path, metadata={"a": "b"})
+        result = load_state_dict(path, net())
+        assert_same(result.state, state())
+        assert (result.format, result.notes) == ("safetensors", ())
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.float16])
+    def test_safetensors_into_another_type(self, dtype: torch.dtype, tmp_path: Path) -> None:
+        path = tmp_path / "weights.safetensors"
+        safetensors.torch.save_file(state(), path)
+        model = net().to(dtype)
+        result = load_state_dict(path, model)
+        assert_same(result.state, net().to(dtype).state_dict())
+        assert f"from float32 to {str(dtype)[6:]}" in result.notes[0]
+
+    def test_values_that_do_not_fit_the_type(self, tmp_path: Path) -> None:
+        path = tmp_path / "weights.safetensors"
+        safetensors.torch.save_file(state(**{"3.bias": torch.full((5,), 70000.0)}), path)
+        with pytest.raises(CheckpointError, match=r"beyond the range of float16.*'3.bias'"):
+            load_state_dict(path, net().half())
+
+    @pytest.mark.parametrize(
+        "prefix",
+        ["module.", "model.", "_orig_mod.", "module._orig_mod.", "model.module.", "module.model."],
+    )
+    def test_prefixes(self, prefix: str, tmp_path: Path) -> None:
+        path = tmp_path / "weights.safetensors"
+        safetensors.torch.save_file({prefix + k: t for k, t in state().items()}, path)
+        result = load_state_dict(path, net())
+        assert_same(result.state, state())
+        assert result.notes == (f"prefix {prefix!r} removed",)
+
+    def test_prefix_of_the_model_itself_stays(self, tmp_path: Path) -> None:
+        path = tmp_path / "weights.safetensors"
+        wrapped = nn.ModuleDict({"model": net()})
+        safetensors.torch.save_file(wrapped.state_dict(), path)
+        assert load_state_dict(path, wrapped).notes == ()
+        safetensors.torch.save_file(state(), path)
+        result = load_state_dict(path, wrapped)
+        assert_same(result.state, wrapped.state_dict())
+        assert result.notes == ("prefix 'model.' added",)
+
+    def test_compiled_part(self, tmp_path: Path) -> None:
+        path = tmp_path / "weights.safetensors"
+        names = {f"module.{k.replace('.', '._orig_mod.')}": t for k, t in state().items()}
+        safetensors.torch.save_file(names, path)
+        assert_same(load_state_dict(path, net()).state, state())
+
+    def test_averaged_model(self, tmp_path: Path) -> None:
+        path = tmp_path / "weights.safetensors"
+        averaged = torch.optim.swa_utils.AveragedModel(net())
+        safetensors.torch.save_file(averaged.state_dict(), path)
+        result = load_state_dict(path, net())
+        assert_same(result.state, state())
+        assert "'n_averaged'" in result.notes[1]
+
+    def test_counters_that_old_files_lack(self, tmp_path: Path) -> None:
+        path = tmp_path / "weights.safetensors"
+        safetensors.torch.save_file(state(**{"1.num_batches_tracked": None}), path)
+        result = load_state_dict(path, net())
+        assert_same(result.state, state(**{"1.num_batches_tracked": torch.tensor(0)}))
+        assert "num_batches_tracked" in result.notes[0]
+        assert "0 in 1 layer" in result.notes[0]
+
+    def test_any_other_missing_key_is_an_error(self, tmp_path: Path) -> None:
+        path = tmp_path / "weights.safetensors"
+        safetensors.torch.save_file(state(**{"1.running_var": None}), path)
+        model = net()
+        with pytest.raises(CheckpointError, match=r"1 key of the model missing: '1.running_var'"):
+            load_weights(model, path)
+        assert_same(model.state_dict(), state())
+
+    def test_a_mapping_in_place_of_a_model(self, tmp_path: Path) -> None:
+        path = tmp_path / "weights.safetensors"
+        tensors = {"mask": torch.tensor([True, False]), "none": torch.ones(0, 3)}
+        safetensors.torch.save_file(tensors, path)
+        meta = {name: tensor.to("meta") for name, tensor in tensors.items()}
+        assert_same(load_state_dict(path, meta).state, tensors)
+
+    def test_bytes_that_are_no_bool(self, tmp_path: Path) -> None:
+        path = tmp_path / "weights.safetensors"
+        safetensors.torch.save_file({"mask": torch.tensor([1, 7], dtype=torch.uint8)}, path)
+        path.write_bytes(path.read_bytes().replace(b'"U8"', b'"BOOL"').replace(b"} ", b"}", 1))
+        raw = path.read_bytes()
+        length = raw.index(b"}}") + 2 - 8
+        path.write_bytes(length.to_bytes(8, "little") + raw[8 : 8 + length] + raw[-2:])
+        with pytest.raises(CheckpointError, match="neither true nor false in 1 tensor: 'mask'"):
+            load_state_dict(path, {"mask": torch.ones(2, dtype=torch.bool)})
+
+    def test_model_that_cannot_be_loaded_into(self, tmp_path: Path) -> None:
+        path = tmp_path / "weights.safetensors"
+        safetensors.torch.save_file(state(), path)
+        with pytest.raises(CheckpointError, match="no plain tensor under 'weight'"):
+            load_state_dict(path, nn.LazyLinear(3))
+        with pytest.raises(CheckpointError, match="'w' has the type complex64, which is not read"):
+            load_state_dict(path, {"w": torch.ones(1, dtype=torch.complex64)})
+
+    def test_import_into_nowhere(self, tmp_path: Path) -> None:
+        path = tmp_path / "weights.safetensors"
+        safetensors.torch.save_file(state(), path)
+        with pytest.raises(UsageError, match=r"named 'x.pth', expected a name in .safetensors"):
+            import_checkpoint(path, net(), tmp_path / "x.pth")
+        with pytest.raises(UsageError, match="is the checkpoint itself"):
+            import_checkpoint(path, net(), path)
+        with pytest.raises(CheckpointError, match=r"cannot write .*No such file"):
+            import_checkpoint(path, net(), tmp_path / "no" / "x.safetensors")
+        (tmp_path / "folder.safetensors").mkdir()
+        with pytest.raises(CheckpointError, match=r"cannot write .*directory"):
+            import_checkpoint(path, net(), tmp_path / "folder.safetensors")
+        assert sorted(p.name for p in tmp_path.iterdir()) == [
+            "folder.safetensors",
+            "weights.safetensors",
+        ]
+
+
+class TestCache:
+    """Converted files are named by their content and believed only as long as it fits."""
+
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> Path:
+        path = tmp_path / "weights.pth"
+        path.write_bytes(saved(OrderedDict(awkward())))
+        return path
+
+    def test_used_from_then_on(self, path: Path, request: pytest.FixtureRequest) -> None:
+        first = load_state_dict(path, net())
+        request.getfixturevalue("no_process")
+        assert_same(load_state_dict(path, net()).state, first.state)
+
+    @pytest.mark.parametrize("damage", [b"", b"x", b"\xff" * 2000])
+    def test_not_believed_when_changed(
+        self, damage: bytes, path: Path, cache: Path, request: pytest.FixtureRequest
+    ) -> None:
+        load_state_dict(path, net())
+        request.getfixturevalue("no_process")
+        kept = {file: file.read_bytes() for file in cache.glob("*.safetensors")}
+        for file, raw in kept.items():
+            file.write_bytes(raw[: -len(damage)] + damage if damage else b"")
+        with pytest.raises(pytest.fail.Exception, match="process was started"):
+            load_state_dict(path, net())
+        for file, raw in kept.items():
+            file.write_bytes(raw)
+
+    @pytest.mark.usefixtures("no_process")
+    @pytest.mark.parametrize("note", ["", "[]", "{}", '{"weights_sha256": "../../x"}', "[" * 4000])
+    def test_strange_notes_are_ignored(self, note: str, path: Path, cache: Path) -> None:
+        for index in cache.glob("*.json"):
+            index.write_text(note)
+        with pytest.raises(pytest.fail.Exception, match="process was started"):
+            load_state_dict(path, net())
+
+    def test_where_it_is(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("ACON_CACHE", str(tmp_path / "own"))
+        assert cache_folder() == tmp_path / "own" / "checkpoints"
+        monkeypatch.delenv("ACON_CACHE")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+        assert cache_folder() == tmp_path / "xdg" / "acon-analysis" / "checkpoints"
+        monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+        monkeypatch.setattr("sys.platform", "linux")
+        assert cache_folder() == Path.home() / ".cache" / "acon-analysis" / "checkpoints"
+
+    def test_nowhere_to_write(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("ACON_CACHE", str(path))
+        with pytest.raises(CheckpointError, match=r"cannot be written to .*set ACON_CACHE"):
+            load_state_dict(path, net())
+
+
+def test_written_file_is_that_of_the_library(tmp_path: Path) -> None:
+    weights = state(**{"1.weight": torch.ones(4, dtype=torch.bfloat16)})
+    write_safetensors(tmp_path / "own.safetensors", weights, {"a": "b"})
+    safetensors.torch.save_file(weights, tmp_path / "library.safetensors", metadata={"a": "b"})
+    own = (tmp_path / "own.safetensors").read_bytes()
+    library = (tmp_path / "library.safetensors").read_bytes()
+    header = json.loads(own[8 : 8 + int.from_bytes(own[:8], "little")])
+    assert header == json.loads(library[8 : 8 + int.from_bytes(library[:8], "little")])
+    assert own[-100:] == library[-100:]
