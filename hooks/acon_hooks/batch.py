@@ -8,6 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from acon_hooks.errors import HookError
+
 #: A layer's name, and which of its uses within one forward pass.
 Key = tuple[str, int]
 
@@ -65,3 +67,27 @@ def to_host(values: Mapping[Key, Tensor]) -> dict[Key, NDArray[Any]]:
         for key, piece in zip(keys, pieces, strict=True):
             arrays[key] = piece.reshape(tuple(values[key].shape))
     return {key: arrays[key] for key in values}
+
+
+def over_pixels(beta: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation over the pixels that have a β, each (N, C)."""
+    mean = beta.nanmean(2)
+    return mean, ((beta - mean.unsqueeze(2)) ** 2).nanmean(2).sqrt()
+
+
+def count_samples(batch: Batch) -> int:
+    """Return the number of samples in a batch; every β per sample must agree on it.
+
+    Raises
+    ------
+    HookError
+        If layers saw different numbers of samples, so that rows could not be told apart.
+    """
+    sizes = {key: len(beta) for key, beta in batch.items() if beta.ndim == 2}
+    if len(set(sizes.values())) > 1:
+        shown = ", ".join(f"{name!r} {size}" for (name, _), size in list(sizes.items())[:4])
+        raise HookError(
+            f"layers saw different numbers of samples in one forward pass ({shown}): "
+            "their β cannot be assigned to samples; read them separately with layers=[...]"
+        )
+    return next(iter(sizes.values()), 0)

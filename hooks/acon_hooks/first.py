@@ -28,7 +28,7 @@ class Settled:
     report : ProofReport or None
         None for activations, which have no β.
     beta : Tensor or None
-        Folded β.
+        β, compact: (N, C), (N, 1), (C,), or (N, C or 1, P) where it differs between pixels.
     """
 
     layer: Layer
@@ -72,7 +72,13 @@ def settle(layer: Layer, call: int, seen: Seen, output: Any, axis: int) -> Settl
     found = (verify if call else search)(layer, call, seen, output)
     reading = found.layer.reading
     x = seen.arguments[reading.x if reading is not None else 0]
-    return Settled(found.layer, x, found.report, found.beta)
+    return Settled(found.layer, x, found.report, _compact(found.layer, found.beta))
+
+
+def _compact(layer: Layer, beta: Tensor) -> Tensor:
+    if layer.granularity == "static":
+        return beta[0, :, 0]
+    return beta if layer.granularity == "pixel" else beta[:, :, 0]
 
 
 def _settle_frelu(layer: Layer, call: int, seen: Seen) -> Settled:
@@ -116,7 +122,7 @@ def _settle_frelu(layer: Layer, call: int, seen: Seen) -> Settled:
         silent=found.silent,
         status=proof.status_of(found),
     )
-    return Settled(replace(layer, channels=case.x.shape[1]), x, report, beta)
+    return Settled(replace(layer, channels=case.x.shape[1]), x, report, beta[0, :, 0])
 
 
 _Norm = torch.nn.modules.batchnorm._BatchNorm

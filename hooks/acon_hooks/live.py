@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
+from acon_hooks.candidates import fitted, regressor
 from acon_hooks.errors import HookError
-from acon_hooks.finding import Layer, own_tensors, slopes, whole
+from acon_hooks.finding import Layer, slopes, whole
 from acon_hooks.reading import GATES, TRANSFORMS, Reading, fold
-from acon_hooks.search import fitted, regressor
 from acon_hooks.watch import ModeSwitch, function_name
 
 
@@ -126,8 +126,8 @@ class Live:
             return self.kept
         return argument(self.layer, args, kwargs)
 
-    def folded_beta(self, x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        """Return β of the call that just ended, folded.
+    def beta(self, x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """Return β of the call that just ended, compact; see `Layout.compact`.
 
         Raises
         ------
@@ -136,11 +136,11 @@ class Live:
         """
         layer, reading = self.layer, self.layer.reading
         if reading is None:  # ACON-FReLU: β is 1
-            return torch.ones((1, x.shape[1], 1), dtype=x.dtype, device=x.device)
+            return torch.ones(x.shape[1], dtype=x.dtype, device=x.device)
+        channels = x.shape[reading.axis]
         if reading.source == "constant":
-            size = (1, x.shape[reading.axis], 1)
-            return torch.full(size, float(reading.where), dtype=x.dtype, device=x.device)
-        raw = self._raw(reading, args, kwargs)
+            return torch.full((channels,), float(reading.where), dtype=x.dtype, device=x.device)
+        raw = self.caught if reading.source == "module" else self._raw(reading, args, kwargs)
         if raw is None:
             raise HookError(
                 f"layer {layer.name!r}: {reading.describe()} gave nothing in this call, but was "
@@ -148,13 +148,13 @@ class Live:
             )
         if reading.source == "least squares":
             return self._fit(reading, x, raw)
-        beta = reading.layout.fold(raw, x.shape[reading.axis])
-        if beta.shape[0] not in (1, x.shape[0]):
+        try:
+            return reading.layout.compact(raw, x.shape[0], channels)
+        except RuntimeError as error:
             raise HookError(
                 f"layer {layer.name!r}: {reading.describe()} has the shape {tuple(raw.shape)}, "
-                f"which is no β for {x.shape[0]} samples of {x.shape[reading.axis]} channels"
-            )
-        return beta
+                f"which is no β for {x.shape[0]} samples of {channels} channels"
+            ) from error
 
     def _fit(self, reading: Reading, x: Tensor, z: Tensor) -> Tensor:
         pair = slopes(self.layer.module)
@@ -162,8 +162,11 @@ class Live:
             raise HookError(f"layer {self.layer.name!r} has lost its p1 and p2")
         p1, p2 = (whole(p.detach()).reshape(1, -1, 1) for p in pair)
         d = regressor(reading.identity, fold(x, reading.axis), p1, p2)
-        folded = fold(z, reading.layout.axis) * GATES[reading.where]
-        return fitted(folded, d, reading.layout.granularity)
+        granularity = reading.layout.granularity
+        beta = fitted(fold(z, reading.layout.axis) * GATES[reading.where], d, granularity)
+        if granularity == "pixel":
+            return beta
+        return beta[0, :, 0] if granularity == "static" else beta[:, :, 0]
 
     def _raw(
         self, reading: Reading, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -171,13 +174,11 @@ class Live:
         transform = TRANSFORMS[reading.transform]
         match reading.source:
             case "parameter":
-                return transform(whole(own_tensors(self.layer.module)[reading.where].detach()))
+                return transform(whole(getattr(self.layer.module, reading.where).detach()))
             case "argument" if reading.where.isdigit():
                 return transform(args[int(reading.where)].detach())
             case "argument":
                 return transform(kwargs[reading.where].detach())
-            case "module":
-                return self.caught
             case _:
                 return None if self.mode is None else self.mode.caught
 

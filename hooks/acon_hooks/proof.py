@@ -13,9 +13,13 @@ S is the sigmoid. For ACON-FReLU the two lines are maps: p1·x is x1, p2·x is x
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from acon_hooks.finding import Layer
 
 #: Largest accepted error by the coarsest dtype involved. Right readings of the known variants
 #: reach 3e-6 in float32; a wrong one misses by more than 0.01 wherever the proof has power.
@@ -257,3 +261,11 @@ def status_of(found: Check) -> str:
     if found.power == 0:
         return "unproved"
     return "proved" if found.power == 1 else "partly proved"
+
+
+def failed_report(layer: "Layer", call: int, reason: str) -> ProofReport:
+    """Return the report of a proof that failed, with the reason in words."""
+    nan = float("nan")
+    return ProofReport(
+        layer.name, call, "", "", nan, nan, "", layer.channels or 0, 0.0, 0, "failed", reason
+    )

@@ -51,19 +51,35 @@ class Layout:
     axis: int = 1
     transposed: bool = False
 
-    def fold(self, raw: Tensor, channels: int) -> Tensor:
-        """Return the caught tensor as (N, C, 1), (N, 1, 1), (1, C, 1) or (N, C or 1, P)."""
+    def compact(self, raw: Tensor, samples: int, channels: int) -> Tensor:
+        """Return the caught tensor as (N, C), (N, 1), (C,), or (N, C or 1, P) for "pixel".
+
+        Raises
+        ------
+        RuntimeError
+            If its size does not allow that.
+        """
         match self.granularity:
             case "channel" if self.transposed:
-                return raw.reshape(channels, -1).T.unsqueeze(2)
+                return raw.reshape(channels, samples).T
             case "channel":
-                return raw.reshape(-1, channels, 1)
+                return raw.reshape(samples, channels)
             case "layer":
-                return raw.reshape(-1, 1, 1)
+                return raw.reshape(samples, 1)
             case "static":
-                return raw.reshape(1, -1, 1).expand(1, channels, 1)
+                return raw.reshape(-1).expand(channels)
             case _:
                 return fold(raw, self.axis)
+
+
+def folded(compact: Tensor) -> Tensor:
+    """Return a compact β so that it broadcasts with (N, C, P).
+
+    (N, C) becomes (N, C, 1), (N, 1) becomes (N, 1, 1), (C,) becomes (1, C, 1), (N, C, P) stays.
+    """
+    if compact.ndim == 1:
+        return compact[None, :, None]
+    return compact.unsqueeze(2) if compact.ndim == 2 else compact
 
 
 @dataclass(frozen=True)

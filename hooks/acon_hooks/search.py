@@ -1,6 +1,5 @@
 """The search for β in one layer on the first batch: candidates by trust, the proof decides."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,20 +7,11 @@ import torch
 from torch import Tensor
 
 from acon_hooks import proof
+from acon_hooks.candidates import Setting, candidates, settings_of
 from acon_hooks.errors import ProofError
-from acon_hooks.finding import Layer, own_tensors, slopes, whole
-from acon_hooks.gates import GATE_NAMES
-from acon_hooks.proof import Case, Check, ProofReport
-from acon_hooks.reading import (
-    GATES,
-    TRANSFORMS,
-    Layout,
-    Reading,
-    fold,
-    layouts,
-    rare_transforms,
-    transforms,
-)
+from acon_hooks.finding import Layer, slopes
+from acon_hooks.proof import Check, ProofReport
+from acon_hooks.reading import Layout, Reading, fold
 from acon_hooks.watch import Seen
 
 _IDENTITY_TEXT = {
@@ -38,16 +28,6 @@ class Found:
     layer: Layer
     report: ProofReport
     beta: Tensor
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One way to see the layer's input and output; the reading is filled in by the candidates."""
-
-    case: Case
-    small: Case
-    x: Tensor
-    reading: Reading
 
 
 def search(layer: Layer, call: int, seen: Seen, output: Any) -> Found:
@@ -75,12 +55,12 @@ def search(layer: Layer, call: int, seen: Seen, output: Any) -> Found:
     ProofError
         If no candidate passes.
     """
-    settings = list(_settings(layer, seen, output))
+    settings = list(settings_of(layer, seen, output))
     if not settings:
         raise ProofError(_shape_message(layer, seen, output))
     attempts: dict[tuple[str, str], float] = {}
     best: tuple[int, Found] | None = None
-    for setting, reading, beta in _candidates(layer, seen, settings):
+    for setting, reading, beta in candidates(layer, seen, settings):
         found, error = _try(layer, call, setting, reading, beta)
         fits = found is not None and reading.source == "least squares"
         if fits and reading.identity == "acon" and _is_plain(layer, seen, settings):
@@ -108,7 +88,7 @@ def verify(layer: Layer, call: int, seen: Seen, output: Any) -> Found:
         If it does not hold there.
     """
     reading = layer.reading
-    for setting, candidate, beta in _candidates(layer, seen, list(_settings(layer, seen, output))):
+    for setting, candidate, beta in candidates(layer, seen, list(settings_of(layer, seen, output))):
         if reading is not None and candidate == replace(reading, pooled=""):
             found, error = _try(layer, call, setting, candidate, beta)
             if found is not None:
@@ -200,104 +180,6 @@ def _with_pooled(found: Found, seen: Seen) -> Found:
     return found
 
 
-def _settings(layer: Layer, seen: Seen, output: Any) -> Iterator[Setting]:
-    """Yield every way to pair an argument with the output, the usual ones first."""
-    outputs = output if isinstance(output, tuple | list) else (output,)
-    for y in outputs:
-        if not isinstance(y, Tensor) or not y.is_floating_point():
-            continue
-        for key, x in seen.arguments.items():
-            if x.numel() != y.numel() or x.ndim < 2 or x.ndim != y.ndim:
-                continue
-            for axis in _channel_axes(layer, x):
-                for y_axis in dict.fromkeys((axis, *range(1, y.ndim))):
-                    if y.movedim(y_axis, 1).shape == x.movedim(axis, 1).shape:
-                        yield from _settings_at(layer, key, x, y.detach(), axis, y_axis)
-                        break
-
-
-def _settings_at(
-    layer: Layer, key: int | str, x: Tensor, y: Tensor, axis: int, y_axis: int
-) -> Iterator[Setting]:
-    pair = slopes(layer.module)
-    one = torch.ones((1, 1, 1), dtype=x.dtype, device=x.device)
-    p1, p2 = (whole(p.detach()).reshape(1, -1, 1) for p in pair) if pair else (one, one)
-    case = Case(fold(x, axis), fold(y, y_axis), p1.to(x.device), p2.to(x.device))
-    identities = ["acon"] if {"meta_acon", "acon"} & set(layer.asked) else []
-    if "acon_plain_gate" in layer.asked:
-        identities.append("plain_gate")
-    for identity in ["scale"] if layer.kind == "gate" else identities:
-        reading = Reading(
-            "constant", "1", Layout("static"), identity=identity, x=key, axis=axis, y_axis=y_axis
-        )
-        yield Setting(case, case.small()[0], x, reading)
-
-
-def _channel_axes(layer: Layer, x: Tensor) -> list[int]:
-    """Return the axes of x that can hold the channels; where p1 broadcasts by itself first."""
-    pair = slopes(layer.module)
-    if pair is None or pair[0].numel() == 1:
-        return list(dict.fromkeys((1, x.ndim - 1)))
-    p1 = pair[0]
-    place = next(axis for axis, size in enumerate(p1.shape) if size != 1) - p1.ndim + x.ndim
-    axes = [axis for axis in range(1, x.ndim) if x.shape[axis] == p1.numel()]
-    return sorted(axes, key=lambda axis: axis != place)
-
-
-def _candidates(
-    layer: Layer, seen: Seen, settings: list[Setting]
-) -> Iterator[tuple[Setting, Reading, Tensor]]:
-    """Yield every candidate, the most trusted first."""
-    for source, where, ordinal, transform, raw in _caught(layer, seen):
-        for setting in settings:
-            for layout in layouts(raw, setting.x, setting.reading.axis):
-                reading = replace(
-                    setting.reading,
-                    source=source,
-                    where=where,
-                    ordinal=ordinal,
-                    transform=transform,
-                    layout=layout,
-                )
-                beta = TRANSFORMS[transform](layout.fold(raw, setting.case.x.shape[1]))
-                yield setting, reading, beta
-    for setting in settings:
-        if setting.reading.identity != "scale":
-            yield from _least_squares(seen, setting)
-            c = setting.case.x.shape[1]
-            yield setting, setting.reading, torch.ones((1, c, 1), device=setting.x.device)
-
-
-def _caught(layer: Layer, seen: Seen) -> Iterator[tuple[Any, str, int, str, Tensor]]:
-    """Yield (source, where, ordinal, transform, tensor), the most trusted first."""
-    own = {
-        name: whole(tensor.detach())
-        for name, tensor in own_tensors(layer.module).items()
-        if name not in ("p1", "p2") and tensor.is_floating_point()
-    }
-    named = [("parameter", name, own[name]) for name in own if "beta" in name.lower()]
-    rest = [("parameter", name, own[name]) for name in own if "beta" not in name.lower()]
-    for source, name, raw in named:
-        yield source, name, 0, "identity", raw
-    fired = seen.fired[::-1]
-    trusted = GATE_NAMES if layer.kind == "gate" else ("bn2", "fc2")
-    fired.sort(key=lambda inner: _trust(inner.path, trusted))
-    for inner in fired:
-        for transform in transforms(activated=inner.activated or layer.kind == "gate"):
-            yield "module", inner.path, inner.ordinal, transform, inner.output
-    for key, raw in seen.arguments.items():
-        for transform in transforms(activated=True):
-            yield "argument", str(key), 0, transform, raw
-    for inner in fired:
-        for transform in rare_transforms():
-            yield "module", inner.path, inner.ordinal, transform, inner.output
-    for called in sorted(seen.called, key=lambda c: c.name not in ("sigmoid", "expit")):
-        yield "function", called.name, called.ordinal, "identity", called.output
-    for source, name, raw in [*named, *rest]:
-        for transform in TRANSFORMS:
-            yield source, name, 0, transform, raw
-
-
 def _occurs(reading: Reading, beta: Tensor, seen: Seen) -> bool:
     """Tell whether the layer itself has computed this β, to the last bit.
 
@@ -311,9 +193,17 @@ def _occurs(reading: Reading, beta: Tensor, seen: Seen) -> bool:
     return any(
         tensor.numel() == flat.numel()
         and tensor.dtype == flat.dtype
-        and torch.equal(reading.layout.fold(tensor, beta.shape[1]).reshape(-1), flat)
+        and torch.equal(_like(tensor, reading.layout, beta), flat)
         for tensor in made
     )
+
+
+def _like(tensor: Tensor, layout: Layout, beta: Tensor) -> Tensor:
+    """Return a tensor flat, in the order of a folded β that was caught in some layout."""
+    if layout.granularity == "pixel":
+        fits = tensor.ndim > layout.axis and fold(tensor, layout.axis).shape == beta.shape
+        return fold(tensor, layout.axis).reshape(-1) if fits else tensor.reshape(-1)
+    return layout.compact(tensor, beta.shape[0], beta.shape[1]).reshape(-1)
 
 
 def _without_power(setting: Setting, reading: Reading) -> bool:
@@ -327,74 +217,13 @@ def _without_power(setting: Setting, reading: Reading) -> bool:
 def _is_plain(layer: Layer, seen: Seen, settings: list[Setting]) -> bool:
     """Tell whether a β that exists as a tensor explains the output without p1 - p2 in the gate."""
     plain = [replace(s, reading=replace(s.reading, identity="plain_gate")) for s in settings]
-    for setting, reading, beta in _candidates(layer, seen, plain):
+    for setting, reading, beta in candidates(layer, seen, plain):
         if reading.source not in ("least squares", "constant"):
             case = setting.case
             limit = proof.tolerance(case.x, case.y, beta)[0]
             if proof.check("plain_gate", case, beta, limit, power=False).error <= limit:
                 return True
     return False
-
-
-def _trust(path: str, names: tuple[str, ...]) -> int:
-    last = path.split(".")[-1]
-    return names.index(last) if last in names else len(names)
-
-
-def _least_squares(seen: Seen, setting: Setting) -> Iterator[tuple[Setting, Reading, Tensor]]:
-    """Yield β = Σ z·d / Σ d² for the gates' arguments z, over coarser and finer groups."""
-    case, axis = setting.case, setting.reading.axis
-    for called in seen.gates.values():
-        z = called.output
-        if z.numel() != setting.x.numel() or z.ndim != setting.x.ndim:
-            continue
-        target = setting.x.movedim(axis, 1).shape
-        for z_axis in dict.fromkeys((axis, *range(1, z.ndim))):
-            if z.movedim(z_axis, 1).shape != target:
-                continue
-            d = regressor(setting.reading.identity, case.x, case.p1, case.p2)
-            folded = fold(z, z_axis) * GATES[called.name]
-            for granularity in ("static", "layer", "channel", "pixel"):
-                if granularity == "static" and case.x.shape[0] == 1:
-                    continue
-                layout = Layout(granularity, axis=z_axis)
-                reading = replace(
-                    setting.reading,
-                    source="least squares",
-                    where=called.name,
-                    ordinal=called.ordinal,
-                    layout=layout,
-                )
-                yield setting, reading, fitted(folded, d, granularity)
-
-
-def regressor(identity: str, x: Tensor, p1: Tensor, p2: Tensor) -> Tensor:
-    """Return what β multiplies inside the gate, (N, C, P): d, or x for the plain gate."""
-    return x if identity == "plain_gate" else (p1 - p2) * x
-
-
-def fitted(z: Tensor, d: Tensor, granularity: str) -> Tensor:
-    """Return β = Σ z·d / Σ d² over the axes on which β does not depend; NaN where d is 0.
-
-    Parameters
-    ----------
-    z, d : Tensor
-        (N, C, P): the gate's argument and what β multiplies in it.
-    granularity : str
-        "static" sums over samples and pixels, "channel" over pixels, "layer" over channels and
-        pixels, "pixel" over nothing.
-
-    Returns
-    -------
-    Tensor
-        Folded β in float32, or in float64 for float64 input.
-    """
-    wide = torch.float64 if z.dtype == torch.float64 else torch.float32
-    z, d = z.to(wide), d.to(wide)
-    if granularity == "pixel":
-        return z / d
-    axes = {"static": (0, 2), "layer": (1, 2), "channel": (2,)}[granularity]
-    return (z * d).sum(axes, keepdim=True) / (d * d).sum(axes, keepdim=True)
 
 
 def _shape_message(layer: Layer, seen: Seen, output: Any) -> str:
@@ -446,7 +275,7 @@ def _near(layer: Layer, seen: Seen, settings: list[Setting]) -> str:
         return ""
     best: tuple[float, str, str] = (torch.inf, "", "")
     limit = proof.tolerance(settings[0].case.x, settings[0].case.y)[0]
-    for setting, reading, beta in _candidates(layer, seen, settings):
+    for setting, reading, beta in candidates(layer, seen, settings):
         for name in proof.NEAR:
             _, part = setting.case.small()
             found = proof.check(name, setting.small, part(beta), limit, power=False)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from acon_hooks.errors import ProofError
+from acon_hooks.errors import HookError, ProofError
 from acon_hooks.first import Settled, settle
 from acon_hooks.guards import autocast_dtype
-from acon_hooks.live import Live
-from acon_hooks.proof import TOLERANCES, ProofReport
-from acon_hooks.reading import fold
+from acon_hooks.live import Live, argument
+from acon_hooks.proof import failed_report
+from acon_hooks.reading import fold, folded
 from acon_hooks.watch import Watcher
 
 if TYPE_CHECKING:
+    from acon_hooks.batch import Key
     from acon_hooks.finding import Layer
     from acon_hooks.tap import Tap
 
@@ -35,6 +39,9 @@ class Station:
         self.tap = tap
         self.layer = layer
         self.failed = False
+        self.calls = 0  # in the current forward pass
+        self.expected: list[tuple[tuple[int, ...], torch.dtype]] = []  # of each call
+        self.keys: list[Key] = []
         self.watcher: Watcher | None = None
         self.live: Live | None = None
         self._outer: list[RemovableHandle] = []
@@ -57,13 +64,12 @@ class Station:
 
     def go_live(self) -> None:
         """Exchange the close watch for the cheap hooks."""
-        if self.watcher is None:
-            return
-        self.watcher.stop()
-        self.watcher = None
-        self._drop_inner()
-        if not self.failed:
-            self._read_live()
+        if self.watcher is not None:
+            self.watcher.stop()
+            self.watcher = None
+            self._drop_inner()
+            if not self.failed:
+                self._read_live()
 
     def remove(self) -> None:
         """Take every hook away."""
@@ -75,10 +81,18 @@ class Station:
         self.watcher = self.live = None
 
     def stop(self) -> None:
-        """Forget a call that did not end."""
-        for part in (self.watcher, self.live):
-            if part is not None:
-                part.stop()
+        """Forget a forward pass that did not end."""
+        self.calls = 0
+        if self.watcher is not None:
+            self.watcher.stop()
+        if self.live is not None:
+            self.live.stop()
+
+    def forget(self) -> None:
+        """Forget also what earlier calls in an unfinished first batch have shown."""
+        self.stop()
+        self.failed = False
+        self.expected, self.keys = [], []
 
     def _drop_inner(self) -> None:
         for handle in self._inner:
@@ -87,11 +101,12 @@ class Station:
 
     def _read_live(self) -> None:
         tap, layer = self.tap, self.layer
+        needs_input = tap.observe is not None or layer.kind != "activation"
         self.live = Live(
             layer,
             tap.owner,
             pooled=tap.pooled,
-            keep_input=layer.in_place and tap.observe is not None,
+            keep_input=layer.in_place and needs_input,
             shared=layer.reading is not None and tap.is_shared(layer, layer.reading.where),
         )
         self._inner = self.live.attach()
@@ -113,72 +128,112 @@ class Station:
         return before
 
     def _post_hook(self) -> Any:
-        target = self.layer.module
+        target, tap = self.layer.module, self.tap
 
         def after(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            if module is not target or self.failed or not self.tap.mine():
+            if module is not target or threading.get_ident() != tap.owner:
+                return
+            if self.failed or (tap.current is None and not tap.mine()):
                 return
             if output is None:  # the forward raised
                 self.stop()
-            elif self.watcher is not None:
-                self._settle(output)
             elif self.live is not None:
                 self._deliver(self.live, args, kwargs, output)
-                self.live.stop()
+            else:
+                self._settle(args, kwargs, output)
 
         return after
 
-    def _settle(self, output: Any) -> None:
+    def _settle(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        """Search and prove; only in the first batch."""
         tap, watcher = self.tap, self.watcher
         seen = watcher.after() if watcher is not None else None
         if seen is None:
             return
-        key = tap.count(self.layer)
         any_input = next(iter(seen.arguments.values()), None)
         if any_input is not None:
             tap.refuse_autocast(autocast_dtype(any_input.device))
         axis = 1 if any_input is None else tap.channel_axis(any_input)
         try:
-            settled = settle(self.layer, key[1], seen, output, axis)
+            settled = settle(self.layer, self.calls, seen, output, axis)
         except ProofError as error:
             if not tap.report_failures:
                 raise
-            self._fail(key[1], str(error))
+            self._fail(str(error))
             return
+        original = argument(settled.layer, args, kwargs)
+        if isinstance(original, Tensor) and not torch.equal(original, settled.x):
+            settled = replace(settled, layer=replace(settled.layer, in_place=True))
         self.layer = settled.layer
         if settled.report is not None:
             tap.reports.append(settled.report)
-        self._hand_over(key, settled, output)
+        self._hand_over(settled, output)
 
-    def _hand_over(self, key: tuple[str, int], settled: Settled, output: Any) -> None:
+    def _hand_over(self, settled: Settled, output: Any) -> None:
         tap, x, beta = self.tap, settled.x, settled.beta
-        tap.expect(key, x)
+        key = self._expect(x)
         if beta is not None:
             tap.store(self.layer, key, beta)
             if tap.pooled and self._pools():
                 tap.store_pooled(key, fold(x, self.layer.axis).mean(2))
-        self._show(key, x, output, beta)
+        if tap.observe is not None:
+            self._show(key, x, output, beta)
 
     def _deliver(self, live: Live, args: tuple[Any, ...], kwargs: Any, output: Any) -> None:
+        """Read β of one call; runs once a layer and forward pass, so it is kept short."""
         tap, layer = self.tap, self.layer
         x = live.argument(args, kwargs)
-        key = tap.count(layer)
-        tap.expect(key, x)
+        key = self._expect(x)
         beta: Tensor | None = None
         if layer.kind != "activation":
-            beta = live.folded_beta(x.detach(), args, kwargs)
+            beta = live.beta(x, args, kwargs)
             tap.store(layer, key, beta)
             if tap.pooled and self._pools():
                 means = live.pooled
                 if means is None:
                     means = fold(x.detach(), layer.axis).mean(2)
-                tap.store_pooled(key, means.reshape(beta.shape[0], -1))
-        self._show(key, x, output, beta)
+                tap.store_pooled(key, means.reshape(beta.shape))
+        if tap.observe is not None:
+            self._show(key, x, output, beta)
+        live.stop()
+
+    def _expect(self, x: Tensor) -> Key:
+        """Compare the input of a call with that of the first batch; return the call's key.
+
+        Raises
+        ------
+        HookError
+            If shape or dtype differ, or the call is one more than on the first batch.
+        """
+        call = self.calls
+        self.calls = call + 1
+        if call < len(self.expected):
+            shape, dtype = self.expected[call]
+            if x.shape[1:] == shape and x.dtype is dtype:
+                return self.keys[call]
+        name, tap = self.layer.name, self.tap
+        if tap.first:
+            key = name, call
+            self.keys.append(key)
+            self.expected.append((x.shape[1:], x.dtype))
+            tap.shapes[key] = tuple(x.shape[1:])
+            return key
+        where = f"layer {name!r}, call {call}, batch {tap.batches}"
+        if call >= len(self.expected):
+            raise HookError(
+                f"{where}: it ran more often than on the first batch ({len(self.expected)} times)"
+            )
+        known = ", ".join(map(str, self.expected[call][0]))
+        raise HookError(
+            f"{where}: its input is {tuple(x.shape)} {x.dtype}, but on the first batch it was "
+            f"(N, {known}) {self.expected[call][1]}"
+        )
 
     def _pools(self) -> bool:
         return self.layer.granularity == "channel" and self.layer.kind != "gate"
 
-    def _show(self, key: tuple[str, int], x: Tensor, output: Any, beta: Tensor | None) -> None:
+    def _show(self, key: Key, x: Tensor, output: Any, beta: Tensor | None) -> None:
+        """Hand one call to the observer."""
         observe = self.tap.observe
         if observe is None:
             return
@@ -188,27 +243,13 @@ class Station:
         reading = self.layer.reading
         if reading is not None and reading.y_axis != reading.axis:
             y = y.movedim(reading.y_axis, reading.axis)
-        observe(self.layer, key[1], x.detach(), y.detach(), beta)
+        shown = None if beta is None else folded(beta)
+        observe(self.layer, key[1], x.detach(), y.detach(), shown)
 
-    def _fail(self, call: int, reason: str) -> None:
+    def _fail(self, reason: str) -> None:
         """Keep a failed proof as a report; the layer is left alone from here on."""
+        call = self.calls
+        self.forget()
         self.failed = True
-        self.stop()
-        layer = self.layer
-        self.tap.forget(layer)
-        self.tap.reports.append(
-            ProofReport(
-                layer=layer.name,
-                call=call,
-                reader="",
-                identity="acon",
-                error=float("nan"),
-                tolerance=TOLERANCES[next(iter(TOLERANCES))],
-                dtype="",
-                channels=layer.channels or 0,
-                power=0.0,
-                silent=0,
-                status="failed",
-                reason=reason,
-            )
-        )
+        self.tap.drop(self.layer)
+        self.tap.reports.append(failed_report(self.layer, call, reason))

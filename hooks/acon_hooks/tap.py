@@ -5,7 +5,6 @@
 
 import threading
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import Any, Self
@@ -14,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from acon_analysis.errors import UsageError, closest
 from acon_hooks.axes import Producers
-from acon_hooks.batch import Batch, Key, to_host
+from acon_hooks.batch import Batch, Key, count_samples, over_pixels, to_host
+from acon_hooks.choosing import choose_layers
 from acon_hooks.errors import HookError, UnusedLayerWarning
-from acon_hooks.finding import DEFAULT_KINDS, KINDS, Layer, check_kinds, find_layers
+from acon_hooks.finding import DEFAULT_KINDS, Layer, check_kinds
 from acon_hooks.guards import (
     autocast_dtype,
     eager_if_compiled,
@@ -35,7 +34,7 @@ from acon_hooks.station import Station
 #: (N, C, 1), (N, 1, 1), (1, C, 1) or (N, C, P), or None for activations. Nothing may be kept.
 Observer = Callable[[Layer, int, Tensor, Tensor, Tensor | None], None]
 
-__all__ = ["Observer", "Tap", "choose_layers", "resolve", "to_host"]
+__all__ = ["Observer", "Tap", "resolve", "to_host"]
 
 _SILENT = (
     "none of the {count} layers ran in this forward pass ({names}): hooks stay silent where a "
@@ -100,6 +99,8 @@ class Tap:
     ) -> None:
         self.model = unwrap(model)
         self.given = model
+        self._modules = list(self.model.modules())
+        self._device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         self.named = layers is not None and any(isinstance(layer, str) for layer in layers)
         self._stations = [
             Station(self, layer) for layer in choose_layers(self.model, layers, check_kinds(kinds))
@@ -114,12 +115,10 @@ class Tap:
         self.unused: list[str] = []
         self.autocast: torch.dtype | None = None
         self.shapes: dict[Key, tuple[int, ...]] = {}
-        self._dtypes: dict[Key, torch.dtype] = {}
-        self._counts: Counter[str] = Counter()
         self._finished: Batch | None = None
-        self._current: Batch | None = None
+        self.current: Batch | None = None
         self.owner = 0
-        self._batches = 0
+        self.batches = 0
         self._producers = Producers(self.model)
         self._first_handles: list[RemovableHandle] = []
         self._exit = ExitStack()
@@ -137,7 +136,7 @@ class Tap:
     @property
     def first(self) -> bool:
         """Whether the first batch is still to come, or is running."""
-        return self._batches == 0
+        return self.batches == 0
 
     def __enter__(self) -> Self:
         modules = [(station.layer.name, station.layer.module) for station in self._stations]
@@ -165,7 +164,7 @@ class Tap:
 
     def __exit__(self, *exc: object) -> None:
         self.owner = 0
-        self._current = self._finished = None
+        self.current = self._finished = None
         self._exit.close()
 
     def take(self) -> Batch:
@@ -199,7 +198,7 @@ class Tap:
         """
         if threading.get_ident() != self.owner:
             return False
-        if self._current is not None:
+        if self.current is not None:
             return True
         if torch._C._current_graph_task_id() != -1:  # recomputed in a backward pass: read before
             return False
@@ -228,20 +227,29 @@ class Tap:
     def _begin(self) -> None:
         if self._finished is not None:
             raise HookError("a second forward pass began before take() fetched the first one's β")
-        refuse_training(self.model)
-        device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
-        dtype = autocast_dtype(device)
+        if any(module.training for module in self._modules):
+            refuse_training(self.model)
+        dtype = autocast_dtype(self._device)
         self.refuse_autocast(dtype)
         if not self.first and dtype != self.autocast:
             raise HookError(f"autocast was {self.autocast} on the first batch and is {dtype} now")
         self.autocast = dtype
+        if self.first:
+            self._forget()
+        elif self.current is not None:  # an interrupted pass
+            self._stop()
+        self.current = Batch()
+
+    def _forget(self) -> None:
+        """Forget a first forward pass that did not end."""
+        self.reports.clear()
+        self.shapes.clear()
+        for station in self._stations:
+            station.forget()
+
+    def _stop(self) -> None:
         for station in self._stations:
             station.stop()
-        self._counts.clear()
-        if self.first:
-            self.reports.clear()
-            self.shapes.clear()
-        self._current = Batch()
 
     def refuse_autocast(self, dtype: torch.dtype | None) -> None:
         """Raise if autocast is on and was not allowed."""
@@ -260,31 +268,31 @@ class Tap:
 
     def _abort_hook(self) -> Callable[..., None]:
         def abort(module: nn.Module, _args: Any, _output: Any) -> None:
-            if module is self.model and threading.get_ident() == self.owner:
-                self._current = None
-                for station in self._stations:
-                    station.stop()
+            mine = module is self.model and threading.get_ident() == self.owner
+            if mine and self.current is not None:  # the pass has raised
+                self.current = None
+                self._stop()
 
         return abort
 
     def _finish(self) -> None:
-        batch, self._current = self._current, None
+        batch, self.current = self.current, None
         if batch is None:
             return
         if self.first:
             self._end_first()
         else:
             self._compare()
-        batch.samples = _samples(batch)
-        self._batches += 1
+        batch.samples = count_samples(batch)
+        self.batches += 1
         self._finished = batch
         if self._end is not None:
             self._end()
 
     def _end_first(self) -> None:
         active = [s for s in self._stations if not s.failed]
-        ran = [s for s in active if self._counts[s.layer.name]]
-        idle = [s.layer.name for s in active if not self._counts[s.layer.name]]
+        ran = [s for s in active if s.calls]
+        idle = [s.layer.name for s in active if not s.calls]
         if active and not ran:
             names = ", ".join(repr(name) for name in idle[:5])
             raise HookError(_SILENT.format(count=len(idle), names=names))
@@ -296,70 +304,39 @@ class Tap:
         self.unused = idle
         self._drop_first()
         for station in self._stations:
+            station.calls = 0
             station.go_live()
 
     def _compare(self) -> None:
-        expected = Counter(name for name, _ in self.shapes)
         for station in self._stations:
-            name = station.layer.name
-            if not station.failed and self._counts[name] != expected[name]:
+            calls, expected = station.calls, len(station.expected)
+            station.calls = 0
+            if calls != expected:
+                self._stop()
                 raise HookError(
-                    f"layer {name!r} ran {self._counts[name]} times in batch {self._batches}, "
-                    f"but {expected[name]} times in the first one: its readings would be "
-                    "incomplete (compiled or replayed code, or a model that branches on its input)"
+                    f"layer {station.layer.name!r} ran {calls} times in batch {self.batches}, "
+                    f"but {expected} times in the first one: its readings would be incomplete "
+                    "(compiled or replayed code, or a model that branches on its input)"
                 )
 
-    def count(self, layer: Layer) -> Key:
-        """Return the key of the call that just ended, and count it."""
-        call = self._counts[layer.name]
-        self._counts[layer.name] += 1
-        return layer.name, call
-
-    def expect(self, key: Key, x: Tensor) -> None:
-        """Note the input of a call on the first batch; compare it with the first one later.
-
-        Raises
-        ------
-        HookError
-            If shape or dtype differ, or the call is one more than on the first batch.
-        """
-        shape = tuple(x.shape[1:])
-        if self.first:
-            self.shapes[key], self._dtypes[key] = shape, x.dtype
-            return
-        known = self.shapes.get(key)
-        if known == shape and self._dtypes[key] == x.dtype:
-            return
-        name, call = key
-        where = f"layer {name!r}, call {call}, batch {self._batches}"
-        if known is None:
-            raise HookError(f"{where}: it ran more often than on the first batch")
-        raise HookError(
-            f"{where}: its input is {(len(x), *shape)} {x.dtype}, but on the first batch it was "
-            f"(N, {', '.join(map(str, known))}) {self._dtypes[key]}"
-        )
-
     def store(self, layer: Layer, key: Key, beta: Tensor) -> None:
-        """Put β of one call, folded, into the current batch."""
-        batch = self._current
+        """Put β of one call, compact, into the current batch."""
+        batch = self.current
         if batch is None:
             return
-        if layer.granularity == "static":
-            batch[key] = beta[0, :, 0]
-        elif layer.granularity != "pixel":
-            batch[key] = beta[:, :, 0]
-        else:
-            spread, mean = torch.std_mean(beta.detach(), dim=2, correction=0)
-            batch[key], batch.spread[key] = mean, spread
-            if self.full:
-                shape = list(self.shapes[key])
-                del shape[layer.axis - 1]
-                batch.maps[key] = beta.reshape(*beta.shape[:2], *shape).clone()
+        if layer.granularity != "pixel":
+            batch[key] = beta
+            return
+        batch[key], batch.spread[key] = over_pixels(beta)
+        if self.full:
+            shape = list(self.shapes[key])
+            del shape[layer.axis - 1]
+            batch.maps[key] = beta.reshape(*beta.shape[:2], *shape).clone()
 
     def store_pooled(self, key: Key, means: Tensor) -> None:
         """Put the means over the pixels of one call, (N, C), into the current batch."""
-        if self._current is not None:
-            self._current.pooled[key] = means
+        if self.current is not None:
+            self.current.pooled[key] = means
 
     def channel_axis(self, x: Tensor) -> int:
         """Return where the channels of a plain activation's input lie (first batch only)."""
@@ -371,71 +348,15 @@ class Tap:
         places = self.model.named_modules(remove_duplicate=False)
         return inner is not None and sum(module is inner for _, module in places) > 1
 
-    def forget(self, layer: Layer) -> None:
+    def drop(self, layer: Layer) -> None:
         """Drop what a layer has yielded in the current batch: its proof has failed."""
-        batch = self._current
+        batch = self.current
         if batch is not None:
             for part in (batch, batch.spread, batch.maps, batch.pooled):
                 for key in [key for key in part if key[0] == layer.name]:
                     del part[key]
         for key in [key for key in self.shapes if key[0] == layer.name]:
             del self.shapes[key]
-
-
-def _samples(batch: Batch) -> int:
-    """Return the number of samples in a batch; every β per sample must agree on it.
-
-    Raises
-    ------
-    HookError
-        If layers saw different numbers of samples, so that rows could not be told apart.
-    """
-    sizes = {key: len(beta) for key, beta in batch.items() if beta.ndim == 2}
-    if len(set(sizes.values())) > 1:
-        shown = ", ".join(f"{name!r} {size}" for (name, _), size in list(sizes.items())[:4])
-        raise HookError(
-            f"layers saw different numbers of samples in one forward pass ({shown}): "
-            "their β cannot be assigned to samples; read them separately with layers=[...]"
-        )
-    return next(iter(sizes.values()), 0)
-
-
-def choose_layers(
-    model: nn.Module, layers: Sequence[Layer | str] | None, kinds: tuple[str, ...]
-) -> list[Layer]:
-    """Return the layers meant by names, by `Layer` objects, or by kinds alone.
-
-    Raises
-    ------
-    UsageError
-        If a name is no layer of the kinds, if a `Layer` is of another model, or if there is none.
-    """
-    found = {layer.name: layer for layer in find_layers(model, kinds)}
-    modules = dict(model.named_modules())
-    if layers is None:
-        if not found:
-            others = find_layers(model, KINDS)
-            there = Counter(layer.kind for layer in others)
-            have = ", ".join(f"{count} of kind {kind!r}" for kind, count in there.items())
-            raise UsageError(
-                f"{type(model).__name__} has no layer of kind {' or '.join(map(repr, kinds))}"
-                f"; it has {have or 'no layer of any other kind either'}"
-            )
-        return list(found.values())
-    chosen = []
-    for layer in layers:
-        name = layer if isinstance(layer, str) else layer.name
-        if isinstance(layer, str):
-            if layer not in found:
-                raise UsageError(f"no layer {layer!r} of kinds {kinds}: {closest(layer, found)}")
-            chosen.append(found[layer])
-        elif modules.get(name) is not layer.module:
-            raise UsageError(
-                f"layer {name!r} belongs to another model: call find_layers on this one"
-            )
-        else:
-            chosen.append(layer)
-    return chosen
 
 
 def resolve(model: nn.Module, layers: Sequence[Layer], example: Any) -> list[Layer]:
