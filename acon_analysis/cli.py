@@ -77,15 +77,15 @@ def layers(
     weights: Weights = None,
     data: Annotated[str | None, typer.Option(help="images for the proof")] = None,
     input_shape: Annotated[str | None, typer.Option(help="C,H,W of random images")] = None,
-    kinds: Annotated[str, typer.Option(help="kinds of layers, by comma")] = "meta_acon,acon",
+    kinds: Annotated[str | None, typer.Option(help="kinds, by comma; by default all")] = None,
     format: Annotated[TableFormat, typer.Option(help="how to print")] = TableFormat.table,
 ) -> None:
     """List the activation layers, how β is read from each, and the error of the proof."""
-    from acon_hooks.proving import proved_layers
+    from acon_hooks.proving import LISTED_KINDS, proved_layers
 
-    network = _build(model, weights)
     shape = None if input_shape is None else _shape(input_shape)
-    frame = proved_layers(network, data=data, input_shape=shape, kinds=_kinds(kinds))
+    chosen = LISTED_KINDS if kinds is None else _kinds(kinds)
+    frame = proved_layers(_build(model, weights), data=data, input_shape=shape, kinds=chosen)
     _emit(frame, format, None)
 
 

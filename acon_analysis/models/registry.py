@@ -1,11 +1,8 @@
 """Every network that can be named: this project's, the official ones, other libraries', yours."""
 
-import hashlib
 import importlib
-import importlib.util
 import json
 import struct
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -20,6 +17,7 @@ from acon_analysis.errors import UsageError, closest
 from acon_analysis.models.bottleneck import ACTIVATIONS, BottleneckResNet
 from acon_analysis.models.checkpoints import load_weights
 from acon_analysis.models.official import OFFICIAL
+from acon_analysis.usercode import load_callable
 
 #: Folder of the weights that come with the package.
 WEIGHTS = Path(__file__).parent / "weights"
@@ -213,7 +211,7 @@ def _resolve(model: str) -> _Resolved:
     if prefix == "timm":
         builder, shape = _timm(rest)
         return builder, shape, "imagenet", None
-    return _user_callable(prefix, rest), None, "none", None
+    return load_callable("model", model)[0], None, "none", None
 
 
 def _library(name: str) -> ModuleType:
@@ -240,53 +238,6 @@ def _timm(name: str) -> tuple[Callable[[], Any], tuple[int, int, int]]:
         raise UsageError(f"model: timm has no {name!r}; {closest(name, timm.list_models())}")
     shape = tuple(timm.get_pretrained_cfg(name).input_size) if timm.get_pretrained_cfg(name) else ()
     return lambda: timm.create_model(name, pretrained=False), shape or (3, 224, 224)
-
-
-def _user_callable(place: str, name: str) -> Callable[[], Any]:
-    """Return a callable of a module or a Python file; this runs the module's code."""
-    module = _load_file(Path(place)) if place.endswith(".py") else _load_module(place)
-    target = getattr(module, name, None)
-    if target is None:
-        options = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
-        raise UsageError(f"model: {place!r} has no {name!r}; {closest(name, options)}")
-    if not callable(target):
-        raise UsageError(f"model: {place}:{name} is not callable but a {type(target).__name__!r}")
-    builder: Callable[[], Any] = target
-    return builder
-
-
-def _load_file(path: Path) -> ModuleType:
-    path = path.expanduser()
-    if not path.is_file():
-        raise UsageError(f"model: there is no file {str(path)!r}")
-    # A name that no other module has, and the same one in every process that loads this file.
-    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
-    name = f"_acon_user_{path.stem}_{digest}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"model: {str(path)!r} cannot be loaded as a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise UsageError(
-            f"model: running {str(path)!r} failed with {type(error).__name__}: {error}"
-        ) from error
-    return module
-
-
-def _load_module(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UsageError(
-            f"model: {name!r} cannot be imported ({error}); MODEL is a name of `acon models`, "
-            f"'torchvision:NAME', 'timm:NAME', 'package.module:callable' or 'file.py:callable'"
-        ) from error
 
 
 def weights_metadata(path: Path) -> dict[str, str]:
