@@ -1,6 +1,7 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.collections import PolyCollection
 from matplotlib.patches import Rectangle
@@ -97,3 +98,29 @@ def test_the_caption_tells_layer_channels_and_what_lies_outside() -> None:
 def test_wrong_frames_are_explained(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(AconError, match=message):
         beta_distributions(**{"frame": figureframes.betas(), **arguments})
+
+
+def test_a_spike_of_static_betas_does_not_hide_the_samples() -> None:
+    """β of static ACON that has hardly moved from 1: the axis ends above the samples' curves."""
+    generator = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "sample": np.repeat(np.arange(7), 128),
+            "layer": "last",
+            "channel": np.tile(np.arange(128), 7),
+            "beta": generator.uniform(0.2, 0.8, 7 * 128),
+        }
+    )
+    static = pd.DataFrame(
+        {"layer": "last", "channel": np.arange(128), "beta": generator.normal(1, 0.003, 128)}
+    )
+    figure = beta_distributions(frame, static=static)
+    axes = figure.axes[0]
+    highest = max(float(np.max(line.get_ydata())) for line in axes.lines[:7])
+    assert highest < axes.get_ylim()[1] < 2 * highest
+    (note,) = axes.texts
+    spike = max(bar.get_height() for bar in axes.patches if isinstance(bar, Rectangle))
+    assert note.get_text() == f"ACON: up to {spike:.0f}"
+    assert f"Cut: the static density rises to {spike:.0f}." in figure.caption
+    wide = static.assign(beta=generator.uniform(0.3, 0.9, 128))
+    assert not beta_distributions(frame, static=wide).axes[0].texts

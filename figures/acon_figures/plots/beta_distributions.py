@@ -101,17 +101,48 @@ def beta_distributions(
         _draw_samples(axes, data, colors, labels, as_published)
         _draw_others(axes, data, colors["blue"])
         axes.set_xlim(*limits)
-        axes.set_ylim(bottom=0.0)
+        peak = _cut_the_spike(axes, data)
         axes.set_xlabel("switching factor β" if not as_published else "β")
         axes.set_ylabel("Distribution (%)" if as_published else "density")
         if as_published:
-            axes.legend(loc="upper right")
+            axes.legend(loc="upper right" if peak is None else "upper left")
         elif narrow:
             figure.legend(loc="outside lower center", ncols=2)
         else:
             figure.legend(loc="outside right upper")
     figure.caption = _caption(data, limits, as_published)
+    if peak is not None:
+        figure.caption += f" Cut: the static density rises to {peak:.0f}."
     return figure
+
+
+def _cut_the_spike(axes: Axes, data: BetaDensities) -> float | None:
+    """End the y axis above the samples' curves; return the height of what is cut off, if any.
+
+    A static β that has hardly moved from where it started is a spike many times as high as any
+    sample's density, beside which those could not be seen.
+    """
+    static = data.curves[data.curves["source"] == "static"]
+    others = data.curves[data.curves["source"] != "static"]
+    axes.set_ylim(bottom=0.0)
+    if static.empty or others.empty:
+        return None
+    spike = max(float(data.bars["density"].max()), float(static["density"].max()))
+    top = float(others["density"].max()) * 1.35
+    if spike <= 2 * top:
+        return None
+    axes.set_ylim(top=top)
+    where = float(static["x"].iloc[int(static["density"].to_numpy().argmax())])
+    left = where > sum(axes.get_xlim()) / 2
+    axes.annotate(
+        f"ACON: up to {spike:.0f}",
+        (where, top),
+        xytext=(-16 if left else 16, -6),
+        textcoords="offset points",
+        ha="right" if left else "left",
+        va="top",
+    )
+    return spike
 
 
 def _limits(
