@@ -133,7 +133,9 @@ def _cut_the_spike(axes: Axes, data: BetaDensities) -> float | None:
         return None
     axes.set_ylim(top=top)
     where = float(static["x"].iloc[int(static["density"].to_numpy().argmax())])
-    left = where > sum(axes.get_xlim()) / 2
+    low, high = axes.get_xlim()
+    where = min(max(where, low), high)
+    left = where > (low + high) / 2
     axes.annotate(
         f"ACON: up to {spike:.0f}",
         (where, top),
