@@ -226,8 +226,9 @@ def dead_output(units: Units, eps: float = EPS) -> npt.NDArray[np.bool_]:
 
 
 def constant_input(units: Units) -> npt.NDArray[np.bool_]:
-    """Say which inputs do not vary at all: std(x) <= 8 roundings of float64 of rms(x)."""
+    """Say which inputs do not vary: min = max, or std(x) <= 8 roundings of float64 of rms(x)."""
     total = units.total
     square = total["cxx"] + total["n"] * total["mean_x"] ** 2
     tolerance = (ROUNDINGS * float(np.finfo(np.float64).eps)) ** 2
-    return np.asarray((total["n"] > 0) & (total["cxx"] <= tolerance * square))
+    same = (total["cxx"] <= tolerance * square) | (total["min_x"] == total["max_x"])
+    return np.asarray((total["n"] > 0) & same)
