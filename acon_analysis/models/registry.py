@@ -17,6 +17,7 @@ from acon_analysis.errors import UsageError, closest
 from acon_analysis.models.bottleneck import ACTIVATIONS, BottleneckResNet
 from acon_analysis.models.checkpoints import load_weights
 from acon_analysis.models.official import OFFICIAL
+from acon_analysis.models.shufflenet import SmallShuffleNet
 from acon_analysis.usercode import load_callable
 
 #: Folder of the weights that come with the package.
@@ -99,6 +100,13 @@ def _own_networks() -> dict[str, ModelSpec]:
             input_shape=(3, 32, 32),
             data="cifar10",
         )
+    specs["cifar10_shufflenet_metaacon"] = ModelSpec(
+        name="cifar10_shufflenet_metaacon",
+        source="this project, trained on CIFAR-10",
+        build=lambda: SmallShuffleNet("metaacon"),
+        input_shape=(3, 32, 32),
+        data="cifar10",
+    )
     return dict(sorted(specs.items(), key=lambda item: item[1].data or "", reverse=True))
 
 

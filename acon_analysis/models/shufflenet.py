@@ -1,0 +1,71 @@
+"""A small ShuffleNetV2 for 32x32 images in which every activation is replaced."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from acon_analysis.models.bottleneck import make_activation
+from acon_analysis.models.official.shufflenet import ShuffleBlock
+
+
+class SmallShuffleNet(nn.Module):
+    """Stem, three stages of the official network's blocks, last convolution, classifier.
+
+    Parameters
+    ----------
+    activation : str
+        One of `bottleneck.ACTIVATIONS`, after every convolution but the depthwise ones.
+    num_classes : int
+        Width of the output.
+    stem : int
+        Channels of the first 3x3 convolution, which halves the resolution.
+    widths : sequence of int
+        Channels of the stages; every stage halves it again.
+    repeats : sequence of int
+        Blocks of each stage.
+    last : int
+        Channels of the last 1x1 convolution.
+    r : int
+        Reduction of Meta-ACON's inner layer, 8 as in the official 0.5x network.
+    """
+
+    input_shape = (3, 32, 32)
+
+    def __init__(
+        self,
+        activation: str,
+        *,
+        num_classes: int = 10,
+        stem: int = 24,
+        widths: Sequence[int] = (48, 96, 192),
+        repeats: Sequence[int] = (2, 4, 2),
+        last: int = 256,
+        r: int = 8,
+    ) -> None:
+        super().__init__()
+        options = {"r": r} if activation == "metaacon" else {}
+
+        def make(channels: int) -> nn.Module:
+            return make_activation(activation, channels, **options)
+
+        self.first_conv = nn.Sequential(
+            nn.Conv2d(3, stem, 3, 2, 1), nn.BatchNorm2d(stem), make(stem)
+        )
+        blocks, channels = [], stem
+        for outputs, count in zip(widths, repeats, strict=True):
+            blocks.append(ShuffleBlock(channels, outputs, 2, make))
+            blocks += [ShuffleBlock(outputs // 2, outputs, 1, make) for _ in range(count - 1)]
+            channels = outputs
+        self.features = nn.Sequential(*blocks)
+        self.conv_last = nn.Sequential(
+            nn.Conv2d(channels, last, 1), nn.BatchNorm2d(last), make(last)
+        )
+        self.globalpool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Sequential(nn.Linear(last, num_classes))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map images (N, 3, 32, 32) to logits (N, num_classes)."""
+        features = self.globalpool(self.conv_last(self.features(self.first_conv(x))))
+        logits: torch.Tensor = self.classifier(torch.flatten(features, 1))
+        return logits
