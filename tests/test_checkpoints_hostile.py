@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
+import hostile_contents
 import hostile_files
 import hostile_pickles
 import hostile_tensors
 from acon_analysis.models.checkpoints import CheckpointError, load_state_dict, loading
 from checkpoint_files import CORPUS, net, saved, state
 
-# The three modules fill the corpus as they are imported.
-assert len(CORPUS) > 100, (hostile_files, hostile_pickles, hostile_tensors)
+# The four modules fill the corpus as they are imported.
+MAKERS = (hostile_contents, hostile_files, hostile_pickles, hostile_tensors)
+assert len(CORPUS) > 100, MAKERS
 
 
 @pytest.fixture(autouse=True)

@@ -43,7 +43,7 @@ def nearest(name: str, pool: Iterable[str]) -> str | None:
     Names and pool are cut to a size at which a hostile file cannot make the comparison slow.
     """
     short = {other[:_SHOWN_CHARACTERS]: other for other, _ in zip(pool, range(_POOL), strict=False)}
-    found = get_close_matches(name[:_SHOWN_CHARACTERS], short, n=1, cutoff=0.6)
+    found = get_close_matches(name[:_SHOWN_CHARACTERS], short, n=1, cutoff=0.8)
     return short[found[0]] if found else None
 
 

@@ -71,21 +71,21 @@ def make_plan(
     names, remarks = _rename(list(state), wanted)
     keys = {name: key for key, name in names.items()}
     missing = [name for name in wanted if name not in keys]
-    unexpected = [key for key, name in names.items() if name not in wanted]
+    unexpected = [name for name in keys if name not in wanted]
     if unexpected == ["n_averaged"] and remarks:
         # torch.optim.swa_utils.AveragedModel counts its updates beside the wrapped module.
         unexpected = []
         remarks.append("'n_averaged', the counter of an averaged model, left out")
     counters = [name for name in wanted if name.rpartition(".")[2] == _COUNTER]
-    if counters and set(counters) <= set(missing):
-        missing = [name for name in missing if name not in set(counters)]
+    if not set(counters) <= set(missing):
+        counters = []
+    missing = [name for name in missing if name not in set(counters)]
+    _require_names(missing, unexpected, wanted, state, done=notes + remarks)
+    if counters:
         remarks.append(
             f"{_COUNTER} (used in training only; torch before 0.4.1 did not save it) set to 0 in "
             f"{plural(len(counters), 'layer')}"
         )
-    else:
-        counters = []
-    _require_names(missing, unexpected, wanted, state, others=notes)
     taken = [
         _take(name, key, state[key], wanted[name]) for name, key in keys.items() if name in wanted
     ]
@@ -199,7 +199,7 @@ def _require_names(
     wanted: Mapping[str, Wanted],
     state: dict[str, TensorRecord],
     *,
-    others: list[str],
+    done: list[str],
 ) -> None:
     """Raise a Refusal that lists missing and unexpected keys with what comes close."""
     if not missing and not unexpected:
@@ -214,7 +214,7 @@ def _require_names(
     text = (
         "; ".join(parts) + f" (the file has {plural(len(state), 'tensor')}, the model {len(wanted)}"
     )
-    raise Refusal(text + (f"; {others[0]})" if others else ")"))
+    raise Refusal(text + "".join(f"; {note}" for note in done) + ")")
 
 
 def _near(names: list[str], pool: list[str]) -> str:
