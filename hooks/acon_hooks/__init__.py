@@ -12,6 +12,7 @@
 from acon_hooks.batch import Batch, to_host
 from acon_hooks.errors import HookError, ProofError, UnusedLayerWarning
 from acon_hooks.finding import KINDS, Layer, find_layers
+from acon_hooks.functional import functional_activations
 from acon_hooks.proof import ProofReport
 from acon_hooks.reading import Reading, fold
 from acon_hooks.recording import Recording, prove, record
@@ -30,6 +31,7 @@ __all__ = [
     "UnusedLayerWarning",
     "find_layers",
     "fold",
+    "functional_activations",
     "prove",
     "record",
     "to_host",

@@ -1,5 +1,6 @@
 """Everything that would make hooks silent or wrong, refused before it can."""
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,31 +77,69 @@ def refuse_unwatchable(model: Any, layers: list[tuple[str, nn.Module]]) -> None:
             "DataParallel runs every hook once per device, so readings would mix: "
             "give the module inside, model.module"
         )
-    if isinstance(inner, torch.jit.ScriptModule) and any(m is not inner for _, m in layers):
-        raise HookError(
-            f"the model is a TorchScript module ({type(inner).__name__}): hooks on layers inside "
-            "it never fire; give the Python module that it was made from"
-        )
-    scripted = [n for n, m in inner.named_modules() if isinstance(m, torch.jit.ScriptModule)]
-    for name, module in layers:
-        around = [s for s in scripted if s and (name.startswith(f"{s}.") and name != s)]
-        if around and module is not inner:
-            raise HookError(
-                f"layer {name!r} lies inside the TorchScript module {around[0]!r}: "
-                "hooks there never fire; use the Python module that it was made from"
-            )
+    names = [name for name, _ in layers]
+    for outer, module in inner.named_modules():
+        if isinstance(module, torch.jit.ScriptModule | torch.fx.GraphModule):
+            _refuse_traced(outer, module, names)
     refuse_training(inner)
 
 
+def _refuse_traced(
+    outer: str, module: torch.jit.ScriptModule | torch.fx.GraphModule, names: list[str]
+) -> None:
+    """Raise if one of the layers lies inside a traced module that will not call it."""
+    called: set[str] = set()
+    kind = "TorchScript module"
+    if isinstance(module, torch.fx.GraphModule):
+        kind = "traced graph (torch.fx or torch.export)"
+        called = {str(node.target) for node in module.graph.nodes if node.op == "call_module"}
+    prefix = f"{outer}." if outer else ""
+    for name in names:
+        inside = name != outer and name.startswith(prefix)
+        path = name.removeprefix(prefix).split(".")
+        if inside and not any(".".join(path[: i + 1]) in called for i in range(len(path))):
+            where = repr(outer) if outer else "that is the model"
+            raise HookError(
+                f"layer {name!r} lies inside the {kind} {where}: hooks there never fire; "
+                "use the Python module that it was made from"
+            )
+
+
+#: Modules that do the same in training and in evaluation, so that their flag does not matter.
+_INDIFFERENT = {
+    nn.Identity,
+    nn.Sequential,
+    nn.ModuleList,
+    nn.ModuleDict,
+    nn.Flatten,
+    nn.Linear,
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.ReLU,
+    nn.SiLU,
+    nn.GELU,
+    nn.Sigmoid,
+    nn.AdaptiveAvgPool2d,
+    nn.AvgPool2d,
+    nn.MaxPool2d,
+    nn.LayerNorm,
+    nn.GroupNorm,
+}
+
+
 def refuse_training(model: nn.Module) -> None:
-    """Raise if any module of the model is in training mode, naming them.
+    """Raise if a module of the model is in training mode and could mind, naming them.
 
     Raises
     ------
     HookError
         Batch statistics would change β, and reading would change the model.
     """
-    training = [name or "the model itself" for name, m in model.named_modules() if m.training]
+    training = [
+        name or "the model itself"
+        for name, m in model.named_modules()
+        if m.training and type(m) not in _INDIFFERENT
+    ]
     if training:
         shown = ", ".join(repr(name) for name in training[:5])
         more = f" and {len(training) - 5} more" if len(training) > 5 else ""
@@ -133,7 +172,7 @@ def exclusive(model: nn.Module) -> Iterator[None]:
 
 
 class _Eager:
-    """Switches compiled code to eager while at least one watcher needs it."""
+    """Switches compiled code to eager while at least one watcher is at work."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -158,19 +197,21 @@ _eager = _Eager()
 
 
 @contextmanager
-def eager_if_compiled(model: nn.Module) -> Iterator[None]:
-    """Run compiled code eagerly inside this context if the model has any; hooks fire then."""
-    compiled = any(
-        is_compiled(m) or getattr(m, "_compiled_call_impl", None) is not None
-        for m in model.modules()
-    )
-    if compiled:
-        _eager.enter()
+def eager() -> Iterator[None]:
+    """Run compiled code eagerly inside this context, so that hooks fire in it.
+
+    Without the compiler in memory nothing can be compiled, and nothing is done. A compiled
+    wrapper elsewhere can hold the very model that is watched, so it does not matter whether the
+    model itself shows signs of being compiled.
+    """
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    _eager.enter()
     try:
         yield
     finally:
-        if compiled:
-            _eager.leave()
+        _eager.leave()
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:

@@ -175,6 +175,8 @@ class Live:
         match reading.source:
             case "parameter":
                 return transform(whole(getattr(self.layer.module, reading.where).detach()))
+            case "argument" if reading.where == str(reading.x):  # as it was before the call
+                return transform(self.argument(args, kwargs).detach())
             case "argument" if reading.where.isdigit():
                 return transform(args[int(reading.where)].detach())
             case "argument":

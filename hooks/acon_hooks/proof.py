@@ -165,10 +165,8 @@ def terms(identity: str, case: Case, beta: Tensor) -> tuple[Tensor, Tensor]:
             return d * torch.nn.functional.hardsigmoid(beta * d), line
         case "no_line":
             return d * torch.sigmoid(beta * d), torch.zeros_like(x)
-        case "gated_p1":
+        case _:  # gated_p1
             return case.p1 * x * torch.sigmoid(beta * d), line
-        case _:
-            return d * (torch.tanh(beta * d) + 1) / 2, line
 
 
 #: Formulas that are not ACON but come close, for the error message.
@@ -177,7 +175,6 @@ NEAR = {
     "hard_gate": "a hard-sigmoid gate",
     "no_line": "the second line p2·x missing",
     "gated_p1": "p1·x·S(β·d) + p2·x, without p1 - p2 in front",
-    "tanh_gate": "a gate (1 + tanh(β·d))/2",
 }
 
 

@@ -262,9 +262,11 @@ def _failure(
             f"the largest |x| is {float(case.x.abs().max()):.3g} (float16 ends at 65504): "
             "run the model in float32 or bfloat16, or scale its input"
         )
-    best = sorted(attempts.items(), key=lambda item: item[1])[:4]
-    tried = "; ".join(f"{reader} misses by {error:.1e}" for (reader, _), error in best)
+    shown = list(attempts.items())[:4]  # the most trusted ones
+    tried = "; ".join(f"{reader} misses by {error:.1e}" for (reader, _), error in shown)
     text += f"no reading of β explains the output as {formula} to {limit:.0e} ({tried})"
+    if isinstance(layer.module, torch.jit.ScriptModule):
+        text += "; the layer is TorchScript, so nothing inside it can be seen"
     near = _near(layer, seen, settings[:1])
     return text + near + "; leave the layer out with layers=[...] or kinds=[...]"
 
@@ -279,7 +281,8 @@ def _near(layer: Layer, seen: Seen, settings: list[Setting]) -> str:
         for name in proof.NEAR:
             _, part = setting.case.small()
             found = proof.check(name, setting.small, part(beta), limit, power=False)
-            best = min(best, (found.error, name, reading.describe()))
+            if found.error < best[0] / 2:  # of equals the most trusted
+                best = found.error, name, reading.describe()
     error, name, reader = best
     if error > max(limit, 1e-3):
         return "; no known variant comes close either"

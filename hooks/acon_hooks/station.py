@@ -16,7 +16,7 @@ from acon_hooks.guards import autocast_dtype
 from acon_hooks.live import Live, argument
 from acon_hooks.proof import failed_report
 from acon_hooks.reading import fold, folded
-from acon_hooks.watch import Watcher
+from acon_hooks.watch import Watcher, hook_after, hook_before
 
 if TYPE_CHECKING:
     from acon_hooks.batch import Key
@@ -51,11 +51,8 @@ class Station:
     def attach(self) -> None:
         """Register the hooks for the first batch."""
         module = self.layer.module
-        self._before = module.register_forward_pre_hook(self._pre_hook(), with_kwargs=True)
-        after = module.register_forward_hook(
-            self._post_hook(), with_kwargs=True, prepend=True, always_call=True
-        )
-        self._outer = [self._before, after]
+        self._before = hook_before(module, self._pre_hook())
+        self._outer = [self._before, hook_after(module, self._post_hook())]
         if self.layer.reading is not None and not self.tap.prove:
             self._read_live()
         else:
@@ -133,10 +130,10 @@ class Station:
         def after(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             if module is not target or threading.get_ident() != tap.owner:
                 return
-            if self.failed or (tap.current is None and not tap.mine()):
-                return
             if output is None:  # the forward raised
                 self.stop()
+            elif self.failed or (tap.current is None and not tap.mine()):
+                return
             elif self.live is not None:
                 self._deliver(self.live, args, kwargs, output)
             else:

@@ -20,7 +20,7 @@ from acon_hooks.errors import HookError, UnusedLayerWarning
 from acon_hooks.finding import DEFAULT_KINDS, Layer, check_kinds
 from acon_hooks.guards import (
     autocast_dtype,
-    eager_if_compiled,
+    eager,
     exclusive,
     refuse_training,
     refuse_unwatchable,
@@ -143,7 +143,7 @@ class Tap:
         refuse_unwatchable(self.given, modules)
         with ExitStack() as stack:
             stack.enter_context(exclusive(self.model))
-            stack.enter_context(eager_if_compiled(self.given))
+            stack.enter_context(eager())
             self.owner = threading.get_ident()
             self._hold(stack, [self.model.register_forward_pre_hook(self._begin_hook())])
             for station in self._stations:

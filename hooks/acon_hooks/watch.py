@@ -102,6 +102,24 @@ class CallRecorder(TorchFunctionMode):
         return out
 
 
+def hook_before(module: nn.Module, hook: Callable[..., None]) -> RemovableHandle:
+    """Register hook(module, args, kwargs), to run last before a module's forward.
+
+    Called on the class, since TorchScript modules block the method though their hooks work.
+    """
+    return nn.Module.register_forward_pre_hook(module, hook, with_kwargs=True)
+
+
+def hook_after(module: nn.Module, hook: Callable[..., None]) -> RemovableHandle:
+    """Register hook(module, args, kwargs, output), to run first after a module's forward.
+
+    It runs, with None for the output, also where the forward raises an `Exception`.
+    """
+    return nn.Module.register_forward_hook(
+        module, hook, prepend=True, with_kwargs=True, always_call=True
+    )
+
+
 class ModeSwitch:
     """Pushes a function mode before a layer's forward and pops it after, whatever happened."""
 

@@ -1,0 +1,493 @@
+"""Everything that makes hooks silent or wrong is loud, and leaves nothing behind."""
+
+import copy
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from acon_hooks import HookError, ProofError, Tap, UnusedLayerWarning, find_layers, record
+from support_variants import Detector, LayerWise, Official, Outer, Slopes, Static, shaken, tensor
+
+C = 8
+trace: Any = torch.jit.trace
+script: Any = torch.jit.script
+function_mode: Any = torch.overrides._get_current_function_mode
+
+
+def reset() -> None:
+    forget: Any = torch._dynamo.reset
+    forget()
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, C, 3)
+        self.acts = nn.ModuleList([Detector(C), Detector(C)])
+        self.norm = nn.BatchNorm2d(C)
+
+    def forward(self, x: Tensor, fail: BaseException | None = None) -> Tensor:
+        x = self.acts[0](self.stem(x))
+        if fail is not None:
+            raise fail
+        out: Tensor = self.acts[1](self.norm(x))
+        return out
+
+
+@pytest.fixture
+def net() -> Any:
+    torch.manual_seed(3)
+    return shaken(Net())
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return tensor("map", 4, 3)
+
+
+def hooks_left(model: nn.Module) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+def test_training_mode_is_refused_naming_the_modules(net: Any, images: Tensor) -> None:
+    net.norm.train()
+    with pytest.raises(HookError, match=r"'norm'.*call model.eval\(\)"), record(net):
+        pass
+    assert hooks_left(net) == 0
+    net.eval()
+    with record(net):
+        net.train()
+        with pytest.raises(HookError, match="training mode"):
+            net(images)
+    assert hooks_left(net) == 0
+
+
+@pytest.mark.parametrize("batch", [0, 1])
+@pytest.mark.parametrize("fault", [ValueError("broken"), KeyboardInterrupt()])
+def test_failure_in_forward_leaves_no_hook_and_no_mode(
+    net: Any, images: Tensor, batch: int, fault: BaseException
+) -> None:
+    with torch.no_grad(), ExitStack() as stack:
+        stack.enter_context(pytest.raises(type(fault)))
+        stack.enter_context(record(net))
+        for _ in range(batch):
+            net(images)
+        net(images, fault)
+    assert hooks_left(net) == 0
+    assert function_mode() is None
+
+
+class Fragile(nn.Module):
+    """Fails on demand inside the layer."""
+
+    fault: BaseException | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.fault is not None:
+            raise self.fault
+        return x
+
+
+@pytest.mark.parametrize("make", [Detector, LayerWise])
+@pytest.mark.parametrize("fault", [ValueError("broken"), KeyboardInterrupt()])
+def test_recording_goes_on_after_a_failed_forward(
+    make: Callable[[int], Slopes], fault: BaseException
+) -> None:
+    act: Any = make(C)
+    use = act.use
+    act.breaker = Fragile()
+    act.use = lambda x, beta: act.breaker(use(x, beta))
+    model = shaken(Outer(act))
+    x = tensor("map", 4, C)
+    with torch.no_grad(), record(model) as recording:
+        for _ in range(2):  # fails in the first batch, then in a later one
+            model.act.breaker.fault = fault
+            with pytest.raises(type(fault)):
+                model(x)
+            model.act.breaker.fault = None
+            model(x)
+    assert recording.samples == 8
+    assert len(recording.reports) == 1
+    assert function_mode() is None
+
+
+def test_wrapped_models_are_looked_through(net: Any, images: Tensor) -> None:
+    averaged = torch.optim.swa_utils.AveragedModel(net).eval()
+    with torch.no_grad(), record(averaged) as recording:
+        averaged(images)
+    assert [layer.name for layer in recording.layers] == ["acts.0", "acts.1"]
+
+
+def test_data_parallel_is_refused(net: Any) -> None:
+    parallel = nn.DataParallel(net).eval()
+    assert len(find_layers(parallel)) == 2
+    with pytest.raises(HookError, match=r"once per device.*model\.module"), record(parallel):
+        pass
+
+
+@pytest.fixture
+def process_group(tmp_path: Path) -> Iterator[None]:
+    if not dist.is_available():
+        pytest.skip("no torch.distributed")
+    dist.init_process_group(
+        "gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1
+    )
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("process_group")
+def test_distributed_data_parallel_is_looked_through(net: Any, images: Tensor) -> None:
+    wrapped = nn.parallel.DistributedDataParallel(net).eval()
+    with torch.no_grad(), record(wrapped) as recording:
+        wrapped(images)
+    assert [layer.name for layer in recording.layers] == ["acts.0", "acts.1"]
+
+
+@pytest.mark.parametrize("how", ["wrapper", "in place", "part"])
+def test_compiled_models_run_eagerly_inside_and_compiled_again_after(
+    net: Any, images: Tensor, how: str
+) -> None:
+    graphs = 0
+
+    def backend(graph: torch.fx.GraphModule, _inputs: list[Tensor]) -> torch.fx.GraphModule:
+        nonlocal graphs
+        graphs += 1
+        return graph
+
+    reset()
+    model: Any = net
+    if how == "wrapper":
+        model = torch.compile(net, backend=backend)
+    elif how == "in place":
+        net.compile(backend=backend)
+    else:
+        net.acts[0] = torch.compile(net.acts[0], backend=backend)
+    with torch.no_grad():
+        bare = model(images)
+        compiled = graphs
+        assert compiled > 0
+        with record(model) as recording:
+            assert torch.equal(model(images), bare)
+            assert torch.equal(model(images), bare)
+        assert graphs == compiled
+        assert recording.samples == 8
+        assert len(recording.reports) == 2
+        reset()
+        model(images)
+    assert graphs > compiled
+    assert hooks_left(net) == 0
+
+
+def test_a_compiled_wrapper_of_the_watched_model_is_read(net: Any, images: Tensor) -> None:
+    reset()
+    compiled = torch.compile(net, backend="eager")
+    with torch.no_grad():
+        bare = compiled(images)
+        with record(net) as recording:
+            assert torch.equal(compiled(images), bare)
+    assert recording.samples == 4
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit")
+def test_a_traced_layer_with_a_network_inside_is_refused() -> None:
+    x = tensor("map", 4, C)
+    model = Outer(trace(Detector(C).eval(), x)).eval()
+    with torch.no_grad(), record(model), pytest.raises(ProofError, match="layer is TorchScript"):
+        model(x)
+
+
+def test_graph_that_inlines_the_layers_is_refused_and_one_that_calls_them_is_read(
+    net: Any, images: Tensor
+) -> None:
+    flat = torch.fx.symbolic_trace(net, concrete_args={"fail": None})
+    with pytest.raises(HookError, match=r"'acts.0' lies inside the traced graph"), record(flat):
+        pass
+
+    class Leaves(torch.fx.Tracer):
+        def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+            return isinstance(m, Detector) or super().is_leaf_module(m, module_qualified_name)
+
+    graph = Leaves().trace(net, concrete_args={"fail": None})
+    module = torch.fx.GraphModule(net, graph).eval()
+    with torch.no_grad(), record(module) as recording:
+        module(images)
+    assert len(recording.reports) == 2
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit", "ignore::torch.jit.TracerWarning")
+def test_torchscript_is_refused(net: Any, images: Tensor) -> None:
+    traced = trace(net, images)
+    with pytest.raises(HookError, match="TorchScript module that is the model"), record(traced):
+        pass
+    net.part = traced
+    with pytest.raises(HookError, match=r"'part.acts.0' lies inside the TorchScript module 'part'"):
+        Tap(net).__enter__()
+    assert hooks_left(net) == 0
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit")
+def test_a_scripted_static_layer_in_a_python_model_is_read() -> None:
+    class Plain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.p1 = nn.Parameter(torch.randn(1, C, 1, 1))
+            self.p2 = nn.Parameter(torch.randn(1, C, 1, 1))
+            self.beta = nn.Parameter(torch.randn(1, C, 1, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            d = (self.p1 - self.p2) * x
+            return d * torch.sigmoid(self.beta * d) + self.p2 * x
+
+    model = Outer(script(Plain())).eval()
+    with torch.no_grad(), record(model) as recording:
+        model(tensor("map", 4, C))
+    assert recording.reports[0].status == "proved"
+    assert recording.layers[0].kind == "acon"
+
+
+def test_exported_program_is_refused(net: Any, images: Tensor) -> None:
+    program: Any = torch.export.export(net, (images,))
+    with pytest.raises(HookError, match=r"ExportedProgram.*module that was exported"):
+        find_layers(program)
+    module = program.module()
+    with (
+        torch.no_grad(),
+        pytest.raises(HookError, match=r"'acts.0' lies inside the traced graph"),
+        record(module),
+    ):
+        module(images)
+
+
+def test_code_that_bypasses_the_hooks_is_loud_at_that_batch(net: Any, images: Tensor) -> None:
+    class Bypass(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.act = Detector(C)
+            self.direct = True
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.act.forward(x) if self.direct else self.act(x)
+            return out
+
+    model = shaken(Bypass())
+    x = tensor("map", 4, C)
+    with torch.no_grad(), pytest.raises(HookError, match="none of the 1 layers ran"), record(model):
+        model(x)
+    model.direct = False
+    with torch.no_grad(), record(model) as recording:
+        model(x)
+        model.direct = True
+        with pytest.raises(HookError, match="'act' ran 0 times in batch 1, but 1 times"):
+            model(x)
+    assert recording.samples == 4
+
+
+def test_layer_that_runs_more_often_or_with_another_shape_is_loud(images: Tensor) -> None:
+    class Loop(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.act = Detector(3)
+            self.times = 1
+
+        def forward(self, x: Tensor) -> Tensor:
+            for _ in range(self.times):
+                x = self.act(x)
+            return x
+
+    model = shaken(Loop())
+    with torch.no_grad(), record(model) as recording:
+        model(images)
+        with pytest.raises(HookError, match=r"input is \(4, 3, 5, 5\).*it was \(N, 3, 6, 5\)"):
+            model(images[:, :, :5])
+        with pytest.raises(HookError, match=r"float64, but .*float32"):
+            model.double()(images.double())
+        model.float()
+        model.times = 2
+        with pytest.raises(HookError, match="'act', call 1, batch 1: it ran more often"):
+            model(images)
+        model.times = 1
+        model(images[:1])
+    assert recording.samples == 5
+
+
+def test_unused_layer_warns_or_raises_if_named(net: Any, images: Tensor) -> None:
+    net.spare = Detector(C).eval()
+    with torch.no_grad(), pytest.warns(UnusedLayerWarning, match="spare"), Tap(net) as tap:  # noqa: PT031
+        net(images)
+        assert tap.unused == ["spare"]
+        assert len(tap.take()) == 2
+    names = ["acts.0", "spare"]
+    with torch.no_grad(), pytest.raises(HookError, match="spare; leave"), record(net, names):
+        net(images)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_activation_checkpointing_is_read_once(images: Tensor, reentrant: bool) -> None:
+    class Checkpointed(Net):
+        def forward(self, x: Tensor, fail: BaseException | None = None) -> Tensor:
+            out: Tensor = checkpoint(super().forward, x, use_reentrant=reentrant)
+            return out
+
+    model = shaken(Checkpointed())
+    with record(model) as recording:
+        for _ in range(2):
+            model(images.requires_grad_()).sum().backward()
+    assert recording.samples == 8
+    assert not recording.betas().duplicated(["sample", "layer", "call", "channel"]).any()
+
+
+def test_a_part_of_the_model_called_alone_is_loud(net: Any, images: Tensor) -> None:
+    with torch.no_grad(), record(net), pytest.raises(HookError, match="outside a forward pass"):
+        net.acts[0](net.stem(images))
+
+
+def test_autocast_is_refused_or_allowed_and_noted(net: Any, images: Tensor) -> None:
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with record(net), pytest.raises(HookError, match=r"autocast \(torch.bfloat16\)"):
+            net(images)
+        with Tap(net, allow_autocast=True) as tap:
+            net(images)
+            beta = tap.take()["acts.0", 0]
+    assert beta.dtype == torch.bfloat16
+    assert tap.autocast == torch.bfloat16
+    assert tap.reports[0].dtype == "bfloat16"
+
+
+def test_autocast_that_changes_is_loud(net: Any, images: Tensor) -> None:
+    with torch.no_grad(), record(net, allow_autocast=True):
+        net(images)
+        with torch.autocast("cpu", torch.bfloat16), pytest.raises(HookError, match="autocast was"):
+            net(images)
+
+
+def test_other_threads_neither_disturb_nor_are_disturbed(net: Any, images: Tensor) -> None:
+    outputs: list[Tensor] = []
+
+    def work() -> None:
+        with torch.no_grad():
+            outputs.extend(net(2 * images) for _ in range(20))
+
+    with torch.no_grad():
+        bare = net(2 * images)
+        alone = Recorder(net, images)
+        with record(net) as recording:
+            thread = threading.Thread(target=work)
+            thread.start()
+            for _ in range(20):
+                net(images)
+            thread.join()
+    assert recording.samples == 80
+    matrix = torch.from_numpy(recording.beta_matrix("acts.1")).reshape(20, 4, C)
+    assert torch.equal(matrix, alone.beta.expand(20, 4, C))
+    assert all(torch.equal(output, bare) for output in outputs)
+
+
+class Recorder:
+    """What one recording of a model gives."""
+
+    def __init__(self, model: nn.Module, images: Tensor) -> None:
+        with torch.no_grad(), record(model) as recording:
+            model(images)
+        self.beta = torch.from_numpy(recording.beta_matrix("acts.1"))
+
+
+def test_two_threads_recording_one_model_take_turns(net: Any, images: Tensor) -> None:
+    found: list[Recorder] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(Recorder(net, images))) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(found) == 4
+    assert all(torch.equal(one.beta, found[0].beta) for one in found)
+
+
+def test_the_same_thread_cannot_watch_a_model_twice(net: Any, images: Tensor) -> None:
+    with record(net) as recording:
+        with pytest.raises(HookError, match="watched already"), record(net):
+            pass
+        with torch.no_grad():
+            net(images)
+    assert recording.samples == 4
+
+
+def test_running_in_another_thread_only_is_loud(net: Any, images: Tensor) -> None:
+    with record(net) as recording:
+        thread = threading.Thread(target=net, args=(images,))
+        thread.start()
+        thread.join()
+    with pytest.raises(HookError, match="in the same thread"):
+        recording.betas()
+
+
+def test_deep_copy_of_a_watched_model_carries_only_dead_hooks(net: Any, images: Tensor) -> None:
+    with torch.no_grad(), record(net) as recording:
+        net(images)
+        twin = copy.deepcopy(net)
+        assert torch.equal(twin(images), net(images))
+    assert torch.equal(twin(images), net(images))
+    assert recording.samples == 8
+
+
+def test_model_not_run_since_the_last_take_and_run_twice(net: Any, images: Tensor) -> None:
+    with torch.no_grad(), Tap(net) as tap:
+        with pytest.raises(HookError, match="no forward pass"):
+            tap.take()
+        net(images)
+        with pytest.raises(HookError, match="a second forward pass began before take"):
+            net(images)
+        tap.take()
+        net(images)
+        assert tap.take().samples == 4
+
+
+def test_layers_that_see_different_numbers_of_samples_are_loud() -> None:
+    class Crops(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = Detector(C), Detector(C)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.b(torch.cat([self.a(x), x]))
+            return out
+
+    model = shaken(Crops())
+    with torch.no_grad(), pytest.raises(HookError, match="'a' 4, 'b' 8"), record(model):
+        model(tensor("map", 4, C))
+
+
+def test_not_a_module_is_refused() -> None:
+    model: Any = len
+    with pytest.raises(HookError, match="cannot watch an object of type builtin_function"):
+        find_layers(model)
+
+
+def test_sharded_parameters_are_read_whole(images: Tensor, tmp_path: Path) -> None:
+    from torch.distributed.fsdp import fully_shard
+
+    dist.init_process_group(
+        "gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1
+    )
+    try:
+        model = shaken(nn.Sequential(nn.Conv2d(3, C, 3), Official(C), Static(C)))
+        plain = copy.deepcopy(model)
+        fully_shard(model[1])
+        fully_shard(model)
+        with torch.no_grad(), record(model) as recording, record(plain) as expected:
+            model(images)
+            plain(images)
+    finally:
+        dist.destroy_process_group()
+    for name in ("1", "2"):
+        assert (recording.beta_matrix(name) == expected.beta_matrix(name)).all()

@@ -1,0 +1,262 @@
+"""Every known variant of Meta-ACON is found, read and proved, or refused, as it should be."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from acon_hooks import ProofError, Tap, find_layers, prove, record
+from support_variants import (
+    VARIANTS,
+    Detector,
+    FunnelAcon,
+    Official,
+    Outer,
+    PlainGate,
+    StaticFlat,
+    Variant,
+    combine,
+    network,
+    shaken,
+    tensor,
+)
+
+C = 8
+
+
+def inputs(variant: Variant, n: int) -> tuple[Tensor, ...]:
+    return tuple(tensor(kind, n, C) for kind in variant.inputs)
+
+
+def truth(model: nn.Module, granularity: str) -> Tensor:
+    act = model.get_submodule("act")
+    beta = act.truth
+    assert isinstance(beta, Tensor)
+    if granularity == "pixel":
+        return beta.flatten(2).mean(2)
+    if granularity == "static":
+        return beta.reshape(-1).expand(C)
+    return beta.reshape(len(beta), -1)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(7)
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.name)
+def test_variant_is_read_and_proved_on_the_first_and_later_batches(variant: Variant) -> None:
+    model = network(variant)
+    with torch.no_grad(), record(model) as recording:
+        for n in (5, 3):
+            model(*inputs(variant, n))
+            expected = truth(model, variant.granularity)
+            matrix = torch.from_numpy(recording.beta_matrix("act"))
+            if variant.granularity != "static":
+                matrix = matrix[-n:]
+            torch.testing.assert_close(matrix, expected, rtol=1e-5, atol=2e-6)
+    (layer,) = recording.layers
+    (report,) = recording.reports
+    assert (layer.kind, layer.granularity, layer.channels) == (variant.kind, variant.granularity, C)
+    assert report.status == "proved"
+    assert report.error < 3e-6
+    assert layer.reader == report.reader
+
+
+READERS = {
+    "1 official": "module bn2, sigmoid",
+    "2 one sigmoid twice": "module bn2, sigmoid",
+    "3 detector": "module fc2, sigmoid",
+    "7 one sequential": "module fcn",
+    "10 dead norm": "module fc2, sigmoid",
+    "12 extra head": "module fc3",
+    "14 layer-wise, mean": "function sigmoid",
+    "14 pixel-wise": "argument 0, sigmoid",
+    "15 static": "parameter beta",
+    "hard-sigmoid β": "module bn2, hardsigmoid",
+    "softplus β": "module fc2, softplus",
+    "functional": "function sigmoid",
+    "functional softplus": "function softplus",
+    "hidden": "least squares on the argument of sigmoid",
+}
+
+
+@pytest.mark.parametrize(
+    "variant", [v for v in VARIANTS if v.name in READERS], ids=lambda v: v.name
+)
+def test_reader_is_the_expected_one_and_is_remembered(variant: Variant) -> None:
+    model = network(variant)
+    (layer,) = find_layers(model, example=inputs(variant, 4))
+    assert layer.reader == READERS[variant.name]
+    assert layer.proved
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.name)
+def test_outputs_are_bit_identical_and_no_hook_stays(variant: Variant) -> None:
+    model = network(variant)
+    given = inputs(variant, 4)
+    with torch.no_grad():
+        bare = model(*given)
+        with record(model):
+            outputs = [model(*given) for _ in range(2)]
+    assert all(torch.equal(bare, output) for output in outputs)
+    hooks = [m._forward_hooks or m._forward_pre_hooks for m in model.modules()]
+    assert not any(hooks)
+
+
+def test_structure_alone_finds_the_layer_and_guesses_the_reader() -> None:
+    (official,) = find_layers(network(VARIANTS[0]))
+    assert official.name == "act"
+    assert (official.kind, official.channels, official.granularity) == ("meta_acon", C, "channel")
+    assert official.reader == "module bn2, sigmoid"
+    assert not official.proved
+    assert official.beta is None
+    assert official.p1 is not None
+    assert official.p1.shape == (C,)
+
+
+def test_static_beta_is_known_before_and_after_the_first_batch() -> None:
+    model = network(next(v for v in VARIANTS if v.name == "15 static (1, 1)"))
+    for (layer,) in (find_layers(model), find_layers(model, example=tensor("map", 2, C))):
+        assert layer.beta is not None
+        assert layer.beta.shape == (C,)
+        assert layer.kind == "acon"
+
+
+def test_static_parameters_against_flat_input() -> None:
+    good = shaken(Outer(StaticFlat(C)))
+    assert prove(good, tensor("flat", 5, C))["status"].tolist() == ["proved"]
+    bad = shaken(Outer(StaticFlat(C, 1, C, 1, 1)))  # broadcasts to (1, C, N, C)
+    with pytest.raises(ProofError, match=r"p1 of shape \(1, 8, 1, 1\).*broadcast over the wrong"):
+        find_layers(bad, example=tensor("flat", 5, C))
+
+
+def test_plain_gate_is_refused_with_a_hint_and_read_as_its_own_kind() -> None:
+    model = shaken(Outer(PlainGate(C)))
+    x = tensor("map", 4, C)
+    with torch.no_grad(), record(model) as recording, pytest.raises(ProofError) as caught:
+        model(x)
+    message = str(caught.value)
+    assert "it looks like the variant with the gate S(β·x)" in message
+    assert "kinds=('acon_plain_gate',)" in message
+    assert "parameter beta" in message
+    with pytest.raises(Exception, match="nothing was recorded"):
+        recording.betas()
+    with torch.no_grad(), record(model, kinds=("acon_plain_gate",)) as recording:
+        model(x)
+    assert recording.layers[0].kind == "acon_plain_gate"
+    expected = model.act.truth.flatten()
+    torch.testing.assert_close(torch.from_numpy(recording.beta_matrix("act")), expected)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_acon_frelu_is_proved_with_beta_one(stride: int) -> None:
+    model = shaken(Outer(FunnelAcon(C, stride)))
+    assert find_layers(model) == []
+    with torch.no_grad(), record(model, kinds=("acon_frelu",)) as recording:
+        model(tensor("map", 4, C))
+        model(tensor("map", 3, C))
+    assert recording.reports[0].status == "proved"
+    assert (recording.beta_matrix("act") == 1).all()
+    assert recording.layers[0].beta is not None
+
+
+def test_module_with_the_parts_of_acon_frelu_and_another_formula_is_refused() -> None:
+    class Other(FunnelAcon):
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.bn2(torch.maximum(x, self.bn1(self.conv_frelu(x))))
+            return out
+
+    model = shaken(Outer(Other(C)))
+    with pytest.raises(ProofError, match="parts of ACON-FReLU, but misses its formula by"):
+        find_layers(model, ("acon_frelu",), tensor("map", 4, C))
+
+
+def test_input_given_by_keyword_or_as_second_argument() -> None:
+    class Swapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.p1 = nn.Parameter(torch.randn(1, C, 1, 1))
+            self.p2 = nn.Parameter(torch.randn(1, C, 1, 1))
+            self.fc1, self.truth = nn.Conv2d(C, C, 1), torch.empty(0)
+
+        def forward(self, other: Tensor, x: Tensor) -> Tensor:
+            self.truth = torch.sigmoid(self.fc1(other.mean((2, 3), keepdim=True)))
+            return combine(x, self.p1, self.p2, self.truth)
+
+    class Caller(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = Swapped(), Detector(C)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.second(x=self.first(2 * x, x=x))
+            return out
+
+    model = shaken(Caller())
+    with torch.no_grad(), record(model) as recording:
+        for n in (4, 2):
+            model(tensor("map", n, C))
+            for name in ("first", "second"):
+                found = torch.from_numpy(recording.beta_matrix(name))[-n:]
+                expected = model.get_submodule(name).truth
+                assert torch.equal(found, expected.flatten(1))
+
+
+def test_one_inner_module_shared_by_two_layers() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = Detector(C), Detector(C)
+            self.b.fc1, self.b.fc2 = self.a.fc1, self.a.fc2
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.a(x)
+            self.a.fc2(torch.zeros(len(x), 4, 1, 1))  # a call that belongs to no layer
+            out: Tensor = self.b(x)
+            return out
+
+    model = shaken(Shared())
+    with torch.no_grad(), record(model) as recording:
+        for n in (4, 2):
+            model(tensor("map", n, C))
+            for name in ("a", "b"):
+                found = torch.from_numpy(recording.beta_matrix(name))[-n:]
+                assert torch.equal(found, model.get_submodule(name).truth.flatten(1))
+
+
+def test_layer_used_twice_has_two_calls() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.act = Official(C)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.act(torch.nn.functional.avg_pool2d(self.act(x), 2))
+            return out
+
+    model = shaken(Twice())
+    with torch.no_grad(), Tap(model) as tap:
+        for n in (4, 2):
+            model(tensor("map", n, C))
+            batch = tap.take()
+            assert list(batch) == [("act", 0), ("act", 1)]
+            assert torch.equal(batch["act", 1], model.act.truth.flatten(1))
+            assert not torch.equal(batch["act", 0], batch["act", 1])
+    assert [report.call for report in tap.reports] == [0, 1]
+    assert tap.shapes["act", 1] == (C, 3, 2)
+
+
+def test_fused_norm_is_still_readable() -> None:
+    model = network(VARIANTS[0])
+    model.act.bn2 = nn.Identity()
+    (layer,) = find_layers(model, example=tensor("map", 4, C))
+    assert layer.reader == "module bn2, sigmoid"
+
+
+def test_whole_model_may_be_one_layer() -> None:
+    model = shaken(Official(C))
+    with torch.no_grad(), record(model) as recording:
+        for n in (4, 2):
+            model(tensor("map", n, C))
+    assert recording.betas()["layer"].unique().tolist() == [""]
+    assert recording.beta_matrix("").shape == (6, C)
