@@ -1,90 +1,22 @@
-"""Tables of linearity: by channel, layer and sample, causes in words, two runs compared."""
-
-from collections.abc import Sequence
-from dataclasses import dataclass
+"""Tables of linearity: by channel, layer and sample, with causes in words."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
 from acon_analysis.causes import CAUSES, layer_sentence
-from acon_analysis.differences import compare_layers
 from acon_analysis.errors import AconError
 from acon_analysis.family import derivative_bounds, derivative_range
 from acon_analysis.index_fields import (
     CHANNEL_COLUMNS,
-    DIFFERENCE_COLUMNS,
     LAYER_COLUMNS,
     SAMPLE_COLUMNS,
 )
 from acon_analysis.indices import channel_table, layer_table, linearity, sample_table
-from acon_analysis.moment_frames import sample_totals, to_frame
-from acon_analysis.moments import FloatArray, Moments
-from acon_analysis.states import acon_parts, as_samples, by_block, from_samples
-
-Z = stats.norm.ppf((np.arange(4096) + 0.5) / 4096)
-
-
-@dataclass(frozen=True)
-class Layer:
-    """Moments and parameters of one synthetic layer."""
-
-    moments: pd.DataFrame
-    channels: pd.DataFrame
-    state: Moments
-    y: FloatArray
-
-
-def frame_of(state: Moments, name: str, blocks: int) -> pd.DataFrame:
-    samples = np.arange(state.shape[0])
-    return to_frame(
-        by_block(state, samples, blocks),
-        layer=name,
-        call=0,
-        channel=np.arange(state.shape[1]),
-        block=np.arange(blocks)[:, None],
-    )
-
-
-def acon_layer(
-    x: FloatArray,
-    p1: Sequence[float],
-    p2: Sequence[float],
-    beta: FloatArray | float,
-    *,
-    reference: float = 0.5,
-    name: str = "layer4.2.acon",
-    blocks: int = 10,
-) -> Layer:
-    """x (samples, channels, positions); β (samples, channels) or a number."""
-    first, second = np.asarray(p1, dtype=float), np.asarray(p2, dtype=float)
-    each = np.broadcast_to(np.asarray(beta, dtype=float), x.shape[:2])
-    parts = acon_parts(x, first[:, None], second[:, None], each[..., None], reference)
-    state = from_samples(x, parts.output, parts=parts)
-    static = float(beta) if np.ndim(beta) == 0 else np.nan
-    channels = pd.DataFrame(
-        {
-            "layer": name,
-            "channel": np.arange(len(first)),
-            "p1": first,
-            "p2": second,
-            "beta": static,
-            "beta_reference": reference,
-        }
-    )
-    return Layer(frame_of(as_samples(state, each), name, blocks), channels, state, parts.output)
-
-
-def plain_layer(x: FloatArray, y: FloatArray, name: str = "relu", blocks: int = 10) -> pd.DataFrame:
-    return frame_of(as_samples(from_samples(x, y)), name, blocks)
-
-
-def random_layer(seed: int = 0, samples: int = 40, name: str = "layer4.2.acon") -> Layer:
-    rng = np.random.default_rng(seed)
-    x = rng.standard_normal((samples, 3, 25)) + rng.standard_normal((samples, 3, 1))
-    beta = rng.uniform(0.1, 1.5, (samples, 3))
-    return acon_layer(x, [1.2, 1, -0.5], [-0.8, 0.25, 1], beta, name=name)
+from acon_analysis.moment_frames import sample_totals
+from acon_analysis.moments import FloatArray
+from acon_analysis.states import acon_parts, from_samples
+from synthetic_layers import Z, acon_layer, plain_layer, random_layer
 
 
 def test_channel_table_against_arrays() -> None:
@@ -353,31 +285,6 @@ def test_sample_table() -> None:
     assert sample_table(totals.assign(n=6))["L"].isna().all()
     with pytest.raises(AconError, match="needs the columns sse; it has sample, layer"):
         sample_table(totals.drop(columns="sse"))
-
-
-def test_differences_between_runs() -> None:
-    a, b = random_layer(0, samples=100), random_layer(0, samples=100)
-    same = compare_layers(a.moments, b.moments, a.channels, b.channels, paired=True)
-    assert list(same.columns) == [name for name, *_ in DIFFERENCE_COLUMNS]
-    assert same["quantity"].tolist() == ["L", "L_own", "beta_gain", "G"]
-    np.testing.assert_allclose(same["difference"], 0, atol=1e-14)
-    np.testing.assert_allclose(same["error"], 0, atol=1e-14)
-    loose = compare_layers(a.moments, b.moments, paired=False)
-    single = layer_table(a.moments)["L_error"][0]
-    assert loose["error"][0] == pytest.approx(single * np.sqrt(2))
-    other = random_layer(1, samples=100)
-    independent = compare_layers(a.moments, other.moments, paired=False)
-    assert independent["low"][0] < 0 < independent["high"][0]
-    assert independent["difference"].isna().tolist() == [False, False, True, False]
-
-
-def test_differences_refuse_what_does_not_fit() -> None:
-    a, b = random_layer(0), random_layer(0, name="other")
-    with pytest.raises(AconError, match=r"share no layer: the first has layer4.2.acon; the second"):
-        compare_layers(a.moments, b.moments, paired=True)
-    few = a.moments[a.moments["block"] < 4]
-    with pytest.raises(AconError, match=r"the first has 10 \(0 to 9\), the second 4 \(0 to 3\)"):
-        compare_layers(a.moments, few, paired=True)
 
 
 def test_a_unit_without_data() -> None:
