@@ -1,6 +1,7 @@
 """The curves of the formula figures as tables; the formulas themselves live in `family`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -110,3 +111,119 @@ def _points(head: dict[str, Any], bounds: pd.DataFrame, as_published: bool) -> d
         y = p2 + (p1 - p2) * family.silu_derivative(STALE_FACTOR * beta * x)
         return {"x": x, "y": y}
     return {"x": x, "y": family.acon_c_derivative(x, p1, p2, beta)}
+
+
+def acon_c_example(
+    p1: float = 1.2, p2: float = -0.8, betas: Sequence[float] = (0.01, 0.1, 1.0)
+) -> pd.DataFrame:
+    """Return ACON-C between its two lines and their mean, as in the paper's example of β.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``curve`` ("p1", "p2", "mean", or β as text), ``x`` (-6 to 6), ``y``.
+    """
+    lines: dict[str, Callable[[FloatArray], Any]] = {
+        "p1": lambda x: p1 * x,
+        "p2": lambda x: p2 * x,
+        "mean": lambda x: 0.5 * (p1 + p2) * x,
+    }
+    smooth = {f"{beta:g}": partial(family.acon_c, p1=p1, p2=p2, beta=beta) for beta in betas}
+    return curve_table({**lines, **smooth}, grid(-6.0, 6.0, 481))
+
+
+def maxout_and_acon(
+    betas: Sequence[float] = (0.5, 1.0, 2.0, 8.0),
+    p: float = 0.25,
+    pair: tuple[float, float] = (1.2, -0.8),
+) -> pd.DataFrame:
+    """Return each member of the Maxout family and its smooth partner for growing β.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``member`` ("A", "B", "C"), ``curve`` ("max", or β as text), ``x`` (-3 to 3),
+        ``y``. A: lines x and 0; B: x and p x; C: p1 x and p2 x.
+    """
+    x = grid(-3.0, 3.0, 301)
+    lines = {"A": (1.0, 0.0), "B": (1.0, p), "C": pair}
+    tables = []
+    for member, (a, b) in lines.items():
+        hard = {"max": partial(family.maxout, slopes=(a, b))}
+        smooth = {f"{beta:g}": partial(family.acon_c, p1=a, p2=b, beta=beta) for beta in betas}
+        tables.append(curve_table({**hard, **smooth}, x).assign(member=member))
+    return pd.concat(tables, ignore_index=True)[["member", "curve", "x", "y"]]
+
+
+def swish_family(betas: Sequence[float] = (0.0, 1.0, 5.0, 100.0)) -> pd.DataFrame:
+    """Return Swish and its derivative for several β.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``panel`` ("function" or "derivative"), ``curve`` (β as text), ``x`` (-4 to 4),
+        ``y``.
+    """
+    kinks = np.linspace(-0.2, 0.2, 161)  # where β = 100 bends
+    x = grid(-4.0, 4.0, 401, kinks)
+    tables = []
+    for panel, function in (("function", family.swish), ("derivative", family.swish_derivative)):
+        each = {f"{beta:g}": partial(function, beta=beta) for beta in betas}
+        tables.append(curve_table(each, x).assign(panel=panel))
+    return pd.concat(tables, ignore_index=True)[["panel", "curve", "x", "y"]]
+
+
+def smooth_maximum_of_two(betas: Sequence[float] = (0.0, 0.5, 1.0, 2.0, 10.0)) -> pd.DataFrame:
+    """Return the smooth maximum of x and 0: for β = 0 their mean, for large β the greater one.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``curve`` (β as text, then "max"), ``x`` (-4 to 4), ``y``.
+    """
+
+    def smooth(x: FloatArray, beta: float) -> Any:
+        return family.smooth_maximum(np.stack([x, np.zeros_like(x)], axis=-1), beta)
+
+    each = {f"{beta:g}": partial(smooth, beta=beta) for beta in betas}
+    return curve_table({**each, "max": family.relu}, grid(-4.0, 4.0, 321))
+
+
+NUMBERS = (-1.0, -0.4, 0.1, 0.3, 1.5)
+"""The five numbers whose smooth maximum is drawn over β."""
+
+
+def smooth_maximum_of_many(values: Sequence[float] = NUMBERS) -> pd.DataFrame:
+    """Return the smooth maximum of fixed numbers over β: minimum, mean (β = 0), maximum.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``curve`` ("smooth", then "min", "mean", "max" as constants), ``x`` (β, -12 to
+        12), ``y``.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    constants = {"min": numbers.min(), "mean": numbers.mean(), "max": numbers.max()}
+    flat = {name: partial(np.full_like, fill_value=value) for name, value in constants.items()}
+    smooth = {"smooth": lambda beta: family.smooth_maximum(np.tile(numbers, (len(beta), 1)), beta)}
+    return curve_table({**smooth, **flat}, grid(-12.0, 12.0, 481))
+
+
+def frelu_surfaces(beta: float = 1.0, points: int = 33) -> pd.DataFrame:
+    """Return FReLU and ACON-FReLU over the pixel x and its funnel condition T(x).
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``x``, ``t`` (both -3 to 3, every pair), ``frelu`` (max(x, t)), ``acon_frelu``
+        (their smooth maximum).
+    """
+    axis = np.linspace(-3.0, 3.0, points)
+    t, x = np.meshgrid(axis, axis, indexing="ij")
+    columns = {
+        "x": x,
+        "t": t,
+        "frelu": family.frelu(x, t),
+        "acon_frelu": family.acon_frelu(x, t, beta),
+    }
+    return pd.DataFrame({name: np.ravel(values) for name, values in columns.items()})

@@ -5,8 +5,21 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from acon_analysis.errors import UsageError, closest
+from acon_figures.plots.acon_c_example import acon_c_example
+from acon_figures.plots.activation_gallery import activation_gallery
 from acon_figures.plots.beta_distributions import beta_distributions
+from acon_figures.plots.frelu_surface import frelu_surface
 from acon_figures.plots.function_and_derivatives import function_and_derivatives
+from acon_figures.plots.improvements import improvements
+from acon_figures.plots.maxout_and_acon import maxout_and_acon
+from acon_figures.plots.maxout_learned import maxout_learned
+from acon_figures.plots.meta_acon_module import meta_acon_module
+from acon_figures.plots.paper_tables import paper_tables
+from acon_figures.plots.relu_like import relu_like
+from acon_figures.plots.selu_self_normalisation import selu_self_normalisation
+from acon_figures.plots.smooth_maximum import smooth_maximum
+from acon_figures.plots.swish_family import swish_family
+from acon_figures.plots.tfnet_block import tfnet_block
 from acon_figures.style import AconFigure
 
 Kind = Literal["formula", "printed numbers", "measured"]
@@ -65,6 +78,84 @@ _SPECS = (
         "ACON-C and its first derivative for several β, p1, p2, with the exact bounds",
         "formula",
         variants=_PUBLISHED,
+    ),
+    FigureSpec(
+        "acon_c_example",
+        acon_c_example,
+        "ACON-C from the mean of two lines to their maximum as β grows",
+        "formula",
+    ),
+    FigureSpec(
+        "maxout_and_acon",
+        maxout_and_acon,
+        "the Maxout family beside the ACON family: the table of formulas and the curves",
+        "formula",
+    ),
+    FigureSpec(
+        "improvements",
+        improvements,
+        "what Swish, SENet and meta-ACON gain over ReLU in four networks",
+        "printed numbers",
+    ),
+    FigureSpec(
+        "paper_tables",
+        paper_tables,
+        "tables 3, 4, 9, 10, meta-ACON, TFNet and the improvements, best numbers bold",
+        "printed numbers",
+    ),
+    FigureSpec(
+        "meta_acon_module",
+        meta_acon_module,
+        "how β is made layer-, channel- and pixel-wise, beside squeeze-excitation",
+        "formula",
+    ),
+    FigureSpec(
+        "tfnet_block",
+        tfnet_block,
+        "TFNet's blocks of stride 1 and 2 and the ACON-FReLU inside",
+        "formula",
+    ),
+    FigureSpec(
+        "activation_gallery",
+        activation_gallery,
+        "fifteen activations, each with derivative, formula, limits and slope bounds",
+        "formula",
+    ),
+    FigureSpec(
+        "relu_like",
+        relu_like,
+        "ReLU and nine activations like it in one plot",
+        "formula",
+    ),
+    FigureSpec(
+        "swish_family",
+        swish_family,
+        "Swish and its derivative for β = 0, 1, 5, 100: from a line to ReLU",
+        "formula",
+    ),
+    FigureSpec(
+        "smooth_maximum",
+        smooth_maximum,
+        "the smooth maximum of two and of five numbers, from mean to maximum",
+        "formula",
+    ),
+    FigureSpec(
+        "frelu_surface",
+        frelu_surface,
+        "FReLU and ACON-FReLU as surfaces over pixel and funnel condition",
+        "formula",
+    ),
+    FigureSpec(
+        "maxout_learned",
+        maxout_learned,
+        "Maxout units with pieces learned from ReLU, |x|, x² and tanh",
+        "measured",
+    ),
+    FigureSpec(
+        "selu_self_normalisation",
+        selu_self_normalisation,
+        "mean and variance through 50 layers with SELU, ELU and ReLU",
+        "measured",
     ),
 )
 

@@ -185,11 +185,16 @@ def is_narrow(width: str | float) -> bool:
     return inches(width) < 5.0
 
 
+def thin(share: float = 0.5) -> float:
+    """Return a share of the theme's line width; call it inside `theme`."""
+    return share * float(mpl.rcParams["lines.linewidth"])
+
+
 def cross(axes: Axes) -> None:
     """Draw thin lines through the origin (as artists other than the curves)."""
     low, high = axes.get_xlim()
     bottom, top = axes.get_ylim()
-    axes.hlines(0.0, low, high, color=INK, linewidth=0.6, zorder=1.5)
-    axes.vlines(0.0, bottom, top, color=INK, linewidth=0.6, zorder=1.5)
+    axes.hlines(0.0, low, high, color=INK, linewidth=thin(), zorder=1.5)
+    axes.vlines(0.0, bottom, top, color=INK, linewidth=thin(), zorder=1.5)
     axes.set_xlim(low, high)
     axes.set_ylim(bottom, top)

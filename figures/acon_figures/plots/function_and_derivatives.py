@@ -18,6 +18,7 @@ from acon_figures.style import (
     is_narrow,
     new_figure,
     theme,
+    thin,
 )
 
 CURVE_COLORS = ("blue", "orange", "green")
@@ -157,7 +158,7 @@ def _draw_bounds(axes: Axes, bounds: pd.DataFrame, panel: str, colors: Mapping[s
     for _, row in bounds.iterrows():
         color = colors[CURVE_COLORS[row["curve"]]]
         heights = [row["low"], row["high"]]
-        axes.hlines(heights, low, high, color=color, linestyle=(0, (4, 2)), linewidth=0.6)
+        axes.hlines(heights, low, high, color=color, linestyle=(0, (4, 2)), linewidth=thin())
         if panel == "b":
             return  # the bounds of all three curves are the same
 
@@ -166,4 +167,4 @@ def _draw_marks(axes: Axes, bounds: pd.DataFrame, colors: Mapping[str, str]) -> 
     for _, row in bounds.iterrows():
         color = colors[CURVE_COLORS[row["curve"]]]
         ends = [row["x_low"], row["x_high"]], [row["low"], row["high"]]
-        axes.scatter(*ends, s=9.0, zorder=3.0, color=color)
+        axes.scatter(*ends, zorder=3.0, color=color)

@@ -1,0 +1,68 @@
+"""FReLU and ACON-FReLU as surfaces over the pixel and its funnel condition."""
+
+from typing import Any
+
+import numpy as np
+
+from acon_analysis import curves
+from acon_figures.style import AconFigure, is_narrow, new_figure, theme
+
+CAPTION = (
+    "FReLU max(x, T(x)) and ACON-FReLU, its smooth maximum with β = 1, over the pixel x and the "
+    "funnel condition T(x), a depthwise 3x3 convolution of its neighbourhood. Right: their "
+    "difference: none on the fold x = T(x) and far from it, -0.278 where |x - T(x)| = 1.278."
+)
+
+
+def frelu_surface(*, width: str | float = "double", context: str = "paper") -> AconFigure:
+    """Draw FReLU and ACON-FReLU as surfaces over (x, T(x)), and their difference as a map.
+
+    The reading: the hard fold along x = T(x) is rounded off.
+
+    Parameters
+    ----------
+    width : {"single", "double"} or float
+        Three panels in a row, or below one another.
+    context : {"paper", "talk"}
+
+    Returns
+    -------
+    AconFigure
+        Axes: two surfaces, the map of ACON-FReLU minus FReLU, its colour bar.
+
+    References
+    ----------
+    Ma, Zhang and Sun, Funnel Activation for Visual Recognition, ECCV 2020, arXiv:2007.11824.
+    """
+    table = curves.frelu_surfaces()
+    side = int(np.sqrt(len(table)))
+    x, t = (table[name].to_numpy().reshape(side, side) for name in ("x", "t"))
+    with theme(context):
+        narrow = is_narrow(width)
+        figure = new_figure(width, 4.4 if narrow else 2.5, context)
+        if narrow:
+            grid = figure.add_gridspec(2, 2, height_ratios=(1.0, 1.3))
+            places = [grid[0, 0], grid[0, 1], grid[1, :]]
+        else:
+            grid = figure.add_gridspec(1, 3)
+            places = [grid[0, 0], grid[0, 1], grid[0, 2]]
+        for index, (name, title) in enumerate((("frelu", "FReLU"), ("acon_frelu", "ACON-FReLU"))):
+            axes: Any = figure.add_subplot(places[index], projection="3d")
+            height = table[name].to_numpy().reshape(side, side)
+            mesh = {"rstride": 2, "cstride": 2, "linewidth": 0.2, "edgecolor": "#555555"}
+            axes.plot_surface(x, t, height, cmap="cividis", **mesh)
+            axes.view_init(elev=28.0, azim=-120.0)
+            axes.set_box_aspect(None, zoom=1.0)
+            axes.set_title(title, y=0.97)
+            ticks = dict.fromkeys(("xticks", "yticks", "zticks"), (-3, 0, 3))
+            axes.set(xlabel="x", ylabel="T(x)", **ticks)
+            axes.tick_params(pad=-2.0)
+            axes.xaxis.labelpad = axes.yaxis.labelpad = -4.0
+        gap = (table["acon_frelu"] - table["frelu"]).to_numpy().reshape(side, side)
+        flat = figure.add_subplot(places[2])
+        filled = flat.contourf(x, t, gap, levels=np.linspace(-0.3, 0.0, 7), cmap="cividis")
+        flat.set(xlabel="x", ylabel="T(x)", title="ACON-FReLU − FReLU", aspect="equal")
+        flat.grid(visible=False)
+        figure.colorbar(filled, ax=flat, shrink=0.8)
+    figure.caption = CAPTION
+    return figure
