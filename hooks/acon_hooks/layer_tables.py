@@ -73,7 +73,7 @@ def channel_table(layers: Sequence[Layer]) -> pd.DataFrame:
     frames = []
     for layer in layers:
         count = layer.channels or 0
-        scale, shift = _last_norm(layer)
+        scale, shift = last_norm(layer)
         frames.append(
             pd.DataFrame(
                 {
@@ -95,7 +95,7 @@ def channel_table(layers: Sequence[Layer]) -> pd.DataFrame:
     return frame.astype({column.name: column.dtype for column in CHANNEL_COLUMNS})
 
 
-def _last_norm(layer: Layer) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+def last_norm(layer: Layer) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Return scale and shift of the BatchNorm whose output's sigmoid is β, if that is so."""
     reading = layer.reading
     if reading is None or reading.source != "module" or reading.transform != "sigmoid":

@@ -1,0 +1,376 @@
+"""Moments of what goes into and comes out of activation layers, gathered while a run is captured.
+
+An `Accumulator` observes a `Tap`: it sums every call of every layer over the pixels inside the
+hook, merges the sums of a batch into float64 states on the device, and hands over a unit's parts
+of the store in one copy to the host. What is stored is said in `acon_analysis.moment_fields`.
+"""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from acon_analysis.errors import UsageError
+from acon_analysis.moment_fields import BLOCKS, STATE_COLUMNS, TOTAL_COLUMNS
+from acon_analysis.moment_frames import disk_space, to_frame
+from acon_analysis.moments import Moments
+from acon_analysis.store import RunFolder
+from acon_hooks.batch import Key, to_host
+from acon_hooks.errors import HookError
+from acon_hooks.finding import Layer
+from acon_hooks.moment_constants import (
+    GATED_KINDS,
+    Constants,
+    learn,
+    read_references,
+    stored,
+    write_references,
+)
+from acon_hooks.moment_kernels import rows_of, sums
+from acon_hooks.moment_states import TOTALS, Call, Family, Rows
+
+#: What `capture` takes for moments: none, the usual, or every sample's states too.
+Wish = bool | Literal["full"]
+
+#: Kinds whose output depends on the input element by element.
+KINDS = (*GATED_KINDS, "activation")
+
+#: Parts of a unit that an accumulator writes.
+MOMENT_PARTS = ("moments", "totals", "states", "pooled")
+
+
+class UnmeasuredLayerWarning(UserWarning):
+    """Moments of a layer cannot be taken."""
+
+
+@dataclass(frozen=True)
+class MomentOptions:
+    """What an accumulator gathers.
+
+    Parameters
+    ----------
+    full : bool
+        Store the states of every sample and channel, too: about 190 bytes each.
+    stride : int
+        Take every so many-th pixel only: cheaper, and wrong where neighbours differ.
+    """
+
+    full: bool = False
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        if self.stride < 1:
+            raise UsageError(f"the pixel stride must be at least 1, given {self.stride}")
+
+
+def options_of(wish: "Wish | MomentOptions") -> MomentOptions | None:
+    """Return what `capture(moments=...)` asks for; None for no moments."""
+    if isinstance(wish, MomentOptions):
+        return wish
+    if wish == "full":
+        return MomentOptions(full=True)
+    if isinstance(wish, bool):
+        return MomentOptions() if wish else None
+    raise UsageError(f"moments must be True, False or 'full', given {wish!r}")
+
+
+@dataclass
+class _Seen:
+    """Sums of one call in the current batch."""
+
+    sums: Tensor
+    beta: Tensor | None
+    pixels: int
+
+
+class Accumulator:
+    """Gathers moments, batch by batch and unit by unit.
+
+    ``Tap(model, observe=accumulator.observe, pooled=True)``; after each forward pass
+    ``accumulator.batch(sample_ids, batch.pooled)``; after a unit ``accumulator.unit()``.
+
+    The first forward pass of a run only settles constants: `batch` then returns False, and the
+    same batch has to be run again.
+
+    Parameters
+    ----------
+    options : MomentOptions
+        What to gather.
+    folder : RunFolder, optional
+        Where the constants are kept, for all processes of a run; None keeps them in memory.
+    identity : str
+        SHA-256 of the run's identity.
+    """
+
+    def __init__(
+        self,
+        options: MomentOptions | None = None,
+        folder: RunFolder | None = None,
+        identity: str = "",
+    ) -> None:
+        self.options = options or MomentOptions()
+        self.folder, self.identity = folder, identity
+        self.constants: dict[Key, Constants] = {}
+        self.unmeasured: dict[Key, str] = {}
+        self.families: list[Family] = []
+        self._table = None if folder is None else read_references(folder, identity)
+        self._rows: dict[Key, pd.DataFrame] | None = None
+        self._learning = self._table is None
+        self._seen: dict[Key, _Seen] = {}
+        self._totals: list[tuple[npt.NDArray[np.int64], list[npt.NDArray[np.float64]]]] = []
+        self._states: list[pd.DataFrame] = []
+        self._pooled: dict[Key, list[npt.NDArray[np.float32]]] = {}
+        self._ids: list[int] = []
+
+    def observe(self, layer: Layer, call: int, x: Tensor, y: Tensor, beta: Tensor | None) -> None:
+        """Take in one call of a layer; see `acon_hooks.tap.Observer`."""
+        key = layer.name, call
+        if layer.kind not in KINDS or key in self.unmeasured:
+            return
+        if key not in self.constants:
+            reason = _unfit(x, y)
+            if reason:
+                self.unmeasured[key] = reason
+                return
+            with torch.no_grad():
+                self.constants[key] = self._settle(layer, key, x, y, beta)
+        if self._learning:
+            return
+        constants = self.constants[key]
+        stride = self.options.stride
+        raw = sums(x, y, beta, layer.axis, constants.gate, constants.guards, stride)
+        pixels = -(-(x.numel() // max(raw.shape[1] * raw.shape[2], 1)) // stride)
+        mean = None
+        if beta is not None and constants.gate is not None:
+            mean = (beta[:, :, 0] if beta.shape[2] == 1 else beta.mean(2)).double()
+            mean = mean.expand(raw.shape[1], raw.shape[2])
+        self._seen[key] = _Seen(raw, mean, pixels)
+
+    def _settle(
+        self, layer: Layer, key: Key, x: Tensor, y: Tensor, beta: Tensor | None
+    ) -> Constants:
+        if self._table is None:
+            return learn(layer, x, y, beta, self.options.stride)
+        if self._rows is None:
+            groups: Any = self._table.groupby(["layer", "call"], sort=False)
+            self._rows = {(str(k[0]), int(k[1])): rows for k, rows in groups}
+        if key not in self._rows:
+            raise HookError(f"the run's constants lack layer {key[0]!r}, call {key[1]}")
+        return stored(layer, x, beta, self._rows[key])
+
+    def batch(self, samples: "list[int]", pooled: "dict[Key, Tensor] | None" = None) -> bool:
+        """Merge what the last forward pass has shown.
+
+        Parameters
+        ----------
+        samples : list of int
+            sample_ids of the batch, ascending.
+        pooled : dict, optional
+            Pooled inputs, `Batch.pooled`.
+
+        Returns
+        -------
+        bool
+            False if the pass has only settled the constants and must be run again.
+        """
+        if self._learning:
+            self._learned()
+            return False
+        seen, self._seen = self._seen, {}
+        if not self.families:
+            self._found(seen, len(samples))
+        ids = torch.tensor(samples, dtype=torch.int64)
+        self._ids += samples
+        found = [family_rows(family, seen) for family in self.families]
+        for family, rows in zip(self.families, found, strict=True):
+            family.merge(rows, ids)
+            if self.options.full:
+                self._keep_states(family, rows, seen, samples)
+        if found:
+            flat = torch.cat([rows.totals.reshape(-1) for rows in found]).cpu().numpy()
+            sizes = np.cumsum([rows.totals.numel() for rows in found])[:-1]
+            pieces = [
+                piece.reshape(tuple(rows.totals.shape))
+                for piece, rows in zip(np.split(flat, sizes), found, strict=True)
+            ]
+            self._totals.append((np.asarray(samples, dtype=np.int64), pieces))
+        for key, values in to_host(pooled or {}).items():
+            self._pooled.setdefault(key, []).append(values.astype(np.float32, copy=False))
+        return True
+
+    def _learned(self) -> None:
+        """Keep the constants, or those that another process was first to keep."""
+        self._learning = False
+        self._warn()
+        if self.folder is not None and self.constants:
+            self._table = write_references(self.folder, self.constants, self.identity)
+            self.constants.clear()  # rebuilt from the table, as every other process does
+
+    def _warn(self) -> None:
+        for (name, call), reason in self.unmeasured.items():
+            text = f"no moments of layer {name!r}, call {call}: {reason}"
+            warnings.warn(text, UnmeasuredLayerWarning, stacklevel=4)
+
+    def _found(self, seen: dict[Key, _Seen], samples: int) -> None:
+        """Sort the calls into families; leave out those that cannot be told apart by sample."""
+        groups: dict[tuple[str, ...], list[Call]] = {}
+        for key, value in seen.items():
+            if value.sums.shape[1] != samples:
+                self.unmeasured[key] = (
+                    f"it saw {value.sums.shape[1]} rows for a batch of {samples} images"
+                )
+                self._warn()
+                continue
+            constants = self.constants[key]
+            call = Call(key, value.sums.shape[2], value.pixels, constants)
+            groups.setdefault(rows_of(constants.gate), []).append(call)
+        device = next((value.sums.device for value in seen.values()), torch.device("cpu"))
+        self.families = [Family(rows, calls, device) for rows, calls in groups.items()]
+
+    def _keep_states(
+        self, family: Family, rows: Rows, seen: dict[Key, _Seen], samples: list[int]
+    ) -> None:
+        state = family.take_rows(rows)
+        beta = _betas(family, seen)
+        keys = _keys(family)
+        frame = to_frame(state, sample=np.asarray(samples)[:, None], **keys)
+        frame["beta"] = np.nan if beta is None else beta.cpu().numpy().ravel()
+        self._states.append(frame[[name for name, *_ in STATE_COLUMNS]])
+
+    def unit(self, columns: Mapping[Key, tuple[str, int]]) -> dict[str, pa.Table]:
+        """Return the parts of the unit that has just ended, and begin the next one.
+
+        Parameters
+        ----------
+        columns : mapping
+            Column of each layer and call that has β per sample, as in ``betas/``.
+
+        Returns
+        -------
+        dict of str to pyarrow.Table
+            ``moments`` and ``totals``; ``states`` if asked for; ``pooled``, with the columns of
+            ``betas/`` and the means of the inputs in them. Empty where nothing could be measured.
+        """
+        ids, self._ids = np.asarray(self._ids, dtype=np.int64), []
+        totals, self._totals = self._totals, []
+        states, self._states = self._states, []
+        parts: dict[str, pa.Table] = {}
+        if len(ids) and self.families:
+            frames = [_block_frame(family) for family in self.families]
+            parts["moments"] = _table(pd.concat(frames, ignore_index=True))
+            parts["totals"] = _table(self._total_frame(totals))
+        if states:
+            parts["states"] = _table(pd.concat(states, ignore_index=True))
+        pooled, self._pooled = self._pooled, {}
+        if pooled:
+            parts["pooled"] = _pooled_table(ids, pooled, columns)
+        return parts
+
+    def _total_frame(self, totals: list[tuple[Any, list[npt.NDArray[np.float64]]]]) -> pd.DataFrame:
+        frames = []
+        for index, family in enumerate(self.families):
+            values = np.concatenate([pieces[index] for _, pieces in totals], axis=1)
+            samples = np.concatenate([ids for ids, _ in totals])
+            count, layers = values.shape[1:]
+            each = {
+                "layer": np.array([call.key[0] for call in family.calls]),
+                "call": np.array([call.key[1] for call in family.calls]),
+                "channels": np.array([call.channels for call in family.calls]),
+                "n": np.array([call.channels * call.pixels for call in family.calls]),
+            }
+            columns = {name: np.repeat(value, count) for name, value in each.items()}
+            columns["sample"] = np.tile(samples, layers)
+            numbers = dict(zip(TOTALS, values.transpose(0, 2, 1), strict=True))
+            columns |= {name: value.ravel() for name, value in numbers.items()}
+            frames.append(pd.DataFrame({name: columns[name] for name, *_ in TOTAL_COLUMNS}))
+        return pd.concat(frames, ignore_index=True)
+
+    def space(self, samples: int, unit_size: int) -> int:
+        """Return the bytes, before compression, that moments of a run will take.
+
+        Parameters
+        ----------
+        samples : int
+            Images of the run.
+        unit_size : int
+            Images a unit.
+        """
+        calls = [call for family in self.families for call in family.calls]
+        pooled = sum(values[0].shape[1] for values in self._pooled.values())
+        space = disk_space(
+            channels=sum(call.channels for call in calls),
+            layers=len(calls),
+            samples=samples,
+            units=-(-samples // unit_size),
+            full=self.options.full,
+        )
+        total: int = space.all
+        return total + 4 * pooled * samples
+
+
+def family_rows(family: Family, seen: dict[Key, _Seen]) -> Rows:
+    """Return the states of the samples of one batch for a family's columns."""
+    found = [seen[call.key].sums for call in family.calls]
+    wide = any(t.dtype == torch.float64 for t in found)
+    raw = torch.cat([t.double() for t in found] if wide else found, 2)
+    return family.states(raw, _betas(family, seen))
+
+
+def _betas(family: Family, seen: dict[Key, _Seen]) -> Tensor | None:
+    betas = [seen[call.key].beta for call in family.calls]
+    some = [beta for beta in betas if beta is not None]
+    return torch.cat(some, 1) if len(some) == len(betas) and some else None
+
+
+def _keys(family: Family) -> dict[str, npt.NDArray[Any]]:
+    """Layer, call and channel of a family's columns."""
+    widths = [call.channels for call in family.calls]
+    return {
+        "layer": np.repeat([call.key[0] for call in family.calls], widths),
+        "call": np.repeat([call.key[1] for call in family.calls], widths),
+        "channel": np.concatenate([np.arange(width) for width in widths]),
+    }
+
+
+def _block_frame(family: Family) -> pd.DataFrame:
+    """Rows of ``moments/``: by layer, channel and block."""
+    state, _ = family.take()
+    turned = Moments({name: array.T for name, array in state.arrays.items()})
+    keys = {name: values[:, None] for name, values in _keys(family).items()}
+    return to_frame(turned, **keys, block=np.arange(BLOCKS))
+
+
+def _table(frame: pd.DataFrame) -> pa.Table:
+    return pa.Table.from_pandas(frame.astype({"layer": "str"}), preserve_index=False)
+
+
+def _pooled_table(
+    samples: npt.NDArray[np.int64],
+    pooled: dict[Key, list[npt.NDArray[np.float32]]],
+    columns: Mapping[Key, tuple[str, int]],
+) -> pa.Table:
+    """Return pooled inputs as a table: sample_id, and one list of float32 a layer and call."""
+    arrays: dict[str, pa.Array] = {"sample_id": pa.array(samples)}
+    for key, parts in pooled.items():
+        values = np.concatenate(parts)
+        flat = pa.array(values.reshape(-1))
+        arrays[columns[key][0]] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+    return pa.table(arrays)
+
+
+def _unfit(x: Tensor, y: Tensor) -> str:
+    """Say why a call cannot be measured; empty if it can."""
+    if x.ndim < 2:
+        return f"its input has {x.ndim} axis; samples and channels are needed"
+    if x.shape != y.shape:
+        return f"its input is {tuple(x.shape)}, its output {tuple(y.shape)}"
+    if not x.is_floating_point():
+        return f"its input is {x.dtype}"
+    return ""

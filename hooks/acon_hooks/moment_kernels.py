@@ -1,0 +1,287 @@
+"""Sums over the pixels of each sample and channel, in as few passes over memory as eager allows.
+
+Everything is reduced in float32, tile by tile so that a tile stays in the cache, with two guards
+that keep the digits (the sums become float64 means and moments afterwards):
+
+- Not y is summed but w = y - k·x, with k near the slope of the channel's affine fit: the residual
+  of w is that of y, and rounding is relative to what the fit leaves over, not to y. For the ACON
+  family w = x·((d/2)·tanh((β·d/2)·x) + m - k), computed from x without reading y.
+- Channels whose mean is large against their spread are summed about an offset.
+
+k, offsets and the constant reference β are fixed per run (`acon_hooks.moment_constants`).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+#: Rows of the sums: of x, x², w, w², x·w (x and w about their offsets), extremes of x, count of
+#: x > 0; for the ACON family sums of t = tanh(z) and t², extremes of z = (β·d/2)·x; with a
+#: reference also those of r = x·((d/2)·tanh((β_ref·d/2)·x) + m - k), r² and x·r.
+PLAIN = ("sx", "qx", "sw", "qw", "sxw", "low_x", "high_x", "positive")
+GATED = (*PLAIN, "st", "qt", "low_z", "high_z")
+REFERRED = (*GATED, "sr", "qr", "sxr")
+
+#: Elements of a tile on the CPU: 512 KB of float32. Accelerators take a layer in one piece.
+TILE = 1 << 17
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Constants of the ACON family for one call; (C,) each, on the layer's device.
+
+    Parameters
+    ----------
+    half : Tensor
+        d/2 = (p1 - p2)/2.
+    middle : Tensor
+        m = (p1 + p2)/2.
+    reference : Tensor or None
+        Constant β of the counterfactual.
+    """
+
+    half: Tensor
+    middle: Tensor
+    reference: Tensor | None
+
+
+@dataclass(frozen=True)
+class Guards:
+    """What keeps the digits of the sums; see the module.
+
+    Parameters
+    ----------
+    slope : Tensor
+        k, (C,).
+    offsets : Tensor
+        (3, C): of x, w and r; 0 where a channel needs none.
+    shifted : Tensor or None
+        Numbers of the channels that need offsets.
+    """
+
+    slope: Tensor
+    offsets: Tensor
+    shifted: Tensor | None
+
+
+def unguarded(channels: int, device: torch.device) -> Guards:
+    """Return guards that do nothing: k = 0, no offsets."""
+    zero = torch.zeros(channels, device=device)
+    return Guards(zero, zero.expand(3, channels), None)
+
+
+def rows_of(gate: Gate | None) -> tuple[str, ...]:
+    """Return the names of the sums for a layer."""
+    if gate is None:
+        return PLAIN
+    return GATED if gate.reference is None else REFERRED
+
+
+def sums(
+    x: Tensor,
+    y: Tensor,
+    beta: Tensor | None,
+    axis: int,
+    gate: Gate | None,
+    guards: Guards,
+    stride: int = 1,
+) -> Tensor:
+    """Sum over the pixels of each sample and channel.
+
+    Parameters
+    ----------
+    x, y : Tensor
+        Input and output, samples on axis 0, channels on `axis`; any floating dtype.
+    beta : Tensor or None
+        (N or 1, C or 1, 1 or P); for the ACON family.
+    axis : int
+        Channel axis.
+    gate : Gate or None
+        None outside the ACON family: then w comes from y.
+    guards : Guards
+        Slope and offsets.
+    stride : int
+        Take every so many-th pixel only.
+
+    Returns
+    -------
+    Tensor
+        (`rows_of(gate)`, N, C): float32 (float64 for float64 inputs, and where a sample has a
+        single pixel).
+    """
+    width = x.shape[axis]
+    pixels = x.numel() // max(x.shape[0] * width, 1)
+    if pixels == 1:
+        flat = (x.shape[0], width)
+        wide = None if beta is None else beta.double()
+        return _Sheet(
+            x.double().reshape(*flat, 1), y.double().reshape(*flat, 1), wide, gate, guards, -1
+        ).reduce(flat)
+    last = _channels_last(x, axis)
+    shape = (x.shape[0], width)
+    if last and stride == 1 and guards.shifted is None:
+        xs, ys = (_last(t, axis) for t in (x, y))
+        steep = None if beta is None else beta.transpose(1, 2)
+        return _Sheet(xs, ys, steep, gate, guards, 1).reduce(shape)
+    xs, ys = (t.movedim(axis, 1).flatten(2) for t in (x, y))
+    if stride > 1:
+        xs, ys = xs[:, :, ::stride], ys[:, :, ::stride]
+        if beta is not None and beta.shape[2] > 1:
+            beta = beta[:, :, ::stride]
+    plain = Guards(guards.slope, guards.offsets, None)
+    total = _Sheet(xs, ys, beta, gate, plain, -1).reduce(shape)
+    if guards.shifted is not None:
+        some = _select(xs, ys, beta, gate, guards)
+        total[:, :, guards.shifted] = some.reduce((x.shape[0], guards.shifted.numel()))
+    return total
+
+
+def _channels_last(x: Tensor, axis: int) -> bool:
+    """Tell whether the channels lie next to each other in memory."""
+    return x.ndim > 2 and x.stride(axis) == 1 and x.shape[axis] > 1
+
+
+def _last(x: Tensor, axis: int) -> Tensor:
+    return x.movedim(axis, -1).flatten(1, -2)
+
+
+def _select(
+    xs: Tensor, ys: Tensor, beta: Tensor | None, gate: Gate | None, guards: Guards
+) -> "_Sheet":
+    """Return the sheet of the shifted channels only."""
+    index = guards.shifted
+    assert index is not None
+    if beta is not None and beta.shape[1] > 1:
+        beta = beta[:, index]
+    if gate is not None:
+        reference = None if gate.reference is None else gate.reference[index]
+        gate = Gate(gate.half[index], gate.middle[index], reference)
+    some = Guards(guards.slope[index], guards.offsets[:, index], index)
+    return _Sheet(xs[:, index], ys[:, index] if gate is None else xs, beta, gate, some, -1)
+
+
+class _Sheet:
+    """Data of one call as a matrix of pixels, cut into tiles along its first axis.
+
+    With ``dim=-1`` (N, C, P) becomes (N·C, P); with ``dim=1`` it stays (N, P, C).
+    """
+
+    def __init__(
+        self,
+        x: Tensor,
+        y: Tensor,
+        beta: Tensor | None,
+        gate: Gate | None,
+        guards: Guards,
+        dim: int,
+    ) -> None:
+        self.dim, self.gate = dim, gate
+        self.count, self.width = x.shape[0], x.shape[1 if dim == -1 else 2]
+        self.work = torch.float64 if x.dtype == torch.float64 else torch.float32
+        self.x = x.reshape(-1, x.shape[2]) if dim == -1 else x
+        self.y = None
+        if gate is None:
+            self.y = y.reshape(-1, y.shape[2]) if dim == -1 else y
+        self.slope = self._per_channel(guards.slope)
+        self.offsets = None
+        if guards.shifted is not None:
+            self.offsets = [self._per_channel(o) for o in guards.offsets]
+        self.curves: list[tuple[Tensor, Tensor, Tensor]] = []
+        if gate is not None and beta is not None:
+            half, rest = self._per_channel(gate.half), self._per_channel(gate.middle) - self.slope
+            self.curves.append((self._spread(beta.to(self.work), gate.half), half, rest))
+            if gate.reference is not None:
+                steep = self._per_channel((gate.reference * gate.half).to(self.work))
+                self.curves.append((steep, half, rest))
+
+    def _per_channel(self, values: Tensor) -> Tensor:
+        """Lay (C,) out beside the data."""
+        values = values.to(self.work)
+        if self.dim == -1:
+            return values.repeat(self.count).unsqueeze(1)
+        return values.expand(self.count, 1, self.width)
+
+    def _spread(self, beta: Tensor, half: Tensor) -> Tensor:
+        """Lay β·d/2 out beside the data."""
+        half = half.to(self.work)
+        if self.dim == 1:
+            return (beta * half).expand(self.count, -1, self.width)
+        steep = (beta * half.unsqueeze(1)).expand(self.count, self.width, -1)
+        return steep.reshape(self.count * self.width, -1)
+
+    def reduce(self, shape: tuple[int, int]) -> Tensor:
+        """Return the sums, (K, N, C)."""
+        names = rows_of(self.gate)
+        kept = self.x.shape[0] if self.dim == -1 else shape
+        out = torch.empty(
+            (len(names), *((kept,) if isinstance(kept, int) else kept)),
+            dtype=self.work,
+            device=self.x.device,
+        )
+        room: list[Tensor] = []
+        for part in self._tiles():
+            x = self.x[part].to(self.work)
+            if not room or room[0].shape != x.shape:
+                room = [torch.empty_like(x) for _ in range(3 if self.offsets else 2)]
+            self._tile(dict(zip(names, out[:, part], strict=True)), x, part, room)
+        return out.reshape(len(names), *shape)
+
+    def _tiles(self) -> Iterator[slice]:
+        length = self.x.shape[0]
+        each = max(self.x.numel() // max(length, 1), 1)
+        step = max(1, TILE // each) if self.x.device.type == "cpu" else length
+        for start in range(0, length, step):
+            yield slice(start, start + step)
+
+    def _tile(self, out: dict[str, Tensor], x: Tensor, part: slice, room: list[Tensor]) -> None:
+        a = room[0]
+        torch.amin(x, self.dim, out=out["low_x"])
+        torch.amax(x, self.dim, out=out["high_x"])
+        torch.gt(x, 0, out=a)
+        torch.sum(a, self.dim, out=out["positive"])
+        centred = x
+        if self.offsets is not None:
+            centred = torch.sub(x, self.offsets[0][part], out=room[2])
+        torch.sum(centred, self.dim, out=out["sx"])
+        self._square(centred, out["qx"], room[1])
+        if self.y is not None:
+            y = self.y[part].to(self.work)
+            torch.addcmul(y, x, self.slope[part], value=-1, out=a)
+            self._products(a, centred, room[1], out, "w", part)
+            return
+        for index, (steep, half, rest) in enumerate(self.curves):
+            torch.mul(x, steep[part], out=a)
+            if index == 0 and steep.shape == self.x.shape:
+                torch.amin(a, self.dim, out=out["low_z"])
+                torch.amax(a, self.dim, out=out["high_z"])
+            elif index == 0:
+                ends = [out[k] * steep[part].squeeze(self.dim) for k in ("low_x", "high_x")]
+                torch.minimum(*ends, out=out["low_z"])
+                torch.maximum(*ends, out=out["high_z"])
+            a.tanh_()
+            if index == 0:
+                torch.sum(a, self.dim, out=out["st"])
+                self._square(a, out["qt"], room[1])
+            torch.addcmul(rest[part], a, half[part], out=a)
+            a.mul_(x)
+            self._products(a, centred, room[1], out, "wr"[index], part)
+
+    def _products(
+        self, w: Tensor, x: Tensor, free: Tensor, out: dict[str, Tensor], name: str, part: slice
+    ) -> None:
+        """Sum w, w² and x·w; w is overwritten."""
+        if self.offsets is not None:
+            w.sub_(self.offsets[1 if name == "w" else 2][part])
+        torch.sum(w, self.dim, out=out[f"s{name}"])
+        self._square(w, out[f"q{name}"], free)
+        torch.sum(w.mul_(x), self.dim, out=out[f"sx{name}"])
+
+    def _square(self, values: Tensor, out: Tensor, free: Tensor) -> None:
+        """Sum the squares: a norm is the fastest kernel along rows, and the slowest across."""
+        if self.dim == -1:
+            torch.linalg.vector_norm(values, 2, self.dim, out=out)
+            out.square_()
+        else:
+            torch.sum(torch.mul(values, values, out=free), self.dim, out=out)
