@@ -11,7 +11,7 @@ from acon_analysis.errors import AconError, UsageError, closest
 
 if TYPE_CHECKING:
     from acon_analysis import family, layers, paper
-    from acon_analysis.indices import linearity
+    from acon_analysis.affine import linearity
     from acon_analysis.models.registry import build_model
     from acon_analysis.run import Run, open_run
     from acon_hooks.capturing import capture
@@ -28,7 +28,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "family": ("acon_analysis.family", None),
     "find_layers": ("acon_hooks.finding", "find_layers"),
     "layers": ("acon_analysis.layers", None),
-    "linearity": ("acon_analysis.indices", "linearity"),
+    "linearity": ("acon_analysis.affine", "linearity"),
     "open_run": ("acon_analysis.run", "open_run"),
     "paper": ("acon_analysis.paper", None),
     "record": ("acon_hooks.recording", "record"),
