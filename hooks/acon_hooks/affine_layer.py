@@ -23,6 +23,8 @@ class AffineChannels(nn.Module):
         Buffers of shape (C,); where ``chosen`` is False the activation itself is used.
     passes : bool
         Whether this use returns its input: its lines were folded into neighbours.
+    share : float
+        How far the chosen channels go from the activation (0) to their line (1).
     """
 
     slope: Tensor
@@ -33,6 +35,7 @@ class AffineChannels(nn.Module):
         super().__init__()
         self.axis = axis
         self.passes = False
+        self.share = 1.0
         blank = torch.zeros(channels, dtype=like.dtype, device=like.device)
         self.register_buffer("slope", blank + 1)
         self.register_buffer("intercept", blank)
@@ -54,6 +57,17 @@ class AffineChannels(nn.Module):
             return x
         slope, intercept = self.spread(self.slope, x.ndim), self.spread(self.intercept, x.ndim)
         return torch.addcmul(intercept, x, slope)
+
+    @property
+    def skips(self) -> bool:
+        """Whether no channel needs the activation's own output."""
+        return self.whole and self.share == 1.0
+
+    def replace(self, straight: Tensor, bent: Tensor) -> Tensor:
+        """Return the activation's output with the lines on the chosen channels."""
+        if self.share != 1.0:
+            straight = torch.lerp(bent, straight, self.share)
+        return torch.where(self.spread(self.chosen, bent.ndim), straight, bent)
 
     def extra_repr(self) -> str:
         """Return the arguments for `print(layer)`."""
@@ -92,10 +106,9 @@ class LinearizedActivation(nn.Module):
             result: Tensor = self.inner(x, *args, **kwargs)
             return result
         straight: Tensor = line(x)  # before an in-place activation overwrites x
-        if line.whole or line.passes:
+        if line.passes or line.skips:
             return straight
-        bent = self.inner(x, *args, **kwargs)
-        return torch.where(line.spread(line.chosen, x.ndim), straight, bent)
+        return line.replace(straight, self.inner(x, *args, **kwargs))
 
     def _turn(self) -> int:
         """Return which use of this forward pass it is; the model's own hook starts the count."""

@@ -62,9 +62,9 @@ def linearize(model: nn.Module, plan: Plan, *, any_weights: bool = False) -> nn.
         for use in uses:
             line = AffineChannels(use.channels, use.axis, like)
             own = rows[(name, use.call)]
-            index = torch.as_tensor(own["channel"].to_numpy(), device=like.device)
+            index = torch.tensor(own["channel"].to_numpy(), device=like.device)
             for target, column in ((line.slope, "slope"), (line.intercept, "intercept")):
-                values = torch.as_tensor(own[column].to_numpy())
+                values = torch.tensor(own[column].to_numpy())
                 target[index] = values.to(target.device, target.dtype)
             line.chosen[index] = True
             line.settle()
