@@ -5,6 +5,7 @@ hook, merges the sums of a batch into float64 states on the device, and hands ov
 of the store in one copy to the host. What is stored is said in `acon_analysis.moment_fields`.
 """
 
+import shutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from acon_analysis.errors import UsageError
 from acon_analysis.moment_fields import BLOCKS, STATE_COLUMNS, TOTAL_COLUMNS
@@ -24,7 +25,7 @@ from acon_analysis.moments import Moments
 from acon_analysis.store import RunFolder
 from acon_hooks.batch import Key, to_host
 from acon_hooks.errors import HookError
-from acon_hooks.finding import Layer
+from acon_hooks.finding import DEFAULT_KINDS, Layer, find_layers
 from acon_hooks.moment_constants import (
     GATED_KINDS,
     Constants,
@@ -81,6 +82,21 @@ def options_of(wish: "Wish | MomentOptions") -> MomentOptions | None:
     raise UsageError(f"moments must be True, False or 'full', given {wish!r}")
 
 
+def default_kinds(model: nn.Module, *, moments: bool) -> tuple[str, ...]:
+    """Return the kinds of layers that a capture watches where none are given.
+
+    Parameters
+    ----------
+    model : Module
+        The network.
+    moments : bool
+        Whether moments are taken: a network without any ACON layer has them of its activations.
+    """
+    if moments and not find_layers(model, DEFAULT_KINDS):
+        return ("activation",)
+    return DEFAULT_KINDS
+
+
 @dataclass
 class _Seen:
     """Sums of one call in the current batch."""
@@ -93,11 +109,9 @@ class _Seen:
 class Accumulator:
     """Gathers moments, batch by batch and unit by unit.
 
-    ``Tap(model, observe=accumulator.observe, pooled=True)``; after each forward pass
-    ``accumulator.batch(sample_ids, batch.pooled)``; after a unit ``accumulator.unit()``.
-
-    The first forward pass of a run only settles constants: `batch` then returns False, and the
-    same batch has to be run again.
+    ``Tap(model, observe=accumulator.observe, pooled=True)``. While `learning`, a forward pass only
+    settles constants, and is followed by ``accumulator.learned()``; every later one by
+    ``accumulator.batch(sample_ids, batch.pooled)``, every unit by ``accumulator.unit(columns)``.
 
     Parameters
     ----------
@@ -122,7 +136,7 @@ class Accumulator:
         self.families: list[Family] = []
         self._table = None if folder is None else read_references(folder, identity)
         self._rows: dict[Key, pd.DataFrame] | None = None
-        self._learning = self._table is None
+        self.learning = self._table is None
         self._seen: dict[Key, _Seen] = {}
         self._totals: list[tuple[npt.NDArray[np.int64], list[npt.NDArray[np.float64]]]] = []
         self._states: list[pd.DataFrame] = []
@@ -141,7 +155,7 @@ class Accumulator:
                 return
             with torch.no_grad():
                 self.constants[key] = self._settle(layer, key, x, y, beta)
-        if self._learning:
+        if self.learning:
             return
         constants = self.constants[key]
         stride = self.options.stride
@@ -165,7 +179,7 @@ class Accumulator:
             raise HookError(f"the run's constants lack layer {key[0]!r}, call {key[1]}")
         return stored(layer, x, beta, self._rows[key])
 
-    def batch(self, samples: "list[int]", pooled: "dict[Key, Tensor] | None" = None) -> bool:
+    def batch(self, samples: "list[int]", pooled: "dict[Key, Tensor] | None" = None) -> None:
         """Merge what the last forward pass has shown.
 
         Parameters
@@ -174,15 +188,7 @@ class Accumulator:
             sample_ids of the batch, ascending.
         pooled : dict, optional
             Pooled inputs, `Batch.pooled`.
-
-        Returns
-        -------
-        bool
-            False if the pass has only settled the constants and must be run again.
         """
-        if self._learning:
-            self._learned()
-            return False
         seen, self._seen = self._seen, {}
         if not self.families:
             self._found(seen, len(samples))
@@ -203,11 +209,10 @@ class Accumulator:
             self._totals.append((np.asarray(samples, dtype=np.int64), pieces))
         for key, values in to_host(pooled or {}).items():
             self._pooled.setdefault(key, []).append(values.astype(np.float32, copy=False))
-        return True
 
-    def _learned(self) -> None:
+    def learned(self) -> None:
         """Keep the constants, or those that another process was first to keep."""
-        self._learning = False
+        self.learning = False
         self._warn()
         if self.folder is not None and self.constants:
             self._table = write_references(self.folder, self.constants, self.identity)
@@ -303,7 +308,7 @@ class Accumulator:
             Images a unit.
         """
         calls = [call for family in self.families for call in family.calls]
-        pooled = sum(values[0].shape[1] for values in self._pooled.values())
+        pooled = sum(int(values[0].shape[1]) for values in self._pooled.values())
         space = disk_space(
             channels=sum(call.channels for call in calls),
             layers=len(calls),
@@ -311,8 +316,17 @@ class Accumulator:
             units=-(-samples // unit_size),
             full=self.options.full,
         )
-        total: int = space.all
-        return total + 4 * pooled * samples
+        return space.blocks + space.totals + space.states + 4 * pooled * samples
+
+    def space_text(self, samples: int, unit_size: int) -> str:
+        """Say in one sentence what `space` returns, and how much room there is."""
+        text = (
+            f"moments take up to {self.space(samples, unit_size) / 1e6:,.1f} MB before compression"
+        )
+        if self.folder is None:
+            return text
+        free = shutil.disk_usage(self.folder.path).free
+        return f"{text} in {str(self.folder.path)!r} ({free / 1e6:,.0f} MB free)"
 
 
 def family_rows(family: Family, seen: dict[Key, _Seen]) -> Rows:

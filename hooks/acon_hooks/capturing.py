@@ -2,8 +2,8 @@
 
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,11 @@ from acon_analysis.errors import AconError, UsageError
 from acon_analysis.run import Run
 from acon_analysis.schema import RUN_FORMAT
 from acon_analysis.store import UNIT_SIZE, RunFolder, StoreError, file_sha256
-from acon_hooks.feeding import Batch, Feed, open_feed
+from acon_hooks.accumulating import Accumulator, MomentOptions, Wish, default_kinds, options_of
+from acon_hooks.batch import Batch as HookBatch
+from acon_hooks.batch import to_host
+from acon_hooks.beta_networks import run_facts
+from acon_hooks.feeding import Batch, Feed, MapFeed, open_feed
 from acon_hooks.identity import (
     differences,
     identity_sha256,
@@ -29,10 +33,13 @@ from acon_hooks.identity import (
     versions,
 )
 from acon_hooks.layer_tables import channel_table, layer_table
+from acon_hooks.moment_constants import REFERENCES
 from acon_hooks.places import pick_device, rank_and_world
-from acon_hooks.batch import to_host
 from acon_hooks.tap import Tap
 from acon_hooks.unit import Columns, UnitBuffer, UnitWriter
+
+#: Tables of the whole run, which a process killed before its first manifest leaves behind.
+_EARLY = ("samples.parquet", "channels.parquet", f"{REFERENCES}.parquet")
 
 
 class UntrainedWarning(UserWarning):
@@ -51,7 +58,9 @@ class Settings:
     limit: int | None = None
     unit_size: int | None = None
     strict: bool = False
-    kinds: tuple[str, ...] = ("meta_acon", "acon")
+    kinds: tuple[str, ...] | None = None
+    moments: Wish | MomentOptions = True
+    announce: Callable[[str], None] | None = None
     progress: bool = True
 
 
@@ -67,7 +76,9 @@ def capture(
     limit: int | None = None,
     unit_size: int | None = None,
     strict: bool = False,
-    kinds: Sequence[str] = ("meta_acon", "acon"),
+    kinds: Sequence[str] | None = None,
+    moments: Wish | MomentOptions = True,
+    announce: Callable[[str], None] | None = None,
     progress: bool = True,
 ) -> Run:
     """Capture what a network's activation layers decide for every image of a data set.
@@ -99,7 +110,14 @@ def capture(
     strict : bool
         Stop at the first bad image instead of recording it.
     kinds : sequence of str
-        Kinds of layers to watch; see `find_layers`.
+        Kinds of layers to watch; see `find_layers`. By default the ACON layers, or, where there
+        are none and moments are wanted, all other elementwise activations.
+    moments : bool or "full"
+        Gather what `Run.linearity` and `Run.null_model` need: moments of the layers' inputs and
+        outputs, and pooled inputs. ``"full"`` stores the states of every sample and channel, too.
+    announce : callable, optional
+        Called with one sentence about the disk space that the moments will take, as soon as the
+        first batch has told it.
     progress : bool
         Show a progress bar.
 
@@ -127,7 +145,9 @@ def capture(
         limit=limit,
         unit_size=unit_size,
         strict=strict,
-        kinds=tuple(kinds),
+        kinds=None if kinds is None else tuple(kinds),
+        moments=moments,
+        announce=announce,
         progress=progress,
     )
     return run_units(model, data, None, settings)
@@ -171,6 +191,8 @@ class _Capture:
         recorded = None if self.manifest is None else self.manifest["identity"]["unit_size"]
         self.unit_size: int = settings.unit_size or recorded or UNIT_SIZE
         origin = getattr(model, "acon_origin", None)
+        self.options = options_of(settings.moments)
+        self.kinds = settings.kinds or default_kinds(model, moments=self.options is not None)
         self.feed: Feed = open_feed(
             data,
             preprocess=settings.preprocess or getattr(origin, "preprocess", None),
@@ -182,6 +204,10 @@ class _Capture:
         )
         self.identity = self._identity()
         self._refuse_another()
+        self.moments: Accumulator | None = None
+        if self.options is not None:
+            sha = identity_sha256(self.identity)
+            self.moments = Accumulator(self.options, self.folder, sha)
         if origin is not None and origin.weights == "random":
             warnings.warn(
                 f"{origin.model} is untrained: its weights are random (seed {origin.seed})",
@@ -201,7 +227,7 @@ class _Capture:
             raise UsageError(f"out: {str(path)!r} is a file; give a folder")
         foreign = [entry.name for entry in path.iterdir()] if path.is_dir() else []
         # A process killed before its first manifest leaves these behind, and nothing else.
-        foreign = [name for name in foreign if name not in ("samples.parquet", "channels.parquet")]
+        foreign = [name for name in foreign if name not in _EARLY]
         if [name for name in foreign if name != "tmp" and not name.startswith(".")]:
             raise UsageError(
                 f"out: the folder {str(path)!r} is not empty and holds no run; choose another"
@@ -214,7 +240,8 @@ class _Capture:
             "model": model_name(self.model),
             "weights_sha256": state_sha256(self.model),
             "dtype": ", ".join(dtypes),
-            "kinds": list(self.settings.kinds),
+            "kinds": list(self.kinds),
+            "moments": None if self.options is None else asdict(self.options),
             "unit_size": self.unit_size,
             **self.feed.identity,
         }
@@ -245,7 +272,12 @@ class _Capture:
                     total=self.feed.count, unit="image", disable=not self.settings.progress
                 ) as bar,
                 UnitWriter(self.folder) as writer,
-                Tap(self.model, kinds=self.settings.kinds) as tap,
+                Tap(
+                    self.model,
+                    kinds=self.kinds,
+                    observe=None if self.moments is None else self.moments.observe,
+                    pooled=self.moments is not None,
+                ) as tap,
             ):
                 self._pass(self.feed.batches(wanted), tap, writer, bar)
         finally:
@@ -264,6 +296,8 @@ class _Capture:
             buffer.add(batch, self._read(batch, tap))
             bar.update(len(batch.ids) + len(batch.errors))
             if batch.last:
+                if self.moments is not None:
+                    buffer.more = self.moments.unit(self.columns or {})
                 self.waiting.append(buffer)
             if self.columns is not None:
                 # Units of bad images only may have had to wait until the layers were known.
@@ -282,13 +316,33 @@ class _Capture:
         if batch.images is None:
             return {}
         images = batch.images.to(self.device, non_blocking=True)
-        with torch.inference_mode():
-            self.model(images)
-        values = tap.take()
+        values = self._forward(images, batch, tap)
         if self.manifest is None:
             self._begin(tap)
         wanted = {key: value for key, value in values.items() if key in (self.columns or {})}
         return to_host(wanted)
+
+    def _forward(self, images: torch.Tensor, batch: Batch, tap: Tap) -> HookBatch:
+        """Run one batch; before the first one settle what moments are taken about."""
+        if self.moments is not None and self.moments.learning:
+            self._run(self._opening(images, batch), tap)
+            self.moments.learned()
+        values = self._run(images, tap)
+        if self.moments is not None:
+            self.moments.batch(batch.ids, values.pooled)
+        return values
+
+    def _run(self, images: torch.Tensor, tap: Tap) -> HookBatch:
+        with torch.inference_mode():
+            self.model(images)
+        return tap.take()
+
+    def _opening(self, images: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return the data set's first batch, so that all processes settle on the same."""
+        if batch.unit == 0 or not isinstance(self.feed, MapFeed):
+            return images
+        first = next(iter(self.feed.batches(lambda unit: unit == 0)))
+        return images if first.images is None else first.images.to(self.device)
 
     def _begin(self, tap: Tap) -> None:
         """Write what the first batch has told of the layers, and the manifest."""
@@ -310,6 +364,7 @@ class _Capture:
             "units": None if self.feed.count is None else -(-self.feed.count // self.unit_size),
             "complete": False,
             "origin": origin_facts(self.model),
+            "beta_networks": run_facts(tap.layers) if self.moments is not None else {},
             "compute": {
                 "device": str(self.device),
                 "threads": torch.get_num_threads(),
@@ -318,6 +373,8 @@ class _Capture:
             "versions": versions(),
         }
         self.folder.write_manifest(self.manifest)
+        if self.moments is not None and self.settings.announce is not None and self.feed.count:
+            self.settings.announce(self.moments.space_text(self.feed.count, self.unit_size))
 
     def _finish(self) -> Run:
         """Complete the manifest if every unit is done, by whichever process."""
@@ -342,8 +399,9 @@ class _Capture:
         if self.feed.samples is None:
             found = Run(self.folder.path).samples
             self.folder.write_table("samples", pa.Table.from_pandas(found, preserve_index=False))
-        names = ("samples.parquet", "channels.parquet")
-        tables = {name: file_sha256(self.folder.path / name) for name in names}
+        names = ("samples.parquet", "channels.parquet", f"{REFERENCES}.parquet")
+        files = {name: self.folder.path / name for name in names}
+        tables = {name: file_sha256(file) for name, file in files.items() if file.is_file()}
         done = {"complete": True, "samples": self.feed.count, "units": units}
         self.folder.write_manifest(
             {**(self.manifest or {}), **done, "parts": parts, "tables": tables}

@@ -185,8 +185,14 @@ class Family:
         for index, values in enumerate(totals):
             per_layer[index] = 0
             per_layer[index].index_add_(1, self.layer, values)
-        stacked = (torch.stack(part) for part in (means, moments, within, low, high))
-        return Rows(*stacked, per_layer)
+        return Rows(
+            torch.stack(means),
+            torch.stack(moments),
+            torch.stack(within),
+            torch.stack(low),
+            torch.stack(high),
+            per_layer,
+        )
 
     def _variance(self, xx: Tensor, xw: Tensor, ww: Tensor) -> Tensor:
         """Cyy of y = k·x + w."""

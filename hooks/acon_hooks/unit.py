@@ -35,6 +35,7 @@ class UnitBuffer:
         self._ids: list[int] = []
         self._errors: list[dict[str, Any]] = []
         self._rows: list[dict[str, Any]] = []
+        self.more: dict[str, pa.Table] = {}  # parts that others have gathered for this unit
         self._values: dict[tuple[str, int], list[npt.NDArray[Any]]] = {}
 
     def add(self, batch: Batch, values: Mapping[tuple[str, int], npt.NDArray[Any]]) -> None:
@@ -59,7 +60,7 @@ class UnitBuffer:
             parts = self._values.get(key) or [np.zeros((0, width), dtype=np.float32)]
             flat = np.concatenate(parts).astype(np.float32, copy=False).reshape(-1)
             arrays[name] = pa.FixedSizeListArray.from_arrays(pa.array(flat), width)
-        parts_ = {"betas": pa.table(arrays)}
+        parts_ = {"betas": pa.table(arrays), **self.more}
         if self._errors:
             parts_["errors"] = pa.Table.from_pylist(self._errors)
         if self._rows:
