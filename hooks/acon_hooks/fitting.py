@@ -13,7 +13,7 @@ from acon_analysis.errors import UsageError
 from acon_analysis.indices import channel_table
 from acon_analysis.layers import AconA, AconB
 from acon_analysis.moment_frames import to_frame
-from acon_analysis.moments import Moments, merge, merge_all
+from acon_analysis.moments import FloatArray, Moments, merge, merge_all
 from acon_analysis.replacement import Plan, PlannedLayer, choose_units, make_plan
 from acon_analysis.states import acon_parts, as_samples, from_samples
 from acon_hooks.batch import Key
@@ -169,11 +169,10 @@ class _Sums:
     def __call__(self, layer: Layer, call: int, x: Tensor, y: Tensor, beta: Tensor | None) -> None:
         """Take one call's values in."""
         key = layer.name, call
-        xs, ys = _folded(x, layer.axis), _folded(y, layer.axis)
+        xs, ys = folded_values(x, layer.axis), folded_values(y, layer.axis)
         slopes = acon_slopes(layer)
         parts, per_sample = None, None
-        if beta is None and slopes is not None and layer.kind == "activation":
-            beta = layer.module.beta.detach().reshape(1, -1, 1)  # type: ignore[operator]
+        beta = static_beta(layer) if beta is None else beta
         if slopes is not None and beta is not None:
             values = beta.double().cpu().numpy()
             p1, p2 = (slope.double().cpu().numpy().reshape(1, -1, 1) for slope in slopes)
@@ -199,30 +198,31 @@ def acon_slopes(layer: Layer) -> tuple[Tensor, Tensor] | None:
     return None
 
 
+def static_beta(layer: Layer) -> Tensor | None:
+    """Return β (1, C, 1) of ACON-A and ACON-B, which have no p1 and p2; None for others."""
+    module = layer.module
+    return module.beta.detach().reshape(1, -1, 1) if isinstance(module, AconA | AconB) else None
+
+
 def _parameters(layers: list[Layer]) -> pd.DataFrame:
     """p1, p2 and static β of every channel of the ACON family."""
     frame = parameter_table([layer for layer in layers if layer.kind in _EXACT])
     rows = [frame[["layer", "channel", "p1", "p2", "beta"]]] if len(frame) else []
     for layer in layers:
-        slopes = acon_slopes(layer) if layer.kind == "activation" else None
-        if slopes is not None:
-            count = len(slopes[0])
-            values = {
-                "p1": slopes[0].double().cpu().numpy(),
-                "p2": slopes[1].double().cpu().numpy(),
-                "beta": layer.module.beta.detach().double().cpu().numpy().ravel(),  # type: ignore[operator]
-            }
-            rows.append(
-                pd.DataFrame({"layer": [layer.name] * count, "channel": np.arange(count), **values})
-            )
+        slopes, beta = acon_slopes(layer), static_beta(layer)
+        if slopes is not None and beta is not None:
+            columns = zip(("p1", "p2", "beta"), (*slopes, beta), strict=True)
+            values = {name: v.double().cpu().numpy().ravel() for name, v in columns}
+            own = pd.DataFrame({"channel": np.arange(len(slopes[0])), **values})
+            rows.append(own.assign(layer=layer.name))
     empty = pd.DataFrame({"layer": pd.Series(dtype="str"), "channel": pd.Series(dtype="int64")})
     return pd.concat(rows, ignore_index=True) if rows else empty
 
 
-def _folded(values: Tensor, axis: int) -> Any:
-    """Return (N, C, positions) as a numpy array."""
+def folded_values(values: Tensor, axis: int) -> FloatArray:
+    """Return (N, C, positions), float64; a single axis counts as one sample's channels."""
     moved = values.detach().movedim(axis, 1) if values.ndim > 1 else values.reshape(1, -1)
-    return moved.reshape(*moved.shape[:2], -1).double().cpu().numpy()
+    return np.asarray(moved.reshape(*moved.shape[:2], -1).double().cpu().numpy())
 
 
 def _images(batches: Iterable[Any]) -> Iterator[Tensor]:

@@ -1,0 +1,271 @@
+"""Replace single channels by straight lines, and see which measure foretells the damage.
+
+Trains the digits networks from several seeds (or takes given weights), fits a line to every unit
+on the training split, replaces every unit alone on images of the test split, and sets the change of
+the logits against s_c, L, G, κ, |β| and the other measures. Writes RESULTS_replacement.csv
+(rank correlations), RESULTS_replacement_kinds.csv (line against input, zero and mean),
+RESULTS_replacement_budgets.csv (many units at once) and RESULTS_replacement.md.
+
+    python benchmarks/replacement.py --seeds 1 2 3 --epochs 12
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from acon_analysis.data import open_data
+from acon_analysis.models.registry import build_model
+from acon_analysis.models.release import train_network
+from acon_analysis.replacement_tables import (
+    compare_replacements,
+    rank_correlations,
+    summarize_correlations,
+)
+from acon_hooks.fitting import Fit, fit_units
+from acon_hooks.linearizing import linearize
+from acon_hooks.measuring import unit_measures
+from acon_hooks.replacement_experiment import first_order_damage, relative_change, unit_damage
+
+#: Measures that are compared; larger is more nonlinear.
+MEASURES = (
+    "s_c", "first_order", "kappa", "G", "nonlinearity", "not_affinity",
+    "gate_entropy", "gradient_variance", "abs_beta",
+)  # fmt: skip
+RANKINGS = ("s_c", "first_order", "kappa", "G", "nonlinearity", "abs_beta", "random")
+SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
+REPLACEMENTS = ("affine", "identity", "zero")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A trained network: its name, the seed of its training, and its weights."""
+
+    network: str
+    seed: int
+    weights: Path | str
+
+
+def cases(options: argparse.Namespace) -> list[Case]:
+    """Return the networks of the experiment, trained here where their weights do not exist yet."""
+    if options.weights:
+        return [Case(options.networks[0], 0, Path(file)) for file in options.weights]
+    found = []
+    for seed in options.seeds:
+        for network in options.networks:
+            weights = options.work / f"{network}-e{options.epochs}-s{seed}.safetensors"
+            if not weights.exists():
+                curves = train_network(
+                    network, weights, epochs=options.epochs, seed=seed, progress=False
+                )
+                print(f"{weights.name}: test accuracy {1 - curves['test_error'].iloc[-1]:.4f}")
+            found.append(Case(network, seed, weights))
+    return found
+
+
+def studied(model: nn.Module, kinds: Sequence[str], ending: str) -> list[str]:
+    """Return the layers whose units are replaced: those that end in a name."""
+    from acon_hooks.finding import find_layers
+
+    return [layer.name for layer in find_layers(model, kinds) if layer.name.endswith(ending)]
+
+
+def run_case(case: Case, options: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return one row a unit and replacement, and one row a ranking and budget."""
+    start = time.process_time()
+    model = build_model(case.network, weights=case.weights)
+    data = case.network.partition("_")[0]
+    layers = studied(model, ("meta_acon", "acon", "activation"), options.layers)
+    fit = fit_units(model, f"{data}:train", layers=layers, limit=options.fit_images, batch_size=256)
+    images, targets = test_images(data, options.images)
+    damage = unit_damage(model, fit, images, layers=layers, replacements=REPLACEMENTS)
+    table = scores(model, fit, layers)
+    keys = ["layer", "call", "channel"]
+    units = damage.merge(table, on=keys, validate="many_to_one")
+    budgets = many_units(model, fit, table, images, targets)
+    print(f"{case.network} seed {case.seed}: {time.process_time() - start:.0f} s of processor time")
+    return (
+        units.assign(network=case.network, seed=case.seed),
+        budgets.assign(network=case.network, seed=case.seed),
+    )
+
+
+def test_images(data: str, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return images at even distances in the test split, with their classes."""
+    source = open_data(f"{data}:test")
+    chosen = np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int)
+    images = torch.stack([source[int(index)] for index in chosen])
+    return images.contiguous(memory_format=torch.channels_last), torch.tensor(
+        source.targets[chosen] if source.targets is not None else chosen
+    )
+
+
+def scores(model: nn.Module, fit: Fit, layers: Sequence[str]) -> pd.DataFrame:
+    """Return the measures of every unit; those of the fit come from the training split."""
+    keys = ["layer", "call", "channel"]
+    train = open_data(f"{fit.data.partition(':')[0]}:train")
+    some = torch.stack([train[index] for index in range(0, len(train), max(len(train) // 200, 1))])
+    others = unit_measures(model, some, layers=layers, kinds=("meta_acon", "acon", "activation"))
+    first = first_order_damage(model, fit, some, layers=layers)
+    names = ["s_c", "G", "kappa", "nonlinearity", "slope", "intercept"]
+    table = fit.table[[*keys, *names]].merge(first, on=keys)
+    names = ["affinity", "gate_entropy", "gradient_variance", "abs_beta"]
+    table = table.merge(others[[*keys, *names]], on=keys)
+    return table.assign(not_affinity=1 - table["affinity"])
+
+
+def many_units(
+    model: nn.Module,
+    fit: Fit,
+    table: pd.DataFrame,
+    images: torch.Tensor,
+    targets: torch.Tensor,
+) -> pd.DataFrame:
+    """Replace the least units of several rankings together, share by share."""
+    rng = np.random.default_rng(0)
+    ranked = table.merge(fit.table[["layer", "call", "channel", "L"]])
+    ranked = ranked.assign(random=rng.permutation(len(ranked)).astype(float))
+    rows = []
+    with torch.inference_mode():
+        before = model(images)
+        for ranking in RANKINGS:
+            if ranked[ranking].isna().any():
+                continue
+            for share in SHARES:
+                count = round(share * len(ranked))
+                chosen = ranked.sort_values(ranking, kind="stable").head(count)
+                units = list(chosen[["layer", "call", "channel"]].itertuples(index=False))
+                after = linearize(model, fit.plan(units=units))(images)
+                rows.append(
+                    {
+                        "ranking": ranking,
+                        "share": share,
+                        "units": count,
+                        "change": float(np.median(relative_change(before, after))),
+                        "accuracy": float((after.argmax(1) == targets).double().mean()),
+                        "accuracy_before": float((before.argmax(1) == targets).double().mean()),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def report(units: pd.DataFrame, budgets: pd.DataFrame, options: argparse.Namespace) -> None:
+    """Write the tables and the page."""
+    folder: Path = options.out
+    affine = units[units["replacement"] == "affine"].assign(damage=lambda f: f["mean"])
+    correlations = rank_correlations(affine, MEASURES)
+    summary = summarize_correlations(correlations, seed=0)
+    kinds = compare_replacements(units)
+    groups = budgets.groupby(["network", "ranking", "share"], sort=False)
+    curve = groups[["change", "accuracy", "accuracy_before"]].mean().reset_index()
+    frames: dict[str, pd.DataFrame] = {
+        "": summary,
+        "_layers": correlations,
+        "_kinds": kinds,
+        "_budgets": curve,
+    }
+    for name, frame in frames.items():
+        frame.to_csv(
+            folder / f"RESULTS_replacement{name}.csv", index=False, float_format="%.6g",
+            lineterminator="\n",
+        )  # fmt: skip
+    affine.drop(columns=["damage", "replacement"]).to_csv(
+        folder / "RESULTS_replacement_units.csv", index=False, float_format="%.5g",
+        lineterminator="\n",
+    )  # fmt: skip
+    (folder / "RESULTS_replacement.md").write_text(page(summary, kinds, curve, units, options))
+
+
+def page(
+    summary: pd.DataFrame,
+    kinds: pd.DataFrame,
+    curve: pd.DataFrame,
+    units: pd.DataFrame,
+    options: argparse.Namespace,
+) -> str:
+    """Return the results as Markdown."""
+    networks = list(summary["network"].unique())
+    wide = summary.assign(
+        cell=[f"{r.spearman:.3f} [{r.low:.3f}, {r.high:.3f}]" for r in summary.itertuples()]
+    ).pivot(index="measure", columns="network", values="cell")
+    order = summary.groupby("measure")["spearman"].mean().sort_values(ascending=False).index
+    errors = kinds.assign(
+        cell=[f"{r.median:.3g} ({r.times_affine:.1f}x)" for r in kinds.itertuples()]
+    ).pivot(index="replacement", columns="network", values="cell")
+    changes = curve[curve["share"].isin([0.25, 0.5, 0.75])].assign(
+        cell=lambda f: [f"{r.change:.3f}, {r.accuracy:.3f}" for r in f.itertuples()]
+    )
+    seeds = ", ".join(str(seed) for seed in sorted(units["seed"].unique()))
+    count = units.drop_duplicates(["network", "seed", "layer", "call", "channel"])
+    per = count.groupby(["network", "seed"]).size().iloc[0]
+    parts = [
+        "# Replacing single channels by straight lines",
+        "",
+        f"Networks: {', '.join(networks)}; seeds {seeds}; {options.epochs} epochs each. Layers "
+        f"`*{options.layers}`: {per} units a network. Lines fitted on the training split, damage "
+        f"measured on {options.images} images of the test split: the mean over images of the "
+        "change of the logits, norm of the difference over the norm. Measures come from the "
+        "training split alone.",
+        "",
+        "## Spearman's correlation of measure and damage, within layers",
+        "",
+        "Mean over layers and seeds, [95 % interval: bootstrap over seeds, then layers].",
+        "",
+        markdown(wide.loc[order, networks]),
+        "",
+        "## What is put in a unit's place",
+        "",
+        "Median over units of the median change of the logits (times that of the line).",
+        "",
+        markdown(errors.loc[list(REPLACEMENTS), networks]),
+        "",
+        "## Many units at once",
+        "",
+        "Median change of the logits, accuracy; mean over seeds; units ranked over all layers.",
+    ]
+    for network, own in changes.groupby("network", sort=False):
+        before = curve.loc[curve["network"] == network, "accuracy_before"].iloc[0]
+        table = own.pivot(index="ranking", columns="share", values="cell")
+        rows = [name for name in RANKINGS if name in table.index]
+        parts += ["", f"### {network} (accuracy {before:.3f})", "", markdown(table.loc[rows])]
+    return "\n".join(parts) + "\n"
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """Write a frame as a Markdown table, its index first."""
+    head = [str(frame.index.name), *map(str, frame.columns)]
+    rows = [[str(name), *("-" if pd.isna(v) else str(v) for v in row)]
+            for name, row in zip(frame.index, frame.to_numpy(), strict=True)]  # fmt: skip
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def main() -> None:
+    """Run the experiment."""
+    parser = argparse.ArgumentParser(description="which measure foretells the damage?")
+    networks = [f"digits_{name}" for name in ("metaacon", "acon", "swish", "relu")]
+    parser.add_argument("--networks", nargs="+", default=networks)
+    parser.add_argument("--weights", nargs="+", help="weights of the one network given")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--layers", default="acon", help="layers whose names end so")
+    parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--fit-images", type=int, default=None)
+    parser.add_argument("--work", type=Path, default=Path("runs/replacement"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    found = [run_case(case, options) for case in cases(options)]
+    units = pd.concat([pair[0] for pair in found], ignore_index=True)
+    budgets = pd.concat([pair[1] for pair in found], ignore_index=True)
+    report(units, budgets, options)
+
+
+if __name__ == "__main__":
+    main()
