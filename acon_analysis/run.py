@@ -71,7 +71,7 @@ class Run:
         path = self.path / "samples.parquet"
         if path.is_file():
             return _read(path)
-        return self._parts("samples")
+        return self.part_frame("samples")
 
     @cached_property
     def layers(self) -> pd.DataFrame:
@@ -85,15 +85,20 @@ class Run:
         return _read(self.path / "channels.parquet")
 
     @cached_property
+    def references(self) -> pd.DataFrame:
+        """One row a layer, call and channel: what its moments are taken about."""
+        return _read(self.path / "references.parquet")
+
+    @cached_property
     def errors(self) -> pd.DataFrame:
         """One row an image that could not be read, with the reason."""
-        frame = self._parts("errors")
+        frame = self.part_frame("errors")
         return frame if len(frame) else pd.DataFrame(columns=names(ERROR_COLUMNS))
 
     @cached_property
     def sample_ids(self) -> npt.NDArray[np.int64]:
         """The samples that were captured, int64 (N,), in the order of the rows of β."""
-        tables = [pq.read_table(path, columns=["sample_id"]) for path in self._files("betas")]
+        tables = [pq.read_table(path, columns=["sample_id"]) for path in self.files("betas")]
         if not tables:
             return np.zeros(0, dtype=np.int64)
         ids: npt.NDArray[np.int64] = pa.concat_tables(tables)["sample_id"].to_numpy()
@@ -115,16 +120,40 @@ class Run:
             float32 (samples, channels), rows as `sample_ids`; read-only where it needed no copy.
             For a layer with static β every row is the same.
         """
-        row = self._layer_row(layer, call)
+        row = self.layer_row(layer, call)
         if row.granularity == "static":
             own = self.channels.loc[self.channels["layer"] == layer, "beta"]
             beta = own.to_numpy(dtype=np.float32)
             return np.broadcast_to(beta, (len(self.sample_ids), len(beta)))
         if not row.column:
             raise UsageError(f"layer {layer!r} is of kind {row.kind!r}, which has no beta")
-        blocks = [self._block(path, str(row.column)) for path in self._files("betas")]
-        if not blocks:
-            return np.zeros((0, int(row.channels)), dtype=np.float32)
+        found = self._matrix("betas", str(row.column))
+        return np.zeros((0, int(row.channels)), dtype=np.float32) if found is None else found
+
+    def pooled_matrix(self, layer: str, call: int = 0) -> npt.NDArray[np.float32] | None:
+        """Return the pooled inputs of one layer.
+
+        Parameters
+        ----------
+        layer : str
+            Exact name in ``named_modules()``.
+        call : int
+            Which use of the layer within one forward pass.
+
+        Returns
+        -------
+        numpy.ndarray or None
+            Means of the inputs over the pixels, float32 (samples, channels), rows as `sample_ids`;
+            None where they were not captured (no moments, or β is not one number a channel).
+        """
+        row = self.layer_row(layer, call)
+        return self._matrix("pooled", str(row.column)) if row.column else None
+
+    def _matrix(self, kind: str, column: str) -> npt.NDArray[np.float32] | None:
+        paths = list(self.files(kind))
+        if not paths or column not in pq.read_schema(paths[0]).names:
+            return None
+        blocks = [self._block(path, column) for path in paths]
         return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
     def _block(self, path: Path, column: str) -> npt.NDArray[np.float32]:
@@ -181,7 +210,8 @@ class Run:
             raise AconError(f"the run {str(self.path)!r} holds no layer with a beta")
         return pd.concat(frames, ignore_index=True)
 
-    def _layer_row(self, layer: str, call: int) -> Any:
+    def layer_row(self, layer: str, call: int = 0) -> Any:
+        """Return the row of `layers` of one layer and call; an error names what comes close."""
         own = self.layers[self.layers["layer"] == layer]
         if own.empty:
             options = self.layers["layer"].unique()
@@ -197,7 +227,7 @@ class Run:
             return table[(table["column"] != "") | (table["granularity"] == "static")]
         chosen = [layers] if isinstance(layers, str) else list(layers)
         for layer in chosen:
-            self._layer_row(layer, 0)
+            self.layer_row(layer, 0)
         return table[table["layer"].isin(chosen)]
 
     def _wanted_rows(self, samples: Iterable[int] | None) -> npt.NDArray[np.int64]:
@@ -215,7 +245,7 @@ class Run:
             raise UsageError(f"the run holds no sample {first}; it holds {span}")
         return found
 
-    def _files(self, kind: str) -> Iterator[Path]:
+    def files(self, kind: str) -> Iterator[Path]:
         """Yield the parts of a kind, of the units that are done, in order."""
         for unit in self.units:
             parts = self.folder.unit_parts(unit) or {}
@@ -225,9 +255,70 @@ class Run:
                     raise StoreError(f"{str(path)!r} is missing; `acon verify` tells what else is")
                 yield path
 
-    def _parts(self, kind: str) -> pd.DataFrame:
-        frames = [_read(path) for path in self._files(kind)]
+    def part_frames(self, kind: str) -> Iterator[pd.DataFrame]:
+        """Yield a kind's parts, unit by unit."""
+        return (_read(path) for path in self.files(kind))
+
+    def part_frame(self, kind: str) -> pd.DataFrame:
+        """Return all parts of a kind in one frame; without columns where there are none."""
+        frames = list(self.part_frames(kind))
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+    def linearity(self, by: str = "layer", *, confidence: float = 0.95) -> pd.DataFrame:
+        """Tabulate how linear the activation layers are, with intervals.
+
+        Parameters
+        ----------
+        by : {"layer", "channel", "sample"}
+            What a row is.
+        confidence : float
+            Of the intervals.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns of `acon_analysis.index_fields`; definitions in `acon_analysis.indices`.
+
+        Raises
+        ------
+        AconError
+            If the run was captured without moments.
+        """
+        from acon_analysis.run_statistics import linearity_table
+
+        return linearity_table(self, by, confidence=confidence)
+
+    def null_model(self, layer: str, call: int = 0) -> pd.DataFrame:
+        """Set each channel's β against what BatchNorm alone makes of it.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``layer``, ``call`` and the columns of `acon_analysis.nullmodel.NULL_COLUMNS`, one row
+            a channel; see `acon_analysis.run_statistics.null_frame`.
+        """
+        from acon_analysis.run_statistics import null_frame
+
+        return null_frame(self, layer, call)
+
+    def variance_split(self, *, draws: int = 99, seed: int = 0) -> pd.DataFrame:
+        """Split the variance of β into samples, channels and the rest, against the null.
+
+        Parameters
+        ----------
+        draws : int
+            β networks redrawn for the empirical null, at least 20.
+        seed : int
+            Of their weights.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns of `acon_analysis.run_statistics.SPLIT_COLUMNS`, one row a layer and call.
+        """
+        from acon_analysis.run_statistics import split_table
+
+        return split_table(self, draws=draws, seed=seed)
 
 
 def open_run(path: str | Path) -> Run:
