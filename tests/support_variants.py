@@ -367,3 +367,24 @@ class Outer(nn.Module):
     def forward(self, x: Tensor, *others: Tensor) -> Tensor:
         out: Tensor = self.act(1.5 * x, *others)
         return out
+
+
+class Net(nn.Module):
+    """A small network with two layers; it fails on demand."""
+
+    def __init__(self, c: int = 8) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, c, 3)
+        self.acts = nn.ModuleList([Detector(c), Detector(c)])
+        self.norm = nn.BatchNorm2d(c)
+
+    def forward(self, x: Tensor, fail: BaseException | None = None) -> Tensor:
+        x = self.acts[0](self.stem(x))
+        if fail is not None:
+            raise fail
+        out: Tensor = self.acts[1](self.norm(x))
+        return out
+
+
+def hooks_left(model: nn.Module) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())

@@ -1,9 +1,12 @@
 """Every known variant of Meta-ACON is found, read and proved, or refused, as it should be."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from acon_analysis.layers import AconA, AconB
 from acon_hooks import ProofError, Tap, find_layers, prove, record
 from support_variants import (
     VARIANTS,
@@ -260,3 +263,32 @@ def test_whole_model_may_be_one_layer() -> None:
             model(tensor("map", n, C))
     assert recording.betas()["layer"].unique().tolist() == [""]
     assert recording.beta_matrix("").shape == (6, C)
+
+
+def test_acon_a_and_b_have_lines_of_their_own() -> None:
+    model = shaken(nn.Sequential(AconA(C), AconB(C)))
+    for parameter in model.parameters():
+        nn.init.normal_(parameter)
+    x = tensor("map", 4, C)
+    a, b = find_layers(model, example=x)
+    assert (a.kind, b.kind) == ("acon", "acon")
+    lines: list[Any] = [a.p1, a.p2, b.p1, b.p2]
+    assert torch.equal(lines[3], model[1].p.flatten())
+    assert [float(p.mean()) for p in lines[:3]] == [1, 0, 1]
+    with torch.no_grad(), record(model) as recording:
+        model(x)
+        model(x)
+    assert (recording.beta_matrix("0") == model[0].beta.detach().flatten().numpy()).all()
+
+
+def test_a_module_that_merely_owns_a_beta_is_left_out() -> None:
+    class Shift(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.beta = nn.Parameter(torch.randn(1, C, 1, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.beta
+
+    model = shaken(nn.Sequential(Shift(), Official(C)))
+    assert [layer.name for layer in find_layers(model, example=tensor("map", 4, C))] == ["1"]

@@ -84,6 +84,9 @@ def _probe(module: nn.Module, size: tuple[int, ...], like: Tensor) -> bool:
         changed = x.clone()
         changed.view(-1)[0] += 1
         elsewhere = module.forward(changed).reshape(-1)[1:]
-        line = module.forward((2 * x).clone()) - 2 * y + module.forward(torch.zeros_like(x))
-    bent = bool((line.abs() > 1e-3 * (1 + y.abs())).any())
+        origin = module.forward(torch.zeros_like(x))
+        # Both are 0 for a straight line; the first alone also for ReLU, the second for tanh.
+        doubled = module.forward(2 * x) - 2 * y + origin
+        mirrored = module.forward(-x) + y - 2 * origin
+    bent = any(bool((gap.abs() > 1e-3 * (1 + y.abs())).any()) for gap in (doubled, mirrored))
     return bool((back == y).all()) and bool((elsewhere == y.reshape(-1)[1:]).all()) and bent

@@ -77,12 +77,12 @@ class Layer:
     @property
     def p1(self) -> Tensor | None:
         """Slope of the first line, (C,) on the layer's device; None where the layer has none."""
-        return self._slope("p1")
+        return self._slope(0)
 
     @property
     def p2(self) -> Tensor | None:
         """Slope of the second line, (C,) on the layer's device; None where the layer has none."""
-        return self._slope("p2")
+        return self._slope(1)
 
     @property
     def beta(self) -> Tensor | None:
@@ -103,9 +103,9 @@ class Layer:
         """Whether a forward pass has confirmed how β is read."""
         return self.reading is not None
 
-    def _slope(self, name: str) -> Tensor | None:
-        found = own_tensors(self.module).get(name) if self.kind in ACON_KINDS else None
-        return None if found is None else self._spread(found.detach())
+    def _slope(self, which: int) -> Tensor | None:
+        pair = slopes(self.module) if self.kind in ACON_KINDS else None
+        return None if pair is None else self._spread(pair[which].detach())
 
     def _spread(self, values: Tensor) -> Tensor:
         flat = whole(values).reshape(-1)
@@ -125,14 +125,28 @@ def own_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def slopes(module: nn.Module) -> tuple[Tensor, Tensor] | None:
-    """Return p1 and p2 if the module owns both, of equal shape, with one axis for the channels."""
+    """Return the slopes of the two lines, of equal shape, with one axis for the channels.
+
+    They are p1 and p2 where the module owns both; 1 and p, or 1 and 0, where it owns nothing but
+    beta and p (ACON-B), or beta alone (ACON-A, the learnable Swish).
+    """
     own = own_tensors(module)
     p1, p2 = own.get("p1"), own.get("p2")
+    if p1 is None and p2 is None and "beta" in own and not list(module.children()):
+        rest = [tensor for name, tensor in own.items() if name != "beta"]
+        if set(own) <= {"beta", "p"}:
+            p2 = rest[0] if rest else torch.zeros_like(own["beta"])
+            p1 = torch.ones_like(p2)
     if p1 is None or p2 is None or p1.shape != p2.shape:
         return None
     if not p1.is_floating_point() or sum(size != 1 for size in p1.shape) > 1:
         return None
     return p1, p2
+
+
+def owns_slopes(module: nn.Module) -> bool:
+    """Tell whether a module owns p1 and p2, so that it cannot be but an ACON layer."""
+    return {"p1", "p2"} <= set(own_tensors(module))
 
 
 def is_acon_frelu(module: nn.Module) -> bool:
@@ -206,7 +220,7 @@ def find_layers(
     found = list(_walk(unwrap(model), asked))
     if example is None:
         return found
-    from acon_hooks.tap import resolve  # a Tap is built on this module
+    from acon_hooks.recording import resolve  # a Tap is built on this module
 
     return resolve(model, found, example)
 

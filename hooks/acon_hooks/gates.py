@@ -36,11 +36,7 @@ def looks_like_gate(module: nn.Module) -> bool:
         children) and has a child called gate or scale_activation, or consists only of pooling,
         1x1 convolutions or linear layers, normalisation and activations ending in a sigmoid.
     """
-    children = dict(module.named_children())
-    weighs = any(
-        isinstance(child, nn.Linear | nn.Conv1d | nn.Conv2d) for child in children.values()
-    )
-    if weighs and any(name in children for name in GATE_NAMES):
+    if is_named_gate(module):
         return True
     leaves = [m for m in module.modules() if next(m.children(), None) is None and m is not module]
     sigmoids = [m for m in leaves if isinstance(m, nn.Sigmoid | nn.Hardsigmoid)]
@@ -50,6 +46,14 @@ def looks_like_gate(module: nn.Module) -> bool:
     return all(_light(m) for m in others) and any(
         isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d) for m in others
     )
+
+
+def is_named_gate(module: nn.Module) -> bool:
+    """Tell whether a module weighs something and names its gate as torchvision or timm do."""
+    children = dict(module.named_children())
+    weighty = nn.Linear | nn.Conv1d | nn.Conv2d
+    weighs = any(isinstance(child, weighty) for child in children.values())
+    return weighs and any(name in children for name in GATE_NAMES)
 
 
 def _light(module: nn.Module) -> bool:

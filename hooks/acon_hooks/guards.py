@@ -127,6 +127,11 @@ _INDIFFERENT = {
 }
 
 
+def minding(model: nn.Module) -> list[nn.Module]:
+    """Return the modules that may do something else in training mode."""
+    return [module for module in model.modules() if type(module) not in _INDIFFERENT]
+
+
 def refuse_training(model: nn.Module) -> None:
     """Raise if a module of the model is in training mode and could mind, naming them.
 

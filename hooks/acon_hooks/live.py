@@ -161,7 +161,7 @@ class Live:
         if pair is None:
             raise HookError(f"layer {self.layer.name!r} has lost its p1 and p2")
         p1, p2 = (whole(p.detach()).reshape(1, -1, 1) for p in pair)
-        d = regressor(reading.identity, fold(x, reading.axis), p1, p2)
+        d = regressor(reading.identity, fold(x.detach(), reading.axis), p1, p2)
         granularity = reading.layout.granularity
         beta = fitted(fold(z, reading.layout.axis) * GATES[reading.where], d, granularity)
         if granularity == "pixel":

@@ -223,6 +223,35 @@ def record(
         yield recording
 
 
+def resolve(model: nn.Module, layers: Sequence[Layer], example: Any) -> list[Layer]:
+    """Settle and prove layers in one forward pass without gradient.
+
+    Parameters
+    ----------
+    model : Module
+        The network, in evaluation mode.
+    layers : sequence of Layer
+        As found.
+    example : Tensor or tuple
+        A batch; a tuple is handed over as the model's arguments.
+
+    Returns
+    -------
+    list of Layer
+        The same layers with their readings.
+
+    Raises
+    ------
+    ProofError
+        If β of a layer cannot be read.
+    """
+    if not layers:
+        return []
+    with Tap(model, layers) as tap, torch.no_grad():
+        model(*example) if isinstance(example, tuple) else model(example)
+        return tap.layers
+
+
 def prove(
     model: nn.Module,
     images: Any,

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from acon_hooks.errors import HookError, ProofError
+from acon_hooks.finding import owns_slopes
 from acon_hooks.first import Settled, settle
+from acon_hooks.gates import is_named_gate
 from acon_hooks.guards import autocast_dtype
 from acon_hooks.live import Live, argument
 from acon_hooks.proof import failed_report
@@ -154,9 +156,14 @@ class Station:
         try:
             settled = settle(self.layer, self.calls, seen, output, axis)
         except ProofError as error:
-            if not tap.report_failures:
+            if not self._certain():
+                self.leave()  # it only looked like one
+            elif tap.report_failures:
+                call = self.calls
+                self.leave()
+                tap.reports.append(failed_report(self.layer, call, str(error)))
+            else:
                 raise
-            self._fail(str(error))
             return
         original = argument(settled.layer, args, kwargs)
         if isinstance(original, Tensor) and not torch.equal(original, settled.x):
@@ -243,10 +250,16 @@ class Station:
         shown = None if beta is None else folded(beta)
         observe(self.layer, key[1], x.detach(), y.detach(), shown)
 
-    def _fail(self, reason: str) -> None:
-        """Keep a failed proof as a report; the layer is left alone from here on."""
-        call = self.calls
+    def _certain(self) -> bool:
+        """Whether the structure leaves no doubt about the kind."""
+        module = self.layer.module
+        if self.layer.kind == "acon_frelu":
+            return hasattr(module, "conv_frelu")
+        return is_named_gate(module) if self.layer.kind == "gate" else owns_slopes(module)
+
+    def leave(self) -> None:
+        """Leave the layer alone from here on."""
         self.forget()
         self.failed = True
         self.tap.drop(self.layer)
-        self.tap.reports.append(failed_report(self.layer, call, reason))
+        self._drop_inner()

@@ -22,6 +22,7 @@ from acon_hooks.guards import (
     autocast_dtype,
     eager,
     exclusive,
+    minding,
     refuse_training,
     refuse_unwatchable,
     unwrap,
@@ -34,7 +35,7 @@ from acon_hooks.station import Station
 #: (N, C, 1), (N, 1, 1), (1, C, 1) or (N, C, P), or None for activations. Nothing may be kept.
 Observer = Callable[[Layer, int, Tensor, Tensor, Tensor | None], None]
 
-__all__ = ["Observer", "Tap", "resolve", "to_host"]
+__all__ = ["Observer", "Tap", "to_host"]
 
 _SILENT = (
     "none of the {count} layers ran in this forward pass ({names}): hooks stay silent where a "
@@ -99,7 +100,7 @@ class Tap:
     ) -> None:
         self.model = unwrap(model)
         self.given = model
-        self._modules = list(self.model.modules())
+        self._minding = minding(self.model)
         self._device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         self.named = layers is not None and any(isinstance(layer, str) for layer in layers)
         self._stations = [
@@ -227,7 +228,7 @@ class Tap:
     def _begin(self) -> None:
         if self._finished is not None:
             raise HookError("a second forward pass began before take() fetched the first one's β")
-        if any(module.training for module in self._modules):
+        if any(module.training for module in self._minding):
             refuse_training(self.model)
         dtype = autocast_dtype(self._device)
         self.refuse_autocast(dtype)
@@ -290,7 +291,11 @@ class Tap:
             self._end()
 
     def _end_first(self) -> None:
+        self._drop_wrappers()
         active = [s for s in self._stations if not s.failed]
+        if not active and not self.reports:
+            names = ", ".join(repr(station.layer.name) for station in self._stations[:5])
+            raise HookError(f"what looked like layers of the kinds are none: {names}")
         ran = [s for s in active if s.calls]
         idle = [s.layer.name for s in active if not s.calls]
         if active and not ran:
@@ -306,6 +311,15 @@ class Tap:
         for station in self._stations:
             station.calls = 0
             station.go_live()
+
+    def _drop_wrappers(self) -> None:
+        """Drop modules that are gates only because a gate inside them is their last step."""
+        gates = [s for s in self._stations if s.layer.kind == "gate" and not s.failed]
+        proved = {s.layer.module for s in gates if s.calls}
+        for station in gates:
+            own = station.layer.module
+            if any(inner in proved for inner in own.modules() if inner is not own):
+                station.leave()
 
     def _compare(self) -> None:
         for station in self._stations:
@@ -357,32 +371,4 @@ class Tap:
                     del part[key]
         for key in [key for key in self.shapes if key[0] == layer.name]:
             del self.shapes[key]
-
-
-def resolve(model: nn.Module, layers: Sequence[Layer], example: Any) -> list[Layer]:
-    """Settle and prove layers in one forward pass without gradient.
-
-    Parameters
-    ----------
-    model : Module
-        The network, in evaluation mode.
-    layers : sequence of Layer
-        As found.
-    example : Tensor or tuple
-        A batch; a tuple is handed over as the model's arguments.
-
-    Returns
-    -------
-    list of Layer
-        The same layers with their readings.
-
-    Raises
-    ------
-    ProofError
-        If β of a layer cannot be read.
-    """
-    if not layers:
-        return []
-    with Tap(model, layers) as tap, torch.no_grad():
-        model(*example) if isinstance(example, tuple) else model(example)
-        return tap.layers
+        self.reports[:] = [report for report in self.reports if report.layer != layer.name]

@@ -96,10 +96,13 @@ class CallRecorder(TorchFunctionMode):
         if (
             isinstance(out, Tensor)
             and out.is_floating_point()
-            and (out.numel() < max(_SMALL, self.seen.largest()) or name in _GATE_MAKERS)
+            and (self._small(out) or name in _GATE_MAKERS)
         ):
             self.seen.called.append(Called(name, ordinal, out.detach().clone()))
         return out
+
+    def _small(self, out: Tensor) -> bool:
+        return out.ndim <= 2 or out.numel() < max(_SMALL, self.seen.largest())
 
 
 def hook_before(module: nn.Module, hook: Callable[..., None]) -> RemovableHandle:

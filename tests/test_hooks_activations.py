@@ -1,0 +1,384 @@
+"""Other activations and squeeze-excitation gates: found, observed, and what hooks cannot reach."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from acon_analysis.errors import UsageError
+from acon_analysis.layers import SqueezeExcitation
+from acon_hooks import (
+    HookError,
+    Layer,
+    ProofError,
+    Tap,
+    find_layers,
+    functional_activations,
+    record,
+)
+from support_variants import Detector, Official, Outer, shaken, tensor
+
+C = 8
+BUILT_IN: list[nn.Module] = [
+    nn.ReLU(),
+    nn.ReLU(inplace=True),
+    nn.SiLU(),
+    nn.GELU(),
+    nn.GELU("tanh"),
+    nn.Hardswish(),
+    nn.PReLU(),
+    nn.PReLU(C),
+    nn.ELU(),
+    nn.SELU(),
+    nn.CELU(),
+    nn.Mish(),
+    nn.Softplus(),
+    nn.Tanh(),
+    nn.Sigmoid(),
+    nn.LeakyReLU(),
+    nn.ReLU6(),
+    nn.RReLU(),
+    nn.Hardtanh(),
+    nn.Hardsigmoid(),
+    nn.LogSigmoid(),
+    nn.Softsign(),
+    nn.Tanhshrink(),
+    nn.Softshrink(),
+    nn.Hardshrink(),
+    nn.Threshold(0.1, 0.0),
+]
+NO_ACTIVATIONS: list[nn.Module] = [
+    nn.Identity(),
+    nn.Dropout(),
+    nn.BatchNorm2d(C),
+    nn.LayerNorm(C),
+    nn.Softmax(1),
+    nn.GLU(1),
+    nn.Conv2d(C, C, 1),
+    nn.Linear(C, C),
+    nn.MaxPool2d(2),
+    nn.Flatten(),
+]
+
+
+class Foreign(nn.Module):
+    """A module of somebody else, with a function and perhaps a parameter."""
+
+    def __init__(self, function: Callable[..., Tensor], parameter: Tensor | None = None) -> None:
+        super().__init__()
+        self.function = function
+        self.weight = None if parameter is None else nn.Parameter(parameter)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x) if self.weight is None else self.function(x, self.weight)
+
+
+def _fail(x: Tensor) -> Tensor:
+    raise RuntimeError("only three channels, please")
+
+
+FOREIGN: dict[str, tuple[nn.Module, bool]] = {
+    "swish": (Foreign(lambda x: x * torch.sigmoid(x)), True),
+    "swish in place": (Foreign(lambda x: x.mul_(x.sigmoid())), True),
+    "learnable swish": (Foreign(lambda x, b: x * torch.sigmoid(b * x), torch.ones(1)), True),
+    "slope a channel": (
+        Foreign(lambda x, a: torch.where(x > 0, x, x * a.view(1, -1, 1, 1)), torch.rand(C)),
+        True,
+    ),
+    "flat only": (
+        Foreign(lambda x, a: torch.where(x > 0, x, x @ torch.diag(a)), torch.rand(C)),
+        True,
+    ),
+    "scale": (Foreign(lambda x, a: x * a, torch.ones(1)), False),
+    "affine a channel": (Foreign(lambda x, a: x * a.view(1, -1, 1, 1) + 1, torch.rand(C)), False),
+    "identity": (Foreign(lambda x: x), False),
+    "softmax": (Foreign(lambda x: x.softmax(1)), False),
+    "norm of the channels": (Foreign(lambda x: x / x.norm(dim=1, keepdim=True)), False),
+    "norm of the pixels": (Foreign(lambda x: x / x.std()), False),
+    "pool": (Foreign(lambda x: F.max_pool2d(x, 2)), False),
+    "local maximum": (Foreign(lambda x: F.max_pool2d(x, 3, 1, 1)), False),
+    "noise": (Foreign(lambda x: F.relu(x + torch.randn_like(x))), False),
+    "failing": (Foreign(_fail), False),
+}
+
+
+@pytest.mark.parametrize("module", BUILT_IN, ids=repr)
+def test_built_in_activations_are_found(module: nn.Module) -> None:
+    (layer,) = find_layers(shaken(nn.Sequential(module)), ("activation",))
+    assert (layer.kind, layer.granularity, layer.reader) == ("activation", "elementwise", "")
+    assert layer.class_name == type(module).__name__
+
+
+@pytest.mark.parametrize("module", NO_ACTIVATIONS, ids=repr)
+def test_other_built_in_modules_are_not(module: nn.Module) -> None:
+    assert find_layers(nn.Sequential(module), ("activation",)) == []
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_foreign_modules_are_judged_by_what_they_do(name: str) -> None:
+    module, expected = FOREIGN[name]
+    found = find_layers(nn.Sequential(module), ("activation",))
+    assert bool(found) == expected
+
+
+def test_judging_neither_fires_hooks_nor_touches_the_random_state() -> None:
+    module = FOREIGN["swish"][0]
+    module.register_forward_hook(lambda *a: pytest.fail("fired"))
+    before = torch.get_rng_state()
+    assert find_layers(nn.Sequential(module), ("activation",))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_activations_of_timm_are_found_inside_its_fused_modules() -> None:
+    layers = pytest.importorskip("timm.layers")
+    model = nn.Sequential(layers.BatchNormAct2d(C), layers.LayerNormAct2d(C, act_layer="silu"))
+    assert [layer.name for layer in find_layers(model, ("activation",))] == ["0.act", "1.act"]
+    for name in ("swish", "hard_swish", "mish", "gelu_tanh", "quick_gelu", "hard_mish"):
+        (layer,) = find_layers(nn.Sequential(layers.create_act_layer(name)), ("activation",))
+        assert layer.kind == "activation"
+
+
+def test_the_parts_of_an_acon_layer_are_no_activations_of_their_own() -> None:
+    class WithParts(Detector):
+        def __init__(self, c: int) -> None:
+            super().__init__(c)
+            self.act, self.sigmoid = nn.ReLU(), nn.Sigmoid()
+
+    model = nn.Sequential(WithParts(C), nn.ReLU())
+    assert [layer.name for layer in find_layers(model, ("activation",))] == ["1"]
+    kinds = ("meta_acon", "activation")
+    assert [layer.name for layer in find_layers(model, kinds)] == ["0", "1"]
+
+
+def test_observer_gets_the_input_as_it_was_before_an_in_place_activation() -> None:
+    model = shaken(nn.Sequential(nn.Conv2d(3, C, 1), nn.ReLU(inplace=True), nn.Conv2d(C, 4, 1)))
+    seen: list[tuple[Layer, Tensor, Tensor]] = []
+
+    def observe(layer: Layer, call: int, x: Tensor, y: Tensor, beta: Tensor | None) -> None:
+        assert beta is None
+        seen.append((layer, x.clone(), y.clone()))
+
+    with torch.no_grad(), Tap(model, kinds=("activation",), observe=observe) as tap:
+        for n in (4, 2):
+            x = tensor("map", n, 3)
+            bare = model[2](model[0](x).relu())
+            assert torch.equal(model(x), bare)
+            assert tap.take() == {}
+            layer, given, made = seen[-1]
+            assert torch.equal(given, model[0](x))
+            assert torch.equal(made, given.relu())
+            assert (layer.channels, layer.axis) == (C, 1)
+    assert tap.layers[0].in_place
+
+
+@pytest.mark.parametrize(
+    ("before", "size", "axis"),
+    [
+        (nn.Conv1d(5, 6, 1), (2, 5, 6), 1),
+        (nn.Linear(6, 5), (2, 5, 6), 2),
+        (nn.Linear(5, 7), (2, 3, 4, 5), 3),
+        (nn.LayerNorm(5), (2, 3, 5), 2),
+        (nn.Identity(), (2, 3, 5), 1),
+        (nn.Linear(5, 7), (2, 5), 1),
+        (nn.Conv2d(4, 4, 1), (2, 4, 4, 4), 1),
+        (nn.Linear(4, 4), (2, 4, 4, 4), 3),
+    ],
+    ids=str,
+)
+def test_channels_lie_where_the_layer_before_puts_them(
+    before: nn.Module, size: tuple[int, ...], axis: int
+) -> None:
+    model = shaken(nn.Sequential(before, nn.GELU()))
+    (layer,) = find_layers(model, ("activation",), torch.randn(size))
+    assert layer.axis == axis
+    assert layer.channels == before(torch.randn(size)).shape[axis]
+
+
+def test_an_activation_used_several_times_keeps_its_shapes_apart() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two, self.relu = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 9, 1), nn.ReLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.relu(self.two(self.relu(self.one(x))))
+            return out
+
+    model = shaken(Block())
+    with torch.no_grad(), Tap(model, kinds=("activation",)) as tap:
+        for n in (2, 3):
+            model(tensor("map", n, 3))
+            tap.take()
+    assert {key: shape[0] for key, shape in tap.shapes.items()} == {("relu", 0): 4, ("relu", 1): 9}
+
+
+def test_activations_have_no_beta_to_record() -> None:
+    model = shaken(nn.Sequential(nn.ReLU()))
+    with torch.no_grad(), record(model, kinds=("activation",)) as recording:
+        model(tensor("map", 2, 3))
+    with pytest.raises(HookError, match="activation layers have no β"):
+        recording.betas()
+
+
+class Classic(nn.Module):
+    """The original squeeze-and-excitation: one Sequential that ends in a sigmoid."""
+
+    def __init__(self, c: int) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Sequential(nn.Linear(c, 4), nn.ReLU(), nn.Linear(4, c), nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c = x.shape[:2]
+        gate: Tensor = self.fc(self.pool(x).view(n, c)).view(n, c, 1, 1)
+        return x * gate.expand_as(x)
+
+
+def _torchvision() -> nn.Module:
+    ops = pytest.importorskip("torchvision.ops")
+    module: nn.Module = ops.SqueezeExcitation(C, 4, scale_activation=nn.Hardsigmoid)
+    return module
+
+
+def _timm(name: str, **options: Any) -> Callable[[], nn.Module]:
+    def make() -> nn.Module:
+        module: nn.Module = getattr(pytest.importorskip("timm.layers"), name)(C, **options)
+        return module
+
+    return make
+
+
+def _timm_efficientnet() -> nn.Module:
+    blocks = pytest.importorskip("timm.models._efficientnet_blocks")
+    module: nn.Module = blocks.SqueezeExcite(C)
+    return module
+
+
+GATES: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
+    "own": (lambda: SqueezeExcitation(C, r=2), "module scale_activation", "channel"),
+    "torchvision": (_torchvision, "module scale_activation", "channel"),
+    "classic": (lambda: Classic(C), "module fc", "channel"),
+    "timm SEModule": (_timm("SEModule"), "module gate", "channel"),
+    "timm EffectiveSEModule": (_timm("EffectiveSEModule"), "module gate", "channel"),
+    "timm EcaModule": (_timm("EcaModule"), "module gate", "channel"),
+    "timm SqueezeExcite": (_timm_efficientnet, "module gate", "channel"),
+}
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_gates_are_found_and_proved(name: str) -> None:
+    torch.manual_seed(2)
+    make, reader, granularity = GATES[name]
+    model = shaken(Outer(make()))
+    assert find_layers(model) == []
+    with torch.no_grad(), record(model, kinds=("gate",)) as recording:
+        for n in (4, 2):
+            x = tensor("map", n, C)
+            out = model(x)
+            gate = torch.from_numpy(recording.beta_matrix("act"))[-n:]
+            torch.testing.assert_close(out, 1.5 * x * gate[:, :, None, None])
+    (layer,) = recording.layers
+    assert (layer.name, layer.kind, layer.reader) == ("act", "gate", reader)
+    assert layer.granularity == granularity
+    assert recording.reports[0].identity == "scale"
+    assert recording.reports[0].status == "proved"
+
+
+def test_what_only_resembles_a_gate_is_left_out() -> None:
+    class Head(nn.Module):
+        """A classifier: pooling, linear layers, a sigmoid, and no x·gate."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.pool, self.fc, self.out = nn.AdaptiveAvgPool2d(1), nn.Linear(C, C), nn.Sigmoid()
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.out(self.fc(self.pool(x).flatten(1)))
+            return out
+
+    model = shaken(nn.Sequential(SqueezeExcitation(C), Head()))
+    with torch.no_grad(), record(model, kinds=("gate",)) as recording:
+        for n in (4, 2):
+            model(tensor("map", n, C))
+    assert [layer.name for layer in recording.layers] == ["0"]
+    assert recording.betas()["layer"].unique().tolist() == ["0"]
+    model = shaken(nn.Sequential(Head()))
+    with (
+        torch.no_grad(),
+        record(model, kinds=("gate",)),
+        pytest.raises(HookError, match="what looked like"),
+    ):
+        model(tensor("map", 4, C))
+
+
+def test_a_module_named_like_a_gate_must_be_one() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.gate = nn.Conv2d(C, C, 1), nn.Sigmoid()
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = x + self.gate(self.conv(x))
+            return out
+
+    with pytest.raises(ProofError, match=r"explains the output as x·gate.*module gate misses by"):
+        find_layers(shaken(nn.Sequential(Named())), ("gate",), tensor("map", 4, C))
+
+
+def test_a_wrapper_around_a_gate_is_not_counted_as_a_second_one() -> None:
+    class Wrapper(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.se = SqueezeExcitation(C, r=2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.se(x)
+            return out
+
+    (layer,) = find_layers(shaken(Wrapper()), ("gate",), tensor("map", 4, C))
+    assert layer.name == "se"
+
+
+class Functional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.act, self.acon = nn.Conv2d(3, C, 1), nn.SiLU(), Official(C)
+        self.block = Inner()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.conv(x)).relu_()
+        return F.silu(self.block(self.act(self.acon(x))))
+
+
+class Inner(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        x = x - x.mean()  # so that the module as a whole is no activation
+        return F.gelu(torch.sigmoid(x) + F.hardswish(x)) + F.relu(x) + F.leaky_relu(F.relu(x))
+
+
+def test_activations_called_as_functions_are_counted_by_module() -> None:
+    model = shaken(Functional())
+    table = functional_activations(model, tensor("map", 2, 3))
+    counts = {(row.layer, row.function): row.calls for row in table.itertuples()}
+    assert counts == {
+        ("", "relu"): 2,
+        ("", "silu"): 1,
+        ("block", "gelu"): 1,
+        ("block", "sigmoid"): 1,
+        ("block", "hardswish"): 1,
+        ("block", "relu"): 2,
+        ("block", "leaky_relu"): 1,
+    }
+    assert set(table["class_name"]) == {"Functional", "Inner"}
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert functional_activations(shaken(nn.Sequential(nn.ReLU())), tensor("map", 2, 3)).empty
+
+
+def test_counting_refuses_what_cannot_be_watched() -> None:
+    with pytest.raises(HookError, match="evaluation mode"):
+        functional_activations(nn.BatchNorm2d(3).train(), tensor("map", 2, 3))
+    with pytest.raises(UsageError, match="unknown kind"):
+        find_layers(nn.ReLU(), ("activations",))
