@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from acon_analysis.errors import UsageError
 from acon_analysis.indices import channel_table
-from acon_analysis.layers import AconA, AconB
 from acon_analysis.moment_frames import to_frame
 from acon_analysis.moments import FloatArray, Moments, merge, merge_all
 from acon_analysis.replacement import Plan, PlannedLayer, choose_units, make_plan
@@ -172,7 +171,6 @@ class _Sums:
         xs, ys = folded_values(x, layer.axis), folded_values(y, layer.axis)
         slopes = acon_slopes(layer)
         parts, per_sample = None, None
-        beta = static_beta(layer) if beta is None else beta
         if slopes is not None and beta is not None:
             values = beta.double().cpu().numpy()
             p1, p2 = (slope.double().cpu().numpy().reshape(1, -1, 1) for slope in slopes)
@@ -188,35 +186,13 @@ def acon_slopes(layer: Layer) -> tuple[Tensor, Tensor] | None:
     """Return p1 and p2 of a layer of the ACON family, (C,) each; None outside it."""
     if layer.kind in _EXACT and layer.p1 is not None and layer.p2 is not None:
         return layer.p1, layer.p2
-    module = layer.module
-    if isinstance(module, AconA):
-        one = torch.ones_like(module.beta.detach()).reshape(-1)
-        return one, torch.zeros_like(one)
-    if isinstance(module, AconB):
-        low = module.p.detach().reshape(-1)
-        return torch.ones_like(low), low
     return None
-
-
-def static_beta(layer: Layer) -> Tensor | None:
-    """Return β (1, C, 1) of ACON-A and ACON-B, which have no p1 and p2; None for others."""
-    module = layer.module
-    return module.beta.detach().reshape(1, -1, 1) if isinstance(module, AconA | AconB) else None
 
 
 def _parameters(layers: list[Layer]) -> pd.DataFrame:
     """p1, p2 and static β of every channel of the ACON family."""
     frame = parameter_table([layer for layer in layers if layer.kind in _EXACT])
-    rows = [frame[["layer", "channel", "p1", "p2", "beta"]]] if len(frame) else []
-    for layer in layers:
-        slopes, beta = acon_slopes(layer), static_beta(layer)
-        if slopes is not None and beta is not None:
-            columns = zip(("p1", "p2", "beta"), (*slopes, beta), strict=True)
-            values = {name: v.double().cpu().numpy().ravel() for name, v in columns}
-            own = pd.DataFrame({"channel": np.arange(len(slopes[0])), **values})
-            rows.append(own.assign(layer=layer.name))
-    empty = pd.DataFrame({"layer": pd.Series(dtype="str"), "channel": pd.Series(dtype="int64")})
-    return pd.concat(rows, ignore_index=True) if rows else empty
+    return frame[["layer", "channel", "p1", "p2", "beta"]]
 
 
 def folded_values(values: Tensor, axis: int) -> FloatArray:

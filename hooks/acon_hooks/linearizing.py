@@ -69,7 +69,7 @@ def linearize(model: nn.Module, plan: Plan, *, any_weights: bool = False) -> nn.
             line.chosen[index] = True
             line.settle()
             lines[use.call] = line
-        changed = _put(changed, inner, LinearizedActivation(inner, uses[0].calls, lines))
+        changed = put_module(changed, inner, LinearizedActivation(inner, uses[0].calls, lines))
     if any(layer.calls > 1 for layer in plan.layers):
         changed.register_forward_pre_hook(restart_turns)
     return changed
@@ -153,7 +153,7 @@ def _check_weights(model: nn.Module, plan: Plan, any_weights: bool) -> None:
         )
 
 
-def _put(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
+def put_module(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
     """Put a module in every place of another; the model itself may be that place."""
     if model is old:
         return new

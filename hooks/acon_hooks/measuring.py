@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from acon_analysis.measures import measure_table
 from acon_hooks.finding import Layer
-from acon_hooks.fitting import LINEARIZABLE, acon_slopes, folded_values, static_beta
+from acon_hooks.fitting import LINEARIZABLE, acon_slopes, folded_values
 from acon_hooks.tap import Tap
 
 
@@ -42,13 +42,12 @@ def unit_measures(
     frames: list[pd.DataFrame] = []
 
     def observe(layer: Layer, call: int, x: Tensor, y: Tensor, beta: Tensor | None) -> None:
-        given = static_beta(layer) if beta is None else beta
-        slopes = _slopes(layer, x, given)
+        slopes = _slopes(layer, x, beta)
         table = measure_table(
             _rows(x, layer.axis),
             _rows(y, layer.axis),
             slopes=None if slopes is None else _rows(slopes, layer.axis),
-            beta=None if given is None else _per_sample(given, x.shape[layer.axis]),
+            beta=None if beta is None else _per_sample(beta, x.shape[layer.axis]),
         )
         frames.append(table.assign(layer=layer.name, call=call))
 
