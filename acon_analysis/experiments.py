@@ -21,10 +21,10 @@ SIGNAL_ACTIVATIONS: dict[str, Callable[[FloatArray], Any]] = {
 
 
 def signal_through_layers(
-    seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    seeds: Sequence[int] = (0, 1, 2),
     *,
     layers: int = 50,
-    width: int = 256,
+    width: int = 128,
     samples: int = 128,
     activations: Mapping[str, Callable[[FloatArray], Any]] | None = None,
 ) -> pd.DataFrame:

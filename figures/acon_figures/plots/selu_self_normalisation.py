@@ -9,7 +9,7 @@ from acon_analysis.experiments import signal_bands, signal_through_layers
 from acon_figures.style import COLORS, DASHES, AconFigure, is_narrow, new_figure, theme
 
 CAPTION = (
-    "Mean and variance of the activations through {layers} dense layers of 256 units with LeCun's "
+    "Mean and variance of the activations through {layers} dense layers of 128 units with LeCun's "
     "initialisation, input N(0, 1), 128 samples; median and range of {seeds} seeds. SELU keeps "
     "both near 0 and 1; with ELU the signal fades, with ReLU its variance halves in every layer."
 )
@@ -29,7 +29,7 @@ def selu_self_normalisation(
     ----------
     signals : pandas.DataFrame, optional
         What `acon_analysis.experiments.signal_through_layers` returns; by default measured anew
-        (50 layers, five seeds, a second).
+        (50 layers, three seeds).
     width : {"single", "double"} or float
         At one column's width the panels stand below one another.
     context : {"paper", "talk"}
