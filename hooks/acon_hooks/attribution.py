@@ -1,0 +1,257 @@
+"""Captum's attributions of a score to the pixels: one function a method.
+
+Each takes a score (images (N, ...) -> (N,)), works in batches and returns (N, ...).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from acon_analysis.errors import UsageError
+from acon_hooks.errors import HookError
+
+#: Images -> one number each.
+Score = Callable[[Tensor], Tensor]
+
+#: Name -> what it is.
+METHODS = {
+    "integrated_gradients": "gradients gathered on the way from the baseline (complete)",
+    "saliency": "the gradient of β at the image, signed",
+    "occlusion": "how β falls when a window of the image becomes the baseline",
+    "grad_cam": "the layer's input channels, weighed by their gradients, enlarged to the image",
+}
+
+
+@dataclass(frozen=True)
+class Integrated:
+    """Integrated gradients with their completeness.
+
+    Parameters
+    ----------
+    attributions : Tensor
+        (N, ...).
+    delta : Tensor
+        (N,): sum of the attributions minus (score at the image - score at the baseline).
+    steps : Tensor
+        (N,) int64: how many steps the attributions of each image took.
+    """
+
+    attributions: Tensor
+    delta: Tensor
+    steps: Tensor
+
+
+def batches(tensor: Tensor, size: int) -> list[Tensor]:
+    """Cut a tensor into parts of at most `size` samples."""
+    return [tensor[start : start + size] for start in range(0, len(tensor), size)]
+
+
+def score_in_batches(score: Score, images: Tensor, batch_size: int) -> Tensor:
+    """Return the scores (N,), without gradient."""
+    with torch.no_grad():
+        return torch.cat([score(part) for part in batches(images, batch_size)])
+
+
+def refuse_without_gradient(score: Score, images: Tensor) -> None:
+    """Raise if the score does not depend on the images differentiably.
+
+    Raises
+    ------
+    HookError
+        If no gradient arrives at the images.
+    """
+    with torch.enable_grad():
+        image = images[:1].clone().requires_grad_()
+        value = score(image)
+        (gradient,) = (
+            torch.autograd.grad(value.sum(), image, allow_unused=True)
+            if value.requires_grad
+            else (None,)
+        )
+    if gradient is None:
+        raise HookError(
+            "β has no gradient with respect to the images: the model detaches something on the "
+            "way, or this β does not depend on the image; method='occlusion' needs no gradient"
+        )
+
+
+def integrated_gradients(
+    score: Score,
+    images: Tensor,
+    baselines: Tensor,
+    *,
+    tolerance: float,
+    steps: int,
+    max_steps: int,
+    batch_size: int,
+) -> Integrated:
+    """Integrate gradients; double the steps of an image until its sum is right.
+
+    Parameters
+    ----------
+    score : callable
+        What is explained.
+    images, baselines : Tensor
+        (N, ...).
+    tolerance : float
+        Accepted size of delta, in units of the score.
+    steps, max_steps : int
+        Steps (Gauss-Legendre) to begin with, and at most.
+    batch_size : int
+        Images a forward pass, at most.
+
+    References
+    ----------
+    M. Sundararajan, A. Taly, Q. Yan (2017), Axiomatic Attribution for Deep Networks, ICML,
+    arXiv:1703.01365.
+    """
+    from captum.attr import IntegratedGradients
+
+    method = IntegratedGradients(score)
+    shift = score_in_batches(score, images, batch_size)
+    shift = shift - score_in_batches(score, baselines, batch_size)
+    attributions = torch.zeros_like(images)
+    delta = torch.full_like(shift, torch.inf)
+    taken = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+    count = steps
+    open_ = torch.arange(len(images), device=images.device)
+    while len(open_):
+        for part in batches(open_, batch_size):
+            found = method.attribute(
+                images[part].requires_grad_(),
+                baselines[part],
+                n_steps=count,
+                internal_batch_size=batch_size,
+            ).detach()
+            total = found.double().flatten(1).sum(1).to(shift.dtype)
+            new = total - shift[part]
+            # More steps are not always better: the best so far stays.
+            better = new.abs() < delta[part].abs()
+            attributions[part[better]] = found.to(images.dtype)[better]
+            delta[part[better]] = new[better]
+            taken[part[better]] = count
+        if count >= max_steps:
+            break
+        open_ = open_[~(delta[open_].abs() <= tolerance)]
+        count = min(2 * count, max_steps)
+    return Integrated(attributions, delta, taken)
+
+
+def saliency(score: Score, images: Tensor, batch_size: int) -> Tensor:
+    """Return the gradient of the score at each image, with its sign.
+
+    References
+    ----------
+    K. Simonyan, A. Vedaldi, A. Zisserman (2014), Deep Inside Convolutional Networks,
+    arXiv:1312.6034.
+    """
+    from captum.attr import Saliency
+
+    method = Saliency(score)
+    parts = batches(images, batch_size)
+    return torch.cat(
+        [method.attribute(p.clone().requires_grad_(), abs=False).detach() for p in parts]
+    )
+
+
+def occlusion_window(shape: tuple[int, ...], window: int | None) -> tuple[int, int]:
+    """Return side and stride of the window for images (C, H, W) or signals (C, L).
+
+    By default an eighth of the shorter side, at least 2; the stride is half the window.
+
+    Raises
+    ------
+    UsageError
+        If the window is smaller than 1 or does not fit.
+    """
+    shorter = min(shape[1:], default=1)
+    side = min(max(2, shorter // 8), shorter) if window is None else window
+    if not 1 <= side <= shorter:
+        raise UsageError(f"a window of {side} pixels does not fit an image of {shape}")
+    return side, max(1, side // 2)
+
+
+def occlusion(
+    score: Score, images: Tensor, baselines: Tensor, *, window: int | None, batch_size: int
+) -> Tensor:
+    """Return by how much the score falls where a window shows the baseline, averaged.
+
+    References
+    ----------
+    M. D. Zeiler, R. Fergus (2014), Visualizing and Understanding Convolutional Networks, ECCV,
+    DOI 10.1007/978-3-319-10590-1_53.
+    """
+    from captum.attr import Occlusion
+
+    side, stride = occlusion_window(tuple(images.shape[1:]), window)
+    channels, *axes = images.shape[1:]
+    method = Occlusion(score)
+    with torch.no_grad():
+        parts = [
+            method.attribute(
+                part,
+                sliding_window_shapes=(channels, *(side for _ in axes)),
+                strides=(channels, *(stride for _ in axes)),
+                baselines=blank,
+                perturbations_per_eval=max(1, batch_size // len(part)),
+            ).to(images.dtype)
+            for part, blank in zip(
+                batches(images, batch_size), batches(baselines, batch_size), strict=True
+            )
+        ]
+    return torch.cat(parts)
+
+
+def grad_cam(
+    score: Score, images: Tensor, module: nn.Module, *, into: bool, batch_size: int
+) -> Tensor:
+    """Return Σ over a module's channels of (mean gradient)·(activation), enlarged, (N, 1, H, W).
+
+    Signed: no ReLU, since β falling is as interesting as β rising.
+
+    Parameters
+    ----------
+    score : callable
+        What is explained.
+    images : Tensor
+        (N, C, H, W) or (N, C, L).
+    module : Module
+        Whose activation.
+    into : bool
+        True for its (first) input, False for its output.
+    batch_size : int
+        Images a forward pass, at most.
+
+    Raises
+    ------
+    HookError
+        If the module does not influence the score, or has no pixels.
+
+    References
+    ----------
+    R. R. Selvaraju et al. (2017), Grad-CAM, ICCV, DOI 10.1109/ICCV.2017.74.
+    """
+    from captum.attr import LayerAttribution, LayerGradCam
+
+    mode = {3: "linear", 4: "bilinear"}.get(images.ndim)
+    method = LayerGradCam(score, module)
+    maps = []
+    for part in batches(images, batch_size):
+        try:
+            found = method.attribute(part.clone().requires_grad_(), attribute_to_layer_input=into)
+        except RuntimeError as error:
+            raise HookError(
+                f"Grad-CAM finds no gradient of β at the {'input' if into else 'output'} of this "
+                f"module ({str(error).splitlines()[0]}): choose an earlier one with at='name'"
+            ) from error
+        found = found[0] if isinstance(found, tuple) else found
+        if mode is None or found.ndim != images.ndim:
+            raise HookError(
+                f"Grad-CAM needs an activation with pixels; here it is {tuple(found.shape)}: "
+                "choose an earlier module with at='name'"
+            )
+        size = tuple(images.shape[2:])
+        maps.append(LayerAttribution.interpolate(found.detach(), size, mode))
+    return torch.cat(maps)
