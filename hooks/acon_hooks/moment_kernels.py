@@ -119,19 +119,18 @@ def sums(
         return _Sheet(
             x.double().reshape(*flat, 1), y.double().reshape(*flat, 1), wide, gate, guards, -1
         ).reduce(flat)
-    last = _channels_last(x, axis)
+    if beta is not None and beta.shape[2] > 1:
+        beta = beta[:, :, ::stride]
     shape = (x.shape[0], width)
-    if last and stride == 1 and guards.shifted is None:
-        xs, ys = (_last(t, axis) for t in (x, y))
-        steep = None if beta is None else beta.transpose(1, 2)
-        return _Sheet(xs, ys, steep, gate, guards, 1).reduce(shape)
-    xs, ys = (t.movedim(axis, 1).flatten(2) for t in (x, y))
-    if stride > 1:
-        xs, ys = xs[:, :, ::stride], ys[:, :, ::stride]
-        if beta is not None and beta.shape[2] > 1:
-            beta = beta[:, :, ::stride]
     plain = Guards(guards.slope, guards.offsets, None)
-    total = _Sheet(xs, ys, beta, gate, plain, -1).reduce(shape)
+    if _channels_last(x, axis):
+        xs, ys = (t.movedim(axis, -1).flatten(1, -2)[:, ::stride] for t in (x, y))
+        steep = None if beta is None else beta.transpose(1, 2)
+        total = _Sheet(xs, ys, steep, gate, plain, 1).reduce(shape)
+        xs, ys = xs.transpose(1, 2), ys.transpose(1, 2)
+    else:
+        xs, ys = (t.movedim(axis, 1).flatten(2)[:, :, ::stride] for t in (x, y))
+        total = _Sheet(xs, ys, beta, gate, plain, -1).reduce(shape)
     if guards.shifted is not None:
         some = _select(xs, ys, beta, gate, guards)
         total[:, :, guards.shifted] = some.reduce((x.shape[0], guards.shifted.numel()))
@@ -141,10 +140,6 @@ def sums(
 def _channels_last(x: Tensor, axis: int) -> bool:
     """Tell whether the channels lie next to each other in memory."""
     return x.ndim > 2 and x.stride(axis) == 1 and x.shape[axis] > 1
-
-
-def _last(x: Tensor, axis: int) -> Tensor:
-    return x.movedim(axis, -1).flatten(1, -2)
 
 
 def _select(
