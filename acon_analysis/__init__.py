@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from acon_analysis.run import Run, open_run
     from acon_hooks.capturing import capture
     from acon_hooks.finding import find_layers
+    from acon_hooks.linearizing import linearize
     from acon_hooks.recording import record
 
 __version__ = "0.1.0"
@@ -29,6 +30,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "find_layers": ("acon_hooks.finding", "find_layers"),
     "layers": ("acon_analysis.layers", None),
     "linearity": ("acon_analysis.affine", "linearity"),
+    "linearize": ("acon_hooks.linearizing", "linearize"),
     "open_run": ("acon_analysis.run", "open_run"),
     "paper": ("acon_analysis.paper", None),
     "record": ("acon_hooks.recording", "record"),
@@ -44,6 +46,7 @@ __all__ = [
     "find_layers",
     "layers",
     "linearity",
+    "linearize",
     "open_run",
     "paper",
     "record",

@@ -110,6 +110,12 @@ class LinearizedActivation(nn.Module):
             return straight
         return line.replace(straight, self.inner(x, *args, **kwargs))
 
+    def take_share(self, share: float) -> None:
+        """Let the chosen channels go only part of the way from the activation to their line."""
+        for line in self.lines.values():
+            if isinstance(line, AffineChannels):
+                line.share = share
+
     def _turn(self) -> int:
         """Return which use of this forward pass it is; the model's own hook starts the count."""
         if self.calls == 1:
