@@ -214,6 +214,44 @@ def train(
     typer.echo(f"{out}: {len(curves)} epochs, test accuracy {1 - error:.4f}")
 
 
+@app.command()
+def linearize(
+    model: Model,
+    run: Annotated[Path, typer.Option(help="captured run of this model: it gives the lines")],
+    data: Annotated[str, typer.Option(help="other images, to measure the damage on")],
+    out: Annotated[Path, typer.Option(help="folder for plan, model and tables")],
+    weights: Weights = None,
+    budget: Annotated[
+        str | None, typer.Option(help="channels (200) or a share (0.25, 25%) to make affine")
+    ] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="only these layers, by comma; whole without --budget")
+    ] = None,
+    by: Annotated[str, typer.Option(help="column to rank by, least first")] = "s_c",
+    within: Annotated[bool, typer.Option(help="the share of each layer, not of all")] = False,
+    fold: Annotated[bool, typer.Option(help="fold whole layers into their neighbours")] = False,
+    limit: Annotated[int | None, typer.Option(help="only the first so many images")] = None,
+    batch_size: Annotated[int, typer.Option(help="images a forward pass")] = 64,
+) -> None:
+    """Replace the least nonlinear channels by straight lines and measure what that does."""
+    from acon_hooks.replacing import parse_budget, replace_from_run, sentence
+
+    done = replace_from_run(
+        _build(model, weights),
+        run,
+        data,
+        out,
+        budget=None if budget is None else parse_budget(budget),
+        by=by,
+        within=within,
+        layers=None if layers is None else _kinds(layers),
+        limit=limit,
+        batch_size=batch_size,
+        fold=fold,
+    )
+    typer.echo(f"{out}: {sentence(done)}")
+
+
 @app.command("import-checkpoint")
 def import_checkpoint(
     file: Annotated[Path, typer.Argument(help=".pth, .pt, .tar or .safetensors")],
