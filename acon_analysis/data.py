@@ -6,7 +6,6 @@ with a sample table beside it; a bad image raises `BadImageError` when it is ask
 
 import hashlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from torch.utils.data import Dataset
-from tqdm.auto import tqdm
 
 from acon_analysis.errors import UsageError, closest
+from acon_analysis.filehash import hash_files
 from acon_analysis.preprocess import Preprocess, get_preprocess
 from acon_analysis.schema import SAMPLE_COLUMNS, names
 
@@ -96,7 +95,9 @@ class ImageSource(Dataset[torch.Tensor]):
         return digest.hexdigest()
 
 
-def open_data(data: str | Path, preprocess: str | None = None) -> ImageSource:
+def open_data(
+    data: str | Path, preprocess: str | None = None, *, memory: Path | None = None
+) -> ImageSource:
     """Open images by name.
 
     Parameters
@@ -106,6 +107,8 @@ def open_data(data: str | Path, preprocess: str | None = None) -> ImageSource:
         ``"cifar10:val"``), or a folder of images: one sub-folder a class, or flat.
     preprocess : str, optional
         For folders: a name that `preprocess.get_preprocess` knows. Default ``"none"``.
+    memory : Path, optional
+        For folders: where the hashes of many files are remembered; see `filehash.hash_files`.
 
     Raises
     ------
@@ -121,7 +124,7 @@ def open_data(data: str | Path, preprocess: str | None = None) -> ImageSource:
         return cifar10(split or "test")
     folder = Path(data).expanduser()
     if folder.is_dir():
-        return image_folder(folder, get_preprocess(preprocess or "none"))
+        return image_folder(folder, get_preprocess(preprocess or "none"), memory)
     if folder.is_file():
         raise UsageError(f"data: {str(data)!r} is a file; give the folder that holds the images")
     raise UsageError(
@@ -195,7 +198,7 @@ class _FolderLoader:
         return torch.as_tensor(array, dtype=torch.float32)
 
 
-def image_folder(folder: Path, preprocess: Preprocess) -> ImageSource:
+def image_folder(folder: Path, preprocess: Preprocess, memory: Path | None = None) -> ImageSource:
     """Open a folder of images: one sub-folder a class, or flat (then without labels).
 
     Hidden files and other file types are passed over. Every file is hashed, in threads.
@@ -206,6 +209,8 @@ def image_folder(folder: Path, preprocess: Preprocess) -> ImageSource:
         The folder.
     preprocess : Preprocess
         What is done to every image.
+    memory : Path, optional
+        Where the hashes of many files are remembered; see `filehash.hash_files`.
 
     Raises
     ------
@@ -224,11 +229,7 @@ def image_folder(folder: Path, preprocess: Preprocess) -> ImageSource:
         raise UsageError(f"data: the folder {str(folder)!r} holds no images ({endings})")
     paths = [path.relative_to(folder).as_posix() for path in files]
     labels = [path.partition("/")[0] if "/" in path else None for path in paths]
-    with ThreadPoolExecutor() as pool:
-        hashing = pool.map(_size_and_hash, files)
-        sizes_and_hashes = list(
-            tqdm(hashing, total=len(files), desc="hashing", unit="image", disable=len(files) < 2000)
-        )
+    sizes_and_hashes = hash_files(folder, paths, memory)
     frame = pd.DataFrame(
         {
             "sample_id": np.arange(len(files), dtype=np.int64),
@@ -251,12 +252,3 @@ def image_folder(folder: Path, preprocess: Preprocess) -> ImageSource:
         targets=targets,
         classes=classes,
     )
-
-
-def _size_and_hash(path: Path) -> tuple[int, str]:
-    """Return size and SHA-256; an unreadable file has no hash and fails again when decoded."""
-    try:
-        with path.open("rb") as file:
-            return path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return -1, ""

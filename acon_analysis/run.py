@@ -1,6 +1,8 @@
 """A captured run, read back as frames."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from acon_analysis.errors import AconError, UsageError, closest
-from acon_analysis.schema import ERROR_COLUMNS, LAYER_COLUMNS, names
+from acon_analysis.schema import ERROR_COLUMNS, LAYER_COLUMNS, SAMPLE_COLUMNS, names
 from acon_analysis.store import RunFolder, StoreError
 
 #: Rows of a long frame of β beyond which `Run.betas` refuses: about 0.5 GB.
@@ -57,8 +59,8 @@ class Run:
     @cached_property
     def units(self) -> list[int]:
         """The units that are done, in order."""
-        marks = (self.path / "done").glob("unit-*.json")
-        return sorted(int(mark.stem.removeprefix("unit-")) for mark in marks)
+        count = self._unit_count
+        return [unit for unit in self.folder.done_units() if count is None or unit < count]
 
     @property
     def complete(self) -> bool:
@@ -69,9 +71,12 @@ class Run:
     def samples(self) -> pd.DataFrame:
         """One row an image, columns of `schema.SAMPLE_COLUMNS`."""
         path = self.path / "samples.parquet"
-        if path.is_file():
-            return _read(path)
-        return self.part_frame("samples")
+        return _read(path) if path.is_file() else self.collected_samples()
+
+    def collected_samples(self) -> pd.DataFrame:
+        """Return the sample table put together from the units, for data without a list."""
+        frame = self.part_frame("samples")
+        return frame if len(frame) else pd.DataFrame(columns=names(SAMPLE_COLUMNS))
 
     @cached_property
     def layers(self) -> pd.DataFrame:
@@ -153,14 +158,44 @@ class Run:
         paths = list(self.files(kind))
         if not paths or column not in pq.read_schema(paths[0]).names:
             return None
-        blocks = [self._block(path, column) for path in paths]
+        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+            blocks = list(pool.map(lambda path: _block(path, column), paths))
         return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
-    def _block(self, path: Path, column: str) -> npt.NDArray[np.float32]:
-        chunked = pq.read_table(path, columns=[column])[column]
-        width = chunked.type.list_size
-        parts = [chunk.flatten().to_numpy().reshape(-1, width) for chunk in chunked.chunks]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    def histograms(self, layer: str | None = None, *, by: str = "layer") -> pd.DataFrame:
+        """Return counts of β in 256 bins from 0 to 1, summed while capturing.
+
+        No value of β is read for it: all layers of a million images take well under a second.
+
+        Parameters
+        ----------
+        layer : str, optional
+            Exact name; by default every layer whose β depends on the sample.
+        by : {"layer", "channel"}
+            What each row is.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns of `schema.HISTOGRAM_COLUMNS`; ``count`` holds arrays, int64 (256,), between
+            the edges `histograms.bin_edges`.
+
+        Raises
+        ------
+        UsageError
+            If the layer is not in the run, or its β is static.
+        """
+        if by not in ("layer", "channel"):
+            raise UsageError(f"by: {closest(by, ('layer', 'channel'))} (given: {by!r})")
+        if layer is not None and not self.layer_row(layer, 0).column:
+            raise UsageError(f"layer {layer!r} has the same beta for all samples: see channels")
+        from acon_analysis.histograms import merged
+
+        files = [pq.ParquetFile(path) for path in self.files("histograms")]
+        frame = merged(files, by_channel=by == "channel")
+        if layer is not None:
+            frame = frame[frame["layer"] == layer].reset_index(drop=True)
+        return frame
 
     def betas(
         self, layers: str | Sequence[str] | None = None, samples: Iterable[int] | None = None
@@ -330,6 +365,19 @@ def open_run(path: str | Path) -> Run:
         Its folder.
     """
     return Run(path)
+
+
+def _block(path: Path, column: str) -> npt.NDArray[np.float32]:
+    """Read one column of lists as (rows, width), without a copy where it lies in one piece."""
+    try:
+        chunked = pq.read_table(path, columns=[column], use_threads=False)[column]
+    except (OSError, pa.ArrowInvalid, KeyError) as error:
+        raise StoreError(f"{str(path)!r} cannot be read: {error}") from error
+    width = chunked.type.list_size
+    parts = [chunk.flatten().to_numpy().reshape(-1, width) for chunk in chunked.chunks]
+    if not parts:
+        return np.zeros((0, width), dtype=np.float32)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _read(path: Path) -> pd.DataFrame:

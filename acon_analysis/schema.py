@@ -72,6 +72,19 @@ BETA_COLUMNS = (
     Column("beta", "float32", "1", "switching factor"),
 )
 
+#: Bins of the β histograms, of equal width from 0 to 1.
+HISTOGRAM_BINS = 256
+
+HISTOGRAM_COLUMNS = (
+    Column("layer", "str", "", "exact name in named_modules()"),
+    Column("call", "int64", "", "which use of the layer within one forward pass, from 0"),
+    Column("channel", "int64", "", "channel, from 0; -1 where a row is of the whole layer"),
+    Column("count", "object", "1", "samples in each of 256 bins from 0 to 1 (1 is in the last)"),
+    Column("below", "int64", "1", "samples with beta < 0"),
+    Column("above", "int64", "1", "samples with beta > 1"),
+    Column("invalid", "int64", "1", "samples with beta not a number"),
+)
+
 ERROR_COLUMNS = (
     Column("sample_id", "int64", "", "position of the image in the data set, from 0"),
     Column("path", "str", "", "the image that could not be read"),

@@ -95,11 +95,16 @@ def _unit_problems(run: Run) -> Iterator[str]:
 
 def _foreign_files(run: Run) -> list[str]:
     known = {name for unit in run.units for name in (run.folder.unit_parts(unit) or {})}
+    marks = {f"{unit_name(unit)}.json" for unit in run.units}
     return [
         f"{kind}/{file.name} belongs to no finished unit"
         for kind in PARTS
         for file in sorted((run.path / kind).glob("*"))
-        if f"{kind}/{file.name}" not in known
+        if f"{kind}/{file.name}" not in known and not file.name.startswith(".")
+    ] + [
+        f"done/{file.name} marks no unit of this run"
+        for file in sorted((run.path / "done").glob("*"))
+        if file.name not in marks and not file.name.startswith(".")
     ]
 
 

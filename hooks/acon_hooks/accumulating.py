@@ -71,8 +71,30 @@ class MomentOptions:
             raise UsageError(f"the pixel stride must be at least 1, given {self.stride}")
 
 
-def options_of(wish: "Wish | MomentOptions") -> MomentOptions | None:
-    """Return what `capture(moments=...)` asks for; None for no moments."""
+def options_of(
+    wish: "Wish | MomentOptions | None", *, compiled: bool = False
+) -> MomentOptions | None:
+    """Return what `capture(moments=...)` asks for; None for no moments.
+
+    Parameters
+    ----------
+    wish : bool, "full", MomentOptions or None
+        None: moments unless the network is compiled.
+    compiled : bool
+        Compiled code has no hooks to take moments in.
+
+    Raises
+    ------
+    UsageError
+        If moments of a compiled network are asked for.
+    """
+    if wish is None:
+        wish = not compiled
+    if compiled and wish is not False:
+        raise UsageError(
+            "moments are taken in hooks, which compiled code has none of: leave out --compile, "
+            "or take no moments (--no-moments)"
+        )
     if isinstance(wish, MomentOptions):
         return wish
     if wish == "full":

@@ -15,6 +15,12 @@ from acon_analysis.data import ImageSource, open_data
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.preprocess import BadImageError
 
+#: Images of a folder from which on worker processes are worth their start.
+MANY = 200
+
+#: Images of a nameless data set that stand for all of it when two captures are compared.
+PROBES = 8
+
 #: Says of a unit whether this process shall capture it.
 Wanted = Callable[[int], bool]
 
@@ -37,6 +43,9 @@ class Batch:
         Rows of the sample table, where it is not known beforehand.
     last : bool
         Whether the unit ends with this batch.
+    passed : bool
+        Whether these images of a stream belong to a unit that is not wanted; then `rows` holds
+        the first one, to be compared.
     """
 
     unit: int
@@ -45,6 +54,7 @@ class Batch:
     errors: list[tuple[int, str]] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     last: bool = False
+    passed: bool = False
 
 
 class Feed(Protocol):
@@ -68,8 +78,10 @@ def open_feed(
     limit: int | None = None,
     batch_size: int = 64,
     unit_size: int,
-    workers: int = 0,
+    workers: int | None = None,
+    default_workers: Callable[[], int] = lambda: 0,
     pin_memory: bool = False,
+    memory: Path | None = None,
 ) -> Feed:
     """Make a feed of whatever holds images.
 
@@ -84,19 +96,24 @@ def open_feed(
         Take only the first so many images.
     batch_size, unit_size : int
         Images a batch and a unit; a loader has its own batches.
-    workers : int
-        Worker processes that decode.
+    workers : int, optional
+        Worker processes that decode; by default `default_workers()` for a folder of at least
+        `MANY` images, otherwise none.
+    default_workers : callable
+        How many.
     pin_memory : bool
         Page-locked batches, for a device to copy from.
+    memory : Path, optional
+        Where the hashes of a folder's files are remembered.
     """
     if batch_size < 1 or unit_size < 1:
         raise UsageError(
             f"batch size and unit must be at least 1; got {batch_size} and {unit_size}"
         )
-    if workers < 0:
+    if workers is not None and workers < 0:
         raise UsageError(f"workers must be 0 or more; got {workers}")
     if isinstance(data, str | Path):
-        data = open_data(data, preprocess)
+        data = open_data(data, preprocess, memory=memory)
     if isinstance(data, ImageSource):
         source = data if limit is None else data.head(limit)
     elif isinstance(data, Dataset) and not isinstance(data, IterableDataset):
@@ -108,6 +125,9 @@ def open_feed(
             f"data must be a name, a folder, a Dataset, a DataLoader or an iterable of batches; "
             f"got {type(data).__name__!r}"
         )
+    if workers is None:
+        from_files = source is not None and Path(source.name).is_dir()
+        workers = default_workers() if from_files and len(source or ()) >= MANY else 0
     return MapFeed(
         source if source is not None else data,
         limit=limit,
@@ -145,7 +165,10 @@ class MapFeed:
                 "preprocess": source.preprocess,
             }
             if known
-            else {"data": f"{type(source).__module__}.{type(source).__qualname__}"}
+            else {
+                "data": f"{type(source).__module__}.{type(source).__qualname__}",
+                "probe_sha256": _probe(source, self.count or 0),
+            }
         ) | {"count": self.count}
         self.batch_size, self.unit_size = batch_size, unit_size
         self.workers, self.pin_memory = workers, pin_memory
@@ -159,7 +182,26 @@ class MapFeed:
                 stop = min((unit + 1) * self.unit_size, count)
                 starts = range(unit * self.unit_size, stop, self.batch_size)
                 plan += [list(range(start, min(start + self.batch_size, stop))) for start in starts]
-        loader: DataLoader[Any] = DataLoader(
+        for ids, collated in zip(plan, _running(self._loader(plan)), strict=True):
+            if isinstance(collated, str):
+                raise AconError(collated)
+            end = ids[-1] + 1
+            last = end == count or end % self.unit_size == 0
+            good, images, errors, rows = collated
+            yield Batch(ids[0] // self.unit_size, good, images, errors, rows, last)
+
+    def first(self) -> torch.Tensor | None:
+        """Return the images of the data set's first batch; None if all of them are bad."""
+        stop = min(self.batch_size, self.unit_size, self.count or 0)
+        loader = _Tried(self.source, known=self.samples is not None)
+        collated = _collate([loader[index] for index in range(stop)])
+        if isinstance(collated, str):
+            raise AconError(collated)
+        images: torch.Tensor | None = collated[1]
+        return images
+
+    def _loader(self, plan: list[list[int]]) -> DataLoader[Any]:
+        return DataLoader(
             _Tried(self.source, known=self.samples is not None),
             batch_sampler=plan,
             num_workers=self.workers,
@@ -167,10 +209,33 @@ class MapFeed:
             pin_memory=self.pin_memory,
             prefetch_factor=4 if self.workers else None,
         )
-        for ids, (good, images, errors, rows) in zip(plan, loader, strict=True):
-            end = ids[-1] + 1
-            last = end == count or end % self.unit_size == 0
-            yield Batch(ids[0] // self.unit_size, good, images, errors, rows, last)
+
+
+def _running(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Yield what a loader yields; a worker that died is one sentence."""
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise AconError(
+            f"a process that decodes images has died ({str(error).splitlines()[0]}): out of "
+            "memory or of shared memory? Fewer --workers or a smaller --batch-size need less"
+        ) from error
+
+
+def _probe(source: Any, count: int) -> str:
+    """Return the SHA-256 of a few items, evenly spread: a data set has no other name."""
+    digest = sha256()
+    for index in dict.fromkeys(round(k * (count - 1) / (PROBES - 1)) for k in range(PROBES)):
+        try:
+            image = torch.as_tensor(split_item(source[index])[0])
+        except BadImageError:
+            digest.update(b"bad")
+        else:
+            digest.update(f"{tuple(image.shape)}".encode())
+            digest.update(np.ascontiguousarray(image.detach().cpu().numpy()).tobytes())
+    return digest.hexdigest()
 
 
 @dataclass
@@ -179,6 +244,7 @@ class _Item:
     image: torch.Tensor | None
     reason: str = ""
     row: dict[str, Any] | None = None
+    failure: str = ""
 
 
 class _Tried(Dataset[_Item]):
@@ -191,7 +257,10 @@ class _Tried(Dataset[_Item]):
         try:
             item = self.source[index]
         except BadImageError as error:
-            return _Item(index, None, str(error))
+            row = None if self.known else _sample_row(index, None, -1, "")
+            return _Item(index, None, str(error), row)
+        except AconError as error:  # as text: worker processes wrap exceptions in their traceback
+            return _Item(index, None, failure=str(error))
         if self.known:
             return _Item(index, item)
         image, label = split_item(item)
@@ -199,14 +268,21 @@ class _Tried(Dataset[_Item]):
         return _Item(index, image, row=sample_row(index, image, label))
 
 
-def _collate(items: Sequence[_Item]) -> tuple[list[int], Any, list[tuple[int, str]], list[Any]]:
+_Collated = tuple[list[int], Any, list[tuple[int, str]], list[Any]]
+
+
+def _collate(items: Sequence[_Item]) -> _Collated | str:
+    """Return good sample_ids, stacked images, errors and rows; or why the capture must end."""
+    for item in items:
+        if item.failure:
+            return item.failure
     good = [item for item in items if item.image is not None]
     errors = [(item.sample, item.reason) for item in items if item.image is None]
     rows = [item.row for item in items if item.row is not None]
     images = [item.image for item in good if item.image is not None]
     for image in images[1:]:
         if image.shape != images[0].shape:
-            raise AconError(
+            return (
                 f"images of one batch have different shapes, {tuple(images[0].shape)} and "
                 f"{tuple(image.shape)}; choose a preprocessing that makes them equal "
                 f"(--preprocess official or imagenet) or --batch-size 1"
@@ -235,7 +311,12 @@ class StreamFeed:
             self.identity["limit"] = limit
 
     def batches(self, wanted: Wanted) -> Iterator[Batch]:
-        """Yield the batches of the wanted units, in order; the others are drawn and dropped."""
+        """Yield the batches of the wanted units, in order.
+
+        The others are drawn and dropped; of each unit the first image is shown as `passed`, so
+        that another stream, or a shuffled one, can be told.
+        """
+        shown = -1
         waiting: Batch | None = None
         start = 0
         for drawn in self._batches:
@@ -249,14 +330,18 @@ class StreamFeed:
                     waiting.last = waiting.unit != unit
                     yield waiting
                     waiting = None
+                own = labels[first - start :] if labels is not None else [None] * len(part)
                 if wanted(unit):
                     ids = list(range(first, first + len(part)))
-                    own = labels[first - start :] if labels is not None else [None] * len(part)
                     rows = [
                         sample_row(sample, image, label)
                         for sample, image, label in zip(ids, part, own, strict=False)
                     ]
                     waiting = Batch(unit, ids, part, rows=rows)
+                elif unit != shown:
+                    shown = unit
+                    row = sample_row(first, part[0], own[0])
+                    yield Batch(unit, [], None, rows=[row], passed=True)
             start += len(images)
             if self.limit is not None and start >= self.limit:
                 break
@@ -294,10 +379,14 @@ def sample_row(sample: int, image: torch.Tensor, label: Any) -> dict[str, Any]:
     raw = np.ascontiguousarray(image.detach().cpu().numpy()).tobytes()
     if isinstance(label, torch.Tensor):
         label = label.item() if label.numel() == 1 else None
+    return _sample_row(sample, label, len(raw), sha256(raw).hexdigest())
+
+
+def _sample_row(sample: int, label: Any, size: int, digest: str) -> dict[str, Any]:
     return {
         "sample_id": sample,
         "path": f"item/{sample:07d}",
         "label": None if label is None else str(label),
-        "bytes": len(raw),
-        "sha256": sha256(raw).hexdigest(),
+        "bytes": size,
+        "sha256": digest,
     }

@@ -39,8 +39,11 @@ def pick_device(device: str | torch.device) -> torch.device:
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         if accelerator is None:
             return torch.device("cpu")
-        local = os.environ.get("LOCAL_RANK")
-        return torch.device(accelerator.type, int(local)) if local else accelerator
+        local = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", ""))
+        if not local.isdigit():
+            return accelerator
+        # A scheduler may show each process its own device only, which then is number 0.
+        return torch.device(accelerator.type, int(local) % torch.accelerator.device_count())
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
@@ -48,3 +51,22 @@ def pick_device(device: str | torch.device) -> torch.device:
         reason = str(error).splitlines()[0]
         raise UsageError(f"device {str(device)!r} cannot be used: {reason}") from error
     return chosen
+
+
+def default_workers(device: torch.device) -> int:
+    """Return how many processes shall decode images for one that computes.
+
+    On an accelerator as many as the machine has cores for, up to 8; on the CPU, where they take
+    cores from the network, one for every eight cores, at least one, at most 4.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where the network runs.
+    """
+    beside = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = max(1, (available or 1) // max(1, int(beside) if beside.isdigit() else 1))
+    if device.type == "cpu":
+        return min(4, max(1, cores // 8)) if cores > 1 else 0
+    return min(8, max(1, cores - 1))

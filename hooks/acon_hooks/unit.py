@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from acon_analysis.histograms import Counts, count_betas, histogram_table
 from acon_analysis.schema import SAMPLE_COLUMNS
 from acon_analysis.store import RunFolder
 from acon_hooks.feeding import Batch
@@ -56,11 +57,15 @@ class UnitBuffer:
     def tables(self, columns: Columns) -> dict[str, pa.Table]:
         """Return the unit's parts."""
         arrays: dict[str, pa.Array] = {"sample_id": pa.array(self._ids, type=pa.int64())}
+        counted: list[tuple[str, int, Counts]] = []
         for key, (name, width) in columns.items():
             parts = self._values.get(key) or [np.zeros((0, width), dtype=np.float32)]
             flat = np.concatenate(parts).astype(np.float32, copy=False).reshape(-1)
             arrays[name] = pa.FixedSizeListArray.from_arrays(pa.array(flat), width)
+            counted.append((*key, count_betas(flat.reshape(-1, width))))
         parts_ = {"betas": pa.table(arrays), **self.more}
+        if counted:
+            parts_["histograms"] = histogram_table(counted)
         if self._errors:
             parts_["errors"] = pa.Table.from_pylist(self._errors)
         if self._rows:
@@ -94,10 +99,13 @@ class UnitWriter:
         finally:
             self._pool.shutdown(wait=True)
 
-    def write(self, unit: int, tables: dict[str, pa.Table]) -> None:
+    def write(self, unit: UnitBuffer, columns: Columns) -> None:
         """Queue a unit; raises what went wrong with the one before."""
         self._wait()
-        self._pending = self._pool.submit(self._folder.write_unit, unit, tables)
+        self._pending = self._pool.submit(self._write, unit, columns)
+
+    def _write(self, unit: UnitBuffer, columns: Columns) -> None:
+        self._folder.write_unit(unit.unit, unit.tables(columns))
 
     def _wait(self) -> None:
         if self._pending is not None:
