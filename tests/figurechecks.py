@@ -33,10 +33,11 @@ def texts(figure: Figure) -> list[tuple[str, Bbox]]:
         figure.draw_without_rendering()
     hidden: set[Text] = set()
     for axes in figure.axes:
-        for axis in (axes.xaxis, axes.yaxis):
+        own = [getattr(axes, name) for name in ("xaxis", "yaxis", "zaxis") if hasattr(axes, name)]
+        for axis in own:
             drawn, every = _tick_labels(axis)
             hidden |= every - drawn
-        if not axes.axison:
+        if not axes.axison and len(own) == 2:  # three-dimensional axes are always "off"
             hidden |= {t for axis in (axes.xaxis, axes.yaxis) for t in axis.findobj(Text)}
     renderer = canvas.get_renderer()
     return [

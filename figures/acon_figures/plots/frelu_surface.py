@@ -54,10 +54,10 @@ def frelu_surface(*, width: str | float = "double", context: str = "paper") -> A
             axes.view_init(elev=28.0, azim=-120.0)
             axes.set_box_aspect(None, zoom=1.0)
             axes.set_title(title, y=0.97)
-            ticks = dict.fromkeys(("xticks", "yticks", "zticks"), (-3, 0, 3))
+            ticks = dict.fromkeys(("xticks", "yticks", "zticks"), (-2, 0, 2))
             axes.set(xlabel="x", ylabel="T(x)", **ticks)
             axes.tick_params(pad=-2.0)
-            axes.xaxis.labelpad = axes.yaxis.labelpad = -4.0
+            axes.xaxis.labelpad = axes.yaxis.labelpad = -4.0 if context == "paper" else 1.0
         gap = (table["acon_frelu"] - table["frelu"]).to_numpy().reshape(side, side)
         flat = figure.add_subplot(places[2])
         filled = flat.contourf(x, t, gap, levels=np.linspace(-0.3, 0.0, 7), cmap="cividis")
