@@ -76,6 +76,15 @@ class Foreign(nn.Module):
         return self.function(x) if self.weight is None else self.function(x, self.weight)
 
 
+class OwnNorm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        pytest.fail("running it would change its statistics")
+
+
 def _fail(x: Tensor) -> Tensor:
     raise RuntimeError("only three channels, please")
 
@@ -102,6 +111,7 @@ FOREIGN: dict[str, tuple[nn.Module, bool]] = {
     "local maximum": (Foreign(lambda x: F.max_pool2d(x, 3, 1, 1)), False),
     "noise": (Foreign(lambda x: F.relu(x + torch.randn_like(x))), False),
     "failing": (Foreign(_fail), False),
+    "own statistics": (OwnNorm(), False),
 }
 
 
@@ -125,11 +135,12 @@ def test_foreign_modules_are_judged_by_what_they_do(name: str) -> None:
 
 
 def test_judging_neither_fires_hooks_nor_touches_the_random_state() -> None:
-    module = FOREIGN["swish"][0]
+    module, noisy = FOREIGN["swish"][0].train(), FOREIGN["noise"][0]
     module.register_forward_hook(lambda *a: pytest.fail("fired"))
     before = torch.get_rng_state()
-    assert find_layers(nn.Sequential(module), ("activation",))
+    assert len(find_layers(nn.Sequential(module, noisy), ("activation",))) == 1
     assert torch.equal(torch.get_rng_state(), before)
+    assert module.training
 
 
 def test_activations_of_timm_are_found_inside_its_fused_modules() -> None:

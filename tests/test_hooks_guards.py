@@ -237,6 +237,14 @@ def test_two_threads_recording_one_model_take_turns(net: Any, images: Tensor) ->
     assert all(torch.equal(one.beta, found[0].beta) for one in found)
 
 
+def test_a_tap_serves_one_context(net: Any) -> None:
+    tap = Tap(net)
+    with tap:
+        pass
+    with pytest.raises(HookError, match="make a new one"), tap:
+        pass
+
+
 def test_the_same_thread_cannot_watch_a_model_twice(net: Any, images: Tensor) -> None:
     with record(net) as recording:
         with pytest.raises(HookError, match="watched already"), record(net):

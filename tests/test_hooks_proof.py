@@ -138,6 +138,32 @@ def test_near_variants_are_refused_with_the_right_hint(formula: str, hint: str) 
     assert table["reason"].tolist() == [str(caught.value)]
 
 
+def test_a_gate_that_no_beta_of_a_channel_explains_is_refused() -> None:
+    class Shifted(Slopes):
+        """The gate is σ(β·d + 1): a β for each pixel would fit, and mean nothing."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            d = (self.p1 - self.p2) * x
+            return d * torch.sigmoid(x.mean((2, 3), keepdim=True) * d + 1) + self.p2 * x
+
+    class Flat(nn.Module):
+        """β is hidden, and every β has one element of the output only."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.p1, self.p2 = nn.Parameter(torch.randn(1, C)), nn.Parameter(torch.randn(1, C))
+            self.w = nn.Parameter(torch.randn(C, C))
+
+        def forward(self, x: Tensor) -> Tensor:
+            d = (self.p1 - self.p2) * x
+            gate = torch.sigmoid(torch.einsum("nk,kc,nc->nc", x, self.w, d))
+            return d * gate + self.p2 * x
+
+    for act, kind in ((Shifted(1, C, 1, 1), "map"), (Flat(), "flat")):
+        with pytest.raises(ProofError, match="no reading of β explains"):
+            find_layers(shaken(Outer(act)), example=tensor(kind, 5, C))
+
+
 def test_tanh_gate_is_acon_with_twice_the_slope() -> None:
     model = shaken(Outer(Wrong(C, "tanh")))
     (layer,) = find_layers(model, example=tensor("map", 4, C))

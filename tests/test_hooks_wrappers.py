@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,21 @@ def test_a_compiled_wrapper_of_the_watched_model_is_read(net: Any, images: Tenso
         bare = compiled(images)
         with record(net) as recording:
             assert torch.equal(compiled(images), bare)
+    assert recording.samples == 4
+
+
+@pytest.mark.filterwarnings("ignore:Dynamo does not know how to trace")
+def test_a_model_compiled_only_inside_the_context_is_loud(
+    net: Any, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As in a process where nothing had been compiled before the context began.
+    monkeypatch.setattr("acon_hooks.tap.eager", nullcontext)
+    reset()
+    with torch.no_grad(), record(net) as recording:
+        compiled: Any = torch.compile(net, backend="eager")
+        with pytest.raises(HookError, match="compiled while it was being watched"):
+            compiled(images)
+        net(images)
     assert recording.samples == 4
 
 

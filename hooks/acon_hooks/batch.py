@@ -70,9 +70,9 @@ def to_host(values: Mapping[Key, Tensor]) -> dict[Key, NDArray[Any]]:
 
 
 def over_pixels(beta: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation over the pixels that have a β, each (N, C)."""
-    mean = beta.nanmean(2)
-    return mean, ((beta - mean.unsqueeze(2)) ** 2).nanmean(2).sqrt()
+    """Return mean and standard deviation over the pixels, each (N, C)."""
+    spread, mean = torch.std_mean(beta, dim=2, correction=0)
+    return mean, spread
 
 
 def count_samples(batch: Batch) -> int:

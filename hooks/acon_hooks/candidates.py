@@ -19,6 +19,7 @@ from acon_hooks.proof import Case
 from acon_hooks.reading import (
     GATES,
     TRANSFORMS,
+    Granularity,
     Layout,
     Reading,
     fold,
@@ -158,8 +159,11 @@ def _least_squares(seen: Seen, setting: Setting) -> Iterator[Candidate]:
                 continue
             d = regressor(setting.reading.identity, case.x, case.p1, case.p2)
             folded = fold(z, z_axis) * GATES[called.name]
-            for granularity in ("static", "layer", "channel", "pixel"):
-                if granularity == "static" and case.x.shape[0] == 1:
+            n, c, p = case.x.shape
+            groups: dict[Granularity, int] = {"static": n * p, "layer": c * p, "channel": p}
+            for granularity, size in groups.items():
+                # One element a β fits always and proves nothing; one sample cannot be static.
+                if size < 2 or (granularity == "static" and n == 1):
                     continue
                 layout = Layout(granularity, axis=z_axis)
                 reading = replace(
@@ -186,7 +190,7 @@ def fitted(z: Tensor, d: Tensor, granularity: str) -> Tensor:
         (N, C, P): the gate's argument and what β multiplies in it.
     granularity : str
         "static" sums over samples and pixels, "channel" over pixels, "layer" over channels and
-        pixels, "pixel" over nothing.
+        pixels.
 
     Returns
     -------
@@ -195,7 +199,5 @@ def fitted(z: Tensor, d: Tensor, granularity: str) -> Tensor:
     """
     wide = torch.float64 if z.dtype == torch.float64 else torch.float32
     z, d = z.to(wide), d.to(wide)
-    if granularity == "pixel":
-        return z / d
     axes = {"static": (0, 2), "layer": (1, 2), "channel": (2,)}[granularity]
     return (z * d).sum(axes, keepdim=True) / (d * d).sum(axes, keepdim=True)

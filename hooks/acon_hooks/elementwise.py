@@ -55,38 +55,45 @@ def is_activation(module: nn.Module) -> bool:
 
 
 def _behaves_elementwise(module: nn.Module) -> bool:
-    own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+    if next(module.buffers(recurse=False), None) is not None:
+        return False  # statistics, which running it could change
+    own = list(module.parameters(recurse=False))
     channels = max((t.numel() for t in own), default=3)
     if channels > 1 << 14 or any(not t.is_floating_point() for t in own):
         return False
     like = next(iter(own), torch.empty(0))
-    for rank in (4, 2):
-        size = (2, max(channels, 2), *([3, 4][: rank - 2]))
-        try:
-            if _probe(module, size, like):
-                return True
-        except Exception:  # whatever a foreign forward raises: no
-            continue
-    return False
+    training, module.training = module.training, False
+    try:
+        with torch.random.fork_rng([like.device] if like.is_cuda else []), torch.no_grad():
+            channels = max(channels, 2)
+            return any(_passes(module, size, like) for size in ((2, channels, 3, 4), (2, channels)))
+    finally:
+        module.training = training
+
+
+def _passes(module: nn.Module, size: tuple[int, ...], like: Tensor) -> bool:
+    try:
+        return _probe(module, size, like)
+    except Exception:  # whatever a foreign forward raises, it is no activation of this shape
+        return False
 
 
 def _probe(module: nn.Module, size: tuple[int, ...], like: Tensor) -> bool:
     """Try the three properties on one shape, on values from -4 to 4."""
     generator = torch.Generator().manual_seed(0)
     x = (8 * torch.rand(size, generator=generator) - 4).to(like.device, like.dtype)
-    with torch.no_grad():
-        y = module.forward(x.clone())
-        if not isinstance(y, Tensor) or y.shape != x.shape:
-            return False
-        moved = x.roll((1, 1), (0, -1)) if x.ndim > 2 else x.roll(1, 0)
-        back = module.forward(moved.clone())
-        back = back.roll((-1, -1), (0, -1)) if x.ndim > 2 else back.roll(-1, 0)
-        changed = x.clone()
-        changed.view(-1)[0] += 1
-        elsewhere = module.forward(changed).reshape(-1)[1:]
-        origin = module.forward(torch.zeros_like(x))
-        # Both are 0 for a straight line; the first alone also for ReLU, the second for tanh.
-        doubled = module.forward(2 * x) - 2 * y + origin
-        mirrored = module.forward(-x) + y - 2 * origin
+    y = module.forward(x.clone())
+    if not isinstance(y, Tensor) or y.shape != x.shape:
+        return False
+    moved = x.roll((1, 1), (0, -1)) if x.ndim > 2 else x.roll(1, 0)
+    back = module.forward(moved.clone())
+    back = back.roll((-1, -1), (0, -1)) if x.ndim > 2 else back.roll(-1, 0)
+    changed = x.clone()
+    changed.view(-1)[0] += 1
+    elsewhere = module.forward(changed).reshape(-1)[1:]
+    origin = module.forward(torch.zeros_like(x))
+    # Both are 0 for a straight line; the first alone also for ReLU, the second for tanh.
+    doubled = module.forward(2 * x) - 2 * y + origin
+    mirrored = module.forward(-x) + y - 2 * origin
     bent = any(bool((gap.abs() > 1e-3 * (1 + y.abs())).any()) for gap in (doubled, mirrored))
     return bool((back == y).all()) and bool((elsewhere == y.reshape(-1)[1:]).all()) and bent

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
+from torch._C._dynamo.eval_frame import get_eval_frame_callback
 
 from acon_hooks.errors import HookError
 
@@ -217,6 +218,21 @@ def eager() -> Iterator[None]:
         yield
     finally:
         _eager.leave()
+
+
+def refuse_compiling() -> None:
+    """Raise inside code that torch.compile runs or traces: it would compile the hooks as well.
+
+    Raises
+    ------
+    HookError
+        Where the model was compiled after it came under watch.
+    """
+    if torch.compiler.is_compiling() or get_eval_frame_callback() not in (None, False):
+        raise HookError(
+            "the model was compiled while it was being watched, and its hooks with it: compile "
+            "it before (compiled models run eagerly while they are watched) or afterwards"
+        )
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:

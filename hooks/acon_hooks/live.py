@@ -164,8 +164,6 @@ class Live:
         d = regressor(reading.identity, fold(x.detach(), reading.axis), p1, p2)
         granularity = reading.layout.granularity
         beta = fitted(fold(z, reading.layout.axis) * GATES[reading.where], d, granularity)
-        if granularity == "pixel":
-            return beta
         return beta[0, :, 0] if granularity == "static" else beta[:, :, 0]
 
     def _raw(

@@ -137,7 +137,7 @@ class Recording:
         return np.concatenate(parts[layer, call])
 
     def _empty(self) -> str:
-        if self._tap.shapes:
+        if self._tap.shapes and all(layer.kind == "activation" for layer in self.layers):
             return "activation layers have no β: capture them with moments instead"
         return _NOTHING
 

@@ -23,6 +23,7 @@ from acon_hooks.guards import (
     eager,
     exclusive,
     minding,
+    refuse_compiling,
     refuse_training,
     refuse_unwatchable,
     unwrap,
@@ -140,6 +141,8 @@ class Tap:
         return self.batches == 0
 
     def __enter__(self) -> Self:
+        if self.owner:
+            raise HookError("a Tap serves one context: make a new one")
         modules = [(station.layer.name, station.layer.module) for station in self._stations]
         refuse_unwatchable(self.given, modules)
         with ExitStack() as stack:
@@ -164,7 +167,7 @@ class Tap:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.owner = 0
+        self.owner = -1  # no thread
         self.current = self._finished = None
         self._exit.close()
 
@@ -220,6 +223,7 @@ class Tap:
 
     def _begin_hook(self) -> Callable[..., None]:
         def begin(module: nn.Module, _args: Any) -> None:
+            refuse_compiling()
             if module is self.model and threading.get_ident() == self.owner:
                 self._begin()
 
