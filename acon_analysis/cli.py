@@ -99,12 +99,37 @@ def capture(
         str | None, typer.Option(help="official, imagenet, none or file.py:callable")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    batch_size: Annotated[int, typer.Option(help="images a forward pass")] = 64,
-    workers: Annotated[int, typer.Option(help="processes that decode images")] = 0,
+    batch_size: Annotated[
+        int | None, typer.Option(help="images a forward pass; by default 64, or as begun")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="processes that decode images; by default a few for folders")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="only the first so many images")] = None,
     unit: Annotated[int | None, typer.Option(help="images a unit of work")] = None,
-    kinds: Annotated[str, typer.Option(help="kinds of layers, by comma")] = "meta_acon,acon",
+    kinds: Annotated[
+        str | None,
+        typer.Option(help="kinds of layers, by comma; by default ACON, else all activations"),
+    ] = None,
+    moments: Annotated[
+        bool | None,
+        typer.Option(
+            "--moments/--no-moments",
+            help="gather what linearity and the null model need [default: moments]",
+        ),
+    ] = None,
+    full_moments: Annotated[
+        bool, typer.Option(help="also the states of every sample and channel (large)")
+    ] = False,
+    moment_stride: Annotated[
+        int, typer.Option(help="moments of every so many-th pixel only (cheaper, inexact)", min=1)
+    ] = 1,
     strict: Annotated[bool, typer.Option(help="stop at the first bad image")] = False,
+    compile: Annotated[bool, typer.Option(help="run through torch.compile, proved")] = False,
+    fuse: Annotated[bool, typer.Option(help="fold BatchNorm and Meta-ACON, proved")] = False,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads; a run keeps those it began with")
+    ] = None,
 ) -> None:
     """Run a network over images and write what its activation layers decide."""
     from acon_hooks.capturing import capture as run_capture
@@ -119,8 +144,13 @@ def capture(
         workers=workers,
         limit=limit,
         unit_size=unit,
-        kinds=_kinds(kinds),
+        kinds=None if kinds is None else _kinds(kinds),
+        moments=_moments(moments, full_moments, moment_stride),
+        announce=lambda text: typer.echo(f"acon: {text}", err=True),
         strict=strict,
+        compile=compile,
+        fuse=fuse,
+        threads=threads,
         progress=sys.stderr.isatty(),
     )
     state = "complete" if run.complete else "not complete yet"
@@ -153,12 +183,36 @@ def summary(
     by: Annotated[By, typer.Option(help="what each row is")] = By.layer,
     format: Annotated[TableFormat, typer.Option(help="how to write")] = TableFormat.table,
     out: Annotated[Path | None, typer.Option(help="file; by default the screen")] = None,
+    draws: Annotated[
+        int, typer.Option(help="β networks redrawn for the verdict; 0 for no verdict", min=0)
+    ] = 99,
 ) -> None:
-    """Summarise β of a run by layer, channel or sample."""
+    """Summarise β and linearity of a run by layer, channel or sample; say what was learned."""
     from acon_analysis.run import open_run
-    from acon_analysis.tables import summarize
+    from acon_analysis.run_statistics import split_table, summary_table, verdict_text
 
-    _emit(summarize(open_run(run), by.value), format, out)
+    opened = open_run(run)
+    _emit(summary_table(opened, by.value), format, out)
+    if by is By.layer and next(iter(opened.files("pooled")), None) is not None:
+        text = verdict_text(split_table(opened, draws=draws)) if draws else ""
+        plain = format is TableFormat.table and out is None
+        if text:
+            typer.echo(text, err=not plain)
+
+
+@app.command()
+def compare(
+    first: RunPath,
+    second: RunPath,
+    confidence: Annotated[float, typer.Option(help="of the intervals")] = 0.95,
+    format: Annotated[TableFormat, typer.Option(help="how to write")] = TableFormat.table,
+    out: Annotated[Path | None, typer.Option(help="file; by default the screen")] = None,
+) -> None:
+    """Compare two runs layer by layer: β, L and G, with intervals of the differences."""
+    from acon_analysis.comparing import compare_runs
+    from acon_analysis.run import open_run
+
+    _emit(compare_runs(open_run(first), open_run(second), confidence=confidence), format, out)
 
 
 @app.command()
@@ -275,6 +329,16 @@ def _build(model: str, weights: Path | None) -> Any:
     from acon_analysis.models.registry import build_model
 
     return build_model(model, weights="shipped" if weights is None else weights)
+
+
+def _moments(wanted: bool | None, full: bool, stride: int) -> Any:
+    """Return the moments to gather; None for what suits the other options."""
+    from acon_hooks.accumulating import MomentOptions
+
+    special = full or stride > 1
+    if special and wanted is False:
+        raise UsageError("--full-moments and --moment-stride go with --moments")
+    return MomentOptions(full, stride) if special else wanted
 
 
 def _kinds(text: str) -> tuple[str, ...]:

@@ -94,6 +94,51 @@ def linearity_table(run: "Run", by: str = "layer", *, confidence: float = 0.95) 
     return _in_order(run, table, [] if by == "layer" else ["channel"])
 
 
+#: Columns of linearity that a summary adds to those of β.
+_SUMMARY = {
+    "layer": ("layer", "call", "L", "L_low", "L_high", "G"),
+    "channel": ("layer", "call", "channel", "L", "s_c", "G", "why"),
+    "sample": ("layer", "call", "sample", "L", "G"),
+}
+
+
+def summary_table(run: "Run", by: str = "layer") -> pd.DataFrame:
+    """Summarise β, and where the run holds moments the linearity of its layers.
+
+    Parameters
+    ----------
+    run : Run
+        A captured run with a layer that has β, or with moments.
+    by : {"layer", "channel", "sample"}
+        What a row is.
+
+    Returns
+    -------
+    DataFrame
+        The columns of `tables.summarize`, where there is any β, then L (with its interval by
+        layer), G and, by channel, s_c and why; NaN where a layer lacks something.
+    """
+    from acon_analysis.tables import summarize
+
+    if not has_moments(run):
+        return summarize(run, by)
+    keys = ["layer", "call", *([] if by == "layer" else [by])]
+    found = linearity_table(run, by)[list(_SUMMARY.get(by, keys))]
+    if not _with_beta(run):
+        return found
+    kinds = run.layers[["layer", "call", "kind"]]
+    table = summarize(run, by).merge(found, on=keys, how="outer")
+    if by == "layer":
+        table = table.drop(columns="kind").merge(kinds, on=["layer", "call"], how="left")
+        table.insert(2, "kind", table.pop("kind"))
+    return _in_order(run, table, keys[2:])
+
+
+def _with_beta(run: "Run") -> bool:
+    table = run.layers
+    return bool(((table["column"] != "") | (table["granularity"] == "static")).any())
+
+
 def _in_order(run: "Run", table: pd.DataFrame, further: list[str]) -> pd.DataFrame:
     """Sort by execution, then by the further columns."""
     order = run.layers[["layer", "call"]].assign(_place=np.arange(len(run.layers)))

@@ -35,7 +35,7 @@ GATED_KINDS = ("meta_acon", "acon")
 #: A mean is large against its spread from mean² > SHIFTED·mean square (three deviations) on.
 SHIFTED = 0.9
 
-_COLUMNS = ("beta_reference", "slope", "offset_x", "offset_w", "offset_r")
+_COLUMNS = ("beta_reference", "slope", "offset_x", "offset_w", "offset_r", "offset_t")
 _IDENTITY = b"acon_identity"
 
 
@@ -104,7 +104,7 @@ def stored(layer: Layer, x: Tensor, beta: Tensor | None, rows: pd.DataFrame) -> 
         )
     table = {name: torch.tensor(rows[name].to_numpy(), device=x.device) for name in _COLUMNS}
     gate = _gate(layer, channels, beta, table["beta_reference"])
-    offsets = torch.stack([table[f"offset_{name}"] for name in "xwr"])
+    offsets = torch.stack([table[f"offset_{name}"] for name in "xwrt"])
     return Constants(gate, _guards(table["slope"], offsets))
 
 
@@ -134,7 +134,7 @@ def _reference(layer: Layer, beta: Tensor, channels: int) -> Tensor:
 
 
 def _unshifted(slope: Tensor) -> Guards:
-    return Guards(slope, slope.new_zeros((3, len(slope))), None)
+    return Guards(slope, slope.new_zeros((4, len(slope))), None)
 
 
 def _guards(slope: Tensor, offsets: Tensor) -> Guards:
@@ -153,11 +153,14 @@ class _Fit:
         cxx, cxw = total[1] - mean_x**2, total[4] - mean_x * mean_w
         usable = (cxx > 1e-5 * total[1]) & cxw.isfinite()
         self.slope = torch.where(usable, cxw / torch.where(usable, cxx, 1.0), 0.0)
-        means = [mean_x, mean_w, total[12] if len(total) > 12 else torch.zeros_like(mean_x)]
-        squares = [total[1], total[3], total[13] if len(total) > 12 else torch.zeros_like(mean_x)]
-        self.shifted = torch.stack(
-            [m**2 > SHIFTED * s for m, s in zip(means, squares, strict=True)]
-        )
+        nothing = torch.zeros_like(mean_x)
+        gate = total[8] if len(total) > 8 else nothing
+        mean_r, square_r = (total[12], total[13]) if len(total) > 12 else (nothing, nothing)
+        means = [mean_x, mean_w, mean_r, gate]
+        squares = [total[1], total[3], square_r]
+        large = [m**2 > SHIFTED * s for m, s in zip(means[:3], squares, strict=True)]
+        # A gate's own spread matters less than a saturated gate is frequent.
+        self.shifted = torch.stack([*large, torch.stack(large).any(0)])
         low, high = raw[5].double().amin(0), raw[6].double().amax(0)
         # About its only value a constant input has no deviation at all, not even by rounding.
         means[0] = torch.where(low == high, low, mean_x)

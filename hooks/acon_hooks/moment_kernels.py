@@ -56,7 +56,7 @@ class Guards:
     slope : Tensor
         k, (C,).
     offsets : Tensor
-        (3, C): of x, w and r; 0 where a channel needs none.
+        (4, C): of x, w, r and t; 0 where a channel needs none.
     shifted : Tensor or None
         Numbers of the channels that need offsets.
     """
@@ -69,7 +69,7 @@ class Guards:
 def unguarded(channels: int, device: torch.device) -> Guards:
     """Return guards that do nothing: k = 0, no offsets."""
     zero = torch.zeros(channels, device=device)
-    return Guards(zero, zero.expand(3, channels), None)
+    return Guards(zero, zero.expand(4, channels), None)
 
 
 def rows_of(gate: Gate | None) -> tuple[str, ...]:
@@ -257,8 +257,11 @@ class _Sheet:
                 torch.maximum(*ends, out=out["high_z"])
             a.tanh_()
             if index == 0:
-                torch.sum(a, self.dim, out=out["st"])
-                self._square(a, out["qt"], room[1])
+                gate = a
+                if self.offsets is not None:
+                    gate = torch.sub(a, self.offsets[3][part], out=room[1])
+                torch.sum(gate, self.dim, out=out["st"])
+                self._square(gate, out["qt"], room[1])
             torch.addcmul(rest[part], a, half[part], out=a)
             a.mul_(x)
             self._products(a, centred, room[1], out, "wr"[index], part)

@@ -163,7 +163,7 @@ class Family:
         low, high = [at["low_x"]], [at["high_x"]]
         if self.rows != PLAIN and self.half is not None and beta is not None:
             tt = centred(at["qt"], at["st"], at["st"]).clamp_min(0)
-            means.append(at["st"] / count)
+            means.append(at["st"] / count + self.offsets[3])
             moments.append(tt)
             low.append(at["low_z"])
             high.append(at["high_z"])

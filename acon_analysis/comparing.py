@@ -1,0 +1,147 @@
+"""Two captured runs side by side: per layer β, L, L_own, beta_gain and G, with intervals."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from acon_analysis import index_fields
+from acon_analysis.differences import compare_layers
+from acon_analysis.errors import AconError
+from acon_analysis.jackknife import jackknife_error, symmetric_interval
+from acon_analysis.moment_fields import BLOCKS
+from acon_analysis.run import Run
+from acon_analysis.run_statistics import has_moments, moments_of, parameters_of
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def compare_runs(first: Run, second: Run, *, confidence: float = 0.95) -> pd.DataFrame:
+    """Compare two runs layer by layer, with intervals of the differences.
+
+    Runs of the same images are compared sample by sample (paired), which makes the intervals
+    narrower; others as independent.
+
+    Parameters
+    ----------
+    first, second : Run
+        Captured runs that share names of layers: two epochs, before and after a change, ACON and
+        Meta-ACON.
+    confidence : float
+        Of the intervals; jackknife over blocks of samples.
+
+    Returns
+    -------
+    DataFrame
+        Columns `index_fields.DIFFERENCE_COLUMNS`: layers in the first run's order, for each the
+        quantity beta (the mean over samples and channels) where both have one, and L, L_own,
+        beta_gain and G where both runs hold moments. NaN where a quantity does not exist.
+
+    Raises
+    ------
+    AconError
+        If the runs share no layer.
+    """
+    paired = same_samples(first, second)
+    frames = [_beta_differences(first, second, paired=paired, confidence=confidence)]
+    if has_moments(first) and has_moments(second):
+        frames.append(
+            compare_layers(
+                moments_of(first),
+                moments_of(second),
+                parameters_of(first),
+                parameters_of(second),
+                paired=paired,
+                confidence=confidence,
+            )
+        )
+    filled = [frame for frame in frames if len(frame)]
+    if not filled:
+        raise AconError(_nothing_shared(first, second))
+    table = pd.concat(filled, ignore_index=True)
+    order = first.layers[["layer", "call"]].assign(_place=np.arange(len(first.layers)))
+    table = table.merge(order, on=["layer", "call"], how="left")
+    table = table.sort_values("_place", kind="stable", ignore_index=True)
+    return table[[name for name, *_ in index_fields.DIFFERENCE_COLUMNS]]
+
+
+def same_samples(first: Run, second: Run) -> bool:
+    """Say whether two runs captured the same images, known by their SHA-256, in the same order."""
+    one, two = first.sample_ids, second.sample_ids
+    if not np.array_equal(one, two) or not len(one):
+        return False
+    hashes = [
+        run.samples.set_index("sample_id")["sha256"].reindex(one).fillna("").to_numpy(dtype=str)
+        for run in (first, second)
+    ]
+    return bool((hashes[0] == hashes[1]).all() and (hashes[0] != "").all())
+
+
+def _nothing_shared(first: Run, second: Run) -> str:
+    shown = [", ".join(run.layers["layer"].unique()[:5]) or "none" for run in (first, second)]
+    return (
+        "the two runs have nothing in common that could be compared: the layers of the first are "
+        f"{shown[0]}; of the second {shown[1]} (β needs layers of the same name with a β, L and G "
+        "need moments in both)"
+    )
+
+
+@dataclass(frozen=True)
+class _Means:
+    """Mean β per layer (R,), without each block (B, R), and the blocks' sizes (B, R)."""
+
+    mean: FloatArray
+    without: FloatArray
+    size: FloatArray
+
+
+def _beta_differences(first: Run, second: Run, *, paired: bool, confidence: float) -> pd.DataFrame:
+    """Compare the means of β over samples and channels."""
+    keys = [key for key in _with_beta(first) if key in set(_with_beta(second))]
+    if not keys:
+        return pd.DataFrame(columns=[name for name, *_ in index_fields.DIFFERENCE_COLUMNS])
+    a, b = _means(first, keys), _means(second, keys)
+    difference = b.mean - a.mean
+    if paired:
+        error, freedom = jackknife_error(difference, b.without - a.without, a.size)
+    else:
+        error_a, freedom_a = jackknife_error(a.mean, a.without, a.size)
+        error_b, freedom_b = jackknife_error(b.mean, b.without, b.size)
+        error, freedom = np.hypot(error_a, error_b), np.minimum(freedom_a, freedom_b)
+    low, high = symmetric_interval(difference, error, freedom, confidence)
+    return pd.DataFrame(
+        {
+            "layer": pd.Series([key[0] for key in keys], dtype="str"),
+            "call": np.array([key[1] for key in keys], dtype=np.int64),
+            "quantity": "beta",
+            "first": a.mean,
+            "second": b.mean,
+            "difference": difference,
+            "error": error,
+            "low": low,
+            "high": high,
+            "paired": paired,
+        }
+    )
+
+
+def _with_beta(run: Run) -> list[tuple[str, int]]:
+    table = run.layers
+    own = table[(table["column"] != "") | (table["granularity"] == "static")]
+    return [(str(layer), int(call)) for layer, call in zip(own["layer"], own["call"], strict=True)]
+
+
+def _means(run: Run, keys: list[tuple[str, int]]) -> _Means:
+    each = [run.beta_matrix(*key).mean(1, dtype=np.float64) for key in keys]
+    values = np.stack(each, 1)
+    blocks = run.sample_ids % BLOCKS
+    sums = np.zeros((BLOCKS, len(keys)))
+    np.add.at(sums, blocks, values)
+    size = np.bincount(blocks, minlength=BLOCKS).astype(np.float64)[:, None]
+    size = np.broadcast_to(size, sums.shape)
+    total, count = values.sum(0), len(values)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        without = (total - sums) / np.where(size < count, count - size, np.nan)
+        mean = total / (count or np.nan)
+    return _Means(mean, without, size)
