@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from acon_analysis.layers import AconA, AconB
@@ -11,6 +12,7 @@ from acon_hooks import ProofError, Tap, find_layers, prove, record
 from support_variants import (
     VARIANTS,
     Detector,
+    Functional,
     FunnelAcon,
     Official,
     Outer,
@@ -292,3 +294,48 @@ def test_a_module_that_merely_owns_a_beta_is_left_out() -> None:
 
     model = shaken(nn.Sequential(Shift(), Official(C)))
     assert [layer.name for layer in find_layers(model, example=tensor("map", 4, C))] == ["1"]
+
+
+class Clamped(Functional):
+    """The bounds of the clamp are reached in some batches only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logit = F.linear(F.linear(x.mean((2, 3)), self.w1), self.w2)
+        return self.use(x, (logit / 6 + 0.5).clamp_(0, 1)[:, :, None, None])
+
+
+class ClampedSigmoid(Detector):
+    def forward(self, x: Tensor) -> Tensor:
+        beta = torch.sigmoid(self.fc2(self.fc1(x.mean((2, 3), keepdim=True))))
+        return self.use(x, beta.clamp(0.4, 0.6))
+
+
+@pytest.mark.parametrize("make", [Clamped, ClampedSigmoid])
+def test_beta_is_read_behind_a_clamp_that_the_first_batch_does_not_reach(make: Any) -> None:
+    model = shaken(Outer(make(C)))
+    with torch.no_grad(), record(model) as recording:
+        for scale in (1e-2, 10):
+            model(scale * tensor("map", 4, C))
+            found = torch.from_numpy(recording.beta_matrix("act"))[-4:]
+            assert torch.equal(found, model.act.truth.flatten(1))
+    assert recording.layers[0].reader == "function clamp"
+
+
+def test_a_layer_inside_a_layer_that_is_listened_to() -> None:
+    class Nested(Functional):
+        def __init__(self, c: int) -> None:
+            super().__init__(c)
+            self.inner = Official(c)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(self.inner(x)) * 0 + super().forward(x)
+
+    model = shaken(Outer(Nested(C)))
+    with torch.no_grad(), record(model) as recording:
+        for n in (4, 2):
+            model(tensor("map", n, C))
+            for name, act in (("act", model.act), ("act.inner", model.act.inner)):
+                found = torch.from_numpy(recording.beta_matrix(name))[-n:]
+                assert torch.equal(found, act.truth.flatten(1))
+    readers = {layer.name: layer.reader for layer in recording.layers}
+    assert readers == {"act": "function sigmoid (call 4)", "act.inner": "module bn2, sigmoid"}

@@ -188,7 +188,8 @@ class Live:
         def hook(module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
             if module is inner and threading.get_ident() == self.owner:
                 if self.fired == ordinal:  # a new tensor: later in-place work cannot reach it
-                    self.caught = transform(output.detach())
+                    with torch._C.DisableTorchFunction():
+                        self.caught = transform(output.detach())
                 self.fired += 1
 
         return hook
@@ -197,7 +198,8 @@ class Live:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
             mine = module is first and threading.get_ident() == self.owner
             if mine and self.pooled is None and args:
-                self.pooled = args[0].detach().clone()
+                with torch._C.DisableTorchFunction():
+                    self.pooled = args[0].detach().clone()
 
         return hook
 

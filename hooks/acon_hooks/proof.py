@@ -58,7 +58,7 @@ class ProofReport:
         C.
     power : float
         Share of the channels for which exchanging the samples' β (for a static β the channels',
-        or a change by a tenth where all are equal) would have broken the tolerance.
+        or a change by a tenth where all agree to 1e-5) would have broken the tolerance.
     silent : int
         Channels where d is 0 everywhere: β cannot be identified from the output.
     status : str
@@ -195,7 +195,8 @@ def exchanged(beta: Tensor) -> Tensor:
     """
     other = beta.roll(1, 0)
     for step in (beta.roll(1, 1), torch.where(beta == 0, 0.1, 1.1 * beta)):
-        same = (other == beta).all(0, keepdim=True).all(2, keepdim=True)
+        near = (other - beta).abs() <= 1e-5 * beta.abs()
+        same = near.all(0, keepdim=True).all(2, keepdim=True)
         other = torch.where(same, step, other)
     return other
 

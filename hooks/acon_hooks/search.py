@@ -11,8 +11,8 @@ from acon_hooks.candidates import Setting, candidates, settings_of
 from acon_hooks.errors import ProofError
 from acon_hooks.finding import Layer, slopes
 from acon_hooks.proof import Check, ProofReport
-from acon_hooks.reading import Layout, Reading, fold
-from acon_hooks.watch import Seen
+from acon_hooks.reading import Layout, Reading, fold, folded, layouts
+from acon_hooks.watch import Called, Seen
 
 _IDENTITY_TEXT = {
     "acon": "d·S(β·d) + p2·x, d = (p1 - p2)·x",
@@ -69,6 +69,7 @@ def search(layer: Layer, call: int, seen: Seen, output: Any) -> Found:
         attempts[key] = min(error, attempts.get(key, torch.inf))
         if found is None:
             continue
+        found = _where_it_ends(found, setting, seen)
         rank = 2 * _occurs(reading, beta, seen) + (found.report.power > 0)
         if best is None or rank > best[0]:
             best = rank, found
@@ -195,6 +196,67 @@ def _occurs(reading: Reading, beta: Tensor, seen: Seen) -> bool:
         and tensor.dtype == flat.dtype
         and torch.equal(_like(tensor, reading.layout, beta), flat)
         for tensor in made
+    )
+
+
+#: Functions that hand on the values of their argument.
+_COPIES = frozenset(
+    {
+        "__getitem__",
+        "clone",
+        "contiguous",
+        "detach",
+        "dropout",
+        "expand",
+        "expand_as",
+        "flatten",
+        "permute",
+        "reshape",
+        "squeeze",
+        "to",
+        "transpose",
+        "type_as",
+        "unsqueeze",
+        "view",
+        "view_as",
+    }
+)
+
+
+def _where_it_ends(found: Found, setting: Setting, seen: Seen) -> Found:
+    """Read β from the last function that changed nothing on this batch, if there is one.
+
+    A clamp after the sigmoid hands on every value while none is beyond its bounds. On another
+    batch it may not, so β must be read behind it.
+    """
+    reading = found.layer.reading
+    if reading is None or reading.source not in ("module", "argument", "function"):
+        return found
+    same: list[tuple[Called, Layout]] = []
+    n, c, _ = setting.case.x.shape
+    for called in seen.called[: seen.gated or None]:
+        if called.name in _COPIES or called.output.numel() != found.beta.numel():
+            continue
+        for layout in layouts(called.output, setting.x, reading.axis):
+            if torch.equal(folded(layout.compact(called.output, n, c)), found.beta):
+                same.append((called, layout))
+                break
+    if len(same) < 2:
+        return found
+    last, layout = same[-1]
+    moved = replace(
+        reading,
+        source="function",
+        where=last.name,
+        ordinal=last.ordinal,
+        transform="identity",
+        layout=layout,
+    )
+    words = moved.describe()
+    return Found(
+        replace(found.layer, reading=moved, reader=words),
+        replace(found.report, reader=words),
+        found.beta,
     )
 
 

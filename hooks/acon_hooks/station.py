@@ -136,10 +136,13 @@ class Station:
                 self.stop()
             elif self.failed or (tap.current is None and not tap.mine()):
                 return
-            elif self.live is not None:
-                self._deliver(self.live, args, kwargs, output)
             else:
-                self._settle(args, kwargs, output)
+                # What is done here is no part of a layer around this one that is being listened to.
+                with torch._C.DisableTorchFunction():
+                    if self.live is not None:
+                        self._deliver(self.live, args, kwargs, output)
+                    else:
+                        self._settle(args, kwargs, output)
 
         return after
 

@@ -61,6 +61,7 @@ class Seen:
     fired: list[Fired] = field(default_factory=list)
     called: list[Called] = field(default_factory=list)
     gates: dict[str, Called] = field(default_factory=dict)  # the last gate's argument, by name
+    gated: int = 0  # how much of `called` came before the last gate of full size
     counts: Counter[str] = field(default_factory=Counter)
 
     def largest(self) -> int:
@@ -92,6 +93,8 @@ class CallRecorder(TorchFunctionMode):
         self.seen.counts[name] += 1
         if name in GATES and args and isinstance(args[0], Tensor):
             self.seen.gates[name] = Called(name, ordinal, args[0].detach().clone())
+            if args[0].numel() >= self.seen.largest():
+                self.seen.gated = len(self.seen.called)
         out = func(*args, **(kwargs or {}))
         if (
             isinstance(out, Tensor)
