@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
-from acon_analysis.data import ImageSource
 from acon_analysis.errors import AconError, UsageError, closest
+from acon_analysis.images import ImageSource
 from acon_analysis.schema import SAMPLE_COLUMNS, names
 
 #: Class names, in the data set's own order.

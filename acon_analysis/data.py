@@ -5,19 +5,18 @@ with a sample table beside it; a bad image raises `BadImageError` when it is ask
 """
 
 import hashlib
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from torch.utils.data import Dataset
 
+from acon_analysis.cifar import cifar10
 from acon_analysis.errors import UsageError, closest
 from acon_analysis.filehash import hash_files
+from acon_analysis.images import ImageSource
 from acon_analysis.preprocess import Preprocess, get_preprocess
 from acon_analysis.schema import SAMPLE_COLUMNS, names
 
@@ -26,73 +25,6 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 
 #: Images of each digit that the test split holds; training never sees them.
 DIGITS_TEST_PER_CLASS = 50
-
-
-class ImageSource(Dataset[torch.Tensor]):
-    """A named, ordered, immutable list of images.
-
-    Parameters
-    ----------
-    name : str
-        What the user calls it, e.g. ``"digits:test"`` or a folder.
-    samples : pandas.DataFrame
-        Columns of `schema.SAMPLE_COLUMNS`, one row an image, ``sample_id`` counting from 0.
-    load : callable
-        Position -> image (C, H, W), float32.
-    preprocess : dict
-        JSON-able identity of what is done to an image.
-    targets : numpy.ndarray or None
-        Class index of every image, int64 (N,); None without labels.
-    classes : tuple of str
-        Class names; ``targets`` index them.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        samples: pd.DataFrame,
-        load: Callable[[int], torch.Tensor],
-        *,
-        preprocess: dict[str, Any],
-        targets: npt.NDArray[np.int64] | None = None,
-        classes: tuple[str, ...] = (),
-    ) -> None:
-        self.name = name
-        self.samples = samples
-        self.preprocess = preprocess
-        self.targets = targets
-        self.classes = classes
-        self._load = load
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return self._load(index)
-
-    def head(self, count: int) -> "ImageSource":
-        """Return the source of the first `count` images (all of them if there are fewer)."""
-        if count < 1:
-            raise UsageError(f"the limit must be at least 1 image; got {count}")
-        if count >= len(self):
-            return self
-        return ImageSource(
-            self.name,
-            self.samples.iloc[:count],
-            self._load,
-            preprocess=self.preprocess,
-            targets=None if self.targets is None else self.targets[:count],
-            classes=self.classes,
-        )
-
-    def identity(self) -> str:
-        """Return the SHA-256 of the sample list (path, label, size, hash of every image)."""
-        digest = hashlib.sha256()
-        columns = [self.samples[name] for name in ("path", "label", "bytes", "sha256")]
-        for path, label, size, sha256 in zip(*columns, strict=True):
-            known = "" if pd.isna(label) else label
-            digest.update(f"{path}\0{known}\0{size}\0{sha256}\n".encode())
-        return digest.hexdigest()
 
 
 def open_data(
@@ -119,8 +51,6 @@ def open_data(
     if name == "digits":
         return digits(split or "test")
     if name == "cifar10":
-        from acon_analysis.cifar import cifar10
-
         return cifar10(split or "test")
     folder = Path(data).expanduser()
     if folder.is_dir():

@@ -19,8 +19,8 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from acon_analysis.data import ImageSource
 from acon_analysis.errors import AconError, UsageError
+from acon_analysis.images import ImageSource
 from acon_analysis.recipes import Recipe
 from acon_analysis.schema import CURVE_COLUMNS, names
 

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from acon_analysis.data import ImageSource, digits, open_data
+from acon_analysis.data import digits, open_data
 from acon_analysis.errors import UsageError
+from acon_analysis.images import ImageSource
 from acon_analysis.preprocess import BadImageError
 from acon_analysis.schema import SAMPLE_COLUMNS, names
 

@@ -14,8 +14,9 @@ import torch
 from scipy.stats import binomtest
 from torch import nn
 
-from acon_analysis.data import ImageSource, open_data
+from acon_analysis.data import open_data
 from acon_analysis.errors import UsageError, closest
+from acon_analysis.images import ImageSource
 from acon_analysis.models.registry import build_model, registry
 from acon_analysis.recipes import RECIPES, Recipe
 from acon_analysis.training import Training

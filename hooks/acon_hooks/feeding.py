@@ -11,8 +11,9 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
 
-from acon_analysis.data import ImageSource, open_data
+from acon_analysis.data import open_data
 from acon_analysis.errors import AconError, UsageError
+from acon_analysis.images import ImageSource
 from acon_analysis.preprocess import BadImageError
 
 #: Images of a folder from which on worker processes are worth their start.
