@@ -1,8 +1,9 @@
 """Fold layers that became affine into their neighbours, and prove that nothing changed.
 
 A line a·x + b on every channel goes exactly into the convolution, linear layer or batch
-normalisation before it. Into the one behind it the slope always goes; the intercept only where
-each of its outputs sees the whole kernel: behind zero padding, the border would see less of it.
+normalisation before it. It goes into the one behind it only where every output sees the whole
+kernel: behind zero padding, border outputs would see less of b. The slope alone could go there,
+but the addition that stays would cost as much as the line does.
 """
 
 import copy
@@ -40,8 +41,7 @@ class Folded:
         The copy.
     table : DataFrame
         One row a use of a layer that is affine on every channel: layer, call, where ("before",
-        "behind" or "" where it stays), into (name of the module), slope and intercept (whether
-        they went), reason.
+        "behind", or "" where it stays), into (name of the module), reason (why it stays).
     error : float
         Largest |folded - unfolded| over the largest |output|, both computed in float64.
     """
@@ -98,7 +98,7 @@ def fold_lines(model: nn.Module, images: Tensor, *, tolerance: float = TOLERANCE
             f"folding has changed the output by {error:.2g} of its largest value; "
             f"at most {tolerance:.2g} is allowed"
         )
-    names = ["layer", "call", "where", "into", "slope", "intercept", "reason"]
+    names = ["layer", "call", "where", "into", "reason"]
     return Folded(changed, pd.DataFrame(rows, columns=names), error)
 
 
@@ -169,26 +169,16 @@ def _fold_use(node: fx.Node, line: AffineChannels, place: _Place) -> dict[str, A
     if module is not None:
         fold_before(module, line.slope, line.intercept)
         line.passes = True
-        return _row("before", str(before.target), slope=True, intercept=True)
-    reasons = [f"before: {reason}"]
-    behind = _later(node, place)
-    if behind is None:
-        return _row("", "", reason=f"{reasons[0]}; behind: the output is used several times")
-    module, reason = place.neighbour(behind, line)
-    if module is None:
-        return _row("", "", reason=f"{reasons[0]}; behind: {reason}")
-    exact = exact_intercept(module) or not bool(line.intercept.any())
-    intercept = line.intercept if exact else torch.zeros_like(line.intercept)
-    fold_after(module, line.slope, intercept)
-    line.passes = exact
-    line.slope.fill_(1)
-    reason = "" if exact else "the convolution pads with zeros: the intercept stays"
-    return _row("behind", str(behind.target), slope=True, intercept=exact, reason=reason)
-
-
-def _row(where: str, into: str, *, reason: str = "", **went: bool) -> dict[str, Any]:
-    done = {"slope": False, "intercept": False} | went
-    return {"where": where, "into": into, **done, "reason": reason}
+        return {"where": "before", "into": str(before.target), "reason": ""}
+    behind, why = _later(node, place), "the output is used several times"
+    if behind is not None:
+        module, why = place.neighbour(behind, line)
+        if module is not None and (exact_intercept(module) or not bool(line.intercept.any())):
+            fold_after(module, line.slope, line.intercept)
+            line.passes = True
+            return {"where": "behind", "into": str(behind.target), "reason": ""}
+        why = why or f"border outputs of {behind.target} see only part of its kernel"
+    return {"where": "", "into": "", "reason": f"before: {reason}; behind: {why}"}
 
 
 def _passive(node: fx.Node, place: _Place) -> bool:
