@@ -13,9 +13,6 @@ from acon_analysis.schema import HISTOGRAM_BINS, HISTOGRAM_COLUMNS, names
 
 Counts = npt.NDArray[np.int64]
 
-# The end is one step beyond 1, so that β = 1 (a saturated sigmoid) counts in the last bin.
-_END = float(np.nextafter(1.0, 2.0))
-
 _ROW = HISTOGRAM_BINS + 3
 
 
@@ -41,16 +38,18 @@ def count_betas(values: npt.NDArray[np.floating]) -> Counts:
     result = np.zeros((channels, _ROW), dtype=np.int64)
     if not samples:
         return result
-    axis = bh.axis.Regular(HISTOGRAM_BINS, 0.0, _END)
+    axis = bh.axis.Regular(HISTOGRAM_BINS, 0.0, 1.0)
     number = bh.axis.Integer(0, channels, underflow=False, overflow=False)
     histogram = bh.Histogram(number, axis, storage=bh.storage.Int64())
     own = np.broadcast_to(np.arange(channels, dtype=np.int32), values.shape)
     histogram.fill(own.reshape(-1), values.reshape(-1))
     counts = histogram.view(flow=True)
-    invalid = np.isnan(values).sum(axis=0)
+    invalid, ones = np.isnan(values).sum(axis=0), (values == 1).sum(axis=0)
     result[:, :-1] = counts
-    result[:, -2] -= invalid  # boost-histogram counts them with what is above
     result[:, -1] = invalid
+    # boost-histogram counts both with what is above; 1, a saturated sigmoid, is in the last bin.
+    result[:, -2] -= invalid + ones
+    result[:, -3] += ones
     return result
 
 

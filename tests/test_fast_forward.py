@@ -1,0 +1,202 @@
+"""Fused and compiled networks: the same outputs and β, proved before anything is captured."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import acon_analysis as acon
+from acon_analysis.errors import UsageError
+from acon_hooks import Tap
+from acon_hooks.engine import Engine
+from acon_hooks.errors import ProofError
+from acon_hooks.fusing import FusedMetaAconC, difference, fuse, same_outputs
+from captures import images, tiny
+
+KINDS = ("meta_acon", "acon")
+
+
+def settled(model: nn.Module, x: Tensor) -> tuple[Any, list[Any]]:
+    with Tap(model) as tap, torch.inference_mode():
+        output = model(x)
+        tap.take()
+        return output, tap.layers
+
+
+def test_fused_is_the_same_in_float64() -> None:
+    model, x = tiny().double(), images(8).tensors[0].double()
+    output, layers = settled(model, x)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    fused, count = fuse(model, layers, x[:1])
+    assert count == 2 + 4 + 2  # in front of the layers, in their β networks, and the layers
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in fused.modules()) == 0
+    assert sum(isinstance(module, FusedMetaAconC) for module in fused.modules()) == 2
+    found, _ = settled(fused, x)
+    np.testing.assert_allclose(found, output, rtol=1e-12)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+class Shares(nn.Module):
+    """What must not be folded, and what only the proof can find out."""
+
+    def __init__(self, *, twice: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.norm = nn.BatchNorm2d(4)
+        self.free = nn.BatchNorm2d(4, track_running_stats=False)
+        self.acon = tiny().acon
+        self.twice = twice
+        nn.init.normal_(self.norm.weight)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        z = self.norm(y)
+        if self.twice:
+            z = self.norm(z)
+        out: Tensor = self.acon(z + y)
+        return out
+
+
+def test_a_norm_that_runs_twice_is_left_alone() -> None:
+    model, x = Shares(twice=True), images(4).tensors[0]
+    output, layers = settled(model, x)
+    fused, count = fuse(model, layers, x)
+    assert isinstance(fused.get_submodule("norm"), nn.BatchNorm2d)
+    np.testing.assert_allclose(settled(fused, x)[0], output, atol=1e-6)
+    assert count == 3
+
+
+def test_a_convolution_that_is_used_elsewhere_fails_the_proof(tmp_path: Path) -> None:
+    model = Shares(twice=False)
+    with pytest.raises(ProofError, match=r"fused network.*differ by .*accepted are"):
+        acon.capture(model, images(4), tmp_path / "r", fuse=True, progress=False)
+    assert not (tmp_path / "r" / "manifest.json").exists()
+    assert acon.capture(model, images(4), tmp_path / "r", progress=False).complete
+
+
+@pytest.mark.parametrize("moments", [True, False])
+def test_a_fused_capture_is_the_same(tmp_path: Path, moments: bool) -> None:
+    plain = acon.capture(tiny(), images(20), tmp_path / "a", unit_size=8, progress=False)
+    fused = acon.capture(
+        tiny(), images(20), tmp_path / "b", unit_size=8, fuse=True, moments=moments, progress=False
+    )
+    assert fused.manifest["identity"]["fuse"] is True
+    for layer in ("acon", "acon2"):
+        np.testing.assert_allclose(
+            fused.beta_matrix(layer), plain.beta_matrix(layer), rtol=0, atol=1e-5
+        )
+    # What the layers are made of is told of the network as it was given.
+    assert fused.channels.equals(plain.channels)
+    assert fused.layers["reader"].tolist() == ["module bn2, sigmoid"] * 2
+    if moments:
+        ours, theirs = fused.linearity(), plain.linearity()
+        np.testing.assert_allclose(ours["L"], theirs["L"], atol=1e-5)
+
+
+def test_the_authors_form_of_a_network(tmp_path: Path) -> None:
+    model = acon.build_model("shufflenet_v2_x0_5_metaacon", weights=None)
+    x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 255
+    with Engine(model, KINDS, batch_size=2, fused=True) as engine:
+        engine.start(x, lambda: x)
+        fused = {key: value.clone() for key, value in engine(x, [0, 1]).items()}
+    with Engine(model, KINDS, batch_size=2) as engine:
+        engine.start(x, lambda: x)
+        plain = engine(x, [0, 1])
+        assert fused.keys() == plain.keys()
+        assert len(plain) == 37
+        for key, value in plain.items():  # random weights amplify float32's rounding
+            np.testing.assert_allclose(fused[key], value, atol=5e-4)
+
+
+def test_differences() -> None:
+    one = torch.ones(3)
+    assert difference([one, 2], [one, 2]) == 0
+    assert difference({"a": one * 100}, {"a": one * 101}) == pytest.approx(0.01)
+    assert difference(one, torch.ones(4)) == float("inf")
+    assert np.isnan(difference([one, one], [one, one * torch.nan]))
+    with pytest.raises(ProofError, match="outputs differ by nan"):
+        same_outputs("outputs", one, one * torch.nan)
+
+
+@pytest.fixture
+def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Compile without a compiler: the graph is traced, guarded and checked, not lowered."""
+    real = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda call, **options: real(call, backend="eager", **options)
+    )
+    yield
+    torch._dynamo.reset()
+
+
+def test_a_compiled_capture_is_the_same(tmp_path: Path, compiler: None) -> None:
+    plain = acon.capture(tiny(), images(20), tmp_path / "a", unit_size=8, progress=False)
+    model = tiny()
+    run = acon.capture(
+        model, images(20), tmp_path / "b", unit_size=8, batch_size=8, compile=True, progress=False
+    )
+    assert run.complete
+    for layer in ("acon", "acon2"):
+        np.testing.assert_allclose(run.beta_matrix(layer), plain.beta_matrix(layer), atol=1e-5)
+    assert list(run.files("moments")) == []
+    for module in model.modules():
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
+
+
+def test_compiled_and_fused(tmp_path: Path, compiler: None) -> None:
+    run = acon.capture(
+        tiny(), images(8), tmp_path / "r", compile=True, fuse=True, batch_size=4, progress=False
+    )
+    plain = acon.capture(tiny(), images(8), tmp_path / "a", batch_size=4, progress=False)
+    np.testing.assert_allclose(run.beta_matrix("acon2"), plain.beta_matrix("acon2"), atol=1e-5)
+
+
+def test_a_compiler_that_computes_something_else_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(call: Any, **_: Any) -> Any:
+        return lambda x: call(x * 1.01)
+
+    monkeypatch.setattr(torch, "compile", wrong)
+    with pytest.raises(ProofError, match="compiled network and of the network as given differ"):
+        acon.capture(tiny(), images(8), tmp_path / "r", compile=True, progress=False)
+
+
+class Functional(nn.Module):
+    """β that no inner module returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.p1 = nn.Parameter(torch.randn(1, 3, 1, 1))
+        self.p2 = nn.Parameter(torch.randn(1, 3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        beta = torch.sigmoid(x.mean((2, 3), keepdim=True))
+        d = (self.p1 - self.p2) * x
+        return d * torch.sigmoid(beta * d) + self.p2 * x
+
+
+def test_what_cannot_be_compiled(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), Functional()).eval()
+    with pytest.raises(UsageError, match=r"compile: β of layer '1' .*without --compile"):
+        acon.capture(model, images(8), tmp_path / "r", compile=True, progress=False)
+    with pytest.raises(UsageError, match="moments"):
+        acon.capture(tiny(), images(8), tmp_path / "r", compile=True, moments=True, progress=False)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_real_compiler(tmp_path: Path, fused: bool) -> None:
+    run = acon.capture(
+        "digits_metaacon", "digits", tmp_path / "r", compile=True, fuse=fused, progress=False
+    )
+    plain = acon.capture("digits_metaacon", "digits", tmp_path / "a", progress=False)
+    for layer in run.layers["layer"]:
+        np.testing.assert_allclose(run.beta_matrix(layer), plain.beta_matrix(layer), atol=1e-5)
