@@ -38,6 +38,7 @@ MEASURES = (
     "s_c", "first_order", "kappa", "G", "nonlinearity", "not_affinity",
     "gate_entropy", "gradient_variance", "abs_beta",
 )  # fmt: skip
+FIGURE = ("s_c", "first_order", "kappa", "G", "nonlinearity", "abs_beta")
 RANKINGS = ("s_c", "first_order", "kappa", "G", "nonlinearity", "abs_beta", "random")
 SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
 REPLACEMENTS = ("affine", "identity", "zero")
@@ -175,8 +176,9 @@ def report(units: pd.DataFrame, budgets: pd.DataFrame, options: argparse.Namespa
             folder / f"RESULTS_replacement{name}.csv", index=False, float_format="%.6g",
             lineterminator="\n",
         )  # fmt: skip
-    affine.drop(columns=["damage", "replacement"]).to_csv(
-        folder / "RESULTS_replacement_units.csv", index=False, float_format="%.5g",
+    columns = ["network", "seed", "layer", "call", "channel", *FIGURE, "damage"]
+    affine[columns].to_csv(
+        folder / "RESULTS_replacement_units.csv", index=False, float_format="%.4g",
         lineterminator="\n",
     )  # fmt: skip
     (folder / "RESULTS_replacement.md").write_text(page(summary, kinds, curve, units, options))
@@ -190,7 +192,7 @@ def page(
     options: argparse.Namespace,
 ) -> str:
     """Return the results as Markdown."""
-    networks = list(summary["network"].unique())
+    networks = list(dict.fromkeys(units["network"]))
     wide = summary.assign(
         cell=[f"{r.spearman:.3f} [{r.low:.3f}, {r.high:.3f}]" for r in summary.itertuples()]
     ).pivot(index="measure", columns="network", values="cell")
