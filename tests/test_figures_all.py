@@ -16,12 +16,15 @@ from acon_analysis.errors import AconError, UsageError
 from acon_figures import FIGURES, save, style
 from figurechecks import problems
 
-CASES = [(name, dict(v)) for name, s in FIGURES.items() for v in ({}, *s.variants.values())]
 SHAPES = [("double", "paper"), ("single", "paper"), ("double", "talk")]
+CASES = [(name, {}, *shape) for name in FIGURES for shape in SHAPES] + [
+    (name, dict(variant), "double", "paper")
+    for name, spec in FIGURES.items()
+    for variant in spec.variants.values()
+]
 
 
-@pytest.mark.parametrize(("name", "arguments"), CASES)
-@pytest.mark.parametrize(("width", "context"), SHAPES)
+@pytest.mark.parametrize(("name", "arguments", "width", "context"), CASES)
 def test_nothing_is_cut_off_and_no_texts_overlap(
     name: str, arguments: dict[str, Any], width: str, context: str
 ) -> None:

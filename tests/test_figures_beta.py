@@ -76,6 +76,7 @@ def test_a_crowd_of_samples_is_named_once() -> None:
     figure = beta_distributions(figureframes.betas(samples=20), samples=15)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["15 samples"]
     assert len(figure.axes[0].lines) == 15
+    assert not figure.axes[0].collections
 
 
 def test_the_caption_tells_layer_channels_and_what_lies_outside() -> None:

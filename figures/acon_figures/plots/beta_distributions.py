@@ -1,6 +1,7 @@
 """The paper's central picture: how the switching factor β is distributed, sample by sample."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from acon_figures.style import (
     is_narrow,
     new_figure,
     theme,
+    thin,
 )
 
 SAMPLE_COLORS = ("orange", "green", "red", "purple", "brown", "sky", "grey")
@@ -187,17 +189,16 @@ def _draw_samples(
         if labels is not None and sample in labels:
             name = f"{name}: {labels[sample]}"
         if many:  # a crowd: no curve can be told from the others, so none pretends to
-            color, style = colors["grey"], "solid"
+            color = colors["grey"]
             name = f"{len(data.samples)} samples" if index == 0 else f"_{name}"
-        axes.fill_between(
-            curve["x"],
-            curve["density"],
-            color=color,
-            alpha=0.04 if many else 0.2,
-            linewidth=0,
-            zorder=1.8,
-        )
-        axes.plot(curve["x"], curve["density"], color=color, linestyle=style, label=name)
+        look: dict[str, Any] = {"linestyle": style}
+        if many:
+            look = {"linewidth": thin(), "alpha": 0.4}
+        axes.plot(curve["x"], curve["density"], color=color, label=name, **look)
+        if not many:
+            axes.fill_between(
+                curve["x"], curve["density"], color=color, alpha=0.2, linewidth=0.0, zorder=1.8
+            )
 
 
 def _draw_others(axes: Axes, data: BetaDensities, color: str) -> None:

@@ -24,6 +24,18 @@ def swish_family(*, width: str | float = "double", context: str = "paper") -> Ac
     -------
     AconFigure
         Two axes, function and derivative, one line a β.
+
+    Notes
+    -----
+    Swish was found by a search over functions built from one kind of unit, applied repeatedly:
+    two inputs, each through a unary function (such as x, -x, x², σ(x), sin(x), max(x, 0)), joined
+    by a binary one (such as the sum, the product, the maximum). Small spaces were searched
+    exhaustively, large ones by a recurrent controller trained by reinforcement learning, each
+    candidate judged by a small network's accuracy.
+
+    References
+    ----------
+    Ramachandran, Zoph and Le, Searching for Activation Functions, 2017, arXiv:1710.05941.
     """
     table = curves.swish_family()
     with theme(context):
