@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from acon_analysis.models.registry import build_model
     from acon_analysis.run import Run, open_run
     from acon_hooks.capturing import capture
+    from acon_hooks.explaining import explain
     from acon_hooks.finding import find_layers
     from acon_hooks.linearizing import linearize
     from acon_hooks.recording import record
@@ -26,6 +27,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "Run": ("acon_analysis.run", "Run"),
     "build_model": ("acon_analysis.models.registry", "build_model"),
     "capture": ("acon_hooks.capturing", "capture"),
+    "explain": ("acon_hooks.explaining", "explain"),
     "family": ("acon_analysis.family", None),
     "find_layers": ("acon_hooks.finding", "find_layers"),
     "layers": ("acon_analysis.layers", None),
@@ -42,6 +44,7 @@ __all__ = [
     "UsageError",
     "build_model",
     "capture",
+    "explain",
     "family",
     "find_layers",
     "layers",

@@ -306,6 +306,63 @@ def linearize(
     typer.echo(f"{out}: {sentence(done)}")
 
 
+@app.command()
+def explain(
+    model: Model,
+    data: Annotated[str, typer.Option(help="digits, digits:train, cifar10, or a folder")],
+    layer: Annotated[str, typer.Option(help="whose β; `acon layers` lists them")],
+    out: Annotated[Path, typer.Option(help="folder for the figure and the tables")],
+    channel: Annotated[
+        int | None, typer.Option(help="which channel; by default the mean of all")
+    ] = None,
+    sample: Annotated[
+        list[int] | None, typer.Option(help="sample id, repeatable; by default three")
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="integrated_gradients, saliency, occlusion or grad_cam")
+    ] = "integrated_gradients",
+    baseline: Annotated[
+        str, typer.Option(help="zero, mean, blur, or sample:ID for another image")
+    ] = "zero",
+    tolerance: Annotated[
+        float, typer.Option(help="by how much the attributions may miss the change of β")
+    ] = 1e-3,
+    check: Annotated[
+        bool, typer.Option("--check", help="also compare with maps of the randomised layer")
+    ] = False,
+    weights: Weights = None,
+    preprocess: Annotated[
+        str | None, typer.Option(help="official, imagenet, none or file.py:callable")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    format: Annotated[list[str] | None, typer.Option(help="png, pdf, svg")] = None,
+) -> None:
+    """Show which pixels of an image decide β of a layer."""
+    from acon_figures.plots.explanation import MOST_ROWS, explanation
+    from acon_figures.saving import save
+    from acon_hooks.explaining_data import check_data, explain_data, write_tables
+
+    if sample is not None and len(sample) > MOST_ROWS:
+        raise UsageError(f"at most {MOST_ROWS} samples fit a figure; got {len(sample)}")
+    network = _build(model, weights)
+    found, labels = explain_data(
+        network, data, layer, channel, sample, baseline=baseline, preprocess=preprocess,
+        device=device, method=method, tolerance=tolerance,
+    )  # fmt: skip
+    frame = found.to_frame()
+    figure = explanation(found.images, found.baselines, found.maps, frame, labels=labels)
+    write_tables(found, out)
+    save(figure, out, "explanation", format or ["png", "pdf", "svg"])
+    _emit(frame, TableFormat.table, None)
+    if check:
+        table = check_data(network, found, out)
+        typer.echo(
+            f"the layer's weights shuffled {table['draw'].nunique()} times: rank correlation of "
+            f"the maps before and after {table['correlation'].mean():.2f}, of their sizes "
+            f"{table['correlation_absolute'].mean():.2f}"
+        )
+
+
 @app.command("import-checkpoint")
 def import_checkpoint(
     file: Annotated[Path, typer.Argument(help=".pth, .pt, .tar or .safetensors")],
