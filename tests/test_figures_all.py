@@ -17,7 +17,7 @@ from acon_figures import FIGURES, save, style
 from figurechecks import problems
 
 SHAPES = [("double", "paper"), ("single", "paper"), ("double", "talk")]
-CASES = [(name, {}, *shape) for name in FIGURES for shape in SHAPES] + [
+CASES: list[tuple[Any, ...]] = [(name, {}, *shape) for name in FIGURES for shape in SHAPES] + [
     (name, dict(variant), "double", "paper")
     for name, spec in FIGURES.items()
     for variant in spec.variants.values()
