@@ -70,7 +70,10 @@ def search(layer: Layer, call: int, seen: Seen, output: Any) -> Found:
         if found is None:
             continue
         found = _where_it_ends(found, setting, seen)
-        rank = 2 * _occurs(reading, beta, seen) + (found.report.power > 0)
+        occurs = _occurs(reading, beta, seen)
+        if layer.kind == "gate" and not occurs:
+            continue  # where x·1 is the output, many functions give the 1
+        rank = 2 * occurs + (found.report.power > 0)
         if best is None or rank > best[0]:
             best = rank, found
         if rank == 3 or (rank == 2 and _without_power(setting, reading)):

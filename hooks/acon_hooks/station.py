@@ -13,12 +13,12 @@ from torch.utils.hooks import RemovableHandle
 from acon_hooks.errors import HookError, ProofError
 from acon_hooks.finding import owns_slopes
 from acon_hooks.first import Settled, settle
-from acon_hooks.gates import is_named_gate
+from acon_hooks.gates import GATE_NAMES, is_named_gate
 from acon_hooks.guards import autocast_dtype
 from acon_hooks.live import Live, argument
 from acon_hooks.proof import failed_report
 from acon_hooks.reading import fold, folded
-from acon_hooks.watch import Watcher, hook_after, hook_before
+from acon_hooks.watch import Seen, Watcher, hook_after, hook_before
 
 if TYPE_CHECKING:
     from acon_hooks.batch import Key
@@ -159,7 +159,7 @@ class Station:
         try:
             settled = settle(self.layer, self.calls, seen, output, axis)
         except ProofError as error:
-            if not self._certain():
+            if not self._certain(seen):
                 self.leave()  # it only looked like one
             elif tap.report_failures:
                 call = self.calls
@@ -253,12 +253,14 @@ class Station:
         shown = None if beta is None else folded(beta)
         observe(self.layer, key[1], x.detach(), y.detach(), shown)
 
-    def _certain(self) -> bool:
+    def _certain(self, seen: Seen) -> bool:
         """Whether the structure leaves no doubt about the kind."""
         module = self.layer.module
         if self.layer.kind == "acon_frelu":
             return hasattr(module, "conv_frelu")
-        return is_named_gate(module) if self.layer.kind == "gate" else owns_slopes(module)
+        if self.layer.kind == "gate":
+            return is_named_gate(module) and any(f.path in GATE_NAMES for f in seen.fired)
+        return owns_slopes(module)
 
     def leave(self) -> None:
         """Leave the layer alone from here on."""
