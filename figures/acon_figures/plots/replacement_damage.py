@@ -1,0 +1,123 @@
+"""Which measure foretells what replacing a channel by a straight line does to the logits."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from acon_analysis.errors import AconError, UsageError, closest
+from acon_analysis.replacement_tables import rank_correlations
+from acon_analysis.selection import require_columns
+from acon_figures.style import COLORS, AconFigure, is_narrow, new_figure, theme
+
+#: Measures drawn by default, and what their axes say.
+MEASURES = {
+    "first_order": "first-order",
+    "s_c": "share $s_c$",
+    "nonlinearity": "$1 - L$",
+    "abs_beta": "mean $|β|$",
+}
+
+CAPTION = (
+    "Each point is a channel of an activation layer, replaced alone by its least squares line. "
+    "Measures come from the training split, the change of the logits (norm of the difference over "
+    "the norm, mean over images) from the test split. ρ: Spearman's correlation within layers, "
+    "mean over layers and seeds. Network: {network}; {units} channels, {seeds}."
+)
+
+
+def replacement_damage(
+    damage: pd.DataFrame,
+    network: str | None = None,
+    measures: Mapping[str, str] | None = None,
+    *,
+    width: str | float = "double",
+    context: str = "paper",
+) -> AconFigure:
+    """Draw measures of nonlinearity against the measured damage, one panel a measure.
+
+    The reading: where the points climb along a line, the measure tells which channel can be
+    replaced; a cloud tells nothing.
+
+    Parameters
+    ----------
+    damage : pandas.DataFrame
+        Columns ``network``, ``seed``, ``layer``, ``call``, ``damage`` and the measures; one row
+        a replaced channel, as ``benchmarks/replacement.py`` writes it.
+    network : str, optional
+        By default the first in the frame.
+    measures : mapping of str to str, optional
+        Columns to draw, and what their axes say; by default `MEASURES`.
+    width : {"single", "double"} or float
+        Four panels in a row, or two by two.
+    context : {"paper", "talk"}
+
+    Returns
+    -------
+    AconFigure
+        One axes a measure, with one collection of points.
+
+    Raises
+    ------
+    UsageError
+        For an unknown network.
+    AconError
+        If a column is missing, or no channel was replaced.
+    """
+    labels = dict(MEASURES if measures is None else measures)
+    require_columns(damage, ["network", "seed", "layer", "call", "damage", *labels], "the damage")
+    if damage.empty:
+        raise AconError("the frame holds no replaced channel")
+    names = [str(name) for name in damage["network"].unique()]
+    if network is not None and network not in names:
+        raise UsageError(f"the frame holds no network {network!r}; {closest(network, names)}")
+    own = damage[damage["network"] == (network or names[0])]
+    ranks = rank_correlations(own, list(labels))
+    means = ranks.groupby(["measure", "seed"])["spearman"].mean().groupby("measure").mean()
+    with theme(context):
+        narrow = is_narrow(width)
+        figure = new_figure(width, 3.6 if narrow else 2.0, context)
+        columns = min(2 if narrow else 4, len(labels))
+        rows = -(-len(labels) // columns)
+        panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
+        for axes, (name, label) in zip(panels.ravel(), labels.items(), strict=False):
+            _draw(axes, own, name)
+            axes.set_xlabel(label)
+            axes.set_title(f"ρ = {means[name]:.2f}" if np.isfinite(means[name]) else "ρ: none")
+        for axes in panels.ravel()[len(labels) :]:
+            axes.set_axis_off()
+        for axes in panels[:, 0]:
+            axes.set_ylabel("change of the logits")
+    count = own["seed"].nunique()
+    figure.caption = CAPTION.format(
+        network=own["network"].iloc[0],
+        units=len(own),
+        seeds=f"{count} seeds" if count > 1 else "one seed",
+    )
+    return figure
+
+
+def _draw(axes: Axes, own: pd.DataFrame, name: str) -> None:
+    """Scatter one measure on logarithmic axes; what is not positive has no place there."""
+    shown = own[(own[name] > 0) & (own["damage"] > 0)]
+    axes.scatter(
+        shown[name], shown["damage"], s=3.0, color=COLORS["blue"], alpha=0.35, linewidths=0,
+        rasterized=True,
+    )  # fmt: skip
+    if len(shown):
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        _decades(axes, shown[name])
+    else:
+        axes.set_xticks([])
+
+
+def _decades(axes: Axes, values: "pd.Series[float]") -> None:
+    """Put ticks at whole decades, so few that their labels do not touch."""
+    low = int(np.floor(np.log10(float(values.min()))))
+    high = int(np.ceil(np.log10(float(values.max()))))
+    axes.set_xlim(10.0**low, 10.0**high)
+    step = max(1, -(-(high - low) // 3))
+    axes.set_xticks([10.0**power for power in range(low, high + 1, step)])
+    axes.minorticks_off()
