@@ -190,10 +190,12 @@ def tolerance(*tensors: Tensor) -> tuple[float, torch.dtype]:
 def exchanged(beta: Tensor) -> Tensor:
     """Return another β of the same kind, for the power of a proof.
 
-    The samples' values move on by one. A channel in which all samples agree takes its
-    neighbour's value, and where that is the same too, its own changed by a tenth.
+    Every sample takes the value of the sample that differs most from it. A channel in which all
+    samples agree takes its neighbour's value, and where that is the same too, its own changed by
+    a tenth.
     """
-    other = beta.roll(1, 0)
+    low, high = beta.amin(0, keepdim=True), beta.amax(0, keepdim=True)
+    other = torch.where(beta - low > high - beta, low, high)
     for step in (beta.roll(1, 1), torch.where(beta == 0, 0.1, 1.1 * beta)):
         near = (other - beta).abs() <= 1e-5 * beta.abs()
         same = near.all(0, keepdim=True).all(2, keepdim=True)
