@@ -81,6 +81,9 @@ def learn(layer: Layer, x: Tensor, y: Tensor, beta: Tensor | None, stride: int =
     start = zero if gate is None else gate.middle
     first = _Fit(sums(x, y, beta, layer.axis, gate, _unshifted(start), stride), x, layer.axis)
     slope = (start + first.slope).float().double()  # as the float32 kernels will use it
+    if gate is not None:
+        rest = torch.where(gate.half == 0, 0.0, (gate.middle - slope) / gate.half)
+        slope = gate.middle - gate.half * rest.float().double()
     again = _Fit(sums(x, y, beta, layer.axis, gate, _unshifted(slope), stride), x, layer.axis)
     offsets = torch.where(again.shifted, again.centres, 0.0)
     return Constants(gate, _guards(slope, offsets))

@@ -5,7 +5,7 @@ that keep the digits (the sums become float64 means and moments afterwards):
 
 - Not y is summed but w = y - k·x, with k near the slope of the channel's affine fit: the residual
   of w is that of y, and rounding is relative to what the fit leaves over, not to y. For the ACON
-  family w = x·((d/2)·tanh((β·d/2)·x) + m - k), computed from x without reading y.
+  family w = (d/2)·x·(tanh((β·d/2)·x) + (m - k)/(d/2)), computed from x without reading y.
 - Channels whose mean is large against their spread are summed about an offset.
 
 k, offsets and the constant reference β are fixed per run (`acon_hooks.moment_constants`).
@@ -19,7 +19,7 @@ from torch import Tensor
 
 #: Rows of the sums: of x, x², w, w², x·w (x and w about their offsets), extremes of x, count of
 #: x > 0; for the ACON family sums of t = tanh(z) and t², extremes of z = (β·d/2)·x; with a
-#: reference also those of r = x·((d/2)·tanh((β_ref·d/2)·x) + m - k), r² and x·r.
+#: reference also those of r, which is w at the reference β, r² and x·r.
 PLAIN = ("sx", "qx", "sw", "qw", "sxw", "low_x", "high_x", "positive")
 GATED = (*PLAIN, "st", "qt", "low_z", "high_z")
 REFERRED = (*GATED, "sr", "qr", "sxr")
@@ -157,6 +157,11 @@ def _select(
     return _Sheet(xs[:, index], ys[:, index] if gate is None else xs, beta, gate, some, -1)
 
 
+def _over(values: Tensor, half: Tensor) -> Tensor:
+    """Divide by d/2; 0 where d is 0, for then w and r are 0, too."""
+    return torch.where(half == 0, 0.0, values / torch.where(half == 0, 1.0, half))
+
+
 class _Sheet:
     """Data of one call as a matrix of pixels, cut into tiles along its first axis.
 
@@ -180,16 +185,21 @@ class _Sheet:
         if gate is None:
             self.y = y.reshape(-1, y.shape[2]) if dim == -1 else y
         self.slope = self._per_channel(guards.slope)
+        self.half = None if gate is None else gate.half.to(self.work)
         self.offsets = None
         if guards.shifted is not None:
-            self.offsets = [self._per_channel(o) for o in guards.offsets]
-        self.curves: list[tuple[Tensor, Tensor, Tensor]] = []
+            offsets = guards.offsets
+            if gate is not None:
+                offsets = torch.stack(
+                    [offsets[0], *(_over(offsets[i], gate.half) for i in (1, 2)), offsets[3]]
+                )
+            self.offsets = [self._per_channel(o) for o in offsets]
+        self.curves: list[Tensor] = []
         if gate is not None and beta is not None:
-            half, rest = self._per_channel(gate.half), self._per_channel(gate.middle) - self.slope
-            self.curves.append((self._spread(beta.to(self.work), gate.half), half, rest))
+            self.slope = self._per_channel(_over(gate.middle - guards.slope, gate.half))
+            self.curves.append(self._spread(beta.to(self.work), gate.half))
             if gate.reference is not None:
-                steep = self._per_channel((gate.reference * gate.half).to(self.work))
-                self.curves.append((steep, half, rest))
+                self.curves.append(self._per_channel(gate.reference * gate.half))
 
     def _per_channel(self, values: Tensor) -> Tensor:
         """Lay (C,) out beside the data."""
@@ -221,7 +231,12 @@ class _Sheet:
             if not room or room[0].shape != x.shape:
                 room = [torch.empty_like(x) for _ in range(3 if self.offsets else 2)]
             self._tile(dict(zip(names, out[:, part], strict=True)), x, part, room)
-        return out.reshape(len(names), *shape)
+        out = out.reshape(len(names), *shape)
+        if self.half is not None:  # so far w and r lack the factor d/2
+            for name in ("w", "r") if "sr" in names else ("w",):
+                for row, power in ((f"s{name}", 1), (f"q{name}", 2), (f"sx{name}", 1)):
+                    out[names.index(row)] *= self.half**power
+        return out
 
     def _tiles(self) -> Iterator[slice]:
         length = self.x.shape[0]
@@ -243,10 +258,11 @@ class _Sheet:
         self._square(centred, out["qx"], room[1])
         if self.y is not None:
             y = self.y[part].to(self.work)
-            torch.addcmul(y, x, self.slope[part], value=-1, out=a)
+            torch.mul(x, self.slope[part], out=a)
+            torch.sub(y, a, out=a)
             self._products(a, centred, room[1], out, "w", part)
             return
-        for index, (steep, half, rest) in enumerate(self.curves):
+        for index, steep in enumerate(self.curves):
             torch.mul(x, steep[part], out=a)
             if index == 0 and steep.shape == self.x.shape:
                 torch.amin(a, self.dim, out=out["low_z"])
@@ -262,8 +278,8 @@ class _Sheet:
                     gate = torch.sub(a, self.offsets[3][part], out=room[1])
                 torch.sum(gate, self.dim, out=out["st"])
                 self._square(gate, out["qt"], room[1])
-            torch.addcmul(rest[part], a, half[part], out=a)
-            a.mul_(x)
+            # Kernels with two broadcast operands do not vectorise: never addcmul here.
+            a.add_(self.slope[part]).mul_(x)
             self._products(a, centred, room[1], out, "wr"[index], part)
 
     def _products(
