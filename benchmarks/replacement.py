@@ -56,7 +56,7 @@ class Case:
 def cases(options: argparse.Namespace) -> list[Case]:
     """Return the networks of the experiment, trained here where their weights do not exist yet."""
     if options.weights:
-        return [Case(options.networks[0], 0, Path(file)) for file in options.weights]
+        return [Case(options.networks[0], n, Path(file)) for n, file in enumerate(options.weights)]
     found = []
     for seed in options.seeds:
         for network in options.networks:
@@ -173,15 +173,16 @@ def report(units: pd.DataFrame, budgets: pd.DataFrame, options: argparse.Namespa
     }
     for name, frame in frames.items():
         frame.to_csv(
-            folder / f"RESULTS_replacement{name}.csv", index=False, float_format="%.6g",
+            folder / f"RESULTS_replacement{options.suffix}{name}.csv", index=False, float_format="%.6g",
             lineterminator="\n",
         )  # fmt: skip
     columns = ["network", "seed", "layer", "call", "channel", *FIGURE, "damage"]
     affine[columns].to_csv(
-        folder / "RESULTS_replacement_units.csv", index=False, float_format="%.4g",
+        folder / f"RESULTS_replacement{options.suffix}_units.csv", index=False, float_format="%.4g",
         lineterminator="\n",
     )  # fmt: skip
-    (folder / "RESULTS_replacement.md").write_text(page(summary, kinds, curve, units, options))
+    text = page(summary, kinds, curve, units, options)
+    (folder / f"RESULTS_replacement{options.suffix}.md").write_text(text, "utf-8")
 
 
 def page(
@@ -204,12 +205,15 @@ def page(
         cell=lambda f: [f"{r.change:.3f}, {r.accuracy:.3f}" for r in f.itertuples()]
     )
     seeds = ", ".join(str(seed) for seed in sorted(units["seed"].unique()))
+    trained = f"seeds {seeds}; {options.epochs} epochs each"
+    if options.weights:
+        trained = f"given weights ({', '.join(Path(file).name for file in options.weights)})"
     count = units.drop_duplicates(["network", "seed", "layer", "call", "channel"])
     per = count.groupby(["network", "seed"]).size().iloc[0]
     parts = [
         "# Replacing single channels by straight lines",
         "",
-        f"Networks: {', '.join(networks)}; seeds {seeds}; {options.epochs} epochs each. Layers "
+        f"Networks: {', '.join(networks)}; {trained}. Layers "
         f"`*{options.layers}`: {per} units a network. Lines fitted on the training split, damage "
         f"measured on {options.images} images of the test split: the mean over images of the "
         "change of the logits, norm of the difference over the norm. Measures come from the "
@@ -260,6 +264,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--fit-images", type=int, default=None)
     parser.add_argument("--work", type=Path, default=Path("runs/replacement"))
+    parser.add_argument("--suffix", default="", help="added to the names of the results")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     options = parser.parse_args()
     torch.set_num_threads(1)

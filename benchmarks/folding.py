@@ -1,0 +1,72 @@
+"""Make every ACON layer of a shipped network affine, fold it away, and measure what that saves.
+
+Writes RESULTS_folding.csv: the equality of the folded network, the damage of making the layers
+affine, and processor time a forward pass of one thread (medians, networks timed in turns).
+
+    python benchmarks/folding.py
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from acon_analysis.data import open_data
+from acon_analysis.models.registry import build_model
+from acon_hooks.finding import find_layers
+from acon_hooks.fitting import fit_units
+from acon_hooks.folding import fold_lines, forward_times
+from acon_hooks.linearizing import linearize
+from acon_hooks.verifying import verify_plan
+
+NETWORKS = ("digits_metaacon", "digits_acon", "digits_swish")
+
+
+def measure(name: str, images: int, repeats: int) -> dict[str, object]:
+    """Return a row: the folded network against the original."""
+    model = build_model(name)
+    layers = [layer.name for layer in find_layers(model)]
+    plan = fit_units(model, "digits:train", layers=layers, batch_size=256).plan(layers=layers)
+    lined = linearize(model, plan)
+    test = open_data("digits")
+    batch = torch.stack([test[i] for i in np.linspace(0, len(test) - 1, images).astype(int)])
+    done = fold_lines(lined, batch)
+    told = verify_plan(model, plan, test, batch_size=250).summary
+    times = forward_times(
+        {"original": model, "affine": lined, "folded": done.model}, batch, repeats=repeats
+    )
+    return {
+        "network": name,
+        "layers": len(layers),
+        "folded": int((done.table["where"] != "").sum()),
+        "error": done.error,
+        "change_median": told["q50"],
+        "change_predicted": told["predicted"],
+        "accuracy_before": told["accuracy_before"],
+        "accuracy_after": told["accuracy_after"],
+        **{f"ms_{kind}": 1000 * seconds for kind, seconds in times.items()},
+        "speed_up": times["original"] / times["folded"],
+        "images": images,
+        "repeats": repeats,
+    }
+
+
+def main() -> None:
+    """Run it and write the table."""
+    parser = argparse.ArgumentParser(description="what folding affine layers saves")
+    parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    frame = pd.DataFrame([measure(name, options.images, options.repeats) for name in NETWORKS])
+    frame.to_csv(
+        options.out / "RESULTS_folding.csv", index=False, float_format="%.4g", lineterminator="\n"
+    )
+    print(frame.T.to_string())
+
+
+if __name__ == "__main__":
+    main()

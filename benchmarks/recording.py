@@ -1,0 +1,196 @@
+"""(a) What reading β costs in a forward pass, beside libraries that read the same β.
+
+python benchmarks/recording.py [--pairs 9] [--side 224] [--networks NAME ...] [--peers]
+"""
+
+import argparse
+import tempfile
+import tracemalloc
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import ratios, table, write_section
+from torch import Tensor, nn
+
+import acon_analysis as acon
+from acon_hooks import Tap, to_host
+from acon_hooks.engine import Engine
+
+NETWORKS = ("shufflenet_v2_x0_5_metaacon", "resnet50_metaacon")
+
+
+def ours(model: nn.Module, x: Tensor, **options: Any) -> Callable[[], object]:
+    """Return a call that runs the network and brings β to the host."""
+    engine = Engine(model, ("meta_acon", "acon"), batch_size=len(x), **options)
+    engine.channels_last = False  # the same layout as the bare network
+    engine.__enter__()
+    engine.start(x, lambda: x)
+    ids = list(range(len(x)))
+    return lambda: to_host(engine(x, ids))
+
+
+def with_moments(model: nn.Module, x: Tensor) -> Callable[[], object]:
+    """Return a call that also takes the moments of every layer's input and output."""
+    from acon_hooks.accumulating import Accumulator
+
+    return ours(model, x, moments=Accumulator())
+
+
+def peers(model: nn.Module, x: Tensor) -> dict[str, Callable[[], object]]:
+    """Return calls of other libraries that read the same β, as far as they are installed."""
+    with Tap(model) as tap, torch.inference_mode():
+        model(x)
+        paths = [f"{name}.bn2" for name, _ in tap.take()]
+    found: dict[str, Callable[[], object]] = {}
+    for name, make in (
+        ("captum", _captum),
+        ("nnsight", _nnsight),
+        ("torchlens", _torchlens),
+        ("activationscope", _activationscope),
+    ):
+        try:
+            call = make(model, x, paths)
+            call()
+            found[name] = call
+        except Exception as error:  # any library may fail in its own way: say so and go on
+            print(f"{name}: left out ({type(error).__name__}: {str(error)[:200]})")
+    return found
+
+
+def _captum(model: nn.Module, x: Tensor, paths: list[str]) -> Callable[[], object]:
+    from captum.attr import LayerActivation
+
+    reader = LayerActivation(model, [model.get_submodule(path) for path in paths])
+
+    def call() -> object:
+        with torch.no_grad():
+            return [torch.sigmoid(value) for value in reader.attribute(x)]
+
+    return call
+
+
+def _nnsight(model: nn.Module, x: Tensor, paths: list[str]) -> Callable[[], object]:
+    from nnsight import NNsight
+
+    wrapped = NNsight(model)
+    places = [wrapped.get(path) for path in paths]
+
+    def call() -> object:
+        with torch.no_grad(), wrapped.trace(x):
+            kept: Any = list().save()  # type: ignore[attr-defined]  # noqa: C408
+            for place in places:
+                kept.append(torch.sigmoid(place.output))
+        return kept
+
+    return call
+
+
+def _torchlens(model: nn.Module, x: Tensor, paths: list[str]) -> Callable[[], object]:
+    import torchlens
+
+    def call() -> object:
+        with torch.no_grad():
+            found = torchlens.extract(model, x, layers=paths)
+        return [torch.sigmoid(value) for value in found.values()]
+
+    return call
+
+
+def _activationscope(model: nn.Module, x: Tensor, paths: list[str]) -> Callable[[], object]:
+    import activationscope
+
+    def call() -> object:
+        with torch.no_grad(), activationscope.ActivationScope().track(model) as tracker:
+            model(x)
+        return [torch.sigmoid(tracker.activations[path][0]) for path in paths]
+
+    return call
+
+
+def stored(model: nn.Module, x: Tensor) -> dict[str, Callable[[], object]]:
+    """Return calls that store β of some batches to disk: ours, and torchlens' extract_dataset."""
+    import torchlens
+
+    count = 0
+    with Tap(model) as tap, torch.inference_mode():
+        model(x)
+        paths = [f"{name}.bn2" for name, _ in tap.take()]
+    images = torch.cat([x, x])
+
+    def folder() -> Path:
+        nonlocal count
+        count += 1
+        return Path(tempfile.mkdtemp()) / str(count)
+
+    def capture() -> object:
+        data = torch.utils.data.TensorDataset(images)
+        return acon.capture(model, data, folder(), batch_size=len(x), moments=False, progress=False)
+
+    def dataset() -> object:
+        with torch.no_grad():
+            return torchlens.extract_dataset(
+                model, images, layers=paths, batch_size=len(x), output_dir=folder()
+            )
+
+    return {"acon capture": capture, "torchlens.extract_dataset": dataset}
+
+
+def memory(call: Callable[[], object]) -> float:
+    """Return the Python memory that a call adds, in MB; tensors of β are counted on top."""
+    tracemalloc.start()
+    call()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return peak / 1e6
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--pairs", type=int, default=9)
+    parser.add_argument("--side", type=int, default=224)
+    parser.add_argument("--networks", nargs="*", default=NETWORKS)
+    parser.add_argument("--batches", nargs="*", type=int, default=[1, 16])
+    parser.add_argument("--peers", action="store_true")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    rows, disk = [], []
+    for name in options.networks:
+        for batch in options.batches:
+            x = torch.rand(batch, 3, options.side, options.side) * 255
+            bare = acon.build_model(name)
+
+            def base(bare: nn.Module = bare, x: Tensor = x) -> object:
+                with torch.inference_mode():
+                    return bare(x)
+
+            calls = {
+                "acon β": ours(acon.build_model(name), x),
+                "acon β + moments": with_moments(acon.build_model(name), x),
+                "acon β, --fuse": ours(acon.build_model(name), x, fused=True),
+            }
+            extra = memory(calls["acon β"])
+            if options.peers:
+                calls |= peers(acon.build_model(name), x)
+            for call, (ratio, more) in ratios(base, calls, options.pairs).items():
+                size = f"{extra:.2f}" if call == "acon β" else ""
+                rows.append([name, batch, call, f"{ratio:.3f}", f"{more:+.2f}", size])
+                print(rows[-1], flush=True)
+        if options.peers:
+            both = stored(acon.build_model(name), x)
+            first, second = both.values()
+            found = ratios(first, {"torchlens": second}, options.pairs)["torchlens"]
+            disk.append([name, len(x), f"{found[0]:.1f}"])
+    text = table(["network", "batch", "reader", "ratio to bare", "ms more", "MB more"], rows)
+    if disk:
+        text += "\n\nTo disk, two batches, torchlens' extract_dataset / acon capture:\n\n"
+        text += table(["network", "batch", "ratio"], disk)
+    write_section("a. Cost of reading", text)
+
+
+if __name__ == "__main__":
+    main()
