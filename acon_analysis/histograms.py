@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from acon_analysis.schema import HISTOGRAM_BINS, HISTOGRAM_COLUMNS, names
 
@@ -78,13 +77,48 @@ def histogram_table(counted: Sequence[tuple[str, int, Counts]]) -> pa.Table:
     )
 
 
-def merged(files: Sequence[pq.ParquetFile], *, by_channel: bool) -> pd.DataFrame:
-    """Return the sum of the parts of many units.
+def merged(parts: Sequence[pa.Table]) -> pa.Table:
+    """Return the sum of the parts of many units, in the same columns, counts int64.
 
     Parameters
     ----------
-    files : sequence of pyarrow.parquet.ParquetFile
-        Parts of one run, so all of the same rows.
+    parts : sequence of pyarrow.Table
+        As `histogram_table` makes them, of one run, so all of the same rows; at least one.
+    """
+    total = np.zeros((parts[0].num_rows, _ROW), dtype=np.int64)
+    for part in parts:
+        total += _counts(part)
+    return (
+        parts[0]
+        .select(["layer", "call", "channel"])
+        .append_column(
+            "count",
+            pa.FixedSizeListArray.from_arrays(
+                pa.array(np.ascontiguousarray(total[:, 1:-2]).reshape(-1)), HISTOGRAM_BINS
+            ),
+        )
+        .append_column("below", pa.array(total[:, 0]))
+        .append_column("above", pa.array(total[:, -2]))
+        .append_column("invalid", pa.array(total[:, -1]))
+    )
+
+
+def _counts(table: pa.Table) -> Counts:
+    counts = np.empty((table.num_rows, _ROW), dtype=np.int64)
+    listed = table["count"].combine_chunks()
+    counts[:, 1:-2] = listed.flatten().to_numpy().reshape(-1, HISTOGRAM_BINS)
+    for place, name in ((0, "below"), (-2, "above"), (-1, "invalid")):
+        counts[:, place] = table[name].to_numpy()
+    return counts
+
+
+def histogram_frame(table: pa.Table | None, *, by_channel: bool) -> pd.DataFrame:
+    """Return counts as a frame.
+
+    Parameters
+    ----------
+    table : pyarrow.Table or None
+        As `merged` makes it.
     by_channel : bool
         A row a channel; otherwise a row a layer and call, channel -1.
 
@@ -93,16 +127,10 @@ def merged(files: Sequence[pq.ParquetFile], *, by_channel: bool) -> pd.DataFrame
     pandas.DataFrame
         Columns of `schema.HISTOGRAM_COLUMNS`; ``count`` holds arrays, int64 (256,).
     """
-    if not files:
+    if table is None:
         return pd.DataFrame(columns=names(HISTOGRAM_COLUMNS))
-    labels = files[0].read(columns=["layer", "call", "channel"]).to_pandas()
-    total = np.zeros((len(labels), _ROW), dtype=np.int64)
-    for file in files:
-        table = file.read(columns=["count", "below", "above", "invalid"])
-        listed = table["count"].combine_chunks()
-        total[:, 1:-2] += listed.flatten().to_numpy().reshape(-1, HISTOGRAM_BINS)
-        for place, name in ((0, "below"), (-2, "above"), (-1, "invalid")):
-            total[:, place] += table[name].to_numpy()
+    labels: pd.DataFrame = table.select(["layer", "call", "channel"]).to_pandas()
+    total = _counts(table)
     if not by_channel:
         keys = labels.groupby(["layer", "call"], sort=False).ngroup().to_numpy()
         starts = np.flatnonzero(np.diff(keys, prepend=-1))

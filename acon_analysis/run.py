@@ -189,13 +189,22 @@ class Run:
             raise UsageError(f"by: {closest(by, ('layer', 'channel'))} (given: {by!r})")
         if layer is not None and not self.layer_row(layer, 0).column:
             raise UsageError(f"layer {layer!r} has the same beta for all samples: see channels")
-        from acon_analysis.histograms import merged
+        from acon_analysis.histograms import histogram_frame
 
-        files = [pq.ParquetFile(path) for path in self.files("histograms")]
-        frame = merged(files, by_channel=by == "channel")
+        whole = self.path / "histograms.parquet"
+        finished = self.complete and whole.name in self.manifest.get("tables", {})
+        table = pq.read_table(whole) if finished and whole.is_file() else self.histogram_table()
+        frame = histogram_frame(table, by_channel=by == "channel")
         if layer is not None:
             frame = frame[frame["layer"] == layer].reset_index(drop=True)
         return frame
+
+    def histogram_table(self) -> pa.Table | None:
+        """Return the sum of the units' counts, a row a channel; None if there are none."""
+        from acon_analysis.histograms import merged
+
+        parts = [pq.read_table(path) for path in self.files("histograms")]
+        return merged(parts) if parts else None
 
     def betas(
         self, layers: str | Sequence[str] | None = None, samples: Iterable[int] | None = None

@@ -158,8 +158,8 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    rows, disk = [], []
     for name in options.networks:
+        rows, disk = [], []
         for batch in options.batches:
             x = torch.rand(batch, 3, options.side, options.side) * 255
             bare = acon.build_model(name)
@@ -185,11 +185,11 @@ def main() -> None:
             first, second = both.values()
             found = ratios(first, {"torchlens": second}, options.pairs)["torchlens"]
             disk.append([name, len(x), f"{found[0]:.1f}"])
-    text = table(["network", "batch", "reader", "ratio to bare", "ms more", "MB more"], rows)
-    if disk:
-        text += "\n\nTo disk, two batches, torchlens' extract_dataset / acon capture:\n\n"
-        text += table(["network", "batch", "ratio"], disk)
-    write_section("a. Cost of reading", text)
+        text = table(["network", "batch", "reader", "ratio to bare", "ms more", "MB more"], rows)
+        if disk:
+            text += "\n\nTo disk, two batches, torchlens' extract_dataset / acon capture:\n\n"
+            text += table(["network", "batch", "ratio"], disk)
+        write_section(f"a. Cost of reading {name}", text)
 
 
 if __name__ == "__main__":

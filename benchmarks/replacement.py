@@ -173,8 +173,8 @@ def report(units: pd.DataFrame, budgets: pd.DataFrame, options: argparse.Namespa
     }
     for name, frame in frames.items():
         frame.to_csv(
-            folder / f"RESULTS_replacement{options.suffix}{name}.csv", index=False, float_format="%.6g",
-            lineterminator="\n",
+            folder / f"RESULTS_replacement{options.suffix}{name}.csv",
+            index=False, float_format="%.6g", lineterminator="\n",
         )  # fmt: skip
     columns = ["network", "seed", "layer", "call", "channel", *FIGURE, "damage"]
     affine[columns].to_csv(

@@ -14,6 +14,7 @@ from acon_analysis.store import RunFolder, StoreError, file_sha256, readable_io
 from acon_hooks.engine import Facts
 from acon_hooks.feeding import Feed
 from acon_hooks.identity import identity_sha256, origin_facts, versions
+from acon_hooks.moment_constants import REFERENCES
 
 #: What must not change between the parts of one run; the errors of the proofs may, in rounding.
 _FIXED = ("layer", "call", "kind", "channels", "granularity", "column")
@@ -111,7 +112,10 @@ class Beginning:
         if self.feed.samples is None:
             found = Run(self.folder.path).collected_samples()
             self.folder.write_table("samples", pa.Table.from_pandas(found, preserve_index=False))
-        names = ("samples.parquet", "channels.parquet", "references.parquet")
+        counts = Run(self.folder.path).histogram_table()
+        if counts is not None:
+            self.folder.write_table("histograms", counts)
+        names = [f"{name}.parquet" for name in ("samples", "channels", "histograms", REFERENCES)]
         files = {name: self.folder.path / name for name in names}
         tables = {name: file_sha256(file) for name, file in files.items() if file.is_file()}
         done = {"complete": True, "samples": count, "units": units}
