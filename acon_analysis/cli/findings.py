@@ -1,0 +1,148 @@
+"""Commands about what was found: draw, replace, explain."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from acon_analysis.cli.application import app
+from acon_analysis.cli.options import (
+    Model,
+    TableFormat,
+    Weights,
+    build,
+    emit,
+    parse_list,
+)
+from acon_analysis.errors import UsageError
+
+
+@app.command()
+def figures(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="figures; by default all", show_default=False)
+    ] = None,
+    run: Annotated[
+        list[Path] | None, typer.Option(help="captured runs; by default the shipped networks")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="folder to draw into")] = Path("figures/out"),
+    format: Annotated[list[str] | None, typer.Option(help="png, pdf, svg")] = None,
+    context: Annotated[str, typer.Option(help="paper or talk")] = "paper",
+    list_: Annotated[bool, typer.Option("--list", help="list the figures and stop")] = False,
+) -> None:
+    """Draw figures: the paper's, and those it lacks."""
+    from acon_figures.drawing import draw, figure_table
+    from acon_figures.registry import find
+
+    if list_:
+        emit(figure_table(), TableFormat.table, None)
+        return
+    for name in names or []:
+        find(name)
+    if run:
+        from acon_analysis.run import open_run
+
+        runs = [open_run(path) for path in run]
+    else:
+        from acon_hooks.defaults import default_runs
+
+        runs = default_runs(out / "runs", progress=sys.stderr.isatty())
+    formats = format or ["png", "pdf", "svg"]
+    files = list(draw(names or None, runs, out, formats=formats, context=context))
+    typer.echo(f"{len(files)} files in {out}: " + ", ".join(sorted({f.stem for f in files})))
+
+
+@app.command()
+def linearize(
+    model: Model,
+    run: Annotated[Path, typer.Option(help="captured run of this model: it gives the lines")],
+    data: Annotated[str, typer.Option(help="other images, to measure the damage on")],
+    out: Annotated[Path, typer.Option(help="folder for plan, model and tables")],
+    weights: Weights = None,
+    budget: Annotated[
+        str | None, typer.Option(help="channels (200) or a share (0.25, 25%) to make affine")
+    ] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="only these layers, by comma; whole without --budget")
+    ] = None,
+    by: Annotated[str, typer.Option(help="column to rank by, least first")] = "s_c",
+    within: Annotated[bool, typer.Option(help="the share of each layer, not of all")] = False,
+    fold: Annotated[bool, typer.Option(help="fold whole layers into their neighbours")] = False,
+    limit: Annotated[int | None, typer.Option(help="only the first so many images")] = None,
+    batch_size: Annotated[int, typer.Option(help="images a forward pass")] = 64,
+) -> None:
+    """Replace the least nonlinear channels by straight lines and measure what that does."""
+    from acon_hooks.replacing import parse_budget, replace_from_run, sentence
+
+    done = replace_from_run(
+        build(model, weights),
+        run,
+        data,
+        out,
+        budget=None if budget is None else parse_budget(budget),
+        by=by,
+        within=within,
+        layers=None if layers is None else parse_list(layers),
+        limit=limit,
+        batch_size=batch_size,
+        fold=fold,
+    )
+    typer.echo(f"{out}: {sentence(done)}")
+
+
+@app.command()
+def explain(
+    model: Model,
+    data: Annotated[str, typer.Option(help="digits, digits:train, cifar10, or a folder")],
+    layer: Annotated[str, typer.Option(help="whose β; `acon layers` lists them")],
+    out: Annotated[Path, typer.Option(help="folder for the figure and the tables")],
+    channel: Annotated[
+        int | None, typer.Option(help="which channel; by default the mean of all")
+    ] = None,
+    sample: Annotated[
+        list[int] | None, typer.Option(help="sample id, repeatable; by default three")
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="integrated_gradients, saliency, occlusion or grad_cam")
+    ] = "integrated_gradients",
+    baseline: Annotated[
+        str, typer.Option(help="zero, mean, blur, or sample:ID for another image")
+    ] = "zero",
+    tolerance: Annotated[
+        float, typer.Option(help="by how much the attributions may miss the change of β")
+    ] = 1e-3,
+    check: Annotated[
+        bool, typer.Option("--check", help="also compare with maps of the randomised layer")
+    ] = False,
+    weights: Weights = None,
+    preprocess: Annotated[
+        str | None, typer.Option(help="official, imagenet, none or file.py:callable")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    format: Annotated[list[str] | None, typer.Option(help="png, pdf, svg")] = None,
+) -> None:
+    """Show which pixels of an image decide β of a layer."""
+    from acon_figures.plots.explanation import MOST_ROWS, explanation
+    from acon_figures.saving import save
+    from acon_hooks.explaining_data import check_data, explain_data, write_tables
+
+    if sample is not None and len(sample) > MOST_ROWS:
+        raise UsageError(f"at most {MOST_ROWS} samples fit a figure; got {len(sample)}")
+    network = build(model, weights)
+    found, labels = explain_data(
+        network, data, layer, channel, sample, baseline=baseline, preprocess=preprocess,
+        device=device, method=method, tolerance=tolerance,
+    )  # fmt: skip
+    frame = found.to_frame()
+    figure = explanation(found.images, found.baselines, found.maps, frame, labels=labels)
+    write_tables(found, out)
+    save(figure, out, "explanation", format or ["png", "pdf", "svg"])
+    emit(frame, TableFormat.table, None)
+    if check:
+        table = check_data(network, found, out)
+        typer.echo(
+            f"the layer's weights shuffled {table['draw'].nunique()} times: rank correlation of "
+            f"the maps before and after {table['correlation'].mean():.2f}, of their sizes "
+            f"{table['correlation_absolute'].mean():.2f}"
+        )

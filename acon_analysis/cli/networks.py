@@ -1,0 +1,83 @@
+"""Commands about networks: list, inspect, train, import."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from acon_analysis.cli.application import app
+from acon_analysis.cli.options import (
+    Model,
+    TableFormat,
+    Weights,
+    build,
+    emit,
+    parse_list,
+    parse_shape,
+)
+
+
+@app.command()
+def models(
+    format: Annotated[TableFormat, typer.Option(help="how to print")] = TableFormat.table,
+) -> None:
+    """List the networks that can be named."""
+    from acon_analysis.models.listing import model_table
+
+    emit(model_table(), format, None)
+
+
+@app.command()
+def layers(
+    model: Model,
+    weights: Weights = None,
+    data: Annotated[str | None, typer.Option(help="images for the proof")] = None,
+    input_shape: Annotated[str | None, typer.Option(help="C,H,W of random images")] = None,
+    kinds: Annotated[str | None, typer.Option(help="kinds, by comma; by default all")] = None,
+    format: Annotated[TableFormat, typer.Option(help="how to print")] = TableFormat.table,
+) -> None:
+    """List the activation layers, how β is read from each, and the error of the proof."""
+    from acon_hooks.proving import LISTED_KINDS, proved_layers
+
+    shape = None if input_shape is None else parse_shape(input_shape)
+    chosen = LISTED_KINDS if kinds is None else parse_list(kinds)
+    frame = proved_layers(build(model, weights), data=data, input_shape=shape, kinds=chosen)
+    emit(frame, format, None)
+
+
+@app.command()
+def train(
+    network: Annotated[str, typer.Argument(help="a network with a recipe", show_default=False)],
+    out: Annotated[Path, typer.Option(help="weights file; curves and card come beside it")],
+    data: Annotated[str | None, typer.Option(help="by default the network's own")] = None,
+    epochs: Annotated[int | None, typer.Option(help="by default the recipe's")] = None,
+    seed: Annotated[int, typer.Option(help="of weights, order and augmentation")] = 0,
+) -> None:
+    """Train a network by the official recipe's rules; continues where it was stopped."""
+    from acon_analysis.models.release import train_network
+
+    curves = train_network(
+        network, out, data=data, epochs=epochs, seed=seed, progress=sys.stderr.isatty()
+    )
+    error = float(curves["test_error"].iloc[-1])
+    typer.echo(f"{out}: {len(curves)} epochs, test accuracy {1 - error:.4f}")
+
+
+@app.command("import-checkpoint")
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(help=".pth, .pt, .tar or .safetensors")],
+    model: Annotated[str, typer.Option(help="the network it belongs to")],
+    out: Annotated[Path, typer.Option(help="safetensors file to write")],
+) -> None:
+    """Turn a checkpoint into safetensors, safely and strictly."""
+    from acon_analysis.models.checkpoints import import_checkpoint as convert
+    from acon_analysis.models.registry import build_model
+
+    result = convert(file, build_model(model, weights=None), out, model_name=model)
+    for note in result.notes:
+        typer.echo(f"acon: note: {note}", err=True)
+    typer.echo(
+        f"{result.path}: {result.tensors} tensors, {result.values:,} values from a {result.format} "
+        f"file with SHA-256 {result.source_sha256}"
+    )

@@ -1,0 +1,97 @@
+"""Arguments that several commands share, and how tables are printed."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from acon_analysis.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="a name of `acon models`, torchvision:NAME, timm:NAME, module:callable or "
+        "file.py:callable (the last two run that code)",
+        show_default=False,
+    ),
+]
+Weights = Annotated[
+    Path | None, typer.Option(help="checkpoint file; without it the shipped or random weights")
+]
+RunPath = Annotated[Path, typer.Argument(help="folder of a captured run", show_default=False)]
+
+
+class By(StrEnum):
+    """What a summary is by."""
+
+    layer = "layer"
+    channel = "channel"
+    sample = "sample"
+
+
+class TableFormat(StrEnum):
+    """How a table is written."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
+
+def build(model: str, weights: Path | None) -> Any:
+    """Build the network that MODEL and --weights name."""
+    from acon_analysis.models.registry import build_model
+
+    return build_model(model, weights="shipped" if weights is None else weights)
+
+
+def parse_moments(wanted: bool | None, full: bool, stride: int) -> Any:
+    """Return the moments to gather; None for what suits the other options."""
+    from acon_hooks.accumulating import MomentOptions
+
+    special = full or stride > 1
+    if special and wanted is False:
+        raise UsageError("--full-moments and --moment-stride go with --moments")
+    return MomentOptions(full, stride) if special else wanted
+
+
+def parse_list(text: str) -> tuple[str, ...]:
+    """Return the parts of a list with commas."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """Return a shape written as C,H,W."""
+    try:
+        shape = tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"input shape must be like 3,224,224; got {text!r}") from error
+    if not shape or min(shape) < 1:
+        raise UsageError(f"input shape must be of positive numbers; got {text!r}")
+    return shape
+
+
+def emit(frame: "pd.DataFrame", format: TableFormat, out: Path | None) -> None:
+    """Print a frame, or write it to a file."""
+    if format is TableFormat.parquet:
+        if out is None:
+            raise UsageError("--format parquet needs --out FILE")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        frame.to_parquet(out, index=False)
+        return
+    text = {
+        TableFormat.table: lambda: frame.to_string(
+            index=False, float_format=lambda value: f"{value:.4g}", na_rep="-"
+        ),
+        TableFormat.csv: lambda: frame.to_csv(index=False, lineterminator="\n").rstrip("\n"),
+        TableFormat.json: lambda: frame.to_json(orient="records", indent=1),
+    }[format]()
+    if out is None:
+        typer.echo(text)
+    else:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text + "\n", "utf-8")

@@ -1,0 +1,146 @@
+"""Commands about runs: capture, verify, summarise, compare."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from acon_analysis.cli.application import app
+from acon_analysis.cli.options import (
+    By,
+    Model,
+    RunPath,
+    TableFormat,
+    Weights,
+    build,
+    emit,
+    parse_list,
+    parse_moments,
+)
+
+
+@app.command()
+def capture(
+    model: Model,
+    data: Annotated[str, typer.Option(help="digits, digits:train, cifar10, or a folder")],
+    out: Annotated[Path, typer.Option(help="folder of the run; an unfinished one is continued")],
+    weights: Weights = None,
+    preprocess: Annotated[
+        str | None, typer.Option(help="official, imagenet, none or file.py:callable")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    batch_size: Annotated[
+        int | None, typer.Option(help="images a forward pass; by default 64, or as begun")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="processes that decode images; by default a few for folders")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="only the first so many images")] = None,
+    unit: Annotated[int | None, typer.Option(help="images a unit of work")] = None,
+    kinds: Annotated[
+        str | None,
+        typer.Option(help="kinds of layers, by comma; by default ACON, else all activations"),
+    ] = None,
+    moments: Annotated[
+        bool | None,
+        typer.Option(
+            "--moments/--no-moments",
+            help="gather what linearity and the null model need [default: moments]",
+        ),
+    ] = None,
+    full_moments: Annotated[
+        bool, typer.Option(help="also the states of every sample and channel (large)")
+    ] = False,
+    moment_stride: Annotated[
+        int, typer.Option(help="moments of every so many-th pixel only (cheaper, inexact)", min=1)
+    ] = 1,
+    strict: Annotated[bool, typer.Option(help="stop at the first bad image")] = False,
+    compile: Annotated[bool, typer.Option(help="run through torch.compile, proved")] = False,
+    fuse: Annotated[bool, typer.Option(help="fold BatchNorm and Meta-ACON, proved")] = False,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads; a run keeps those it began with")
+    ] = None,
+) -> None:
+    """Run a network over images and write what its activation layers decide."""
+    from acon_hooks.capturing import capture as run_capture
+
+    run = run_capture(
+        build(model, weights),
+        data,
+        out,
+        preprocess=preprocess,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        limit=limit,
+        unit_size=unit,
+        kinds=None if kinds is None else parse_list(kinds),
+        moments=parse_moments(moments, full_moments, moment_stride),
+        announce=lambda text: typer.echo(f"acon: {text}", err=True),
+        strict=strict,
+        compile=compile,
+        fuse=fuse,
+        threads=threads,
+        progress=sys.stderr.isatty(),
+    )
+    state = "complete" if run.complete else "not complete yet"
+    typer.echo(
+        f"{out}: {len(run.sample_ids)} images captured, {len(run.errors)} could not be read, "
+        f"{len(run.layers)} layers, {len(run.units)} units; {state}"
+    )
+
+
+@app.command()
+def verify(run: RunPath) -> None:
+    """Check a run: complete, unique, unaltered."""
+    from acon_analysis.verification import verify_run
+
+    found = verify_run(run)
+    for problem in found.problems:
+        typer.echo(problem, err=True)
+    typer.echo(
+        f"{run}: {found.captured} of {found.samples} images captured, {found.bad} could not be "
+        f"read, {found.units_done} of {found.units} units done; "
+        + ("sound" if found.sound else f"{len(found.problems)} problems")
+    )
+    if not found.sound:
+        raise typer.Exit(1)
+
+
+@app.command()
+def summary(
+    run: RunPath,
+    by: Annotated[By, typer.Option(help="what each row is")] = By.layer,
+    format: Annotated[TableFormat, typer.Option(help="how to write")] = TableFormat.table,
+    out: Annotated[Path | None, typer.Option(help="file; by default the screen")] = None,
+    draws: Annotated[
+        int, typer.Option(help="β networks redrawn for the verdict; 0 for no verdict", min=0)
+    ] = 99,
+) -> None:
+    """Summarise β and linearity of a run by layer, channel or sample; say what was learned."""
+    from acon_analysis.run import open_run
+    from acon_analysis.run_statistics import split_table, summary_table, verdict_text
+
+    opened = open_run(run)
+    emit(summary_table(opened, by.value), format, out)
+    if by is By.layer and next(iter(opened.files("pooled")), None) is not None:
+        text = verdict_text(split_table(opened, draws=draws)) if draws else ""
+        plain = format is TableFormat.table and out is None
+        if text:
+            typer.echo(text, err=not plain)
+
+
+@app.command()
+def compare(
+    first: RunPath,
+    second: RunPath,
+    confidence: Annotated[float, typer.Option(help="of the intervals")] = 0.95,
+    format: Annotated[TableFormat, typer.Option(help="how to write")] = TableFormat.table,
+    out: Annotated[Path | None, typer.Option(help="file; by default the screen")] = None,
+) -> None:
+    """Compare two runs layer by layer: β, L and G, with intervals of the differences."""
+    from acon_analysis.comparing import compare_runs
+    from acon_analysis.run import open_run
+
+    emit(compare_runs(open_run(first), open_run(second), confidence=confidence), format, out)
