@@ -45,7 +45,43 @@ def null(channels: int = 64) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-FRAMES: dict[str, Callable[[], pd.DataFrame]] = {"frame": betas, "static": static, "null": null}
+def labels(samples: int = 9) -> "pd.Series[Any]":
+    """Classes of the samples of `betas`."""
+    return pd.Series(
+        [str(number % 3) for number in range(samples)], index=range(100, 100 + samples)
+    )
+
+
+def training(seeds: int = 1) -> pd.DataFrame:
+    """Logs of two networks."""
+    rng = np.random.default_rng(8)
+    parts = []
+    for activation in ("ReLU", "Meta-ACON"):
+        for seed in range(seeds):
+            epochs = np.arange(1, 7)
+            error = np.exp(-epochs / 2.0) * rng.uniform(0.8, 1.2, 6)
+            columns = {"iteration": 21 * epochs, "train_error": error, "test_error": 1.3 * error}
+            parts.append(pd.DataFrame({"activation": activation, "seed": seed, **columns}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def depth() -> pd.DataFrame:
+    """Measures of the layers of two networks; one has a further layer, and no gate."""
+    rows = []
+    for network, layers in (("acon", LAYERS), ("relu", ("stem.relu", *LAYERS))):
+        for place, layer in enumerate(layers):
+            for measure, value in (("L", 0.7), ("L_own", 0.9), ("G", 0.2)):
+                known = value - 0.1 * place if measure != "G" or network == "acon" else np.nan
+                head = {"network": network, "place": place, "layer": layer, "call": 0}
+                ends = {"value": known, "low": known - 0.03, "high": known + 0.02}
+                rows.append(head | {"measure": measure} | ends)
+    return pd.DataFrame(rows)
+
+
+FRAMES: dict[str, Callable[[], Any]] = {
+    "frame": betas, "static": static, "null": null, "labels": labels, "training": training,
+    "depth": depth,
+}  # fmt: skip
 
 
 def draw(name: str, **arguments: Any) -> AconFigure:

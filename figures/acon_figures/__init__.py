@@ -9,6 +9,7 @@ from acon_figures.plots.beta_distributions import beta_distributions
 from acon_figures.plots.frelu_surface import frelu_surface
 from acon_figures.plots.function_and_derivatives import function_and_derivatives
 from acon_figures.plots.improvements import improvements
+from acon_figures.plots.linearity_by_depth import linearity_by_depth
 from acon_figures.plots.maxout_and_acon import maxout_and_acon
 from acon_figures.plots.maxout_learned import maxout_learned
 from acon_figures.plots.meta_acon_module import meta_acon_module
@@ -18,6 +19,7 @@ from acon_figures.plots.selu_self_normalisation import selu_self_normalisation
 from acon_figures.plots.smooth_maximum import smooth_maximum
 from acon_figures.plots.swish_family import swish_family
 from acon_figures.plots.tfnet_block import tfnet_block
+from acon_figures.plots.training_curves import training_curves
 from acon_figures.registry import FIGURES, FigureSpec, find
 from acon_figures.saving import save
 from acon_figures.style import AconFigure, theme
@@ -33,6 +35,7 @@ __all__ = [
     "frelu_surface",
     "function_and_derivatives",
     "improvements",
+    "linearity_by_depth",
     "maxout_and_acon",
     "maxout_learned",
     "meta_acon_module",
@@ -44,4 +47,5 @@ __all__ = [
     "swish_family",
     "tfnet_block",
     "theme",
+    "training_curves",
 ]

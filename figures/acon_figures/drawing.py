@@ -7,7 +7,7 @@ import pandas as pd
 
 from acon_analysis.errors import AconError
 from acon_analysis.run import Run
-from acon_figures.inputs import frames_of
+from acon_figures.inputs import Frames, frames_of
 from acon_figures.registry import FIGURES, FigureSpec, find
 from acon_figures.saving import FORMATS, save
 
@@ -58,7 +58,8 @@ def draw(
         If a figure asked for by name needs what no run has.
     """
     specs = [find(name) for name in names] if names is not None else list(FIGURES.values())
-    frames = frames_of(runs) if any(spec.needs for spec in specs) else {}
+    wanted = {name for spec in specs for name in (*spec.needs, *spec.options)}
+    frames = frames_of(runs, wanted)
     for spec in specs:
         lacking = [need for need in spec.needs if need not in frames]
         if lacking and names is not None:
@@ -72,7 +73,7 @@ def draw(
 
 def _draw_one(
     spec: FigureSpec,
-    frames: dict[str, pd.DataFrame],
+    frames: Frames,
     folder: Path,
     formats: Sequence[str],
     context: str,

@@ -1,39 +1,60 @@
-"""The frames that measured figures need, taken from captured runs."""
+"""The frames that measured figures need, taken from captured runs and the package's own logs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
+from acon_analysis.depth import linearity_by_depth
 from acon_analysis.run import Run
+from acon_analysis.training_logs import training_logs
+
+Frames = dict[str, "pd.DataFrame | pd.Series[Any]"]
 
 
-def frames_of(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
+def frames_of(runs: Sequence[Run], names: Collection[str] | None = None) -> Frames:
     """Return every frame that these runs can give to a figure, by the figures' argument names.
 
     Parameters
     ----------
     runs : sequence of Run
-        Captured runs; for each frame the first run that can give it does.
+        Captured runs.
+    names : collection of str, optional
+        Frames that are wanted, by default all.
 
     Returns
     -------
-    dict of str to pandas.DataFrame
-        Names as in `FigureSpec.needs` and `FigureSpec.options`; without what no run has.
+    dict of str to pandas.DataFrame or Series
+        Names as in `FigureSpec.needs` and `FigureSpec.options`; without what no run has. Frames
+        of `OF_MAIN` are of one run, the first with β per sample; those of `OF_ANY` of the first
+        run that has them, those of `OF_ALL` of all runs together.
     """
-    found = {}
-    for name, provider in PROVIDERS.items():
-        for run in runs:
-            frame = provider(run)
-            if frame is not None and len(frame):
-                found[name] = frame
-                break
-    return found
+    main = next((run for run in runs if main_layer(run) is not None), None)
+    found: Frames = {}
+    for name, of_all in OF_ALL.items():
+        if names is None or name in names:
+            found[name] = of_all(runs)
+    for name, of_one in {**OF_MAIN, **OF_ANY}.items():
+        if names is not None and name not in names:
+            continue
+        candidates = runs if name in OF_ANY else [main] if main is not None else []
+        frames = (of_one(run) for run in candidates)
+        frame = next((one for one in frames if one is not None and len(one)), None)
+        if frame is not None:
+            found[name] = frame
+    return {name: frame for name, frame in found.items() if len(frame)}
+
+
+def main_layer(run: Run) -> str | None:
+    """Return the last layer whose β depends on the sample."""
+    own = run.layers[(run.layers["column"] != "") & (run.layers["kind"] != "gate")]
+    return None if own.empty else str(own["layer"].iloc[-1])
 
 
 def last_betas(run: Run) -> pd.DataFrame | None:
     """Return β per sample of the run's last Meta-ACON layer."""
-    own = run.layers[run.layers["column"] != ""]
-    return None if own.empty else run.betas(layers=[own["layer"].iloc[-1]])
+    layer = main_layer(run)
+    return None if layer is None else run.betas(layers=[layer])
 
 
 def static_betas(run: Run) -> pd.DataFrame | None:
@@ -42,7 +63,34 @@ def static_betas(run: Run) -> pd.DataFrame | None:
     return None if own.empty else own[["layer", "channel", "beta"]]
 
 
-PROVIDERS: Mapping[str, Callable[[Run], pd.DataFrame | None]] = {
+def batch_norms(run: Run) -> pd.DataFrame | None:
+    """Return layer, channel and BatchNorm's scale and shift, where the last layer has them."""
+    own = run.channels.dropna(subset=["bn_weight"])
+    if main_layer(run) not in set(own["layer"]):
+        return None
+    return own[["layer", "channel", "bn_weight", "bn_bias"]]
+
+
+def sample_labels(run: Run) -> "pd.Series[Any] | None":
+    """Return each sample's class, by sample_id, where the images have classes."""
+    labels = run.samples.set_index("sample_id")["label"].dropna()
+    return None if labels.empty else labels
+
+
+def shipped_logs(_runs: Sequence[Run]) -> pd.DataFrame:
+    """Return the logs of the training of the shipped networks, whatever the runs."""
+    return training_logs()
+
+
+OF_MAIN: Mapping[str, Callable[[Run], "pd.DataFrame | pd.Series[Any] | None"]] = {
     "frame": last_betas,
+    "null": batch_norms,
+    "labels": sample_labels,
+}
+OF_ANY: Mapping[str, Callable[[Run], "pd.DataFrame | pd.Series[Any] | None"]] = {
     "static": static_betas,
+}
+OF_ALL: Mapping[str, Callable[[Sequence[Run]], pd.DataFrame]] = {
+    "training": shipped_logs,
+    "depth": linearity_by_depth,
 }

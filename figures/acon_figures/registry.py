@@ -11,6 +11,7 @@ from acon_figures.plots.beta_distributions import beta_distributions
 from acon_figures.plots.frelu_surface import frelu_surface
 from acon_figures.plots.function_and_derivatives import function_and_derivatives
 from acon_figures.plots.improvements import improvements
+from acon_figures.plots.linearity_by_depth import linearity_by_depth
 from acon_figures.plots.maxout_and_acon import maxout_and_acon
 from acon_figures.plots.maxout_learned import maxout_learned
 from acon_figures.plots.meta_acon_module import meta_acon_module
@@ -20,6 +21,7 @@ from acon_figures.plots.selu_self_normalisation import selu_self_normalisation
 from acon_figures.plots.smooth_maximum import smooth_maximum
 from acon_figures.plots.swish_family import swish_family
 from acon_figures.plots.tfnet_block import tfnet_block
+from acon_figures.plots.training_curves import training_curves
 from acon_figures.style import AconFigure
 
 Kind = Literal["formula", "printed numbers", "measured"]
@@ -69,6 +71,7 @@ _SPECS = (
         options={
             "static": "β of a static ACON network's channels",
             "null": "BatchNorm's scale and shift before the sigmoid",
+            "labels": "the class of each sample",
         },
         variants=_PUBLISHED,
     ),
@@ -157,6 +160,20 @@ _SPECS = (
         selu_self_normalisation,
         "mean and variance through 50 layers with SELU, ELU and ReLU",
         "measured",
+    ),
+    FigureSpec(
+        "training_curves",
+        training_curves,
+        "training and test error of ReLU, Swish, ACON-C and Meta-ACON against iterations",
+        "measured",
+        needs=("training",),
+    ),
+    FigureSpec(
+        "linearity_by_depth",
+        linearity_by_depth,
+        "how linear each layer is, from the first to the last, of several networks",
+        "measured",
+        needs=("depth",),
     ),
 )
 

@@ -6,8 +6,8 @@ from acon_analysis.models.registry import build_model
 from acon_analysis.run import Run
 from acon_hooks.capturing import capture
 
-#: The shipped networks behind the default figures: Meta-ACON, and static ACON beside it.
-DEFAULT_NETWORKS = ("digits_metaacon", "digits_acon")
+#: The shipped networks behind the default figures: Meta-ACON, and the same with other activations.
+DEFAULT_NETWORKS = ("digits_metaacon", "digits_acon", "digits_swish", "digits_relu")
 
 
 def default_runs(folder: str | Path, *, progress: bool = False) -> list[Run]:
