@@ -231,11 +231,18 @@ class _Sheet:
             if not room or room[0].shape != x.shape:
                 room = [torch.empty_like(x) for _ in range(3 if self.offsets else 2)]
             self._tile(dict(zip(names, out[:, part], strict=True)), x, part, room)
+        if self.dim == -1:
+            for row, name in enumerate(names):
+                if name.startswith("q"):
+                    out[row].square_()
         out = out.reshape(len(names), *shape)
         if self.half is not None:  # so far w and r lack the factor d/2
-            for name in ("w", "r") if "sr" in names else ("w",):
-                for row, power in ((f"s{name}", 1), (f"q{name}", 2), (f"sx{name}", 1)):
-                    out[names.index(row)] *= self.half**power
+            square = self.half * self.half
+            for row, name in enumerate(names):
+                if name in ("sw", "sxw", "sr", "sxr"):
+                    out[row] *= self.half
+                elif name in ("qw", "qr"):
+                    out[row] *= square
         return out
 
     def _tiles(self) -> Iterator[slice]:
@@ -295,7 +302,6 @@ class _Sheet:
     def _square(self, values: Tensor, out: Tensor, free: Tensor) -> None:
         """Sum the squares: a norm is the fastest kernel along rows, and the slowest across."""
         if self.dim == -1:
-            torch.linalg.vector_norm(values, 2, self.dim, out=out)
-            out.square_()
+            torch.linalg.vector_norm(values, 2, self.dim, out=out)  # squared in `reduce`
         else:
             torch.sum(torch.mul(values, values, out=free), self.dim, out=out)
