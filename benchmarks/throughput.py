@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -101,7 +102,7 @@ def measure(name: str, folder: Path, work: Path, options: Any) -> dict[str, list
     model, published = acon.build_model(name), as_published(acon.build_model(name))
     size, workers, out = options.batch_size, options.workers, work / "out"
     usual: dict[str, Any] = {"batch_size": size, "workers": workers, "progress": False}
-    ways = {
+    ways: dict[str, Callable[[], object]] = {
         "bare forward, same loader": lambda: bare(model, folder, size, workers),
         "bare forward, layers as published": lambda: bare(published, folder, size, workers),
         "obvious script": lambda: obvious(model, folder, out, size, workers),
