@@ -109,7 +109,6 @@ def _reference(layer: Layer) -> np.ndarray:
 
     norm = layer.module.get_submodule("bn2")
     assert isinstance(norm, nn.BatchNorm2d)
-    shift, scale = (np.asarray(t.detach(), dtype=np.float64) for t in (norm.bias, norm.weight))
     mean, _ = logit_normal_moments(
         norm.bias.detach().double().numpy(), norm.weight.detach().double().numpy()
     )
