@@ -178,6 +178,8 @@ def occlusion(
 ) -> Tensor:
     """Return by how much the score falls where a window shows the baseline, averaged.
 
+    Captum adds up in float32, also for float64 images.
+
     References
     ----------
     M. D. Zeiler, R. Fergus (2014), Visualizing and Understanding Convolutional Networks, ECCV,

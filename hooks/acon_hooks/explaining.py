@@ -5,8 +5,7 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,13 +16,12 @@ from acon_analysis.errors import UsageError, closest
 from acon_hooks import attribution
 from acon_hooks.attribution import METHODS
 from acon_hooks.baselines import make_baseline
+from acon_hooks.errors import HookError
+from acon_hooks.explanations import Explanation
 from acon_hooks.finding import KINDS, Layer, find_layers
 from acon_hooks.guards import unwrap
 from acon_hooks.probing import BetaProbe
 from acon_hooks.tap import Tap
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 #: Kinds of layers whose β (or gate) can depend on the image.
 EXPLAINABLE = ("meta_acon", "acon", "gate")
@@ -31,110 +29,6 @@ EXPLAINABLE = ("meta_acon", "acon", "gate")
 
 class ConvergenceWarning(UserWarning):
     """Integrated gradients missed their sum by more than the tolerance."""
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Which pixels decided β of one layer, image by image.
-
-    Parameters
-    ----------
-    layer, kind, granularity : str
-        Whose β: see `acon_hooks.Layer`. Of a β that differs between pixels the mean is explained.
-    channel : int or None
-        Which channel; None for the mean over the layer's channels.
-    call : int
-        Which use of the layer within one forward pass.
-    method, baseline : str
-        A key of `METHODS`, and what the images were compared with.
-    samples : tuple of int
-        Names of the images.
-    images, baselines, attributions : ndarray
-        (N, C, H, W) each (or whatever axes the images have); of "grad_cam" (N, 1, H, W).
-    beta, beta_baseline : ndarray
-        (N,): β of the image and of its baseline.
-    delta : ndarray
-        (N,): sum of the attributions - (β of the image - β of the baseline); NaN for methods
-        that do not promise that sum.
-    steps : ndarray
-        (N,) int64: steps of the integration; 0 for other methods.
-    tolerance : float
-        The accepted size of delta.
-    """
-
-    layer: str
-    kind: str
-    granularity: str
-    channel: int | None
-    call: int
-    method: str
-    baseline: str
-    samples: tuple[int, ...]
-    images: NDArray[Any]
-    baselines: NDArray[Any]
-    attributions: NDArray[Any]
-    beta: NDArray[Any]
-    beta_baseline: NDArray[Any]
-    delta: NDArray[Any]
-    steps: NDArray[np.int64]
-    tolerance: float
-
-    @property
-    def maps(self) -> NDArray[Any]:
-        """Attributions summed over the image's channels, (N, H, W)."""
-        return np.asarray(self.attributions.sum(axis=1))
-
-    @property
-    def converged(self) -> NDArray[np.bool_]:
-        """(N,): whether delta is within the tolerance; true where no sum is promised."""
-        return np.asarray(np.isnan(self.delta) | (np.abs(self.delta) <= self.tolerance))
-
-    def to_frame(self) -> "pd.DataFrame":
-        """Return a row an image: what was explained, both β, the sum, delta, steps, converged."""
-        import pandas as pd
-
-        count = len(self.samples)
-        channel = pd.array([self.channel] * count, dtype="Int64")
-        return pd.DataFrame(
-            {
-                "sample": np.asarray(self.samples, dtype=np.int64),
-                "layer": [self.layer] * count,
-                "call": self.call,
-                "channel": channel,
-                "method": self.method,
-                "baseline": self.baseline,
-                "beta": self.beta,
-                "beta_baseline": self.beta_baseline,
-                "attribution_sum": self.attributions.reshape(count, -1).sum(1, dtype=np.float64),
-                "delta": self.delta,
-                "steps": self.steps,
-                "converged": self.converged,
-            }
-        )
-
-    def pixels(self) -> "pd.DataFrame":
-        """Return a row a pixel: sample, row, column, attribution (summed over image channels).
-
-        Raises
-        ------
-        UsageError
-            If what was explained are no images (N, C, H, W).
-        """
-        import pandas as pd
-
-        if self.attributions.ndim != 4:
-            shape = self.attributions.shape
-            raise UsageError(f"only images have pixels; these attributions have the shape {shape}")
-        n, height, width = self.maps.shape
-        sample, row, column = np.indices((n, height, width), dtype=np.int64).reshape(3, -1)
-        return pd.DataFrame(
-            {
-                "sample": np.asarray(self.samples, dtype=np.int64)[sample],
-                "row": row,
-                "column": column,
-                "attribution": self.maps.reshape(-1),
-            }
-        )
 
 
 def explain(
@@ -206,7 +100,7 @@ def explain(
     ProofError
         If β of the layer cannot be read.
     HookError
-        If the model cannot be watched, or β has no gradient.
+        If the model cannot be watched, or β is not finite or has no gradient.
 
     Warns
     -----
@@ -223,6 +117,8 @@ def explain(
         score = probe.target(channel)
         beta = attribution.score_in_batches(score, images, batch_size)
         beta_baseline = attribution.score_in_batches(score, baselines, batch_size)
+        _refuse_undefined(found, beta, "the images")
+        _refuse_undefined(found, beta_baseline, f"the baseline ({baseline_name})")
         if method != "occlusion":
             attribution.refuse_without_gradient(score, images)
         delta = torch.full_like(beta, torch.nan)
@@ -301,6 +197,15 @@ def settled(model: nn.Module, images: Tensor, baselines: Tensor, layer: str | La
             + _others(unwrap(model), "meta_acon", "gate")
         )
     return found
+
+
+def _refuse_undefined(layer: Layer, beta: Tensor, where: str) -> None:
+    if not bool(torch.isfinite(beta).all()):
+        raise HookError(
+            f"β of layer {layer.name!r} is not defined for {where}: as it is read "
+            f"({layer.reader}) it is not finite there; choose another baseline, such as 'blur' or "
+            "another image"
+        )
 
 
 def _check_layer(model: nn.Module, name: str) -> None:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from acon_analysis.data import open_data
 from acon_analysis.errors import UsageError
 from acon_analysis.images import ImageSource
-from acon_hooks.explaining import Explanation, explain
+from acon_hooks.explaining import explain
+from acon_hooks.explanations import Explanation
 from acon_hooks.places import pick_device
 from acon_hooks.sanity import randomization_check
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from acon_analysis.errors import UsageError
-from acon_hooks.explaining import Explanation, explain
+from acon_hooks.explaining import explain
+from acon_hooks.explanations import Explanation
 from acon_hooks.guards import unwrap
 
 if TYPE_CHECKING:
