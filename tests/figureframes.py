@@ -78,9 +78,30 @@ def depth() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def channels(count: int = 12) -> pd.DataFrame:
+    """Facts of the channels of two ACON layers of one network."""
+    rng = np.random.default_rng(3)
+    rows = []
+    for layer in LAYERS:
+        for channel in range(count):
+            p1, p2 = rng.normal(0.0, 1.0, 2)
+            ends = {"slope_min": min(p1, p2) - 0.1, "slope_max": max(p1, p2) + 0.1}
+            head = {"network": "acon", "layer": layer, "call": 0, "channel": channel}
+            betas = {"beta_low": 0.2, "beta_middle": 0.5, "beta_high": 0.9, "beta_mean": 0.52}
+            fit = {"slope": (p1 + p2) / 2, "intercept": 0.3, "L": rng.uniform(0.3, 1.0)}
+            inputs = {"mean_x": 0.1, "std_x": 1.0, "min_x": -4.0, "max_x": 5.0}
+            over = {"slope_low": ends["slope_min"] + 0.05, "slope_high": ends["slope_max"]}
+            other = {"s_c": rng.uniform(), "G": 0.1, "std_y": rng.uniform(0.5, 2.0)}
+            why = {"why": "nonlinear: its gate switches (G = 0.1)"}
+            rows.append(
+                head | {"p1": p1, "p2": p2} | betas | fit | inputs | ends | over | other | why
+            )
+    return pd.DataFrame(rows)
+
+
 FRAMES: dict[str, Callable[[], Any]] = {
     "frame": betas, "static": static, "null": null, "labels": labels, "training": training,
-    "depth": depth,
+    "depth": depth, "channels": channels,
 }  # fmt: skip
 
 

@@ -3,14 +3,30 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.patches import Ellipse
 
 import figureframes
 from acon_analysis.depth import linearity_by_depth as depth_of_runs
 from acon_analysis.depth import shared_layers
-from acon_analysis.errors import AconError
+from acon_analysis.errors import AconError, UsageError
+from acon_analysis.portraits import (
+    channel_curves,
+    channel_facts,
+    choose_channel,
+    reached_share,
+    sketch_curves,
+    spread_channels,
+)
 from acon_analysis.run import Run
 from acon_analysis.training_logs import curve_bands, training_logs
-from acon_figures import linearity_by_depth, training_curves
+from acon_figures import (
+    channel_portrait,
+    linearity_by_depth,
+    network_sketch,
+    slopes,
+    training_curves,
+)
 from acon_figures.inputs import frames_of
 
 
@@ -89,3 +105,80 @@ def test_a_run_gives_the_frames_that_figures_name(digits_run: Run) -> None:
     assert "static" not in found
     assert list(frames_of([digits_run], ["labels"])) == ["labels"]
     assert set(frames_of([], ["training", "depth", "frame"])) == {"training"}
+
+
+def test_facts_of_channels_are_the_runs(digits_run: Run) -> None:
+    facts = channel_facts([digits_run])
+    table = digits_run.linearity(by="channel")
+    assert len(facts) == len(table)
+    np.testing.assert_allclose(facts["L"], table["L"])
+    one = choose_channel(facts, "layer2.0.acon", 3)
+    beta = digits_run.beta_matrix("layer2.0.acon")[:, 3].astype(np.float64)
+    expected = np.quantile(beta, [0.05, 0.5, 0.95])
+    np.testing.assert_allclose(list(one[["beta_low", "beta_middle", "beta_high"]]), expected)
+    own = digits_run.channels.query("layer == 'layer2.0.acon' and channel == 3")
+    assert one["p1"] == own["p1"].iloc[0]
+    share = reached_share(facts).dropna()
+    assert ((share >= 0) & (share <= 1 + 1e-9)).all()
+    assert channel_facts([]).empty
+
+
+def test_a_channel_is_chosen_by_its_share_or_by_name() -> None:
+    facts = figureframes.channels()
+    last = facts[facts["layer"] == figureframes.LAYERS[-1]]
+    assert choose_channel(facts)["s_c"] == last["s_c"].max()
+    assert choose_channel(facts, figureframes.LAYERS[0], 4)["channel"] == 4
+    with pytest.raises(UsageError, match="no channel 99; it has 0 to 11"):
+        choose_channel(facts, channel=99)
+    with pytest.raises(AconError, match="its layers are not ACON"):
+        choose_channel(facts.assign(p1=np.nan))
+
+
+def test_the_portrait_is_the_channels_curves() -> None:
+    facts = figureframes.channels()
+    one = choose_channel(facts, channel=5)
+    curves = channel_curves(one)
+    main, below = channel_portrait(facts, channel=5).axes
+    for line, (_, curve) in zip(main.lines, curves.groupby("curve", sort=False), strict=True):
+        np.testing.assert_array_equal(line.get_xdata(), curve["x"])
+        np.testing.assert_array_equal(line.get_ydata(), curve["y"])
+    ends = [list(np.asarray(line.get_xdata())) for line in below.lines]
+    assert ends == [[-4.0, 5.0], [-0.9, 1.1], [0.1]]
+
+
+def test_slopes_are_the_tables() -> None:
+    facts = figureframes.channels()
+    left, right = slopes(facts).axes
+    (points,) = [c for c in left.collections if isinstance(c, PathCollection)]
+    np.testing.assert_array_equal(points.get_offsets(), facts[["p1", "p2"]])
+    whole, reached = (c for c in right.collections if isinstance(c, LineCollection))
+    ordered = facts.sort_values(["layer", "slope_max"])
+    for lines, names in (
+        (whole, ["slope_min", "slope_max"]),
+        (reached, ["slope_low", "slope_high"]),
+    ):
+        drawn = np.array([segment[:, 1] for segment in lines.get_segments()])
+        np.testing.assert_array_equal(drawn, ordered[names])
+    with pytest.raises(UsageError, match="no network 'acn'; did you mean 'acon'"):
+        slopes(facts, "acn")
+
+
+def test_the_sketch_draws_six_trained_channels_from_linear_to_nonlinear() -> None:
+    facts = figureframes.channels()
+    chosen = spread_channels(facts)
+    own = facts[facts["layer"] == figureframes.LAYERS[-1]]
+    assert {own["L"].min(), own["L"].max()} <= set(chosen["L"])
+    assert chosen["strength"].max() == 1.0
+    assert list(chosen["channel"]) == sorted(chosen["channel"])
+    curves = sketch_curves(chosen)
+    relu, acon = network_sketch(facts).axes
+    assert len(relu.lines) == len(acon.lines)
+    for line, (_, curve) in zip(acon.lines[-6:], curves.groupby("channel"), strict=True):
+        height = np.asarray(line.get_ydata())
+        flat = np.round(height[0]) - height  # rows go down
+        at = np.corrcoef(np.stack([flat, curve["y"].to_numpy()]))
+        np.testing.assert_allclose(at, 1.0, atol=1e-9)
+    tints = [patch.get_facecolor()[2] for patch in acon.patches if isinstance(patch, Ellipse)][-6:]
+    assert np.argsort(tints)[0] == int(chosen["strength"].argmax())
+    with pytest.raises(AconError, match="has 12 channels whose output varies, not 13"):
+        spread_channels(facts, count=13)

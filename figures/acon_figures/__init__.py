@@ -6,6 +6,7 @@ Nothing here loads torch, touches the user's matplotlib settings or writes to di
 from acon_figures.plots.acon_c_example import acon_c_example
 from acon_figures.plots.activation_gallery import activation_gallery
 from acon_figures.plots.beta_distributions import beta_distributions
+from acon_figures.plots.channel_portrait import channel_portrait
 from acon_figures.plots.frelu_surface import frelu_surface
 from acon_figures.plots.function_and_derivatives import function_and_derivatives
 from acon_figures.plots.improvements import improvements
@@ -13,9 +14,11 @@ from acon_figures.plots.linearity_by_depth import linearity_by_depth
 from acon_figures.plots.maxout_and_acon import maxout_and_acon
 from acon_figures.plots.maxout_learned import maxout_learned
 from acon_figures.plots.meta_acon_module import meta_acon_module
+from acon_figures.plots.network_sketch import network_sketch
 from acon_figures.plots.paper_tables import paper_tables
 from acon_figures.plots.relu_like import relu_like
 from acon_figures.plots.selu_self_normalisation import selu_self_normalisation
+from acon_figures.plots.slopes import slopes
 from acon_figures.plots.smooth_maximum import smooth_maximum
 from acon_figures.plots.swish_family import swish_family
 from acon_figures.plots.tfnet_block import tfnet_block
@@ -31,6 +34,7 @@ __all__ = [
     "acon_c_example",
     "activation_gallery",
     "beta_distributions",
+    "channel_portrait",
     "find",
     "frelu_surface",
     "function_and_derivatives",
@@ -39,10 +43,12 @@ __all__ = [
     "maxout_and_acon",
     "maxout_learned",
     "meta_acon_module",
+    "network_sketch",
     "paper_tables",
     "relu_like",
     "save",
     "selu_self_normalisation",
+    "slopes",
     "smooth_maximum",
     "swish_family",
     "tfnet_block",

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from acon_analysis.depth import linearity_by_depth
+from acon_analysis.portraits import channel_facts
 from acon_analysis.run import Run
 from acon_analysis.training_logs import training_logs
 
@@ -93,4 +94,5 @@ OF_ANY: Mapping[str, Callable[[Run], "pd.DataFrame | pd.Series[Any] | None"]] = 
 OF_ALL: Mapping[str, Callable[[Sequence[Run]], pd.DataFrame]] = {
     "training": shipped_logs,
     "depth": linearity_by_depth,
+    "channels": channel_facts,
 }

@@ -8,6 +8,7 @@ from acon_analysis.errors import UsageError, closest
 from acon_figures.plots.acon_c_example import acon_c_example
 from acon_figures.plots.activation_gallery import activation_gallery
 from acon_figures.plots.beta_distributions import beta_distributions
+from acon_figures.plots.channel_portrait import channel_portrait
 from acon_figures.plots.frelu_surface import frelu_surface
 from acon_figures.plots.function_and_derivatives import function_and_derivatives
 from acon_figures.plots.improvements import improvements
@@ -15,9 +16,11 @@ from acon_figures.plots.linearity_by_depth import linearity_by_depth
 from acon_figures.plots.maxout_and_acon import maxout_and_acon
 from acon_figures.plots.maxout_learned import maxout_learned
 from acon_figures.plots.meta_acon_module import meta_acon_module
+from acon_figures.plots.network_sketch import network_sketch
 from acon_figures.plots.paper_tables import paper_tables
 from acon_figures.plots.relu_like import relu_like
 from acon_figures.plots.selu_self_normalisation import selu_self_normalisation
+from acon_figures.plots.slopes import slopes
 from acon_figures.plots.smooth_maximum import smooth_maximum
 from acon_figures.plots.swish_family import swish_family
 from acon_figures.plots.tfnet_block import tfnet_block
@@ -174,6 +177,27 @@ _SPECS = (
         "how linear each layer is, from the first to the last, of several networks",
         "measured",
         needs=("depth",),
+    ),
+    FigureSpec(
+        "slopes",
+        slopes,
+        "learned p1 and p2 of every channel, and the derivatives that the data reach",
+        "measured",
+        needs=("channels",),
+    ),
+    FigureSpec(
+        "channel_portrait",
+        channel_portrait,
+        "one channel: its function at quantiles of β, its inputs, its best straight line",
+        "measured",
+        needs=("channels",),
+    ),
+    FigureSpec(
+        "network_sketch",
+        network_sketch,
+        "a ReLU network beside an ACON one, with the curves of six trained channels",
+        "measured",
+        needs=("channels",),
     ),
 )
 

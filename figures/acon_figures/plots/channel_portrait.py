@@ -1,0 +1,108 @@
+"""One channel up close: its function, its inputs, its best straight line, and why."""
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from acon_analysis.portraits import channel_curves, choose_channel
+from acon_figures.style import COLORS, INK, AconFigure, is_narrow, new_figure, theme, thin
+
+LOOKS: dict[str, tuple[str, Any, str]] = {
+    "beta_low": ("sky", (0, (5, 1.5)), "5 %"),
+    "beta_middle": ("blue", "solid", "median"),
+    "beta_high": ("red", (0, (5, 1.2, 1.2, 1.2)), "95 %"),
+}
+
+CAPTION = (
+    "Channel {channel} of layer {layer} ({network}): its function at the 5 % quantile, the median "
+    "and the 95 % quantile of β over the samples, drawn from the smallest to the greatest input; "
+    "dotted: the best straight line over all inputs. Below: mean (mark), mean ± one standard "
+    "deviation (thick) and range (thin) of the inputs. Why: {why}. L: share of the "
+    "output's variance that the line explains; s_c: the channel's share of the layer's "
+    "nonlinearity."
+)
+
+
+def channel_portrait(
+    channels: pd.DataFrame,
+    layer: str | None = None,
+    channel: int | None = None,
+    *,
+    width: str | float = "double",
+    context: str = "paper",
+) -> AconFigure:
+    """Draw one channel's function at quantiles of its β, with its inputs and its affine fit.
+
+    The reading: whether the channel bends where its inputs lie, and whether β changes that.
+
+    Parameters
+    ----------
+    channels : pandas.DataFrame
+        From `acon_analysis.portraits.channel_facts`.
+    layer : str, optional
+        By default the last ACON layer.
+    channel : int, optional
+        By default the one with the greatest share of the layer's nonlinearity.
+    width : {"single", "double"} or float
+        3.25, 6.75 or any number of inches.
+    context : {"paper", "talk"}
+
+    Returns
+    -------
+    AconFigure
+        ``axes[0].lines``: the function at three quantiles of β, then the straight line;
+        ``axes[1]``: range, standard deviation and mean of the inputs.
+
+    Raises
+    ------
+    UsageError, AconError
+        As `acon_analysis.portraits.choose_channel`.
+    """
+    facts = choose_channel(channels, layer, channel)
+    curves = channel_curves(facts)
+    with theme(context):
+        narrow = is_narrow(width)
+        figure = new_figure(width, 3.6 if narrow else 3.0, context)
+        main, below = figure.subplots(2, 1, sharex=True, height_ratios=[9, 1])
+        _draw_curves(main, curves, facts)
+        _draw_inputs(below, facts)
+        title = f"$L$ = {facts['L']:.3f}, $s_c$ = {facts['s_c']:.2%}, $G$ = {facts['G']:.3f}"
+        main.set_title(title.replace("%", r" %"))
+        if narrow:
+            figure.legend(*main.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        else:
+            figure.legend(*main.get_legend_handles_labels(), loc="outside right upper")
+    figure.caption = CAPTION.format(
+        channel=facts["channel"], layer=facts["layer"], network=facts["network"], why=facts["why"]
+    )
+    return figure
+
+
+def _draw_curves(axes: Axes, curves: pd.DataFrame, facts: "pd.Series[Any]") -> None:
+    for name, (color, style, quantile) in LOOKS.items():
+        own = curves[curves["curve"] == name]
+        label = f"β = {facts[name]:.2f} ({quantile})"
+        axes.plot(own["x"], own["y"], color=COLORS[color], linestyle=style, label=label)
+    fit = curves[curves["curve"] == "fit"]
+    axes.plot(fit["x"], fit["y"], color=INK, linestyle=":", label="best straight line")
+    axes.axvspan(
+        facts["mean_x"] - facts["std_x"], facts["mean_x"] + facts["std_x"], color=COLORS["grey"],
+        alpha=0.15, linewidth=0.0,
+    )  # fmt: skip
+    axes.set_ylabel("output")
+
+
+def _draw_inputs(axes: Axes, facts: "pd.Series[Any]") -> None:
+    mean, std = float(facts["mean_x"]), float(facts["std_x"])
+    axes.plot([facts["min_x"], facts["max_x"]], [0.0, 0.0], color=INK, linewidth=thin(0.6))
+    axes.plot(
+        [mean - std, mean + std], [0.0, 0.0], color=COLORS["grey"], linewidth=thin(3.0),
+        solid_capstyle="butt",
+    )  # fmt: skip
+    axes.plot([mean], [0.0], color=INK, marker="|", markersize=thin(6.0))
+    axes.set_yticks([])
+    axes.grid(visible=False)
+    for side in ("left", "right", "top"):
+        axes.spines[side].set_visible(False)
+    axes.set_xlabel("input")

@@ -1,0 +1,130 @@
+"""The paper's sketch of a ReLU network beside an ACON one, with six real channels."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.patches import Ellipse
+
+from acon_analysis.portraits import sketch_curves, spread_channels
+from acon_figures.style import INK, RULE, AconFigure, inches, is_narrow, new_figure, theme, thin
+
+COLUMNS = {"input": 0.08, "convolution": 0.36, "BatchNorm": 0.64, "activation": 0.92}
+RADIUS = 0.33
+"""Radius of a circle where rows are 1 apart."""
+
+TINT = LinearSegmentedColormap.from_list("strength", ["#ffffff", "#f6b26b"])
+"""From a channel that hardly acts to the strongest of the six."""
+
+CAPTION = (
+    "A ReLU network (left) and an ACON network (right). The six curves on the right are trained: "
+    "channels {channels} of layer {layer} ({network}), from the most linear to the most nonlinear "
+    "of the layer at equal ranks of L, in the order of the channels, each at its mean β and from "
+    "two standard deviations below to two above the mean of its inputs. The darker the tint, the "
+    "more its output varies (standard deviation over that of the strongest). Inputs, convolution "
+    "and BatchNorm are drawn only to show the place of the activation, and ReLU is its formula."
+)
+
+
+def network_sketch(
+    channels: pd.DataFrame,
+    layer: str | None = None,
+    *,
+    width: str | float = "double",
+    context: str = "paper",
+) -> AconFigure:
+    """Draw six rows of a ReLU network beside the same of an ACON network with trained curves.
+
+    The reading: ReLU bends every channel alike; ACON learns for each whether, and how, to bend.
+
+    Parameters
+    ----------
+    channels : pandas.DataFrame
+        From `acon_analysis.portraits.channel_facts`.
+    layer : str, optional
+        By default the last ACON layer.
+    width : {"single", "double"} or float
+        Networks beside or below one another.
+    context : {"paper", "talk"}
+
+    Returns
+    -------
+    AconFigure
+        ``axes[0]`` ReLU, ``axes[1]`` ACON; the curves are the last six lines of each, the tinted
+        circles its last six patches.
+
+    Raises
+    ------
+    UsageError, AconError
+        As `acon_analysis.portraits.spread_channels`.
+    """
+    chosen = spread_channels(channels, layer)
+    curves = sketch_curves(chosen)
+    each = [curves[curves["channel"] == channel] for channel in chosen["channel"]]
+    x = np.linspace(-2.0, 2.0, 81)
+    relu = [pd.DataFrame({"x": x, "y": np.maximum(x, 0.0)})] * len(each)
+    with theme(context):
+        narrow = is_narrow(width)
+        figure = new_figure(width, 5.2 if narrow else 2.7, context)
+        panels = figure.subplots(2 if narrow else 1, 1 if narrow else 2, squeeze=False).ravel()
+        one = inches(width) / (1 if narrow else 2)
+        aspect = one / (2.6 if narrow else 2.7) * (len(each) + 0.6) / 1.0
+        for axes, name, shapes, strength in (
+            (panels[0], "ReLU", relu, [0.5] * len(each)),
+            (panels[1], "ACON", each, list(chosen["strength"])),
+        ):
+            _draw_network(axes, name, len(each), aspect)
+            for row, tint in enumerate(strength):
+                _circle(axes, COLUMNS["activation"], row, aspect, TINT(float(tint)))
+            for row, curve in enumerate(shapes):
+                _curve(axes, row, curve, aspect)
+    figure.caption = CAPTION.format(
+        channels=", ".join(str(channel) for channel in chosen["channel"]),
+        layer=chosen["layer"].iloc[0], network=chosen["network"].iloc[0],
+    )  # fmt: skip
+    return figure
+
+
+def _draw_network(axes: Axes, name: str, rows: int, aspect: float) -> None:
+    """Draw lines and empty circles; row 0 is on top."""
+    axes.set_axis_off()
+    axes.set_xlim(0.0, 1.0)
+    axes.set_ylim(rows - 0.4, -1.0)
+    places = list(COLUMNS.values())
+    for row in range(rows):
+        for other in (row - 1, row, row + 1):
+            if 0 <= other < rows:
+                axes.plot(places[:2], [row, other], color=INK, linewidth=thin(0.8), zorder=1.0)
+        axes.plot(places[1:], [row] * 3, color=INK, linewidth=thin(0.8), zorder=1.0)
+        for x in places[:3]:
+            _circle(axes, x, row, aspect, (1.0, 1.0, 1.0, 1.0))
+    for word, x in COLUMNS.items():
+        text = name if word == "activation" else word
+        axes.text(x, -0.62, text, ha="center", va="center", size="small")
+
+
+def _circle(
+    axes: Axes, x: float, row: int, aspect: float, color: tuple[float, float, float, float]
+) -> None:
+    axes.add_patch(
+        Ellipse(
+            (x, row), 2 * RADIUS / aspect, 2 * RADIUS, facecolor=color, edgecolor=INK,
+            linewidth=thin(0.9), zorder=2.0,
+        )
+    )  # fmt: skip
+
+
+def _curve(axes: Axes, row: int, curve: pd.DataFrame, aspect: float) -> None:
+    """Draw a function within its circle, its axes dotted; both scales are the circle's own."""
+    half = 0.68 * RADIUS
+    x, y = curve["x"].to_numpy(), curve["y"].to_numpy()
+    reach_x, reach_y = np.abs(x).max(), max(float(np.abs(y).max()), 1e-12)
+    middle = COLUMNS["activation"]
+    axes.hlines(row, middle - half / aspect, middle + half / aspect, color=RULE,
+                linestyle=":", linewidth=thin(0.5), zorder=2.5)  # fmt: skip
+    axes.vlines(middle, row - half, row + half, color=RULE, linestyle=":",
+                linewidth=thin(0.5), zorder=2.5)  # fmt: skip
+    axes.plot(
+        middle + x / reach_x * half / aspect, row - y / reach_y * half, color=INK,
+        linewidth=thin(0.9), zorder=3.0,
+    )  # fmt: skip

@@ -1,0 +1,130 @@
+"""The learned slopes p1 and p2 of every channel, and what derivatives the data reach."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from acon_analysis.errors import AconError, UsageError, closest
+from acon_analysis.portraits import FACT_COLUMNS, reached_share
+from acon_analysis.selection import require_columns
+from acon_figures.style import COLORS, INK, RULE, AconFigure, is_narrow, new_figure, theme, thin
+
+CAPTION = (
+    "Learned slopes and the derivatives they allow, {network}, {channels} channels in {layers} "
+    "layers. Left: p1 and p2 of each channel; on the solid line, p1 = p2, a channel is linear "
+    "whatever its β; on the dashed one, p1 = -p2, least is left of the straight line. Right: each "
+    "channel's derivative, between the bounds over all real inputs (light) and over the range of "
+    "the data (dark); channels of a layer in order of their upper bound. The data of the "
+    "median channel reach {reached:.0%} of its range."
+)
+
+
+def slopes(
+    channels: pd.DataFrame,
+    network: str | None = None,
+    *,
+    width: str | float = "double",
+    context: str = "paper",
+) -> AconFigure:
+    """Draw p1 against p2 of every channel, and the range of each channel's derivative by layer.
+
+    The reading: channels near p1 = p2 are straight lines; dark bars shorter than light ones are
+    channels whose inputs never reach the bend.
+
+    Parameters
+    ----------
+    channels : pandas.DataFrame
+        From `acon_analysis.portraits.channel_facts`.
+    network : str, optional
+        By default the first in the table.
+    width : {"single", "double"} or float
+        Panels beside or below one another.
+    context : {"paper", "talk"}
+
+    Returns
+    -------
+    AconFigure
+        ``axes[0]``: one scatter of (p1, p2); ``axes[1]``: two collections of vertical lines,
+        theoretical and over the data, one line a channel.
+
+    Raises
+    ------
+    UsageError
+        For an unknown network.
+    AconError
+        If a column is missing, or no channel has p1 and p2.
+    """
+    require_columns(channels, FACT_COLUMNS, "the table of channels")
+    names = [str(name) for name in channels["network"].unique()]
+    if network is not None and network not in names:
+        raise UsageError(f"the table holds no network {network!r}; {closest(network, names)}")
+    own = channels[channels["network"] == (network or (names or [""])[0])]
+    own = own.dropna(subset=["p1", "p2"])
+    if own.empty:
+        raise AconError("no channel of the table has p1 and p2: its layers are not ACON")
+    with theme(context):
+        narrow = is_narrow(width)
+        figure = new_figure(width, 5.6 if narrow else 2.9, context)
+        grid: dict[str, Any] = {"height_ratios": [3, 2]} if narrow else {"width_ratios": [2, 3]}
+        left, right = figure.subplots(2 if narrow else 1, 1 if narrow else 2, **grid)
+        _draw_pairs(left, own)
+        _draw_ranges(right, own)
+        handles = [*left.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]]
+        words = [*left.get_legend_handles_labels()[1], *right.get_legend_handles_labels()[1]]
+        figure.legend(handles, words, loc="outside lower center", ncols=2 if narrow else 4)
+    reached = float(reached_share(own).median())
+    figure.caption = CAPTION.format(
+        reached=reached,
+        network=own["network"].iloc[0], channels=len(own),
+        layers=own[["layer", "call"]].drop_duplicates().shape[0],
+    )  # fmt: skip
+    return figure
+
+
+def _draw_pairs(axes: Axes, own: pd.DataFrame) -> None:
+    reach = 1.08 * float(np.abs(own[["p1", "p2"]].to_numpy()).max())
+    ends = np.array([-reach, reach])
+    axes.plot(ends, ends, color=INK, linewidth=thin(0.7), label="$p_1 = p_2$")
+    axes.plot(
+        ends, -ends, color=INK, linewidth=thin(0.7), linestyle=(0, (5, 2)), label="$p_1 = -p_2$"
+    )
+    axes.scatter(
+        own["p1"], own["p2"], s=5.0, color=COLORS["blue"], alpha=0.55, linewidths=0.0, zorder=3.0
+    )
+    axes.set_xlim(*ends)
+    axes.set_ylim(*ends)
+    axes.set_box_aspect(1.0)
+    axes.set_xlabel("$p_1$")
+    axes.set_ylabel("$p_2$")
+
+
+def _draw_ranges(axes: Axes, own: pd.DataFrame) -> None:
+    parts = [
+        part.sort_values("slope_max", kind="stable")
+        for _, part in own.groupby(["layer", "call"], sort=False)
+    ]
+    table = pd.concat(parts, ignore_index=True)
+    place = np.arange(len(table))
+    looks = {"slope_min": "slope_max", "slope_low": "slope_high"}
+    colors = (COLORS["sky"], COLORS["blue"])
+    labels = ("all real inputs", "the data")
+    for (low, high), color, label in zip(looks.items(), colors, labels, strict=True):
+        axes.vlines(
+            place, table[low], table[high], color=color, linewidth=thin(0.9), label=label,
+            alpha=0.6 if low == "slope_min" else 1.0,
+        )  # fmt: skip
+    counts = [len(part) for part in parts]
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    for start in starts[1:-1]:
+        axes.axvline(start - 0.5, color=RULE, linewidth=thin(0.6), zorder=0.5)
+    names = [str(part["layer"].iloc[0]).removesuffix(".acon") for part in parts]
+    middles = (starts[:-1] + starts[1:] - 1) / 2
+    axes.set_xticks(middles, [name.removeprefix("layer") for name in names])
+    if len(names) > 6 or max(len(name) for name in names) > 8:
+        axes.tick_params(axis="x", labelrotation=90.0)
+    axes.set_xlim(-1.0, len(table))
+    axes.grid(axis="x", visible=False)
+    axes.set_xlabel("layer")
+    axes.set_ylabel("derivative")
