@@ -4,9 +4,10 @@ A process of its own, without torch, as somebody has who only looks at a run.
 """
 
 import json
-import resource
+import re
 import sys
 import time
+from pathlib import Path
 
 import matplotlib as mpl
 
@@ -15,6 +16,12 @@ import matplotlib.pyplot as plt
 
 from acon_analysis.histograms import bin_edges
 from acon_analysis.run import open_run
+
+
+def peak_megabytes() -> float:
+    """Return this process's peak resident memory; ru_maxrss would include its parent's."""
+    found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    return float(found[1]) / 1024 if found else float("nan")
 
 
 def main(out: str) -> None:
@@ -28,7 +35,7 @@ def main(out: str) -> None:
         panel.set_title(name)
     figure.canvas.draw()
     drawn = time.process_time() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_megabytes()
     print(json.dumps({"counted": counted, "drawn": drawn, "peak": peak}))
 
 
