@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from acon_analysis import nullmodel
 from acon_figures import AconFigure, find
 
 LAYERS = ("layer3.5.acon", "layer4.2.acon")
@@ -99,9 +100,38 @@ def channels(count: int = 12) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def null_table() -> pd.DataFrame:
+    """β per channel of the last layer against the null."""
+    frame = betas()
+    own = frame[frame["layer"] == LAYERS[-1]]
+    norms = null().query("layer == @LAYERS[-1]")
+    matrix = own.pivot(index="sample", columns="channel", values="beta").to_numpy()
+    table = nullmodel.null_table(matrix, norms["bn_bias"], norms["bn_weight"])
+    return table.assign(layer=LAYERS[-1], call=0)
+
+
+def sample_means() -> pd.DataFrame:
+    """Mean β of each sample in the last layer."""
+    own = betas().query("layer == @LAYERS[-1]")
+    return own.groupby("sample")["beta"].mean().reset_index()
+
+
+def splits() -> pd.DataFrame:
+    """Split of the variance of β of both layers."""
+    rows = []
+    for layer, own in betas().groupby("layer", sort=False):
+        matrix = own.pivot(index="sample", columns="channel", values="beta").to_numpy()
+        split = nullmodel.variance_split(matrix)
+        names = ["mean", "sample_share", "channel_share", "rest_share", "expected_sample_std"]
+        values = {name: getattr(split, name) for name in [*names, "ratio"]}
+        rows.append({"layer": layer, "answer": "more"} | values)
+    return pd.DataFrame(rows)
+
+
 FRAMES: dict[str, Callable[[], Any]] = {
     "frame": betas, "static": static, "null": null, "labels": labels, "training": training,
-    "depth": depth, "channels": channels,
+    "depth": depth, "channels": channels, "null_table": null_table, "sample_means": sample_means,
+    "splits": splits,
 }  # fmt: skip
 
 

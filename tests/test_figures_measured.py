@@ -7,6 +7,7 @@ from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.patches import Ellipse
 
 import figureframes
+from acon_analysis.clustering import label_purity, ordered_betas
 from acon_analysis.depth import linearity_by_depth as depth_of_runs
 from acon_analysis.depth import shared_layers
 from acon_analysis.errors import AconError, UsageError
@@ -21,6 +22,8 @@ from acon_analysis.portraits import (
 from acon_analysis.run import Run
 from acon_analysis.training_logs import curve_bands, training_logs
 from acon_figures import (
+    beta_against_null,
+    beta_heatmap,
     channel_portrait,
     linearity_by_depth,
     network_sketch,
@@ -173,12 +176,67 @@ def test_the_sketch_draws_six_trained_channels_from_linear_to_nonlinear() -> Non
     curves = sketch_curves(chosen)
     relu, acon = network_sketch(facts).axes
     assert len(relu.lines) == len(acon.lines)
-    for line, (_, curve) in zip(acon.lines[-6:], curves.groupby("channel"), strict=True):
+    six = zip(acon.lines[-6:], curves.groupby("channel"), strict=True)
+    for row, (line, (_, curve)) in enumerate(six):
         height = np.asarray(line.get_ydata())
-        flat = np.round(height[0]) - height  # rows go down
-        at = np.corrcoef(np.stack([flat, curve["y"].to_numpy()]))
-        np.testing.assert_allclose(at, 1.0, atol=1e-9)
+        flat = row - height  # rows go down
+        scale = np.abs(flat).max() / np.abs(curve["y"].to_numpy()).max()
+        np.testing.assert_allclose(flat, scale * curve["y"], atol=1e-9)
     tints = [patch.get_facecolor()[2] for patch in acon.patches if isinstance(patch, Ellipse)][-6:]
     assert np.argsort(tints)[0] == int(chosen["strength"].argmax())
     with pytest.raises(AconError, match="has 12 channels whose output varies, not 13"):
         spread_channels(facts, count=13)
+
+
+def test_clustering_puts_like_beside_like_and_keeps_every_value() -> None:
+    rng = np.random.default_rng(4)
+    group = rng.permutation(np.repeat([0, 1, 2], 8))
+    level = np.array([0.2, 0.5, 0.8])[group]
+    values = level[:, None] + rng.normal(0.0, 0.01, (24, 5))
+    frame = pd.DataFrame(values).stack().rename("beta").reset_index()
+    frame = frame.set_axis(["sample", "channel", "beta"], axis=1).assign(layer="acon")
+    ordered = ordered_betas(frame)
+    np.testing.assert_array_equal(ordered.values, values[np.ix_(ordered.samples, ordered.channels)])
+    labels = group[ordered.samples].astype(object)
+    assert label_purity(labels) == pytest.approx((21 / 23, 7 / 23))
+    assert ordered_betas(frame, samples=10).values.shape == (10, 5)
+    with pytest.raises(AconError, match="not every sample has a β"):
+        ordered_betas(frame.iloc[1:])
+
+
+def test_the_heat_map_and_its_strip_are_the_ordered_betas() -> None:
+    frame, labels = figureframes.betas(), figureframes.labels()
+    ordered = ordered_betas(frame)
+    figure = beta_heatmap(frame, labels=labels)
+    main, strip = (axes.images[0] for axes in figure.axes[:2])
+    np.testing.assert_array_equal(np.asarray(main.get_array()), ordered.values)
+    classes = [int(labels.loc[sample]) for sample in ordered.samples]
+    np.testing.assert_array_equal(np.asarray(strip.get_array())[:, 0], classes)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["0", "1", "2"]
+    assert not beta_heatmap(frame, labels=labels.iloc[1:]).legends
+    assert not beta_heatmap(frame).legends
+
+
+def test_beta_against_the_null_draws_its_three_tables() -> None:
+    table, means = figureframes.null_table(), figureframes.sample_means()
+    splits = figureframes.splits()
+    left, middle, right = beta_against_null(table, means, splits).axes
+    np.testing.assert_array_equal(left.lines[0].get_ydata(), np.sort(table["mean"]))
+    areas = [patch.get_height() * patch.get_width() for patch in middle.patches]
+    assert sum(areas) == pytest.approx(1.0)
+    curve = middle.lines[0]
+    peak = 1 / (splits["expected_sample_std"].iloc[-1] * np.sqrt(2 * np.pi))
+    assert np.max(np.asarray(curve.get_ydata())) == pytest.approx(peak, rel=1e-3)
+    shares = ("sample_share", "channel_share", "rest_share")
+    for container, name in zip(right.containers, shares, strict=True):
+        heights = [bar.get_height() for bar in container]
+        np.testing.assert_allclose(heights, splits[name])
+    with pytest.raises(AconError, match="no BatchNorm before its sigmoid"):
+        beta_against_null(table.assign(null_mean=np.nan), means, splits)
+
+
+def test_the_null_of_a_run_is_of_one_layer(digits_run: Run) -> None:
+    found = frames_of([digits_run], ["null_table", "sample_means"])
+    assert set(found["null_table"]["layer"]) == {"layer3.0.acon"}
+    matrix = digits_run.beta_matrix("layer3.0.acon")
+    np.testing.assert_allclose(found["sample_means"]["beta"], matrix.mean(axis=1), rtol=1e-5)

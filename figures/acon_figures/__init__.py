@@ -5,7 +5,9 @@ Nothing here loads torch, touches the user's matplotlib settings or writes to di
 
 from acon_figures.plots.acon_c_example import acon_c_example
 from acon_figures.plots.activation_gallery import activation_gallery
+from acon_figures.plots.beta_against_null import beta_against_null
 from acon_figures.plots.beta_distributions import beta_distributions
+from acon_figures.plots.beta_heatmap import beta_heatmap
 from acon_figures.plots.channel_portrait import channel_portrait
 from acon_figures.plots.frelu_surface import frelu_surface
 from acon_figures.plots.function_and_derivatives import function_and_derivatives
@@ -33,7 +35,9 @@ __all__ = [
     "FigureSpec",
     "acon_c_example",
     "activation_gallery",
+    "beta_against_null",
     "beta_distributions",
+    "beta_heatmap",
     "channel_portrait",
     "find",
     "frelu_surface",

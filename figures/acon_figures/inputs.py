@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from acon_analysis.depth import linearity_by_depth
@@ -78,6 +79,28 @@ def sample_labels(run: Run) -> "pd.Series[Any] | None":
     return None if labels.empty else labels
 
 
+def channel_null(run: Run) -> pd.DataFrame | None:
+    """Return β of every channel of the last Meta-ACON layer against BatchNorm's null."""
+    layer = main_layer(run)
+    if layer is None or batch_norms(run) is None:
+        return None
+    return run.null_model(layer)
+
+
+def mean_betas(run: Run) -> pd.DataFrame | None:
+    """Return each sample's mean β over the channels of the last Meta-ACON layer."""
+    layer = main_layer(run)
+    if layer is None:
+        return None
+    means = run.beta_matrix(layer).mean(axis=1, dtype=np.float64)
+    return pd.DataFrame({"sample": run.sample_ids, "beta": means})
+
+
+def variance_splits(run: Run) -> pd.DataFrame | None:
+    """Return the split of the variance of β, layer by layer."""
+    return run.variance_split()
+
+
 def shipped_logs(_runs: Sequence[Run]) -> pd.DataFrame:
     """Return the logs of the training of the shipped networks, whatever the runs."""
     return training_logs()
@@ -87,6 +110,9 @@ OF_MAIN: Mapping[str, Callable[[Run], "pd.DataFrame | pd.Series[Any] | None"]] =
     "frame": last_betas,
     "null": batch_norms,
     "labels": sample_labels,
+    "null_table": channel_null,
+    "sample_means": mean_betas,
+    "splits": variance_splits,
 }
 OF_ANY: Mapping[str, Callable[[Run], "pd.DataFrame | pd.Series[Any] | None"]] = {
     "static": static_betas,

@@ -7,7 +7,9 @@ from typing import Any, Literal
 from acon_analysis.errors import UsageError, closest
 from acon_figures.plots.acon_c_example import acon_c_example
 from acon_figures.plots.activation_gallery import activation_gallery
+from acon_figures.plots.beta_against_null import beta_against_null
 from acon_figures.plots.beta_distributions import beta_distributions
+from acon_figures.plots.beta_heatmap import beta_heatmap
 from acon_figures.plots.channel_portrait import channel_portrait
 from acon_figures.plots.frelu_surface import frelu_surface
 from acon_figures.plots.function_and_derivatives import function_and_derivatives
@@ -177,6 +179,21 @@ _SPECS = (
         "how linear each layer is, from the first to the last, of several networks",
         "measured",
         needs=("depth",),
+    ),
+    FigureSpec(
+        "beta_against_null",
+        beta_against_null,
+        "β against what BatchNorm imposes: by channel, by sample, its variance by layer",
+        "measured",
+        needs=("null_table", "sample_means", "splits"),
+    ),
+    FigureSpec(
+        "beta_heatmap",
+        beta_heatmap,
+        "β of every sample and channel of one layer, ordered by clustering, with classes",
+        "measured",
+        needs=("frame",),
+        options={"labels": "the class of each sample"},
     ),
     FigureSpec(
         "slopes",

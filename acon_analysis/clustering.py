@@ -1,0 +1,118 @@
+"""β of one layer as a matrix whose rows and columns lie beside those most like them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.cluster.hierarchy import leaves_list, linkage
+
+from acon_analysis.errors import AconError
+from acon_analysis.selection import (
+    choose_call,
+    choose_layer,
+    choose_samples,
+    require_columns,
+    require_finite,
+)
+
+#: Beyond this many samples a clustering draws some: its memory grows with their square.
+MAX_SAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class OrderedBetas:
+    """β of one layer in the order of a clustering.
+
+    Attributes
+    ----------
+    layer : str
+        Its name.
+    values : ndarray
+        float64, shape (samples, channels).
+    samples, channels : ndarray
+        Ids of the rows, channels of the columns, int64.
+    """
+
+    layer: str
+    values: npt.NDArray[np.float64]
+    samples: npt.NDArray[np.int64]
+    channels: npt.NDArray[np.int64]
+
+
+def ordered_betas(
+    frame: pd.DataFrame,
+    layer: str | None = None,
+    samples: int = MAX_SAMPLES,
+    seed: int | np.random.Generator = 0,
+    call: int | None = None,
+) -> OrderedBetas:
+    """Order samples and channels of one layer by clustering their β.
+
+    Ward's linkage on Euclidean distances of β; leaves in scipy's order. Ties and equal data give
+    equal orders.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        Columns ``sample``, ``layer``, ``channel``, ``beta`` (and ``call``).
+    layer : str, optional
+        By default the last of the frame.
+    samples : int
+        At most so many, drawn by `seed`.
+    seed : int or numpy.random.Generator
+        Chooses the samples.
+    call : int, optional
+        Which use of the layer, by default the last.
+
+    Raises
+    ------
+    UsageError
+        For an unknown layer or call.
+    AconError
+        If a column is missing, a β is not finite, or a sample lacks a channel.
+    """
+    require_columns(frame, ["sample", "layer", "channel", "beta"], "the frame of β")
+    name = choose_layer(frame, layer)
+    own = choose_call(frame[frame["layer"] == name], call)
+    require_finite(own, name)
+    chosen = choose_samples(own["sample"], samples, seed)
+    own = own[own["sample"].isin(chosen)]
+    wide = own.pivot(index="sample", columns="channel", values="beta")
+    if wide.isna().any(axis=None):
+        raise AconError(f"in layer {name!r} not every sample has a β for every channel")
+    values = wide.to_numpy(dtype=np.float64)
+    rows, columns = _order(values), _order(values.T)
+    return OrderedBetas(
+        name,
+        values[np.ix_(rows, columns)],
+        wide.index.to_numpy(dtype=np.int64)[rows],
+        wide.columns.to_numpy(dtype=np.int64)[columns],
+    )
+
+
+def _order(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    if len(values) < 3:
+        return np.arange(len(values))
+    return np.asarray(leaves_list(linkage(values, method="ward")), dtype=np.int64)
+
+
+def label_purity(labels: npt.NDArray[np.object_]) -> tuple[float, float]:
+    """Say how often neighbours in an order have one label, and how often chance would have it.
+
+    Parameters
+    ----------
+    labels : ndarray
+        Labels in order, shape (N,), N >= 2.
+
+    Returns
+    -------
+    observed, chance : float
+        Share of adjacent pairs with equal labels, and of all pairs.
+    """
+    if len(labels) < 2:
+        raise AconError("neighbours need at least two samples")
+    observed = float(np.mean(labels[1:] == labels[:-1]))
+    counts = np.unique(labels.astype(str), return_counts=True)[1].astype(np.float64)
+    total = float(len(labels))
+    return observed, float((counts * (counts - 1)).sum() / (total * (total - 1)))
