@@ -37,7 +37,9 @@ class Settled:
     beta: Tensor | None = None
 
 
-def settle(layer: Layer, call: int, seen: Seen, output: Any, axis: int) -> Settled:
+def settle(
+    layer: Layer, call: int, seen: Seen, output: Any, axis: int, *, again: bool = False
+) -> Settled:
     """Settle a layer from one watched call.
 
     Parameters
@@ -52,6 +54,8 @@ def settle(layer: Layer, call: int, seen: Seen, output: Any, axis: int) -> Settl
         What the layer returned.
     axis : int
         Where the channels of a plain activation lie.
+    again : bool
+        True proves the reading that the layer has, as for a further call.
 
     Raises
     ------
@@ -69,7 +73,7 @@ def settle(layer: Layer, call: int, seen: Seen, output: Any, axis: int) -> Settl
         return Settled(replace(layer, axis=axis, channels=channels, in_place=overwritten), x)
     if layer.kind == "acon_frelu":
         return _settle_frelu(layer, call, seen)
-    found = (verify if call else search)(layer, call, seen, output)
+    found = (verify if call or again else search)(layer, call, seen, output)
     reading = found.layer.reading
     x = seen.arguments[reading.x if reading is not None else 0]
     return Settled(found.layer, x, found.report, _compact(found.layer, found.beta))

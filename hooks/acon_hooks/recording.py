@@ -33,7 +33,7 @@ class Recording:
     layers : list of Layer
         The layers, settled after the first forward pass.
     reports : list of ProofReport
-        One for each use of a layer in the first forward pass.
+        One for each use of a layer in the first forward pass, or in the first that proves it.
     samples : int
         How many samples all forward passes had together.
     """

@@ -97,10 +97,10 @@ def verify(layer: Layer, call: int, seen: Seen, output: Any) -> Found:
             found, error = _try(layer, call, setting, candidate, beta)
             if found is not None:
                 return replace(found, layer=layer)
-            raise ProofError(
-                f"layer {layer.name!r}: its reading ({reading.describe()}) was proved on call 0 "
-                f"of the forward pass, but misses by {error:.1e} on call {call}"
-            )
+            text = f"layer {layer.name!r}: its reading ({reading.describe()})"
+            if call:
+                text += " was proved on call 0 of the forward pass, but"
+            raise ProofError(f"{text} misses by {error:.1e} on call {call}")
     words = "nothing" if reading is None else reading.describe()
     raise ProofError(f"layer {layer.name!r}: call {call} offers no {words}, as call 0 did")
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from acon_hooks.errors import HookError, ProofError
-from acon_hooks.finding import owns_slopes
+from acon_hooks.finding import owns_slopes, slopes
 from acon_hooks.first import Settled, settle
 from acon_hooks.gates import GATE_NAMES, is_named_gate
 from acon_hooks.guards import autocast_dtype
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from acon_hooks.batch import Key
     from acon_hooks.finding import Layer
     from acon_hooks.tap import Tap
+
+
+#: So many more batches are watched closely while no proof of a layer had power.
+_PATIENCE = 8
 
 
 class Station:
@@ -44,6 +48,8 @@ class Station:
         self.calls = 0  # in the current forward pass
         self.expected: list[tuple[tuple[int, ...], torch.dtype]] = []  # of each call
         self.keys: list[Key] = []
+        self.computed: dict[Key, Tensor] = {}  # static β on the first batch, if not parameters
+        self.power = 0.0  # the largest of all proofs
         self.watcher: Watcher | None = None
         self.live: Live | None = None
         self._outer: list[RemovableHandle] = []
@@ -62,13 +68,21 @@ class Station:
             self._inner = self.watcher.attach()
 
     def go_live(self) -> None:
-        """Exchange the close watch for the cheap hooks."""
-        if self.watcher is not None:
+        """Exchange the close watch for the cheap hooks, once a proof had power."""
+        if self.watcher is not None and not self._waits():
             self.watcher.stop()
             self.watcher = None
             self._drop_inner()
             if not self.failed:
                 self._read_live()
+
+    def _waits(self) -> bool:
+        """Whether a first batch that proves nothing (zeros, for one) needs another to prove it."""
+        if self.failed or self.layer.reading is None or self.power > 0 or not self.expected:
+            return False
+        pair = slopes(self.layer.module)
+        hopeless = pair is not None and torch.equal(*pair)  # β has no influence at all
+        return not hopeless and self.tap.batches < _PATIENCE
 
     def remove(self) -> None:
         """Take every hook away."""
@@ -91,7 +105,7 @@ class Station:
         """Forget also what earlier calls in an unfinished first batch have shown."""
         self.stop()
         self.failed = False
-        self.expected, self.keys = [], []
+        self.expected, self.keys, self.computed, self.power = [], [], {}, 0.0
 
     def _drop_inner(self) -> None:
         for handle in self._inner:
@@ -147,7 +161,7 @@ class Station:
         return after
 
     def _settle(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        """Search and prove; only in the first batch."""
+        """Search and prove; in the first batch, and again until a proof has power."""
         tap, watcher = self.tap, self.watcher
         seen = watcher.after() if watcher is not None else None
         if seen is None:
@@ -157,8 +171,14 @@ class Station:
             tap.refuse_autocast(autocast_dtype(any_input.device))
         axis = 1 if any_input is None else tap.channel_axis(any_input)
         try:
-            settled = settle(self.layer, self.calls, seen, output, axis)
+            again = not tap.first
+            settled = settle(self.layer, self.calls, seen, output, axis, again=again)
         except ProofError as error:
+            if again:
+                raise HookError(
+                    f"{error}; it was read so in the batches before batch {tap.batches}, which "
+                    "could prove nothing: begin with one that is not (nearly) 0 at this layer"
+                ) from error
             if not self._certain(seen):
                 self.leave()  # it only looked like one
             elif tap.report_failures:
@@ -173,13 +193,16 @@ class Station:
             settled = replace(settled, layer=replace(settled.layer, in_place=True))
         self.layer = settled.layer
         if settled.report is not None:
-            tap.reports.append(settled.report)
+            self.power = max(self.power, settled.report.power)
+            tap.report(settled.report)
         self._hand_over(settled, output)
 
     def _hand_over(self, settled: Settled, output: Any) -> None:
         tap, x, beta = self.tap, settled.x, settled.beta
         key = self._expect(x)
         if beta is not None:
+            if self.layer.granularity == "static":
+                self._compare_static(key, beta)
             tap.store(self.layer, key, beta)
             if tap.pooled and self._pools():
                 tap.store_pooled(key, fold(x, self.layer.axis).mean(2))
@@ -194,6 +217,8 @@ class Station:
         beta: Tensor | None = None
         if layer.kind != "activation":
             beta = live.beta(x, args, kwargs)
+            if layer.granularity == "static":
+                self._compare_static(key, beta)
             tap.store(layer, key, beta)
             if tap.pooled and self._pools():
                 means = live.pooled
@@ -203,6 +228,28 @@ class Station:
         if tap.observe is not None:
             self._show(key, x, output, beta)
         live.stop()
+
+    def _compare_static(self, key: Key, beta: Tensor) -> None:
+        """Refuse a β that all samples share and that is still another one in every batch.
+
+        Raises
+        ------
+        HookError
+            If β is not that of the first batch.
+        """
+        reading = self.layer.reading
+        if reading is None or reading.source in ("parameter", "constant"):
+            return
+        first = self.computed.setdefault(key, beta)
+        limit = 1e-3 if reading.source == "least squares" else 1e-5  # a fit depends on x
+        gap = ((beta - first).abs() / first.abs().clamp(min=1)).nan_to_num(0.0).max()
+        if float(gap) > limit:
+            raise HookError(
+                f"layer {key[0]!r}: all samples of a batch have one β in common, but it differs "
+                f"between batches (by {float(gap):.1e} in batch {self.tap.batches}): it is no "
+                "property of the layer nor of a sample, but of the batch (a mean over the "
+                "samples, perhaps); read one batch at a time, each in a context of its own"
+            )
 
     def _expect(self, x: Tensor) -> Key:
         """Compare the input of a call with that of the first batch; return the call's key.

@@ -50,7 +50,8 @@ class Tap:
 
     The first batch settles how each layer is read and proves it (see `acon_hooks.search`); from
     then on only cheap hooks remain, and every batch is compared with the first: each layer must
-    run as often, on the same shape (batch size apart) and dtype. Outputs of the model are
+    run as often, on the same shape (batch size apart) and dtype. A layer whose first proof has no
+    power is proved again on up to eight more batches. Outputs of the model are
     bit-identical with and without.
 
     Parameters
@@ -288,6 +289,8 @@ class Tap:
             self._end_first()
         else:
             self._compare()
+            for station in self._stations:
+                station.go_live()
         batch.samples = count_samples(batch)
         self.batches += 1
         self._finished = batch
@@ -336,6 +339,14 @@ class Tap:
                     f"but {expected} times in the first one: its readings would be incomplete "
                     "(compiled or replayed code, or a model that branches on its input)"
                 )
+
+    def report(self, report: ProofReport) -> None:
+        """Keep a proof; a later one of the same call takes its place."""
+        calls = [(old.layer, old.call) for old in self.reports]
+        if (report.layer, report.call) in calls:
+            self.reports[calls.index((report.layer, report.call))] = report
+        else:
+            self.reports.append(report)
 
     def store(self, layer: Layer, key: Key, beta: Tensor) -> None:
         """Put β of one call, compact, into the current batch."""

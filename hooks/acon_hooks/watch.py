@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils.hooks import RemovableHandle
 
@@ -77,6 +78,11 @@ def function_name(func: Any) -> str:
     return name if name.startswith("__") else name.rstrip("_")
 
 
+def _lasts(value: Any) -> bool:
+    """Tell whether a value is a tensor that may be used after the call: none inside vmap is."""
+    return isinstance(value, Tensor) and not is_functorch_wrapped_tensor(value)
+
+
 class CallRecorder(TorchFunctionMode):
     """Writes down what torch functions return while it is active."""
 
@@ -91,16 +97,12 @@ class CallRecorder(TorchFunctionMode):
         name = function_name(func)
         ordinal = self.seen.counts[name]
         self.seen.counts[name] += 1
-        if name in GATES and args and isinstance(args[0], Tensor):
+        if name in GATES and args and _lasts(args[0]):
             self.seen.gates[name] = Called(name, ordinal, args[0].detach().clone())
             if args[0].numel() >= self.seen.largest():
                 self.seen.gated = len(self.seen.called)
         out = func(*args, **(kwargs or {}))
-        if (
-            isinstance(out, Tensor)
-            and out.is_floating_point()
-            and (self._small(out) or name in _GATE_MAKERS)
-        ):
+        if _lasts(out) and out.is_floating_point() and (self._small(out) or name in _GATE_MAKERS):
             self.seen.called.append(Called(name, ordinal, out.detach().clone()))
         return out
 
@@ -217,9 +219,9 @@ class Watcher:
                 return
             key = f"module {path}"
             seen.counts[key] += 1
-            if not isinstance(output, Tensor) or not output.is_floating_point():
+            if not _lasts(output) or not output.is_floating_point():
                 return
-            taken = args[0] if args and isinstance(args[0], Tensor) else None
+            taken = args[0] if args and _lasts(args[0]) else None
             with torch._C.DisableTorchFunction():  # these copies are ours, not the layer's
                 copies = output.detach().clone(), None if taken is None else taken.detach().clone()
             seen.fired.append(Fired(path, seen.counts[key] - 1, *copies, activated))
