@@ -13,7 +13,7 @@ from acon_analysis.cli import main
 from acon_analysis.run import Run
 
 COMMANDS = ("models", "layers", "capture", "verify", "summary", "figures", "train",
-            "import-checkpoint")  # fmt: skip
+            "import-checkpoint", "compare", "linearize", "explain")  # fmt: skip
 
 
 def acon(*arguments: object) -> int:

@@ -106,6 +106,13 @@ def test_no_submodule_hides_a_public_function() -> None:
         assert value is (expected if attribute is None else getattr(expected, attribute)), public
 
 
+@pytest.mark.parametrize("room", ["acon_hooks", "acon_figures"])
+def test_no_submodule_hides_a_name_of_its_room(room: str) -> None:
+    package = importlib.import_module(room)
+    names = {name.rpartition(".")[2] for name in submodules() if name.count(".") == 1}
+    assert names & set(package.__all__) == set()
+
+
 def test_an_unknown_public_name_says_what_comes_close() -> None:
     import acon_analysis
 

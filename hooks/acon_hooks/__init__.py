@@ -6,17 +6,27 @@
 `prove`                  the proof of every reading on one batch, as a DataFrame
 `Tap`, `to_host`         the same one level lower: tensors on the device, batch by batch
 `functional_activations` activations called as functions, which hooks cannot reach
+`capture`, `run_units`   a network over a data set, written to disk; given units as a task
+`explain`, `conductance` which pixels decide β; which channels matter for the answer
+`linearize`, `fit_units` units replaced by straight lines; `verify_plan`, `fold_lines`
 ======================== ==============================================================
 """
 
 from acon_hooks.batch import Batch, to_host
+from acon_hooks.capturing import capture, run_units
 from acon_hooks.errors import HookError, ProofError, UnusedLayerWarning
+from acon_hooks.explaining import explain
 from acon_hooks.finding import KINDS, Layer, find_layers
+from acon_hooks.fitting import fit_units
+from acon_hooks.folding import fold_lines
 from acon_hooks.functional import functional_activations
+from acon_hooks.importance import conductance
+from acon_hooks.linearizing import linearize
 from acon_hooks.proof import ProofReport
 from acon_hooks.reading import Reading, fold
 from acon_hooks.recording import Recording, prove, record
 from acon_hooks.tap import Tap
+from acon_hooks.verifying import verify_plan
 
 __all__ = [
     "KINDS",
@@ -29,10 +39,18 @@ __all__ = [
     "Recording",
     "Tap",
     "UnusedLayerWarning",
+    "capture",
+    "conductance",
+    "explain",
     "find_layers",
+    "fit_units",
     "fold",
+    "fold_lines",
     "functional_activations",
+    "linearize",
     "prove",
     "record",
+    "run_units",
     "to_host",
+    "verify_plan",
 ]
