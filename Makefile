@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 JOBS ?= 2
 
-.PHONY: help env figures test lab lint train clean
+.PHONY: help env figures gallery test lab lint train clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -19,6 +19,11 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 env: $(READY)  ## make the environment (.venv) if it is missing or stale
+
+gallery: $(READY)  ## draw every figure into figures/gallery, small, with its index page
+	$(BIN)/acon figures --out figures/gallery --format png --dpi 200
+	$(BIN)/python -m acon_figures.gallery figures/gallery
+	rm -rf figures/gallery/runs
 
 figures: $(READY)  ## capture the shipped networks and draw every figure into figures/out
 	$(BIN)/acon figures --out figures/out

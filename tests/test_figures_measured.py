@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.collections import LineCollection, PathCollection
-from matplotlib.patches import Ellipse
+from matplotlib.patches import Ellipse, Rectangle
 
 import figureframes
 from acon_analysis.clustering import label_purity, ordered_betas
@@ -182,7 +182,8 @@ def test_the_sketch_draws_six_trained_channels_from_linear_to_nonlinear() -> Non
         flat = row - height  # rows go down
         scale = np.abs(flat).max() / np.abs(curve["y"].to_numpy()).max()
         np.testing.assert_allclose(flat, scale * curve["y"], atol=1e-9)
-    tints = [patch.get_facecolor()[2] for patch in acon.patches if isinstance(patch, Ellipse)][-6:]
+    circles = [patch for patch in acon.patches if isinstance(patch, Ellipse)][-6:]
+    tints = [float(np.asarray(circle.get_facecolor())[2]) for circle in circles]
     assert np.argsort(tints)[0] == int(chosen["strength"].argmax())
     with pytest.raises(AconError, match="has 12 channels whose output varies, not 13"):
         spread_channels(facts, count=13)
@@ -193,8 +194,9 @@ def test_clustering_puts_like_beside_like_and_keeps_every_value() -> None:
     group = rng.permutation(np.repeat([0, 1, 2], 8))
     level = np.array([0.2, 0.5, 0.8])[group]
     values = level[:, None] + rng.normal(0.0, 0.01, (24, 5))
-    frame = pd.DataFrame(values).stack().rename("beta").reset_index()
-    frame = frame.set_axis(["sample", "channel", "beta"], axis=1).assign(layer="acon")
+    sample, channel = np.indices(values.shape).reshape(2, -1)
+    columns = {"sample": sample, "channel": channel, "beta": values.ravel()}
+    frame = pd.DataFrame({"layer": "acon", **columns})
     ordered = ordered_betas(frame)
     np.testing.assert_array_equal(ordered.values, values[np.ix_(ordered.samples, ordered.channels)])
     labels = group[ordered.samples].astype(object)
@@ -222,7 +224,8 @@ def test_beta_against_the_null_draws_its_three_tables() -> None:
     splits = figureframes.splits()
     left, middle, right = beta_against_null(table, means, splits).axes
     np.testing.assert_array_equal(left.lines[0].get_ydata(), np.sort(table["mean"]))
-    areas = [patch.get_height() * patch.get_width() for patch in middle.patches]
+    bars = [patch for patch in middle.patches if isinstance(patch, Rectangle)]
+    areas = [bar.get_height() * bar.get_width() for bar in bars]
     assert sum(areas) == pytest.approx(1.0)
     curve = middle.lines[0]
     peak = 1 / (splits["expected_sample_std"].iloc[-1] * np.sqrt(2 * np.pi))

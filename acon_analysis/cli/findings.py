@@ -29,6 +29,7 @@ def figures(
     out: Annotated[Path, typer.Option(help="folder to draw into")] = Path("figures/out"),
     format: Annotated[list[str] | None, typer.Option(help="png, pdf, svg")] = None,
     context: Annotated[str, typer.Option(help="paper or talk")] = "paper",
+    dpi: Annotated[int, typer.Option(help="points per inch of png", min=30, max=1200)] = 300,
     list_: Annotated[bool, typer.Option("--list", help="list the figures and stop")] = False,
 ) -> None:
     """Draw figures: the paper's, and those it lacks."""
@@ -49,7 +50,7 @@ def figures(
 
         runs = default_runs(out / "runs", progress=sys.stderr.isatty())
     formats = format or ["png", "pdf", "svg"]
-    files = list(draw(names or None, runs, out, formats=formats, context=context))
+    files = list(draw(names or None, runs, out, formats=formats, context=context, dpi=dpi))
     typer.echo(f"{len(files)} files in {out}: " + ", ".join(sorted({f.stem for f in files})))
 
 

@@ -34,6 +34,7 @@ def draw(
     *,
     formats: Sequence[str] = FORMATS,
     context: str = "paper",
+    dpi: int = 300,
 ) -> Iterator[Path]:
     """Draw figures and their variants; yield every file as it is written.
 
@@ -49,6 +50,8 @@ def draw(
         Any of "png", "pdf", "svg".
     context : str
         "paper" or "talk".
+    dpi : int
+        Points per inch of PNG files.
 
     Raises
     ------
@@ -68,7 +71,7 @@ def draw(
                 f"figure {spec.name!r} needs {', '.join(lacking)}, which no run has (runs: {given})"
             )
         if not lacking:
-            yield from _draw_one(spec, frames, folder, formats, context)
+            yield from _draw_one(spec, frames, folder, formats, context, dpi)
 
 
 def _draw_one(
@@ -77,10 +80,11 @@ def _draw_one(
     folder: Path,
     formats: Sequence[str],
     context: str,
+    dpi: int,
 ) -> Iterator[Path]:
     needed = [frames[need] for need in spec.needs]
     optional = {name: frames[name] for name in spec.options if name in frames}
     for suffix, arguments in {"": {}, **spec.variants}.items():
         figure = spec.function(*needed, context=context, **optional, **arguments)
         name = f"{spec.name}_{suffix}" if suffix else spec.name
-        yield from save(figure, folder, name, formats)
+        yield from save(figure, folder, name, formats, dpi=dpi)

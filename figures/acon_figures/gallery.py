@@ -1,0 +1,75 @@
+"""The index page of a folder of figures: picture, one line and command each."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from acon_analysis.errors import UsageError
+from acon_figures.registry import FIGURES, FigureSpec
+
+HEADINGS = {
+    "measured": "Measured on trained networks",
+    "formula": "From formulas",
+    "printed numbers": "From numbers that the paper prints",
+}
+
+HEAD = """# Gallery
+
+Every figure of `acon figures --list`, as `make gallery` draws it from the shipped networks
+(digits). Draw one by the command below it; `--run RUN` takes your own captured runs instead,
+`--format pdf` and `--context talk` other formats.
+"""
+
+
+def index_page(folder: str | Path) -> str:
+    """Return the index page of a folder that `draw` has filled with PNG files.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Holds ``NAME.png`` and, as caption, ``NAME.txt``.
+
+    Returns
+    -------
+    str
+        Markdown: figures that have a picture, by their kind, in the order of the registry.
+
+    Raises
+    ------
+    UsageError
+        If the folder holds no picture of a registered figure.
+    """
+    parts = [HEAD]
+    for kind, heading in HEADINGS.items():
+        specs = [spec for spec in FIGURES.values() if spec.kind == kind]
+        entries = [entry for spec in specs for entry in _entries(spec, Path(folder))]
+        if entries:
+            parts += [f"## {heading}\n", *entries]
+    if len(parts) == 1:
+        raise UsageError(f"{str(folder)!r} holds no PNG file of a registered figure")
+    return "\n".join(parts)
+
+
+def _entries(spec: FigureSpec, folder: Path) -> Iterator[str]:
+    for suffix in ("", *spec.variants):
+        name = f"{spec.name}_{suffix}" if suffix else spec.name
+        if not (folder / f"{name}.png").is_file():
+            continue
+        caption = folder / f"{name}.txt"
+        text = caption.read_text(encoding="utf-8").strip() if caption.is_file() else ""
+        line = spec.description[0].upper() + spec.description[1:]
+        more = f" ({suffix.replace('_', ' ')})" if suffix else ""
+        yield (
+            f"### {name}\n\n{line}{more}.\n\n![{name}]({name}.png)\n\n"
+            f"`acon figures {spec.name}`\n\n"
+            f"<details><summary>Caption</summary>\n\n{text}\n\n</details>\n"
+        )
+
+
+def main(folder: str) -> None:
+    """Write the index page of a folder into its ``README.md``."""
+    Path(folder, "README.md").write_text(index_page(folder), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
