@@ -3,9 +3,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.patches import Ellipse, Rectangle
 
+import acon_analysis as acon
 import figureframes
 from acon_analysis.clustering import label_purity, ordered_betas
 from acon_analysis.depth import linearity_by_depth as depth_of_runs
@@ -89,6 +91,8 @@ def test_linearity_by_depth_draws_the_shared_layers() -> None:
             own = table[(table["measure"] == measure) & (table["network"] == network)]
             np.testing.assert_array_equal(line.get_xdata(), own["place"])
             np.testing.assert_array_equal(line.get_ydata(), own["value"])
+    without_gates = linearity_by_depth(depth[depth["network"] == "relu"])
+    assert [len(axes.containers) for axes in without_gates.axes] == [1, 1, 0]
     with pytest.raises(AconError, match="share no layer"):
         shared_layers(pd.concat([depth.query("network == 'acon'"), _renamed(depth)]))
 
@@ -187,6 +191,19 @@ def test_the_sketch_draws_six_trained_channels_from_linear_to_nonlinear() -> Non
     assert np.argsort(tints)[0] == int(chosen["strength"].argmax())
     with pytest.raises(AconError, match="has 12 channels whose output varies, not 13"):
         spread_channels(facts, count=13)
+
+
+def test_runs_that_do_not_fit_together_are_not_drawn_together(
+    digits_run: Run, tmp_path: Path
+) -> None:
+    convolution = torch.nn.Conv2d(1, 4, 3)
+    plain = torch.nn.Sequential(convolution, torch.nn.ReLU()).eval()
+    images = [torch.rand(4, 1, 8, 8)]
+    other = acon.capture(plain, images, tmp_path / "plain", progress=False)
+    alone = frames_of([other], ["depth", "channels", "frame", "null"])
+    assert set(alone) == {"depth"}
+    depth = frames_of([digits_run, other], ["depth"])["depth"]
+    assert set(depth["layer"]) == set(digits_run.layers["layer"])
 
 
 def test_clustering_puts_like_beside_like_and_keeps_every_value() -> None:

@@ -9,9 +9,13 @@ import pandas as pd
 from acon_analysis.depth import linearity_by_depth
 from acon_analysis.portraits import channel_facts
 from acon_analysis.run import Run
+from acon_analysis.run_statistics import has_moments
 from acon_analysis.training_logs import training_logs
 
 Frames = dict[str, "pd.DataFrame | pd.Series[Any]"]
+
+MOST_NETWORKS = 6
+"""As many as `linearity_by_depth` can tell apart."""
 
 
 def frames_of(runs: Sequence[Run], names: Collection[str] | None = None) -> Frames:
@@ -40,6 +44,8 @@ def frames_of(runs: Sequence[Run], names: Collection[str] | None = None) -> Fram
         if names is not None and name not in names:
             continue
         candidates = runs if name in OF_ANY else [main] if main is not None else []
+        if name == "static" and main is not None:  # beside β of the same layer only
+            candidates = [run for run in runs if main_layer(main) in set(run.layers["layer"])]
         frames = (of_one(run) for run in candidates)
         frame = next((one for one in frames if one is not None and len(one)), None)
         if frame is not None:
@@ -101,6 +107,23 @@ def variance_splits(run: Run) -> pd.DataFrame | None:
     return run.variance_split()
 
 
+def depth_of_all(runs: Sequence[Run]) -> pd.DataFrame:
+    """Return the measures by depth of the first run and of up to five that share its layers."""
+    fitting: list[Run] = []
+    common: set[tuple[str, int]] = set()
+    for run in runs:
+        own = set(zip(run.layers["layer"], run.layers["call"], strict=True))
+        if has_moments(run) and len(fitting) < MOST_NETWORKS and (not fitting or common & own):
+            common = common & own if fitting else own
+            fitting.append(run)
+    return linearity_by_depth(fitting)
+
+
+def acon_channels(runs: Sequence[Run]) -> pd.DataFrame:
+    """Return the facts of the channels that have p1, p2 and β."""
+    return channel_facts(runs).dropna(subset=["p1", "p2", "beta_middle"])
+
+
 def shipped_logs(_runs: Sequence[Run]) -> pd.DataFrame:
     """Return the logs of the training of the shipped networks, whatever the runs."""
     return training_logs()
@@ -119,6 +142,6 @@ OF_ANY: Mapping[str, Callable[[Run], "pd.DataFrame | pd.Series[Any] | None"]] = 
 }
 OF_ALL: Mapping[str, Callable[[Sequence[Run]], pd.DataFrame]] = {
     "training": shipped_logs,
-    "depth": linearity_by_depth,
-    "channels": channel_facts,
+    "depth": depth_of_all,
+    "channels": acon_channels,
 }

@@ -88,9 +88,10 @@ def _draw(axes: Axes, table: pd.DataFrame, networks: list[str], labels: Mapping[
             ], marker=MARKERS[index], capsize=thin(1.6), elinewidth=thin(0.8),
             label=labels.get(network, network),
         )  # fmt: skip
-    known = table[["value", "low", "high"]]
-    low, high = float(np.nanmin(known)), float(np.nanmax(known))
-    if np.isfinite([low, high]).all():  # whole fifths around the data, within 0 to 1
+    known = table[["value", "low", "high"]].to_numpy(dtype=np.float64)
+    known = known[np.isfinite(known)]
+    if known.size:  # whole fifths around the data, within 0 to 1
+        low, high = float(known.min()), float(known.max())
         axes.set_ylim(0.2 * np.floor(low / 0.2), 0.2 * np.ceil(high / 0.2) + 0.01)
 
 
