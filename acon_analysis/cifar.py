@@ -20,6 +20,8 @@ from tqdm.auto import tqdm
 
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.images import ImageSource
+from acon_analysis.preprocess import CIFAR_MEAN as MEAN
+from acon_analysis.preprocess import CIFAR_STD as STD
 from acon_analysis.schema import SAMPLE_COLUMNS, names
 
 #: Class names, in the data set's own order.
@@ -35,10 +37,6 @@ CLASSES = (
     "ship",
     "truck",
 )
-
-#: Mean and standard deviation of the training pixels, 0 to 1, per channel (R, G, B): the values
-#: in general use, rounded to four digits.
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 #: Of the 5,000 training images of a class, every tenth is held out for choosing anything.
 HELD_OUT_EVERY = 10

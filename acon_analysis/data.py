@@ -59,7 +59,7 @@ def open_data(
         raise UsageError(f"data: {str(data)!r} is a file; give the folder that holds the images")
     raise UsageError(
         f"data: {str(data)!r} is neither a data set ('digits', 'digits:train', 'cifar10', "
-        f"'cifar10:train') nor an existing folder"
+        f"'cifar10:train', 'cifar10:val') nor an existing folder"
     )
 
 

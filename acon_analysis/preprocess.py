@@ -26,6 +26,11 @@ RESIZE, CROP = 256, 224
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
+#: Mean and standard deviation of CIFAR-10's training pixels, 0 to 1, per channel (R, G, B): the
+#: values in general use, rounded to four digits.
+CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
+CIFAR_STD = (0.2470, 0.2435, 0.2616)
+
 
 class Preprocess(ABC):
     """What is done to an image before the network; can be pickled for worker processes.
@@ -136,6 +141,52 @@ class PlainPreprocess(Preprocess):
         return _unit_range(np.asarray(image))
 
 
+class CifarPreprocess(Preprocess):
+    """What the CIFAR-10 networks were trained on: 32x32 pixels, normalised RGB."""
+
+    name = "cifar10"
+
+    def __init__(self) -> None:
+        self.spec = {
+            "name": self.name,
+            "decode": "PIL RGB",
+            "crop": "central square",
+            "resize": "PIL bilinear with antialiasing, 32",
+            "channels": "RGB",
+            "range": "0..1",
+            "mean": list(CIFAR_MEAN),
+            "std": list(CIFAR_STD),
+        }
+
+    def apply(self, image: Image.Image) -> Array:
+        """Return (3, 32, 32), R, G, B, minus the mean and over the standard deviation."""
+        scaled = _unit_range(np.asarray(_small_square(image, 32)))
+        mean, std = (np.array(c, np.float32)[:, None, None] for c in (CIFAR_MEAN, CIFAR_STD))
+        normalised: Array = (scaled - mean) / std
+        return normalised
+
+
+class DigitsPreprocess(Preprocess):
+    """What the digits networks were trained on: 8x8 grey values, bright strokes on black."""
+
+    name = "digits"
+
+    def __init__(self) -> None:
+        self.spec = {
+            "name": self.name,
+            "decode": "PIL grey",
+            "crop": "central square",
+            "resize": "PIL bilinear with antialiasing, 8",
+            "range": "0..1",
+        }
+
+    def apply(self, image: Image.Image) -> Array:
+        """Return (1, 8, 8), 0 to 1."""
+        grey = np.asarray(_small_square(image, 8).convert("L"), np.float32)
+        scaled: Array = (grey / np.float32(255))[None]
+        return scaled
+
+
 class UserPreprocess(Preprocess):
     """A callable of the user: an RGB PIL image in, a tensor or array (C, H, W) out.
 
@@ -192,7 +243,14 @@ class UserPreprocess(Preprocess):
 
 #: Name -> class of the named preprocessings.
 PREPROCESSES: dict[str, Callable[[], Preprocess]] = {
-    kind.name: kind for kind in (OfficialPreprocess, ImagenetPreprocess, PlainPreprocess)
+    kind.name: kind
+    for kind in (
+        OfficialPreprocess,
+        ImagenetPreprocess,
+        CifarPreprocess,
+        DigitsPreprocess,
+        PlainPreprocess,
+    )
 }
 
 
@@ -202,8 +260,9 @@ def get_preprocess(name: str) -> Preprocess:
     Parameters
     ----------
     name : str
-        ``"official"``, ``"imagenet"``, ``"none"``, ``"file.py:callable"`` or
-        ``"package.module:callable"``; the last two run the code they name.
+        ``"official"``, ``"imagenet"``, ``"cifar10"``, ``"digits"``, ``"none"``,
+        ``"file.py:callable"`` or ``"package.module:callable"``; the last two run the code they
+        name.
 
     Raises
     ------
@@ -220,6 +279,14 @@ def get_preprocess(name: str) -> Preprocess:
         f"preprocess: there is no {name!r}; {closest(name, PREPROCESSES)} "
         "('file.py:callable' works too)"
     )
+
+
+def _small_square(image: Image.Image, side: int) -> Image.Image:
+    """Return the central square of an image, resized."""
+    short = min(image.size)
+    left, top = (image.width - short) // 2, (image.height - short) // 2
+    square = image.crop((left, top, left + short, top + short))
+    return square.resize((side, side), Image.Resampling.BILINEAR)
 
 
 def _official_size(size: tuple[int, int]) -> tuple[int, int]:

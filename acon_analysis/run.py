@@ -251,7 +251,10 @@ class Run:
                 )
             )
         if not frames:
-            raise AconError(f"the run {str(self.path)!r} holds no layer with a beta")
+            raise AconError(
+                f"the run {str(self.path)!r} holds no layer with a beta; linearity() tells of "
+                f"activations without one"
+            )
         return pd.concat(frames, ignore_index=True)
 
     def layer_row(self, layer: str, call: int = 0) -> Any:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import acon_analysis as acon
 from acon_analysis.data import digits
 from acon_analysis.errors import AconError, UsageError
-from acon_analysis.layers import MetaAconC
+from acon_analysis.layers import AconC, MetaAconC
 from acon_analysis.run import Run
 from acon_analysis.schema import BETA_COLUMNS, LAYER_COLUMNS, SAMPLE_COLUMNS, names
 from acon_analysis.store import StoreError, file_sha256
@@ -56,6 +56,7 @@ def expected_beta(model: nn.Module, images: torch.Tensor, layer: str) -> np.ndar
     handle.remove()
     x = caught[0].double().mean((2, 3), keepdim=True)
     copy = module.double()
+    assert isinstance(copy, MetaAconC)
     with torch.inference_mode():
         logits = copy.bn2(copy.fc2(copy.bn1(copy.fc1(x))))
     module.float()
@@ -84,10 +85,11 @@ def test_tables_of_the_run(digits_run: Run) -> None:
     model = acon.build_model("digits_metaacon")
     own = digits_run.channels.query("layer == 'layer3.0.acon'")
     acon_layer = model.get_submodule("layer3.0.acon")
-    for column, value in (("p1", acon_layer.p1), ("p2", acon_layer.p2),
-                          ("bn_weight", acon_layer.bn2.weight),
-                          ("bn_bias", acon_layer.bn2.bias)):  # fmt: skip
-        np.testing.assert_array_equal(own[column], value.detach().double().flatten())
+    assert isinstance(acon_layer, MetaAconC)
+    state = acon_layer.state_dict()
+    pairs = {"p1": "p1", "p2": "p2", "bn_weight": "bn2.weight", "bn_bias": "bn2.bias"}
+    for column, name in pairs.items():
+        np.testing.assert_array_equal(own[column], state[name].double().flatten())
     assert own["beta"].isna().all()
     assert digits_run.manifest["origin"]["weights"] == "shipped"
 
@@ -119,7 +121,9 @@ def test_long_frame_refuses_what_would_not_fit(
         ({"samples": [-1]}, "no sample -1"),
     ],
 )
-def test_long_frame_of_what_is_not_there(digits_run: Run, arguments: dict, message: str) -> None:
+def test_long_frame_of_what_is_not_there(
+    digits_run: Run, arguments: dict[str, Any], message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
         digits_run.betas(**arguments)
 
@@ -130,7 +134,9 @@ def test_static_beta_is_the_same_for_every_sample(tmp_path: Path) -> None:
     matrix = run.beta_matrix("layer3.0.acon")
     assert matrix.shape == (20, 128)
     model = acon.build_model("digits_acon")
-    beta = model.get_submodule("layer3.0.acon").beta.detach().flatten().numpy()
+    layer = model.get_submodule("layer3.0.acon")
+    assert isinstance(layer, AconC)
+    beta = layer.beta.detach().flatten().numpy()
     np.testing.assert_array_equal(matrix, np.tile(beta, (20, 1)))
     frame = run.betas(layers=["layer3.0.acon"], samples=[0])
     np.testing.assert_array_equal(frame["beta"], beta)

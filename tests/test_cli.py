@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from acon_analysis.cli import main
 from acon_analysis.run import Run
@@ -107,6 +108,15 @@ MISTAKES = [
     (["layers", "digits_metaacon", "--input-shape", "1,x"], 2, "input shape must be"),
     (["train", "digits_metacon", "--out", "{tmp}/x"], 2, "did you mean 'digits_metaacon'"),
     (["verify", "{tmp}/nothing"], 2, "there is no folder"),
+    (["train", "digits_acon", "--out", "{tmp}"], 2, "is a folder"),
+    (["layers", "own.py"], 2, "own.py:NAME"),
+    (["layers", "digits_acon", "--input-shape", "3,8,8"], 2, r"takes images of shape \(1, 8, 8\)"),
+    (["capture", "digits_acon", "--data", "digits", "--out", "{tmp}/r", "--batch-size", "0"], 2,
+     "at least 1; got 0"),
+    (["capture", "digits_acon", "--data", "digits", "--out", "{tmp}/r", "--preprocess", "x"], 2,
+     "is for a folder of images"),
+    (["capture", "digits_metaacon", "--data", "digits", "--out", "{run}", "--kinds", "gat"], 2,
+     "did you mean 'gate'"),
 ]  # fmt: skip
 
 
@@ -142,3 +152,37 @@ def test_debug_shows_the_traceback() -> None:
 
     with pytest.raises(UsageError, match="no folder"):
         main(["--debug", "summary", "/no/run"])
+
+
+def test_ctrl_c_says_what_is_left(
+    monkeypatch: pytest.MonkeyPatch, digits_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("acon_analysis.verification.verify_run", interrupted)
+    assert acon("verify", digits_run.path) == 130
+    assert "the same command continues" in capsys.readouterr().err
+
+
+def test_bad_images_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(6):
+        Image.new("RGB", (9, 8), (40 * number, 0, 0)).save(folder / f"{number}.png")
+        if number > 1:
+            (folder / f"{number}.png").write_bytes(b"no image")
+    assert acon("capture", "digits_metaacon", "--data", folder, "--out", tmp_path / "r") == 0
+    captured = capsys.readouterr()
+    assert "could not read '2.png': " in captured.err
+    assert "1 more in" in captured.err
+    assert "2 images captured, 4 could not be read" in captured.out
+
+
+def test_tables_on_the_screen_leave_out_what_says_nothing(
+    digits_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert acon("layers", "digits_relu") == 0
+    header = capsys.readouterr().out.splitlines()[0].split()
+    assert "kind" in header
+    assert "proof_error" not in header

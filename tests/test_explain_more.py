@@ -12,8 +12,8 @@ from acon_analysis.affine import linearity
 from acon_analysis.cli import main
 from acon_analysis.errors import UsageError
 from acon_figures.plots.explanation import explanation
-from acon_hooks.importance import conductance, correlations, layer_conductance
 from acon_hooks.finding import find_layers
+from acon_hooks.importance import conductance, correlations, layer_conductance
 from acon_hooks.sanity import randomization_check, rank_correlation, shuffle
 
 COLUMNS = ["layer", "call", "kind", "channel", "L", "nonlinearity", "dead", "constant_input",

@@ -303,3 +303,22 @@ def test_importing_it_loads_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_cifar10_preprocess_is_what_the_data_set_gives() -> None:
+    """An image of 32x32 goes through exactly as CIFAR-10's own images do."""
+    from acon_analysis.cifar import _Normalised
+
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
+    ours = get_preprocess("cifar10")(Image.fromarray(pixels[0]))
+    np.testing.assert_allclose(ours, _Normalised(pixels)(0).numpy(), atol=2e-6)
+
+
+def test_own_networks_preprocesses_take_the_central_square() -> None:
+    wide = np.zeros((40, 100, 3), dtype=np.uint8)
+    wide[:, 30:70] = 255
+    grey = get_preprocess("digits")(Image.fromarray(wide))
+    assert grey.shape == (1, 8, 8)
+    assert grey.dtype == np.float32
+    np.testing.assert_array_equal(grey, 1)
+    assert get_preprocess("cifar10")(Image.fromarray(wide)).shape == (3, 32, 32)

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -124,7 +125,7 @@ def test_train_network_writes_weights_curves_and_card(tmp_path: Path) -> None:
         ("digits_acon", {"data": "mnist"}, "no recipe for 'mnist'"),
     ],
 )
-def test_wrong_usage(tmp_path: Path, name: str, options: dict, message: str) -> None:
+def test_wrong_usage(tmp_path: Path, name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         train_network(name, tmp_path / "x.safetensors", **options)
 

@@ -6,10 +6,32 @@ import warnings
 from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from acon_analysis.errors import AconError
 
+
+class _InterruptedError(AconError):
+    """Ctrl-C, said in one line."""
+
+    exit_code = 130
+
+
+class _Group(typer.core.TyperGroup):
+    """Says what an interruption leaves; typer would end without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise _InterruptedError(
+                "interrupted; what is finished stays, the same command continues"
+            ) from None
+
+
 app = typer.Typer(
+    cls=_Group,
     help="See how linear or nonlinear a trained network is.",
     no_args_is_help=True,
     add_completion=False,
@@ -34,8 +56,6 @@ def main(arguments: list[str] | None = None) -> None:
         app(args=arguments, standalone_mode=True)
     except AconError as error:
         _fail(error, str(error), error.exit_code)
-    except KeyboardInterrupt as error:
-        _fail(error, "interrupted; what is finished stays", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None

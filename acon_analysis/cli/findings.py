@@ -73,7 +73,7 @@ def linearize(
     limit: Annotated[int | None, typer.Option(help="only the first so many images")] = None,
     batch_size: Annotated[int, typer.Option(help="images a forward pass")] = 64,
 ) -> None:
-    """Replace the least nonlinear channels by straight lines and measure what that does."""
+    """Make channels straight lines, measure the damage."""
     from acon_hooks.replacing import parse_budget, replace_from_run, sentence
 
     done = replace_from_run(

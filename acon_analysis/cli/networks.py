@@ -37,7 +37,7 @@ def layers(
     kinds: Annotated[str | None, typer.Option(help="kinds, by comma; by default all")] = None,
     format: Annotated[TableFormat, typer.Option(help="how to print")] = TableFormat.table,
 ) -> None:
-    """List the activation layers, how β is read from each, and the error of the proof."""
+    """List activation layers, how β is read, the proof."""
     from acon_hooks.proving import LISTED_KINDS, proved_layers
 
     shape = None if input_shape is None else parse_shape(input_shape)
@@ -54,14 +54,18 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="by default the recipe's")] = None,
     seed: Annotated[int, typer.Option(help="of weights, order and augmentation")] = 0,
 ) -> None:
-    """Train a network by the official recipe's rules; continues where it was stopped."""
-    from acon_analysis.models.release import train_network
+    """Train a small network, or go on with it."""
+    from acon_analysis.models.release import train_network, weights_path
 
+    out = weights_path(out)
     curves = train_network(
         network, out, data=data, epochs=epochs, seed=seed, progress=sys.stderr.isatty()
     )
     error = float(curves["test_error"].iloc[-1])
-    typer.echo(f"{out}: {len(curves)} epochs, test accuracy {1 - error:.4f}")
+    typer.echo(
+        f"{out}: {len(curves)} epochs, test accuracy {1 - error:.4f}; curves and card beside it "
+        f"(.csv, .md)"
+    )
 
 
 @app.command("import-checkpoint")
@@ -70,7 +74,7 @@ def import_checkpoint(
     model: Annotated[str, typer.Option(help="the network it belongs to")],
     out: Annotated[Path, typer.Option(help="safetensors file to write")],
 ) -> None:
-    """Turn a checkpoint into safetensors, safely and strictly."""
+    """Turn a checkpoint into safetensors."""
     from acon_analysis.models.checkpoints import import_checkpoint as convert
     from acon_analysis.models.registry import build_model
 

@@ -84,9 +84,7 @@ def emit(frame: "pd.DataFrame", format: TableFormat, out: Path | None) -> None:
         frame.to_parquet(out, index=False)
         return
     text = {
-        TableFormat.table: lambda: frame.to_string(
-            index=False, float_format=lambda value: f"{value:.4g}", na_rep="-"
-        ),
+        TableFormat.table: lambda: _as_text(frame),
         TableFormat.csv: lambda: frame.to_csv(index=False, lineterminator="\n").rstrip("\n"),
         TableFormat.json: lambda: frame.to_json(orient="records", indent=1),
     }[format]()
@@ -95,3 +93,16 @@ def emit(frame: "pd.DataFrame", format: TableFormat, out: Path | None) -> None:
     else:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text + "\n", "utf-8")
+
+
+def _as_text(frame: "pd.DataFrame") -> str:
+    """Return a frame for the screen: three digits, without columns that say nothing."""
+    silent = [
+        name
+        for name in frame.columns
+        if frame[name].isna().all()
+        or (frame[name] == "").all()
+        or (name == "call" and (frame[name] == 0).all())
+    ]
+    shown = frame.drop(columns=silent) if len(frame) else frame
+    return shown.to_string(index=False, float_format=lambda value: f"{value:.3g}", na_rep="-")

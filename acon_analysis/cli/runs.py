@@ -62,7 +62,7 @@ def capture(
         int | None, typer.Option(help="CPU threads; a run keeps those it began with")
     ] = None,
 ) -> None:
-    """Run a network over images and write what its activation layers decide."""
+    """Run over images, write what the layers decide."""
     from acon_hooks.capturing import capture as run_capture
 
     run = run_capture(
@@ -84,6 +84,10 @@ def capture(
         threads=threads,
         progress=sys.stderr.isatty(),
     )
+    for path, reason in list(zip(run.errors["path"], run.errors["reason"], strict=True))[:3]:
+        typer.echo(f"acon: could not read {path!r}: {reason}", err=True)
+    if len(run.errors) > 3:
+        typer.echo(f"acon: {len(run.errors) - 3} more in {str(out / 'errors')!r}", err=True)
     state = "complete" if run.complete else "not complete yet"
     typer.echo(
         f"{out}: {len(run.sample_ids)} images captured, {len(run.errors)} could not be read, "
@@ -118,7 +122,7 @@ def summary(
         int, typer.Option(help="β networks redrawn for the verdict; 0 for no verdict", min=0)
     ] = 99,
 ) -> None:
-    """Summarise β and linearity of a run by layer, channel or sample; say what was learned."""
+    """Tell β and linearity, and what was learned."""
     from acon_analysis.run import open_run
     from acon_analysis.run_statistics import split_table, summary_table, verdict_text
 
@@ -139,7 +143,7 @@ def compare(
     format: Annotated[TableFormat, typer.Option(help="how to write")] = TableFormat.table,
     out: Annotated[Path | None, typer.Option(help="file; by default the screen")] = None,
 ) -> None:
-    """Compare two runs layer by layer: β, L and G, with intervals of the differences."""
+    """Compare two runs layer by layer."""
     from acon_analysis.comparing import compare_runs
     from acon_analysis.run import open_run
 

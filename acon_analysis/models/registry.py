@@ -92,6 +92,7 @@ def _own_networks() -> dict[str, ModelSpec]:
             build=_digits(activation),
             input_shape=(1, 8, 8),
             data="digits",
+            preprocess="digits",
         )
         specs[f"cifar10_{activation}"] = ModelSpec(
             name=f"cifar10_{activation}",
@@ -99,6 +100,7 @@ def _own_networks() -> dict[str, ModelSpec]:
             build=_cifar10(activation),
             input_shape=(3, 32, 32),
             data="cifar10",
+            preprocess="cifar10",
         )
     specs["cifar10_shufflenet_metaacon"] = ModelSpec(
         name="cifar10_shufflenet_metaacon",
@@ -106,6 +108,7 @@ def _own_networks() -> dict[str, ModelSpec]:
         build=lambda: SmallShuffleNet("metaacon"),
         input_shape=(3, 32, 32),
         data="cifar10",
+        preprocess="cifar10",
     )
     return dict(sorted(specs.items(), key=lambda item: item[1].data or "", reverse=True))
 
@@ -212,6 +215,8 @@ def _resolve(model: str) -> _Resolved:
         spec = specs[model]
         return spec.build, spec.input_shape, spec.preprocess, spec.shipped
     prefix, colon, rest = model.rpartition(":")
+    if not colon and model.endswith(".py"):
+        raise UsageError(f"model: which callable of {model!r}? Write '{model}:NAME'")
     if not colon:
         raise UsageError(f"model: there is no {model!r}; {closest(model, specs)}")
     if prefix == "torchvision":

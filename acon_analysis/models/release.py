@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import safetensors.torch
 import sklearn
 import torch
 from scipy.stats import binomtest
@@ -17,6 +16,7 @@ from torch import nn
 from acon_analysis.data import open_data
 from acon_analysis.errors import UsageError, closest
 from acon_analysis.images import ImageSource
+from acon_analysis.models.checkpoints.importing import write_safetensors
 from acon_analysis.models.registry import build_model, registry
 from acon_analysis.recipes import RECIPES, Recipe
 from acon_analysis.training import Training
@@ -81,7 +81,7 @@ def train_network(
         if epochs < 1:
             raise UsageError(f"train: epochs must be at least 1; got {epochs}")
         recipe = replace(recipe, epochs=epochs)
-    out = out if out.suffix == ".safetensors" else out.with_name(out.name + ".safetensors")
+    out = weights_path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     model = build_model(name, weights=None, seed=seed)
     state = out.with_suffix(".state")
@@ -89,13 +89,26 @@ def train_network(
         model, open_data(f"{data}:train"), open_data(f"{data}:test"), recipe, seed, state
     )
     if 0 in snapshots and training.epoch == 0:
-        safetensors.torch.save_file(_tensors(model), _snapshot(out, 0))
+        write_safetensors(_snapshot(out, 0), _tensors(model), {})
     for epoch in training.run(progress):
         if epoch in snapshots:
-            safetensors.torch.save_file(_tensors(model), _snapshot(out, epoch))
+            write_safetensors(_snapshot(out, epoch), _tensors(model), {})
     _release(name, out, training, data)
     state.unlink(missing_ok=True)
     return training.curves
+
+
+def weights_path(out: Path) -> Path:
+    """Return the weights file that a name means: with the ending ``.safetensors``.
+
+    Raises
+    ------
+    UsageError
+        If it names a folder.
+    """
+    if out.is_dir():
+        raise UsageError(f"out: {str(out)!r} is a folder; name a file in it")
+    return out if out.suffix == ".safetensors" else out.with_name(out.name + ".safetensors")
 
 
 def wilson_interval(right: int, total: int) -> tuple[float, float]:
@@ -140,7 +153,7 @@ def _release(name: str, out: Path, training: Training, data: str) -> None:
     }
     curves.to_csv(out.with_suffix(".csv"), index=False, float_format="%.6g", lineterminator="\n")
     out.with_suffix(".md").write_text(_card(facts, training.train, curves, training.model))
-    safetensors.torch.save_file(_tensors(training.model), out, metadata=facts)
+    write_safetensors(out, _tensors(training.model), facts)
 
 
 def _card(facts: dict[str, str], train: ImageSource, curves: pd.DataFrame, model: nn.Module) -> str:

@@ -68,10 +68,26 @@ def draw(
         if lacking and names is not None:
             given = ", ".join(str(run.path) for run in runs) or "none"
             raise AconError(
-                f"figure {spec.name!r} needs {', '.join(lacking)}, which no run has (runs: {given})"
+                f"figure {spec.name!r} needs {_in_words(lacking)}, which no run has (runs: {given})"
             )
         if not lacking:
             yield from _draw_one(spec, frames, folder, formats, context, dpi)
+
+
+#: What the frames are, for people.
+_WORDS = {
+    "frame": "β per sample (a Meta-ACON layer)",
+    "training": "training curves",
+    "depth": "moments of activation layers (acon capture --moments)",
+    "null_table": "a Meta-ACON layer with BatchNorm",
+    "sample_means": "β per sample (a Meta-ACON layer)",
+    "splits": "pooled inputs of a β network (acon capture --moments)",
+    "channels": "moments of ACON layers (acon capture --moments)",
+}
+
+
+def _in_words(needs: Sequence[str]) -> str:
+    return "; ".join(_WORDS.get(need, need) for need in needs)
 
 
 def _draw_one(

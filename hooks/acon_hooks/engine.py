@@ -19,7 +19,7 @@ from acon_hooks.compiling import CompiledReader
 from acon_hooks.errors import ProofError
 from acon_hooks.finding import Layer
 from acon_hooks.fusing import TOLERANCE, difference, fuse, same_outputs
-from acon_hooks.guards import refuse_training
+from acon_hooks.guards import refuse_other_images, refuse_training
 from acon_hooks.layer_tables import channel_table, layer_table
 from acon_hooks.tap import Tap
 
@@ -106,6 +106,7 @@ class Engine:
             Returns the data set's first batch, so that all processes settle what moments are taken
             about on the same one.
         """
+        refuse_other_images(self.model, images)
         images = self._laid_out(images)
         if self.fused or self.compiled:
             self._speed_up(images)

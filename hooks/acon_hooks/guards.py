@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch._C._dynamo.eval_frame import get_eval_frame_callback
 
+from acon_analysis.errors import UsageError
 from acon_hooks.errors import HookError
 
 _locks: WeakKeyDictionary[nn.Module, threading.Lock] = WeakKeyDictionary()
@@ -153,6 +154,24 @@ def refuse_training(model: nn.Module) -> None:
             f"the model must be in evaluation mode, but {len(training)} of its modules are in "
             f"training mode ({shown}{more}): batch statistics would change β and their running "
             "values; call model.eval() first"
+        )
+
+
+def refuse_other_images(model: nn.Module, images: torch.Tensor) -> None:
+    """Raise if the images have other channels than the network says it takes.
+
+    Raises
+    ------
+    UsageError
+        Naming both shapes.
+    """
+    expected = getattr(model, "input_shape", None)
+    if not isinstance(expected, tuple | list) or len(expected) != images.ndim - 1:
+        return
+    if expected[0] != images.shape[1]:
+        raise UsageError(
+            f"the network takes images of shape {tuple(expected)} (C, H, W); these are "
+            f"{tuple(images.shape[1:])}: choose other images, or a preprocessing that fits"
         )
 
 

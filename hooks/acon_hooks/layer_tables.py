@@ -101,7 +101,7 @@ def last_norm(layer: Layer) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     if reading is None or reading.source != "module" or reading.transform != "sigmoid":
         return None, None
     module: nn.Module = layer.module.get_submodule(reading.where)
-    if not isinstance(module, _BatchNorm) or module.weight is None or module.bias is None:
+    if not isinstance(module, _BatchNorm) or not module.affine:
         return None, None
     return module.weight.detach(), module.bias.detach()
 

@@ -10,6 +10,7 @@ from torch import nn
 from acon_analysis.data import open_data
 from acon_analysis.errors import UsageError
 from acon_hooks.finding import KINDS
+from acon_hooks.guards import refuse_other_images
 from acon_hooks.layer_tables import layer_table
 from acon_hooks.tap import Tap
 
@@ -54,6 +55,7 @@ def proved_layers(
         If no image size is known, or the model has no such layer.
     """
     images = _images(model, data, input_shape)
+    refuse_other_images(model, images)
     with Tap(model, kinds=kinds, report_failures=True) as tap:
         with torch.inference_mode():
             model(images)

@@ -26,6 +26,7 @@ from acon_hooks.arithmetic import full_precision, threads
 from acon_hooks.begin import Beginning
 from acon_hooks.engine import Engine
 from acon_hooks.feeding import Batch, Feed, MapFeed, open_feed
+from acon_hooks.finding import check_kinds
 from acon_hooks.hostcopy import Arrays, HostCopy
 from acon_hooks.identity import differences, identity_sha256, model_name, state_sha256
 from acon_hooks.moment_constants import REFERENCES
@@ -85,9 +86,14 @@ class Session:
         self.manifest = existing_manifest(self.folder)
         before = self.manifest or {}
         recorded = before.get("identity", {}).get("unit_size")
-        self.unit_size: int = settings.unit_size or recorded or UNIT_SIZE
+        if settings.kinds is not None:
+            check_kinds(settings.kinds)
+        _refuse_idle_preprocess(settings.preprocess, data)
+        asked = settings.unit_size
+        self.unit_size: int = asked if asked is not None else recorded or UNIT_SIZE
         compute = before.get("compute", {})
-        self.batch_size: int = settings.batch_size or compute.get("batch_size") or BATCH_SIZE
+        asked = settings.batch_size
+        self.batch_size: int = asked if asked is not None else compute.get("batch_size", BATCH_SIZE)
         self.threads = self._threads(compute)
         origin = getattr(model, "acon_origin", None)
         self.options = options_of(settings.moments, compiled=settings.compile)
@@ -360,3 +366,13 @@ def columns_of(layers: pd.DataFrame) -> Columns:
         )
         for row in own.to_dict("records")
     }
+
+
+def _refuse_idle_preprocess(preprocess: str | None, data: Any) -> None:
+    """Raise if a preprocessing was asked for that would not be used."""
+    if preprocess is None or (isinstance(data, str | Path) and Path(data).expanduser().is_dir()):
+        return
+    named = repr(str(data)) if isinstance(data, str | Path) else f"a {type(data).__name__}"
+    raise UsageError(
+        f"preprocess {preprocess!r} is for a folder of images; {named} has its images ready"
+    )

@@ -127,7 +127,7 @@ def write_safetensors(
     Parameters
     ----------
     path : Path
-        The file; its folder must exist.
+        The file; its folder is made if it is missing.
     state : mapping of str to torch.Tensor
         Plain CPU tensors.
     metadata : mapping of str to str
@@ -146,6 +146,7 @@ def write_safetensors(
     )
     temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(
             dir=path.parent, prefix=f".{path.name}.", delete=False
         ) as file:
