@@ -9,7 +9,8 @@ from torch import nn
 
 from acon_analysis.data import open_data
 from acon_analysis.errors import UsageError
-from acon_hooks.finding import KINDS
+from acon_hooks.finding import KINDS, find_layers
+from acon_hooks.functional import functional_activations
 from acon_hooks.guards import refuse_other_images
 from acon_hooks.layer_tables import layer_table
 from acon_hooks.tap import Tap
@@ -48,6 +49,8 @@ def proved_layers(
         A row a layer and call in order of execution: ``layer, call, kind, channels, granularity,
         reader, class_name, proof_error, proof_power, status, reason``; a reading that failed its
         proof has the status ``"failed"`` and the reason, a layer without β an empty status.
+        Activations called as functions have a row a module and function, of kind
+        ``"function"``, status ``"not hookable"``, with the number of calls.
 
     Raises
     ------
@@ -56,6 +59,17 @@ def proved_layers(
     """
     images = _images(model, data, input_shape)
     refuse_other_images(model, images)
+    parts = []
+    if "activation" in kinds:
+        parts.append(_not_hookable(model, images))
+    if not len(parts) or parts[0].empty or find_layers(model, kinds):
+        parts = [_proved(model, images, kinds), *parts]
+    found = [part for part in parts if len(part)]
+    return pd.concat(found, ignore_index=True) if found else parts[0]
+
+
+def _proved(model: nn.Module, images: torch.Tensor, kinds: Sequence[str]) -> pd.DataFrame:
+    """Return a row a layer and call that hooks can reach."""
     with Tap(model, kinds=kinds, report_failures=True) as tap:
         with torch.inference_mode():
             model(images)
@@ -65,9 +79,8 @@ def proved_layers(
         table = layer_table(calls, tap.reports)
         failed = [report for report in tap.reports if report.status == "failed"]
         status = {(report.layer, report.call): report.status for report in tap.reports}
-    table["status"] = [
-        status.get(key, "") for key in zip(table["layer"], table["call"], strict=True)
-    ]
+    keys = zip(table["layer"], table["call"], strict=True)
+    table["status"] = [status.get(key, "") for key in keys]
     table["reason"] = ""
     lost = [
         {
@@ -85,6 +98,21 @@ def proved_layers(
     if lost:
         table = pd.concat([table, pd.DataFrame(lost)], ignore_index=True)
     return table.drop(columns="column")
+
+
+def _not_hookable(model: nn.Module, images: torch.Tensor) -> pd.DataFrame:
+    """Return a row for every activation that is called as a function, with the number of calls."""
+    found = functional_activations(model, images)
+    calls = found["calls"].astype(str) + " calls of " + found["function"] + "() in a forward pass"
+    return pd.DataFrame(
+        {
+            "layer": found["layer"],
+            "kind": "function",
+            "class_name": found["class_name"],
+            "status": "not hookable",
+            "reason": calls,
+        }
+    )
 
 
 def _images(model: nn.Module, data: Any, input_shape: Sequence[int] | None) -> torch.Tensor:
