@@ -5,7 +5,6 @@ import io
 import os
 import pickle
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -20,8 +19,8 @@ from tqdm.auto import tqdm
 
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.images import ImageSource
-from acon_analysis.preprocess import CIFAR_MEAN as MEAN
-from acon_analysis.preprocess import CIFAR_STD as STD
+from acon_analysis.placing import place, user_cache
+from acon_analysis.preprocess import CIFAR_MEAN, CIFAR_STD
 from acon_analysis.schema import SAMPLE_COLUMNS, names
 
 #: Class names, in the data set's own order.
@@ -41,6 +40,9 @@ CLASSES = (
 #: Of the 5,000 training images of a class, every tenth is held out for choosing anything.
 HELD_OUT_EVERY = 10
 
+#: Images of the original's two parts.
+IMAGES = {"train": 50_000, "test": 10_000}
+
 _ARCHIVE, _ORIGINAL = "cifar10-images.tar.xz", "cifar-10-batches-py"
 _Arrays = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
 
@@ -48,12 +50,6 @@ _Arrays = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
 def data_folder() -> Path:
     """Return where data sets are looked for: ``$ACON_DATA``, or ``data`` in the working folder."""
     return Path(os.environ.get("ACON_DATA", "data")).expanduser()
-
-
-def cache_folder() -> Path:
-    """Return where decoded data are kept: ``$ACON_CACHE``, or the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("ACON_CACHE") or Path(base) / "acon-analysis").expanduser()
 
 
 def cifar10(split: str = "test") -> ImageSource:
@@ -104,7 +100,7 @@ def cifar10(split: str = "test") -> ImageSource:
         f"cifar10:{split}",
         frame[names(SAMPLE_COLUMNS)],
         _Normalised(pixels[chosen]),
-        preprocess={"name": "cifar10", "mean": list(MEAN), "std": list(STD)},
+        preprocess={"name": "cifar10", "mean": list(CIFAR_MEAN), "std": list(CIFAR_STD)},
         targets=labels[chosen],
         classes=CLASSES,
     )
@@ -115,8 +111,8 @@ class _Normalised:
 
     def __init__(self, pixels: npt.NDArray[np.uint8]) -> None:
         self.pixels = pixels
-        self.scale = (1 / (255 * np.array(STD))).astype(np.float32)[:, None, None]
-        self.offset = (np.array(MEAN) / np.array(STD)).astype(np.float32)[:, None, None]
+        self.scale = (1 / (255 * np.array(CIFAR_STD))).astype(np.float32)[:, None, None]
+        self.offset = (np.array(CIFAR_MEAN) / np.array(CIFAR_STD)).astype(np.float32)[:, None, None]
 
     def __call__(self, index: int) -> torch.Tensor:
         image = self.pixels[index].transpose(2, 0, 1).astype(np.float32)
@@ -133,21 +129,14 @@ def _decoded(part: str) -> _Arrays:
     source = original if original.is_dir() else archive
     stamp = f"{source.resolve()}:{source.stat().st_mtime_ns}"
     digest = hashlib.sha256(stamp.encode()).hexdigest()[:16]
-    cache = cache_folder() / f"cifar10-{part}-{digest}.npz"
+    cache = user_cache() / f"cifar10-{part}-{digest}.npz"
     if cache.is_file():
         with np.load(cache) as arrays:
             return arrays["pixels"], arrays["labels"]
     read = _read_original if source == original else _read_archive
     pixels, labels = _alternate(*read(source, part))
-    _keep(cache, pixels, labels)
+    place(cache, lambda file: np.savez(file, pixels=pixels, labels=labels))
     return pixels, labels
-
-
-def _keep(path: Path, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-        np.savez(file, pixels=pixels, labels=labels)
-    Path(file.name).replace(path)
 
 
 def _download(folder: Path) -> None:
@@ -187,7 +176,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def _read_archive(archive: Path, part: str) -> _Arrays:
-    total = 10_000 if part == "test" else 50_000
+    total = IMAGES[part]
     pixels = np.zeros((total, 32, 32, 3), dtype=np.uint8)
     labels = np.zeros(total, dtype=np.int64)
     found = sorted(tqdm(_members(archive, part), total=total, desc="decoding CIFAR-10"))

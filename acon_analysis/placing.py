@@ -23,6 +23,27 @@ GRACE = 10.0
 GRACE_WITHOUT_LOCKS = 3600.0
 
 
+def user_cache() -> Path:
+    """Return this project's cache folder; it need not exist.
+
+    ``ACON_CACHE`` if it is set, otherwise ``acon-analysis`` in the user's cache folder
+    (``XDG_CACHE_HOME``, or what the system has for it).
+    """
+    own = os.environ.get("ACON_CACHE")
+    if own:
+        return Path(own).expanduser().absolute()
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    if given and Path(given).is_absolute():
+        base = Path(given)
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path.home() / ".cache"
+    return base / "acon-analysis"
+
+
 def place(path: Path, write: Callable[[IO[bytes]], None], scratch: Path | None = None) -> str:
     """Write a file so that it is there whole or not at all, even after a power cut.
 

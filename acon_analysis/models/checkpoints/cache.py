@@ -2,39 +2,22 @@
 
 import hashlib
 import json
-import os
 import re
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from acon_analysis.models.checkpoints.errors import Refusal
+from acon_analysis.placing import user_cache
 
 _INDEX_BYTES = 4096
 _VERSION = 1
 
 
 def cache_folder() -> Path:
-    """Return the folder of converted checkpoints; it need not exist.
-
-    ``ACON_CACHE`` if it is set, otherwise ``acon-analysis`` in the user's cache folder
-    (``XDG_CACHE_HOME``, or what the system has for it).
-    """
-    own = os.environ.get("ACON_CACHE")
-    if own:
-        return Path(own).expanduser().absolute() / "checkpoints"
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    if given and Path(given).is_absolute():
-        base = Path(given)
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path.home() / ".cache"
-    return base / "acon-analysis" / "checkpoints"
+    """Return the folder of converted checkpoints; it need not exist."""
+    return user_cache() / "checkpoints"
 
 
 @contextmanager

@@ -1,10 +1,10 @@
 """Turns a foreign checkpoint into a safetensors file for good."""
 
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from acon_analysis.models.checkpoints.limits import DEFAULT_LIMITS, Limits
 from acon_analysis.models.checkpoints.loading import load_state_dict
 from acon_analysis.models.checkpoints.source import Source
 from acon_analysis.models.checkpoints.tensorfile import Declared, in_file_order, make_header
+from acon_analysis.placing import place
 
 
 @dataclass(frozen=True)
@@ -144,29 +145,14 @@ def write_safetensors(
             for name, tensor in state.items()
         ]
     )
-    temporary = None
+
+    def write(file: IO[bytes]) -> None:
+        file.write(make_header(tensors, metadata))
+        for tensor in tensors:
+            flat = state[tensor.name].detach().contiguous().reshape(-1)
+            file.write(flat.view(torch.uint8).numpy().data)
+
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            temporary = Path(file.name)
-            file.write(make_header(tensors, metadata))
-            for tensor in tensors:
-                flat = state[tensor.name].detach().contiguous().reshape(-1)
-                file.write(flat.view(torch.uint8).numpy().data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
+        place(path, write)
     except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
         raise CheckpointError(f"cannot write {str(path)!r} ({error.strerror or error})") from None
-
-
-def _umask() -> int:
-    """Return the user's file mode mask, which can only be read by setting it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
