@@ -303,3 +303,24 @@ def test_not_a_module_is_refused() -> None:
     model: Any = len
     with pytest.raises(HookError, match="cannot watch an object of type builtin_function"):
         find_layers(model)
+
+
+def test_another_thread_inside_a_watched_call_is_not_counted(net: Any, images: Tensor) -> None:
+    """Of all moments the worst: it runs the model while the first batch is inside a layer."""
+    ran = []
+
+    def meddle(*_: Any) -> None:
+        if threading.current_thread() is threading.main_thread() and not ran:
+            ran.append(True)
+            thread = threading.Thread(target=lambda: net(3 * images))
+            thread.start()
+            thread.join()
+
+    inner = net.acts[1].fc1
+    with torch.no_grad():
+        alone = Recorder(net, images)
+        handle = inner.register_forward_hook(meddle)
+        meddled = Recorder(net, images)
+        handle.remove()
+    assert ran
+    assert torch.equal(meddled.beta, alone.beta)

@@ -64,7 +64,8 @@ class Station:
         if self.layer.reading is not None and not self.tap.prove:
             self._read_live()
         else:
-            self.watcher = Watcher(module, inside=self.layer.kind != "activation")
+            inside = self.layer.kind != "activation"
+            self.watcher = Watcher(module, inside=inside, owner=self.tap.owner)
             self._inner = self.watcher.attach()
 
     def go_live(self) -> None:

@@ -1,5 +1,6 @@
 """What a layer does during one call, caught on the first batch for the search of β."""
 
+import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -164,11 +165,14 @@ class Watcher:
         The layer.
     inside : bool
         Whether inner modules and functions matter; not for plain activations.
+    owner : int
+        The thread whose calls count; others may run the same model meanwhile.
     """
 
-    def __init__(self, module: nn.Module, *, inside: bool) -> None:
+    def __init__(self, module: nn.Module, *, inside: bool, owner: int) -> None:
         self.module = module
         self.inside = inside
+        self.owner = owner
         self.seen: Seen | None = None
         self.switch = ModeSwitch()
 
@@ -215,7 +219,7 @@ class Watcher:
 
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             seen = self.seen
-            if module is not inner or seen is None:
+            if module is not inner or seen is None or threading.get_ident() != self.owner:
                 return
             key = f"module {path}"
             seen.counts[key] += 1
