@@ -307,7 +307,7 @@ def test_not_a_module_is_refused() -> None:
 
 def test_another_thread_inside_a_watched_call_is_not_counted(net: Any, images: Tensor) -> None:
     """Of all moments the worst: it runs the model while the first batch is inside a layer."""
-    ran = []
+    ran: list[bool] = []
 
     def meddle(*_: Any) -> None:
         if threading.current_thread() is threading.main_thread() and not ran:
