@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 JOBS ?= 2
 
-.PHONY: help env figures gallery test lab lint train clean
+.PHONY: help env figures gallery docs test lab lint train clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -28,6 +28,10 @@ gallery: $(READY)  ## draw every figure into figures/gallery, small, with its in
 figures: $(READY)  ## capture the shipped networks and draw every figure into figures/out
 	$(BIN)/acon figures --out figures/out
 
+docs: $(READY)  ## build the documentation into docs/_build (no network needed)
+	$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
+
 test: $(READY)  ## run all tests
 	$(BIN)/python -m pytest -n $(JOBS)
 
@@ -45,5 +49,5 @@ train: $(READY)  ## train the digits networks again, from scratch, into state/
 	done
 
 clean:  ## remove everything that can be made again (the environment too)
-	rm -rf $(VENV) figures/out runs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) figures/out docs/_build docs/_made runs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
