@@ -16,7 +16,7 @@ from acon_analysis.data import digits
 from acon_analysis.errors import UsageError
 from acon_analysis.models.bottleneck import ACTIVATIONS, BottleneckResNet
 from acon_analysis.models.registry import registry, weights_metadata
-from acon_analysis.models.release import train_network, wilson_interval
+from acon_analysis.models.release import _WORDS, train_network, wilson_interval
 from acon_analysis.recipes import RECIPES, Recipe
 from acon_analysis.schema import CURVE_COLUMNS, names
 from acon_analysis.training import Training, augment, parameter_groups
@@ -175,3 +175,12 @@ def test_digits_networks_differ_only_in_the_activation() -> None:
         for model in models
     ]
     assert all(shape == shapes[0] for shape in shapes)
+
+
+def test_a_card_says_which_architecture_it_is() -> None:
+    spec = registry()["cifar10_shufflenet_metaacon"]
+    words = {_WORDS[type(registry()[name].build())] for name in ("digits_relu", "cifar10_acon")}
+    assert len(words) == 1
+    assert "bottleneck" in words.pop()
+    assert "ShuffleNetV2" in _WORDS[type(spec.build())]
+    assert {type(own.build()) for own in registry().values() if own.data} == set(_WORDS)

@@ -16,6 +16,7 @@ from acon_analysis.cli.options import (
     parse_list,
     parse_shape,
 )
+from acon_analysis.errors import UsageError
 
 
 @app.command()
@@ -53,19 +54,37 @@ def train(
     data: Annotated[str | None, typer.Option(help="by default the network's own")] = None,
     epochs: Annotated[int | None, typer.Option(help="by default the recipe's")] = None,
     seed: Annotated[int, typer.Option(help="of weights, order and augmentation")] = 0,
+    snapshots: Annotated[
+        str | None, typer.Option(help="epochs whose weights are kept, by comma; 0: untrained")
+    ] = None,
 ) -> None:
     """Train a small network, or go on with it."""
     from acon_analysis.models.release import train_network, weights_path
 
+    kept = () if snapshots is None else _epochs(snapshots)
+
     out = weights_path(out)
     curves = train_network(
-        network, out, data=data, epochs=epochs, seed=seed, progress=sys.stderr.isatty()
+        network,
+        out,
+        data=data,
+        epochs=epochs,
+        seed=seed,
+        snapshots=kept,
+        progress=sys.stderr.isatty(),
     )
     error = float(curves["test_error"].iloc[-1])
     typer.echo(
         f"{out}: {len(curves)} epochs, test accuracy {1 - error:.4f}; curves and card beside it "
         f"(.csv, .md)"
     )
+
+
+def _epochs(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in parse_list(text))
+    except ValueError as error:
+        raise UsageError(f"snapshots must be epochs like 0,1,3,10; got {text!r}") from error
 
 
 @app.command("import-checkpoint")

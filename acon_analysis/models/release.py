@@ -16,8 +16,10 @@ from torch import nn
 from acon_analysis.data import open_data
 from acon_analysis.errors import UsageError, closest
 from acon_analysis.images import ImageSource
+from acon_analysis.models.bottleneck import BottleneckResNet
 from acon_analysis.models.checkpoints.importing import write_safetensors
 from acon_analysis.models.registry import build_model, registry
+from acon_analysis.models.shufflenet import SmallShuffleNet
 from acon_analysis.recipes import RECIPES, Recipe
 from acon_analysis.training import Training
 
@@ -81,6 +83,11 @@ def train_network(
         if epochs < 1:
             raise UsageError(f"train: epochs must be at least 1; got {epochs}")
         recipe = replace(recipe, epochs=epochs)
+    beyond = [epoch for epoch in snapshots if not 0 <= epoch <= recipe.epochs]
+    if beyond:
+        raise UsageError(
+            f"train: snapshots: there is no epoch {beyond[0]} among 0 to {recipe.epochs}"
+        )
     out = weights_path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     model = build_model(name, weights=None, seed=seed)
@@ -156,6 +163,16 @@ def _release(name: str, out: Path, training: Training, data: str) -> None:
     write_safetensors(out, _tensors(training.model), facts)
 
 
+#: What the cards say of an architecture.
+_WORDS: dict[type[nn.Module], str] = {
+    BottleneckResNet: (
+        "A bottleneck ResNet; the networks of its family differ only in the activation after the\n"
+        "3x3 convolutions."
+    ),
+    SmallShuffleNet: "A small ShuffleNetV2 in which every activation is replaced.",
+}
+
+
 def _card(facts: dict[str, str], train: ImageSource, curves: pd.DataFrame, model: nn.Module) -> str:
     recipe = json.loads(facts["recipe"])
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -163,8 +180,7 @@ def _card(facts: dict[str, str], train: ImageSource, curves: pd.DataFrame, model
     settings = "\n".join(f"| {key} | {value} |" for key, value in recipe.items())
     return f"""# {facts["model"]}
 
-A bottleneck ResNet with {parameters:,} parameters, trained by this project. The networks of its
-family differ only in the activation after the 3x3 convolutions.
+{_WORDS[type(model)]} {parameters:,} parameters, trained by this project.
 
 - Data: `{facts["data"]}`, {len(train):,} training and {int(facts["test_images"]):,} test images;
   the split is fixed, the test images were never trained on.
