@@ -1,0 +1,120 @@
+"""Tables of trained trials: the best learning rate of each activation, means, paired differences.
+
+Intervals are Student's t over seeds (weights and order of the images); the test images are the same
+for all, so the intervals do not tell what other images would give.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.stats import t as student
+
+from acon_analysis.errors import UsageError
+from acon_analysis.selection import require_columns
+
+
+def best_rates(trials: pd.DataFrame) -> pd.DataFrame:
+    """Keep, of each activation, the trials at the learning rate with the best mean validation.
+
+    Parameters
+    ----------
+    trials : DataFrame
+        Of `activation_trials.train_trials`.
+
+    Returns
+    -------
+    DataFrame
+        Its rows at that rate; of two equally good rates the smaller one.
+    """
+    require_columns(trials, ["activation", "rate", "seed", "validation"], "the table of trials")
+    means = trials.pivot_table(index="rate", columns="activation", values="validation")
+    best = means.idxmax().to_dict()
+    wanted = trials["activation"].map(best)
+    return trials[trials["rate"] == wanted].reset_index(drop=True)
+
+
+def mean_interval(values: npt.ArrayLike, confidence: float = 0.95) -> tuple[float, float, float]:
+    """Return mean, low and high of Student's t interval; NaN ends for fewer than two values."""
+    own = np.asarray(values, dtype=np.float64)
+    mean = float(own.mean())
+    if len(own) < 2:
+        return mean, float("nan"), float("nan")
+    half = float(
+        student.ppf((1 + confidence) / 2, len(own) - 1) * own.std(ddof=1) / len(own) ** 0.5
+    )
+    return mean, mean - half, mean + half
+
+
+def summarize_trials(trials: pd.DataFrame, column: str = "test") -> pd.DataFrame:
+    """Tabulate each activation at its best learning rate.
+
+    Returns
+    -------
+    DataFrame
+        A row an activation, in the order of the trials: ``activation``, ``rate``, ``seeds``,
+        ``mean``, ``low``, ``high`` (95 %), ``dead`` (mean share of dead units), ``diverged`` (how
+        many networks).
+    """
+    chosen = best_rates(trials)
+    rows = []
+    for name, own in chosen.groupby("activation", sort=False):
+        mean, low, high = mean_interval(own[column])
+        rows.append(
+            {
+                "activation": name,
+                "rate": own["rate"].iloc[0],
+                "seeds": own["seed"].nunique(),
+                "mean": mean,
+                "low": low,
+                "high": high,
+                "dead": own["dead"].mean(),
+                "diverged": int(own["diverged"].sum()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def compare_order(trials: pd.DataFrame, order: Sequence[str], column: str = "test") -> pd.DataFrame:
+    """Ask of a claimed order, best first, whether each activation beats the next one.
+
+    Parameters
+    ----------
+    trials : DataFrame
+        Of `activation_trials.train_trials`; each activation counts at its best learning rate.
+    order : sequence of str
+        Activations, at least two.
+    column : str
+        "test" or "validation".
+
+    Returns
+    -------
+    DataFrame
+        A row a neighbouring pair: ``first``, ``second``, ``difference`` (first - second, mean over
+        seeds), ``low``, ``high`` (95 %, paired by seed), ``verdict`` ("holds" where the interval
+        is above 0, "reversed" below, otherwise "undecided").
+
+    Raises
+    ------
+    UsageError
+        If an activation was not tried, or two were tried with different seeds.
+    """
+    chosen = best_rates(trials).set_index(["activation", "seed"])[column]
+    known = set(chosen.index.get_level_values(0))
+    lacking = [name for name in order if name not in known]
+    if lacking or len(order) < 2:
+        raise UsageError(
+            f"an order of at least two tried activations is needed; not tried: {lacking}"
+        )
+    rows = []
+    for first, second in pairwise(order):
+        one, two = chosen.loc[first], chosen.loc[second]
+        if set(one.index) != set(two.index):
+            raise UsageError(f"{first} and {second} were tried with different seeds")
+        mean, low, high = mean_interval((one - two).to_numpy())
+        verdict = "holds" if low > 0 else "reversed" if high < 0 else "undecided"
+        rows.append((first, second, mean, low, high, verdict))
+    columns = ["first", "second", "difference", "low", "high", "verdict"]
+    return pd.DataFrame(rows, columns=columns)
