@@ -1,0 +1,99 @@
+"""Numbers and names as a page shows them, and frames as small CSV files inside it."""
+
+import base64
+import gzip
+import math
+import unicodedata
+from typing import Any
+
+import pandas as pd
+
+#: Characters of one packed CSV beyond which a page does not carry it.
+MOST_PACKED = 900_000
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """Return a number with so many decimals, or significant digits where it is small or large."""
+    known = float(value)
+    if math.isnan(known):
+        return "–"
+    if math.isinf(known):
+        return "∞" if known > 0 else "−∞"
+    size = abs(known)
+    if known == 0 or 10.0**-digits <= size < 1000:
+        text = f"{known:.{digits}f}"
+    else:
+        text = f"{known:.{digits}g}"
+    return text.replace("-", "−", 1) if known < 0 else text
+
+
+def share(value: Any) -> str:
+    """Return an index between 0 and 1; what is not 1 does not look like it."""
+    text = number(value)
+    return "> 0.999" if text == "1.000" and float(value) != 1 else text
+
+
+def count(value: Any) -> str:
+    """Return a whole number with separators; a dash where there is none."""
+    known = float(value)
+    return "–" if math.isnan(known) else f"{round(known):,}"
+
+
+def exact(value: Any) -> str:
+    """Return a number for the script: nine digits, empty where there is none."""
+    known = float(value)
+    return "" if math.isnan(known) else f"{known:.9g}"
+
+
+def visible(text: Any) -> str:
+    """Return a name from outside so that it can neither break the page's text nor reorder it.
+
+    Control characters, lone surrogates and characters that turn the direction of writing come out
+    as their code.
+    """
+    return "".join(
+        f"\\u{ord(sign):04x}" if unicodedata.category(sign) in ("Cc", "Cs") or _turns(sign) else sign
+        for sign in str(text)
+    )
+
+
+def _turns(sign: str) -> bool:
+    return "\u202a" <= sign <= "\u202e" or "\u2066" <= sign <= "\u2069"
+
+
+def csv_text(frame: pd.DataFrame, digits: int = 7) -> str:
+    """Return a frame as CSV.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Its index is left out.
+    digits : int
+        Significant digits of its numbers.
+
+    Returns
+    -------
+    str
+        Text that a spreadsheet would take for a formula is preceded by an apostrophe.
+    """
+    safe = frame.copy()
+    for name in safe.columns:
+        if not pd.api.types.is_numeric_dtype(safe[name]):
+            safe[name] = [_inert(value) for value in safe[name]]
+    return safe.to_csv(index=False, float_format=f"%.{digits}g", lineterminator="\n")
+
+
+def _inert(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    text = visible(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def packed(text: str) -> str | None:
+    """Return text as base64 of gzip, the same bytes every time; None if a page is not for it."""
+    data = gzip.compress(text.encode("utf-8", "backslashreplace"), compresslevel=9, mtime=0)
+    coded = base64.b64encode(data).decode("ascii")
+    return coded if len(coded) <= MOST_PACKED else None

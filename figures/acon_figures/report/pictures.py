@@ -1,0 +1,188 @@
+"""The registry's figures of one run, for a page: as SVG at two widths, with caption and numbers."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from acon_analysis.clustering import ordered_betas
+from acon_analysis.densities import beta_densities
+from acon_analysis.errors import AconError
+from acon_figures.inputs import Frames
+from acon_figures.registry import FIGURES, FigureSpec
+from acon_figures.report.numbers import csv_text, packed, visible
+from acon_figures.report.svg import inline_svg
+
+#: Frames that are of the package, not of the run.
+_FOREIGN = ("training",)
+
+#: Figure -> what a page calls it.
+_HEADINGS = {
+    "beta_distributions": "β of single samples",
+    "linearity_by_depth": "Linearity by depth",
+    "beta_against_null": "β against what BatchNorm imposes",
+    "beta_heatmap": "β of every sample and channel",
+    "slopes": "Slopes: learned, and reached by the data",
+    "channel_portrait": "The channel that matters most in the last layer",
+    "network_sketch": "What six channels have learned",
+}
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A table that a page offers as CSV.
+
+    Attributes
+    ----------
+    name : str
+        Its key in the page, also the file's name without ending.
+    rows : int
+    columns : tuple of str
+    data : str or None
+        From `numbers.packed`.
+    """
+
+    name: str
+    rows: int
+    columns: tuple[str, ...]
+    data: str | None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One figure of a page.
+
+    Attributes
+    ----------
+    name, heading, caption : str
+    wide, narrow : str
+        ``<svg>`` elements for wide and narrow pages; empty where the figure could not be drawn.
+    reason : str
+        Why it could not.
+    numbers : tuple of Numbers
+    """
+
+    name: str
+    heading: str
+    caption: str
+    wide: str
+    narrow: str
+    reason: str
+    numbers: tuple[Numbers, ...]
+
+
+def specs_for(frames: Frames) -> list[FigureSpec]:
+    """Return the measured figures that these frames are enough for."""
+    return [
+        spec
+        for spec in FIGURES.values()
+        if spec.kind == "measured"
+        and spec.needs
+        and all(need in frames and need not in _FOREIGN for need in spec.needs)
+    ]
+
+
+def wanted_frames() -> set[str]:
+    """Return the names of all frames that `specs_for` could use."""
+    every = {name for spec in FIGURES.values() for name in (*spec.needs, *spec.options)}
+    return every - set(_FOREIGN)
+
+
+def picture(spec: FigureSpec, frames: Frames) -> Picture:
+    """Draw a figure for a page.
+
+    Parameters
+    ----------
+    spec : FigureSpec
+        One of `specs_for`.
+    frames : Frames
+        From `acon_figures.inputs.frames_of`, made `plain`.
+    """
+    needed = [frames[need] for need in spec.needs]
+    optional = {name: frames[name] for name in spec.options if name in frames}
+    heading = _HEADINGS.get(spec.name, spec.name.replace("_", " ").capitalize())
+    drawn: dict[str, str] = {}
+    caption = ""
+    try:
+        for width in ("double", "single"):
+            figure = spec.function(*needed, width=width, **optional)
+            caption = _without_math(figure.caption)
+            drawn[width] = inline_svg(figure, f"{spec.name}-{width}", heading, spec.description)
+        numbers = tuple(_numbers(spec, frames))
+    except AconError as error:
+        return Picture(spec.name, heading, "", "", "", _without_math(str(error)), ())
+    return Picture(spec.name, heading, caption, drawn["double"], drawn["single"], "", numbers)
+
+
+def plain(frames: Frames) -> Frames:
+    """Return frames whose names matplotlib draws as they are: no math, no control characters."""
+    return {name: _plain(frame) for name, frame in frames.items()}
+
+
+def _plain(frame: "pd.DataFrame | pd.Series[Any]") -> "pd.DataFrame | pd.Series[Any]":
+    if isinstance(frame, pd.Series):
+        return _plain_column(frame)
+    texts = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
+    return frame.assign(**{name: _plain_column(frame[name]) for name in texts})
+
+
+def _plain_column(column: "pd.Series[Any]") -> "pd.Series[Any]":
+    if pd.api.types.is_numeric_dtype(column):
+        return column
+    names = {
+        value: visible(value).replace("$", r"\$")
+        for value in column.unique()
+        if isinstance(value, str)
+    }
+    return column.map(lambda value: names.get(value, value))
+
+
+def _without_math(text: str) -> str:
+    return text.replace(r"\$", "$")
+
+
+def _numbers(spec: FigureSpec, frames: Frames) -> Iterator[Numbers]:
+    own = OWN_NUMBERS.get(spec.name)
+    if own is not None:
+        yield numbers(spec.name, own(frames))
+        return
+    for need in spec.needs:
+        frame = frames[need]
+        if isinstance(frame, pd.DataFrame):
+            yield numbers(need, frame)
+
+
+def numbers(name: str, frame: pd.DataFrame) -> Numbers:
+    """Pack a frame for a page."""
+    texts = [key for key in frame if not pd.api.types.is_numeric_dtype(frame[key])]
+    frame = frame.assign(**{key: _restored(frame[key]) for key in texts})
+    return Numbers(
+        name, len(frame), tuple(str(key) for key in frame.columns), packed(csv_text(frame))
+    )
+
+
+def _restored(column: "pd.Series[Any]") -> "pd.Series[Any]":
+    return column.map(lambda value: _without_math(value) if isinstance(value, str) else value)
+
+
+def _density_curves(frames: Frames) -> pd.DataFrame:
+    given: dict[str, Any] = {key: frames[key] for key in ("static", "null") if key in frames}
+    frame: Any = frames["frame"]
+    return beta_densities(frame, **given).curves
+
+
+def _ordered(frames: Frames) -> pd.DataFrame:
+    frame: Any = frames["frame"]
+    found = ordered_betas(frame)
+    table = pd.DataFrame(found.values, columns=[f"channel {number}" for number in found.channels])
+    table = table.astype("float32").round(4)
+    table.insert(0, "sample", found.samples)
+    return table
+
+
+#: Figures whose numbers are not the frames that they take.
+OWN_NUMBERS: Mapping[str, Callable[[Frames], pd.DataFrame]] = {
+    "beta_distributions": _density_curves,
+    "beta_heatmap": _ordered,
+}

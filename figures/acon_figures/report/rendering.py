@@ -1,0 +1,206 @@
+"""From a captured run to the bytes of its page."""
+
+import base64
+import hashlib
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from tqdm.auto import tqdm
+
+from acon_analysis import __version__
+from acon_analysis.errors import AconError, UsageError
+from acon_analysis.overview import channel_overview, layer_overview
+from acon_analysis.placing import place
+from acon_analysis.run import Run, open_run
+from acon_figures.inputs import frames_of
+from acon_figures.report import context
+from acon_figures.report.numbers import visible
+from acon_figures.report.pictures import (
+    Numbers,
+    Picture,
+    numbers,
+    picture,
+    plain,
+    specs_for,
+    wanted_frames,
+)
+
+ENDINGS = (".html", ".htm")
+
+
+def write_report(
+    run: Run | str | Path, path: str | Path, *, title: str | None = None, progress: bool = False
+) -> Path:
+    """Write one self-contained HTML page about a captured run.
+
+    The page holds its figures, tables, style and script, loads nothing, and a
+    Content-Security-Policy forbids it to; names from the run are text in it, whatever they hold.
+    The same run gives the same bytes.
+
+    Parameters
+    ----------
+    run : Run, str or Path
+        A captured run, with or without moments, of any kinds of layers; it may be incomplete.
+    path : str or Path
+        Ends in ``.html``; an existing page is replaced in one step.
+    title : str, optional
+        By default the run's model and data.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    UsageError
+        If there is no run, or the path does not end in ``.html`` or is a folder.
+    AconError
+        If no image of the run has been captured.
+    """
+    target = Path(path)
+    if target.suffix.lower() not in ENDINGS:
+        raise UsageError(f"the page must end in .html; got {str(target)!r}")
+    if target.is_dir():
+        raise UsageError(f"{str(target)!r} is a folder; give the name of a page")
+    page = render(run if isinstance(run, Run) else open_run(run), title=title, progress=progress)
+    data = page.encode("utf-8", "backslashreplace")
+    place(target, lambda file: file.write(data) and None)
+    return target
+
+
+def render(run: Run, *, title: str | None = None, progress: bool = False) -> str:
+    """Return the page of a run as text; see `write_report`."""
+    _require_images(run)
+    with tqdm(total=2, desc="report", unit="step", disable=not progress, leave=False) as bar:
+        frames = frames_of([run], wanted_frames())
+        bar.update()
+        given = frames.get("splits")
+        splits = given if isinstance(given, pd.DataFrame) else None
+        channels = channel_overview(run)
+        layers = layer_overview(run, channels=channels, splits=splits)
+        bar.update()
+        specs, drawable = specs_for(frames), plain(frames)
+        bar.total += len(specs) + 1
+        pictures = []
+        for spec in specs:
+            bar.set_postfix_str(spec.name)
+            pictures.append(picture(spec, drawable))
+            bar.update()
+        page = _page(run, title, layers, channels, splits, pictures)
+        text = _environment().get_template("report.html.j2").render(page)
+        bar.update()
+    return text
+
+
+def _require_images(run: Run) -> None:
+    if len(run.sample_ids):
+        return
+    bad = len(run.errors)
+    if bad:
+        raise AconError(
+            f"the run {str(run.path)!r} holds no image to report on: all {bad} that were tried "
+            f"could not be read; the first: {run.errors['reason'].iloc[0]}"
+        )
+    raise AconError(
+        f"the run {str(run.path)!r} holds no finished images yet; run the same capture command "
+        "again, then the report"
+    )
+
+
+def _page(
+    run: Run,
+    title: str | None,
+    layers: pd.DataFrame,
+    channels: pd.DataFrame,
+    splits: pd.DataFrame | None,
+    pictures: list[Picture],
+) -> dict[str, Any]:
+    identity = run.manifest["identity"]
+    rows = context.layer_rows(layers)
+    data = []
+    histograms = run.histograms()
+    for row, layer in zip(rows, layers.to_dict("records"), strict=True):
+        own = channels[(channels["layer"] == layer["layer"]) & (channels["call"] == layer["call"])]
+        row["histogram"] = context.histogram(histograms, str(layer["layer"]), int(layer["call"]))
+        row["profile"] = context.profile(own)
+        row["ends"] = context.ends(own)
+        row["listed"] = len(own)
+        data.append(context.channel_data(own))
+    offered = _offered([numbers("layers", layers)], pictures)
+    style, script = _asset("style.css"), _asset("script.js")
+    return {
+        "title": visible(title or f"{identity['model']} on {identity.get('data') or 'given data'}"),
+        "model": visible(identity["model"]),
+        "version": __version__,
+        "policy": _policy(style, script),
+        "style": Markup(style),
+        "script": Markup(script),
+        "notices": context.notices(run),
+        "verdicts": context.verdicts(layers, splits),
+        "tiles": context.tiles(layers, run),
+        "facts": context.facts(run),
+        "layers": rows,
+        "kinds": sorted({row["kind"] for row in rows}),
+        "shows": _shows(layers),
+        "pictures": pictures,
+        "errors": context.errors(run),
+        "glossary": context.glossary(layers),
+        "tables": offered,
+        "channels": Markup(_for_script(data)),
+    }
+
+
+def _shows(layers: pd.DataFrame) -> dict[str, bool]:
+    """Say which columns hold anything."""
+    groups = {
+        "L": "L", "G": "G", "kappa": "kappa", "beta": "beta_mean", "ratio": "ratio",
+        "null": "null_p05",
+    }  # fmt: skip
+    return {name: bool(layers[column].notna().any()) for name, column in groups.items()}
+
+
+def _offered(own: list[Numbers], pictures: list[Picture]) -> list[Numbers]:
+    """Return every table that the page carries, once."""
+    every = [*own, *(table for one in pictures for table in one.numbers)]
+    return list({table.name: table for table in every if table.data is not None}.values())
+
+
+def _for_script(data: Any) -> str:
+    """Return JSON that no text in it can end the script element of."""
+    text = json.dumps(data, allow_nan=False, ensure_ascii=True, separators=(",", ":"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _asset(name: str) -> str:
+    return (files("acon_figures.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _policy(style: str, script: str) -> str:
+    """Return the Content-Security-Policy: nothing but this style, this script, inline pictures."""
+    return (
+        f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; "
+        f"script-src '{_digest(script)}'; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _digest(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode()
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("acon_figures.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
