@@ -1,7 +1,8 @@
 """Images with names: scikit-learn's digits and folders of photographs, one interface for all.
 
 A source is a map-style torch data set whose items are preprocessed images (C, H, W), float32,
-with a sample table beside it; a bad image raises `BadImageError` when it is asked for.
+with a sample table beside it; a bad image raises `acon_analysis.preprocess.BadImageError` when it
+is asked for.
 """
 
 import hashlib

@@ -81,7 +81,8 @@ def linearity_table(run: "Run", by: str = "layer", *, confidence: float = 0.95) 
     Returns
     -------
     DataFrame
-        Columns `index_fields.LAYER_COLUMNS`, `CHANNEL_COLUMNS` or `SAMPLE_COLUMNS`; layers in
+        Columns `index_fields.LAYER_COLUMNS`, `index_fields.CHANNEL_COLUMNS` or
+        `index_fields.SAMPLE_COLUMNS`; layers in
         the order of execution.
     """
     if by not in BY:

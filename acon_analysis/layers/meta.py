@@ -15,13 +15,13 @@ Granularity = Literal["layer", "channel", "pixel"]
 class MetaAconC(nn.Module):
     """Meta-ACON: ACON-C whose β is computed from the input.
 
-    ========== ============================================== ====================
-    granularity β                                             shape of β
-    ========== ============================================== ====================
-    "channel"  σ(bn2(fc2(bn1(fc1(mean of x over the pixels))))) (N, C, 1, 1)
-    "layer"    σ(sum of x over channels and pixels)             (N, 1, 1, 1)
-    "pixel"    σ(x)                                             that of x
-    ========== ============================================== ====================
+    =========== ================================================ ============
+    granularity β                                                shape of β
+    =========== ================================================ ============
+    "channel"   σ(bn2(fc2(bn1(fc1(mean of x over the pixels))))) (N, C, 1, 1)
+    "layer"     σ(sum of x over channels and pixels)             (N, 1, 1, 1)
+    "pixel"     σ(x)                                             that of x
+    =========== ================================================ ============
 
     "channel" follows the authors' code: the mean, biases, two batch normalisations and no ReLU
     (the paper writes a sum and two matrices). "layer" and "pixel" follow the paper, which has no

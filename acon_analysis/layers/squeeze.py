@@ -23,7 +23,7 @@ class SqueezeExcitation(nn.Module):
     Attributes
     ----------
     fc1, activation, fc2, scale_activation : Module
-        Named as in torchvision; the gate, (N, C, 1, 1), is the output of `scale_activation`.
+        Named as in torchvision; the gate, (N, C, 1, 1), is the output of scale_activation.
 
     References
     ----------

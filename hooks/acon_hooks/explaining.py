@@ -68,8 +68,9 @@ def explain(
     method : str
         A key of `METHODS`: "integrated_gradients", "saliency", "occlusion" or "grad_cam".
     baseline : str or Tensor
-        A key of `BASELINES`: "zero", "mean" or "blur"; or an image, one for all or one each. With
-        another image of the data the map shows what switches β from that image to this one.
+        A key of `acon_hooks.baselines.BASELINES`: "zero", "mean" or "blur"; or an image, one for
+        all or one each. With another image of the data the map shows what switches β from that
+        image to this one.
     call : int
         Which use of the layer within one forward pass.
     reference : Tensor, optional

@@ -314,7 +314,7 @@ class StreamFeed:
     def batches(self, wanted: Wanted) -> Iterator[Batch]:
         """Yield the batches of the wanted units, in order.
 
-        The others are drawn and dropped; of each unit the first image is shown as `passed`, so
+        The others are drawn and dropped; of each unit the first image is shown as ``passed``, so
         that another stream, or a shuffled one, can be told.
         """
         shown = -1

@@ -357,7 +357,7 @@ def existing_manifest(folder: RunFolder) -> dict[str, Any] | None:
 
 
 def columns_of(layers: pd.DataFrame) -> Columns:
-    """Return (layer, call) -> column and width of betas/*.parquet, from a table of layers."""
+    """Return (layer, call) -> column and width in ``betas/``, from a table of layers."""
     own = layers[layers["column"] != ""]
     return {
         (str(row["layer"]), int(row["call"])): (

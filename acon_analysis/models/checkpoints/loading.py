@@ -53,7 +53,7 @@ def load_state_dict(
 
     The file is checked first (size, archive, every pickle instruction, names, shapes, types,
     values); then a process of its own, with little memory and time, loads it with torch's
-    restricted reader and writes plain tensors, which are kept in the cache folder (`ACON_CACHE`).
+    restricted reader and writes plain tensors, which are kept in the cache folder (``ACON_CACHE``).
     A safetensors file holds no code and is read directly.
 
     Parameters
