@@ -1,8 +1,6 @@
 """A captured run, read back as frames."""
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from acon_analysis.columns import read_frame, read_lists
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.schema import ERROR_COLUMNS, LAYER_COLUMNS, SAMPLE_COLUMNS, names
 from acon_analysis.store import RunFolder, StoreError
@@ -71,7 +70,7 @@ class Run:
     def samples(self) -> pd.DataFrame:
         """One row an image, columns of `schema.SAMPLE_COLUMNS`."""
         path = self.path / "samples.parquet"
-        return _read(path) if path.is_file() else self.collected_samples()
+        return read_frame(path) if path.is_file() else self.collected_samples()
 
     def collected_samples(self) -> pd.DataFrame:
         """Return the sample table put together from the units, for data without a list."""
@@ -87,12 +86,12 @@ class Run:
     @cached_property
     def channels(self) -> pd.DataFrame:
         """One row a layer and channel with p1, p2, static β: `schema.CHANNEL_COLUMNS`."""
-        return _read(self.path / "channels.parquet")
+        return read_frame(self.path / "channels.parquet")
 
     @cached_property
     def references(self) -> pd.DataFrame:
         """One row a layer, call and channel: what its moments are taken about."""
-        return _read(self.path / "references.parquet")
+        return read_frame(self.path / "references.parquet")
 
     @cached_property
     def errors(self) -> pd.DataFrame:
@@ -155,12 +154,7 @@ class Run:
         return self._matrix("pooled", str(row.column)) if row.column else None
 
     def _matrix(self, kind: str, column: str) -> npt.NDArray[np.float32] | None:
-        paths = list(self.files(kind))
-        if not paths or column not in pq.read_schema(paths[0]).names:
-            return None
-        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-            blocks = list(pool.map(lambda path: _block(path, column), paths))
-        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        return read_lists(list(self.files(kind)), column)
 
     def histograms(self, layer: str | None = None, *, by: str = "layer") -> pd.DataFrame:
         """Return counts of β in 256 bins from 0 to 1, summed while capturing.
@@ -304,7 +298,7 @@ class Run:
 
     def part_frames(self, kind: str) -> Iterator[pd.DataFrame]:
         """Yield a kind's parts, unit by unit."""
-        return (_read(path) for path in self.files(kind))
+        return (read_frame(path) for path in self.files(kind))
 
     def part_frame(self, kind: str) -> pd.DataFrame:
         """Return all parts of a kind in one frame; without columns where there are none."""
@@ -377,27 +371,3 @@ def open_run(path: str | Path) -> Run:
         Its folder.
     """
     return Run(path)
-
-
-def _block(path: Path, column: str) -> npt.NDArray[np.float32]:
-    """Read one column of lists as (rows, width), without a copy where it lies in one piece."""
-    try:
-        chunked = pq.read_table(path, columns=[column], use_threads=False)[column]
-    except (OSError, pa.ArrowInvalid, KeyError) as error:
-        raise StoreError(f"{str(path)!r} cannot be read: {error}") from error
-    width = chunked.type.list_size
-    parts = [chunk.flatten().to_numpy().reshape(-1, width) for chunk in chunked.chunks]
-    if not parts:
-        return np.zeros((0, width), dtype=np.float32)
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _read(path: Path) -> pd.DataFrame:
-    try:
-        table = pq.read_table(path)
-    except FileNotFoundError as error:
-        raise StoreError(f"{str(path)!r} is missing; `acon verify` tells what else is") from error
-    except (OSError, pa.ArrowInvalid) as error:
-        raise StoreError(f"{str(path)!r} cannot be read: {error}") from error
-    frame: pd.DataFrame = table.to_pandas()
-    return frame

@@ -85,8 +85,10 @@ def write_atomically(path: Path, content: bytes, scratch: Path | None = None) ->
 def write_parquet(path: Path, table: pa.Table, scratch: Path | None = None) -> str:
     """Write a table so that it is there whole or not at all; return its SHA-256.
 
-    Floats are split by byte before zstd, which compresses β best; dictionaries would not.
+    Floats are split by byte before zstd, which compresses β best; dictionaries would not. Lists
+    are declared to have no nulls, which halves the time of reading them.
     """
+    table = _declared_full(table)
     floats = [field for field in table.schema if _is_float(field.type)]
 
     def write(file: IO[bytes]) -> None:
@@ -102,6 +104,29 @@ def write_parquet(path: Path, table: pa.Table, scratch: Path | None = None) -> s
         )
 
     return place(path, write, scratch)
+
+
+def _declared_full(table: pa.Table) -> pa.Table:
+    """Return a table whose columns of lists say that no list and no element can be missing.
+
+    Otherwise Parquet notes for every single element whether it is there.
+    """
+    for index, field in enumerate(table.schema):
+        column = table.column(index)
+        if not pa.types.is_fixed_size_list(field.type) or _has_nulls(column):
+            continue
+        element = pa.field("element", field.type.value_type, nullable=False)
+        kind = pa.list_(element, field.type.list_size)
+        chunks = [
+            pa.FixedSizeListArray.from_arrays(chunk.flatten(), type=kind) for chunk in column.chunks
+        ]
+        full = pa.chunked_array(chunks, type=kind)
+        table = table.set_column(index, field.with_type(kind).with_nullable(False), full)
+    return table
+
+
+def _has_nulls(column: pa.ChunkedArray) -> bool:
+    return bool(column.null_count or any(chunk.flatten().null_count for chunk in column.chunks))
 
 
 def _is_float(kind: pa.DataType) -> bool:

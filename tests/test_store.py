@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from acon_analysis.columns import read_lists
 from acon_analysis.errors import UsageError
 from acon_analysis.store import (
     RunFolder,
@@ -43,13 +44,49 @@ def test_parquet_round_trip_is_exact_and_float32(tmp_path: Path) -> None:
     path = tmp_path / "betas" / "unit-0000000.parquet"
     write_parquet(path, betas(values))
     table = pq.read_table(path)
-    assert table.schema.field("layer4_2_acon").type == pa.list_(pa.float32(), 5)
+    field = table.schema.field("layer4_2_acon")
+    assert field.type == pa.list_(pa.field("element", pa.float32(), nullable=False), 5)
+    assert not field.nullable
     back = table["layer4_2_acon"].combine_chunks().flatten().to_numpy().reshape(-1, 5)
     np.testing.assert_array_equal(back, values)
     meta = pq.ParquetFile(path).metadata.row_group(0).column(1)
     assert meta.compression == "ZSTD"
     assert "BYTE_STREAM_SPLIT" in meta.encodings
     assert "RLE_DICTIONARY" not in meta.encodings
+
+
+@pytest.mark.parametrize("values", [[[1.0, None], [2.0, 3.0]], [None, [2.0, 3.0]]])
+def test_lists_with_nulls_stay_what_they_are(tmp_path: Path, values: list[Any]) -> None:
+    table = pa.table({"x": pa.array(values, type=pa.list_(pa.float32(), 2))})
+    write_parquet(tmp_path / "x.parquet", table)
+    assert pq.read_table(tmp_path / "x.parquet").to_pylist() == [{"x": v} for v in values]
+
+
+def test_sliced_and_chunked_lists_are_written_whole(tmp_path: Path) -> None:
+    values = np.arange(40, dtype=np.float32).reshape(8, 5)
+    table = pa.concat_tables([betas(values).slice(1, 3), betas(values).slice(6)])
+    write_parquet(tmp_path / "x.parquet", table)
+    found = pq.read_table(tmp_path / "x.parquet")["layer4_2_acon"].to_pylist()
+    assert found == values[[1, 2, 3, 6, 7]].tolist()
+
+
+def test_lists_of_many_files_are_read_into_one_array(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((7, 5), dtype=np.float32)
+    paths = [tmp_path / f"{number}.parquet" for number in range(3)]
+    for path, rows in zip(paths, ([0, 1], [], [2, 3, 4, 5, 6]), strict=True):
+        write_parquet(path, betas(values[rows]))
+    found = read_lists(paths, "layer4_2_acon")
+    np.testing.assert_array_equal(found, values)
+    assert found is not None
+    assert found.dtype == np.float32
+    assert read_lists(paths, "layer4_1_acon") is None
+    assert read_lists([], "layer4_2_acon") is None
+    paths[2].unlink()
+    with pytest.raises(StoreError, match=r"2\.parquet' is missing; `acon verify` tells"):
+        read_lists(paths, "layer4_2_acon")
+    paths[1].write_bytes(b"no Parquet")
+    with pytest.raises(StoreError, match=r"1\.parquet' cannot be read: "):
+        read_lists(paths[:2], "layer4_2_acon")
 
 
 def test_equal_tables_give_equal_bytes(tmp_path: Path) -> None:
