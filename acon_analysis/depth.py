@@ -111,3 +111,34 @@ def shared_layers(depth: pd.DataFrame) -> pd.DataFrame:
     kept = depth[[key in common for key in keys]].copy()
     kept["place"] = [order.index(key) for key in keys if key in common]
     return kept.reset_index(drop=True)
+
+
+def same_end(depth: pd.DataFrame) -> bool:
+    """Tell whether all networks of the table end in the same layer, by name and call."""
+    ends = depth.sort_values("place", kind="stable").groupby("network", sort=False).last()
+    return len(ends[["layer", "call"]].drop_duplicates()) == 1
+
+
+def relative_depth(depth: pd.DataFrame) -> pd.DataFrame:
+    """Put the layers of every network between 0, its first, and 1, its last.
+
+    Parameters
+    ----------
+    depth : pandas.DataFrame
+        From `linearity_by_depth`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Its columns, ``place`` now float64; 0 for a network of one layer.
+
+    Raises
+    ------
+    AconError
+        If a column is missing or the table is empty.
+    """
+    require_columns(depth, DEPTH_COLUMNS, "the table by depth")
+    if depth.empty:
+        raise AconError("the table by depth holds no layer")
+    last = depth.groupby("network")["place"].transform("max").clip(lower=1)
+    return depth.assign(place=depth["place"] / last)

@@ -15,8 +15,8 @@ from acon_analysis.selection import choose_layer, require_columns
 #: Columns of `channel_facts`.
 FACT_COLUMNS = (
     "network", "layer", "call", "channel", "p1", "p2", "beta_low", "beta_middle", "beta_high",
-    "beta_mean", "slope", "intercept", "L", "s_c", "G", "mean_x", "std_x", "min_x", "max_x",
-    "std_y", "slope_min", "slope_max", "slope_low", "slope_high", "why",
+    "beta_mean", "slope", "intercept", "L", "s_c", "G", "kappa", "mean_x", "std_x", "min_x",
+    "max_x", "positive", "std_y", "slope_min", "slope_max", "slope_low", "slope_high", "why",
 )  # fmt: skip
 
 #: Quantiles of β over the samples in `channel_facts`.
@@ -158,8 +158,9 @@ def spread_channels(facts: pd.DataFrame, layer: str | None = None, count: int = 
     Returns
     -------
     pandas.DataFrame
-        Columns `FACT_COLUMNS` and ``strength`` (std_y over the greatest of those chosen): the
-        channels at `count` equally spaced ranks of L, in the order of the channels.
+        Columns `FACT_COLUMNS` and ``strength``, √(1 - L): the share of the output's standard
+        deviation that no straight line explains. The channels are those at `count` equally spaced
+        ranks of L, in the order of the channels.
 
     Raises
     ------
@@ -176,7 +177,7 @@ def spread_channels(facts: pd.DataFrame, layer: str | None = None, count: int = 
         )
     ranks = np.linspace(0, len(own) - 1, count).round().astype(int)
     chosen = own.iloc[ranks].sort_values("channel")
-    strength = chosen["std_y"] / chosen["std_y"].max()
+    strength = np.sqrt((1 - chosen["L"]).clip(0.0, 1.0))
     table: pd.DataFrame = chosen.assign(strength=strength).reset_index(drop=True)
     return table
 

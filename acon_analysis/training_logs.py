@@ -1,5 +1,6 @@
 """The logs of the training of the shipped networks, and their mean and spread over seeds."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,15 @@ ACTIVATIONS = {
 }
 
 
+_SEED = re.compile(r"(?:[_-]seed(\d+))?\.csv")
+
+
+def logged_data(folder: str | Path = LOGS) -> tuple[str, ...]:
+    """Return the data sets of which a folder holds logs, in order of the alphabet."""
+    found = {path.name.partition("_")[0] for path in Path(folder).glob("*_*.csv")}
+    return tuple(sorted(name for name in found if _logs_of(name, Path(folder))))
+
+
 def training_logs(data: str = "digits", folder: str | Path = LOGS) -> pd.DataFrame:
     """Read the logs of one data set's networks.
 
@@ -29,7 +39,8 @@ def training_logs(data: str = "digits", folder: str | Path = LOGS) -> pd.DataFra
     data : str
         What their names begin with.
     folder : str or Path
-        Holds ``DATA_ACTIVATION.csv``, and ``DATA_ACTIVATION_seedN.csv`` for further seeds.
+        Holds ``DATA_ACTIVATION.csv``, and for further seeds ``DATA_ACTIVATION_seedN.csv`` (or
+        ``-seedN``).
 
     Returns
     -------
@@ -40,21 +51,35 @@ def training_logs(data: str = "digits", folder: str | Path = LOGS) -> pd.DataFra
     Raises
     ------
     AconError
-        If there is no log, or one lacks a column.
+        If there is no log, one lacks a column, or two are of the same seed.
     """
     parts = []
-    for short, words in ACTIVATIONS.items():
-        network = f"{data}_{short}"
-        paths = [Path(folder) / f"{network}.csv", *Path(folder).glob(f"{network}_seed*.csv")]
-        for path in sorted(path for path in paths if path.is_file()):
-            seed = int(path.stem.partition("_seed")[2] or 0)
-            log = pd.read_csv(path)
-            require_columns(log, names(CURVE_COLUMNS), f"the log {path.name}")
-            head = {"network": network, "activation": words, "seed": seed}
-            parts.append(pd.DataFrame({**head, **log[names(CURVE_COLUMNS)]}))
+    for short, seed, path in _logs_of(data, Path(folder)):
+        log = pd.read_csv(path)
+        require_columns(log, names(CURVE_COLUMNS), f"the log {path.name}")
+        head = {"network": f"{data}_{short}", "activation": ACTIVATIONS[short], "seed": seed}
+        parts.append(pd.DataFrame({**head, **log[names(CURVE_COLUMNS)]}))
     if not parts:
         raise AconError(f"{str(folder)!r} holds no log {data}_*.csv of a training")
     return pd.concat(parts, ignore_index=True)
+
+
+def _logs_of(data: str, folder: Path) -> list[tuple[str, int, Path]]:
+    """Return activation, seed and file of every log, in the order of `ACTIVATIONS` and seeds."""
+    found = []
+    for short in ACTIVATIONS:
+        stem = f"{data}_{short}"
+        seeds: dict[int, Path] = {}
+        for path in sorted(folder.glob(f"{stem}*.csv")):
+            match = _SEED.fullmatch(path.name.removeprefix(stem))
+            if match is None:  # another network whose name begins alike
+                continue
+            seed = int(match[1] or 0)
+            if seed in seeds:
+                raise AconError(f"{path.name} and {seeds[seed].name} are both of seed {seed}")
+            seeds[seed] = path
+        found += [(short, seed, seeds[seed]) for seed in sorted(seeds)]
+    return found
 
 
 def curve_bands(

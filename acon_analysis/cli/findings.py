@@ -36,6 +36,9 @@ def figures(
     from acon_figures.drawing import draw, figure_table
     from acon_figures.registry import find
 
+    def tell(line: str) -> None:
+        typer.echo(line, err=True)
+
     if list_:
         emit(figure_table(), TableFormat.table, None)
         return
@@ -48,9 +51,15 @@ def figures(
     else:
         from acon_hooks.defaults import default_runs
 
-        runs = default_runs(out / "runs", progress=sys.stderr.isatty())
+        runs = default_runs(out / "runs", progress=sys.stderr.isatty(), tell=tell)
+    from acon_hooks.figure_inputs import figure_sources
+
     formats = format or ["png", "pdf", "svg"]
-    files = list(draw(names or None, runs, out, formats=formats, context=context, dpi=dpi))
+    drawn = draw(
+        names or None, runs, out, formats=formats, context=context, dpi=dpi,
+        sources=figure_sources(), tell=tell,
+    )  # fmt: skip
+    files = list(drawn)
     typer.echo(f"{len(files)} files in {out}: " + ", ".join(sorted({f.stem for f in files})))
 
 

@@ -12,7 +12,6 @@ from acon_figures.plots.beta_heatmap import beta_heatmap
 from acon_figures.plots.beta_over_epochs import beta_over_epochs
 from acon_figures.plots.channel_portrait import channel_portrait
 from acon_figures.plots.explanation import explanation
-from acon_figures.plots.explanation import explanation
 from acon_figures.plots.frelu_surface import frelu_surface
 from acon_figures.plots.function_and_derivatives import function_and_derivatives
 from acon_figures.plots.improvements import improvements

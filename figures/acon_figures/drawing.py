@@ -1,13 +1,13 @@
 """Draw registered figures from runs into a folder: what ``acon figures`` does."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from acon_analysis.errors import AconError
 from acon_analysis.run import Run
-from acon_figures.inputs import Frames, frames_of
+from acon_figures.inputs import Frames, Sources, frames_of
 from acon_figures.registry import FIGURES, FigureSpec, find
 from acon_figures.saving import FORMATS, save
 
@@ -19,7 +19,7 @@ def figure_table() -> pd.DataFrame:
             {
                 "name": spec.name,
                 "kind": spec.kind,
-                "needs": ", ".join(spec.needs) or "-",
+                "needs": ", ".join(spec.required) or "-",
                 "description": spec.description,
             }
             for spec in FIGURES.values()
@@ -35,6 +35,8 @@ def draw(
     formats: Sequence[str] = FORMATS,
     context: str = "paper",
     dpi: int = 300,
+    sources: Sources | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Iterator[Path]:
     """Draw figures and their variants; yield every file as it is written.
 
@@ -52,6 +54,10 @@ def draw(
         "paper" or "talk".
     dpi : int
         Points per inch of PNG files.
+    sources : mapping of str to callable, optional
+        What runs do not hold themselves, such as images; see `inputs.frames_of`.
+    tell : callable, optional
+        Gets one line for each figure, before it is drawn, and for each that is left out.
 
     Raises
     ------
@@ -61,15 +67,18 @@ def draw(
         If a figure asked for by name needs what no run has.
     """
     specs = [find(name) for name in names] if names is not None else list(FIGURES.values())
-    wanted = {name for spec in specs for name in (*spec.needs, *spec.options)}
-    frames = frames_of(runs, wanted)
-    for spec in specs:
-        lacking = [need for need in spec.needs if need not in frames]
+    wanted = {name for spec in specs for name in spec.frames}
+    frames = frames_of(runs, wanted, sources)
+    given = ", ".join(str(run.path) for run in runs) or "none"
+    for place, spec in enumerate(specs, 1):
+        lacking = [need for need in spec.required if need not in frames]
         if lacking and names is not None:
-            given = ", ".join(str(run.path) for run in runs) or "none"
             raise AconError(
                 f"figure {spec.name!r} needs {_in_words(lacking)}, which no run has (runs: {given})"
             )
+        if tell is not None:
+            without = f": left out, no run has {_in_words(lacking)}" if lacking else ""
+            tell(f"{place} of {len(specs)}: {spec.name}{without}")
         if not lacking:
             yield from _draw_one(spec, frames, folder, formats, context, dpi)
 
@@ -83,6 +92,10 @@ _WORDS = {
     "sample_means": "β per sample (a Meta-ACON layer)",
     "splits": "pooled inputs of a β network (acon capture --moments)",
     "channels": "moments of ACON layers (acon capture --moments)",
+    "own_channels": "moments of a Meta-ACON layer (acon capture --moments)",
+    "explained": "a Meta-ACON layer and shipped weights (others: acon explain)",
+    "damage": "the table of replaced channels",
+    "epochs": "the table of β over epochs",
 }
 
 
@@ -98,9 +111,7 @@ def _draw_one(
     context: str,
     dpi: int,
 ) -> Iterator[Path]:
-    needed = [frames[need] for need in spec.needs]
-    optional = {name: frames[name] for name in spec.options if name in frames}
     for suffix, arguments in {"": {}, **spec.variants}.items():
-        figure = spec.function(*needed, context=context, **optional, **arguments)
+        figure = spec.draw(frames, context=context, **arguments)
         name = f"{spec.name}_{suffix}" if suffix else spec.name
         yield from save(figure, folder, name, formats, dpi=dpi)

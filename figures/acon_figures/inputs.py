@@ -6,19 +6,28 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from acon_analysis import results
 from acon_analysis.depth import linearity_by_depth
 from acon_analysis.portraits import channel_facts
 from acon_analysis.run import Run
 from acon_analysis.run_statistics import has_moments
-from acon_analysis.training_logs import training_logs
+from acon_analysis.training_logs import logged_data, training_logs
 
-Frames = dict[str, "pd.DataFrame | pd.Series[Any]"]
+Frames = dict[str, Any]
+"""Frames by name: pandas.DataFrame or Series, or a mapping for images and what was explained."""
 
-MOST_NETWORKS = 6
+Sources = Mapping[str, Callable[[Run], Any]]
+"""What runs do not hold, by the frames' names: each takes a run, and returns None for nothing."""
+
+MOST_NETWORKS = 12
 """As many as `linearity_by_depth` can tell apart."""
 
 
-def frames_of(runs: Sequence[Run], names: Collection[str] | None = None) -> Frames:
+def frames_of(
+    runs: Sequence[Run],
+    names: Collection[str] | None = None,
+    sources: Sources | None = None,
+) -> Frames:
     """Return every frame that these runs can give to a figure, by the figures' argument names.
 
     Parameters
@@ -27,13 +36,15 @@ def frames_of(runs: Sequence[Run], names: Collection[str] | None = None) -> Fram
         Captured runs.
     names : collection of str, optional
         Frames that are wanted, by default all.
+    sources : mapping of str to callable, optional
+        What a run does not hold itself, such as its images; asked for the main run.
 
     Returns
     -------
-    dict of str to pandas.DataFrame or Series
-        Names as in `FigureSpec.needs` and `FigureSpec.options`; without what no run has. Frames
-        of `OF_MAIN` are of one run, the first with β per sample; those of `OF_ANY` of the first
-        run that has them, those of `OF_ALL` of all runs together.
+    dict of str to pandas.DataFrame, Series or mapping
+        Names as in `FigureSpec.frames`; without what no run has. Frames of `OF_MAIN` are of one
+        run, the main one: the first with β per sample; those of `OF_ANY` of the first run that
+        has them, those of `OF_ALL` of all runs together.
     """
     main = next((run for run in runs if main_layer(run) is not None), None)
     found: Frames = {}
@@ -50,6 +61,12 @@ def frames_of(runs: Sequence[Run], names: Collection[str] | None = None) -> Fram
         frame = next((one for one in frames if one is not None and len(one)), None)
         if frame is not None:
             found[name] = frame
+    for name, source in (sources or {}).items():
+        asked = main if main is not None else next(iter(runs), None)
+        if asked is not None and (names is None or name in names):
+            frame = source(asked)
+            if frame is not None:
+                found[name] = frame
     return {name: frame for name, frame in found.items() if len(frame)}
 
 
@@ -107,6 +124,12 @@ def variance_splits(run: Run) -> pd.DataFrame | None:
     return run.variance_split()
 
 
+def own_channels(run: Run) -> pd.DataFrame | None:
+    """Return the facts of the run's channels that have p1, p2 and β."""
+    own = acon_channels([run])
+    return None if own.empty else own
+
+
 def depth_of_all(runs: Sequence[Run]) -> pd.DataFrame:
     """Return the measures by depth of the first run and of up to five that share its layers."""
     fitting: list[Run] = []
@@ -124,9 +147,19 @@ def acon_channels(runs: Sequence[Run]) -> pd.DataFrame:
     return channel_facts(runs).dropna(subset=["p1", "p2", "beta_middle"])
 
 
-def shipped_logs(_runs: Sequence[Run]) -> pd.DataFrame:
-    """Return the logs of the training of the shipped networks, whatever the runs."""
-    return training_logs()
+def shipped_logs(runs: Sequence[Run]) -> pd.DataFrame:
+    """Return the logs of the shipped networks of the first run's data, or else of the digits."""
+    named = (str(run.manifest["identity"]["model"]).partition("_")[0] for run in runs)
+    return training_logs(next((name for name in named if name in logged_data()), "digits"))
+
+
+def shipped_table(name: str) -> Callable[[Sequence[Run]], pd.DataFrame]:
+    """Return what reads a table of `acon_analysis.results`; it is empty where it is missing."""
+
+    def read(_runs: Sequence[Run]) -> pd.DataFrame:
+        return results.table(name) if name in results.available() else pd.DataFrame()
+
+    return read
 
 
 OF_MAIN: Mapping[str, Callable[[Run], "pd.DataFrame | pd.Series[Any] | None"]] = {
@@ -136,6 +169,7 @@ OF_MAIN: Mapping[str, Callable[[Run], "pd.DataFrame | pd.Series[Any] | None"]] =
     "null_table": channel_null,
     "sample_means": mean_betas,
     "splits": variance_splits,
+    "own_channels": own_channels,
 }
 OF_ANY: Mapping[str, Callable[[Run], "pd.DataFrame | pd.Series[Any] | None"]] = {
     "static": static_betas,
@@ -144,4 +178,11 @@ OF_ALL: Mapping[str, Callable[[Sequence[Run]], pd.DataFrame]] = {
     "training": shipped_logs,
     "depth": depth_of_all,
     "channels": acon_channels,
+    "damage": shipped_table("replacement_damage"),
+    "epochs": shipped_table("beta_over_epochs"),
 }
+FROM_PACKAGE = ("training", "damage", "epochs")
+"""Frames that come with the package, whatever the runs."""
+
+FROM_SOURCES = ("images", "inputs", "measures", "explained")
+"""Frames that only `sources` give."""

@@ -10,17 +10,22 @@ from acon_figures.plots.activation_gallery import activation_gallery
 from acon_figures.plots.beta_against_null import beta_against_null
 from acon_figures.plots.beta_distributions import beta_distributions
 from acon_figures.plots.beta_heatmap import beta_heatmap
+from acon_figures.plots.beta_over_epochs import beta_over_epochs
 from acon_figures.plots.channel_portrait import channel_portrait
+from acon_figures.plots.explanation import explanation
 from acon_figures.plots.frelu_surface import frelu_surface
 from acon_figures.plots.function_and_derivatives import function_and_derivatives
 from acon_figures.plots.improvements import improvements
 from acon_figures.plots.linearity_by_depth import linearity_by_depth
 from acon_figures.plots.maxout_and_acon import maxout_and_acon
 from acon_figures.plots.maxout_learned import maxout_learned
+from acon_figures.plots.measures_disagree import measures_disagree
 from acon_figures.plots.meta_acon_module import meta_acon_module
 from acon_figures.plots.network_sketch import network_sketch
 from acon_figures.plots.paper_tables import paper_tables
 from acon_figures.plots.relu_like import relu_like
+from acon_figures.plots.replacement_damage import replacement_damage
+from acon_figures.plots.sample_extremes import sample_extremes
 from acon_figures.plots.selu_self_normalisation import selu_self_normalisation
 from acon_figures.plots.slopes import slopes
 from acon_figures.plots.smooth_maximum import smooth_maximum
@@ -53,6 +58,9 @@ class FigureSpec:
         Frames that it takes where they are there, by argument name, and what they are.
     variants : mapping of str to mapping
         Further ways to draw it that are worth keeping: a suffix of the name, and the arguments.
+    bundle : str
+        The one frame that holds all of `needs` and `options`, as a mapping; empty where each is a
+        frame of its own.
     """
 
     name: str
@@ -62,6 +70,23 @@ class FigureSpec:
     needs: tuple[str, ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    bundle: str = ""
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Names of the frames without which it cannot be drawn."""
+        return (self.bundle,) if self.bundle else self.needs
+
+    @property
+    def frames(self) -> tuple[str, ...]:
+        """Names of all frames that it draws."""
+        return (self.bundle,) if self.bundle else (*self.needs, *self.options)
+
+    def draw(self, frames: Mapping[str, Any], **arguments: Any) -> AconFigure:
+        """Draw it from frames by name; those of `required` must be there."""
+        given = frames[self.bundle] if self.bundle else frames
+        options = {name: given[name] for name in self.options if name in given}
+        return self.function(*(given[name] for name in self.needs), **options, **arguments)
 
 
 _PUBLISHED = {"as_published": {"as_published": True}}
@@ -196,6 +221,13 @@ _SPECS = (
         options={"labels": "the class of each sample"},
     ),
     FigureSpec(
+        "beta_over_epochs",
+        beta_over_epochs,
+        "β while training: its spread and its differences between samples, against the nulls",
+        "measured",
+        needs=("epochs",),
+    ),
+    FigureSpec(
         "slopes",
         slopes,
         "learned p1 and p2 of every channel, and the derivatives that the data reach",
@@ -208,6 +240,39 @@ _SPECS = (
         "one channel: its function at quantiles of β, its inputs, its best straight line",
         "measured",
         needs=("channels",),
+        options={"inputs": "counts of the channel's inputs"},
+    ),
+    FigureSpec(
+        "sample_extremes",
+        sample_extremes,
+        "one channel at the images where it is straightest and where it bends most",
+        "measured",
+        needs=("own_channels", "frame"),
+        options={"images": "the samples' pictures", "labels": "the class of each sample"},
+    ),
+    FigureSpec(
+        "explanation",
+        explanation,
+        "which pixels decide β of the last layer: image, baseline, attribution, both β",
+        "measured",
+        needs=("images", "baselines", "maps", "frame"),
+        options={"labels": "the class of each sample"},
+        bundle="explained",
+    ),
+    FigureSpec(
+        "measures_disagree",
+        measures_disagree,
+        "which measures of nonlinearity agree on a layer's channels, and which contradict",
+        "measured",
+        needs=("channels",),
+        options={"measures": "affinity and variance of the slope of each channel"},
+    ),
+    FigureSpec(
+        "replacement_damage",
+        replacement_damage,
+        "which measure foretells the damage of replacing a channel by a straight line",
+        "measured",
+        needs=("damage",),
     ),
     FigureSpec(
         "network_sketch",

@@ -1,5 +1,6 @@
 """The runs that figures are drawn from when no other run is given."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from acon_analysis.models.registry import build_model
@@ -10,7 +11,12 @@ from acon_hooks.capturing import capture
 DEFAULT_NETWORKS = ("digits_metaacon", "digits_acon", "digits_swish", "digits_relu")
 
 
-def default_runs(folder: str | Path, *, progress: bool = False) -> list[Run]:
+def default_runs(
+    folder: str | Path,
+    *,
+    progress: bool = False,
+    tell: Callable[[str], None] | None = None,
+) -> list[Run]:
     """Capture the shipped networks on their test images, or open what an earlier call captured.
 
     Parameters
@@ -19,8 +25,12 @@ def default_runs(folder: str | Path, *, progress: bool = False) -> list[Run]:
         Gets one run a network.
     progress : bool
         Show progress bars.
+    tell : callable, optional
+        Gets one line for each network.
     """
-    return [
-        capture(build_model(name), "digits", Path(folder) / name, progress=progress)
-        for name in DEFAULT_NETWORKS
-    ]
+    runs = []
+    for name in DEFAULT_NETWORKS:
+        if tell is not None:
+            tell(f"capturing {name}")
+        runs.append(capture(build_model(name), "digits", Path(folder) / name, progress=progress))
+    return runs

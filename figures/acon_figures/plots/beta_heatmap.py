@@ -81,7 +81,9 @@ def beta_heatmap(
                 for text, color in zip(classes, CLASS_COLORS, strict=False)
             ]
             place: Any = "outside lower center" if narrow else "outside right upper"
-            figure.legend(handles=handles, loc=place, ncols=5 if narrow else 1, title="class")
+            figure.legend(
+                handles=handles, loc=place, ncols=_columns(classes) if narrow else 1, title="class"
+            )
         image = axes.imshow(
             ordered.values, cmap="cividis", vmin=0.0, vmax=max(1.0, float(ordered.values.max())),
             aspect="auto", interpolation="nearest",
@@ -95,6 +97,12 @@ def beta_heatmap(
         bar.ax.grid(visible=False)
     figure.caption = _caption(ordered, names)
     return figure
+
+
+def _columns(classes: list[str]) -> int:
+    """Return how many columns of a legend fit below a narrow figure."""
+    longest = max(len(name) for name in classes)
+    return 5 if longest <= 3 else 4 if longest <= 5 else 3 if longest <= 10 else 2
 
 
 def _names(ordered: OrderedBetas, labels: "pd.Series[Any]") -> list[str] | None:

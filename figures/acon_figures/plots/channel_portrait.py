@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from acon_analysis.portraits import channel_curves, choose_channel
+from acon_analysis.selection import require_columns
 from acon_figures.style import COLORS, INK, AconFigure, is_narrow, new_figure, theme, thin
 
 LOOKS: dict[str, tuple[str, Any, str]] = {
@@ -14,11 +15,16 @@ LOOKS: dict[str, tuple[str, Any, str]] = {
     "beta_high": ("red", (0, (5, 1.2, 1.2, 1.2)), "95 %"),
 }
 
+FLOOR = 0.3
+"""Where the counts stand, above the strip at 0; the highest is 1 higher."""
+
+INPUT_COLUMNS = ("network", "layer", "call", "channel", "left", "right", "count", "images")
+
 CAPTION = (
     "Channel {channel} of layer {layer} ({network}): its function at the 5 % quantile, the median "
     "and the 95 % quantile of β over the samples, drawn from the smallest to the greatest input; "
-    "dotted: the best straight line over all inputs. Below: mean (mark), mean ± one standard "
-    "deviation (thick) and range (thin) of the inputs. Why: {why}. L: share of the "
+    "dotted: the best straight line over all inputs. Below: {counts}mean (mark), mean ± one "
+    "standard deviation (thick) and range (thin) of the inputs. Why: {why}. L: share of the "
     "output's variance that the line explains; s_c: the channel's share of the layer's "
     "nonlinearity."
 )
@@ -29,6 +35,7 @@ def channel_portrait(
     layer: str | None = None,
     channel: int | None = None,
     *,
+    inputs: pd.DataFrame | None = None,
     width: str | float = "double",
     context: str = "paper",
 ) -> AconFigure:
@@ -44,6 +51,9 @@ def channel_portrait(
         By default the last ACON layer.
     channel : int, optional
         By default the one with the greatest share of the layer's nonlinearity.
+    inputs : pandas.DataFrame, optional
+        Counts of inputs: columns network, layer, call, channel, left, right, count, images (how
+        many were counted). Drawn where it holds this channel.
     width : {"single", "double"} or float
         3.25, 6.75 or any number of inches.
     context : {"paper", "talk"}
@@ -52,7 +62,8 @@ def channel_portrait(
     -------
     AconFigure
         ``axes[0].lines``: the function at three quantiles of β, then the straight line;
-        ``axes[1]``: range, standard deviation and mean of the inputs.
+        ``axes[1]``: range, standard deviation and mean of the inputs, with their counts as the
+        one patch where `inputs` holds them.
 
     Raises
     ------
@@ -61,21 +72,27 @@ def channel_portrait(
     """
     facts = choose_channel(channels, layer, channel)
     curves = channel_curves(facts)
+    counts = _counts(inputs, facts)
     with theme(context):
         narrow = is_narrow(width)
         figure = new_figure(width, 3.6 if narrow else 3.0, context)
-        main, below = figure.subplots(2, 1, sharex=True, height_ratios=[9, 1])
+        ratios = [9, 1] if counts is None else [9, 3]
+        main, below = figure.subplots(2, 1, sharex=True, height_ratios=ratios)
         _draw_curves(main, curves, facts)
-        _draw_inputs(below, facts)
+        _draw_inputs(below, facts, counts)
         title = f"$L$ = {facts['L']:.3f}, $s_c$ = {facts['s_c']:.2%}, $G$ = {facts['G']:.3f}"
         main.set_title(title.replace("%", r" %"))
         if narrow:
             figure.legend(*main.get_legend_handles_labels(), loc="outside lower center", ncols=2)
         else:
             figure.legend(*main.get_legend_handles_labels(), loc="outside right upper")
+    words = ""
+    if counts is not None:
+        words = f"the inputs of {int(counts['images'].iloc[0])} samples, counted (filled); their "
     figure.caption = CAPTION.format(
-        channel=facts["channel"], layer=facts["layer"], network=facts["network"], why=facts["why"]
-    )
+        channel=facts["channel"], layer=facts["layer"], network=facts["network"], why=facts["why"],
+        counts=words,
+    )  # fmt: skip
     return figure
 
 
@@ -93,7 +110,26 @@ def _draw_curves(axes: Axes, curves: pd.DataFrame, facts: "pd.Series[Any]") -> N
     axes.set_ylabel("output")
 
 
-def _draw_inputs(axes: Axes, facts: "pd.Series[Any]") -> None:
+def _counts(inputs: pd.DataFrame | None, facts: "pd.Series[Any]") -> pd.DataFrame | None:
+    """Return the rows of the channel in order of the inputs; None without any."""
+    if inputs is None:
+        return None
+    require_columns(inputs, INPUT_COLUMNS, "the counts of inputs")
+    own = inputs
+    for name in ("network", "layer", "call", "channel"):
+        own = own[own[name] == facts[name]]
+    own = own.sort_values("left")
+    return own if len(own) and own["count"].max() > 0 else None
+
+
+def _draw_inputs(axes: Axes, facts: "pd.Series[Any]", counts: pd.DataFrame | None) -> None:
+    if counts is not None:
+        edges = [*counts["left"], float(counts["right"].iloc[-1])]
+        axes.stairs(
+            FLOOR + counts["count"] / counts["count"].max(), edges, baseline=FLOOR, fill=True,
+            color=COLORS["blue"], alpha=0.45,
+        )  # fmt: skip
+        axes.set_ylim(-0.2, FLOOR + 1.05)
     mean, std = float(facts["mean_x"]), float(facts["std_x"])
     axes.plot([facts["min_x"], facts["max_x"]], [0.0, 0.0], color=INK, linewidth=thin(0.6))
     axes.plot(

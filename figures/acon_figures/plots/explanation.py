@@ -1,6 +1,7 @@
 """Which pixels decide β: image, baseline, attribution map and both β, a row an image."""
 
 from collections.abc import Mapping
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from acon_analysis.errors import AconError, UsageError
-from acon_figures.style import COLORS, INK, RULE, AconFigure, inches, new_figure, theme
+from acon_figures.style import COLORS, INK, RULE, AconFigure, inches, is_narrow, new_figure, theme
 
 #: Blue to red over white, told apart by colour-blind readers (ColorBrewer).
 COLORMAP = "RdBu_r"
@@ -74,6 +75,7 @@ def explanation(
         raise UsageError(f"channel_order must be 'rgb' or 'bgr'; not {channel_order!r}")
     count = len(frame)
     limit = float(np.abs(heat).max()) or 1.0
+    narrow = is_narrow(width)
     with theme(context):
         column = inches(width) / 4.6
         tall = column * max(0.5, heat.shape[1] / heat.shape[2])
@@ -95,20 +97,20 @@ def explanation(
             )
             _frame(axes[2])
             _beta(axes[3], betas[row], span, last=row == count - 1)
-            axes[0].set_ylabel(_name(int(facts["sample"]), labels))
+            axes[0].set_ylabel(_name(int(facts["sample"]), labels, "\n" if narrow else " "))
         first = frame.iloc[0]
         method = str(first["method"])
         titles = (
             "image",
             f"baseline:\n{first['baseline']}",
-            METHOD_NAMES.get(method, method),
-            "β, from baseline to image",
+            METHOD_NAMES.get(method, method).replace(" ", "\n" if narrow else " "),
+            "β" if narrow else "β, from baseline to image",
         )
         for axes, title in zip(grid[0], titles, strict=True):
             axes.set_title(title)
         figure.colorbar(
             shown[0], ax=list(grid[:, :3].flat), location="bottom", shrink=0.8, aspect=50,
-            label=f"attribution to β of {_target(first)}", ticks=MaxNLocator(5, symmetric=True),
+            label=fill(f"attribution to β of {_target(first)}", 26 if narrow else 60), ticks=MaxNLocator(5, symmetric=True),
         )  # fmt: skip
     figure.caption = _caption(frame, limit)
     return figure
@@ -173,7 +175,7 @@ def _beta(axes: Axes, pair: Array, span: tuple[float, float], *, last: bool) -> 
         )  # fmt: skip
     axes.plot([start], [0.0], marker="o", color=INK, markerfacecolor="white", linestyle="none")
     axes.plot([beta], [0.0], marker="o", color=color, linestyle="none")
-    axes.text(0.5, 0.78, f"{start:.3f} → {beta:.3f}", transform=axes.transAxes, ha="center")
+    axes.text(0.5, 0.68, f"{start:.3f} → {beta:.3f}", transform=axes.transAxes, ha="center")
     for side in ("left", "right", "top"):
         axes.spines[side].set_visible(False)
     axes.tick_params(labelbottom=last)
@@ -186,9 +188,9 @@ def _beta_limits(betas: Array) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _name(sample: int, labels: Mapping[int, object] | None) -> str:
+def _name(sample: int, labels: Mapping[int, object] | None, gap: str) -> str:
     name = f"sample {sample}"
-    return f"{name}: {labels[sample]}" if labels is not None and sample in labels else name
+    return f"{name}:{gap}{labels[sample]}" if labels is not None and sample in labels else name
 
 
 def _target(facts: "pd.Series[Any]") -> str:

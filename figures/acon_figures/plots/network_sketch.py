@@ -14,15 +14,19 @@ RADIUS = 0.33
 """Radius of a circle where rows are 1 apart."""
 
 TINT = LinearSegmentedColormap.from_list("strength", ["#ffffff", "#f6b26b"])
-"""From a channel that hardly acts to the strongest of the six."""
+"""From a straight line to a function of which no line explains anything."""
+
+OF_RELU = float(np.sqrt(1.0 - 0.25 / (0.5 - 0.5 / np.pi)))
+"""What no line explains of ReLU's output for centred Gaussian inputs, as a standard deviation."""
 
 CAPTION = (
     "A ReLU network (left) and an ACON network (right). The six curves on the right are trained: "
     "channels {channels} of layer {layer} ({network}), from the most linear to the most nonlinear "
     "of the layer at equal ranks of L, in the order of the channels, each at its mean β and from "
     "two standard deviations below to two above the mean of its inputs. The darker the tint, the "
-    "more its output varies (standard deviation over that of the strongest). Inputs, convolution "
-    "and BatchNorm are drawn only to show the place of the activation, and ReLU is its formula."
+    "greater the share of its output's standard deviation that no straight line explains, "
+    "√(1 - L): white is a straight line. ReLU is its formula, tinted as for centred Gaussian "
+    "inputs. Inputs, convolution and BatchNorm only show the place of the activation."
 )
 
 
@@ -35,7 +39,8 @@ def network_sketch(
 ) -> AconFigure:
     """Draw six rows of a ReLU network beside the same of an ACON network with trained curves.
 
-    The reading: ReLU bends every channel alike; ACON learns for each whether, and how, to bend.
+    The reading: ReLU bends every channel alike; ACON learns for each whether, and how, to bend
+    (white circles: not at all).
 
     Parameters
     ----------
@@ -70,7 +75,7 @@ def network_sketch(
         one = inches(width) / (1 if narrow else 2)
         aspect = one / (2.6 if narrow else 2.7) * (len(each) + 0.6) / 1.0
         for axes, name, shapes, strength in (
-            (panels[0], "ReLU", relu, [0.5] * len(each)),
+            (panels[0], "ReLU", relu, [OF_RELU] * len(each)),
             (panels[1], "ACON", each, list(chosen["strength"])),
         ):
             _draw_network(axes, name, len(each), aspect)

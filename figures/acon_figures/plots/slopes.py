@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -11,12 +12,15 @@ from acon_analysis.portraits import FACT_COLUMNS, reached_share
 from acon_analysis.selection import require_columns
 from acon_figures.style import COLORS, INK, RULE, AconFigure, is_narrow, new_figure, theme, thin
 
+MANY = 1000
+"""More points than this are drawn as pixels in PDF and SVG."""
+
 CAPTION = (
     "Learned slopes and the derivatives they allow, {network}, {channels} channels in {layers} "
     "layers. Left: p1 and p2 of each channel; on the solid line, p1 = p2, a channel is linear "
     "whatever its β; on the dashed one, p1 = -p2, least is left of the straight line. Right: each "
-    "channel's derivative, between the bounds over all real inputs (light) and over the range of "
-    "the data (dark); channels of a layer in order of their upper bound. The data of the "
+    "channel's derivative over the range of its data (blue) and what it could be beyond (orange); "
+    "channels of a layer from the shortest range, a straight line, to the longest. The data of the "
     "median channel reach {reached:.0%} of its range."
 )
 
@@ -30,8 +34,8 @@ def slopes(
 ) -> AconFigure:
     """Draw p1 against p2 of every channel, and the range of each channel's derivative by layer.
 
-    The reading: channels near p1 = p2 are straight lines; dark bars shorter than light ones are
-    channels whose inputs never reach the bend.
+    The reading: channels near p1 = p2 are straight lines, the short bars on the right; orange
+    ends are derivatives that the channel's inputs never reach.
 
     Parameters
     ----------
@@ -91,7 +95,14 @@ def _draw_pairs(axes: Axes, own: pd.DataFrame) -> None:
         ends, -ends, color=INK, linewidth=thin(0.7), linestyle=(0, (5, 2)), label="$p_1 = -p_2$"
     )
     axes.scatter(
-        own["p1"], own["p2"], s=5.0, color=COLORS["blue"], alpha=0.55, linewidths=0.0, zorder=3.0
+        own["p1"],
+        own["p2"],
+        s=min(5.0, max(1.5, 2000.0 / len(own))),
+        color=COLORS["blue"],
+        alpha=0.55,
+        linewidths=0.0,
+        zorder=3.0,
+        rasterized=len(own) > MANY,
     )
     axes.set_xlim(*ends)
     axes.set_ylim(*ends)
@@ -102,29 +113,43 @@ def _draw_pairs(axes: Axes, own: pd.DataFrame) -> None:
 
 def _draw_ranges(axes: Axes, own: pd.DataFrame) -> None:
     parts = [
-        part.sort_values("slope_max", kind="stable")
+        part.iloc[(part["slope_max"] - part["slope_min"]).argsort(kind="stable")]
         for _, part in own.groupby(["layer", "call"], sort=False)
     ]
     table = pd.concat(parts, ignore_index=True)
     place = np.arange(len(table))
     looks = {"slope_min": "slope_max", "slope_low": "slope_high"}
-    colors = (COLORS["sky"], COLORS["blue"])
-    labels = ("all real inputs", "the data")
+    colors = (COLORS["orange"], COLORS["blue"])
+    labels = ("beyond the data", "over the data")
     for (low, high), color, label in zip(looks.items(), colors, labels, strict=True):
         axes.vlines(
-            place, table[low], table[high], color=color, linewidth=thin(0.9), label=label,
-            alpha=0.6 if low == "slope_min" else 1.0,
-        )  # fmt: skip
+            place, table[low], table[high], color=color, linewidth=_weight(len(table)), label=label
+        )
     counts = [len(part) for part in parts]
     starts = np.concatenate([[0], np.cumsum(counts)])
     for start in starts[1:-1]:
         axes.axvline(start - 0.5, color=RULE, linewidth=thin(0.6), zorder=0.5)
     names = [str(part["layer"].iloc[0]).removesuffix(".acon") for part in parts]
     middles = (starts[:-1] + starts[1:] - 1) / 2
-    axes.set_xticks(middles, [name.removeprefix("layer") for name in names])
-    if len(names) > 6 or max(len(name) for name in names) > 8:
+    kept = _apart(middles, len(table))
+    axes.set_xticks(middles[kept], [names[place].removeprefix("layer") for place in kept])
+    if len(kept) > 6 or max(len(name) for name in names) > 8:
         axes.tick_params(axis="x", labelrotation=90.0)
     axes.set_xlim(-1.0, len(table))
     axes.grid(axis="x", visible=False)
     axes.set_xlabel("layer")
     axes.set_ylabel("derivative")
+
+
+def _weight(count: int) -> float:
+    """Return a line width at which so many bars beside one another do not hide each other."""
+    return thin(min(0.9, max(0.25, 250.0 / count)))
+
+
+def _apart(middles: npt.NDArray[np.float64], whole: int) -> list[int]:
+    """Return the places of layers whose names have room: a twenty-fifth of the width."""
+    kept: list[int] = []
+    for place, middle in enumerate(middles):
+        if not kept or middle - middles[kept[-1]] >= 0.042 * whole:
+            kept.append(place)
+    return kept

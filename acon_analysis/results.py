@@ -1,0 +1,46 @@
+"""Small tables of measured results that come with the package, for the figures of them."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from acon_analysis.errors import UsageError, closest
+
+#: Folder of the tables: ``NAME.csv``, with ``NAME.md`` beside it, which says where it is from.
+RESULTS = Path(__file__).parent / "results"
+
+
+def available() -> tuple[str, ...]:
+    """Return the names of the tables, in order of the alphabet."""
+    return tuple(sorted(path.stem for path in RESULTS.glob("*.csv")))
+
+
+def table(name: str) -> pd.DataFrame:
+    """Read one table.
+
+    Parameters
+    ----------
+    name : str
+        One of `available`.
+
+    Raises
+    ------
+    UsageError
+        If there is no table of that name; the message names the near ones.
+    """
+    if name not in available():
+        raise UsageError(f"there is no table of results {name!r}; {closest(name, available())}")
+    return pd.read_csv(RESULTS / f"{name}.csv")
+
+
+def provenance(name: str) -> str:
+    """Return the text that says how a table was made.
+
+    Raises
+    ------
+    UsageError
+        If there is no table of that name.
+    """
+    if name not in available():
+        raise UsageError(f"there is no table of results {name!r}; {closest(name, available())}")
+    return (RESULTS / f"{name}.md").read_text(encoding="utf-8")

@@ -1,0 +1,164 @@
+"""What figures show of a run that the run does not store: pictures, inputs, other measures.
+
+Images come from the run's data. The rest is measured anew where that is cheap and sure: the run is
+of a network with shipped weights, and its first images are still those that were captured.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from acon_analysis.data import open_data
+from acon_analysis.errors import AconError
+from acon_analysis.images import ImageSource
+from acon_analysis.models.registry import build_model
+from acon_analysis.portraits import channel_facts
+from acon_analysis.run import Run
+from acon_analysis.run_images import images_of
+from acon_hooks.explaining_data import explain_data
+from acon_hooks.finding import Layer
+from acon_hooks.fitting import folded_values
+from acon_hooks.identity import state_sha256
+from acon_hooks.measuring import unit_measures
+from acon_hooks.tap import Tap
+
+#: Images for the histograms of inputs, and for the other measures (which hold all values).
+INPUT_IMAGES, MEASURE_IMAGES = 500, 100
+BATCH = 100
+BINS = 60
+
+#: Columns of `input_histograms`.
+INPUT_COLUMNS = ("network", "layer", "call", "channel", "left", "right", "count", "images")
+
+
+def figure_sources() -> dict[str, Callable[[Run], Any]]:
+    """Return what `acon_figures.drawing.draw` takes as `sources`, by the frames' names.
+
+    Each takes a run and returns the frame, or None where it cannot be had.
+    """
+    return {
+        "images": images_of,
+        "inputs": input_histograms,
+        "measures": other_measures,
+        "explained": explained,
+    }
+
+
+def input_histograms(run: Run) -> pd.DataFrame | None:
+    """Count the inputs of every channel of the last ACON layer, on the run's first images.
+
+    Parameters
+    ----------
+    run : Run
+        Captured with moments.
+
+    Returns
+    -------
+    pandas.DataFrame or None
+        Columns `INPUT_COLUMNS`, `BINS` rows a channel, from the smallest to the greatest input
+        of the run.
+    """
+    again = _again(run, INPUT_IMAGES)
+    facts = channel_facts([run]).dropna(subset=["p1", "beta_middle"])
+    if again is None or facts.empty:
+        return None
+    model, source = again
+    last = facts[["layer", "call"]].iloc[-1]
+    own = facts[(facts["layer"] == last["layer"]) & (facts["call"] == last["call"])]
+    edges = np.linspace(own["min_x"], own["max_x"], BINS + 1, axis=1)
+    counts = np.zeros((len(own), BINS), dtype=np.int64)
+
+    def observe(layer: Layer, call: int, x: Tensor, _y: Tensor, _beta: Tensor | None) -> None:
+        if call != last["call"]:
+            return
+        values = folded_values(x, layer.axis).transpose(1, 0, 2).reshape(len(own), -1)
+        for channel, row in enumerate(values):
+            inside = np.clip(row, edges[channel, 0], edges[channel, -1])
+            counts[channel] += np.histogram(inside, edges[channel])[0]
+
+    with torch.inference_mode(), Tap(model, [str(last["layer"])], observe=observe) as tap:
+        for start in range(0, len(source), BATCH):
+            model(_stack(source, start, min(start + BATCH, len(source))))
+            tap.take()
+    head = own[["network", "layer", "call", "channel"]]
+    table = head.loc[head.index.repeat(BINS)].reset_index(drop=True)
+    ends = {"left": edges[:, :-1].ravel(), "right": edges[:, 1:].ravel()}
+    numbers: dict[str, Any] = {**ends, "count": counts.ravel(), "images": len(source)}
+    return pd.DataFrame({**table.to_dict("series"), **numbers})
+
+
+def other_measures(run: Run) -> pd.DataFrame | None:
+    """Compute the measures that need every value, of the last ACON layer, on the first images.
+
+    Returns
+    -------
+    pandas.DataFrame or None
+        network, layer, call, channel, affinity, gradient_variance.
+    """
+    again = _again(run, MEASURE_IMAGES)
+    own = run.layers[run.layers["kind"].isin(["meta_acon", "acon"])]
+    if again is None or own.empty:
+        return None
+    model, source = again
+    table = unit_measures(
+        model, _stack(source, 0, len(source)), layers=[str(own["layer"].iloc[-1])],
+        kinds=("meta_acon", "acon"),
+    )  # fmt: skip
+    table.insert(0, "network", str(run.manifest["identity"]["model"]))
+    return table[["network", "layer", "call", "channel", "affinity", "gradient_variance"]]
+
+
+def explained(run: Run) -> dict[str, Any] | None:
+    """Explain β of the last Meta-ACON layer for three images, against a black image.
+
+    Returns
+    -------
+    dict or None
+        The arguments of `acon_figures`' figure ``explanation``: images, baselines, maps, frame
+        and labels.
+    """
+    again = _again(run, 1)
+    own = run.layers[(run.layers["column"] != "") & (run.layers["kind"] != "gate")]
+    if again is None or own.empty:
+        return None
+    model, _ = again
+    data = str(run.manifest["identity"]["data"])
+    found, labels = explain_data(model, data, str(own["layer"].iloc[-1]), None, device="cpu")
+    arrays = {"images": found.images, "baselines": found.baselines, "maps": found.maps}
+    return {**arrays, "frame": found.to_frame(), "labels": labels}
+
+
+def _again(run: Run, count: int) -> tuple[nn.Module, ImageSource] | None:
+    """Return a run's network and its first images, if both are surely what was captured."""
+    identity, origin = run.manifest["identity"], run.manifest.get("origin") or {}
+    if origin.get("weights") != "shipped":
+        return None
+    model = _shipped(str(identity["model"]))
+    if model is None or state_sha256(model) != identity["weights_sha256"]:
+        return None
+    try:
+        source = open_data(str(identity["data"]))
+    except AconError:
+        return None
+    source = source.head(min(count, len(run.samples)))
+    noted = run.samples["sha256"].iloc[: len(source)]
+    return (model, source) if list(noted) == list(source.samples["sha256"]) else None
+
+
+@lru_cache(maxsize=2)
+def _shipped(name: str) -> nn.Module | None:
+    if ":" in name:  # names code: a file that only says "shipped" must not run it
+        return None
+    try:
+        return build_model(name)
+    except AconError:
+        return None
+
+
+def _stack(source: ImageSource, start: int, stop: int) -> Tensor:
+    return torch.stack([source[index] for index in range(start, stop)])
