@@ -97,9 +97,9 @@ class Page:
         """Press and release a key, as a person does."""
         codes = {"Tab": 9, "Enter": 13, " ": 32}
         text = {"Enter": "\r", " ": " "}.get(key, "")
-        for kind in ("keyDown", "keyUp"):
+        for kind, typed in (("keyDown", text), ("keyUp", "")):
             self.call(
-                "Input.dispatchKeyEvent", type=kind, key=key, text=text if kind == "keyDown" else "",
+                "Input.dispatchKeyEvent", type=kind, key=key, text=typed,
                 windowsVirtualKeyCode=codes[key],
             )  # fmt: skip
 

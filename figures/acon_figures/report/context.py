@@ -92,7 +92,13 @@ def verdicts(layers: pd.DataFrame, splits: pd.DataFrame | None) -> list[str]:
     """Return what the run says, in sentences."""
     said = [verdict_text(splits)] if splits is not None else []
     said.append(linearity_text(layers))
-    return [visible(text[0].upper() + text[1:]) + "." for text in said if text]
+    return [sentence(visible(text)) for text in said if text]
+
+
+def sentence(text: str) -> str:
+    """Return words as a sentence; "β" stays small, a large one would be read as B."""
+    first = text[:1].upper() if text[:1].isascii() else text[:1]
+    return f"{first}{text[1:]}."
 
 
 def tiles(layers: pd.DataFrame, run: Run) -> list[dict[str, str]]:
@@ -125,7 +131,7 @@ def tiles(layers: pd.DataFrame, run: Run) -> list[dict[str, str]]:
         low, high = known["beta_least"]["value"], known["beta_greatest"]["value"]
         found.append(
             {
-                "value": f"{number(low)} to {number(high)}",
+                "value": f"{number(low, 2)} to {number(high, 2)}",
                 "label": "mean β of the layers",
                 "note": "",
             }
@@ -190,6 +196,7 @@ def _layer_row(place: int, row: Mapping[Any, Any]) -> Page:
         "flags": flags,
         "flagged": sum(row[name] for name in FLAGS if not np.isnan(row[name])),
         "why": visible(row["why"]),
+        "brief": _brief(visible(row["why"])),
         "numbers": {
             name: exact(row[name])
             for name in (
@@ -198,6 +205,15 @@ def _layer_row(place: int, row: Mapping[Any, Any]) -> Page:
         },
         "more": _more(row),
     }  # fmt: skip
+
+
+def _brief(why: str) -> str:
+    """Return the first three causes of a layer's sentence; a layer's own view has them all."""
+    parts = why.split(", ")
+    more = len(parts) - 3
+    if more < 2:  # one cause takes no more room than the words for it
+        return why
+    return ", ".join([*parts[:3], f"{more} more causes"])
 
 
 def _percent(value: float) -> float:
@@ -212,9 +228,7 @@ def _more(row: Mapping[Any, Any]) -> list[tuple[str, str]]:
         proof = "" if np.isnan(error) else f"; largest error of the proof {number(error, 1)}"
         found.append(("β read from", f"{visible(row['reader'])}{proof}"))
     if not np.isnan(row["beta_q05"]):
-        found.append(
-            ("β, middle 90 %", f"{number(row['beta_q05'])} to {number(row['beta_q95'])}")
-        )
+        found.append(("β, middle 90 %", f"{number(row['beta_q05'])} to {number(row['beta_q95'])}"))
     if not np.isnan(row["L_own"]):
         found.append(("L within a sample", share(row["L_own"])))
     if not np.isnan(row["beta_gain"]):
@@ -285,7 +299,7 @@ def channel_data(channels: pd.DataFrame) -> Page:
     for name in CHANNEL_FIELDS:
         values = channels[name].to_numpy(dtype=np.float64)
         if not np.isnan(values).all():
-            lists[name] = [None if np.isnan(value) else float(f"{value:.5g}") for value in values]
+            lists[name] = [None if np.isnan(value) else float(f"{value:.6g}") for value in values]
     causes = [str(cause) for cause in channels["cause"]]
     names = sorted(set(causes) - {""})
     if names:
@@ -312,10 +326,8 @@ _SIGNS = {"kappa": "κ", "rho": "ρ", "L_own": "L within a sample", "beta_gain":
 
 def glossary(layers: pd.DataFrame) -> list[tuple[str, str]]:
     """Return the meaning of what the page shows, from the tables' own definitions."""
-    meanings: dict[str, str] = {}
     every: Sequence[tuple[str, str, str, str]] = (*SPLIT_COLUMNS, *LAYER_COLUMNS, *CHANNEL_COLUMNS)
-    for name, _, _, meaning in every:
-        meanings[name] = meaning
+    meanings = {name: meaning for name, _, _, meaning in every}
     shown = {"s_c": "s_c_max"}
     return [
         (_SIGNS.get(name, name), meanings[name])

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 #: Characters of one packed CSV beyond which a page does not carry it.
-MOST_PACKED = 900_000
+MOST_PACKED = 600_000
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -54,7 +54,9 @@ def visible(text: Any) -> str:
     as their code.
     """
     return "".join(
-        f"\\u{ord(sign):04x}" if unicodedata.category(sign) in ("Cc", "Cs") or _turns(sign) else sign
+        f"\\u{ord(sign):04x}"
+        if unicodedata.category(sign) in ("Cc", "Cs") or _turns(sign)
+        else sign
         for sign in str(text)
     )
 

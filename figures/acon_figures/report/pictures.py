@@ -9,13 +9,16 @@ import pandas as pd
 from acon_analysis.clustering import ordered_betas
 from acon_analysis.densities import beta_densities
 from acon_analysis.errors import AconError
-from acon_figures.inputs import Frames
+from acon_figures.inputs import FROM_PACKAGE, Frames
 from acon_figures.registry import FIGURES, FigureSpec
 from acon_figures.report.numbers import csv_text, packed, visible
 from acon_figures.report.svg import inline_svg
 
 #: Frames that are of the package, not of the run.
-_FOREIGN = ("training",)
+_FOREIGN = FROM_PACKAGE
+
+#: Sketches, whose colours mean the light page that they are drawn for.
+_SKETCHES = ("network_sketch",)
 
 #: Figure -> what a page calls it.
 _HEADINGS = {
@@ -25,7 +28,6 @@ _HEADINGS = {
     "beta_heatmap": "β of every sample and channel",
     "slopes": "Slopes: learned, and reached by the data",
     "channel_portrait": "The channel that matters most in the last layer",
-    "network_sketch": "What six channels have learned",
 }
 
 
@@ -79,6 +81,7 @@ def specs_for(frames: Frames) -> list[FigureSpec]:
         for spec in FIGURES.values()
         if spec.kind == "measured"
         and spec.needs
+        and spec.name not in _SKETCHES
         and all(need in frames and need not in _FOREIGN for need in spec.needs)
     ]
 
@@ -89,7 +92,7 @@ def wanted_frames() -> set[str]:
     return every - set(_FOREIGN)
 
 
-def picture(spec: FigureSpec, frames: Frames) -> Picture:
+def picture(spec: FigureSpec, frames: Frames, offered: dict[str, Numbers]) -> Picture:
     """Draw a figure for a page.
 
     Parameters
@@ -98,6 +101,8 @@ def picture(spec: FigureSpec, frames: Frames) -> Picture:
         One of `specs_for`.
     frames : Frames
         From `acon_figures.inputs.frames_of`, made `plain`.
+    offered : dict of str to Numbers
+        The tables that the page has already; new ones are added.
     """
     needed = [frames[need] for need in spec.needs]
     optional = {name: frames[name] for name in spec.options if name in frames}
@@ -109,7 +114,7 @@ def picture(spec: FigureSpec, frames: Frames) -> Picture:
             figure = spec.function(*needed, width=width, **optional)
             caption = _without_math(figure.caption)
             drawn[width] = inline_svg(figure, f"{spec.name}-{width}", heading, spec.description)
-        numbers = tuple(_numbers(spec, frames))
+        numbers = tuple(_numbers(spec, frames, offered))
     except AconError as error:
         return Picture(spec.name, heading, "", "", "", _without_math(str(error)), ())
     return Picture(spec.name, heading, caption, drawn["double"], drawn["single"], "", numbers)
@@ -123,8 +128,17 @@ def plain(frames: Frames) -> Frames:
 def _plain(frame: "pd.DataFrame | pd.Series[Any]") -> "pd.DataFrame | pd.Series[Any]":
     if isinstance(frame, pd.Series):
         return _plain_column(frame)
-    texts = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
-    return frame.assign(**{name: _plain_column(frame[name]) for name in texts})
+    return _with_texts(frame, _plain_column)
+
+
+def _with_texts(
+    frame: pd.DataFrame, change: Callable[["pd.Series[Any]"], "pd.Series[Any]"]
+) -> pd.DataFrame:
+    changed = frame.copy(deep=False)
+    for name in changed.columns:
+        if not pd.api.types.is_numeric_dtype(changed[name]):
+            changed[name] = change(changed[name])
+    return changed
 
 
 def _plain_column(column: "pd.Series[Any]") -> "pd.Series[Any]":
@@ -142,21 +156,28 @@ def _without_math(text: str) -> str:
     return text.replace(r"\$", "$")
 
 
-def _numbers(spec: FigureSpec, frames: Frames) -> Iterator[Numbers]:
-    own = OWN_NUMBERS.get(spec.name)
-    if own is not None:
-        yield numbers(spec.name, own(frames))
-        return
-    for need in spec.needs:
-        frame = frames[need]
-        if isinstance(frame, pd.DataFrame):
-            yield numbers(need, frame)
+def _numbers(spec: FigureSpec, frames: Frames, offered: dict[str, Numbers]) -> Iterator[Numbers]:
+    """Yield the tables of a figure, each packed once however many figures draw it."""
+    own = _OWN_NUMBERS.get(spec.name)
+    wanted = {spec.name: own} if own is not None else dict.fromkeys(spec.needs)
+    seen = set()
+    for name, make in wanted.items():
+        key, make = _IN_PLACE.get(name, (name, make))
+        if make is None and not isinstance(frames[key], pd.DataFrame):
+            continue
+        if key not in offered:
+            frame: Any = frames[key] if make is None else make(frames)
+            table = numbers(key, frame)
+            same = (one for one in offered.values() if one.data and one.data == table.data)
+            offered[key] = next(same, table)
+        if offered[key].name not in seen:
+            seen.add(offered[key].name)
+            yield offered[key]
 
 
 def numbers(name: str, frame: pd.DataFrame) -> Numbers:
     """Pack a frame for a page."""
-    texts = [key for key in frame if not pd.api.types.is_numeric_dtype(frame[key])]
-    frame = frame.assign(**{key: _restored(frame[key]) for key in texts})
+    frame = _with_texts(frame, _restored)
     return Numbers(
         name, len(frame), tuple(str(key) for key in frame.columns), packed(csv_text(frame))
     )
@@ -181,8 +202,10 @@ def _ordered(frames: Frames) -> pd.DataFrame:
     return table
 
 
+_Make = Callable[[Frames], pd.DataFrame]
+
 #: Figures whose numbers are not the frames that they take.
-OWN_NUMBERS: Mapping[str, Callable[[Frames], pd.DataFrame]] = {
-    "beta_distributions": _density_curves,
-    "beta_heatmap": _ordered,
-}
+_OWN_NUMBERS: Mapping[str, _Make] = {"beta_distributions": _density_curves}
+
+#: Frames and figures that offer another table: its name, and how it is made.
+_IN_PLACE: Mapping[str, tuple[str, _Make | None]] = {"frame": ("betas", _ordered)}

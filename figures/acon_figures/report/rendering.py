@@ -5,7 +5,7 @@ import hashlib
 import json
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -22,7 +22,6 @@ from acon_figures.report import context
 from acon_figures.report.numbers import visible
 from acon_figures.report.pictures import (
     Numbers,
-    Picture,
     numbers,
     picture,
     plain,
@@ -72,7 +71,11 @@ def write_report(
         raise UsageError(f"{str(target)!r} is a folder; give the name of a page")
     page = render(run if isinstance(run, Run) else open_run(run), title=title, progress=progress)
     data = page.encode("utf-8", "backslashreplace")
-    place(target, lambda file: file.write(data) and None)
+
+    def write(file: IO[bytes]) -> None:
+        file.write(data)
+
+    place(target, write)
     return target
 
 
@@ -88,13 +91,19 @@ def render(run: Run, *, title: str | None = None, progress: bool = False) -> str
         layers = layer_overview(run, channels=channels, splits=splits)
         bar.update()
         specs, drawable = specs_for(frames), plain(frames)
-        bar.total += len(specs) + 1
+        bar.total = 3 + len(specs)
         pictures = []
+        offered = {"layers": numbers("layers", layers)}
         for spec in specs:
             bar.set_postfix_str(spec.name)
-            pictures.append(picture(spec, drawable))
+            pictures.append(picture(spec, drawable, offered))
             bar.update()
-        page = _page(run, title, layers, channels, splits, pictures)
+        page = _page(run, title, layers, channels, splits)
+        page |= {
+            "pictures": pictures,
+            "tables": _carried(offered),
+            "layer_table": offered["layers"],
+        }
         text = _environment().get_template("report.html.j2").render(page)
         bar.update()
     return text
@@ -121,7 +130,6 @@ def _page(
     layers: pd.DataFrame,
     channels: pd.DataFrame,
     splits: pd.DataFrame | None,
-    pictures: list[Picture],
 ) -> dict[str, Any]:
     identity = run.manifest["identity"]
     rows = context.layer_rows(layers)
@@ -134,7 +142,6 @@ def _page(
         row["ends"] = context.ends(own)
         row["listed"] = len(own)
         data.append(context.channel_data(own))
-    offered = _offered([numbers("layers", layers)], pictures)
     style, script = _asset("style.css"), _asset("script.js")
     return {
         "title": visible(title or f"{identity['model']} on {identity.get('data') or 'given data'}"),
@@ -150,10 +157,8 @@ def _page(
         "layers": rows,
         "kinds": sorted({row["kind"] for row in rows}),
         "shows": _shows(layers),
-        "pictures": pictures,
         "errors": context.errors(run),
         "glossary": context.glossary(layers),
-        "tables": offered,
         "channels": Markup(_for_script(data)),
     }
 
@@ -167,10 +172,9 @@ def _shows(layers: pd.DataFrame) -> dict[str, bool]:
     return {name: bool(layers[column].notna().any()) for name, column in groups.items()}
 
 
-def _offered(own: list[Numbers], pictures: list[Picture]) -> list[Numbers]:
+def _carried(offered: dict[str, Numbers]) -> list[Numbers]:
     """Return every table that the page carries, once."""
-    every = [*own, *(table for one in pictures for table in one.numbers)]
-    return list({table.name: table for table in every if table.data is not None}.values())
+    return list({one.name: one for one in offered.values() if one.data is not None}.values())
 
 
 def _for_script(data: Any) -> str:
@@ -196,7 +200,7 @@ def _digest(text: str) -> str:
 
 
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("acon_figures.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -204,3 +208,5 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["sentence"] = context.sentence
+    return environment

@@ -121,9 +121,8 @@ def _plain_attributes(element: ET.Element) -> None:
     if classes:
         element.set("class", " ".join(classes))
     for key in _GEOMETRY:
-        value = element.get(key)
-        if value is not None:
-            element.set(key, " ".join(_NUMBER.sub(_rounded, value).split()))
+        if key in element.attrib:
+            element.set(key, " ".join(_NUMBER.sub(_rounded, element.attrib[key]).split()))
 
 
 def _rounded(match: re.Match[str]) -> str:

@@ -66,7 +66,8 @@
 
   // Filtering the layers.
   const rows = [...find("#layers").tBodies[0].rows];
-  const words = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
+  const said = (row) => `${row.textContent} ${find(".why", row)?.title ?? ""}`.toLowerCase();
+  const words = new Map(rows.map((row) => [row, said(row)]));
   const filter = () => {
     const parts = find("#find").value.toLowerCase().split(/\s+/).filter(Boolean);
     const kind = find("#kind")?.value ?? "";
@@ -160,8 +161,14 @@
   });
 
   // All channels of a layer, made when they are asked for.
-  const shown = (value) => (typeof value !== "number" ? value :
-    Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(4))));
+  const shown = (value, name) => {
+    if (typeof value !== "number") return value;
+    if (name === "channel") return String(value);
+    if (name === "L" && value >= 0.9995 && value < 1) return "> 0.999";
+    const digits = name === "s_c" ? 4 : 3;
+    const small = value !== 0 && Math.abs(value) < 10 ** -digits;
+    return small ? value.toExponential(1) : value.toFixed(digits);
+  };
   const channelTable = (data, label) => {
     const box = make("div", "", { class: "scroll every", role: "region", tabindex: "0", "aria-label": label });
     const table = box.appendChild(make("table", "", { class: "sortable" }));
@@ -179,11 +186,10 @@
     for (const values of channelRows(data)) {
       const row = body.insertRow();
       values.forEach((value, column) => {
-        const cell = column ? make("td", shown(value)) : make("th", shown(value), { scope: "row" });
-        if (names[column] !== "cause") {
-          cell.className = "n";
-          cell.dataset.v = value;
-        }
+        const text = shown(value, names[column]);
+        const cell = column ? make("td", text) : make("th", text, { scope: "row" });
+        cell.className = names[column] === "cause" ? "cause" : "n";
+        if (names[column] !== "cause") cell.dataset.v = value;
         row.append(cell);
       });
     }

@@ -1,0 +1,27 @@
+"""The command that puts a run into one page."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from acon_analysis.cli.application import app
+from acon_analysis.cli.options import RunPath
+
+
+@app.command()
+def report(
+    run: RunPath,
+    out: Annotated[Path, typer.Option(help="the page; one of this name is replaced")] = Path(
+        "report.html"
+    ),
+    title: Annotated[
+        str | None, typer.Option(help="of the page; by default the model and the data")
+    ] = None,
+) -> None:
+    """Put a run into one HTML page that can be mailed."""
+    from acon_figures.report import write_report
+
+    path = write_report(run, out, title=title, progress=sys.stderr.isatty())
+    typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, opens in any browser")
