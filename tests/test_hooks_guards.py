@@ -1,6 +1,8 @@
 """Everything that makes hooks silent or wrong is loud, and leaves nothing behind."""
 
 import copy
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -252,6 +254,21 @@ def test_the_same_thread_cannot_watch_a_model_twice(net: Any, images: Tensor) ->
         with torch.no_grad():
             net(images)
     assert recording.samples == 4
+
+
+def test_a_tap_left_open_is_silent_when_the_interpreter_ends() -> None:
+    script = """
+import torch
+from acon_hooks import Tap
+from acon_analysis.layers import MetaAconC
+model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1), MetaAconC(8)).eval()
+tap = Tap(model)
+tap.__enter__()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_running_in_another_thread_only_is_loud(net: Any, images: Tensor) -> None:

@@ -217,6 +217,34 @@ def test_host_copy_keeps_shapes_dtypes_and_order(mixed: Any) -> None:
     assert to_host({}) == {}
 
 
+def test_host_copy_of_equal_kinds_is_the_same(mixed: Any) -> None:
+    values = {("a", 0): torch.rand(3, 4), ("a", 1): torch.rand(3, 1), ("b", 0): torch.rand(4, 3).T}
+    for kinds in (values, {**values, ("c", 0): torch.rand(2, 4)}, {("e", 0): torch.rand(0, 4)}):
+        host = to_host(kinds)
+        assert list(host) == list(kinds)
+        for key, value in kinds.items():
+            np.testing.assert_array_equal(host[key], value.numpy(), strict=True)
+
+
+@pytest.mark.parametrize("inference", [True, False])
+def test_cheap_hooks_and_thorough_ones_give_the_same(mixed: Any, inference: bool) -> None:
+    x = [tensor("map", 3, C) for _ in range(3)]
+    taken = []
+    for observe in (None, lambda *_: None):  # an observer needs the thorough ones
+        with torch.inference_mode(inference), Tap(mixed, observe=observe) as tap:
+            quick = []
+            for images in x:
+                mixed(images)
+                taken.append(tap.take())
+                quick.append(any(station.quick for station in tap._stations))
+            assert quick == [observe is None] * 3
+    for cheap, thorough in zip(taken[:3], taken[3:], strict=True):
+        assert list(cheap) == list(thorough)
+        for key, value in cheap.items():
+            assert torch.equal(value, thorough[key])
+            assert value.shape == thorough[key].shape
+
+
 def test_values_do_not_change_after_they_were_taken() -> None:
     class Careless(nn.Module):
         def __init__(self) -> None:

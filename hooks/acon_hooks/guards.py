@@ -193,7 +193,7 @@ def exclusive(model: nn.Module) -> Iterator[None]:
         try:
             yield
         finally:
-            del _owners[model]
+            _owners.pop(model, None)  # gone already where the interpreter is shutting down
 
 
 class _Eager:

@@ -15,6 +15,9 @@ from acon_hooks.finding import Layer, slopes, whole
 from acon_hooks.reading import GATES, TRANSFORMS, Reading, fold
 from acon_hooks.watch import ModeSwitch, function_name
 
+#: Tells whether function modes are active, such as `OneCall` of a layer around this one.
+_listening: Callable[[], int] = torch._C._len_torch_function_stack
+
 
 class OneCall(TorchFunctionMode):
     """Catches the result, or the first argument, of one call of one torch function.
@@ -82,6 +85,16 @@ class Live:
         self.fired = 0
         self.switch = ModeSwitch()
         self.mode: OneCall | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether β is the caught tensor as it is, but for its axes, and x the first argument."""
+        reading = self.layer.reading
+        if reading is None or self.needs_before or self.pools:
+            return False
+        layout = reading.layout
+        per_sample = layout.granularity in ("channel", "layer") and not layout.transposed
+        return reading.source == "module" and per_sample and reading.x == 0
 
     @property
     def needs_before(self) -> bool:
@@ -184,13 +197,21 @@ class Live:
 
     def _inner(self, inner: nn.Module, reading: Reading) -> Callable[..., None]:
         transform, ordinal = TRANSFORMS[reading.transform], reading.ordinal
+        owner, thread, listening = self.owner, threading.get_ident, _listening
 
         def hook(module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-            if module is inner and threading.get_ident() == self.owner:
-                if self.fired == ordinal:  # a new tensor: later in-place work cannot reach it
-                    with torch._C.DisableTorchFunction():
-                        self.caught = transform(output.detach())
-                self.fired += 1
+            if module is not inner or thread() != owner:
+                return
+            fired = self.fired
+            self.fired = fired + 1
+            if fired != ordinal:
+                return
+            # Always a new tensor: later in-place work cannot reach it.
+            if type(output) is Tensor and not output.requires_grad and not listening():
+                self.caught = transform(output)
+            else:
+                with torch._C.DisableTorchFunction():
+                    self.caught = transform(output.detach())
 
         return hook
 

@@ -290,7 +290,8 @@ class Tap:
         else:
             self._compare()
             for station in self._stations:
-                station.go_live()
+                if station.watcher is not None:
+                    station.go_live()
         batch.samples = count_samples(batch)
         self.batches += 1
         self._finished = batch
