@@ -55,6 +55,9 @@ def capture(
     moment_stride: Annotated[
         int, typer.Option(help="moments of every so many-th pixel only (cheaper, inexact)", min=1)
     ] = 1,
+    moment_kernel: Annotated[
+        str, typer.Option(help="auto, compiled (C++, once a machine) or eager (torch, slower)")
+    ] = "auto",
     strict: Annotated[bool, typer.Option(help="stop at the first bad image")] = False,
     compile: Annotated[bool, typer.Option(help="run through torch.compile, proved")] = False,
     fuse: Annotated[bool, typer.Option(help="fold BatchNorm and Meta-ACON, proved")] = False,
@@ -76,7 +79,7 @@ def capture(
         limit=limit,
         unit_size=unit,
         kinds=None if kinds is None else parse_list(kinds),
-        moments=parse_moments(moments, full_moments, moment_stride),
+        moments=parse_moments(moments, full_moments, moment_stride, moment_kernel),
         announce=lambda text: typer.echo(f"acon: {text}", err=True),
         strict=strict,
         compile=compile,

@@ -9,39 +9,27 @@ import shutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from acon_analysis.errors import UsageError
-from acon_analysis.moment_fields import BLOCKS, STATE_COLUMNS, TOTAL_COLUMNS
+from acon_analysis.moment_fields import STATE_COLUMNS
 from acon_analysis.moment_frames import disk_space, to_frame
-from acon_analysis.moments import Moments
 from acon_analysis.store import RunFolder
 from acon_hooks.batch import Key, to_host
 from acon_hooks.errors import HookError
-from acon_hooks.finding import DEFAULT_KINDS, Layer, find_layers
-from acon_hooks.moment_constants import (
-    GATED_KINDS,
-    Constants,
-    learn,
-    read_references,
-    stored,
-    write_references,
-)
+from acon_hooks.finding import Layer
+from acon_hooks.moment_constants import Constants, learn, read_references, stored, write_references
 from acon_hooks.moment_kernels import rows_of, sums
-from acon_hooks.moment_states import TOTALS, Call, Family, Rows
-
-#: What `capture` takes for moments: none, the usual, or every sample's states too.
-Wish = bool | Literal["full"]
-
-#: Kinds whose output depends on the input element by element.
-KINDS = (*GATED_KINDS, "activation")
+from acon_hooks.moment_native import NativeSums, Prepared, native
+from acon_hooks.moment_options import KINDS, MomentOptions, settle_kernel
+from acon_hooks.moment_states import Call, Family, Rows
+from acon_hooks.moment_tables import arrow, block_frame, keys_of, pooled_table, total_frame
 
 #: Parts of a unit that an accumulator writes.
 MOMENT_PARTS = ("moments", "totals", "states", "pooled")
@@ -49,74 +37,6 @@ MOMENT_PARTS = ("moments", "totals", "states", "pooled")
 
 class UnmeasuredLayerWarning(UserWarning):
     """Moments of a layer cannot be taken."""
-
-
-@dataclass(frozen=True)
-class MomentOptions:
-    """What an accumulator gathers.
-
-    Parameters
-    ----------
-    full : bool
-        Store the states of every sample and channel, too: about 190 bytes each.
-    stride : int
-        Take every so many-th pixel only: cheaper, and wrong where neighbours differ.
-    """
-
-    full: bool = False
-    stride: int = 1
-
-    def __post_init__(self) -> None:
-        if self.stride < 1:
-            raise UsageError(f"the pixel stride must be at least 1, given {self.stride}")
-
-
-def options_of(
-    wish: "Wish | MomentOptions | None", *, compiled: bool = False
-) -> MomentOptions | None:
-    """Return what `capture(moments=...)` asks for; None for no moments.
-
-    Parameters
-    ----------
-    wish : bool, "full", MomentOptions or None
-        None: moments unless the network is compiled.
-    compiled : bool
-        Compiled code has no hooks to take moments in.
-
-    Raises
-    ------
-    UsageError
-        If moments of a compiled network are asked for.
-    """
-    if wish is None:
-        wish = not compiled
-    if compiled and wish is not False:
-        raise UsageError(
-            "moments are taken in hooks, which compiled code has none of: leave out --compile, "
-            "or take no moments (--no-moments)"
-        )
-    if isinstance(wish, MomentOptions):
-        return wish
-    if wish == "full":
-        return MomentOptions(full=True)
-    if isinstance(wish, bool):
-        return MomentOptions() if wish else None
-    raise UsageError(f"moments must be True, False or 'full', given {wish!r}")
-
-
-def default_kinds(model: nn.Module, *, moments: bool) -> tuple[str, ...]:
-    """Return the kinds of layers that a capture watches where none are given.
-
-    Parameters
-    ----------
-    model : Module
-        The network.
-    moments : bool
-        Whether moments are taken: a network without any ACON layer has them of its activations.
-    """
-    if moments and not find_layers(model, DEFAULT_KINDS):
-        return ("activation",)
-    return DEFAULT_KINDS
 
 
 @dataclass
@@ -151,7 +71,11 @@ class Accumulator:
         folder: RunFolder | None = None,
         identity: str = "",
     ) -> None:
-        self.options = options or MomentOptions()
+        self.options, _ = settle_kernel(options or MomentOptions(), torch.device("cpu"))
+        self._native: NativeSums | None = None
+        if self.options.kernel == "compiled":
+            self._native = native()
+        self._prepared: dict[Key, Prepared] = {}
         self.folder, self.identity = folder, identity
         self.constants: dict[Key, Constants] = {}
         self.unmeasured: dict[Key, str] = {}
@@ -181,7 +105,13 @@ class Accumulator:
             return
         constants = self.constants[key]
         stride = self.options.stride
-        raw = sums(x, y, beta, layer.axis, constants.gate, constants.guards, stride)
+        raw = None
+        if self._native is not None and stride == 1:
+            if key not in self._prepared:
+                self._prepared[key] = Prepared(constants.gate, constants.guards)
+            raw = self._native.sums(x, y, beta, layer.axis, self._prepared[key])
+        if raw is None:
+            raw = sums(x, y, beta, layer.axis, constants.gate, constants.guards, stride)
         pixels = -(-(x.numel() // max(raw.shape[1] * raw.shape[2], 1)) // stride)
         mean = None
         if beta is not None and constants.gate is not None:
@@ -238,6 +168,7 @@ class Accumulator:
         self._warn()
         if self.folder is not None and self.constants:
             self._table = write_references(self.folder, self.constants, self.identity)
+            self._prepared.clear()
             self.constants.clear()  # rebuilt from the table, as every other process does
 
     def _warn(self) -> None:
@@ -266,7 +197,7 @@ class Accumulator:
     ) -> None:
         state = family.take_rows(rows)
         beta = _betas(family, seen)
-        keys = _keys(family)
+        keys = keys_of(family)
         frame = to_frame(state, sample=np.asarray(samples)[:, None], **keys)
         frame["beta"] = np.nan if beta is None else beta.cpu().numpy().ravel()
         self._states.append(frame[[name for name, *_ in STATE_COLUMNS]])
@@ -290,34 +221,15 @@ class Accumulator:
         states, self._states = self._states, []
         parts: dict[str, pa.Table] = {}
         if len(ids) and self.families:
-            frames = [_block_frame(family) for family in self.families]
-            parts["moments"] = _table(pd.concat(frames, ignore_index=True))
-            parts["totals"] = _table(self._total_frame(totals))
+            frames = [block_frame(family) for family in self.families]
+            parts["moments"] = arrow(pd.concat(frames, ignore_index=True))
+            parts["totals"] = arrow(total_frame(self.families, totals))
         if states:
-            parts["states"] = _table(pd.concat(states, ignore_index=True))
+            parts["states"] = arrow(pd.concat(states, ignore_index=True))
         pooled, self._pooled = self._pooled, {}
         if pooled:
-            parts["pooled"] = _pooled_table(ids, pooled, columns)
+            parts["pooled"] = pooled_table(ids, pooled, columns)
         return parts
-
-    def _total_frame(self, totals: list[tuple[Any, list[npt.NDArray[np.float64]]]]) -> pd.DataFrame:
-        frames = []
-        for index, family in enumerate(self.families):
-            values = np.concatenate([pieces[index] for _, pieces in totals], axis=1)
-            samples = np.concatenate([ids for ids, _ in totals])
-            count, layers = values.shape[1:]
-            each = {
-                "layer": np.array([call.key[0] for call in family.calls]),
-                "call": np.array([call.key[1] for call in family.calls]),
-                "channels": np.array([call.channels for call in family.calls]),
-                "n": np.array([call.channels * call.pixels for call in family.calls]),
-            }
-            columns = {name: np.repeat(value, count) for name, value in each.items()}
-            columns["sample"] = np.tile(samples, layers)
-            numbers = dict(zip(TOTALS, values.transpose(0, 2, 1), strict=True))
-            columns |= {name: value.ravel() for name, value in numbers.items()}
-            frames.append(pd.DataFrame({name: columns[name] for name, *_ in TOTAL_COLUMNS}))
-        return pd.concat(frames, ignore_index=True)
 
     def space(self, samples: int, unit_size: int) -> int:
         """Return the bytes, before compression, that moments of a run will take.
@@ -363,42 +275,6 @@ def _betas(family: Family, seen: dict[Key, _Seen]) -> Tensor | None:
     betas = [seen[call.key].beta for call in family.calls]
     some = [beta for beta in betas if beta is not None]
     return torch.cat(some, 1) if len(some) == len(betas) and some else None
-
-
-def _keys(family: Family) -> dict[str, npt.NDArray[Any]]:
-    """Layer, call and channel of a family's columns."""
-    widths = [call.channels for call in family.calls]
-    return {
-        "layer": np.repeat([call.key[0] for call in family.calls], widths),
-        "call": np.repeat([call.key[1] for call in family.calls], widths),
-        "channel": np.concatenate([np.arange(width) for width in widths]),
-    }
-
-
-def _block_frame(family: Family) -> pd.DataFrame:
-    """Rows of ``moments/``: by layer, channel and block."""
-    state, _ = family.take()
-    turned = Moments({name: array.T for name, array in state.arrays.items()})
-    keys = {name: values[:, None] for name, values in _keys(family).items()}
-    return to_frame(turned, **keys, block=np.arange(BLOCKS))
-
-
-def _table(frame: pd.DataFrame) -> pa.Table:
-    return pa.Table.from_pandas(frame.astype({"layer": "str"}), preserve_index=False)
-
-
-def _pooled_table(
-    samples: npt.NDArray[np.int64],
-    pooled: dict[Key, list[npt.NDArray[np.float32]]],
-    columns: Mapping[Key, tuple[str, int]],
-) -> pa.Table:
-    """Return pooled inputs as a table: sample_id, and one list of float32 a layer and call."""
-    arrays: dict[str, pa.Array] = {"sample_id": pa.array(samples)}
-    for key, parts in pooled.items():
-        values = np.concatenate(parts)
-        flat = pa.array(values.reshape(-1))
-        arrays[columns[key][0]] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
-    return pa.table(arrays)
 
 
 def _unfit(x: Tensor, y: Tensor) -> str:

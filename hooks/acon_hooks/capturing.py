@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from acon_analysis.run import Run
-from acon_hooks.accumulating import MomentOptions, Wish
+from acon_hooks.moment_options import MomentOptions, Wish
 from acon_hooks.session import Session, Settings, UntrainedWarning
 
 __all__ = ["Settings", "UntrainedWarning", "capture", "run_units"]

@@ -157,7 +157,7 @@ def _select(
     return _Sheet(xs[:, index], ys[:, index] if gate is None else xs, beta, gate, some, -1)
 
 
-def _over(values: Tensor, half: Tensor) -> Tensor:
+def over(values: Tensor, half: Tensor) -> Tensor:
     """Divide by d/2; 0 where d is 0, for then w and r are 0, too."""
     return torch.where(half == 0, 0.0, values / torch.where(half == 0, 1.0, half))
 
@@ -191,12 +191,12 @@ class _Sheet:
             offsets = guards.offsets
             if gate is not None:
                 offsets = torch.stack(
-                    [offsets[0], *(_over(offsets[i], gate.half) for i in (1, 2)), offsets[3]]
+                    [offsets[0], *(over(offsets[i], gate.half) for i in (1, 2)), offsets[3]]
                 )
             self.offsets = [self._per_channel(o) for o in offsets]
         self.curves: list[Tensor] = []
         if gate is not None and beta is not None:
-            self.slope = self._per_channel(_over(gate.middle - guards.slope, gate.half))
+            self.slope = self._per_channel(over(gate.middle - guards.slope, gate.half))
             self.curves.append(self._spread(beta.to(self.work), gate.half))
             if gate.reference is not None:
                 self.curves.append(self._per_channel(gate.reference * gate.half))

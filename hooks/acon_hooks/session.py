@@ -15,13 +15,7 @@ from tqdm.auto import tqdm
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.run import Run
 from acon_analysis.store import UNIT_SIZE, RunFolder, StoreError
-from acon_hooks.accumulating import (
-    Accumulator,
-    MomentOptions,
-    Wish,
-    default_kinds,
-    options_of,
-)
+from acon_hooks.accumulating import Accumulator
 from acon_hooks.arithmetic import full_precision, threads
 from acon_hooks.begin import Beginning
 from acon_hooks.engine import Engine
@@ -30,6 +24,13 @@ from acon_hooks.finding import check_kinds
 from acon_hooks.hostcopy import Arrays, HostCopy
 from acon_hooks.identity import differences, identity_sha256, model_name, state_sha256
 from acon_hooks.moment_constants import REFERENCES
+from acon_hooks.moment_options import (
+    MomentOptions,
+    Wish,
+    default_kinds,
+    options_of,
+    settle_kernel,
+)
 from acon_hooks.places import default_workers, pick_device, rank_and_world
 from acon_hooks.unit import Columns, UnitBuffer, UnitWriter
 
@@ -97,6 +98,12 @@ class Session:
         self.threads = self._threads(compute)
         origin = getattr(model, "acon_origin", None)
         self.options = options_of(settings.moments, compiled=settings.compile)
+        self.eager_reason = ""
+        if self.options is not None:
+            begun = before.get("identity", {}).get("moments")
+            self.options, self.eager_reason = settle_kernel(
+                self.options, self.device, begun, settings.announce
+            )
         self.kinds = settings.kinds or default_kinds(model, moments=self.options is not None)
         self.feed: Feed = open_feed(
             data,
@@ -306,6 +313,8 @@ class Session:
             "channels_last": engine.channels_last,
             "tf32": False,
         }
+        if self.eager_reason:
+            compute["moments_eager_because"] = self.eager_reason
         self.manifest = beginning.begin(engine.facts, compute, self.model)
         self.refuse_another()
         self.columns = columns_of(engine.facts.layers)
