@@ -49,5 +49,5 @@ train: $(READY)  ## train the digits networks again, from scratch, into state/
 	done
 
 clean:  ## remove everything that can be made again (the environment too)
-	rm -rf $(VENV) figures/out docs/_build docs/_made runs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) figures/out docs/_build docs/gallery docs/notebooks docs/reference docs/results runs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,168 @@
+"""Reference pages: the public names of the rooms, and the command line."""
+
+import importlib
+import inspect
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pages import Folder
+
+#: Pages of the reference: file, title, modules. Of a module with ``__all__`` those names are
+#: documented, of others the public functions and classes written there.
+PAGES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("acon_analysis", "acon_analysis: the front door", ("acon_analysis", "acon_analysis.run")),
+    ("acon_hooks", "acon_hooks: reading live models", ("acon_hooks",)),
+    ("acon_figures", "acon_figures: drawing", ("acon_figures",)),
+    ("family", "family: activation functions", ("acon_analysis.family",)),
+    ("layers", "layers: activations as torch modules", ("acon_analysis.layers",)),
+    (
+        "statistics",
+        "Statistics of linearity",
+        tuple(
+            f"acon_analysis.{name}"
+            for name in (
+                "indices", "measures", "gaussian", "moments", "jackknife", "causes", "comparing",
+                "tables",
+            )
+        ),
+    ),
+    (
+        "null_model",
+        "The null model of β",
+        tuple(
+            f"acon_analysis.{name}"
+            for name in ("nullmodel", "logitnormal", "variance", "redraw", "verdicts",
+                         "run_statistics")
+        ),
+    ),
+    (
+        "replacement",
+        "Plans and proofs of replacement",
+        (
+            "acon_analysis.replacement", "acon_analysis.replacement_tables",
+            "acon_hooks.linearizing", "acon_hooks.fitting", "acon_hooks.verifying",
+            "acon_hooks.replacement_experiment", "acon_hooks.importance", "acon_hooks.explaining",
+        ),
+    ),
+    (
+        "data",
+        "Images, networks and checkpoints",
+        (
+            "acon_analysis.data", "acon_analysis.preprocess", "acon_analysis.models.registry",
+            "acon_analysis.models.checkpoints", "acon_analysis.store",
+            "acon_analysis.verification", "acon_hooks.session", "acon_hooks.feeding",
+        ),
+    ),
+    ("paper", "paper: the printed tables", ("acon_analysis.paper",)),
+)  # fmt: skip
+
+HEAD = "..\n   Written at build time by docs/_ext/interface.py.\n"
+
+
+def public_names(module: Any) -> list[str]:
+    """Return the names of a module that belong to its reference, in order."""
+    listed = getattr(module, "__all__", None)
+    if listed is not None:
+        return list(listed)
+    own = [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and (inspect.isfunction(value) or inspect.isclass(value))
+        and value.__module__ == module.__name__
+    ]
+    return sorted(own)
+
+
+def _identity(module: str, name: str, value: Any) -> str:
+    if inspect.isfunction(value) or inspect.isclass(value):
+        return f"{value.__module__}.{value.__qualname__}"
+    return f"{module}.{name}"
+
+
+def _entry(module: str, name: str, value: Any, documented: bool) -> str:
+    path = f"{module}.{name}"
+    if inspect.isclass(value):
+        kind = "autoexception" if issubclass(value, BaseException) else "autoclass"
+        lines = [f".. {kind}:: {path}", "   :members:"]
+    elif inspect.isfunction(value):
+        lines = [f".. autofunction:: {path}"]
+    elif inspect.ismodule(value):
+        return f".. py:data:: {path}\n\n   The module `{value.__name__}`.\n"
+    elif documented:
+        lines = [f".. autodata:: {path}", "   :no-value:"]
+    else:
+        lines = [f".. py:data:: {path}"]
+    return "\n".join(lines) + "\n"
+
+
+def _has_comment(module: Any, name: str) -> bool:
+    """Say whether ``#:`` or a docstring describes a constant."""
+    from sphinx.pycode import ModuleAnalyzer
+
+    docs = ModuleAnalyzer.for_module(module.__name__).find_attr_docs()
+    return ("", name) in docs
+
+
+def _module(name: str, seen: dict[str, str]) -> str:
+    module = importlib.import_module(name)
+    title = f"``{name}``"
+    parts = [title, "-" * len(title), "", f".. py:module:: {name}", "   :no-index-entry:", ""]
+    text = inspect.getdoc(module)
+    if text:
+        parts += [f".. automodule:: {name}", "   :no-index:", ""]
+    same = []
+    for one in public_names(module):
+        value = getattr(module, one)
+        identity = _identity(name, one, value)
+        if identity in seen:
+            same.append(f"``{one}`` is `{seen[identity]}`")
+            continue
+        seen[identity] = f"{name}.{one}"
+        parts.append(_entry(name, one, value, _has_comment(module, one)))
+    if same:
+        parts += ["Described elsewhere: " + "; ".join(same) + ".", ""]
+    return "\n".join(parts)
+
+
+def commands() -> dict[str, str]:
+    """Return the help text of every command, the group's own under the empty name."""
+    import typer
+    from typer.testing import CliRunner
+
+    from acon_analysis.cli import app
+
+    group: Any = typer.main.get_command(app)
+    runner = CliRunner(env={"COLUMNS": "96", "NO_COLOR": "1"})
+    texts = {}
+    for name in ("", *group.commands):
+        arguments = [name, "--help"] if name else ["--help"]
+        result = runner.invoke(app, arguments, prog_name="acon", terminal_width=96)
+        if result.exit_code:
+            raise RuntimeError(f"acon {' '.join(arguments)} failed: {result.output}")
+        texts[name] = result.output
+    return texts
+
+
+def write(folder: "Folder") -> None:
+    """Write the pages of the public names and of the command line."""
+    seen: dict[str, str] = {}
+    for file, title, modules in PAGES:
+        body = "\n".join(_module(name, seen) for name in modules)
+        folder.page(f"reference/{file}.rst", f"{HEAD}\n{title}\n{'=' * len(title)}\n\n{body}")
+    parts = [
+        "# The command line",
+        "Exit status: 0, 1 (failed) or 2 (wrong usage). An error is one readable line; "
+        "`acon --debug COMMAND` shows its traceback.",
+    ]
+    for name, text in commands().items():
+        parts += [f"## `acon {name}`".replace(" `", "`") if not name else f"## `acon {name}`"]
+        parts += [f"```text\n{text.strip()}\n```"]
+    folder.page("reference/commands.md", "\n\n".join(parts))
+    listed = "\n".join(file for file, *_ in PAGES)
+    folder.page(
+        "reference/index.md",
+        "# Reference\n\nWritten from the docstrings, the column tables and the commands at build "
+        "time.\n\n```{toctree}\n:maxdepth: 1\n\ncommands\ncolumns\nactivations\n" + listed
+        + "\n```\n",
+    )  # fmt: skip
