@@ -88,7 +88,6 @@ def beta_over_epochs(
             _draw(left, right, rows, name, place)
         left.plot([], [], color=INK, linestyle=":", label="BatchNorm alone")
         left.set_ylabel("(a) std of β over samples")
-        left.set_ylim(bottom=0.0)
         right.set_yscale("log")
         right.axhline(1.0, color=INK, linewidth=thin(0.6), zorder=1.5)
         right.set_ylabel("(b) samples' effect, ratio")

@@ -110,7 +110,8 @@ def explanation(
             axes.set_title(title)
         figure.colorbar(
             shown[0], ax=list(grid[:, :3].flat), location="bottom", shrink=0.8, aspect=50,
-            label=fill(f"attribution to β of {_target(first)}", 26 if narrow else 60), ticks=MaxNLocator(5, symmetric=True),
+            label=fill(f"attribution to β of {_target(first)}", 26 if narrow else 60),
+            ticks=MaxNLocator(2 if narrow else 5, symmetric=True),
         )  # fmt: skip
     figure.caption = _caption(frame, limit)
     return figure

@@ -13,6 +13,7 @@ from acon_figures.style import (
     DASHES,
     INK,
     PUBLISHED_COLORS,
+    RULE,
     AconFigure,
     cross,
     is_narrow,
@@ -29,6 +30,7 @@ TITLES = {
 }
 Y_LIMITS = {"a": (-6.0, 6.0), "b": (-0.3, 1.4), "c": (-0.3, 1.4)}
 X_STEPS = {"a": 2.0, "b": 30.0, "c": 10.0}
+X_STEPS_PUBLISHED = {"a": 2.0, "b": 20.0, "c": 5.0}
 LEGENDS = {"a": 0.2, "b": 0.4, "c": 0.4}
 
 
@@ -55,6 +57,23 @@ ARROWS = {
         Arrow((-14.0, 0.1), (-14.0, -0.1), "p₂", (-14.0, 0.19)),
     ),
 }
+
+
+ARROWS_PUBLISHED = {
+    "a": (
+        Arrow((4.6, 5.0), (5.25, 4.3), "p₁", (4.25, 4.1)),
+        Arrow((-5.4, 0.5), (-5.4, -0.45), "p₂", (-4.6, 0.12)),
+    ),
+    "b": (
+        Arrow((10.0, 1.07), (22.0, 1.07), "β", (17.0, 1.01)),
+        Arrow((-20.0, -0.07), (-8.0, -0.07), "β", (-13.0, -0.02)),
+    ),
+    "c": (
+        Arrow((14.2, 1.08), (14.2, 0.94), "p₁", (12.5, 1.05)),
+        Arrow((-13.0, 0.08), (-13.0, -0.06), "p₂", (-10.9, 0.045)),
+    ),
+}
+"""Where the paper has them."""
 
 
 def function_and_derivatives(
@@ -98,16 +117,13 @@ def function_and_derivatives(
         figure = new_figure(width, 6.6 if narrow else 2.45, context)
         grid = (3, 1) if narrow else (1, 3)
         for axes, panel in zip(figure.subplots(*grid), "abc", strict=True):
-            _set_up(axes, panel)
+            _set_up(axes, panel, as_published)
             if panel == "b" or (panel == "c" and not as_published):
                 _draw_bounds(axes, bounds[bounds["panel"] == panel], panel, colors)
             _draw_curves(axes, table[table["panel"] == panel], panel, colors)
             if panel != "a" and not as_published:
                 _draw_marks(axes, bounds[bounds["panel"] == panel], colors)
-            axes.legend(
-                loc="center right", bbox_to_anchor=(1.0, LEGENDS[panel]), handlelength=1.8,
-                title="β" if panel == "b" else "p₁, p₂", title_fontsize="small",
-            )  # fmt: skip
+            _add_legend(axes, panel, as_published)
     figure.caption = CAPTION_PUBLISHED if as_published else CAPTION
     return figure
 
@@ -126,31 +142,50 @@ CAPTION_PUBLISHED = (
 )
 
 
-def _set_up(axes: Axes, panel: str) -> None:
+def _set_up(axes: Axes, panel: str, as_published: bool) -> None:
     axes.set_xlim(*curves.PANEL_LIMITS[panel])
     axes.set_ylim(*Y_LIMITS[panel])
-    axes.xaxis.set_major_locator(MultipleLocator(X_STEPS[panel]))
+    steps = X_STEPS_PUBLISHED if as_published else X_STEPS
+    axes.xaxis.set_major_locator(MultipleLocator(steps[panel]))
     axes.yaxis.set_major_locator(MultipleLocator(2.0 if panel == "a" else 0.2))
+    if as_published:
+        axes.tick_params(labelsize="x-small")
     cross(axes)
     axes.set_title(TITLES[panel])
     axes.set_xlabel("x", labelpad=1.0)
-    axes.set_ylabel("f(x)" if panel == "a" else "first derivative f'(x)", labelpad=1.0)
-    for arrow in ARROWS[panel]:
+    slope = "First derivatives" if as_published else "first derivative f'(x)"
+    axes.set_ylabel("f(x)" if panel == "a" else slope, labelpad=1.0)
+    for arrow in (ARROWS_PUBLISHED if as_published else ARROWS)[panel]:
         head = {"arrowstyle": "<->", "color": INK, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 6}
         axes.annotate("", xy=arrow.start, xytext=arrow.end, arrowprops=head)
         axes.text(*arrow.place, arrow.name, ha="center", va="center")
 
 
+def _add_legend(axes: Axes, panel: str, as_published: bool) -> None:
+    if as_published and panel != "c":  # there the paper's place hides the curves' minima
+        axes.legend(loc="lower right", handlelength=1.8, edgecolor=RULE, fontsize="x-small")
+        return
+    axes.legend(
+        loc="center right", bbox_to_anchor=(1.0, LEGENDS[panel]), handlelength=1.8,
+        title="β" if panel == "b" else "p₁, p₂", title_fontsize="small",
+    )  # fmt: skip
+
+
 def _draw_curves(axes: Axes, table: pd.DataFrame, panel: str, colors: Mapping[str, str]) -> None:
     for index, curve in table.groupby("curve"):
         first = curve.iloc[0]
-        label = f"{first['beta']:g}"
+        published = colors is PUBLISHED_COLORS
+        label = f"{'β = ' if published else ''}{first['beta']:g}"
         if panel != "b":
-            label = f"{first['p1']:.1f}, {first['p2']:.1f}".replace("-", "\N{MINUS SIGN}")
+            words = "p₁ = {:.1f}, p₂ = {:.1f}" if published and panel == "a" else "{:.1f}, {:.1f}"
+            pair = words.format(first["p1"], first["p2"])
+            label = pair.replace("-", "\N{MINUS SIGN}")
         number = int(str(index))
-        style = "solid" if colors is PUBLISHED_COLORS else DASHES[(0, 1, 3)[number]]
-        color = colors[CURVE_COLORS[number]]
-        axes.plot(curve["x"], curve["y"], color=color, linestyle=style, label=label)
+        style = "solid" if published else DASHES[(0, 1, 3)[number]]
+        axes.plot(
+            curve["x"], curve["y"], color=colors[CURVE_COLORS[number]], linestyle=style,
+            label=label, linewidth=thin(0.75 if published else 1.0),
+        )  # fmt: skip
 
 
 def _draw_bounds(axes: Axes, bounds: pd.DataFrame, panel: str, colors: Mapping[str, str]) -> None:

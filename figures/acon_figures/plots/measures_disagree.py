@@ -142,7 +142,7 @@ def _draw_ranks(axes: Axes, found: Disagreement, example: dict[Any, Any], *, nam
     axes.plot(ranks[pair], places[pair], color=COLORS["red"], linewidth=thin(0.8), zorder=2.0)
     axes.hlines(places, 0.0, 1.0, color=RULE, linewidth=thin(0.4), zorder=1.0)
     colors = [COLORS["red"] if place in pair else COLORS["grey"] for place in places]
-    axes.scatter(ranks, places, color=colors, s=14.0, zorder=3.0)
+    axes.scatter(ranks, places, color=colors, s=thin(3.1) ** 2, zorder=3.0)
     axes.set_xlim(-0.08, 1.08)
     axes.set_ylim(len(ranks) - 0.5, -0.5)
     axes.set_xticks([0.0, 1.0], ["0", "1"])

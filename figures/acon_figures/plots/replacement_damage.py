@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.replacement_tables import rank_correlations
 from acon_analysis.selection import require_columns
-from acon_figures.style import COLORS, AconFigure, is_narrow, new_figure, theme
+from acon_figures.style import COLORS, AconFigure, is_narrow, new_figure, theme, thin
 
 #: Measures drawn by default, and what their axes say.
 MEASURES = {
@@ -102,8 +102,8 @@ def _draw(axes: Axes, own: pd.DataFrame, name: str) -> None:
     """Scatter one measure on logarithmic axes; what is not positive has no place there."""
     shown = own[(own[name] > 0) & (own["damage"] > 0)]
     axes.scatter(
-        shown[name], shown["damage"], s=3.0, color=COLORS["blue"], alpha=0.35, linewidths=0,
-        rasterized=True,
+        shown[name], shown["damage"], s=thin(1.5) ** 2, color=COLORS["blue"], alpha=0.35,
+        linewidths=0, rasterized=True,
     )  # fmt: skip
     if len(shown):
         axes.set_xscale("log")

@@ -18,10 +18,10 @@ MANY = 1000
 CAPTION = (
     "Learned slopes and the derivatives they allow, {network}, {channels} channels in {layers} "
     "layers. Left: p1 and p2 of each channel; on the solid line, p1 = p2, a channel is linear "
-    "whatever its β; on the dashed one, p1 = -p2, least is left of the straight line. Right: each "
-    "channel's derivative over the range of its data (blue) and what it could be beyond (orange); "
-    "channels of a layer from the shortest range, a straight line, to the longest. The data of the "
-    "median channel reach {reached:.0%} of its range."
+    "whatever its β; on the dashed one, p1 = -p2, least is left of the straight line. Right: the "
+    "greatest derivative of each channel less its least, over the range of its inputs (blue) and "
+    "over all real inputs (with the orange end); channels of a layer from the straightest to the "
+    "most bent. The inputs of the median channel reach {reached:.0%} of the range."
 )
 
 
@@ -32,7 +32,7 @@ def slopes(
     width: str | float = "double",
     context: str = "paper",
 ) -> AconFigure:
-    """Draw p1 against p2 of every channel, and the range of each channel's derivative by layer.
+    """Draw p1 against p2 of every channel, and how far each channel's derivative varies, by layer.
 
     The reading: channels near p1 = p2 are straight lines, the short bars on the right; orange
     ends are derivatives that the channel's inputs never reach.
@@ -50,8 +50,8 @@ def slopes(
     Returns
     -------
     AconFigure
-        ``axes[0]``: one scatter of (p1, p2); ``axes[1]``: two collections of vertical lines,
-        theoretical and over the data, one line a channel.
+        ``axes[0]``: one scatter of (p1, p2); ``axes[1]``: two collections of vertical lines from
+        0, over all real inputs and over the data, one line a channel.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def _draw_pairs(axes: Axes, own: pd.DataFrame) -> None:
     axes.scatter(
         own["p1"],
         own["p2"],
-        s=min(5.0, max(1.5, 2000.0 / len(own))),
+        s=_dots(len(own)),
         color=COLORS["blue"],
         alpha=0.55,
         linewidths=0.0,
@@ -118,13 +118,13 @@ def _draw_ranges(axes: Axes, own: pd.DataFrame) -> None:
     ]
     table = pd.concat(parts, ignore_index=True)
     place = np.arange(len(table))
-    looks = {"slope_min": "slope_max", "slope_low": "slope_high"}
-    colors = (COLORS["orange"], COLORS["blue"])
-    labels = ("beyond the data", "over the data")
-    for (low, high), color, label in zip(looks.items(), colors, labels, strict=True):
-        axes.vlines(
-            place, table[low], table[high], color=color, linewidth=_weight(len(table)), label=label
-        )
+    looks = {
+        "beyond the data": (table["slope_max"] - table["slope_min"], COLORS["orange"]),
+        "over the data": (table["slope_high"] - table["slope_low"], COLORS["blue"]),
+    }
+    for label, (span, color) in looks.items():
+        axes.vlines(place, 0.0, span, color=color, linewidth=_weight(len(table)), label=label)
+    axes.set_ylim(bottom=0.0)
     counts = [len(part) for part in parts]
     starts = np.concatenate([[0], np.cumsum(counts)])
     for start in starts[1:-1]:
@@ -138,7 +138,12 @@ def _draw_ranges(axes: Axes, own: pd.DataFrame) -> None:
     axes.set_xlim(-1.0, len(table))
     axes.grid(axis="x", visible=False)
     axes.set_xlabel("layer")
-    axes.set_ylabel("derivative")
+    axes.set_ylabel("range of the derivative")
+
+
+def _dots(count: int) -> float:
+    """Return the area of dots, smaller where there are many."""
+    return thin(1.9 if count < MANY else 1.1) ** 2
 
 
 def _weight(count: int) -> float:

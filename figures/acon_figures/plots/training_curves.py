@@ -1,12 +1,19 @@
 """The paper's training curves, of this project's own networks: error against iterations."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from acon_analysis.errors import AconError
-from acon_analysis.training_logs import curve_bands
+from acon_analysis.training_logs import ACTIVATIONS, curve_bands
 from acon_figures.style import COLORS, AconFigure, is_narrow, new_figure, theme, thin
 
 CURVE_COLORS = ("blue", "orange", "green", "red", "purple", "brown")
+"""The first four are those of `ACTIVATIONS`, whichever of them are drawn, as in the paper."""
+
+DECADE = 10.0
+"""Errors that span less than this factor stand on a linear axis."""
+
 CAPTION = (
     "Share of wrong answers against optimiser steps, for networks that differ in their activation "
     "only. Dashed: while training (augmented images, network in training mode, mean over each "
@@ -49,7 +56,7 @@ def training_curves(
         narrow = is_narrow(width)
         figure = new_figure(width, 3.4 if narrow else 2.9, context)
         axes = figure.add_subplot()
-        for activation, color in zip(activations, CURVE_COLORS, strict=False):
+        for activation, color in _colors(activations).items():
             for quantity, word in (("train_error", "train"), ("test_error", "test")):
                 of = (table["activation"] == activation) & (table["quantity"] == quantity)
                 own = table[of]
@@ -64,7 +71,10 @@ def training_curves(
                         alpha=0.18, linewidth=0.0,
                     )  # fmt: skip
         # From nine in ten to one in a thousand: only a logarithmic axis shows both ends.
-        axes.set_yscale("log", nonpositive="mask")
+        drawn = table.loc[table["mean"] > 0, "mean"]
+        logarithmic = not drawn.empty and drawn.max() > DECADE * drawn.min()
+        if logarithmic:
+            axes.set_yscale("log", nonpositive="mask")
         axes.set_xlim(0.0, float(table["iteration"].max()))
         axes.set_xlabel("iterations")
         axes.set_ylabel("error")
@@ -72,11 +82,29 @@ def training_curves(
             figure.legend(loc="outside lower center", ncols=2)
         else:
             figure.legend(loc="outside right upper")
-    seeds = int(table["seeds"].max())
-    words = "One seed: differences of a few images are chance."
-    if seeds > 1:
-        words = f"Mean of {seeds} seeds, bands from the least to the greatest."
-    if (table["mean"] <= 0.0).any():
-        words += " An error of 0 has no place on the axis and leaves a gap."
-    figure.caption = CAPTION.format(seeds=words)
+    figure.caption = CAPTION.format(seeds=_seeds(table))
+    if logarithmic and (table["mean"] <= 0.0).any():
+        figure.caption += " An error of 0 has no place on the axis and leaves a gap."
     return figure
+
+
+def _colors(activations: Sequence[str]) -> dict[str, str]:
+    """Return each activation's colour: its own if it is one of `ACTIVATIONS`, else one left."""
+    fixed = dict(zip(ACTIVATIONS.values(), CURVE_COLORS, strict=False))
+    own = {name: fixed[name] for name in activations if name in fixed}
+    left = iter([color for color in CURVE_COLORS if color not in own.values()])
+    return {name: own.get(name) or next(left) for name in activations}
+
+
+def _seeds(table: pd.DataFrame) -> str:
+    """Say how many seeds the curves are of."""
+    counts = table.groupby("activation", sort=False)["seeds"].max()
+    if counts.max() == 1:
+        return "One seed: differences of a few images are chance."
+    if counts.min() == counts.max():
+        of = f"{counts.max()} seeds"
+    else:
+        of = "several seeds (" + ", ".join(f"{name}: {n}" for name, n in counts.items()) + ")"
+    uneven = table.groupby(["activation", "quantity"])["seeds"].nunique().max() > 1
+    more = " Where a seed's log is shorter, the mean goes on without it." if uneven else ""
+    return f"Mean of {of}, bands from the least to the greatest.{more}"
