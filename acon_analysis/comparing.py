@@ -78,6 +78,52 @@ def same_samples(first: Run, second: Run) -> bool:
     return bool((hashes[0] == hashes[1]).all() and (hashes[0] != "").all())
 
 
+def unlike(first: Run, second: Run) -> list[str]:
+    """Tell in what two runs differ that a comparison takes to be equal.
+
+    Parameters
+    ----------
+    first, second : Run
+        Captured runs.
+
+    Returns
+    -------
+    list of str
+        A sentence each about other samples, another preprocessing, and layers that only one has;
+        empty for runs of the same samples and layers.
+    """
+    found = []
+    if not same_samples(first, second):
+        one, two = len(first.sample_ids), len(second.sample_ids)
+        found.append(
+            f"the runs are not of the same samples ({one} and {two}): they are compared as "
+            "independent ones, and differences may come from the images"
+        )
+    elif _preprocess(first) != _preprocess(second):
+        found.append("the runs took the same images through different preprocessings")
+    keys = [
+        {(row["layer"], row["call"]): row["channels"] for row in run.layers.to_dict("records")}
+        for run in (first, second)
+    ]
+    for place, (own, other) in (("first", keys), ("second", keys[::-1])):
+        alone = [layer + (f" (call {call})" if call else "") for layer, call in own.keys() - other]
+        if alone:
+            named = ", ".join(sorted(alone)[:3]) + (", ..." if alone[3:] else "")
+            found.append(f"{_layers(len(alone))} only in the {place} run: {named}")
+    wider = [key for key, width in keys[0].items() if keys[1].get(key, width) != width]
+    if wider:
+        found.append(f"{_layers(len(wider))} of other widths in the two runs: {wider[0][0]}, ...")
+    return found
+
+
+def _preprocess(run: Run) -> object:
+    return run.manifest.get("identity", {}).get("preprocess")
+
+
+def _layers(count: int) -> str:
+    return "1 layer is" if count == 1 else f"{count} layers are"
+
+
 def _nothing_shared(first: Run, second: Run) -> str:
     shown = [", ".join(run.layers["layer"].unique()[:5]) or "none" for run in (first, second)]
     return (

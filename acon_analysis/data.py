@@ -48,6 +48,8 @@ def open_data(
     UsageError
         If the name is neither a known data set nor a folder with images.
     """
+    if not str(data).strip():
+        raise UsageError("data is empty; give 'digits', 'cifar10' or a folder of images")
     name, _, split = str(data).partition(":")
     if name == "digits":
         return digits(split or "test")

@@ -383,3 +383,9 @@ def test_no_permission_is_one_sentence(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(StoreError, match="Permission denied"):
         acon.capture(Tiny(), [torch.zeros(1, 3, 6, 5)], tmp_path / "r", progress=False)
+
+
+@pytest.mark.parametrize("out", ["", " "])
+def test_an_empty_name_is_no_folder(out: str) -> None:
+    with pytest.raises(UsageError, match="out is empty"):
+        acon.capture(Tiny(), [torch.zeros(1, 3, 6, 5)], out, progress=False)

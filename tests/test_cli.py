@@ -69,7 +69,56 @@ def test_capture_verify_summary(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert len(pd.read_parquet(out)) == 6
     (run / "betas" / "unit-0000001.parquet").unlink()
     assert acon("verify", run) == 1
-    assert "betas/unit-0000001.parquet is missing" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert "betas/unit-0000001.parquet is missing" in captured.err
+    assert re.search(r"3 of 3 units done; \d problems\n", captured.out)
+
+
+def test_one_problem_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert acon("capture", "digits_metaacon", "--data", "digits", "--out", run, "--no-moments",
+                "--limit", 20) == 0  # fmt: skip
+    (run / "channels.parquet").unlink()
+    assert acon("verify", run) == 1
+    assert capsys.readouterr().out.endswith("1 of 1 units done; 1 problem\n")
+
+
+@pytest.mark.parametrize("by", ["layer", "channel", "sample"])
+def test_a_summary_fits_on_the_screen_and_files_hold_all(
+    by: str, tmp_path: Path, digits_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("summary", digits_run.path, "--by", by, "--draws", 0)
+    assert acon(*arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    shown = lines[0].split()
+    assert {"layer", "mean", "L", "G"} <= set(shown)
+    if by == "channel":
+        assert shown[-1] == "why"  # words, so they come last
+    else:
+        assert max(len(line) for line in lines) <= 100
+    assert acon(*arguments, "--all") == 0
+    everything = capsys.readouterr().out.splitlines()[0].split()
+    assert set(shown) < set(everything)
+    assert {"q05", "median", "q95"} <= set(everything)
+    assert acon(*arguments, "--format", "csv", "--out", tmp_path / "t.csv") == 0
+    assert set(everything) <= set(pd.read_csv(tmp_path / "t.csv").columns)
+
+
+def test_comparing_tells_what_does_not_fit(
+    tmp_path: Path, digits_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert acon("compare", digits_run.path, digits_run.path) == 0
+    assert capsys.readouterr().err == ""
+    for name, model in (("few", "digits_metaacon"), ("relu", "digits_relu")):
+        assert acon("capture", model, "--data", "digits", "--out", tmp_path / name,
+                    "--limit", 40) == 0  # fmt: skip
+    capsys.readouterr()
+    assert acon("compare", digits_run.path, tmp_path / "few") == 0
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "warning: the runs are not of the same samples (500 and 40)" in error
+    assert acon("compare", tmp_path / "few", tmp_path / "relu") == 0
+    assert "13 layers are only in the second run: layer1.0.relu" in capsys.readouterr().err
 
 
 def test_figures_of_a_run(
@@ -120,6 +169,13 @@ MISTAKES = [
      "is for a folder of images"),
     (["capture", "digits_metaacon", "--data", "digits", "--out", "{run}", "--kinds", "gat"], 2,
      "did you mean 'gate'"),
+    (["capture", "digits_metaacon", "--data", "digits", "--out", ""], 2, "--out is empty"),
+    (["capture", "digits_metaacon", "--data=", "--out", "{tmp}/r"], 2, "--data is empty"),
+    (["summary", " "], 2, "the argument after 'summary' is empty"),
+    (["capture", "digits_acon", "--data", "digits", "--out", "{tmp}/r", "--device", "banana"], 2,
+     "device 'banana' cannot be used: this machine has cpu"),
+    (["capture", "digits_acon", "--data", "digits", "--out", "{tmp}/r", "--device", "meta"], 2,
+     "device 'meta' cannot be used: this machine has cpu"),
 ]  # fmt: skip
 
 

@@ -107,3 +107,9 @@ def test_wrong_names(name: str, message: str) -> None:
 def test_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no images"):
         open_data(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["", " "])
+def test_no_name_is_not_the_current_folder(name: str) -> None:
+    with pytest.raises(UsageError, match="data is empty"):
+        open_data(name)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from acon_analysis.errors import AconError
+from acon_analysis.errors import AconError, UsageError
 
 
 class _InterruptedError(AconError):
@@ -53,6 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command; errors are one line, the exit status is 0, 1 (failed) or 2 (wrong usage)."""
     warnings.showwarning = _show_warning
     try:
+        _refuse_empty(sys.argv[1:] if arguments is None else arguments)
         app(args=arguments, standalone_mode=True)
     except AconError as error:
         _fail(error, str(error), error.exit_code)
@@ -64,6 +65,20 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(error, f"{place}{error.strerror or error}", 1)
     except Exception as error:
         _fail(error, f"{type(error).__name__}: {error} (an error of acon itself; see --debug)", 1)
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    """Raise for an empty argument, most often a variable without a value in a script.
+
+    As a path it would be the current folder.
+    """
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        option, equals, value = argument.partition("=")
+        if option.startswith("-") and equals and not value.strip():
+            raise UsageError(f"{option} is empty")
+        if not argument.strip():
+            what = before if before.startswith("-") else f"the argument after {before!r}"
+            raise UsageError(f"{what if before else 'the first argument'} is empty")
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -1,5 +1,6 @@
 """Arguments that several commands share, and how tables are printed."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -75,8 +76,14 @@ def parse_shape(text: str) -> tuple[int, ...]:
     return shape
 
 
-def emit(frame: "pd.DataFrame", format: TableFormat, out: Path | None) -> None:
-    """Print a frame, or write it to a file."""
+def emit(
+    frame: "pd.DataFrame",
+    format: TableFormat,
+    out: Path | None,
+    *,
+    columns: Sequence[str] | None = None,
+) -> None:
+    """Print a frame, or write it to a file; on the screen only some columns, where given."""
     if format is TableFormat.parquet:
         if out is None:
             raise UsageError("--format parquet needs --out FILE")
@@ -84,7 +91,7 @@ def emit(frame: "pd.DataFrame", format: TableFormat, out: Path | None) -> None:
         frame.to_parquet(out, index=False)
         return
     text = {
-        TableFormat.table: lambda: _as_text(frame),
+        TableFormat.table: lambda: _as_text(frame, columns if out is None else None),
         TableFormat.csv: lambda: frame.to_csv(index=False, lineterminator="\n").rstrip("\n"),
         TableFormat.json: lambda: frame.to_json(orient="records", indent=1),
     }[format]()
@@ -95,12 +102,13 @@ def emit(frame: "pd.DataFrame", format: TableFormat, out: Path | None) -> None:
         out.write_text(text + "\n", "utf-8")
 
 
-def _as_text(frame: "pd.DataFrame") -> str:
+def _as_text(frame: "pd.DataFrame", columns: Sequence[str] | None = None) -> str:
     """Return a frame for the screen: three digits, without columns that say nothing."""
     silent = [
         name
         for name in frame.columns
-        if frame[name].isna().all()
+        if (columns is not None and name not in columns)
+        or frame[name].isna().all()
         or (frame[name] == "").all()
         or (name == "call" and (frame[name] == 0).all())
     ]

@@ -109,10 +109,23 @@ def verify(run: RunPath) -> None:
     typer.echo(
         f"{run}: {found.captured} of {found.samples} images captured, {found.bad} could not be "
         f"read, {found.units_done} of {found.units} units done; "
-        + ("sound" if found.sound else f"{len(found.problems)} problems")
+        + ("sound" if found.sound else _counted(len(found.problems), "problem"))
     )
     if not found.sound:
         raise typer.Exit(1)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" + ("" if count == 1 else "s")
+
+
+#: What a summary shows on the screen, so that a row fits in about 100 characters.
+_SHOWN = {
+    By.layer: ("layer", "call", "kind", "channels", "mean", "std", "std_samples", "L", "L_low",
+               "L_high", "G"),
+    By.channel: ("layer", "call", "channel", "mean", "L", "s_c", "G", "why"),
+    By.sample: ("layer", "call", "sample", "mean", "std", "min", "max", "L", "G"),
+}  # fmt: skip
 
 
 @app.command()
@@ -121,6 +134,9 @@ def summary(
     by: Annotated[By, typer.Option(help="what each row is")] = By.layer,
     format: Annotated[TableFormat, typer.Option(help="how to write")] = TableFormat.table,
     out: Annotated[Path | None, typer.Option(help="file; by default the screen")] = None,
+    all: Annotated[
+        bool, typer.Option("--all", help="all columns on the screen, as in files")
+    ] = False,
     draws: Annotated[
         int, typer.Option(help="β networks redrawn for the verdict; 0 for no verdict", min=0)
     ] = 99,
@@ -130,7 +146,8 @@ def summary(
     from acon_analysis.run_statistics import split_table, summary_table, verdict_text
 
     opened = open_run(run)
-    emit(summary_table(opened, by.value), format, out)
+    shown = None if all else _SHOWN[by]
+    emit(summary_table(opened, by.value), format, out, columns=shown)
     if by is By.layer and next(iter(opened.files("pooled")), None) is not None:
         text = verdict_text(split_table(opened, draws=draws)) if draws else ""
         plain = format is TableFormat.table and out is None
@@ -147,7 +164,11 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="file; by default the screen")] = None,
 ) -> None:
     """Compare two runs layer by layer."""
-    from acon_analysis.comparing import compare_runs
+    from acon_analysis.comparing import compare_runs, unlike
     from acon_analysis.run import open_run
 
-    emit(compare_runs(open_run(first), open_run(second), confidence=confidence), format, out)
+    runs = open_run(first), open_run(second)
+    found = compare_runs(*runs, confidence=confidence)
+    for sentence in unlike(*runs):
+        typer.echo(f"acon: warning: {sentence}", err=True)
+    emit(found, format, out)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from acon_analysis.errors import UsageError
 from acon_analysis.run import Run
 from acon_hooks.moment_options import MomentOptions, Wish
 from acon_hooks.session import Session, Settings, UntrainedWarning
@@ -99,6 +100,8 @@ def capture(
     AconError
         If a layer was not used as in the first batch; if every image was bad.
     """
+    if not str(out).strip():
+        raise UsageError("out is empty; give a folder for the run")
     settings = Settings(
         Path(out).expanduser(),
         preprocess=preprocess,

@@ -48,9 +48,19 @@ def pick_device(device: str | torch.device) -> torch.device:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"device {str(device)!r} cannot be used: {reason}") from error
+        raise UsageError(_no_such(device)) from error
+    if chosen.type == "meta":  # holds shapes only
+        raise UsageError(_no_such(device))
     return chosen
+
+
+def _no_such(device: str | torch.device) -> str:
+    names = ["cpu"]
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is not None:
+        count = torch.accelerator.device_count()
+        names += [f"{accelerator.type}:{index}" for index in range(count)]
+    return f"device {str(device)!r} cannot be used: this machine has {', '.join(names)}"
 
 
 def default_workers(device: torch.device) -> int:
