@@ -27,3 +27,15 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory, digits_metaacon: nn.Mod
     """digits_metaacon on the 500 test images, in units of 128."""
     folder: Path = tmp_path_factory.mktemp("runs") / "digits_metaacon"
     return acon.capture(digits_metaacon, "digits", folder, unit_size=128, progress=False)
+
+
+@pytest.fixture(scope="session")
+def hostile_report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
+    """A run whose every name is hostile, and its page."""
+    import reportpages
+    from acon_figures.report import write_report
+
+    folder = tmp_path_factory.mktemp("report")
+    data = reportpages.folder(folder / "images")
+    run = reportpages.captured(reportpages.Hostile, data, folder / "run", preprocess="none")
+    return run, write_report(run, folder / "page.html", title=reportpages.TITLE)

@@ -14,9 +14,6 @@ from acon_figures.registry import FIGURES, FigureSpec
 from acon_figures.report.numbers import csv_text, packed, visible
 from acon_figures.report.svg import inline_svg
 
-#: Frames that are of the package, not of the run.
-_FOREIGN = FROM_PACKAGE
-
 #: Sketches, whose colours mean the light page that they are drawn for.
 _SKETCHES = ("network_sketch",)
 
@@ -28,6 +25,8 @@ _HEADINGS = {
     "beta_heatmap": "β of every sample and channel",
     "slopes": "Slopes: learned, and reached by the data",
     "channel_portrait": "The channel that matters most in the last layer",
+    "sample_extremes": "One channel where it is straightest, and where it bends most",
+    "measures_disagree": "What the measures of linearity do not agree on",
 }
 
 
@@ -82,14 +81,14 @@ def specs_for(frames: Frames) -> list[FigureSpec]:
         if spec.kind == "measured"
         and spec.needs
         and spec.name not in _SKETCHES
-        and all(need in frames and need not in _FOREIGN for need in spec.needs)
+        and all(need in frames and need not in FROM_PACKAGE for need in spec.needs)
     ]
 
 
 def wanted_frames() -> set[str]:
     """Return the names of all frames that `specs_for` could use."""
     every = {name for spec in FIGURES.values() for name in (*spec.needs, *spec.options)}
-    return every - set(_FOREIGN)
+    return every - set(FROM_PACKAGE)
 
 
 def picture(spec: FigureSpec, frames: Frames, offered: dict[str, Numbers]) -> Picture:

@@ -110,18 +110,12 @@ def render(run: Run, *, title: str | None = None, progress: bool = False) -> str
 
 
 def _require_images(run: Run) -> None:
-    if len(run.sample_ids):
-        return
-    bad = len(run.errors)
-    if bad:
+    if not len(run.sample_ids):
+        bad = f" ({len(run.errors)} could not be read)" if len(run.errors) else ""
         raise AconError(
-            f"the run {str(run.path)!r} holds no image to report on: all {bad} that were tried "
-            f"could not be read; the first: {run.errors['reason'].iloc[0]}"
+            f"the run {str(run.path)!r} holds no finished images yet{bad}; run the same capture "
+            "command again, then the report"
         )
-    raise AconError(
-        f"the run {str(run.path)!r} holds no finished images yet; run the same capture command "
-        "again, then the report"
-    )
 
 
 def _page(
