@@ -31,11 +31,7 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory, digits_metaacon: nn.Mod
 
 @pytest.fixture(scope="session")
 def hostile_report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
-    """A run whose every name is hostile, and its page."""
+    """A run whose every name is hostile, and its page with the figures that show names."""
     import reportpages
-    from acon_figures.report import write_report
 
-    folder = tmp_path_factory.mktemp("report")
-    data = reportpages.folder(folder / "images")
-    run = reportpages.captured(reportpages.Hostile, data, folder / "run", preprocess="none")
-    return run, write_report(run, folder / "page.html", title=reportpages.TITLE)
+    return reportpages.reported(tmp_path_factory.mktemp("report"))

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 import acon_analysis as acon
 from acon_analysis.layers import MetaAconC
 from acon_analysis.run import Run
+from acon_figures.report import write_report
+from acon_figures.report.pictures import specs_for
 
 #: A name that would run a script if the page took it for markup, and one that leaves an attribute.
 SCRIPT = "<script>alert(1)</script>"
@@ -19,6 +22,9 @@ IMAGE = '"><img src=x onerror=alert(2)>'
 #: Class folders cannot hold a slash; `$` would be mathematics to matplotlib.
 CLASS = "<img src=x onerror=alert(3)> $\\frac$"
 TITLE = "</title><script>alert(4)</script>&amp;"
+
+#: Figures that show names of layers or classes; the others would only take time.
+NAMING = ("beta_distributions", "linearity_by_depth", "beta_against_null", "beta_heatmap")
 
 
 class Hostile(nn.Module):
@@ -80,3 +86,14 @@ def captured(make: Callable[[], nn.Module], data: Any, out: Path, **options: Any
     """Capture a network in units of eight images."""
     settings = {"unit_size": 8, "batch_size": 8, "progress": False, "workers": 0} | options
     return acon.capture(make(), data, out, **settings)
+
+
+def reported(place: Path) -> tuple[Run, Path]:
+    """Capture the hostile network on hostile images; return the run and its page."""
+    run = captured(Hostile, folder(place / "images"), place / "run", preprocess="none")
+
+    def naming(frames: Any) -> list[Any]:
+        return [spec for spec in specs_for(frames) if spec.name in NAMING]
+
+    with mock.patch("acon_figures.report.rendering.specs_for", naming):
+        return run, write_report(run, place / "page.html", title=TITLE)

@@ -14,7 +14,7 @@ from acon_analysis.cli import main
 from acon_analysis.run import Run
 
 COMMANDS = ("models", "layers", "capture", "verify", "summary", "figures", "train",
-            "import-checkpoint", "compare", "linearize", "explain")  # fmt: skip
+            "import-checkpoint", "compare", "linearize", "explain", "report")  # fmt: skip
 
 
 def acon(*arguments: object) -> int:
