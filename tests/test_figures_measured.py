@@ -5,13 +5,13 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.collections import LineCollection, PathCollection
-from matplotlib.patches import Ellipse, Rectangle
+from matplotlib.patches import Ellipse, Rectangle, StepPatch
 
 import acon_analysis as acon
 import figureframes
 from acon_analysis.clustering import label_purity, ordered_betas
 from acon_analysis.depth import linearity_by_depth as depth_of_runs
-from acon_analysis.depth import shared_layers
+from acon_analysis.depth import relative_depth, same_end, shared_layers
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.portraits import (
     channel_curves,
@@ -22,7 +22,7 @@ from acon_analysis.portraits import (
     spread_channels,
 )
 from acon_analysis.run import Run
-from acon_analysis.training_logs import curve_bands, training_logs
+from acon_analysis.training_logs import curve_bands, logged_data, training_logs
 from acon_figures import (
     beta_against_null,
     beta_heatmap,
@@ -42,13 +42,36 @@ def test_the_shipped_logs_are_read_in_the_papers_order(tmp_path: Path) -> None:
     own = logs[logs["network"] == "digits_relu"].drop(columns=["network", "activation", "seed"])
     own.assign(test_error=0.5).to_csv(tmp_path / "digits_relu.csv", index=False)
     own.assign(test_error=0.7).to_csv(tmp_path / "digits_relu_seed3.csv", index=False)
+    own.assign(test_error=0.9).to_csv(tmp_path / "digits_relu-seed12.csv", index=False)
+    own.to_csv(tmp_path / "digits_relux.csv", index=False)
     both = training_logs(folder=tmp_path)
-    assert sorted(both["seed"].unique()) == [0, 3]
+    assert list(both["seed"].unique()) == [0, 3, 12]
     bands = curve_bands(both, ["test_error"])
-    np.testing.assert_allclose(bands[["mean", "low", "high"]], [[0.6, 0.5, 0.7]] * 30)
-    assert (bands["seeds"] == 2).all()
+    np.testing.assert_allclose(bands[["mean", "low", "high"]], [[0.7, 0.5, 0.9]] * 30)
+    assert (bands["seeds"] == 3).all()
+    assert logged_data(tmp_path) == ("digits",)
+    assert {"cifar10", "digits"} <= set(logged_data())
     with pytest.raises(AconError, match=r"no log cifar_\*\.csv"):
         training_logs("cifar", tmp_path)
+    own.to_csv(tmp_path / "digits_relu-seed3.csv", index=False)
+    with pytest.raises(AconError, match=r"digits_relu_seed3\.csv and .*-seed3\.csv are both of"):
+        training_logs(folder=tmp_path)
+
+
+def test_training_curves_keep_an_activations_colour_and_say_how_many_seeds() -> None:
+    logs = figureframes.training(3)
+    both = training_curves(logs)
+    alone = training_curves(logs[logs["activation"] == "Meta-ACON"])
+    colors = {str(line.get_label()): line.get_color() for line in both.axes[0].lines}
+    assert alone.axes[0].lines[0].get_color() == colors["Meta-ACON train"]
+    assert "Mean of 3 seeds" in both.caption
+    fewer = logs[(logs["activation"] == "ReLU") | (logs["seed"] == 0)]
+    assert "several seeds (ReLU: 3, Meta-ACON: 1)" in training_curves(fewer).caption
+    shorter = logs[(logs["seed"] < 2) | (logs["iteration"] < 60)]
+    assert "a seed's log is shorter" in training_curves(shorter).caption
+    close = logs.assign(train_error=0.2, test_error=0.3)
+    assert training_curves(close).axes[0].get_yscale() == "linear"
+    assert both.axes[0].get_yscale() == "log"
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
@@ -95,6 +118,38 @@ def test_linearity_by_depth_draws_the_shared_layers() -> None:
     assert [len(axes.containers) for axes in without_gates.axes] == [1, 1, 0]
     with pytest.raises(AconError, match="share no layer"):
         shared_layers(pd.concat([depth.query("network == 'acon'"), _renamed(depth)]))
+
+
+def test_networks_of_other_layers_stand_from_first_to_last() -> None:
+    depth = figureframes.depth()
+    other = _renamed(depth).assign(network="digits_swish")
+    table = pd.concat([depth.query("network == 'acon'"), other])
+    assert same_end(depth)
+    assert not same_end(table)
+    figure = linearity_by_depth(table)
+    acon, swish = figure.axes[0].lines[::3]
+    np.testing.assert_array_equal(acon.get_xdata(), [0.0, 1.0])
+    np.testing.assert_array_equal(swish.get_xdata(), [0.0, 0.5, 1.0])
+    assert "each runs from its first to its last" in figure.caption
+    with pytest.raises(AconError, match="share no layer"):
+        linearity_by_depth(table, by="layer")
+    with pytest.raises(UsageError, match="no axis by 'place'"):
+        linearity_by_depth(table, by="place")
+    assert relative_depth(depth.query("place == 0"))["place"].eq(0.0).all()
+
+
+def test_networks_of_two_data_sets_share_colours_and_differ_in_dashes() -> None:
+    depth = figureframes.depth().query("network == 'acon'")
+    names = [f"{data}_{act}" for data in ("digits", "cifar10") for act in ("relu", "acon", "swish")]
+    table = pd.concat([depth.assign(network=name) for name in names])
+    lines = dict(zip(names, linearity_by_depth(table).axes[0].lines[::3], strict=True))
+    assert lines["digits_acon"].get_color() == lines["cifar10_acon"].get_color()
+    assert lines["digits_acon"].get_color() != lines["digits_relu"].get_color()
+    assert lines["cifar10_acon"].is_dashed()
+    assert not lines["digits_acon"].is_dashed()
+    many = pd.concat([depth.assign(network=f"n{place}") for place in range(7)])
+    with pytest.raises(AconError, match="7 networks are too many for 6 colours"):
+        linearity_by_depth(many)
 
 
 def _renamed(depth: pd.DataFrame) -> pd.DataFrame:
@@ -150,6 +205,16 @@ def test_the_portrait_is_the_channels_curves() -> None:
         np.testing.assert_array_equal(line.get_xdata(), curve["x"])
         np.testing.assert_array_equal(line.get_ydata(), curve["y"])
     ends = [list(np.asarray(line.get_xdata())) for line in below.lines]
+    assert not below.patches
+    counted = channel_portrait(facts, inputs=figureframes.inputs())
+    (steps,) = [patch for patch in counted.axes[1].patches if isinstance(patch, StepPatch)]
+    values, edges, floor = steps.get_data()
+    own = figureframes.inputs().query("channel == 0")
+    np.testing.assert_allclose(values - floor, own["count"] / own["count"].max())
+    np.testing.assert_array_equal(edges[:-1], own["left"])
+    assert "the inputs of 50 samples, counted" in counted.caption
+    elsewhere = figureframes.inputs().assign(network="other")
+    assert not channel_portrait(facts, inputs=elsewhere).axes[1].patches
     assert ends == [[-4.0, 5.0], [-0.9, 1.1], [0.1]]
 
 
@@ -159,13 +224,15 @@ def test_slopes_are_the_tables() -> None:
     (points,) = [c for c in left.collections if isinstance(c, PathCollection)]
     np.testing.assert_array_equal(points.get_offsets(), facts[["p1", "p2"]])
     whole, reached = (c for c in right.collections if isinstance(c, LineCollection))
-    ordered = facts.sort_values(["layer", "slope_max"])
-    for lines, names in (
-        (whole, ["slope_min", "slope_max"]),
-        (reached, ["slope_low", "slope_high"]),
+    ordered = facts.assign(span=facts["slope_max"] - facts["slope_min"])
+    ordered = ordered.sort_values(["layer", "span"])
+    for lines, low, high in (
+        (whole, "slope_min", "slope_max"),
+        (reached, "slope_low", "slope_high"),
     ):
         drawn = np.array([segment[:, 1] for segment in lines.get_segments()])
-        np.testing.assert_array_equal(drawn, ordered[names])
+        assert (drawn[:, 0] == 0).all()
+        np.testing.assert_allclose(drawn[:, 1], ordered[high] - ordered[low])
     with pytest.raises(UsageError, match="no network 'acn'; did you mean 'acon'"):
         slopes(facts, "acn")
 
@@ -175,7 +242,7 @@ def test_the_sketch_draws_six_trained_channels_from_linear_to_nonlinear() -> Non
     chosen = spread_channels(facts)
     own = facts[facts["layer"] == figureframes.LAYERS[-1]]
     assert {own["L"].min(), own["L"].max()} <= set(chosen["L"])
-    assert chosen["strength"].max() == 1.0
+    np.testing.assert_allclose(chosen["strength"] ** 2, 1 - chosen["L"])
     assert list(chosen["channel"]) == sorted(chosen["channel"])
     curves = sketch_curves(chosen)
     relu, acon = network_sketch(facts).axes
