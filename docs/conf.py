@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
-sys.path.insert(0, str(DOCS / "_ext"))
+sys.path.insert(0, str(DOCS))
 
-import pages  # noqa: E402 - lies in _ext
+from acon_docs import pages  # noqa: E402 - lies beside this file
 
 import acon_analysis  # noqa: E402
 
@@ -15,8 +15,14 @@ author = "the acon-analysis contributors"
 copyright = author  # noqa: A001 - Sphinx names it so
 release = version = acon_analysis.__version__
 
-extensions = ["sphinx.ext.autodoc", "numpydoc", "myst_parser", "mathml", "docstrings"]
-exclude_patterns = ["_build", "_ext", "_static"]
+extensions = [
+    "sphinx.ext.autodoc",
+    "numpydoc",
+    "myst_parser",
+    "acon_docs.mathml",
+    "acon_docs.docstrings",
+]
+exclude_patterns = ["_build", "_static", "acon_docs"]
 
 # Everything that the package itself knows (names, columns, commands, pictures, results) is written
 # into pages at build time, so that it cannot go stale.
@@ -34,9 +40,9 @@ autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
 
-# Every name must be found. Types in words ("array_like", "callable") are no references, because
-# numpydoc is not asked to make them any; so there is nothing to ignore but:
-nitpick_ignore: list[tuple[str, str]] = []
+# Every name in backticks must exist (acon_docs.docstrings). Types in words ("array_like") are no
+# references, because numpydoc is not asked to make them any: so there is nothing to ignore.
+nitpicky = True
 
 html_theme = "furo"
 html_title = "acon-analysis"

@@ -67,7 +67,7 @@ def fold_lines(model: nn.Module, images: Tensor, *, tolerance: float = TOLERANCE
     -------
     Folded
         A layer that was folded completely is an identity. The copy is not meant to be saved by
-        `save_linearized`: save the linearised model, load it and fold it again.
+        `acon_hooks.linearizing.save_linearized`: save the linearised model, load it, fold it again.
 
     Raises
     ------

@@ -5,7 +5,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pages import Folder
+    from acon_docs.pages import Folder
 
 #: Pages of the reference: file, title, modules. Of a module with ``__all__`` those names are
 #: documented, of others the public functions and classes written there.
@@ -56,7 +56,7 @@ PAGES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("paper", "paper: the printed tables", ("acon_analysis.paper",)),
 )  # fmt: skip
 
-HEAD = "..\n   Written at build time by docs/_ext/interface.py.\n"
+HEAD = "..\n   Written at build time by docs/acon_docs/interface.py.\n"
 
 
 def public_names(module: Any) -> list[str]:
@@ -156,7 +156,7 @@ def write(folder: "Folder") -> None:
         "`acon --debug COMMAND` shows its traceback.",
     ]
     for name, text in commands().items():
-        parts += [f"## `acon {name}`".replace(" `", "`") if not name else f"## `acon {name}`"]
+        parts += [f"## `acon {name}`" if name else "## `acon`"]
         parts += [f"```text\n{text.strip()}\n```"]
     folder.page("reference/commands.md", "\n\n".join(parts))
     listed = "\n".join(file for file, *_ in PAGES)

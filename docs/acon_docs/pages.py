@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import copied
-import interface
-import tables
+from acon_docs import columns, copied, interface
 
 #: Folders of the documentation that hold nothing but written pages; git does not keep them.
 WRITTEN = ("gallery", "notebooks", "reference", "results")
@@ -53,6 +51,6 @@ def write_all(docs: Path) -> None:
     """
     folder = Folder(docs)
     interface.write(folder)
-    tables.write(folder)
+    columns.write(folder)
     copied.write(folder, docs.parent)
     folder.clean()

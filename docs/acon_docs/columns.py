@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import acon_analysis
 
 if TYPE_CHECKING:
-    from pages import Folder
+    from acon_docs.pages import Folder
 
 _DEFINITION = re.compile(r"^([A-Z]+(?:_[A-Z]+)*_COLUMNS)\b", re.MULTILINE)
 
@@ -38,7 +38,7 @@ TITLES = {
 }
 
 
-def column_tables() -> dict[str, tuple[tuple[str, str, str, str], ...]]:
+def column_tables() -> dict[str, tuple[tuple[str, ...], ...]]:
     """Return every tuple of columns by its place, found in the source: none can be forgotten."""
     found = {}
     room = Path(acon_analysis.__file__).parent
@@ -52,14 +52,14 @@ def column_tables() -> dict[str, tuple[tuple[str, str, str, str], ...]]:
     return {place: found[place] for place in [*known, *(set(found) - set(known))]}
 
 
-def _row(column: Any) -> tuple[str, str, str, str]:
+def _row(column: Any) -> tuple[str, ...]:
     """Return (name, dtype, unit, meaning), or nothing if it is none."""
     if isinstance(column, tuple) and len(column) == 4:
         return column
     names = ("name", "dtype", "unit", "meaning")
     if all(hasattr(column, name) for name in names):
-        return tuple(getattr(column, name) for name in names)  # type: ignore[return-value]
-    return ()  # type: ignore[return-value]
+        return tuple(str(getattr(column, name)) for name in names)
+    return ()
 
 
 def measure_pages(docs: Path) -> dict[str, str]:
@@ -78,7 +78,7 @@ def cell(text: str) -> str:
     return text or " "
 
 
-def _column_table(place: str, rows: tuple[tuple[str, str, str, str], ...],
+def _column_table(place: str, rows: tuple[tuple[str, ...], ...],
                   measures: dict[str, str]) -> Iterator[str]:  # fmt: skip
     title, where = TITLES.get(place, (place, ""))
     yield f"## {title}\n"
@@ -110,7 +110,8 @@ def _columns(docs: Path) -> str:
 
 def _formula(latex: str) -> str:
     from docutils.utils.math import MathError
-    from mathml import mathml
+
+    from acon_docs.mathml import mathml
 
     try:
         mathml(latex)
@@ -132,7 +133,7 @@ def _activations() -> str:
     for one in ACTIVATIONS.values():
         values = ", ".join(f"{name} = {value}" for name, value in one.parameters.items())
         parts += [f"## {one.title}", "", _formula(one.latex), ""]
-        parts += [f"`{one.name}`", f": `{one.formula}`", ""]
+        parts += ["function", f": `acon_analysis.family.{one.name}`, `{one.formula}`", ""]
         parts += ["derivative", f": `{one.derivative_formula}`", ""]
         if values:
             parts += ["parameters", f": {cell(values)}", ""]

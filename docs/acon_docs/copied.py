@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pages import Folder
+    from acon_docs.pages import Folder
 
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 #: Sections of README.md that tell what was found, by the beginning of their titles.
@@ -121,7 +121,9 @@ def _results(folder: "Folder", root: Path) -> None:
         if title.startswith(FINDINGS):
             parts += [f"## {title}", relinked(text, known).rstrip(), ""]
     parts += ["## All measurements", "", "```{toctree}", ":maxdepth: 1", ""]
-    parts += [page.removesuffix(".md") for page in pages.values()]
+    for path in files:
+        title = path.read_text("utf-8").partition("\n")[0].lstrip("# ")
+        parts += [f"{title} ({path.name}) <{path.stem.lower()}>"]
     parts += ["```"]
     folder.page("results/index.md", "\n".join(parts))
     for path in files:

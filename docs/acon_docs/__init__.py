@@ -1,0 +1,1 @@
+"""What the documentation adds to Sphinx, and the pages that it writes."""
