@@ -208,24 +208,31 @@ class Family:
         samples : Tensor
             sample_ids on the host, ascending.
         """
-        cuts = torch.nonzero(torch.diff(samples // BLOCKS)).flatten() + 1
-        for part in torch.tensor_split(torch.arange(len(samples)), cuts):
-            self._merge_distinct(rows, part, (samples[part] % BLOCKS).to(self.device))
+        # Consecutive ids, the usual case, are slices of the blocks: nothing is copied.
+        ends = (torch.diff(samples // BLOCKS) != 0) | (torch.diff(samples) != 1)
+        start = 0
+        for end in [*(torch.nonzero(ends).flatten() + 1).tolist(), len(samples)]:
+            first = int(samples[start]) % BLOCKS
+            self._merge_run(rows, slice(start, end), slice(first, first + end - start))
+            start = end
 
-    def _merge_distinct(self, rows: Rows, part: Tensor, blocks: Tensor) -> None:
-        """Merge samples that fall into different blocks, by Chan's formula."""
+    def _merge_run(self, rows: Rows, span: slice, blocks: slice) -> None:
+        """Merge samples that fall into neighbouring blocks, by Chan's formula."""
         store = self._store
-        span = slice(int(part[0]), int(part[-1]) + 1)
         before = store.samples[blocks].unsqueeze(1)
         share = 1 / (before + 1)
         means = store.means[:, blocks]
         step = rows.means[:, span] - means
-        store.means[:, blocks] = means + step * share
-        between = step[self._first] * step[self._second] * (before * share) * self.pixels
-        store.moments[:, blocks] += rows.moments[:, span] + between
+        weight = before * share * self.pixels
+        for index, (first, second) in enumerate(zip(self._first, self._second, strict=True)):
+            moment = store.moments[index, blocks]
+            moment += rows.moments[index, span]
+            moment += (step[first] * step[second]).mul_(weight)
+        means += step.mul_(share)
         store.within[:, blocks] += rows.within[:, span]
-        store.low[:, blocks] = torch.minimum(store.low[:, blocks], rows.low[:, span])
-        store.high[:, blocks] = torch.maximum(store.high[:, blocks], rows.high[:, span])
+        low, high = store.low[:, blocks], store.high[:, blocks]
+        torch.minimum(low, rows.low[:, span], out=low)
+        torch.maximum(high, rows.high[:, span], out=high)
         store.samples[blocks] += 1
 
     def take(self) -> tuple[Moments, FloatArray]:
