@@ -32,11 +32,24 @@ def ours(model: nn.Module, x: Tensor, **options: Any) -> Callable[[], object]:
     return lambda: to_host(engine(x, ids))
 
 
-def with_moments(model: nn.Module, x: Tensor) -> Callable[[], object]:
+def with_moments(model: nn.Module, x: Tensor, kernel: str) -> Callable[[], object]:
     """Return a call that also takes the moments of every layer's input and output."""
     from acon_hooks.accumulating import Accumulator
+    from acon_hooks.moment_options import MomentOptions
 
-    return ours(model, x, moments=Accumulator())
+    return ours(model, x, moments=Accumulator(MomentOptions(kernel=kernel)))
+
+
+def kernels() -> tuple[str, ...]:
+    """Return the kernels of moments that this machine has."""
+    from acon_hooks.moment_native import NativeError, native
+
+    try:
+        native(print)
+    except NativeError as error:
+        print(f"compiled moments: left out ({error})")
+        return ("eager",)
+    return ("compiled", "eager")
 
 
 def peers(model: nn.Module, x: Tensor) -> dict[str, Callable[[], object]]:
@@ -170,7 +183,10 @@ def main() -> None:
 
             calls = {
                 "acon β": ours(acon.build_model(name), x),
-                "acon β + moments": with_moments(acon.build_model(name), x),
+                **{
+                    f"acon β + moments, {kernel}": with_moments(acon.build_model(name), x, kernel)
+                    for kernel in kernels()
+                },
                 "acon β, --fuse": ours(acon.build_model(name), x, fused=True),
             }
             extra = memory(calls["acon β"])

@@ -69,10 +69,12 @@ def capture(
     moments : bool or "full", optional
         Gather what `Run.linearity` and `Run.null_model` need: moments of the layers' inputs and
         outputs, and pooled inputs. ``"full"`` stores the states of every sample and channel, too.
-        By default they are gathered, except with `compile`, which leaves no room for them.
+        By default they are gathered, except with `compile`, which leaves no room for them. An
+        `acon_hooks.moment_options.MomentOptions` also chooses the kernel that sums: C++ compiled
+        once on this machine, or torch. A run keeps the one it began with.
     announce : callable, optional
         Called with one sentence about the disk space that the moments will take, as soon as the
-        first batch has told it.
+        first batch has told it; and before something is compiled for them.
     compile : bool
         Run the network through torch.compile, β being one of its outputs, compared on the first
         batch with the proved readings.

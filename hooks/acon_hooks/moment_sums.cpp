@@ -67,7 +67,8 @@ inline Vector tangent(Vector z) {
   const Vector below =
       (((7.80425014e-07f * s + 3.29095458e-04f) * s + 2.58900134e-02f) * s + 4.67172592e-01f) * s +
       1.0f;
-  return least(largest(near * above / below, -one), one);
+  const Vector inner = least(largest(near * above / below, -one), one);
+  return z >= limit ? one : z <= -limit ? -one : inner;
 }
 
 struct Constants {
