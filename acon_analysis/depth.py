@@ -113,10 +113,13 @@ def shared_layers(depth: pd.DataFrame) -> pd.DataFrame:
     return kept.reset_index(drop=True)
 
 
-def same_end(depth: pd.DataFrame) -> bool:
-    """Tell whether all networks of the table end in the same layer, by name and call."""
-    ends = depth.sort_values("place", kind="stable").groupby("network", sort=False).last()
-    return len(ends[["layer", "call"]].drop_duplicates()) == 1
+def nested_layers(depth: pd.DataFrame) -> bool:
+    """Tell whether all networks have every layer of the one that has fewest, by name and call."""
+    sets = [
+        set(zip(own["layer"], own["call"], strict=True))
+        for _, own in depth.groupby("network", sort=False)
+    ]
+    return not sets or min(sets, key=len) <= set.intersection(*sets)
 
 
 def relative_depth(depth: pd.DataFrame) -> pd.DataFrame:

@@ -162,6 +162,13 @@ def test_what_is_measured_again_is_what_was_captured(digits_run: Run) -> None:
     assert measures is not None
     assert list(measures["channel"]) == list(range(128))
     assert measures["affinity"].between(0, 1).all()
+    parts = explained(digits_run)
+    assert parts is not None
+    frame = parts["frame"]
+    channel = int(frame["channel"].iloc[0])
+    beta = digits_run.beta_matrix("layer3.0.acon")[:, channel]
+    assert set(frame["sample"].iloc[[0, 2]]) == {int(beta.argmin()), int(beta.argmax())}
+    np.testing.assert_allclose(frame["beta"], beta[frame["sample"]], atol=1e-5)
 
 
 def test_nothing_is_measured_again_of_other_weights_or_images(digits_run: Run) -> None:

@@ -11,7 +11,7 @@ import acon_analysis as acon
 import figureframes
 from acon_analysis.clustering import label_purity, ordered_betas
 from acon_analysis.depth import linearity_by_depth as depth_of_runs
-from acon_analysis.depth import relative_depth, same_end, shared_layers
+from acon_analysis.depth import nested_layers, relative_depth, shared_layers
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.portraits import (
     channel_curves,
@@ -124,8 +124,8 @@ def test_networks_of_other_layers_stand_from_first_to_last() -> None:
     depth = figureframes.depth()
     other = _renamed(depth).assign(network="digits_swish")
     table = pd.concat([depth.query("network == 'acon'"), other])
-    assert same_end(depth)
-    assert not same_end(table)
+    assert nested_layers(depth)
+    assert not nested_layers(table)
     figure = linearity_by_depth(table)
     acon, swish = figure.axes[0].lines[::3]
     np.testing.assert_array_equal(acon.get_xdata(), [0.0, 1.0])

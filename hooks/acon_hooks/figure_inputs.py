@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from acon_analysis.data import open_data
 from acon_analysis.errors import AconError
+from acon_analysis.extremes import sample_extremes
 from acon_analysis.images import ImageSource
 from acon_analysis.models.registry import build_model
 from acon_analysis.portraits import channel_facts
@@ -29,6 +30,8 @@ from acon_hooks.tap import Tap
 
 #: Images for the histograms of inputs, and for the other measures (which hold all values).
 INPUT_IMAGES, MEASURE_IMAGES = 500, 100
+#: Explained images at either end of β.
+EXPLAINED = 2
 BATCH = 100
 BINS = 60
 
@@ -114,7 +117,10 @@ def other_measures(run: Run) -> pd.DataFrame | None:
 
 
 def explained(run: Run) -> dict[str, Any] | None:
-    """Explain β of the last Meta-ACON layer for three images, against a black image.
+    """Explain β of the channel that switches most, for images at both ends of its β.
+
+    The channel and the images are those of `acon_analysis.extremes.sample_extremes`, in the last
+    Meta-ACON layer; the baseline is a black image (the mean colour where images are normalised).
 
     Returns
     -------
@@ -124,11 +130,15 @@ def explained(run: Run) -> dict[str, Any] | None:
     """
     again = _again(run, 1)
     own = run.layers[(run.layers["column"] != "") & (run.layers["kind"] != "gate")]
-    if again is None or own.empty:
+    facts = channel_facts([run])
+    if again is None or own.empty or facts.empty:
         return None
-    model, _ = again
-    data = str(run.manifest["identity"]["data"])
-    found, labels = explain_data(model, data, str(own["layer"].iloc[-1]), None, device="cpu")
+    layer, data = str(own["layer"].iloc[-1]), str(run.manifest["identity"]["data"])
+    ends = sample_extremes(facts, run.betas(layers=[layer]), count=EXPLAINED)
+    found, labels = explain_data(
+        again[0], data, layer, int(ends.facts["channel"]), list(ends.samples["sample"]),
+        device="cpu",
+    )  # fmt: skip
     arrays = {"images": found.images, "baselines": found.baselines, "maps": found.maps}
     return {**arrays, "frame": found.to_frame(), "labels": labels}
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from acon_analysis.depth import relative_depth, same_end, shared_layers
+from acon_analysis.depth import nested_layers, relative_depth, shared_layers
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_figures.style import COLORS, AconFigure, is_narrow, new_figure, theme, thin
 
@@ -48,7 +48,7 @@ def linearity_by_depth(
     by : {"layer", "depth"}, optional
         What stands below: the layers that every network has, by name, or for networks of other
         layers the depth from the first layer to the last. By default layers where all networks
-        end in the same one.
+        have those of the smallest.
     width : {"single", "double"} or float
         Panels beside or below one another.
     context : {"paper", "talk"}
@@ -67,7 +67,7 @@ def linearity_by_depth(
     """
     if by not in (None, *BY):
         raise UsageError(f"there is no axis by {by!r}; {closest(str(by), BY)}")
-    of_layers = by == "layer" or (by is None and (depth.empty or same_end(depth)))
+    of_layers = by == "layer" or (by is None and nested_layers(depth))
     table = shared_layers(depth) if of_layers else relative_depth(depth)
     networks = [str(name) for name in table["network"].unique()]
     looks = _looks(networks)
