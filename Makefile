@@ -40,6 +40,9 @@ lint: $(READY)  ## style and types (ruff, mypy strict)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+notebooks: $(READY)  ## run the notebooks, write them with their results into notebooks/rendered
+	$(BIN)/python notebooks/rendering.py
+
 lab: $(READY)  ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir notebooks
 

@@ -5,7 +5,8 @@ hundred of them cost seconds on a CPU.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, stack_module_state, vmap
+from torch.func import functional_call, stack_module_state, vmap
 
 from acon_analysis.data import digits
 from acon_analysis.errors import UsageError, closest
@@ -79,6 +80,7 @@ def small_network(
     depth: int = 2,
     width: int = 24,
     start: str = "kept",
+    like: str | None = None,
     seed: int = 0,
 ) -> nn.Sequential:
     """Build a small network for the digits.
@@ -96,6 +98,9 @@ def small_network(
         First weights: as torch draws them; or Gaussian with the variance 1/(n·E[f(z)²]), n the
         number of inputs and z standard normal, so that the size of the signal is kept whatever
         the activation f is (for ReLU this is He's rule), biases 0.
+    like : str, optional
+        Draw the first weights for this activation instead, so that two can be compared at the same
+        weights.
     seed : int
         Of the weights.
 
@@ -104,10 +109,9 @@ def small_network(
     K. He, X. Zhang, S. Ren, J. Sun (2015), Delving Deep into Rectifiers, ICCV,
     DOI 10.1109/ICCV.2015.123.
     """
-    if activation not in ACTIVATIONS:
-        raise UsageError(
-            f"there is no activation {activation!r}; {closest(activation, ACTIVATIONS)}"
-        )
+    for name in (activation, like or activation):
+        if name not in ACTIVATIONS:
+            raise UsageError(f"there is no activation {name!r}; {closest(name, ACTIVATIONS)}")
     if network not in ("dense", "conv") or start not in STARTS or min(depth, width) < 1:
         raise UsageError(
             "network is 'dense' or 'conv', start 'torch' or 'kept', depth and width at least 1; "
@@ -127,7 +131,7 @@ def small_network(
             inputs = width * 16
         model = nn.Sequential(*layers, nn.Linear(inputs, 10))
         if start == "kept":
-            _keep_the_signal(model, _power(activation))
+            _keep_the_signal(model, _power(like or activation))
     return model
 
 
@@ -212,7 +216,7 @@ def train_trials(
     *,
     rates: Sequence[float] = (0.01, 0.03, 0.1, 0.3),
     seeds: Sequence[int] = range(5),
-    steps: int = 200,
+    steps: int = 120,
     batch_size: int = 32,
     **network: Any,
 ) -> pd.DataFrame:
@@ -247,7 +251,8 @@ def train_trials(
     frames = []
     for activation in activations:
         models = [small_network(activation, seed=seed, **network) for _, seed in pairs]
-        trained = _train(models, pairs, steps, batch_size)
+        with _one_thread():
+            trained = _train(models, pairs, steps, batch_size)
         frames.append(
             pd.DataFrame(
                 {
@@ -259,6 +264,17 @@ def train_trials(
             )
         )
     return pd.concat(frames, ignore_index=True)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread inside: in products this small, threads only wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _train(
@@ -273,21 +289,25 @@ def _train(
     rates = torch.tensor([rate for rate, _ in pairs])
     orders = {seed: torch.Generator().manual_seed(seed) for _, seed in pairs}
 
-    def loss(own: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        return nn.functional.cross_entropy(functional_call(base, own, (x,)), y)
-
-    slope = vmap(grad(loss))
+    run = vmap(lambda own, x: functional_call(base, own, (x,)))
+    total = nn.CrossEntropyLoss(reduction="sum")
     for step in range(steps):
         drawn = {
             seed: torch.randint(len(images), (batch_size,), generator=order)
             for seed, order in orders.items()
         }
         index = torch.stack([drawn[seed] for _, seed in pairs])
-        slopes = slope(weights, images[index], labels[index])
+        # The networks share no weight: the gradient of the summed loss is each network's own.
+        names = list(weights)
+        open_ = [weights[name].requires_grad_() for name in names]
+        loss = total(run(weights, images[index]).flatten(0, 1), labels[index].flatten())
+        slopes = torch.autograd.grad(loss / batch_size, open_)
         factor = rates * (1 - step / steps)
-        for name, value in slopes.items():
-            speed[name] = 0.9 * speed[name] + value
-            weights[name] = weights[name] - factor.view(-1, *[1] * (value.ndim - 1)) * speed[name]
+        with torch.no_grad():
+            for name, value in zip(names, slopes, strict=True):
+                speed[name] = 0.9 * speed[name] + value
+                move = factor.view(-1, *[1] * (value.ndim - 1)) * speed[name]
+                weights[name] = weights[name].detach() - move
     return weights
 
 

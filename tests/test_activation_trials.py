@@ -43,6 +43,15 @@ def test_the_start_keeps_the_signal(name: str, power: float) -> None:
     assert not second.bias.any()
 
 
+def test_two_activations_can_start_alike() -> None:
+    own = trials.small_network("sigmoid", seed=4, like="sigmoid - 1/2")
+    other = trials.small_network("sigmoid - 1/2", seed=4)
+    for one, two in zip(own.parameters(), other.parameters(), strict=True):
+        assert torch.equal(one, two)
+    with pytest.raises(UsageError, match="no activation 'sigmod'; did you mean 'sigmoid'"):
+        trials.small_network("sigmoid", like="sigmod")
+
+
 def test_torchs_own_start_is_untouched() -> None:
     torch.manual_seed(3)
     layer = nn.Linear(64, 5)

@@ -1,6 +1,7 @@
 """Figures of activation functions and of what trained networks decide: frames in, Figures out.
 
-Nothing here loads torch, touches the user's matplotlib settings or writes to disk, but `save`.
+Nothing here loads torch, touches the user's matplotlib settings or writes to disk, but `save`
+and `write_report`.
 """
 
 from acon_figures.plots.acon_c_example import acon_c_example
@@ -31,7 +32,9 @@ from acon_figures.plots.smooth_maximum import smooth_maximum
 from acon_figures.plots.swish_family import swish_family
 from acon_figures.plots.tfnet_block import tfnet_block
 from acon_figures.plots.training_curves import training_curves
+from acon_figures.plots.trials import gradients_by_layer, trial_accuracies
 from acon_figures.registry import FIGURES, FigureSpec, find
+from acon_figures.report import write_report
 from acon_figures.saving import save
 from acon_figures.style import AconFigure, theme
 
@@ -51,6 +54,7 @@ __all__ = [
     "find",
     "frelu_surface",
     "function_and_derivatives",
+    "gradients_by_layer",
     "improvements",
     "linearity_by_depth",
     "maxout_and_acon",
@@ -70,4 +74,6 @@ __all__ = [
     "tfnet_block",
     "theme",
     "training_curves",
+    "trial_accuracies",
+    "write_report",
 ]
