@@ -44,6 +44,14 @@ def _escaped(line: str) -> str:
     return "".join([*parts, line[end:].replace("|", r"\|")])
 
 
+def _names(env: Any) -> dict[str, str]:
+    """Return where something was written -> the name that it is documented under."""
+    if not hasattr(env, "acon_names"):
+        env.acon_names = {}
+    names: dict[str, str] = env.acon_names
+    return names
+
+
 def _module(value: Any) -> str:
     """Return where something was written; of a property, where its function was."""
     inner = getattr(value, "fget", None) or getattr(value, "func", None) or value
@@ -65,7 +73,10 @@ def _process(app: Sphinx, _what: str, name: str, value: Any, _options: Any, line
         _SINGLE.sub(lambda m: f"``{m[1]}``" if m[1] in own else m[0], _escaped(line))
         for line in lines
     ]
-    _homes(app.env)[name] = _module(value) or name.rpartition(".")[0]
+    home = _module(value)
+    _homes(app.env)[name] = home or name.rpartition(".")[0]
+    if home and hasattr(value, "__qualname__"):
+        _names(app.env)[f"{home}.{value.__qualname__}"] = name
 
 
 def _skip(_app: Sphinx, _what: str, name: str, value: Any, _skip: bool, _options: Any
@@ -125,7 +136,7 @@ def _resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: no
             continue
         entries = env.domains.python_domain.objects
         own = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
-        for name in (path, own):
+        for name in (path, own, _names(env).get(own, "")):
             if name in entries:
                 entry = entries[name]
                 here = str(node.get("refdoc"))

@@ -2,7 +2,10 @@
 
 import importlib
 import inspect
+import sys
 from typing import TYPE_CHECKING, Any
+
+from sphinx.pycode import ModuleAnalyzer
 
 if TYPE_CHECKING:
     from acon_docs.pages import Folder
@@ -80,7 +83,7 @@ def _identity(module: str, name: str, value: Any) -> str:
     return f"{module}.{name}"
 
 
-def _entry(module: str, name: str, value: Any, documented: bool) -> str:
+def _entry(module: str, name: str, value: Any, comment: list[str]) -> str:
     path = f"{module}.{name}"
     if inspect.isclass(value):
         kind = "autoexception" if issubclass(value, BaseException) else "autoclass"
@@ -89,19 +92,23 @@ def _entry(module: str, name: str, value: Any, documented: bool) -> str:
         lines = [f".. autofunction:: {path}"]
     elif inspect.ismodule(value):
         return f".. py:data:: {path}\n\n   The module `{value.__name__}`.\n"
-    elif documented:
-        lines = [f".. autodata:: {path}", "   :no-value:"]
     else:
-        lines = [f".. py:data:: {path}"]
+        lines = [f".. py:data:: {path}", "", *(f"   {line}" for line in comment), ""]
+        if isinstance(value, dict) and all(isinstance(text, str) for text in value.values()):
+            lines += [f"   - ``{key}``: {text}" for key, text in value.items()]
     return "\n".join(lines) + "\n"
 
 
-def _has_comment(module: Any, name: str) -> bool:
-    """Say whether ``#:`` or a docstring describes a constant."""
-    from sphinx.pycode import ModuleAnalyzer
-
-    docs = ModuleAnalyzer.for_module(module.__name__).find_attr_docs()
-    return ("", name) in docs
+def _comment(module: Any, name: str) -> list[str]:
+    """Return what ``#:`` or a docstring says of a constant, where it was written."""
+    room, value = module.__name__.partition(".")[0], getattr(module, name)
+    homes = [module.__name__, *(one for one in sorted(sys.modules) if one.startswith(f"{room}."))]
+    for home in homes:
+        if vars(sys.modules[home]).get(name) is value:
+            docs = ModuleAnalyzer.for_module(home).find_attr_docs()
+            if ("", name) in docs:
+                return docs["", name]
+    return []
 
 
 def _module(name: str, seen: dict[str, str]) -> str:
@@ -119,7 +126,7 @@ def _module(name: str, seen: dict[str, str]) -> str:
             same.append(f"``{one}`` is `{seen[identity]}`")
             continue
         seen[identity] = f"{name}.{one}"
-        parts.append(_entry(name, one, value, _has_comment(module, one)))
+        parts.append(_entry(name, one, value, _comment(module, one)))
     if same:
         parts += ["Described elsewhere: " + "; ".join(same) + ".", ""]
     return "\n".join(parts)
