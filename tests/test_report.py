@@ -317,6 +317,20 @@ def test_a_drawing_without_inline_styles_follows_the_theme() -> None:
     assert "#222222" not in text
 
 
+def test_texts_on_colours_stay_readable_in_the_dark() -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    axes = figure.add_subplot()
+    axes.imshow([[0.0, 1.0]])
+    assert 'class="drawing"' in svg.inline_svg(figure, "own", "", "")
+    axes.text(0, 0, "dark on light", color="#222222")
+    text = svg.inline_svg(figure, "own", "", "")
+    assert 'class="drawing light"' in text
+    assert "#222222" in text
+    assert "f-ink" not in text
+
+
 def test_many_points_become_a_picture() -> None:
     from matplotlib.figure import Figure
 

@@ -10,7 +10,7 @@ import warnings
 import xml.etree.ElementTree as ET
 
 from matplotlib.artist import Artist
-from matplotlib.collections import Collection, LineCollection
+from matplotlib.collections import Collection, LineCollection, QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -52,7 +52,8 @@ def inline_svg(figure: Figure, name: str, title: str, description: str) -> str:
     -------
     str
         Text of one element, escaped; without inline styles, and with classes ``f-ink``,
-        ``s-grid``, ... in place of the colours of `THEMED`.
+        ``s-grid``, ... in place of the colours of `THEMED`. A figure with texts on a map of
+        colours keeps its own colours and has the class ``light``.
     """
     for artist in figure.findobj():
         if _shapes(artist) > MOST_SHAPES:
@@ -62,8 +63,17 @@ def inline_svg(figure: Figure, name: str, title: str, description: str) -> str:
         # The reader's browser has the letters that matplotlib's font lacks.
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
         figure.savefig(buffer, format="svg", dpi=DPI, metadata=METADATA["svg"])
-    root = ET.fromstring(buffer.getvalue())
-    return _serialised(_clean(root, name), name, title, description)
+    themed = not _writes_on_colours(figure)
+    root = _clean(ET.fromstring(buffer.getvalue()), name, themed)
+    return _serialised(root, name, title, description, "drawing" if themed else "drawing light")
+
+
+def _writes_on_colours(figure: Figure) -> bool:
+    """Say whether texts lie on a map of colours, which is the same in light and dark."""
+    return any(
+        axes.texts and (axes.images or any(isinstance(one, QuadMesh) for one in axes.collections))
+        for axes in figure.axes
+    )
 
 
 def _shapes(artist: Artist) -> int:
@@ -78,7 +88,7 @@ def _shapes(artist: Artist) -> int:
     return 0
 
 
-def _clean(root: ET.Element, name: str) -> ET.Element:
+def _clean(root: ET.Element, name: str, themed: bool) -> ET.Element:
     for element in list(root.iter()):
         for child in list(element):
             if child.tag in (f"{_SVG}metadata", f"{_SVG}style"):
@@ -88,6 +98,8 @@ def _clean(root: ET.Element, name: str) -> ET.Element:
     for element in root.iter():
         element.tag = element.tag.removeprefix(_SVG)
         _plain_attributes(element)
+        if themed:
+            _follow_theme(element)
         if element.get("id") is not None:
             if element.get("id") in used:
                 element.set("id", f"{name}-{element.get('id')}")
@@ -103,12 +115,19 @@ def _clean(root: ET.Element, name: str) -> ET.Element:
 
 
 def _plain_attributes(element: ET.Element) -> None:
-    """Turn the style of an element into attributes, its themed colours into classes."""
+    """Turn the style of an element into attributes, and round its geometry."""
     declared = element.attrib.pop("style", "")
     for declaration in filter(None, (part.strip() for part in declared.split(";"))):
         key, _, value = declaration.partition(":")
         if key.strip() != "font-family":  # the page's
             element.set(key.strip(), value.strip())
+    for key in _GEOMETRY:
+        if key in element.attrib:
+            element.set(key, " ".join(_NUMBER.sub(_rounded, element.attrib[key]).split()))
+
+
+def _follow_theme(element: ET.Element) -> None:
+    """Turn the themed colours of an element into classes."""
     classes = []
     for key, letter in (("fill", "f"), ("stroke", "s")):
         themed = THEMED.get(element.get(key, "").lower())
@@ -120,9 +139,6 @@ def _plain_attributes(element: ET.Element) -> None:
         classes.append("f-ink")
     if classes:
         element.set("class", " ".join(classes))
-    for key in _GEOMETRY:
-        if key in element.attrib:
-            element.set(key, " ".join(_NUMBER.sub(_rounded, element.attrib[key]).split()))
 
 
 def _rounded(match: re.Match[str]) -> str:
@@ -139,12 +155,12 @@ def _merge_groups(root: ET.Element) -> None:
             element[place] = inner
 
 
-def _serialised(root: ET.Element, name: str, title: str, description: str) -> str:
+def _serialised(root: ET.Element, name: str, title: str, description: str, classes: str) -> str:
     box = root.get("viewBox", "0 0 1 1")
     root.attrib.clear()
     root.attrib.update(
         {
-            "class": "drawing", "viewBox": box, "role": "img",
+            "class": classes, "viewBox": box, "role": "img",
             "aria-labelledby": f"{name}-title {name}-desc", **_DEFAULTS,
         }
     )  # fmt: skip
