@@ -6,18 +6,23 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from acon_analysis.affine import linearity
 from acon_analysis.cli import main
 from acon_analysis.errors import UsageError
+from acon_analysis.layers import MetaAconC
+from acon_analysis.preprocess import get_preprocess
+from acon_analysis.viewing import viewable
 from acon_figures.plots.explanation import explanation
+from acon_hooks.explaining_data import explain_data
 from acon_hooks.finding import find_layers
 from acon_hooks.importance import conductance, correlations, layer_conductance
 from acon_hooks.sanity import randomization_check, rank_correlation, shuffle
 
-COLUMNS = ["layer", "call", "kind", "channel", "L", "nonlinearity", "dead", "constant_input",
-           "conductance", "importance", "share"]  # fmt: skip
+COLUMNS = ["layer", "call", "kind", "channel", "outputs", "L", "nonlinearity", "dead",
+           "constant_input", "conductance", "importance", "share"]  # fmt: skip
 
 
 class Lanes(nn.Module):
@@ -253,3 +258,60 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert acon(*common, "--layer", "layer3.0.acon", "--sample", 500) == 2
     assert "no sample 500: its 500 images are numbered from 0 to 499" in capsys.readouterr().err
     assert acon(*common, "--layer", "layer3.0.acon", "--baseline", "sample:x") == 2
+
+
+def test_conductance_on_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ("explain", "digits_metaacon", "--data", "digits", "--out", tmp_path, "--conductance")
+    assert acon(*common, "--layer", "layer1.0.acon,layer3.0.acon", "--limit", 4) == 0
+    out = capsys.readouterr().out
+    assert "(20 of 144 channels; all:" in out
+    table = pd.read_csv(tmp_path / "conductance.csv")
+    assert set(table["layer"]) == {"layer1.0.acon", "layer3.0.acon"}
+    assert dict(table.groupby("layer")["outputs"].first()) == {
+        "layer1.0.acon": 64, "layer3.0.acon": 4,
+    }  # fmt: skip
+    assert table.groupby("layer")["share"].sum().to_numpy() == pytest.approx([1, 1])
+    layers = pd.read_csv(tmp_path / "layers.csv")
+    assert list(layers["channels"]) == [16, 128]
+    assert acon(*common, "--channel", 3) == 2
+    assert "--conductance is of all channels and many images" in capsys.readouterr().err
+    assert acon(*common, "--layer", "layer3.0.acn") == 2
+    assert "did you mean 'layer3.0.acon'" in capsys.readouterr().err
+    assert acon("explain", "digits_metaacon", "--data", "digits", "--out", tmp_path) == 2
+    assert "whose β? Give --layer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["official", "imagenet", "cifar10", "none", "digits"])
+def test_pictures_have_their_own_colours(name: str) -> None:
+    """A red, a green and a dark blue area come back as what they were, whatever the input is."""
+    colours = np.array([[200, 30, 20], [20, 180, 40], [10, 20, 90]], dtype=np.uint8)
+    pixels = np.repeat(colours, 100, axis=0)[None].repeat(300, axis=0)
+    preprocess = get_preprocess(name)
+    array = preprocess(Image.fromarray(pixels))
+    shown = viewable(array[None], preprocess.spec)[0]
+    if name == "digits":
+        np.testing.assert_allclose(shown, array)
+        return
+    height, width = shown.shape[1:]
+    found = shown[:, height // 2, [width // 12, width // 2, -width // 12]].T
+    np.testing.assert_allclose(found, colours / 255, atol=2e-3)
+
+
+def test_official_networks_are_explained_in_true_colours(tmp_path: Path) -> None:
+    folder = tmp_path / "red"
+    folder.mkdir()
+    pixels = np.zeros((256, 256, 3), dtype=np.uint8) + np.array([220, 40, 10], dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "red.png")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 8, stride=8), MetaAconC(4), nn.Flatten()).eval()
+    found, _ = explain_data(
+        model, folder, "1", 0, preprocess="official", method="saliency", device="cpu"
+    )
+    assert found.images[0, :, 0, 0] == pytest.approx([10, 40, 220])  # B, G, R
+    figure = explanation(*found.pictures, found.maps, found.to_frame())
+    drawn = np.asarray(figure.axes[0].images[0].get_array())
+    assert drawn[0, 0] == pytest.approx(np.array([220, 40, 10]) / 255)
+    blank = np.asarray(figure.axes[1].images[0].get_array())
+    assert blank.max() == 0

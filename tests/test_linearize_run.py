@@ -1,5 +1,6 @@
 """From a captured run to a linearised model: what ``acon linearize`` does."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -8,10 +9,12 @@ import torch
 
 import acon_analysis as acon
 from acon_analysis.cli import main
+from acon_analysis.data import open_data
 from acon_analysis.errors import AconError, UsageError
 from acon_hooks.fitting import fit_units
 from acon_hooks.linearizing import load_linearized
-from acon_hooks.replacing import fit_from_run, parse_budget
+from acon_hooks.replacement_experiment import first_order_damage
+from acon_hooks.replacing import fit_from_run, parse_budget, with_first_order
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +65,35 @@ def test_budgets_are_counts_or_shares() -> None:
     assert [parse_budget(text) for text in ("200", "0.25", "25%")] == [200, 0.25, 0.25]
     with pytest.raises(UsageError, match="got 'lots'"):
         parse_budget("lots")
+
+
+def test_units_are_ranked_by_the_first_order_prediction(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = acon.build_model("digits_acon")
+    fit = fit_from_run(model, run)
+    found = with_first_order(model, fit, images=70)
+    source = open_data("digits:train")
+    images = torch.stack([source[index * len(source) // 70] for index in range(70)])
+    direct = first_order_damage(model, fit, images)
+    pd.testing.assert_series_equal(
+        found.table["first_order"], direct["first_order"], rtol=1e-4, check_index=False
+    )
+    assert "first_order" not in fit.table
+    least = set(found.table.nsmallest(100, "first_order").index)
+    plan = found.plan(budget=100, by="first_order")
+    keys = found.table.set_index(["layer", "channel"]).index[sorted(least)]
+    assert {(unit.layer, unit.channel) for unit in plan.units} == set(keys)
+    with pytest.raises(SystemExit) as stopped:
+        main(["linearize", "digits_acon", "--run", str(run), "--data", "digits", "--out",
+              str(tmp_path), "--budget", "50%", "--by", "first_order",
+              "--limit", "10"])  # fmt: skip
+    assert stopped.value.code == 0
+    assert "least first_order over all layers" in capsys.readouterr().out
+
+
+def test_the_prediction_needs_the_images_of_the_run(run: Path) -> None:
+    model = acon.build_model("digits_acon")
+    fit = replace(fit_from_run(model, run), data="tensors")
+    with pytest.raises(AconError, match=r"by first_order needs the images .* 'tensors' cannot"):
+        with_first_order(model, fit)

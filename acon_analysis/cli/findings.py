@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,6 +16,9 @@ from acon_analysis.cli.options import (
     parse_list,
 )
 from acon_analysis.errors import UsageError
+
+#: Channels that `acon explain --conductance` prints.
+MOST_CHANNELS = 20
 
 
 @app.command()
@@ -76,7 +79,13 @@ def linearize(
     layers: Annotated[
         str | None, typer.Option(help="only these layers, by comma; whole without --budget")
     ] = None,
-    by: Annotated[str, typer.Option(help="column to rank by, least first")] = "s_c",
+    by: Annotated[
+        str,
+        typer.Option(
+            help="column to rank by, least first; first_order predicts the change of the logits "
+            "(a backward pass a logit on 128 images of the run)"
+        ),
+    ] = "s_c",
     within: Annotated[bool, typer.Option(help="the share of each layer, not of all")] = False,
     fold: Annotated[bool, typer.Option(help="fold whole layers into their neighbours")] = False,
     limit: Annotated[int | None, typer.Option(help="only the first so many images")] = None,
@@ -105,8 +114,13 @@ def linearize(
 def explain(
     model: Model,
     data: Annotated[str, typer.Option(help="digits, digits:train, cifar10, or a folder")],
-    layer: Annotated[str, typer.Option(help="whose β; `acon layers` lists them")],
     out: Annotated[Path, typer.Option(help="folder for the figure and the tables")],
+    layer: Annotated[
+        str | None,
+        typer.Option(
+            help="whose β; `acon layers` lists them (with --conductance: several, by comma)"
+        ),
+    ] = None,
     channel: Annotated[
         int | None, typer.Option(help="which channel; by default the mean of all")
     ] = None,
@@ -125,6 +139,14 @@ def explain(
     check: Annotated[
         bool, typer.Option("--check", help="also compare with maps of the randomised layer")
     ] = False,
+    conductance: Annotated[
+        bool,
+        typer.Option(
+            "--conductance",
+            help="instead: how much of the class score flows through each channel, beside its L",
+        ),
+    ] = False,
+    limit: Annotated[int, typer.Option(help="images for --conductance, evenly spread", min=1)] = 64,
     weights: Weights = None,
     preprocess: Annotated[
         str | None, typer.Option(help="official, imagenet, none or file.py:callable")
@@ -132,7 +154,17 @@ def explain(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     format: Annotated[list[str] | None, typer.Option(help="png, pdf, svg")] = None,
 ) -> None:
-    """Show which pixels of an image decide β of a layer."""
+    """Show which pixels of an image decide β of a layer, or which channels the answer."""
+    if conductance:
+        if channel is not None or sample or check:
+            raise UsageError(
+                "--conductance is of all channels and many images: leave out --channel, --sample "
+                "and --check (--limit says how many images)"
+            )
+        _conductance(build(model, weights), data, out, layer, limit, preprocess, device, baseline)
+        return
+    if layer is None:
+        raise UsageError("whose β? Give --layer (`acon layers` lists them), or --conductance")
     from acon_figures.plots.explanation import MOST_ROWS, explanation
     from acon_figures.saving import save
     from acon_hooks.explaining_data import check_data, explain_data, write_tables
@@ -145,7 +177,7 @@ def explain(
         device=device, method=method, tolerance=tolerance,
     )  # fmt: skip
     frame = found.to_frame()
-    figure = explanation(found.images, found.baselines, found.maps, frame, labels=labels)
+    figure = explanation(*found.pictures, found.maps, frame, labels=labels)
     write_tables(found, out)
     save(figure, out, "explanation", format or ["png", "pdf", "svg"])
     emit(frame, TableFormat.table, None)
@@ -156,3 +188,28 @@ def explain(
             f"the maps before and after {table['correlation'].mean():.2f}, of their sizes "
             f"{table['correlation_absolute'].mean():.2f}"
         )
+
+
+def _conductance(
+    network: Any,
+    data: str,
+    out: Path,
+    layer: str | None,
+    limit: int,
+    preprocess: str | None,
+    device: str,
+    baseline: str,
+) -> None:
+    """Print the channels that most of the class scores flows through, and the layers."""
+    from acon_hooks.explaining_data import conductance_data
+
+    table, ranks = conductance_data(
+        network, data, out, None if layer is None else parse_list(layer), limit=limit,
+        preprocess=preprocess, device=device, baseline=baseline,
+    )  # fmt: skip
+    shown = table.sort_values("importance", ascending=False).head(MOST_CHANNELS)
+    hidden = [name for name in ("dead", "constant_input") if not shown[name].any()]
+    emit(shown.drop(columns=["nonlinearity", *hidden]), TableFormat.table, None)
+    typer.echo(f"({len(shown)} of {len(table)} channels; all: {out / 'conductance.csv'})\n")
+    emit(ranks, TableFormat.table, None)
+    typer.echo("spearman: rank correlation of 1 - L with the importance, 95 % from low to high")

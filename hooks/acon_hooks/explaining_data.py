@@ -13,6 +13,8 @@ from acon_analysis.errors import UsageError
 from acon_analysis.images import ImageSource
 from acon_hooks.explaining import explain
 from acon_hooks.explanations import Explanation
+from acon_hooks.finding import find_layers
+from acon_hooks.importance import conductance, correlations
 from acon_hooks.places import pick_device
 from acon_hooks.sanity import randomization_check
 
@@ -92,6 +94,7 @@ def explain_data(
         samples=chosen,
         **arguments,
     )
+    found = replace(found, preprocess=source.preprocess)
     if kind == "sample":
         found = replace(found, baseline=f"sample {number}")
     labels = source.samples["label"].iloc[chosen]
@@ -125,6 +128,62 @@ def load(source: ImageSource, samples: Sequence[int]) -> Tensor:
             "preprocessing that makes them equal (--preprocess official or imagenet)"
         )
     return torch.stack(images)
+
+
+def conductance_data(
+    model: nn.Module,
+    data: str | Path,
+    folder: Path,
+    layers: Sequence[str] | None = None,
+    *,
+    limit: int = 64,
+    preprocess: str | None = None,
+    device: str = "auto",
+    baseline: str = "zero",
+) -> "tuple[pd.DataFrame, pd.DataFrame]":
+    """Measure how much of the class scores flows through each channel, for images of a data set.
+
+    Parameters
+    ----------
+    model, data, preprocess, device
+        As for `explain_data`.
+    folder : Path
+        Gets ``conductance.csv`` (a row a channel) and ``layers.csv`` (a row a layer).
+    layers : sequence of str, optional
+        By default the ACON layers, or all elementwise activations where there are none.
+    limit : int
+        Images, evenly spread over the data set.
+    baseline : str
+        A key of `acon_hooks.baselines.BASELINES`.
+
+    Returns
+    -------
+    (DataFrame, DataFrame)
+        Of `acon_hooks.importance.conductance` and `acon_hooks.importance.correlations`.
+
+    Raises
+    ------
+    UsageError
+        If there is no such layer, no image, or the model gives no class scores.
+    """
+    origin = getattr(model, "acon_origin", None)
+    source = open_data(data, preprocess or getattr(origin, "preprocess", None))
+    count = min(limit, len(source))
+    if count < 1:
+        raise UsageError(f"at least one image is needed; the limit is {limit}")
+    images = load(source, [index * len(source) // count for index in range(count)])
+    place = pick_device(device)
+    network = model.to(place)
+    kinds: tuple[str, ...] = ("meta_acon", "acon", "activation")
+    if layers is None:
+        known = {layer.kind for layer in find_layers(network, kinds)}
+        kinds = ("meta_acon", "acon") if known & {"meta_acon", "acon"} else ("activation",)
+    table = conductance(network, images.to(place), layers=layers, kinds=kinds, baseline=baseline)
+    ranks = correlations(table)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, frame in (("conductance.csv", table), ("layers.csv", ranks)):
+        frame.to_csv(folder / name, index=False, lineterminator="\n")
+    return table, ranks
 
 
 def write_tables(explanation: Explanation, folder: Path) -> list[Path]:

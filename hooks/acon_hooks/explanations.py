@@ -1,12 +1,14 @@
 """What an explanation of β consists of, and its tables."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from acon_analysis.errors import UsageError
+from acon_analysis.viewing import viewable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +41,8 @@ class Explanation:
         (N,) int64: steps of the integration; 0 for other methods.
     tolerance : float
         The accepted size of delta.
+    preprocess : mapping
+        What was done to the images before the network, as their source tells; `pictures` undoes it.
     """
 
     layer: str
@@ -57,11 +61,17 @@ class Explanation:
     delta: NDArray[Any]
     steps: NDArray[np.int64]
     tolerance: float
+    preprocess: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def maps(self) -> NDArray[Any]:
         """Attributions summed over the image's channels, (N, H, W)."""
         return np.asarray(self.attributions.sum(axis=1))
+
+    @property
+    def pictures(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Images and baselines for people: RGB, 0 to 1, whatever the network takes."""
+        return viewable(self.images, self.preprocess), viewable(self.baselines, self.preprocess)
 
     @property
     def converged(self) -> NDArray[np.bool_]:

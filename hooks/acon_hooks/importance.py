@@ -74,7 +74,8 @@ def conductance(
     Returns
     -------
     DataFrame
-        A row a channel and use: ``layer``, ``call``, ``kind``, ``channel``, ``L``,
+        A row a channel and use: ``layer``, ``call``, ``kind``, ``channel``, ``outputs`` (values
+        that the channel puts out for an image: its pixels), ``L``,
         ``nonlinearity`` (1 - L), ``dead``, ``constant_input``, ``conductance`` (mean over the
         images, signed, summed over pixels), ``importance`` (mean of its size), ``share``
         (importance over the layer's sum).
@@ -94,7 +95,9 @@ def conductance(
     with torch.inference_mode(False), torch.no_grad():
         images = images.detach().clone()
         baselines, _ = make_baseline(images, baseline, reference)
-        found, own = _observe(model, images, layers, kinds, batch_size, wanted=linearity is None)
+        found, own, sizes = _observe(
+            model, images, layers, kinds, batch_size, wanted=linearity is None
+        )
     table = own if linearity is None else _checked(linearity)
     targets = _targets(model, images, targets, batch_size)
     frames = []
@@ -111,6 +114,7 @@ def conductance(
                     "call": call,
                     "kind": layer.kind,
                     "channel": np.arange(flow.shape[1], dtype=np.int64),
+                    "outputs": sizes[layer.name, call],
                     "conductance": flow.mean(0),
                     "importance": importance,
                     "share": importance / total if total > 0 else np.zeros_like(importance),
@@ -119,7 +123,17 @@ def conductance(
         )
     joined = pd.concat(frames, ignore_index=True).merge(table, how="left", on=KEYS)
     return joined[
-        ["layer", "call", "kind", "channel", *VALUES, "conductance", "importance", "share"]
+        [
+            "layer",
+            "call",
+            "kind",
+            "channel",
+            "outputs",
+            *VALUES,
+            "conductance",
+            "importance",
+            "share",
+        ]
     ]
 
 
@@ -199,7 +213,8 @@ def correlations(table: "pd.DataFrame") -> "pd.DataFrame":
     Returns
     -------
     DataFrame
-        A row a layer and use: ``layer``, ``call``, ``kind``, ``channels`` (used), ``left_out``
+        A row a layer and use: ``layer``, ``call``, ``kind``, ``outputs`` (values a channel puts out
+        for an image), ``channels`` (used), ``left_out``
         (dead, constant or without L), ``spearman`` of 1 - L with the importance, ``low`` and
         ``high`` (95 %, by Fisher's z with Bonett and Wright's variance; NaN below 4 channels).
         NaN where a column is constant.
@@ -222,6 +237,7 @@ def correlations(table: "pd.DataFrame") -> "pd.DataFrame":
                 "layer": name,
                 "call": call,
                 "kind": kind,
+                "outputs": int(part["outputs"].iloc[0]) if "outputs" in part else 0,
                 "channels": len(used),
                 "left_out": int(out.sum()),
                 "spearman": rho,
@@ -249,13 +265,15 @@ def _observe(
     batch_size: int,
     *,
     wanted: bool,
-) -> tuple[list[tuple[Layer, int]], "pd.DataFrame"]:
-    """Run the images once: which layers run how often, and L of their channels."""
+) -> tuple[list[tuple[Layer, int]], "pd.DataFrame", dict[Key, int]]:
+    """Run the images once: which layers run how often, L of their channels, their sizes."""
     points: dict[Key, list[tuple[Tensor, Tensor]]] = {}
+    sizes: dict[Key, int] = {}
 
     def keep(layer: Layer, call: int, x: Tensor, y: Tensor, _beta: Tensor | None) -> None:
+        x, y = fold(x, layer.axis), fold(y, layer.axis)
+        sizes[layer.name, call] = y.shape[2]
         if wanted:
-            x, y = fold(x, layer.axis), fold(y, layer.axis)
             step = -(-x.shape[2] // POINTS)
             pair = x[..., ::step].cpu().clone(), y[..., ::step].cpu().clone()
             points.setdefault((layer.name, call), []).append(pair)
@@ -266,7 +284,7 @@ def _observe(
             tap.take()
         known = {layer.name: layer for layer in tap.layers}
         found = [(known[name], call) for name, call in tap.shapes if name in known]
-    return found, _linearity(points)
+    return found, _linearity(points), sizes
 
 
 def _linearity(points: dict[Key, list[tuple[Tensor, Tensor]]]) -> "pd.DataFrame":

@@ -144,8 +144,10 @@ def _checked(
 
 
 def _picture(axes: Axes, image: Array, like: Array, order: str) -> None:
-    """Show an image, scaled by the range of the image that it belongs to."""
+    """Show an image: values in 0 to 1 as they are, others by the range of their image."""
     low, high = float(like.min()), float(like.max())
+    if low >= -1e-6 and high <= 1 + 1e-6:
+        low, high = 0.0, 1.0
     scaled = np.clip((image.astype(np.float64) - low) / ((high - low) or 1.0), 0.0, 1.0)
     if len(scaled) == 3:
         scaled = scaled[::-1] if order == "bgr" else scaled
