@@ -130,8 +130,10 @@ def explained(run: Run) -> dict[str, Any] | None:
     """
     again = _again(run, 1)
     own = run.layers[(run.layers["column"] != "") & (run.layers["kind"] != "gate")]
+    if again is None or own.empty:
+        return None
     facts = channel_facts([run])
-    if again is None or own.empty or facts.empty:
+    if facts.empty:
         return None
     layer, data = str(own["layer"].iloc[-1]), str(run.manifest["identity"]["data"])
     ends = sample_extremes(facts, run.betas(layers=[layer]), count=EXPLAINED)
