@@ -56,9 +56,10 @@ def title(path: Path) -> str:
 
 
 def summary(path: Path) -> str:
-    """Return the first sentence below the first heading."""
+    """Return the first sentence below the first heading: what one learns."""
     text = " ".join(str(read(path).cells[0].source).split("\n\n")[1].split())
-    return text.partition(". ")[0].rstrip(".") + "."
+    sentence = text.partition(". ")[0].rstrip(".") + "."
+    return sentence.removeprefix("You will learn ")
 
 
 def render(path: Path, notebook: Any) -> tuple[str, dict[str, bytes]]:
