@@ -7,6 +7,7 @@ SHA-256 of the cells that it was made from, so that a test can tell whether it i
 import base64
 import hashlib
 import io
+import os
 import re
 import sys
 import tempfile
@@ -46,7 +47,9 @@ def digest(path: Path) -> str:
 def execute(path: Path, folder: Path) -> Any:
     """Run a notebook from top to bottom in a folder and return it with its outputs."""
     notebook = read(path)
-    NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(folder)}}).execute()
+    client = NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(folder)}})
+    # These networks are too small for threads, and several notebooks may run side by side.
+    client.execute(env={**os.environ, "OMP_NUM_THREADS": "1"})
     return notebook
 
 
