@@ -52,7 +52,7 @@ def data_folder() -> Path:
     return Path(os.environ.get("ACON_DATA", "data")).expanduser()
 
 
-def cifar10(split: str = "test") -> ImageSource:
+def cifar10(split: str = "test", *, download: bool = True) -> ImageSource:
     """Open CIFAR-10: 32x32 colour photographs of ten classes, normalised per channel.
 
     The images are looked for in `data_folder`: the original files (``cifar-10-batches-py``) or an
@@ -65,11 +65,13 @@ def cifar10(split: str = "test") -> ImageSource:
     split : str
         ``"test"`` (10,000), ``"train"`` (45,000) or ``"val"`` (5,000 of the original training
         images, never trained on).
+    download : bool
+        Whether to download images that are not there.
 
     Raises
     ------
     AconError
-        If the images are not there and cannot be downloaded.
+        If the images are not there and cannot be, or shall not be, downloaded.
 
     References
     ----------
@@ -79,6 +81,9 @@ def cifar10(split: str = "test") -> ImageSource:
     if split not in ("train", "val", "test"):
         options = ["test", "train", "val"]
         raise UsageError(f"cifar10 has no split {split!r}: {closest(split, options)}")
+    folder = data_folder()
+    if not download and _source(folder) is None:
+        raise AconError(f"CIFAR-10 is not in {str(folder)!r} (neither {_ORIGINAL}/ nor {_ARCHIVE})")
     pixels, labels = _decoded("test" if split == "test" else "train")
     chosen = np.arange(len(labels))
     if split != "test":
@@ -123,20 +128,25 @@ class _Normalised:
 def _decoded(part: str) -> _Arrays:
     """Return pixels (N, 32, 32, 3) and labels (N,), classes alternating, from the cache or anew."""
     folder = data_folder()
-    original, archive = folder / _ORIGINAL, folder / _ARCHIVE
-    if not original.is_dir() and not archive.is_file():
+    source = _source(folder)
+    if source is None:
         _download(folder)
-    source = original if original.is_dir() else archive
+        source = folder / _ORIGINAL
     stamp = f"{source.resolve()}:{source.stat().st_mtime_ns}"
     digest = hashlib.sha256(stamp.encode()).hexdigest()[:16]
     cache = user_cache() / f"cifar10-{part}-{digest}.npz"
     if cache.is_file():
         with np.load(cache) as arrays:
             return arrays["pixels"], arrays["labels"]
-    read = _read_original if source == original else _read_archive
+    read = _read_original if source.name == _ORIGINAL else _read_archive
     pixels, labels = _alternate(*read(source, part))
     place(cache, lambda file: np.savez(file, pixels=pixels, labels=labels))
     return pixels, labels
+
+
+def _source(folder: Path) -> Path | None:
+    original, archive = folder / _ORIGINAL, folder / _ARCHIVE
+    return original if original.is_dir() else archive if archive.is_file() else None
 
 
 def _download(folder: Path) -> None:

@@ -29,7 +29,11 @@ DIGITS_TEST_PER_CLASS = 50
 
 
 def open_data(
-    data: str | Path, preprocess: str | None = None, *, memory: Path | None = None
+    data: str | Path,
+    preprocess: str | None = None,
+    *,
+    memory: Path | None = None,
+    download: bool = True,
 ) -> ImageSource:
     """Open images by name.
 
@@ -42,9 +46,13 @@ def open_data(
         For folders: a name that `preprocess.get_preprocess` knows. Default ``"none"``.
     memory : Path, optional
         For folders: where the hashes of many files are remembered; see `filehash.hash_files`.
+    download : bool
+        Whether a named data set that is not there is downloaded.
 
     Raises
     ------
+    AconError
+        If a named data set is not there and cannot be, or shall not be, downloaded.
     UsageError
         If the name is neither a known data set nor a folder with images.
     """
@@ -54,7 +62,7 @@ def open_data(
     if name == "digits":
         return digits(split or "test")
     if name == "cifar10":
-        return cifar10(split or "test")
+        return cifar10(split or "test", download=download)
     folder = Path(data).expanduser()
     if folder.is_dir():
         return image_folder(folder, get_preprocess(preprocess or "none"), memory)

@@ -90,7 +90,7 @@ def images_of(run: Run) -> RunImages | None:
 
 def _of_named(noted: pd.DataFrame, data: str) -> RunImages | None:
     try:
-        source = open_data(data)
+        source = open_data(data, download=False)
     except AconError:
         return None
     keys = zip(source.samples["path"], source.samples["sha256"], strict=True)

@@ -13,6 +13,7 @@ from PIL import Image
 from acon_analysis import cifar
 from acon_analysis.cifar import CLASSES, cifar10
 from acon_analysis.data import open_data
+from acon_analysis.data import open_data
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.preprocess import CIFAR_MEAN, CIFAR_STD
 
@@ -106,3 +107,12 @@ def test_no_images_and_no_download(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_no_such_split() -> None:
     with pytest.raises(UsageError, match="did you mean 'val'"):
         cifar10("vla")
+
+
+def test_nothing_is_downloaded_where_that_is_not_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACON_DATA", str(tmp_path))
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", None)
+    with pytest.raises(AconError, match=r"CIFAR-10 is not in .* \(neither cifar-10-batches-py/"):
+        open_data("cifar10", download=False)

@@ -154,7 +154,7 @@ def _again(run: Run, count: int) -> tuple[nn.Module, ImageSource] | None:
     if model is None or state_sha256(model) != identity["weights_sha256"]:
         return None
     try:
-        source = open_data(str(identity["data"]))
+        source = open_data(str(identity["data"]), download=False)
     except AconError:
         return None
     source = source.head(min(count, len(run.samples)))
