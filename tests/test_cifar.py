@@ -13,7 +13,6 @@ from PIL import Image
 from acon_analysis import cifar
 from acon_analysis.cifar import CLASSES, cifar10
 from acon_analysis.data import open_data
-from acon_analysis.data import open_data
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.preprocess import CIFAR_MEAN, CIFAR_STD
 
