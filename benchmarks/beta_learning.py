@@ -4,7 +4,8 @@ Trains small Meta-ACON networks on CIFAR-10 (8 epochs on 20,000 images each): th
 BatchNorm in the β network, with reduction r = 4, with one β a layer, with one β a pixel, and with
 weight decay on everything. Then captures every network, at several epochs, on 1,000 test images
 and sets the spread of β and the effect of the sample against what BatchNorm alone gives. Writes the
-tables ``beta_over_epochs.csv`` and ``beta_variants.csv`` of the package, and RESULTS_beta.md.
+tables ``beta_over_epochs``, ``beta_of_shipped`` and ``beta_variants`` of the package
+(`acon_analysis.results.table`), and RESULTS_beta.md.
 
     python benchmarks/beta_learning.py train --seeds 0 1        # hours on few cores; resumable
     python benchmarks/beta_learning.py measure --long FOLDER    # FOLDER: snapshots of `acon train`
@@ -114,7 +115,9 @@ def measure(options: argparse.Namespace) -> None:
     """Capture every network that is there, and write the tables."""
     frames = [measured(found) for found in networks(options)]
     table = pd.concat(frames, ignore_index=True)
-    table.to_csv(TABLES / "beta_over_epochs.csv", **CSV)
+    short = table["variant"] != LONG
+    write("beta_over_epochs", table[short], OVER_EPOCHS.format(what=OF_VARIANTS))
+    write("beta_of_shipped", table[~short], OVER_EPOCHS.format(what=OF_SHIPPED))
     curves = [
         pd.read_csv(file).assign(variant=name, seed=seed, epochs=len(pd.read_csv(file)))
         for name, seed, file in trained(options)
@@ -122,9 +125,40 @@ def measure(options: argparse.Namespace) -> None:
     last = pd.concat([frame.tail(1) for frame in curves], ignore_index=True)
     last = last.assign(train_accuracy=1 - last["train_error"], test_accuracy=1 - last["test_error"])
     columns = ["variant", "seed", "epochs", "train_accuracy", "test_accuracy"]
-    last[columns].to_csv(TABLES / "beta_variants.csv", **CSV)
+    write("beta_variants", last[columns], ACCURACY)
     page = Path(__file__).with_name("RESULTS_beta.md")
     page.write_text(text_of(table, last), "utf-8")
+
+
+OF_VARIANTS = f"variants of Meta-ACON, each trained for {EPOCHS} epochs on {IMAGES:,} images"
+OF_SHIPPED = "the shipped recipe of `cifar10_metaacon`, 15 epochs on 45,000 images"
+OVER_EPOCHS = """# β of Meta-ACON while a network learns photographs
+
+CIFAR-10, {what}. A row a variant, seed, epoch and layer, measured on 1,000 test images: mean of β,
+standard deviation over samples (root mean square over channels), what BatchNorm's scale and shift
+alone give (`null_sd`), the effect of the sample (variance of the samples' means over that of
+independent channels) with the 5th and 95th percentile of 99 β networks with redrawn weights, the
+share of that effect which the class explains (`eta2`), mean size of bn2's scale (`gamma`) and of p1 -
+p2 (`slopes`), L with its 95 % interval, G. Epoch 0 is the untrained network with BatchNorm
+statistics from 2,000 training images. Made by
+
+    python benchmarks/beta_learning.py train
+    python benchmarks/beta_learning.py measure
+"""
+ACCURACY = """# Accuracy of the networks whose β was followed
+
+CIFAR-10, all 10,000 test images, after the last epoch; `shipped` saw 45,000 images in 15 epochs, the
+others 20,000 in 8. Made by
+
+    python benchmarks/beta_learning.py train
+    python benchmarks/beta_learning.py measure
+"""
+
+
+def write(name: str, table: pd.DataFrame, provenance: str) -> None:
+    """Write a table of the package with the text that says how it was made."""
+    table.to_csv(TABLES / f"{name}.csv", **CSV)
+    (TABLES / f"{name}.md").write_text(provenance, "utf-8")
 
 
 @dataclass(frozen=True)
