@@ -138,8 +138,8 @@ CIFAR-10, {what}. A row a variant, seed, epoch and layer, measured on 1,000 test
 standard deviation over samples (root mean square over channels), what BatchNorm's scale and shift
 alone give (`null_sd`), the effect of the sample (variance of the samples' means over that of
 independent channels) with the 5th and 95th percentile of 99 β networks with redrawn weights, the
-share of that effect which the class explains (`eta2`), mean size of bn2's scale (`gamma`) and of p1 -
-p2 (`slopes`), L with its 95 % interval, G. Epoch 0 is the untrained network with BatchNorm
+share of that effect which the class explains (`eta2`), mean size of bn2's scale (`gamma`) and of
+p1 - p2 (`slopes`), L with its 95 % interval, G. Epoch 0 is the untrained network with BatchNorm
 statistics from 2,000 training images. Made by
 
     python benchmarks/beta_learning.py train
@@ -147,8 +147,8 @@ statistics from 2,000 training images. Made by
 """
 ACCURACY = """# Accuracy of the networks whose β was followed
 
-CIFAR-10, all 10,000 test images, after the last epoch; `shipped` saw 45,000 images in 15 epochs, the
-others 20,000 in 8. Made by
+CIFAR-10, all 10,000 test images, after the last epoch; `shipped` saw 45,000 images in 15 epochs,
+the others 20,000 in 8. Made by
 
     python benchmarks/beta_learning.py train
     python benchmarks/beta_learning.py measure
