@@ -1,5 +1,13 @@
-"""Two captured runs side by side: per layer β, L, L_own, beta_gain and G, with intervals."""
+"""Two captured runs side by side: per layer β, L, L_own, beta_gain and G, with intervals.
 
+The jackknife of a paired comparison leaves the same images out of both runs. Runs of a and b blocks
+are therefore merged to their greatest common divisor g: a block sample_id mod g holds exactly the
+images of a/g blocks of the one and of b/g of the other. Nothing is approximated, but the intervals
+become those of g blocks. Without a common divisor no images can be left out of both, and the
+comparison is refused: variances of dependent estimates must not simply be added.
+"""
+
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +20,7 @@ from acon_analysis.errors import AconError
 from acon_analysis.jackknife import jackknife_error, symmetric_interval
 from acon_analysis.moment_fields import BLOCKS
 from acon_analysis.run import Run
-from acon_analysis.run_statistics import has_moments, moments_of, parameters_of
+from acon_analysis.run_statistics import blocks_of, has_moments, moments_of, parameters_of
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -41,15 +49,17 @@ def compare_runs(first: Run, second: Run, *, confidence: float = 0.95) -> pd.Dat
     Raises
     ------
     AconError
-        If the runs share no layer.
+        If the runs share no layer, or are of the same images in numbers of blocks that have no
+        common divisor.
     """
     paired = same_samples(first, second)
-    frames = [_beta_differences(first, second, paired=paired, confidence=confidence)]
+    blocks = shared_blocks(first, second) if paired else (blocks_of(first), blocks_of(second))
+    frames = [_beta_differences(first, second, blocks, paired=paired, confidence=confidence)]
     if has_moments(first) and has_moments(second):
         frames.append(
             compare_layers(
-                moments_of(first),
-                moments_of(second),
+                _in_blocks(moments_of(first), blocks[0]),
+                _in_blocks(moments_of(second), blocks[1]),
                 parameters_of(first),
                 parameters_of(second),
                 paired=paired,
@@ -78,6 +88,37 @@ def same_samples(first: Run, second: Run) -> bool:
     return bool((hashes[0] == hashes[1]).all() and (hashes[0] != "").all())
 
 
+def shared_blocks(first: Run, second: Run) -> tuple[int, int]:
+    """Return the number of blocks to which both runs' moments can be merged, twice.
+
+    Parameters
+    ----------
+    first, second : Run
+        Runs of the same images.
+
+    Raises
+    ------
+    AconError
+        If there is none but a single block.
+    """
+    numbers = [blocks_of(run) for run in (first, second) if has_moments(run)]
+    if len(numbers) < 2:
+        return (numbers or [BLOCKS])[0], (numbers or [BLOCKS])[0]
+    found = math.gcd(*numbers)
+    if found == 1:
+        raise AconError(
+            f"the runs are of the same images, in {numbers[0]} and {numbers[1]} blocks, which have "
+            "no common divisor: no images can be left out of both for the intervals; capture one "
+            f"of them again with --moment-blocks {numbers[0]} or {numbers[1]}"
+        )
+    return found, found
+
+
+def _in_blocks(moments: pd.DataFrame, blocks: int) -> pd.DataFrame:
+    """Give each row the number of its wider block; whoever reads the rows merges them."""
+    return moments.assign(block=moments["block"] % blocks)
+
+
 def unlike(first: Run, second: Run) -> list[str]:
     """Tell in what two runs differ that a comparison takes to be equal.
 
@@ -99,8 +140,15 @@ def unlike(first: Run, second: Run) -> list[str]:
             f"the runs are not of the same samples ({one} and {two}): they are compared as "
             "independent ones, and differences may come from the images"
         )
-    elif _preprocess(first) != _preprocess(second):
-        found.append("the runs took the same images through different preprocessings")
+    else:
+        if _preprocess(first) != _preprocess(second):
+            found.append("the runs took the same images through different preprocessings")
+        numbers = [blocks_of(run) for run in (first, second) if has_moments(run)]
+        if len(set(numbers)) == 2:
+            found.append(
+                f"the runs' moments are of {numbers[0]} and {numbers[1]} blocks of images: the "
+                f"intervals are those of {math.gcd(*numbers)} blocks"
+            )
     keys = [
         {(row["layer"], row["call"]): row["channels"] for row in run.layers.to_dict("records")}
         for run in (first, second)
@@ -142,12 +190,14 @@ class _Means:
     size: FloatArray
 
 
-def _beta_differences(first: Run, second: Run, *, paired: bool, confidence: float) -> pd.DataFrame:
+def _beta_differences(
+    first: Run, second: Run, blocks: tuple[int, int], *, paired: bool, confidence: float
+) -> pd.DataFrame:
     """Compare the means of β over samples and channels."""
     keys = [key for key in _with_beta(first) if key in set(_with_beta(second))]
     if not keys:
         return pd.DataFrame(columns=[name for name, *_ in index_fields.DIFFERENCE_COLUMNS])
-    a, b = _means(first, keys), _means(second, keys)
+    a, b = _means(first, keys, blocks[0]), _means(second, keys, blocks[1])
     difference = b.mean - a.mean
     if paired:
         error, freedom = jackknife_error(difference, b.without - a.without, a.size)
@@ -178,13 +228,13 @@ def _with_beta(run: Run) -> list[tuple[str, int]]:
     return [(str(layer), int(call)) for layer, call in zip(own["layer"], own["call"], strict=True)]
 
 
-def _means(run: Run, keys: list[tuple[str, int]]) -> _Means:
+def _means(run: Run, keys: list[tuple[str, int]], number: int) -> _Means:
     each = [run.beta_matrix(*key).mean(1, dtype=np.float64) for key in keys]
     values = np.stack(each, 1)
-    blocks = run.sample_ids % BLOCKS
-    sums = np.zeros((BLOCKS, len(keys)))
+    blocks = run.sample_ids % number
+    sums = np.zeros((number, len(keys)))
     np.add.at(sums, blocks, values)
-    size = np.bincount(blocks, minlength=BLOCKS).astype(np.float64)[:, None]
+    size = np.bincount(blocks, minlength=number).astype(np.float64)[:, None]
     size = np.broadcast_to(size, sums.shape)
     total, count = values.sum(0), len(values)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -102,15 +102,16 @@ FIELDS: tuple[Field, ...] = (
 FIELD = {field.name: field for field in FIELDS}
 GROUPS: tuple[str, ...] = tuple(dict.fromkeys(field.group for field in FIELDS))
 
-#: Blocks of samples for the jackknife: block = sample_id mod BLOCKS.
-BLOCKS = 100
+#: Blocks of samples for the jackknife, block = sample_id mod blocks: unless a run says otherwise,
+#: the fewest, and the most.
+BLOCKS, FEWEST_BLOCKS, MOST_BLOCKS = 100, 2, 1000
 
 #: What identifies a row of ``moments/``; (name, dtype, unit, meaning).
 KEY_COLUMNS: tuple[tuple[str, str, str, str], ...] = (
     ("layer", "str", "", "exact name in named_modules()"),
     ("call", "int64", "", "which use of the layer within one forward pass, from 0"),
     ("channel", "int64", "", "channel, from 0"),
-    ("block", "int64", "", f"block of samples: sample_id mod {BLOCKS}"),
+    ("block", "int64", "", "block of samples: sample_id mod the run's number of blocks"),
 )
 
 #: A row of ``moments/`` (per layer, call, channel and block); NaN where a layer lacks a group.

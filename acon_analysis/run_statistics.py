@@ -12,6 +12,7 @@ import pandas as pd
 
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.indices import channel_table, layer_table, sample_table
+from acon_analysis.moment_fields import BLOCKS, FEWEST_BLOCKS, MOST_BLOCKS
 from acon_analysis.moment_frames import merge_rows
 from acon_analysis.nullmodel import (
     BetaNetwork,
@@ -183,6 +184,24 @@ def _required(run: "Run", frame: pd.DataFrame | None) -> pd.DataFrame:
 def has_moments(run: "Run") -> bool:
     """Say whether a run was captured with moments, and has any."""
     return next(iter(run.files("moments")), None) is not None
+
+
+def blocks_of(run: "Run") -> int:
+    """Return the number of blocks of samples that a run's moments are kept in.
+
+    Parameters
+    ----------
+    run : Run
+        A captured run; 100 where it does not say, as earlier versions did not.
+    """
+    options = run.manifest["identity"].get("moments")
+    found = (options if isinstance(options, dict) else {}).get("blocks", BLOCKS)
+    if not isinstance(found, int) or not FEWEST_BLOCKS <= found <= MOST_BLOCKS:
+        raise AconError(
+            f"the manifest of the run {str(run.path)!r} gives {found!r} as the number of blocks of "
+            f"its moments; expected {FEWEST_BLOCKS} to {MOST_BLOCKS}"
+        )
+    return found
 
 
 def parameters_of(run: "Run") -> pd.DataFrame:

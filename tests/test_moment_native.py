@@ -14,7 +14,7 @@ from acon_hooks import moment_native
 from acon_hooks.accumulating import Accumulator
 from acon_hooks.moment_kernels import Gate, Guards, rows_of, sums
 from acon_hooks.moment_native import NativeError, NativeSums, Prepared, native
-from acon_hooks.moment_options import MomentOptions, settle_kernel
+from acon_hooks.moment_options import MomentOptions, settle
 
 CPU = torch.device("cpu")
 
@@ -125,14 +125,14 @@ def test_gates_that_are_shut_for_good_have_no_spread(kernel: NativeSums) -> None
 
 def test_without_a_compiler_torch_sums(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    options, reason = settle_kernel(MomentOptions(), CPU)
+    options, reason = settle(MomentOptions(), CPU)
     assert options.kernel == "eager"
     assert "no C++ compiler" in reason
     assert Accumulator().options.kernel == "eager"
     with pytest.raises(UsageError, match="compiled kernel of moments cannot be had: there is no"):
-        settle_kernel(MomentOptions(kernel="compiled"), CPU)
+        settle(MomentOptions(kernel="compiled"), CPU)
     with pytest.raises(StoreError, match=r"begun with the compiled kernel.*no C\+\+ compiler"):
-        settle_kernel(MomentOptions(), CPU, {"kernel": "compiled"})
+        settle(MomentOptions(), CPU, {"kernel": "compiled"})
 
 
 def test_a_compiler_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +142,7 @@ def test_a_compiler_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("CXX", str(broken))
     monkeypatch.setenv("ACON_CACHE", str(tmp_path / "cache"))
     said: list[str] = []
-    options, reason = settle_kernel(MomentOptions(), CPU, None, said.append)
+    options, reason = settle(MomentOptions(), CPU, None, said.append)
     assert options.kernel == "eager"
     assert "failed: bad source" in reason
     assert said == ["compiling the kernel of moments, once on this machine (some seconds)"]
@@ -165,7 +165,7 @@ def test_a_library_that_sums_otherwise_is_refused(
 ) -> None:
     monkeypatch.setattr(moment_native, "_TOLERANCE", 1e-12)
     monkeypatch.setattr(moment_native, "_kept", {})
-    options, reason = settle_kernel(MomentOptions(), CPU)
+    options, reason = settle(MomentOptions(), CPU)
     assert options.kernel == "eager"
     assert reason == "the compiled kernel sums otherwise than torch does"
 

@@ -58,6 +58,13 @@ def capture(
     moment_kernel: Annotated[
         str, typer.Option(help="auto, compiled (C++, once a machine) or eager (torch, slower)")
     ] = "auto",
+    moment_blocks: Annotated[
+        int | None,
+        typer.Option(
+            help="blocks of images behind the intervals, 2 to 1000; fewer make smaller files and "
+            "wider intervals; by default 100, or as begun"
+        ),
+    ] = None,
     strict: Annotated[bool, typer.Option(help="stop at the first bad image")] = False,
     compile: Annotated[bool, typer.Option(help="run through torch.compile, proved")] = False,
     fuse: Annotated[bool, typer.Option(help="fold BatchNorm and Meta-ACON, proved")] = False,
@@ -79,7 +86,7 @@ def capture(
         limit=limit,
         unit_size=unit,
         kinds=None if kinds is None else parse_list(kinds),
-        moments=parse_moments(moments, full_moments, moment_stride, moment_kernel),
+        moments=parse_moments(moments, full_moments, moment_stride, moment_kernel, moment_blocks),
         announce=lambda text: typer.echo(f"acon: {text}", err=True),
         strict=strict,
         compile=compile,

@@ -18,7 +18,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from acon_analysis.moment_fields import STATE_COLUMNS
+from acon_analysis.moment_fields import BLOCKS, STATE_COLUMNS
 from acon_analysis.moment_frames import disk_space, to_frame
 from acon_analysis.store import RunFolder
 from acon_hooks.batch import Key, to_host
@@ -27,7 +27,7 @@ from acon_hooks.finding import Layer
 from acon_hooks.moment_constants import Constants, learn, read_references, stored, write_references
 from acon_hooks.moment_kernels import rows_of, sums
 from acon_hooks.moment_native import NativeSums, Prepared, native
-from acon_hooks.moment_options import KINDS, MomentOptions, settle_kernel
+from acon_hooks.moment_options import KINDS, MomentOptions, settle
 from acon_hooks.moment_states import Call, Family, Rows
 from acon_hooks.moment_tables import arrow, block_frame, keys_of, pooled_table, total_frame
 
@@ -71,7 +71,8 @@ class Accumulator:
         folder: RunFolder | None = None,
         identity: str = "",
     ) -> None:
-        self.options, _ = settle_kernel(options or MomentOptions(), torch.device("cpu"))
+        self.options, _ = settle(options or MomentOptions(), torch.device("cpu"))
+        self.blocks = self.options.blocks or BLOCKS
         self._native: NativeSums | None = None
         if self.options.kernel == "compiled":
             self._native = native()
@@ -190,7 +191,7 @@ class Accumulator:
             call = Call(key, value.sums.shape[2], value.pixels, constants)
             groups.setdefault(rows_of(constants.gate), []).append(call)
         device = next((value.sums.device for value in seen.values()), torch.device("cpu"))
-        self.families = [Family(rows, calls, device) for rows, calls in groups.items()]
+        self.families = [Family(rows, calls, device, self.blocks) for rows, calls in groups.items()]
 
     def _keep_states(
         self, family: Family, rows: Rows, seen: dict[Key, _Seen], samples: list[int]
@@ -249,6 +250,7 @@ class Accumulator:
             samples=samples,
             units=-(-samples // unit_size),
             full=self.options.full,
+            blocks=self.blocks,
         )
         return space.blocks + space.totals + space.states + 4 * pooled * samples
 

@@ -1,13 +1,14 @@
 """What a capture gathers of moments, and with which kernel."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from acon_analysis.errors import UsageError
+from acon_analysis.moment_fields import BLOCKS, FEWEST_BLOCKS, MOST_BLOCKS
 from acon_analysis.store import StoreError
 from acon_hooks.finding import DEFAULT_KINDS, find_layers
 from acon_hooks.moment_constants import GATED_KINDS
@@ -37,11 +38,15 @@ class MomentOptions:
         What sums over the pixels: C++ that is compiled once on this machine, or the operators of
         torch (several times slower; the only one on accelerators). Both keep the same digits, but
         not the same bytes. "auto" compiles where it can.
+    blocks : int, optional
+        Blocks of samples that are kept apart for the jackknife, block = sample_id mod blocks: fewer
+        make smaller files and wider intervals. By default what the run began with, else 100.
     """
 
     full: bool = False
     stride: int = 1
     kernel: str = "auto"
+    blocks: int | None = None
 
     def __post_init__(self) -> None:
         if self.stride < 1:
@@ -49,6 +54,12 @@ class MomentOptions:
         if self.kernel not in KERNELS:
             raise UsageError(
                 f"the kernel of moments must be one of {', '.join(KERNELS)}, given {self.kernel!r}"
+            )
+        known = range(FEWEST_BLOCKS, MOST_BLOCKS + 1)
+        if self.blocks is not None and self.blocks not in known:
+            raise UsageError(
+                f"moments need {FEWEST_BLOCKS} to {MOST_BLOCKS} blocks of samples, given "
+                f"{self.blocks}"
             )
 
 
@@ -85,13 +96,15 @@ def options_of(
     raise UsageError(f"moments must be True, False or 'full', given {wish!r}")
 
 
-def settle_kernel(
+def settle(
     options: MomentOptions,
     device: torch.device,
     recorded: Mapping[str, Any] | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> tuple[MomentOptions, str]:
-    """Decide on the kernel of a run: "auto" becomes what the run began with, or what there is.
+    """Decide on what was left open: the kernel and the blocks that the run began with, or ours.
+
+    The kernel "auto" becomes what there is.
 
     Parameters
     ----------
@@ -107,7 +120,7 @@ def settle_kernel(
     Returns
     -------
     options : MomentOptions
-        With the kernel "compiled" or "eager".
+        With the kernel "compiled" or "eager", and a number of blocks.
     reason : str
         Why "auto" did not become "compiled"; empty if it did, or if the kernel was given.
 
@@ -118,6 +131,8 @@ def settle_kernel(
     StoreError
         If the run was begun with it and it cannot be had.
     """
+    if options.blocks is None:
+        options = replace(options, blocks=(recorded or {}).get("blocks", BLOCKS))
     begun = (recorded or {}).get("kernel")
     if options.kernel == "eager" or (options.kernel == "auto" and begun == "eager"):
         return replace(options, kernel="eager"), ""
@@ -139,6 +154,25 @@ def settle_kernel(
             f"({reason}): go on where it can, or choose another folder"
         )
     return replace(options, kernel="eager"), reason
+
+
+def recorded_options(
+    options: MomentOptions, recorded: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return settled options as a run's identity holds them.
+
+    Parameters
+    ----------
+    options : MomentOptions
+        From `settle`.
+    recorded : mapping, optional
+        Options that the run was begun with. Without a number of blocks they are of a version that
+        knew 100 only: such runs keep their identity.
+    """
+    found = asdict(options)
+    if recorded is not None and "blocks" not in recorded and options.blocks == BLOCKS:
+        del found["blocks"]
+    return found
 
 
 def default_kinds(model: nn.Module, *, moments: bool) -> tuple[str, ...]:

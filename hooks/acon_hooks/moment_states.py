@@ -73,7 +73,7 @@ class Rows:
 
 @dataclass
 class _Store:
-    """States of blocks: (field, BLOCKS, columns), float64; neutral at first."""
+    """States of blocks: (field, blocks, columns), float64; neutral at first."""
 
     means: Tensor
     moments: Tensor
@@ -94,10 +94,18 @@ class Family:
         In the order of their columns.
     device : torch.device
         Where the states live.
+    blocks : int
+        Blocks of samples that are kept apart.
     """
 
-    def __init__(self, rows: tuple[str, ...], calls: Sequence[Call], device: torch.device) -> None:
-        self.rows, self.calls, self.device = rows, list(calls), device
+    def __init__(
+        self,
+        rows: tuple[str, ...],
+        calls: Sequence[Call],
+        device: torch.device,
+        blocks: int = BLOCKS,
+    ) -> None:
+        self.rows, self.calls, self.device, self.blocks = rows, list(calls), device, blocks
         self.columns = sum(call.channels for call in calls)
         widths = torch.tensor([call.channels for call in calls], device=device)
         self.pixels = self._repeat([float(call.pixels) for call in calls], widths)
@@ -122,7 +130,7 @@ class Family:
 
     def _neutral(self) -> _Store:
         def zeros(count: int) -> Tensor:
-            shape = (count, BLOCKS, self.columns)
+            shape = (count, self.blocks, self.columns)
             return torch.zeros(shape, dtype=torch.float64, device=self.device)
 
         ends = 1 if self.rows == PLAIN else 2
@@ -132,7 +140,7 @@ class Family:
             zeros(len(_WITHIN[self.rows])),
             zeros(ends) + torch.inf,
             zeros(ends) - torch.inf,
-            torch.zeros(BLOCKS, dtype=torch.float64, device=self.device),
+            torch.zeros(self.blocks, dtype=torch.float64, device=self.device),
         )
 
     def states(self, raw: Tensor, beta: Tensor | None) -> Rows:
@@ -209,10 +217,10 @@ class Family:
             sample_ids on the host, ascending.
         """
         # Consecutive ids, the usual case, are slices of the blocks: nothing is copied.
-        ends = (torch.diff(samples // BLOCKS) != 0) | (torch.diff(samples) != 1)
+        ends = (torch.diff(samples // self.blocks) != 0) | (torch.diff(samples) != 1)
         start = 0
         for end in [*(torch.nonzero(ends).flatten() + 1).tolist(), len(samples)]:
-            first = int(samples[start]) % BLOCKS
+            first = int(samples[start]) % self.blocks
             self._merge_run(rows, slice(start, end), slice(first, first + end - start))
             start = end
 
@@ -241,9 +249,9 @@ class Family:
         Returns
         -------
         moments : Moments
-            Shape (BLOCKS, columns).
+            Shape (blocks, columns).
         samples : ndarray
-            Samples in each block, (BLOCKS,).
+            Samples in each block, (blocks,).
         """
         store, self._store = self._store, self._neutral()
         samples = store.samples.cpu().numpy()

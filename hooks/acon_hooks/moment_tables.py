@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from acon_analysis.moment_fields import BLOCKS, TOTAL_COLUMNS
+from acon_analysis.moment_fields import TOTAL_COLUMNS
 from acon_analysis.moment_frames import to_frame
 from acon_analysis.moments import Moments
 from acon_hooks.batch import Key
@@ -30,7 +30,7 @@ def block_frame(family: Family) -> pd.DataFrame:
     state, _ = family.take()
     turned = Moments({name: array.T for name, array in state.arrays.items()})
     keys = {name: values[:, None] for name, values in keys_of(family).items()}
-    return to_frame(turned, **keys, block=np.arange(BLOCKS))
+    return to_frame(turned, **keys, block=np.arange(family.blocks))
 
 
 def total_frame(

@@ -3,7 +3,7 @@
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ from acon_hooks.moment_options import (
     Wish,
     default_kinds,
     options_of,
-    settle_kernel,
+    recorded_options,
+    settle,
 )
 from acon_hooks.places import default_workers, pick_device, rank_and_world
 from acon_hooks.unit import Columns, UnitBuffer, UnitWriter
@@ -99,10 +100,10 @@ class Session:
         origin = getattr(model, "acon_origin", None)
         self.options = options_of(settings.moments, compiled=settings.compile)
         self.eager_reason = ""
+        self.begun_options = before.get("identity", {}).get("moments")
         if self.options is not None:
-            begun = before.get("identity", {}).get("moments")
-            self.options, self.eager_reason = settle_kernel(
-                self.options, self.device, begun, settings.announce
+            self.options, self.eager_reason = settle(
+                self.options, self.device, self.begun_options, settings.announce
             )
         self.kinds = settings.kinds or default_kinds(model, moments=self.options is not None)
         self.feed: Feed = open_feed(
@@ -149,12 +150,15 @@ class Session:
 
     def _identity(self) -> dict[str, Any]:
         dtypes = sorted({str(value.dtype) for value in self.model.parameters()})
+        moments = None
+        if self.options is not None:
+            moments = recorded_options(self.options, self.begun_options)
         return {
             "model": model_name(self.model),
             "weights_sha256": state_sha256(self.model),
             "dtype": ", ".join(dtypes),
             "kinds": list(self.kinds),
-            "moments": None if self.options is None else asdict(self.options),
+            "moments": moments,
             "unit_size": self.unit_size,
             "compile": self.settings.compile,
             "fuse": self.settings.fuse,
