@@ -4,11 +4,9 @@ python benchmarks/recording.py [--pairs 9] [--side 224] [--networks NAME ...] [-
 """
 
 import argparse
-import tempfile
 import tracemalloc
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -123,34 +121,6 @@ def _activationscope(model: nn.Module, x: Tensor, paths: list[str]) -> Callable[
     return call
 
 
-def stored(model: nn.Module, x: Tensor) -> dict[str, Callable[[], object]]:
-    """Return calls that store β of some batches to disk: ours, and torchlens' extract_dataset."""
-    import torchlens
-
-    count = 0
-    with Tap(model) as tap, torch.inference_mode():
-        model(x)
-        paths = [f"{name}.bn2" for name, _ in tap.take()]
-    images = torch.cat([x, x])
-
-    def folder() -> Path:
-        nonlocal count
-        count += 1
-        return Path(tempfile.mkdtemp()) / str(count)
-
-    def capture() -> object:
-        data = torch.utils.data.TensorDataset(images)
-        return acon.capture(model, data, folder(), batch_size=len(x), moments=False, progress=False)
-
-    def dataset() -> object:
-        with torch.no_grad():
-            return torchlens.extract_dataset(
-                model, images, layers=paths, batch_size=len(x), output_dir=folder()
-            )
-
-    return {"acon capture": capture, "torchlens.extract_dataset": dataset}
-
-
 def memory(call: Callable[[], object]) -> float:
     """Return the Python memory that a call adds, in MB; tensors of β are counted on top."""
     tracemalloc.start()
@@ -172,7 +142,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     for name in options.networks:
-        rows, disk = [], []
+        rows = []
         for batch in options.batches:
             x = torch.rand(batch, 3, options.side, options.side) * 255
             bare = acon.build_model(name)
@@ -196,15 +166,7 @@ def main() -> None:
                 size = f"{extra:.2f}" if call == "acon β" else ""
                 rows.append([name, batch, call, f"{ratio:.3f}", f"{more:+.2f}", size])
                 print(rows[-1], flush=True)
-        if options.peers:
-            both = stored(acon.build_model(name), x)
-            first, second = both.values()
-            found = ratios(first, {"torchlens": second}, options.pairs)["torchlens"]
-            disk.append([name, len(x), f"{found[0]:.1f}"])
         text = table(["network", "batch", "reader", "ratio to bare", "ms more", "MB more"], rows)
-        if disk:
-            text += "\n\nTo disk, two batches, torchlens' extract_dataset / acon capture:\n\n"
-            text += table(["network", "batch", "ratio"], disk)
         write_section(f"a. Cost of reading {name}", text)
 
 

@@ -1,16 +1,20 @@
 """(b) Images per second from a folder of JPEGs to a finished run.
 
-python benchmarks/throughput.py [--images FOLDER] [--count 64] [--repeats 9] [--networks NAME ...]
+python benchmarks/throughput.py [--images FOLDER] [--few 32] [--count 288] [--repeats 3]
+    [--networks NAME ...]
+
+Every way is timed on few images and on many. The difference is what an image costs in a long run;
+what few cost beyond the bare forward is paid once (the proof of every reading on the first batch).
 """
 
 import argparse
-import contextlib
 import shutil
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from types import MethodType
 from typing import Any
 
@@ -71,60 +75,83 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--images", type=Path)
-    parser.add_argument("--count", type=int, default=64)
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--few", type=int, default=32)
+    parser.add_argument("--count", type=int, default=288)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--networks", nargs="*", default=NETWORKS)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    rows = []
     with tempfile.TemporaryDirectory() as place:
         work = Path(place)
         source = options.images or make_jpegs(work / "made", 32)
-        folder = repeated(source, work / "images", options.count)
+        folders = {
+            count: repeated(source, work / f"images{count}", count)
+            for count in (options.few, options.count)
+        }
         for name in options.networks:
-            speeds = measure(name, folder, work, options)
-            base = speeds["bare forward, same loader"]
-            for what, times in speeds.items():
-                share = sorted(b / t for b, t in zip(base, times, strict=True))[len(times) // 2]
-                rate = options.count / sorted(times)[len(times) // 2]
-                rows.append([name, what, f"{rate:.1f}", f"{share:.3f}"])
-                print(rows[-1], flush=True)
-    text = f"{options.count} images, batches of {options.batch_size}, {options.workers} worker.\n\n"
-    text += table(["network", "what", "images/s", "speed / bare forward"], rows)
-    write_section("b. From folder to run", text)
+            rows = speeds(measure(name, folders, work, options))
+            text = (
+                f"From {options.few} to {options.count} images, batches of {options.batch_size}, "
+                f"{options.workers} worker.\n\n"
+            )
+            head = ["what", "images/s", "speed / bare forward", "seconds paid once"]
+            write_section(f"b. From folder to run, {name}", text + table(head, rows))
 
 
-def measure(name: str, folder: Path, work: Path, options: Any) -> dict[str, list[float]]:
-    """Return seconds of every way, interleaved."""
+def speeds(times: dict[str, list[tuple[float, float]]]) -> list[list[str]]:
+    """Return a row a way: images a second, relative to the first way, and seconds paid once.
+
+    `times` holds seconds an image and seconds for the few images, of every repeat.
+    """
+    base = next(iter(times.values()))
+    rows = []
+    for way, own in times.items():
+        rate = 1 / median(each for each, _ in own)
+        share = median(bare / each for (bare, _), (each, _) in zip(base, own, strict=True))
+        once = median(few - bare for (_, bare), (_, few) in zip(base, own, strict=True))
+        rows.append([way, f"{rate:.1f}", f"{share:.3f}", f"{once:+.1f}"])
+    return rows
+
+
+def measure(
+    name: str, folders: dict[int, Path], work: Path, options: Any
+) -> dict[str, list[tuple[float, float]]]:
+    """Return seconds an image and seconds for the few images, interleaved over the ways."""
     model, published = acon.build_model(name), as_published(acon.build_model(name))
     size, workers, out = options.batch_size, options.workers, work / "out"
     usual: dict[str, Any] = {"batch_size": size, "workers": workers, "progress": False}
-    ways: dict[str, Callable[[], object]] = {
-        "bare forward, same loader": lambda: bare(model, folder, size, workers),
-        "bare forward, layers as published": lambda: bare(published, folder, size, workers),
-        "obvious script": lambda: obvious(model, folder, out, size, workers),
-        "acon capture --no-moments": lambda: acon.capture(
-            model, folder, out, moments=False, **usual
-        ),
-        "acon capture --no-moments --fuse": lambda: acon.capture(
-            model, folder, out, moments=False, fuse=True, **usual
-        ),
-        "acon capture": lambda: acon.capture(model, folder, out, **usual),
+
+    def captured(**more: Any) -> Callable[[Path], object]:
+        return lambda folder: acon.capture(model, folder, out, **usual, **more)
+
+    ways: dict[str, Callable[[Path], object]] = {
+        "bare forward, same loader": lambda folder: bare(model, folder, size, workers),
+        "bare forward, layers as published": lambda folder: bare(published, folder, size, workers),
+        "obvious script": lambda folder: obvious(model, folder, out, size, workers),
+        "acon capture --no-moments": captured(moments=False),
+        "acon capture --no-moments --fuse": captured(moments=False, fuse=True),
+        "acon capture": captured(),
     }
-    times: dict[str, list[float]] = {way: [] for way in ways}
+    times: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+    bare(model, folders[options.few], size, workers)  # files into memory, threads up
     for _ in range(options.repeats):
         for way, call in ways.items():
-            if out.is_dir():
-                shutil.rmtree(out)
-            with contextlib.suppress(FileNotFoundError):
-                out.unlink()
-            start = time.perf_counter()
-            call()
-            times[way].append(time.perf_counter() - start)
+            few, many = (seconds(call, folders[count], out) for count in sorted(folders))
+            times[way].append(((many - few) / (options.count - options.few), few))
     return times
+
+
+def seconds(call: Callable[[Path], object], folder: Path, out: Path) -> float:
+    """Return the wall-clock time of one call into a fresh place."""
+    if out.is_dir():
+        shutil.rmtree(out)
+    out.unlink(missing_ok=True)
+    start = time.perf_counter()
+    call(folder)
+    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -34,7 +34,8 @@ def capture(
         int | None, typer.Option(help="images a forward pass; by default 64, or as begun")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="processes that decode images; by default a few for folders")
+        int | None,
+        typer.Option(help="processes that decode images; by default told by the first batches"),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="only the first so many images")] = None,
     unit: Annotated[int | None, typer.Option(help="images a unit of work")] = None,
@@ -67,7 +68,9 @@ def capture(
     ] = None,
     strict: Annotated[bool, typer.Option(help="stop at the first bad image")] = False,
     compile: Annotated[bool, typer.Option(help="run through torch.compile, proved")] = False,
-    fuse: Annotated[bool, typer.Option(help="fold BatchNorm and Meta-ACON, proved")] = False,
+    fuse: Annotated[
+        bool, typer.Option(help="fold BatchNorm and Meta-ACON, compared first")
+    ] = False,
     threads: Annotated[
         int | None, typer.Option(help="CPU threads; a run keeps those it began with")
     ] = None,

@@ -1,5 +1,6 @@
 """Images into a capture: batches that never cross a unit, bad images set aside."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -21,6 +22,12 @@ MANY = 200
 
 #: Images of a nameless data set that stand for all of it when two captures are compared.
 PROBES = 8
+
+#: Batches of a folder that are decoded without workers, to see how many are worth while.
+_PACED = 2
+
+#: Seconds for decoding and for computing a batch -> worker processes.
+Chooser = Callable[[float, float], int]
 
 #: Says of a unit whether this process shall capture it.
 Wanted = Callable[[int], bool]
@@ -80,7 +87,7 @@ def open_feed(
     batch_size: int = 64,
     unit_size: int,
     workers: int | None = None,
-    default_workers: Callable[[], int] = lambda: 0,
+    default_workers: Callable[[], Chooser] | None = None,
     pin_memory: bool = False,
     memory: Path | None = None,
 ) -> Feed:
@@ -98,10 +105,10 @@ def open_feed(
     batch_size, unit_size : int
         Images a batch and a unit; a loader has its own batches.
     workers : int, optional
-        Worker processes that decode; by default `default_workers()` for a folder of at least
-        `MANY` images, otherwise none.
-    default_workers : callable
-        How many.
+        Worker processes that decode; by default none, except for a folder of at least `MANY`
+        images, whose first two batches tell how many.
+    default_workers : callable, optional
+        Returns what chooses from the seconds that decoding and computing a batch have taken.
     pin_memory : bool
         Page-locked batches, for a device to copy from.
     memory : Path, optional
@@ -126,15 +133,16 @@ def open_feed(
             f"data must be a name, a folder, a Dataset, a DataLoader or an iterable of batches; "
             f"got {type(data).__name__!r}"
         )
-    if workers is None:
-        from_files = source is not None and Path(source.name).is_dir()
-        workers = default_workers() if from_files and len(source or ()) >= MANY else 0
+    choose = None
+    if workers is None and default_workers is not None and source is not None:
+        choose = default_workers() if Path(source.name).is_dir() and len(source) >= MANY else None
     return MapFeed(
         source if source is not None else data,
         limit=limit,
         batch_size=batch_size,
         unit_size=unit_size,
-        workers=workers,
+        workers=workers or 0,
+        choose_workers=choose,
         pin_memory=pin_memory,
     )
 
@@ -151,6 +159,7 @@ class MapFeed:
         unit_size: int,
         workers: int,
         pin_memory: bool,
+        choose_workers: Chooser | None = None,
     ) -> None:
         self.source = source
         known = isinstance(source, ImageSource)
@@ -172,7 +181,7 @@ class MapFeed:
             }
         ) | {"count": self.count}
         self.batch_size, self.unit_size = batch_size, unit_size
-        self.workers, self.pin_memory = workers, pin_memory
+        self.workers, self.choose_workers, self.pin_memory = workers, choose_workers, pin_memory
 
     def batches(self, wanted: Wanted) -> Iterator[Batch]:
         """Yield the batches of the wanted units, in order."""
@@ -183,7 +192,7 @@ class MapFeed:
                 stop = min((unit + 1) * self.unit_size, count)
                 starts = range(unit * self.unit_size, stop, self.batch_size)
                 plan += [list(range(start, min(start + self.batch_size, stop))) for start in starts]
-        for ids, collated in zip(plan, _running(self._loader(plan)), strict=True):
+        for ids, collated in zip(plan, self._collated(plan), strict=True):
             if isinstance(collated, str):
                 raise AconError(collated)
             end = ids[-1] + 1
@@ -200,6 +209,23 @@ class MapFeed:
             raise AconError(collated)
         images: torch.Tensor | None = collated[1]
         return images
+
+    def _collated(self, plan: list[list[int]]) -> Iterator["_Collated | str"]:
+        """Yield the batches of a plan; the first ones show how many processes shall decode."""
+        if self.choose_workers is not None:
+            source = _Tried(self.source, known=self.samples is not None)
+            decoding = computing = 0.0
+            for ids in plan[:_PACED]:  # the last one counts: the first proves, too
+                start = time.perf_counter()
+                collated = _collate([source[index] for index in ids])
+                decoding = time.perf_counter() - start
+                start = time.perf_counter()
+                yield collated
+                computing = time.perf_counter() - start
+            plan = plan[_PACED:]
+            self.workers = self.choose_workers(decoding, computing)
+        if plan:
+            yield from _running(self._loader(plan))
 
     def _loader(self, plan: list[list[int]]) -> DataLoader[Any]:
         return DataLoader(

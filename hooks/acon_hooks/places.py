@@ -1,6 +1,8 @@
 """Where a capture runs: which process of how many, on which device."""
 
+import math
 import os
+from collections.abc import Callable
 
 import torch
 
@@ -63,11 +65,21 @@ def _no_such(device: str | torch.device) -> str:
     return f"device {str(device)!r} cannot be used: this machine has {', '.join(names)}"
 
 
-def default_workers(device: torch.device) -> int:
-    """Return how many processes shall decode images for one that computes.
+#: Most processes that decode images for one that computes.
+MOST_WORKERS = 16
 
-    On an accelerator as many as the machine has cores for, up to 8; on the CPU, where they take
-    cores from the network, one for every eight cores, at least one, at most 4.
+
+def default_workers(device: torch.device) -> Callable[[float, float], int]:
+    """Return what tells how many processes shall decode images for one that computes.
+
+    It is asked with the seconds that a batch took to decode in one process and to go through the
+    network, so that a small network is not left waiting nor a large one robbed of its cores:
+
+    - on the CPU both share the cores, in proportion to their work;
+    - on an accelerator decoding shall keep up with the network: their ratio, rounded up.
+
+    At least 1 (0 on a single core) and at most `MOST_WORKERS`. Processes that ``torchrun`` has
+    started on this machine share its cores.
 
     Parameters
     ----------
@@ -77,6 +89,16 @@ def default_workers(device: torch.device) -> int:
     beside = os.environ.get("LOCAL_WORLD_SIZE", "1")
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cores = max(1, (available or 1) // max(1, int(beside) if beside.isdigit() else 1))
-    if device.type == "cpu":
-        return min(4, max(1, cores // 8)) if cores > 1 else 0
-    return min(8, max(1, cores - 1))
+    on_cpu = device.type == "cpu"
+
+    def choose(decoding: float, computing: float) -> int:
+        if cores == 1 and on_cpu:
+            return 0
+        if on_cpu:
+            work = computing * min(torch.get_num_threads(), cores)
+            wanted = round(cores * decoding / max(decoding + work, 1e-9))
+        else:
+            wanted = math.ceil(decoding / max(computing, 1e-9))
+        return max(1, min(wanted, MOST_WORKERS, cores if on_cpu else max(1, cores - 1)))
+
+    return choose
