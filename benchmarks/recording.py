@@ -10,13 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from common import ratios, table, write_section
+from common import installed, ratios, table, write_section
 from torch import Tensor, nn
 
 import acon_analysis as acon
 from acon_hooks import Tap, to_host
 from acon_hooks.engine import Engine
 
+PEERS = ("captum", "nnsight", "torchlens", "activationscope")
 NETWORKS = ("shufflenet_v2_x0_5_metaacon", "resnet50_metaacon")
 
 
@@ -167,7 +168,12 @@ def main() -> None:
                 rows.append([name, batch, call, f"{ratio:.3f}", f"{more:+.2f}", size])
                 print(rows[-1], flush=True)
         text = table(["network", "batch", "reader", "ratio to bare", "ms more", "MB more"], rows)
-        write_section(f"a. Cost of reading {name}", text)
+        title = f"a. Cost of reading {name}"
+        if options.peers:
+            title += ", beside other libraries"
+            versions = (f"{peer} {installed(peer)}" for peer in PEERS)
+            text = f"{options.side} px. {', '.join(versions)}.\n\n{text}"
+        write_section(title, text)
 
 
 if __name__ == "__main__":
