@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 JOBS ?= 2
 
-.PHONY: help env figures gallery docs test lab lint train clean
+.PHONY: help env figures gallery docs notebooks test lab lint train examples clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -49,6 +49,13 @@ lab: $(READY)  ## open JupyterLab on the notebooks
 train: $(READY)  ## train the digits networks again, from scratch, into state/
 	for net in relu swish acon metaacon; do \
 	  $(BIN)/acon train digits_$$net --out state/digits_$$net.safetensors || exit 1; \
+	done
+
+examples: $(READY)  ## capture the CIFAR-10 networks again, into the package (needs CIFAR-10)
+	rm -rf acon_analysis/example_runs
+	for net in metaacon acon; do \
+	  $(BIN)/acon capture cifar10_$$net --data cifar10 --limit 1000 --moments --moment-blocks 11 \
+	    --moment-kernel eager --out acon_analysis/example_runs/cifar10_$$net || exit 1; \
 	done
 
 clean:  ## remove everything that can be made again (the environment too)

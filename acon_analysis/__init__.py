@@ -12,6 +12,7 @@ from acon_analysis.errors import AconError, UsageError, closest
 if TYPE_CHECKING:
     from acon_analysis import family, layers, paper
     from acon_analysis.affine import linearity
+    from acon_analysis.examples import example_run
     from acon_analysis.models.registry import build_model
     from acon_analysis.run import Run, open_run
     from acon_hooks.capturing import capture
@@ -27,6 +28,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "Run": ("acon_analysis.run", "Run"),
     "build_model": ("acon_analysis.models.registry", "build_model"),
     "capture": ("acon_hooks.capturing", "capture"),
+    "example_run": ("acon_analysis.examples", "example_run"),
     "explain": ("acon_hooks.explaining", "explain"),
     "family": ("acon_analysis.family", None),
     "find_layers": ("acon_hooks.finding", "find_layers"),
@@ -44,6 +46,7 @@ __all__ = [
     "UsageError",
     "build_model",
     "capture",
+    "example_run",
     "explain",
     "family",
     "find_layers",

@@ -7,7 +7,7 @@ import pandas as pd
 
 from acon_analysis.errors import AconError
 from acon_analysis.run import Run
-from acon_figures.inputs import Frames, Sources, frames_of
+from acon_figures.inputs import Frames, Sources, frames_of, main_layer
 from acon_figures.registry import FIGURES, FigureSpec, find
 from acon_figures.saving import FORMATS, save
 
@@ -71,7 +71,8 @@ def draw(
     frames = frames_of(runs, wanted, sources)
     given = ", ".join(str(run.path) for run in runs) or "none"
     for place, spec in enumerate(specs, 1):
-        lacking = [need for need in spec.required if need not in frames]
+        own = _best(spec, frames, runs, sources)
+        lacking = [need for need in spec.required if need not in own]
         if lacking and names is not None:
             raise AconError(
                 f"figure {spec.name!r} needs {_in_words(lacking)}, which no run has (runs: {given})"
@@ -80,7 +81,20 @@ def draw(
             without = f": left out, no run has {_in_words(lacking)}" if lacking else ""
             tell(f"{place} of {len(specs)}: {spec.name}{without}")
         if not lacking:
-            yield from _draw_one(spec, frames, folder, formats, context, dpi)
+            yield from _draw_one(spec, own, folder, formats, context, dpi)
+
+
+def _best(spec: FigureSpec, frames: Frames, runs: Sequence[Run], sources: Sources | None) -> Frames:
+    """Return the frames of the first run for which the sources have what the figure can show."""
+    asked = {name for name in spec.frames if name in (sources or {})}
+    if asked <= frames.keys():
+        return frames
+    for number in range(1, len(runs)):
+        if main_layer(runs[number]) is not None:
+            found = frames_of(runs[number:], spec.frames, sources)
+            if asked <= found.keys():
+                return found
+    return frames
 
 
 #: What the frames are, for people.
