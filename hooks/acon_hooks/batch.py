@@ -72,7 +72,7 @@ def to_host(values: Mapping[Key, Tensor]) -> dict[Key, NDArray[Any]]:
 
 
 def _side_by_side(values: Mapping[Key, Tensor]) -> dict[Key, NDArray[Any]] | None:
-    """Do what `to_host` does where all tensors are (N, ...) and of one kind: with fewer operations."""
+    """Do what `to_host` does where all tensors are (N, ...) and of one kind, with less work."""
     first = next(iter(values.values()), None)
     if first is None or first.dtype == torch.bfloat16:
         return None
