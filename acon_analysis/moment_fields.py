@@ -102,9 +102,14 @@ FIELDS: tuple[Field, ...] = (
 FIELD = {field.name: field for field in FIELDS}
 GROUPS: tuple[str, ...] = tuple(dict.fromkeys(field.group for field in FIELDS))
 
-#: Blocks of samples for the jackknife, block = sample_id mod blocks: unless a run says otherwise,
-#: the fewest, and the most.
-BLOCKS, FEWEST_BLOCKS, MOST_BLOCKS = 100, 2, 1000
+#: Blocks of samples for the jackknife, block = sample_id mod blocks: by default, the fewest, the
+#: most. The default is a prime: lists of images often take turns by class (CIFAR-10's ten here);
+#: blocks whose number shares a factor with that period hold few classes each, which made intervals
+#: up to three times too wide.
+BLOCKS, FEWEST_BLOCKS, MOST_BLOCKS = 101, 2, 1000
+
+#: Blocks of runs that do not say how many they have.
+UNRECORDED_BLOCKS = 100
 
 #: What identifies a row of ``moments/``; (name, dtype, unit, meaning).
 KEY_COLUMNS: tuple[tuple[str, str, str, str], ...] = (

@@ -12,7 +12,7 @@ import pandas as pd
 
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.indices import channel_table, layer_table, sample_table
-from acon_analysis.moment_fields import BLOCKS, FEWEST_BLOCKS, MOST_BLOCKS
+from acon_analysis.moment_fields import FEWEST_BLOCKS, MOST_BLOCKS, UNRECORDED_BLOCKS
 from acon_analysis.moment_frames import merge_rows
 from acon_analysis.nullmodel import (
     BetaNetwork,
@@ -195,7 +195,7 @@ def blocks_of(run: "Run") -> int:
         A captured run; 100 where it does not say, as earlier versions did not.
     """
     options = run.manifest["identity"].get("moments")
-    found = (options if isinstance(options, dict) else {}).get("blocks", BLOCKS)
+    found = (options if isinstance(options, dict) else {}).get("blocks", UNRECORDED_BLOCKS)
     if not isinstance(found, int) or not FEWEST_BLOCKS <= found <= MOST_BLOCKS:
         raise AconError(
             f"the manifest of the run {str(run.path)!r} gives {found!r} as the number of blocks of "

@@ -13,6 +13,8 @@ from acon_analysis.data import digits
 from acon_analysis.errors import UsageError
 from acon_analysis.indices import channel_table, sample_table
 from acon_analysis.layers import AconC, MetaAconC
+from acon_analysis.moment_fields import BLOCKS
+from acon_analysis.moment_fields import BLOCKS
 from acon_analysis.moment_frames import disk_space, from_frame, sample_totals, to_frame
 from acon_analysis.moments import Moments, Part, merge_all, residual
 from acon_analysis.states import acon_parts, as_samples, by_block, from_samples
@@ -119,7 +121,7 @@ def require_equal(parts: Parts, states: dict[Key, Moments], tolerance: float = 3
         count, width = state.shape
         expected = to_frame(
             by_block(state, np.arange(count)),
-            channel=np.arange(width), block=np.arange(100)[:, None],
+            channel=np.arange(width), block=np.arange(BLOCKS)[:, None],
         )  # fmt: skip
         own = table[(table["layer"] == layer) & (table["call"] == call)]
         own = own.sort_values(["block", "channel"])

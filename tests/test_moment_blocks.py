@@ -37,7 +37,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Run]:
     """Runs of the same images by number of blocks."""
     folder = tmp_path_factory.mktemp("blocks")
     found = {blocks: capture(folder / str(blocks), blocks) for blocks in (20, 30, 7)}
-    return found | {100: capture(folder / "100")}
+    return found | {100: capture(folder / "100", 100)}
 
 
 def in_order(frame: pd.DataFrame) -> pd.DataFrame:

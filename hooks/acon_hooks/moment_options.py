@@ -8,7 +8,12 @@ import torch
 from torch import nn
 
 from acon_analysis.errors import UsageError
-from acon_analysis.moment_fields import BLOCKS, FEWEST_BLOCKS, MOST_BLOCKS
+from acon_analysis.moment_fields import (
+    BLOCKS,
+    FEWEST_BLOCKS,
+    MOST_BLOCKS,
+    UNRECORDED_BLOCKS,
+)
 from acon_analysis.store import StoreError
 from acon_hooks.finding import DEFAULT_KINDS, find_layers
 from acon_hooks.moment_constants import GATED_KINDS
@@ -132,7 +137,8 @@ def settle(
         If the run was begun with it and it cannot be had.
     """
     if options.blocks is None:
-        options = replace(options, blocks=(recorded or {}).get("blocks", BLOCKS))
+        unsaid = BLOCKS if recorded is None else UNRECORDED_BLOCKS
+        options = replace(options, blocks=(recorded or {}).get("blocks", unsaid))
     begun = (recorded or {}).get("kernel")
     if options.kernel == "eager" or (options.kernel == "auto" and begun == "eager"):
         return replace(options, kernel="eager"), ""
@@ -170,7 +176,7 @@ def recorded_options(
         knew 100 only: such runs keep their identity.
     """
     found = asdict(options)
-    if recorded is not None and "blocks" not in recorded and options.blocks == BLOCKS:
+    if recorded is not None and "blocks" not in recorded and options.blocks == UNRECORDED_BLOCKS:
         del found["blocks"]
     return found
 
