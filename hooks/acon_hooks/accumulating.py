@@ -28,6 +28,7 @@ from acon_hooks.moment_constants import Constants, learn, read_references, store
 from acon_hooks.moment_kernels import rows_of, sums
 from acon_hooks.moment_native import NativeSums, Prepared, native
 from acon_hooks.moment_options import KINDS, MomentOptions, settle
+from acon_hooks.moment_room import ALIGN, Room
 from acon_hooks.moment_states import Call, Family, Rows
 from acon_hooks.moment_tables import arrow, block_frame, keys_of, pooled_table, total_frame
 
@@ -76,7 +77,8 @@ class Accumulator:
         self._native: NativeSums | None = None
         if self.options.kernel == "compiled":
             self._native = native()
-        self._prepared: dict[Key, Prepared] = {}
+        self.rooms: list[Room] = []
+        self._places: dict[Key, tuple[Room, int]] = {}
         self.folder, self.identity = folder, identity
         self.constants: dict[Key, Constants] = {}
         self.unmeasured: dict[Key, str] = {}
@@ -104,13 +106,17 @@ class Accumulator:
                 self.constants[key] = self._settle(layer, key, x, y, beta)
         if self.learning:
             return
-        constants = self.constants[key]
+        place = self._places.get(key)
         stride = self.options.stride
+        if place is not None and stride == 1:
+            room, index = place
+            if room.put(index, x, y, beta, layer.axis):
+                return
+        constants = self.constants[key]
         raw = None
-        if self._native is not None and stride == 1:
-            if key not in self._prepared:
-                self._prepared[key] = Prepared(constants.gate, constants.guards)
-            raw = self._native.sums(x, y, beta, layer.axis, self._prepared[key])
+        if place is None and self._native is not None and stride == 1:
+            prepared = Prepared(constants.gate, constants.guards)
+            raw = self._native.sums(x, y, beta, layer.axis, prepared)
         if raw is None:
             raw = sums(x, y, beta, layer.axis, constants.gate, constants.guards, stride)
         pixels = -(-(x.numel() // max(raw.shape[1] * raw.shape[2], 1)) // stride)
@@ -118,7 +124,11 @@ class Accumulator:
         if beta is not None and constants.gate is not None:
             mean = (beta[:, :, 0] if beta.shape[2] == 1 else beta.mean(2)).double()
             mean = mean.expand(raw.shape[1], raw.shape[2])
-        self._seen[key] = _Seen(raw, mean, pixels)
+        if place is None:
+            self._seen[key] = _Seen(raw, mean, pixels)
+        else:
+            room, index = place
+            room.copy(index, raw, mean)
 
     def _settle(
         self, layer: Layer, key: Key, x: Tensor, y: Tensor, beta: Tensor | None
@@ -145,23 +155,39 @@ class Accumulator:
         seen, self._seen = self._seen, {}
         if not self.families:
             self._found(seen, len(samples))
-        ids = torch.tensor(samples, dtype=torch.int64)
         self._ids += samples
+        if self.rooms:
+            ids = np.asarray(samples, dtype=np.int64)
+            totals = [self._merged(room, ids) for room in self.rooms]
+            self._totals.append((ids, totals))
+        elif self.families:
+            self._batch(seen, samples)
+        for key, values in to_host(pooled or {}).items():
+            self._pooled.setdefault(key, []).append(values.astype(np.float32, copy=False))
+
+    def _merged(self, room: Room, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        if not self.options.full:
+            return room.merge(ids)
+        room.require(len(ids))
+        raw, beta = room.sums()
+        self._keep_states(room.family, room.family.states(raw, beta), beta, ids)
+        return room.merge(ids)
+
+    def _batch(self, seen: dict[Key, _Seen], samples: list[int]) -> None:
+        """Merge by torch's operators."""
+        ids = torch.tensor(samples, dtype=torch.int64)
         found = [family_rows(family, seen) for family in self.families]
         for family, rows in zip(self.families, found, strict=True):
             family.merge(rows, ids)
             if self.options.full:
-                self._keep_states(family, rows, seen, samples)
-        if found:
-            flat = torch.cat([rows.totals.reshape(-1) for rows in found]).cpu().numpy()
-            sizes = np.cumsum([rows.totals.numel() for rows in found])[:-1]
-            pieces = [
-                piece.reshape(tuple(rows.totals.shape))
-                for piece, rows in zip(np.split(flat, sizes), found, strict=True)
-            ]
-            self._totals.append((np.asarray(samples, dtype=np.int64), pieces))
-        for key, values in to_host(pooled or {}).items():
-            self._pooled.setdefault(key, []).append(values.astype(np.float32, copy=False))
+                self._keep_states(family, rows, _betas(family, seen), ids.numpy())
+        flat = torch.cat([rows.totals.reshape(-1) for rows in found]).cpu().numpy()
+        sizes = np.cumsum([rows.totals.numel() for rows in found])[:-1]
+        pieces = [
+            piece.reshape(tuple(rows.totals.shape))
+            for piece, rows in zip(np.split(flat, sizes), found, strict=True)
+        ]
+        self._totals.append((ids.numpy(), pieces))
 
     def learned(self) -> None:
         """Keep the constants, or those that another process was first to keep."""
@@ -169,7 +195,6 @@ class Accumulator:
         self._warn()
         if self.folder is not None and self.constants:
             self._table = write_references(self.folder, self.constants, self.identity)
-            self._prepared.clear()
             self.constants.clear()  # rebuilt from the table, as every other process does
 
     def _warn(self) -> None:
@@ -191,16 +216,25 @@ class Accumulator:
             call = Call(key, value.sums.shape[2], value.pixels, constants)
             groups.setdefault(rows_of(constants.gate), []).append(call)
         device = next((value.sums.device for value in seen.values()), torch.device("cpu"))
-        self.families = [Family(rows, calls, device, self.blocks) for rows, calls in groups.items()]
+        align = 1 if self._native is None else ALIGN
+        self.families = [
+            Family(rows, calls, device, self.blocks, align) for rows, calls in groups.items()
+        ]
+        if self._native is None:
+            return
+        self.rooms = [Room(family, self._native) for family in self.families]
+        for room in self.rooms:
+            for index, call in enumerate(room.family.calls):
+                self._places[call.key] = room, index
+                room.copy(index, seen[call.key].sums, seen[call.key].beta)
 
     def _keep_states(
-        self, family: Family, rows: Rows, seen: dict[Key, _Seen], samples: list[int]
+        self, family: Family, rows: Rows, beta: Tensor | None, ids: npt.NDArray[np.int64]
     ) -> None:
-        state = family.take_rows(rows)
-        beta = _betas(family, seen)
-        keys = keys_of(family)
-        frame = to_frame(state, sample=np.asarray(samples)[:, None], **keys)
-        frame["beta"] = np.nan if beta is None else beta.cpu().numpy().ravel()
+        frame = to_frame(family.take_rows(rows), sample=ids[:, None], **keys_of(family))
+        frame["beta"] = np.nan
+        if beta is not None:
+            frame["beta"] = family.own(beta.cpu().numpy()).ravel()
         self._states.append(frame[[name for name, *_ in STATE_COLUMNS]])
 
     def unit(self, columns: Mapping[Key, tuple[str, int]]) -> dict[str, pa.Table]:

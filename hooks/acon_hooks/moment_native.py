@@ -1,41 +1,22 @@
-"""The sums of `moment_kernels` in C++ (``moment_sums.cpp``), compiled once for this machine.
+"""The sums of `moment_kernels` and the merging of `moment_states` in C++ (``moment_*.cpp``).
 
-Any GCC or Clang will do (``CXX``, or else ``c++``, ``g++`` or ``clang++``). The library is kept in
-the user's cache folder under a name that tells source, compiler and processor apart, and is
-compared with torch's operators every time it is loaded.
+Compiled by `moment_build`, and compared with torch's operators every time it is loaded.
 """
 
 import ctypes
-import hashlib
-import os
-import platform
-import re
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import IO
 
 import torch
 from torch import Tensor
 
-from acon_analysis.placing import place, user_cache
+from acon_hooks.moment_build import NativeError, compiler_path, library
 from acon_hooks.moment_kernels import Gate, Guards, over, rows_of, sums, unguarded
 
-SOURCE = Path(__file__).with_name("moment_sums.cpp")
-
-#: Without regard to NaN and infinity, which `NativeSums` hands over to torch.
-_FLAGS = (
-    "-O3", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math",
-    "-fno-signed-zeros", "-ffinite-math-only", "-w",
-)  # fmt: skip
-
-#: For this machine's processor: first that a compiler takes.
-_TARGETS = (("-march=native",), ("-mcpu=native",), ())
+__all__ = ["FamilyArgument", "NativeError", "NativeSums", "Prepared", "native"]
 
 #: Values for each thread below which more threads are not worth their start.
 _WORTH = 1 << 17
@@ -49,8 +30,18 @@ _kept: "dict[str, NativeSums | NativeError]" = {}
 _POINTER, _INTEGER, _CHOICE = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 
 
-class NativeError(Exception):
-    """The compiled kernel cannot be had; the text says why."""
+class FamilyArgument(ctypes.Structure):
+    """``acon_family`` of moment_merge.cpp."""
+
+    _fields_ = (
+        *((name, _INTEGER) for name in ("kind", "layers", "columns", "samples")),
+        *((name, _POINTER) for name in ("first", "pixels", "constants", "raw")),
+        ("raw_row", _INTEGER),
+        *((name, _POINTER) for name in ("blocks", "before")),
+        *((name, _POINTER) for name in ("means", "moments", "within", "low", "high")),
+        ("store_row", _INTEGER),
+        ("totals", _POINTER),
+    )
 
 
 class Prepared:
@@ -93,11 +84,14 @@ class NativeSums:
         self._sums = library.acon_moment_sums
         self._sums.restype = _CHOICE
         self._sums.argtypes = [
-            *(_CHOICE, _CHOICE), *(_POINTER,) * 4, *(_INTEGER,) * 4, _POINTER, *(_INTEGER,) * 4,
+            *(_CHOICE, _CHOICE), *(_POINTER,) * 4, *(_INTEGER,) * 5, _POINTER, *(_INTEGER,) * 4,
         ]  # fmt: skip
         self._pieces = library.acon_moment_pieces
         self._pieces.restype = _INTEGER
         self._pieces.argtypes = [_INTEGER, _INTEGER, _CHOICE]
+        self._merge = library.acon_moment_merge
+        self._merge.restype = None
+        self._merge.argtypes = [_POINTER, _INTEGER, _INTEGER]
 
     def sums(
         self, x: Tensor, y: Tensor, beta: Tensor | None, axis: int, constants: Prepared
@@ -122,34 +116,80 @@ class NativeSums:
             (float64, one pixel a sample, β of every pixel) or a sum is not finite.
         """
         samples, channels = x.shape[0], x.shape[axis]
+        rows = constants.rows + (constants.kind > 0)  # and β
+        out = torch.empty((rows, samples, channels), dtype=torch.float64)
+        place = out.data_ptr(), samples * channels, channels
+        return out[: constants.rows] if self.into(x, y, beta, axis, constants, place) else None
+
+    def into(
+        self,
+        x: Tensor,
+        y: Tensor,
+        beta: Tensor | None,
+        axis: int,
+        constants: Prepared,
+        place: tuple[int, int, int],
+    ) -> bool:
+        """Write what `sums` returns, and β in a further row, to a place in memory.
+
+        Parameters
+        ----------
+        x, y, beta, axis, constants
+            As in `sums`.
+        place : (int, int, int)
+            Address, and how many float64 rows and samples are apart.
+
+        Returns
+        -------
+        bool
+            False where `sums` returns None; what was written then does not count.
+        """
+        shape = x.shape
+        samples, channels = shape[0], shape[axis]
         pixels = x.numel() // max(samples * channels, 1)
         if pixels < 2 or x.dtype == torch.float64 or x.device.type != "cpu":
-            return None
-        if beta is not None and beta.shape[2] > 1:
-            return None
-        last = x.stride(axis) == 1 and channels > 1
-        x = _laid_out(x, axis, last=last)
-        y = _laid_out(y, axis, last=last) if constants.kind == 0 else x
-        beta_pointer, steps = None, (0, 0)
-        if beta is not None and constants.kind:
-            beta = beta[:, :, 0].float()
+            return False
+        kind = constants.kind
+        pointer, steps = None, (0, 0)
+        if kind and beta is not None:
+            if beta.shape[2] > 1:
+                return False
+            beta = beta.float()
+            pointer = beta.data_ptr()
             steps = (
                 beta.stride(0) if beta.shape[0] > 1 else 0,
                 beta.stride(1) if beta.shape[1] > 1 else 0,
             )
-            beta_pointer = beta.data_ptr()
-        out = torch.empty((constants.rows, samples, channels), dtype=torch.float64)
+        last = x.stride(axis) == 1 and channels > 1
+        x = _laid_out(x, axis, last=last)
+        y = x if kind else _laid_out(y, axis, last=last)
         given = (
-            constants.kind, last, x.data_ptr(), y.data_ptr(), constants.pointer, beta_pointer,
-            *steps, channels, pixels, out.data_ptr(), samples * channels, channels,
+            kind, last, x.data_ptr(), y.data_ptr(), constants.pointer, pointer, *steps,
+            samples, channels, pixels, *place,
         )  # fmt: skip
-        pieces = self._pieces(samples, channels, last)
+        pieces: int = self._pieces(samples, channels, last)
         parts = min(torch.get_num_threads(), x.numel() // _WORTH, pieces)
         if parts < 2:
-            return out if self._sums(*given, 0, pieces) else None
+            return bool(self._sums(*given, 0, pieces))
         cuts = [pieces * part // parts for part in range(parts + 1)]
-        found = _pool(parts).map(lambda span: self._sums(*given, *span), pairwise(cuts))
-        return out if all(list(found)) else None
+        return all(list(_pool(parts).map(lambda span: self._sums(*given, *span), pairwise(cuts))))
+
+    def merge(self, family: FamilyArgument) -> None:
+        """Merge the sums of a batch into a family's blocks; all must be finite.
+
+        Parameters
+        ----------
+        family : FamilyArgument
+            Addresses of arrays that outlive the call.
+        """
+        layers, values = family.layers, family.columns * family.samples
+        parts = min(torch.get_num_threads(), values // _WORTH, layers)
+        given = ctypes.byref(family)
+        if parts < 2:
+            self._merge(given, 0, layers)
+            return
+        cuts = [layers * part // parts for part in range(parts + 1)]
+        list(_pool(parts).map(lambda span: self._merge(given, *span), pairwise(cuts)))
 
 
 @cache
@@ -159,6 +199,14 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 def _laid_out(x: Tensor, axis: int, *, last: bool) -> Tensor:
     """Return (N, C, ...) or, with `last`, (N, ..., C) without gaps in float32."""
+    if x.dtype == torch.float32 and axis == 1:  # the usual cases, without an operator
+        usual = x.is_contiguous()
+        if last and not usual and x.ndim == 4:
+            usual = x.is_contiguous(memory_format=torch.channels_last)
+        elif last:
+            usual = False
+        if usual:
+            return x
     if x.ndim > 2 and axis != (x.ndim - 1 if last else 1):
         x = x.movedim(axis, -1 if last else 1)
     return x.float().contiguous()
@@ -177,79 +225,18 @@ def native(announce: Callable[[str], None] | None = None) -> NativeSums:
     NativeError
         If it cannot be compiled, loaded, or sums otherwise than torch does.
     """
-    compiler = _compiler()
+    compiler = compiler_path()
     if compiler not in _kept:
         try:
             if not compiler:
                 raise NativeError("there is no C++ compiler (CXX, c++, g++ or clang++)")
-            _kept[compiler] = _load(_library(compiler, announce))
+            _kept[compiler] = _load(library(compiler, announce))
         except NativeError as error:
             _kept[compiler] = error
     found = _kept[compiler]
     if isinstance(found, NativeError):
         raise NativeError(str(found))
     return found
-
-
-def _compiler() -> str:
-    """Return the path of a compiler; empty if there is none."""
-    given = os.environ.get("CXX", "").split()
-    for name in given[:1] or ("c++", "g++", "clang++"):
-        path = shutil.which(name)
-        if path:
-            return path
-    return ""
-
-
-def _library(compiler: str, announce: Callable[[str], None] | None) -> Path:
-    """Return the library's place in the cache; compile it if it is not there."""
-    source = SOURCE.read_bytes()
-    about = "\0".join((compiler, _output([compiler, "--version"]), _processor(), *_FLAGS))
-    digest = hashlib.sha256(source + about.encode()).hexdigest()[:16]
-    path = user_cache() / f"moments-{digest}.so"
-    if path.is_file():
-        return path
-    if announce is not None:
-        announce("compiling the kernel of moments, once on this machine (some seconds)")
-    with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / path.name
-        for target in _TARGETS:
-            command = [compiler, *_FLAGS, *target, "-o", str(made), str(SOURCE)]
-            try:
-                _output(command)
-                break
-            except NativeError:
-                if target == _TARGETS[-1]:
-                    raise
-        library = made.read_bytes()
-
-    def write(file: IO[bytes]) -> None:
-        file.write(library)
-
-    try:
-        place(path, write)
-    except OSError as error:
-        raise NativeError(f"{str(path)!r} cannot be written: {error.strerror}") from error
-    return path
-
-
-def _output(command: list[str]) -> str:
-    """Run a compiler; return what it prints."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise NativeError(f"{command[0]!r} does not run: {error}") from error
-    if done.returncode:
-        said = next(iter(done.stderr.strip().splitlines()), f"exit code {done.returncode}")
-        raise NativeError(f"{command[0]!r} failed: {said[:200]}")
-    return done.stdout
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    text = info.read_text() if info.is_file() else ""
-    found = re.search(r"^(?:flags|Features)\s*:.*$", text, re.MULTILINE)
-    return f"{platform.machine()} {platform.processor()} {found[0] if found else ''}"
 
 
 def _load(path: Path) -> NativeSums:

@@ -8,6 +8,7 @@ of y and of the even part, which is exact algebra (`Family.moments`).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -72,7 +73,7 @@ class Rows:
 
 
 @dataclass
-class _Store:
+class Store:
     """States of blocks: (field, blocks, columns), float64; neutral at first."""
 
     means: Tensor
@@ -96,6 +97,13 @@ class Family:
         Where the states live.
     blocks : int
         Blocks of samples that are kept apart.
+    align : int
+        Columns of every call begin at a multiple of it; those in between hold nothing.
+
+    Attributes
+    ----------
+    first : list of int
+        First column of each call, and the number of all columns.
     """
 
     def __init__(
@@ -104,37 +112,57 @@ class Family:
         calls: Sequence[Call],
         device: torch.device,
         blocks: int = BLOCKS,
+        align: int = 1,
     ) -> None:
         self.rows, self.calls, self.device, self.blocks = rows, list(calls), device, blocks
-        self.columns = sum(call.channels for call in calls)
-        widths = torch.tensor([call.channels for call in calls], device=device)
+        sizes = [-(-call.channels // align) * align for call in calls]
+        self.first = [0, *accumulate(sizes)]
+        self.columns = self.first[-1]
+        spans = zip(self.first[:-1], calls, strict=True)
+        self._own = np.concatenate([np.arange(at, at + call.channels) for at, call in spans])
+        widths = torch.tensor(sizes, device=device)
         self.pixels = self._repeat([float(call.pixels) for call in calls], widths)
         self.layer = torch.arange(len(calls), device=device).repeat_interleave(widths)
         guards = [call.constants.guards for call in calls]
-        self.slope = torch.cat([g.slope.double() for g in guards])
-        self.offsets = torch.cat([g.offsets.double() for g in guards], 1)
+        self.slope = self.side_by_side([g.slope.double() for g in guards])
+        self.offsets = self.side_by_side([g.offsets.double() for g in guards])
         gates = [call.constants.gate for call in calls]
-        self.half = torch.cat([g.half for g in gates if g is not None]) if rows != PLAIN else None
-        self.middle = (
-            torch.cat([g.middle for g in gates if g is not None]) if rows != PLAIN else None
-        )
+        self.half = self.middle = None
+        if rows != PLAIN:
+            self.half = self.side_by_side([g.half for g in gates if g is not None])
+            self.middle = self.side_by_side([g.middle for g in gates if g is not None])
         letters = [(name[0], name[1]) for name in _MOMENTS[rows]]
         means = list(_MEANS[rows])
         self._first = [means.index(_LETTER[a]) for a, _ in letters]
         self._second = [means.index(_LETTER[b]) for _, b in letters]
-        self._store = self._neutral()
+        self.store = self._neutral()
 
     def _repeat(self, values: Sequence[float], widths: Tensor) -> Tensor:
         flat = torch.tensor(values, dtype=torch.float64, device=self.device)
         return flat.repeat_interleave(widths)
 
-    def _neutral(self) -> _Store:
+    def side_by_side(self, values: Sequence[Tensor]) -> Tensor:
+        """Lay tensors (..., C) of all calls out as one (..., columns), 0 in between.
+
+        Parameters
+        ----------
+        values : sequence of Tensor
+            One a call.
+        """
+        if sum(value.shape[-1] for value in values) == self.columns:
+            return torch.cat(list(values), -1)
+        whole = values[0].new_zeros((*values[0].shape[:-1], self.columns))
+        for at, value in zip(self.first, values, strict=False):
+            whole[..., at : at + value.shape[-1]] = value
+        return whole
+
+    def _neutral(self) -> Store:
         def zeros(count: int) -> Tensor:
             shape = (count, self.blocks, self.columns)
             return torch.zeros(shape, dtype=torch.float64, device=self.device)
 
         ends = 1 if self.rows == PLAIN else 2
-        return _Store(
+        return Store(
             zeros(len(_MEANS[self.rows])),
             zeros(len(_MOMENTS[self.rows])),
             zeros(len(_WITHIN[self.rows])),
@@ -226,7 +254,7 @@ class Family:
 
     def _merge_run(self, rows: Rows, span: slice, blocks: slice) -> None:
         """Merge samples that fall into neighbouring blocks, by Chan's formula."""
-        store = self._store
+        store = self.store
         before = store.samples[blocks].unsqueeze(1)
         share = 1 / (before + 1)
         means = store.means[:, blocks]
@@ -249,21 +277,21 @@ class Family:
         Returns
         -------
         moments : Moments
-            Shape (blocks, columns).
+            Shape (blocks, C of all calls).
         samples : ndarray
             Samples in each block, (blocks,).
         """
-        store, self._store = self._store, self._neutral()
+        store, self.store = self.store, self._neutral()
         samples = store.samples.cpu().numpy()
         parts = self._to_host(store)
         return self.moments(parts, samples[:, None]), samples
 
     def take_rows(self, rows: Rows) -> Moments:
-        """Return states of single samples on the host, shape (N, columns), without β."""
+        """Return states of single samples on the host, shape (N, C of all calls), without β."""
         parts = self._to_host(rows)
         return self.moments(parts, np.ones((rows.means.shape[1], 1)))
 
-    def _to_host(self, store: Rows | _Store) -> dict[str, FloatArray]:
+    def _to_host(self, store: Rows | Store) -> dict[str, FloatArray]:
         """Copy everything in one transfer; name the fields."""
         tensors = (store.means, store.moments, store.within, store.low, store.high)
         flat = torch.cat([t.reshape(-1) for t in tensors]).cpu().numpy()
@@ -284,6 +312,10 @@ class Family:
             for group, stack in zip(names, arrays, strict=True)
             for name, array in zip(group, stack, strict=False)
         }
+
+    def own(self, values: FloatArray) -> FloatArray:
+        """Return the columns that belong to calls, (..., C of all calls) of (..., columns)."""
+        return values if self._own.size == self.columns else values[..., self._own]
 
     def moments(self, at: dict[str, FloatArray], samples: FloatArray) -> Moments:
         """Turn means and moments of x, w, t, r into those of x, y, the gate and the even part.
@@ -328,7 +360,7 @@ class Family:
                 fields["sse_within_reference"] = at["within_sse_reference"]
                 fields["mean_beta"] = at["mean_beta"]
                 fields["cbb"] = at["cbb"] / self.pixels.cpu().numpy()
-        return Moments(fields)
+        return Moments({name: self.own(values) for name, values in fields.items()})
 
 
 def _tilted(

@@ -1,44 +1,38 @@
 // Sums over the pixels of each sample and channel in one pass over memory.
 //
-// What is summed, and why about offsets, is said in moment_kernels.py. Sums run in single precision
-// over at most SPAN values a lane and in double precision from there on. Data must be finite: where
-// a result is not, the caller repeats the call with the kernels of torch.
+// What is summed, and why about offsets, is said in moment_kernels.py. A vector holds one pixel of
+// several channels, so that nothing is ever summed across its lanes: as the data lie where channels
+// lie side by side, and after a transposition in registers where pixels do. Sums run in single
+// precision over at most SPAN pixels and in double precision from there on; those of a sample and
+// channel depend on nothing but its pixels, neither on the batch nor on the threads. Data must be
+// finite: where a result is not, the caller repeats the call with the kernels of torch.
 //
 // Vector extensions of GCC and Clang; no library but the C one, nothing of torch.
 
-#include <cstdint>
 #include <cstring>
-#if defined(__SSE__)
-#include <xmmintrin.h>
-#endif
+#include <utility>
+
+#include "moment_rows.h"
 
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int LANES = 16;
-#elif defined(__AVX__)
-constexpr int LANES = 8;
-#else
-constexpr int LANES = 4;
-#endif
+// Pixels that are added in single precision before they are added in double precision.
+constexpr int SPAN = 64;
 
-// Vectors that are added in single precision before they are added in double precision.
-constexpr int64_t SPAN = 64;
+// Vectors of channels that a piece of work takes side by side.
+constexpr int SIDE = 4;
+
+// Most vectors after which channels begin anew at the first lane.
+constexpr int PERIOD = 16;
 
 typedef float Vector __attribute__((vector_size(4 * LANES)));
 typedef int32_t Mask __attribute__((vector_size(4 * LANES)));
-typedef float Half __attribute__((vector_size(2 * LANES)));
-typedef double Double __attribute__((vector_size(4 * LANES)));
-
-// The rows of the sums, in the order of moment_kernels.REFERRED.
-enum Row {
-  SX, QX, SW, QW, SXW, LOW_X, HIGH_X, POSITIVE, ST, QT, LOW_Z, HIGH_Z, SR, QR, SXR, ROWS
-};
 
 // Rows of the constants of a call; see moment_native.py.
-enum Constant { LINE, OFFSET_X, OFFSET_W, OFFSET_R, OFFSET_T, HALF, REFERENCE };
+enum Constant { LINE, OFFSET_X, OFFSET_W, OFFSET_R, OFFSET_T, HALF, REFERENCE, CONSTANTS };
 
-enum Kind { PLAIN, GATED, REFERRED };
+// Sums of an accumulator: of x, w, t and r in the order in which kinds come to need them.
+constexpr int USED[] = {5, 7, 10};
 
 inline Vector load(const float* from) {
   Vector value;
@@ -46,20 +40,31 @@ inline Vector load(const float* from) {
   return value;
 }
 
-// The first `count` values; further lanes repeat the first one.
-inline Vector load(const float* from, int64_t count) {
-  Vector value = Vector{} + from[0];
-  std::memcpy(&value, from, count * sizeof(float));
-  return value;
-}
+inline void store(float* to, Vector value) { std::memcpy(to, &value, sizeof value); }
 
+#if defined(__AVX512F__)
+inline Vector least(Vector a, Vector b) { return (Vector)_mm512_min_ps((__m512)a, (__m512)b); }
+inline Vector largest(Vector a, Vector b) { return (Vector)_mm512_max_ps((__m512)a, (__m512)b); }
+// Fourteen bits, doubled by a step of Newton's: a third of the time of a division.
+inline Vector inverse(Vector a) {
+  const Vector guess = (Vector)_mm512_rcp14_ps((__m512)a);
+  return guess * (2.0f - a * guess);
+}
+#else
+#if defined(__AVX__)
+inline Vector least(Vector a, Vector b) { return (Vector)_mm256_min_ps((__m256)a, (__m256)b); }
+inline Vector largest(Vector a, Vector b) { return (Vector)_mm256_max_ps((__m256)a, (__m256)b); }
+#else
 inline Vector least(Vector a, Vector b) { return a < b ? a : b; }
 inline Vector largest(Vector a, Vector b) { return a > b ? a : b; }
+#endif
+inline Vector inverse(Vector a) { return 1.0f / a; }
+#endif
 
-// Hyperbolic tangent, relative error below 3e-7 at every size, 1 exactly where float32 says so: an
-// odd rational function, fitted to the least largest relative error on [0, 9].
+// Hyperbolic tangent, relative error below 4e-7 at every size: an odd rational function, fitted to
+// the least largest relative error on [0, 9]. Beyond it exceeds 1 and is cut: exactly 1 from 10 on.
 inline Vector tangent(Vector z) {
-  const Vector limit = Vector{} + 9.0f, one = Vector{} + 1.0f;
+  const Vector limit = Vector{} + 10.0f, one = Vector{} + 1.0f;
   const Vector near = least(largest(z, -limit), limit), s = near * near;
   const Vector above =
       (((1.34186565e-08f * s + 2.06604170e-05f) * s + 3.49894510e-03f) * s + 1.33839377e-01f) * s +
@@ -67,40 +72,50 @@ inline Vector tangent(Vector z) {
   const Vector below =
       (((7.80425014e-07f * s + 3.29095458e-04f) * s + 2.58900134e-02f) * s + 4.67172592e-01f) * s +
       1.0f;
-  const Vector inner = least(largest(near * above / below, -one), one);
-  return z >= limit ? one : z <= -limit ? -one : inner;
+  return least(largest(near * above * inverse(below), -one), one);
 }
 
 struct Constants {
-  Vector line, x, w, r, t, steep, reference;
+  Vector at[CONSTANTS];
+  Vector steep;  // β·d/2
+};
+
+// Sums in double precision and extremes of one vector of channels.
+struct Slot {
+  double sum[10][LANES] = {};
+  Vector low, high;
+  Mask positive = {};
 };
 
 template <Kind kind>
 struct Sums {
-  Vector at[10] = {};  // in the order of the rows, extremes and the count left out
+  Vector at[USED[kind]] = {};
   Mask positive = {};
   Vector low, high;
 
   template <bool partial>
   inline void add(Vector x, Vector y, const Constants& k, Mask inside) {
     const auto kept = [&](Vector value) { return partial ? (inside ? value : Vector{}) : value; };
-    const Vector centred = kept(x - k.x);
+    if (partial) x = inside ? x : low;
+    const Vector centred = kept(x - k.at[OFFSET_X]);
     low = least(low, x);
     high = largest(high, x);
     positive -= partial ? ((x > 0.0f) & inside) : (x > 0.0f);
     at[0] += centred;
     at[1] += centred * centred;
-    if (kind == PLAIN) {
-      product(2, kept(y - k.line * x - k.w), centred);
-      return;
+    if constexpr (kind == PLAIN) {
+      product(2, kept(y - k.at[LINE] * x - k.at[OFFSET_W]), centred);
+    } else {
+      const Vector gate = tangent(k.steep * x);
+      const Vector shifted = kept(gate - k.at[OFFSET_T]);
+      at[5] += shifted;
+      at[6] += shifted * shifted;
+      product(2, kept((gate + k.at[LINE]) * x - k.at[OFFSET_W]), centred);
+      if constexpr (kind == REFERRED) {
+        const Vector other = tangent(k.at[REFERENCE] * x);
+        product(7, kept((other + k.at[LINE]) * x - k.at[OFFSET_R]), centred);
+      }
     }
-    const Vector gate = tangent(k.steep * x);
-    const Vector shifted = kept(gate - k.t);
-    at[5] += shifted;
-    at[6] += shifted * shifted;
-    product(2, kept((gate + k.line) * x - k.w), centred);
-    if (kind == REFERRED)
-      product(7, kept((tangent(k.reference * x) + k.line) * x - k.r), centred);
   }
 
   inline void product(int first, Vector w, Vector x) {
@@ -110,167 +125,265 @@ struct Sums {
   }
 };
 
-template <Kind kind>
-constexpr int used() { return kind == PLAIN ? 5 : kind == GATED ? 7 : 10; }
-
-template <int lanes>
-inline double total(const double* values) {
-  typedef double Part __attribute__((vector_size(4 * lanes)));
-  Part low, high;
-  std::memcpy(&low, values, sizeof low);
-  std::memcpy(&high, values + lanes / 2, sizeof high);
-  low += high;
-  double sums[lanes / 2];
-  std::memcpy(sums, &low, sizeof low);
-  return total<lanes / 2>(sums);
+// Adds `count` pixels, `step` values apart; with `partial` one more, of which only lanes `inside`.
+template <Kind kind, bool partial = false>
+void add(Slot& slot, const Constants& constants, const float* x, const float* y, int64_t step,
+         int64_t count, Mask inside = Mask{}) {
+  const Constants k = constants;
+  Sums<kind> part;
+  part.low = slot.low, part.high = slot.high;
+  for (int64_t i = 0; i < count; ++i)
+    part.template add<partial>(load(x + i * step), load(y + i * step), k, inside);
+  for (int i = 0; i < USED[kind]; ++i) {
+    alignas(64) float values[LANES];
+    store(values, part.at[i]);
+    for (int lane = 0; lane < LANES; ++lane) slot.sum[i][lane] += double(values[lane]);
+  }
+  slot.low = part.low, slot.high = part.high, slot.positive += part.positive;
 }
-
-template <>
-inline double total<1>(const double* values) { return *values; }
-
-// A vector of sums in double precision, in two halves.
-struct Wide {
-  Double halves[2] = {};
-
-  inline void add(Vector value) {
-    Half parts[2];
-    std::memcpy(parts, &value, sizeof value);
-    for (int i = 0; i < 2; ++i) halves[i] += __builtin_convertvector(parts[i], Double);
-  }
-
-  inline double sum() const {
-    const Double both = halves[0] + halves[1];
-    double lanes[LANES / 2];
-    std::memcpy(lanes, &both, sizeof both);
-    return total<LANES / 2>(lanes);
-  }
-};
 
 struct Problem {
   const float *x, *y, *constants, *beta;
-  int64_t channels, pixels;
+  int64_t samples, channels, pixels;
   int64_t beta_sample, beta_channel;  // strides; 0 where all share one
   double* out;
   int64_t out_row, out_sample;
+
+  float slope(int64_t sample, int64_t channel) const {
+    return beta ? beta[sample * beta_sample + channel * beta_channel] : 0.0f;
+  }
 };
 
-// Writes the results of one sample and channel; returns whether all are finite.
-template <Kind kind>
-bool write(const Problem& p, int64_t sample, int64_t channel, const double* sum, double low,
-           double high, double positive, float steep) {
-  double row[ROWS];
-  row[SX] = sum[0], row[QX] = sum[1], row[SW] = sum[2], row[QW] = sum[3], row[SXW] = sum[4];
-  row[LOW_X] = low, row[HIGH_X] = high, row[POSITIVE] = positive;
-  int rows = POSITIVE + 1;
-  if (kind != PLAIN) {  // so far w and r lack the factor d/2
-    const double half = p.constants[HALF * p.channels + channel];
-    row[ST] = sum[5], row[QT] = sum[6];
-    const double a = steep * low, b = steep * high;
-    row[LOW_Z] = a < b ? a : b, row[HIGH_Z] = a < b ? b : a;
-    row[SR] = sum[7] * half, row[QR] = sum[8] * half * half, row[SXR] = sum[9] * half;
-    row[SW] *= half, row[QW] *= half * half, row[SXW] *= half;
-    rows = kind == GATED ? HIGH_Z + 1 : ROWS;
+// Constants of lanes as an array that is filled in pieces.
+struct Filling {
+  float at[CONSTANTS + 1][LANES] = {};
+
+  void set(const Problem& p, int lane, int64_t sample, int64_t channel, int width) {
+    for (int row = 0; row < CONSTANTS; ++row)
+      std::memcpy(at[row] + lane, p.constants + row * p.channels + channel, 4 * width);
+    for (int i = 0; i < width; ++i)
+      at[CONSTANTS][lane + i] = p.slope(sample, channel + i) * at[HALF][lane + i];
   }
+
+  Constants vectors() const {
+    Constants found;
+    for (int row = 0; row < CONSTANTS; ++row) found.at[row] = load(at[row]);
+    found.steep = load(at[CONSTANTS]);
+    return found;
+  }
+};
+
+// Results of channels side by side; row 7 on as USED has them.
+template <int width>
+struct Results {
+  double sum[10][width] = {};
+  double low[width], high[width], positive[width] = {};
+
+  void take(int to, const Slot& slot, int lane) {
+    for (int i = 0; i < 10; ++i) sum[i][to] += slot.sum[i][lane];
+    low[to] = slot.low[lane] < low[to] ? slot.low[lane] : low[to];
+    high[to] = slot.high[lane] > high[to] ? slot.high[lane] : high[to];
+    positive[to] += slot.positive[lane];
+  }
+
+  Results() {
+    for (int i = 0; i < width; ++i) low[i] = 3.5e38, high[i] = -3.5e38;
+  }
+
+  explicit Results(const Slot& slot) {
+    std::memcpy(sum, slot.sum, sizeof sum);
+    for (int i = 0; i < width; ++i)
+      low[i] = slot.low[i], high[i] = slot.high[i], positive[i] = slot.positive[i];
+  }
+};
+
+// Writes results of neighbouring channels of one sample; returns whether all are finite. Row by row,
+// for the rows lie far apart.
+template <Kind kind, int width>
+bool write(const Problem& p, int64_t sample, int64_t channel, const Results<width>& from, int first,
+           int count) {
   double* to = p.out + sample * p.out_sample + channel;
+  double sizes[width] = {}, size = 0.0;
+  const auto put = [&](int row, const double* values) {
+    std::memcpy(to + row * p.out_row, values + first, count * sizeof(double));
+    for (int i = 0; i < count; ++i) sizes[i] += __builtin_fabs(values[first + i]);
+  };
+  const auto scaled = [&](int row, const double* values, const double* factors) {
+    double* out = to + row * p.out_row;
+    for (int i = 0; i < count; ++i) out[i] = values[first + i] * factors[i];
+    for (int i = 0; i < count; ++i) sizes[i] += __builtin_fabs(out[i]);
+  };
+  put(SX, from.sum[0]), put(QX, from.sum[1]);
+  put(LOW_X, from.low), put(HIGH_X, from.high), put(POSITIVE, from.positive);
+  if constexpr (kind == PLAIN) {
+    put(SW, from.sum[2]), put(QW, from.sum[3]), put(SXW, from.sum[4]);
+  } else {  // so far w and r lack the factor d/2
+    double half[width], square[width], beta[width], low[width], high[width];
+    const float* halves = p.constants + HALF * p.channels + channel;
+    for (int i = 0; i < count; ++i) {
+      half[i] = halves[i], square[i] = half[i] * half[i];
+      const float slope = p.slope(sample, channel + i), steep = slope * halves[i];
+      const double a = steep * from.low[first + i], b = steep * from.high[first + i];
+      beta[i] = slope, low[i] = a < b ? a : b, high[i] = a < b ? b : a;
+    }
+    scaled(SW, from.sum[2], half), scaled(QW, from.sum[3], square), scaled(SXW, from.sum[4], half);
+    put(ST, from.sum[5]), put(QT, from.sum[6]);
+    put(LOW_Z, low - first), put(HIGH_Z, high - first);
+    if constexpr (kind == REFERRED) {
+      scaled(SR, from.sum[7], half), scaled(QR, from.sum[8], square), scaled(SXR, from.sum[9], half);
+    }
+    put(kind == GATED ? SR : BETA, beta - first);
+  }
+  for (int i = 0; i < count; ++i) size += sizes[i];
+  uint64_t bits;
+  std::memcpy(&bits, &size, sizeof bits);
+  return (bits >> 52 & 0x7ff) != 0x7ff;
+}
+
+#if defined(__clang__) || __GNUC__ >= 12
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, Mask{__VA_ARGS__})
+#endif
+
+// One step of a transposition: exchanges squares of `size` lanes off the diagonal.
+template <int size, int... lane>
+inline void exchange(Vector* rows, std::integer_sequence<int, lane...>) {
+  for (int i = 0; i < LANES; ++i) {
+    if (i & size) continue;
+    const Vector a = rows[i], b = rows[i | size];
+    rows[i] = SHUFFLE(a, b, (lane & size ? LANES + lane - size : lane)...);
+    rows[i | size] = SHUFFLE(a, b, (lane & size ? LANES + lane : lane + size)...);
+  }
+  if constexpr (2 * size < LANES)
+    exchange<2 * size>(rows, std::integer_sequence<int, lane...>());
+}
+
+// Turns `count` pixels of LANES channels, from[lane][pixel], into to[pixel][lane].
+void transpose(const float* const* from, int64_t start, int64_t count, float* to) {
+  for (int64_t i = 0; i < count; i += LANES) {
+    Vector rows[LANES];
+    if (count - i >= LANES) {
+      for (int r = 0; r < LANES; ++r) rows[r] = load(from[r] + start + i);
+    } else {
+      for (int r = 0; r < LANES; ++r) {
+        rows[r] = Vector{};
+        std::memcpy(&rows[r], from[r] + start + i, (count - i) * sizeof(float));
+      }
+    }
+    exchange<1>(rows, std::make_integer_sequence<int, LANES>());
+    for (int r = 0; r < LANES; ++r) store(to + (i + r) * LANES, rows[r]);
+  }
+}
+
+// LANES pairs of sample and channel whose pixels lie side by side.
+template <Kind kind>
+bool along(const Problem& p, int64_t group) {
+  const int64_t begin = group * LANES, all = p.samples * p.channels;
+  const int width = int(all - begin < LANES ? all - begin : LANES);
+  const float *x[LANES], *y[LANES];
+  for (int lane = 0; lane < LANES; ++lane) {
+    const int64_t row = begin + (lane < width ? lane : width - 1);
+    x[lane] = p.x + row * p.pixels, y[lane] = p.y + row * p.pixels;
+  }
+  Filling filling;
+  for (int lane = 0, next; lane < width; lane = next) {
+    const int64_t channel = (begin + lane) % p.channels;
+    next = int(lane + p.channels - channel < width ? lane + p.channels - channel : width);
+    filling.set(p, lane, (begin + lane) / p.channels, channel, next - lane);
+  }
+  const Constants constants = filling.vectors();
+  Slot slot;
+  alignas(64) float tiles[kind == PLAIN ? 2 : 1][SPAN * LANES];
+  for (int64_t from = 0; from < p.pixels; from += SPAN) {
+    const int64_t count = p.pixels - from < SPAN ? p.pixels - from : SPAN;
+    transpose(x, from, count, tiles[0]);
+    if (kind == PLAIN) transpose(y, from, count, tiles[kind == PLAIN]);
+    if (from == 0) slot.low = slot.high = load(tiles[0]);
+    add<kind>(slot, constants, tiles[0], tiles[kind == PLAIN], LANES, count);
+  }
+  const Results<LANES> results(slot);
   bool finite = true;
-  for (int i = 0; i < rows; ++i) {
-    to[i * p.out_row] = row[i];
-    uint64_t bits;
-    std::memcpy(&bits, &row[i], sizeof bits);
-    finite &= (bits >> 52 & 0x7ff) != 0x7ff;
+  for (int lane = 0, next; lane < width; lane = next) {
+    const int64_t channel = (begin + lane) % p.channels;
+    next = int(lane + p.channels - channel < width ? lane + p.channels - channel : width);
+    finite &= write<kind>(p, (begin + lane) / p.channels, channel, results, lane, next - lane);
   }
   return finite;
 }
 
-inline Vector spread(float value) { return Vector{} + value; }
+// Vectors `first` to `last` of a pixel of one sample whose channels lie side by side. With fewer
+// channels than fill whole vectors one takes several pixels, until channels begin at lane 0 again.
+struct Layout {
+  int64_t period, together, vectors;  // vectors, pixels, and those of all channels
 
-// One sample and channel whose pixels lie side by side.
+  explicit Layout(int64_t channels) {
+    int64_t common = LANES;
+    while (channels % common) common /= 2;
+    period = channels / common, together = LANES / common;
+    if (period > PERIOD || together == 1) period = 0;
+    vectors = (channels + LANES - 1) / LANES;
+  }
+
+  int64_t pieces() const { return period ? 1 : (vectors + SIDE - 1) / SIDE; }
+};
+
 template <Kind kind>
-bool along(const Problem& p, int64_t sample, int64_t channel) {
-  const float* k = p.constants + channel;
-  const int64_t step = p.channels, start = (sample * p.channels + channel) * p.pixels;
-  const float beta = p.beta ? p.beta[sample * p.beta_sample + channel * p.beta_channel] : 0.0f;
-  const float steep = beta * k[HALF * step];
-  const Constants c = {
-      spread(k[LINE * step]),     spread(k[OFFSET_X * step]), spread(k[OFFSET_W * step]),
-      spread(k[OFFSET_R * step]), spread(k[OFFSET_T * step]), spread(steep),
-      spread(k[REFERENCE * step])};
-  const float *x = p.x + start, *y = kind == PLAIN ? p.y + start : x;
-  const Vector first = spread(x[0]);
-  const int64_t whole = p.pixels / LANES, rest = p.pixels % LANES;
-  Wide sums[10];
-  Vector low = first, high = first;
-  Mask positive = {}, inside;
-  // What is left over is read with the pixels before it, which must not count twice.
-  const bool small = p.pixels < LANES;
-  const int64_t tail = small ? 0 : p.pixels - LANES;
-  for (int lane = 0; lane < LANES; ++lane)
-    inside[lane] = (small ? lane < rest : lane >= LANES - rest) ? -1 : 0;
-  for (int64_t from = 0; from < whole + (rest > 0); from += SPAN) {
-    Sums<kind> part;
-    part.low = low, part.high = high;
-    const int64_t until = from + SPAN < whole ? from + SPAN : whole;
-    for (int64_t i = from; i < until; ++i)
-      part.template add<false>(load(x + i * LANES), load(y + i * LANES), c, inside);
-    if (rest > 0 && whole - from < SPAN)
-      part.template add<true>(small ? load(x, rest) : load(x + tail),
-                              small ? load(y, rest) : load(y + tail), c, inside);
-    for (int i = 0; i < used<kind>(); ++i) sums[i].add(part.at[i]);
-    low = part.low, high = part.high, positive += part.positive;
+bool periodic(const Problem& p, int64_t sample, const Layout& layout) {
+  const int64_t size = p.channels * p.pixels, step = layout.period * LANES;
+  const int64_t whole = size / step;
+  const float *x = p.x + sample * size, *y = p.y + sample * size;
+  Results<PERIOD * LANES> results;
+  for (int64_t v = 0; v < layout.period; ++v) {
+    Filling filling;
+    for (int lane = 0; lane < LANES; ++lane)
+      filling.set(p, lane, sample, (v * LANES + lane) % p.channels, 1);
+    const Constants constants = filling.vectors();
+    Slot slot;
+    const int64_t rest = size - whole * step - v * LANES;
+    alignas(64) float last[2][LANES] = {};
+    Mask inside = {};
+    for (int lane = 0; lane < LANES && lane < rest; ++lane) {
+      inside[lane] = -1;
+      last[0][lane] = x[whole * step + v * LANES + lane];
+      last[1][lane] = y[whole * step + v * LANES + lane];
+    }
+    slot.low = Vector{} + 3e38f, slot.high = -slot.low;
+    for (int64_t from = 0; from < whole; from += SPAN)
+      add<kind>(slot, constants, x + from * step + v * LANES, y + from * step + v * LANES, step,
+                whole - from < SPAN ? whole - from : SPAN);
+    if (rest > 0) add<kind, true>(slot, constants, last[0], last[1], 0, 1, inside);
+    for (int lane = 0; lane < LANES; ++lane)
+      if (whole > 0 || lane < rest) results.take((v * LANES + lane) % p.channels, slot, lane);
   }
-  double sum[10] = {};
-  for (int i = 0; i < used<kind>(); ++i) sum[i] = sums[i].sum();
-  float least_x = low[0], largest_x = high[0];
-  int64_t count = 0;
-  for (int lane = 0; lane < LANES; ++lane) {
-    least_x = low[lane] < least_x ? low[lane] : least_x;
-    largest_x = high[lane] > largest_x ? high[lane] : largest_x;
-    count += positive[lane];
-  }
-  return write<kind>(p, sample, channel, sum, least_x, largest_x, double(count), steep);
+  return write<kind>(p, sample, 0, results, 0, int(p.channels));
 }
 
-// One sample and up to LANES channels that lie side by side.
 template <Kind kind>
-bool across(const Problem& p, int64_t sample, int64_t channel, int64_t width) {
-  const float* k = p.constants + channel;
-  const int64_t step = p.channels;
-  const auto constant = [&](int row) { return load(k + row * step, width); };
-  Vector beta = {};
-  for (int64_t lane = 0; p.beta && lane < width; ++lane)
-    beta[lane] = p.beta[sample * p.beta_sample + (channel + lane) * p.beta_channel];
-  const Vector steep = beta * constant(HALF);
-  const Constants c = {constant(LINE),     constant(OFFSET_X), constant(OFFSET_W),
-                       constant(OFFSET_R), constant(OFFSET_T), steep,
-                       constant(REFERENCE)};
-  const int64_t start = sample * p.pixels * step + channel;
-  const float *x = p.x + start, *y = kind == PLAIN ? p.y + start : x;
-  Wide sums[10];
-  const Vector first = load(x, width);
-  Vector low = first, high = first;
-  Mask positive = {};
-  for (int64_t from = 0; from < p.pixels; from += SPAN) {
-    Sums<kind> part;
-    part.low = low, part.high = high;
-    const int64_t until = from + SPAN < p.pixels ? from + SPAN : p.pixels;
-    if (width == LANES) {
-      for (int64_t i = from; i < until; ++i)
-        part.template add<false>(load(x + i * step), load(y + i * step), c, Mask{});
-    } else {
-      for (int64_t i = from; i < until; ++i)
-        part.template add<false>(load(x + i * step, width), load(y + i * step, width), c, Mask{});
-    }
-    for (int i = 0; i < used<kind>(); ++i) sums[i].add(part.at[i]);
-    low = part.low, high = part.high, positive += part.positive;
+bool across(const Problem& p, int64_t sample, int64_t piece, const Layout& layout) {
+  const int64_t first = piece * SIDE;
+  const int count = int(layout.vectors - first < SIDE ? layout.vectors - first : SIDE);
+  Slot slots[SIDE];
+  Constants constants[SIDE];
+  int64_t channel[SIDE];
+  const float *x = p.x + sample * p.channels * p.pixels, *y = p.y + sample * p.channels * p.pixels;
+  for (int v = 0; v < count; ++v) {
+    channel[v] = (first + v) * LANES;  // the last vector may take some channels again
+    if (channel[v] + LANES > p.channels) channel[v] = p.channels - LANES;
+    Filling filling;
+    filling.set(p, 0, sample, channel[v], LANES);
+    constants[v] = filling.vectors();
+    slots[v].low = slots[v].high = load(x + channel[v]);
   }
-  double lanes[10][LANES];
-  std::memcpy(lanes, sums, sizeof lanes);
+  for (int64_t from = 0; from < p.pixels; from += SPAN)
+    for (int v = 0; v < count; ++v) {
+      const int64_t at = from * p.channels + channel[v];
+      add<kind>(slots[v], constants[v], x + at, y + at, p.channels,
+                p.pixels - from < SPAN ? p.pixels - from : SPAN);
+    }
   bool finite = true;
-  for (int64_t lane = 0; lane < width; ++lane) {
-    double sum[10];
-    for (int i = 0; i < 10; ++i) sum[i] = lanes[i][lane];
-    finite &= write<kind>(p, sample, channel + lane, sum, low[lane], high[lane],
-                          double(positive[lane]), steep[lane]);
+  for (int v = 0; v < count; ++v) {
+    finite &= write<kind>(p, sample, channel[v], Results<LANES>(slots[v]), 0, LANES);
   }
   return finite;
 }
@@ -279,17 +392,14 @@ template <Kind kind>
 bool run(const Problem& p, bool last, int64_t begin, int64_t end) {
   bool finite = true;
   if (!last) {
-    for (int64_t row = begin; row < end; ++row)
-      finite &= along<kind>(p, row / p.channels, row % p.channels);
+    for (int64_t group = begin; group < end; ++group) finite &= along<kind>(p, group);
     return finite;
   }
-  const int64_t blocks = (p.channels + LANES - 1) / LANES;
-  for (int64_t block = begin; block < end; ++block) {
-    int64_t channel = block % blocks * LANES;
-    int64_t width = p.channels < LANES ? p.channels : LANES;
-    if (channel + width > p.channels) channel = p.channels - width;  // some channels twice
-    finite &= across<kind>(p, block / blocks, channel, width);
-  }
+  const Layout layout(p.channels);
+  for (int64_t piece = begin; piece < end; ++piece)
+    finite &= layout.period ? periodic<kind>(p, piece, layout)
+                            : across<kind>(p, piece / layout.pieces(), piece % layout.pieces(),
+                                           layout);
   return finite;
 }
 
@@ -307,20 +417,20 @@ struct WithoutDenormals {
 
 extern "C" {
 
-// Number of pieces of work: samples times channels, or blocks of channels that lie side by side.
+// Number of pieces of work that a call can be cut into.
 int64_t acon_moment_pieces(int64_t samples, int64_t channels, int last) {
-  return samples * (last ? (channels + LANES - 1) / LANES : channels);
+  return last ? samples * Layout(channels).pieces() : (samples * channels + LANES - 1) / LANES;
 }
 
 // x, y: (N, C, P), or with `last` (N, P, C), without gaps; constants: (7, C); out: doubles, rows
 // `out_row` and samples `out_sample` apart. Returns 1 if every result is finite.
 int acon_moment_sums(int kind, int last, const float* x, const float* y, const float* constants,
                      const float* beta, int64_t beta_sample, int64_t beta_channel,
-                     int64_t channels, int64_t pixels, double* out, int64_t out_row,
-                     int64_t out_sample, int64_t begin, int64_t end) {
+                     int64_t samples, int64_t channels, int64_t pixels, double* out,
+                     int64_t out_row, int64_t out_sample, int64_t begin, int64_t end) {
   const WithoutDenormals guard;
-  const Problem p = {x,           y,            constants, beta,    channels,  pixels,
-                     beta_sample, beta_channel, out,       out_row, out_sample};
+  const Problem p = {x,      y,           constants,    beta, samples, channels,
+                     pixels, beta_sample, beta_channel, out,  out_row, out_sample};
   if (kind == PLAIN) return run<PLAIN>(p, last, begin, end);
   if (kind == GATED) return run<GATED>(p, last, begin, end);
   return run<REFERRED>(p, last, begin, end);
