@@ -125,3 +125,19 @@ def test_a_spike_of_static_betas_does_not_hide_the_samples() -> None:
     assert f"Cut: the static density rises to {spike:.0f}." in figure.caption
     wide = static.assign(beta=generator.uniform(0.3, 0.9, 128))
     assert not beta_distributions(frame, static=wide).axes[0].texts
+
+
+def test_the_words_beside_a_cut_spike_do_not_touch_it() -> None:
+    frame, static = figureframes.betas(), figureframes.static()
+    broad = np.random.default_rng(1).normal(1.0, 0.03, len(static))
+    figure = beta_distributions(frame, static=static.assign(beta=broad))
+    axes = figure.axes[0]
+    figure.draw_without_rendering()
+    box = axes.texts[0].get_window_extent().transformed(axes.transData.inverted())
+    curve = axes.lines[-1]
+    x, y = np.asarray(curve.get_xdata()), np.asarray(curve.get_ydata())
+    beside = y[(x >= box.x0) & (x <= box.x1)]
+    assert beside.max() < box.y0
+    for bar in axes.patches:
+        if isinstance(bar, Rectangle) and bar.get_height() > box.y0:
+            assert bar.get_x() >= box.x1

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 
 from acon_analysis.errors import AconError
 from acon_analysis.selection import require_columns
+from acon_figures.names import plain
 from acon_figures.style import COLORS, INK, AconFigure, is_narrow, new_figure, theme, thin
 
 SHARES = {
@@ -142,7 +143,7 @@ def _draw_shares(axes: Axes, splits: pd.DataFrame) -> None:
                     va="bottom",
                     size="x-small",
                 )
-    names = [str(n).removesuffix(".acon").removeprefix("layer") for n in splits["layer"]]
+    names = [plain(str(n).removesuffix(".acon").removeprefix("layer")) for n in splits["layer"]]
     step = max(1, -(-len(names) // 8))
     axes.set_xticks(place[::step], names[::step])
     if max(len(name) for name in names) > 4:

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 from acon_analysis.densities import BetaDensities, beta_densities
 from acon_analysis.errors import UsageError
+from acon_figures.names import plain
 from acon_figures.style import (
     COLORS,
     DASHES,
@@ -134,14 +135,18 @@ def _cut_the_spike(axes: Axes, data: BetaDensities) -> float | None:
     if spike <= 2 * top:
         return None
     axes.set_ylim(top=top)
-    where = float(static["x"].iloc[int(static["density"].to_numpy().argmax())])
     low, high = axes.get_xlim()
-    where = min(max(where, low), high)
-    left = where > (low + high) / 2
+    peak = float(static["x"].iloc[int(static["density"].to_numpy().argmax())])
+    left = min(max(peak, low), high) > (low + high) / 2
+    # Beside what rises above the words, be it the curve or a bar of the histogram.
+    near = 0.8 * top
+    bars = data.bars[data.bars["density"] > near]
+    risen = [*static.loc[static["density"] > near, "x"], *bars["left"], *bars["right"]]
+    where = min(max(min(risen) if left else max(risen), low), high)
     axes.annotate(
         f"ACON: up to {spike:.0f}",
         (where, top),
-        xytext=(-16 if left else 16, -6),
+        xytext=(-6 if left else 6, -6),
         textcoords="offset points",
         ha="right" if left else "left",
         va="top",
@@ -187,7 +192,7 @@ def _draw_samples(
         style = "solid" if as_published else DASHES[index % len(DASHES)]
         name = f"Sample {index + 1}" if as_published else f"sample {sample}"
         if labels is not None and sample in labels:
-            name = f"{name}: {labels[sample]}"
+            name = f"{name}: {plain(labels[sample])}"
         if many:  # a crowd: no curve can be told from the others, so none pretends to
             color = colors["grey"]
             name = f"{len(data.samples)} samples" if index == 0 else f"_{name}"

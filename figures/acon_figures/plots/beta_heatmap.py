@@ -9,6 +9,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
 from acon_analysis.clustering import OrderedBetas, label_purity, ordered_betas
+from acon_figures.names import entry
 from acon_figures.style import COLORS, AconFigure, is_narrow, new_figure, theme
 
 CLASS_COLORS = tuple(COLORS.values())
@@ -77,7 +78,7 @@ def beta_heatmap(
             classes = sorted(set(names))
             _draw_strip(strip, names, classes)
             handles = [
-                Patch(facecolor=color, label=text)
+                Patch(facecolor=color, label=entry(text))
                 for text, color in zip(classes, CLASS_COLORS, strict=False)
             ]
             place: Any = "outside lower center" if narrow else "outside right upper"

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.selection import choose_layer, require_columns
+from acon_figures.names import entry
 from acon_figures.style import (
     COLORS,
     DASHES,
@@ -120,7 +121,7 @@ def _variants(own: pd.DataFrame, wanted: Sequence[str] | None) -> list[str]:
 def _draw(left: Axes, right: Axes, rows: pd.DataFrame, name: str, place: int) -> None:
     color, style = COLORS[VARIANT_COLORS[place]], DASHES[(0, 1, 3, 4, 5, 6)[place]]
     mean = rows.groupby("epoch")[list(NEEDED[4:])].mean()
-    left.plot(mean.index, mean["beta_sd"], color=color, linestyle=style, label=name)
+    left.plot(mean.index, mean["beta_sd"], color=color, linestyle=style, label=entry(name))
     left.plot(mean.index, mean["null_sd"], color=color, linestyle=":")
     right.plot(mean.index, mean["effect_ratio"], color=color, linestyle=style)
     right.fill_between(

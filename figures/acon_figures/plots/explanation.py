@@ -1,7 +1,6 @@
 """Which pixels decide β: image, baseline, attribution map and both β, a row an image."""
 
 from collections.abc import Mapping
-from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from acon_analysis.errors import AconError, UsageError
+from acon_figures.names import folded, plain
 from acon_figures.style import COLORS, INK, RULE, AconFigure, inches, is_narrow, new_figure, theme
 
 #: Blue to red over white, told apart by colour-blind readers (ColorBrewer).
@@ -102,15 +102,15 @@ def explanation(
         method = str(first["method"])
         titles = (
             "image",
-            f"baseline:\n{first['baseline']}",
-            METHOD_NAMES.get(method, method).replace(" ", "\n" if narrow else " "),
+            f"baseline:\n{plain(first['baseline'])}",
+            METHOD_NAMES.get(method, plain(method)).replace(" ", "\n" if narrow else " "),
             "β" if narrow else "β, from baseline to image",
         )
         for axes, title in zip(grid[0], titles, strict=True):
             axes.set_title(title)
         figure.colorbar(
             shown[0], ax=list(grid[:, :3].flat), location="bottom", shrink=0.8, aspect=50,
-            label=fill(f"attribution to β of {_target(first)}", 26 if narrow else 60),
+            label=folded(f"attribution to β of {_target(first)}", 26 if narrow else 60),
             ticks=MaxNLocator(2 if narrow else 5, symmetric=True),
         )  # fmt: skip
     figure.caption = _caption(frame, limit)
@@ -193,7 +193,9 @@ def _beta_limits(betas: Array) -> tuple[float, float]:
 
 def _name(sample: int, labels: Mapping[int, object] | None, gap: str) -> str:
     name = f"sample {sample}"
-    return f"{name}:{gap}{labels[sample]}" if labels is not None and sample in labels else name
+    return (
+        f"{name}:{gap}{plain(labels[sample])}" if labels is not None and sample in labels else name
+    )
 
 
 def _target(facts: "pd.Series[Any]") -> str:

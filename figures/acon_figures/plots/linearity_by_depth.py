@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 from acon_analysis.depth import nested_layers, relative_depth, shared_layers
 from acon_analysis.errors import AconError, UsageError, closest
+from acon_figures.names import entry, plain
 from acon_figures.style import COLORS, AconFigure, is_narrow, new_figure, theme, thin
 
 PANELS = {"L": "$L$, all samples", "L_own": "$L$, within a sample", "G": "gate variance $G$"}
@@ -82,7 +83,7 @@ def linearity_by_depth(
             _draw(axes, table[table["measure"] == measure], looks, labels or {})
             axes.set_title(title)
             if of_layers:
-                _ticks(axes, [_short(str(layer)) for layer in names])
+                _ticks(axes, [plain(_short(str(layer))) for layer in names])
             else:
                 axes.set_xticks([0.0, 0.25, 0.5, 0.75, 1.0], ["first", "", "", "", "last"])
                 axes.set_xlim(-0.07, 1.07)
@@ -136,7 +137,7 @@ def _draw(
         above = np.nan_to_num(own["high"] - own["value"]).clip(0.0)
         axes.errorbar(
             own["place"], own["value"], np.stack([below, above]), capsize=thin(1.6),
-            elinewidth=thin(0.8), label=labels.get(network, network), **look,
+            elinewidth=thin(0.8), label=entry(labels.get(network, network)), **look,
         )  # fmt: skip
     known = table[["value", "low", "high"]].to_numpy(dtype=np.float64)
     known = known[np.isfinite(known)]

@@ -12,6 +12,7 @@ from matplotlib.gridspec import SubplotSpec
 from acon_analysis.errors import AconError
 from acon_analysis.extremes import Extremes
 from acon_analysis.extremes import sample_extremes as find_extremes
+from acon_figures.names import plain
 from acon_figures.style import COLORS, AconFigure, is_narrow, new_figure, theme, thin
 
 Array = npt.NDArray[Any]
@@ -168,7 +169,7 @@ def _draw_pictures(
         if labels is not None and one["sample"] in labels:
             name = str(labels[one["sample"]])
         name = name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
-        axes.set_title(f"{name}\nβ = {one['beta']:.2f}", size="small")
+        axes.set_title(f"{plain(name)}\nβ = {one['beta']:.2f}", size="small")
         if column == 0:
             axes.set_ylabel(words, color=COLORS[color])
 

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.portraits import FACT_COLUMNS, reached_share
 from acon_analysis.selection import require_columns
+from acon_figures.names import plain
 from acon_figures.style import COLORS, INK, RULE, AconFigure, is_narrow, new_figure, theme, thin
 
 MANY = 1000
@@ -132,7 +133,7 @@ def _draw_ranges(axes: Axes, own: pd.DataFrame) -> None:
     names = [str(part["layer"].iloc[0]).removesuffix(".acon") for part in parts]
     middles = (starts[:-1] + starts[1:] - 1) / 2
     kept = _apart(middles, len(table))
-    axes.set_xticks(middles[kept], [names[place].removeprefix("layer") for place in kept])
+    axes.set_xticks(middles[kept], [plain(names[place].removeprefix("layer")) for place in kept])
     if len(kept) > 6 or max(len(name) for name in names) > 8:
         axes.tick_params(axis="x", labelrotation=90.0)
     axes.set_xlim(-1.0, len(table))

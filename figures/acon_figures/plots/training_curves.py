@@ -6,6 +6,7 @@ import pandas as pd
 
 from acon_analysis.errors import AconError
 from acon_analysis.training_logs import ACTIVATIONS, curve_bands
+from acon_figures.names import entry
 from acon_figures.style import COLORS, AconFigure, is_narrow, new_figure, theme, thin
 
 CURVE_COLORS = ("blue", "orange", "green", "red", "purple", "brown")
@@ -63,7 +64,8 @@ def training_curves(
                 style = (0, (3, 1.2)) if word == "train" else "solid"
                 axes.plot(
                     own["iteration"], own["mean"], color=COLORS[color], linestyle=style,
-                    linewidth=thin(0.8 if word == "train" else 1.0), label=f"{activation} {word}",
+                    linewidth=thin(0.8 if word == "train" else 1.0),
+                    label=entry(f"{activation} {word}"),
                 )  # fmt: skip
                 if (own["seeds"] > 1).any():
                     axes.fill_between(

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 
 from acon_analysis.errors import UsageError
 from acon_analysis.trial_tables import summarize_trials
+from acon_figures.names import entry, plain
 from acon_figures.style import COLORS, DASHES, AconFigure, is_narrow, new_figure, theme
 
 #: Accuracies further below the best than this are written, not drawn.
@@ -52,10 +53,10 @@ def gradients_by_layer(
                 curve = np.exp(logs.groupby("layer")["log"].mean())
                 axes.plot(
                     curve.index, curve, marker="o", color=COLORS[_ORDER[place]],
-                    linestyle=DASHES[place % len(DASHES)], label=name,
+                    linestyle=DASHES[place % len(DASHES)], label=entry(name),
                 )  # fmt: skip
             axes.set_yscale("log")
-            axes.set_title(title)
+            axes.set_title(plain(title))
             axes.set_xlabel("hidden layer")
         grid[0, 0].set_ylabel("size of the gradient")
         figure.legend(
@@ -100,7 +101,7 @@ def trial_accuracies(
         grid = figure.subplots(*shape, squeeze=False, sharey=not narrow)
         for axes, (title, table) in zip(grid.flat, trials.items(), strict=True):
             _accuracies(axes, summarize_trials(table))
-            axes.set_title(title)
+            axes.set_title(plain(title))
             axes.set_xlabel("test accuracy")
         seeds = [table["seed"].nunique() for table in trials.values()]
     figure.caption = (
@@ -124,7 +125,7 @@ def _accuracies(axes: Axes, summary: pd.DataFrame) -> None:
     for place, mean in enumerate(summary["mean"]):
         if not shown.iloc[place]:
             axes.text(left, place, f" ← {mean:.2f}", va="center", color=COLORS["red"])
-    axes.set_yticks(range(len(summary)), [str(name) for name in summary["activation"]])
+    axes.set_yticks(range(len(summary)), [plain(name) for name in summary["activation"]])
     axes.set_ylim(len(summary) - 0.5, -0.5)
     axes.set_xlim(left, min(right, 1.0))
 

@@ -11,7 +11,8 @@ from acon_analysis.index_fields import CHANNEL_COLUMNS, LAYER_COLUMNS
 from acon_analysis.overview import FLAGS, headline_frame, linearity_text
 from acon_analysis.run import Run
 from acon_analysis.run_statistics import SPLIT_COLUMNS, has_moments, verdict_text
-from acon_figures.report.numbers import count, exact, number, share, visible
+from acon_figures.names import visible
+from acon_figures.report.numbers import count, exact, number, share
 
 Page = dict[str, Any]
 

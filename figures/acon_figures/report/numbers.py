@@ -3,10 +3,11 @@
 import base64
 import gzip
 import math
-import unicodedata
 from typing import Any
 
 import pandas as pd
+
+from acon_figures.names import visible
 
 #: Characters of one packed CSV beyond which a page does not carry it.
 MOST_PACKED = 600_000
@@ -45,24 +46,6 @@ def exact(value: Any) -> str:
     """Return a number for the script: nine digits, empty where there is none."""
     known = float(value)
     return "" if math.isnan(known) else f"{known:.9g}"
-
-
-def visible(text: Any) -> str:
-    """Return a name from outside so that it can neither break the page's text nor reorder it.
-
-    Control characters, lone surrogates and characters that turn the direction of writing come out
-    as their code.
-    """
-    return "".join(
-        f"\\u{ord(sign):04x}"
-        if unicodedata.category(sign) in ("Cc", "Cs") or _turns(sign)
-        else sign
-        for sign in str(text)
-    )
-
-
-def _turns(sign: str) -> bool:
-    return "\u202a" <= sign <= "\u202e" or "\u2066" <= sign <= "\u2069"
 
 
 def csv_text(frame: pd.DataFrame, digits: int = 7) -> str:

@@ -10,8 +10,9 @@ from acon_analysis.clustering import ordered_betas
 from acon_analysis.densities import beta_densities
 from acon_analysis.errors import AconError
 from acon_figures.inputs import FROM_PACKAGE, Frames
+from acon_figures.names import visible
 from acon_figures.registry import FIGURES, FigureSpec
-from acon_figures.report.numbers import csv_text, packed, visible
+from acon_figures.report.numbers import csv_text, packed
 from acon_figures.report.svg import inline_svg
 
 #: Sketches, whose colours mean the light page that they are drawn for.
@@ -99,7 +100,7 @@ def picture(spec: FigureSpec, frames: Frames, offered: dict[str, Numbers]) -> Pi
     spec : FigureSpec
         One of `specs_for`.
     frames : Frames
-        From `acon_figures.inputs.frames_of`, made `plain`.
+        From `acon_figures.inputs.frames_of`.
     offered : dict of str to Numbers
         The tables that the page has already; new ones are added.
     """
@@ -111,48 +112,12 @@ def picture(spec: FigureSpec, frames: Frames, offered: dict[str, Numbers]) -> Pi
     try:
         for width in ("double", "single"):
             figure = spec.function(*needed, width=width, **optional)
-            caption = _without_math(figure.caption)
+            caption = visible(figure.caption)
             drawn[width] = inline_svg(figure, f"{spec.name}-{width}", heading, spec.description)
         numbers = tuple(_numbers(spec, frames, offered))
     except AconError as error:
-        return Picture(spec.name, heading, "", "", "", _without_math(str(error)), ())
+        return Picture(spec.name, heading, "", "", "", visible(error), ())
     return Picture(spec.name, heading, caption, drawn["double"], drawn["single"], "", numbers)
-
-
-def plain(frames: Frames) -> Frames:
-    """Return frames whose names matplotlib draws as they are: no math, no control characters."""
-    return {name: _plain(frame) for name, frame in frames.items()}
-
-
-def _plain(frame: "pd.DataFrame | pd.Series[Any]") -> "pd.DataFrame | pd.Series[Any]":
-    if isinstance(frame, pd.Series):
-        return _plain_column(frame)
-    return _with_texts(frame, _plain_column)
-
-
-def _with_texts(
-    frame: pd.DataFrame, change: Callable[["pd.Series[Any]"], "pd.Series[Any]"]
-) -> pd.DataFrame:
-    changed = frame.copy(deep=False)
-    for name in changed.columns:
-        if not pd.api.types.is_numeric_dtype(changed[name]):
-            changed[name] = change(changed[name])
-    return changed
-
-
-def _plain_column(column: "pd.Series[Any]") -> "pd.Series[Any]":
-    if pd.api.types.is_numeric_dtype(column):
-        return column
-    names = {
-        value: visible(value).replace("$", r"\$")
-        for value in column.unique()
-        if isinstance(value, str)
-    }
-    return column.map(lambda value: names.get(value, value))
-
-
-def _without_math(text: str) -> str:
-    return text.replace(r"\$", "$")
 
 
 def _numbers(spec: FigureSpec, frames: Frames, offered: dict[str, Numbers]) -> Iterator[Numbers]:
@@ -176,14 +141,9 @@ def _numbers(spec: FigureSpec, frames: Frames, offered: dict[str, Numbers]) -> I
 
 def numbers(name: str, frame: pd.DataFrame) -> Numbers:
     """Pack a frame for a page."""
-    frame = _with_texts(frame, _restored)
     return Numbers(
         name, len(frame), tuple(str(key) for key in frame.columns), packed(csv_text(frame))
     )
-
-
-def _restored(column: "pd.Series[Any]") -> "pd.Series[Any]":
-    return column.map(lambda value: _without_math(value) if isinstance(value, str) else value)
 
 
 def _density_curves(frames: Frames) -> pd.DataFrame:

@@ -18,13 +18,12 @@ from acon_analysis.overview import channel_overview, layer_overview
 from acon_analysis.placing import place
 from acon_analysis.run import Run, open_run
 from acon_figures.inputs import frames_of
+from acon_figures.names import visible
 from acon_figures.report import context
-from acon_figures.report.numbers import visible
 from acon_figures.report.pictures import (
     Numbers,
     numbers,
     picture,
-    plain,
     specs_for,
     wanted_frames,
 )
@@ -90,13 +89,13 @@ def render(run: Run, *, title: str | None = None, progress: bool = False) -> str
         channels = channel_overview(run)
         layers = layer_overview(run, channels=channels, splits=splits)
         bar.update()
-        specs, drawable = specs_for(frames), plain(frames)
+        specs = specs_for(frames)
         bar.total = 3 + len(specs)
         pictures = []
         offered = {"layers": numbers("layers", layers)}
         for spec in specs:
             bar.set_postfix_str(spec.name)
-            pictures.append(picture(spec, drawable, offered))
+            pictures.append(picture(spec, frames, offered))
             bar.update()
         page = _page(run, title, layers, channels, splits)
         page |= {

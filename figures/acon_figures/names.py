@@ -1,0 +1,46 @@
+"""Names from outside as a figure or a page shows them: text, whatever they hold.
+
+Every figure passes the names of layers, networks, classes and the like through here. In matplotlib
+a text between dollar signs is mathematics, and a legend leaves out what begins with ``_``.
+"""
+
+import unicodedata
+from textwrap import wrap
+from typing import Any
+
+_NOTHING = "\u200b"
+"""A letter without width."""
+
+
+def visible(text: Any) -> str:
+    """Return a name so that it can neither break the text around it nor reorder it.
+
+    Control characters, lone surrogates and characters that turn the direction of writing come out
+    as their code.
+    """
+    return "".join(
+        f"\\u{ord(sign):04x}"
+        if unicodedata.category(sign) in ("Cc", "Cs") or _turns(sign)
+        else sign
+        for sign in str(text)
+    )
+
+
+def plain(text: Any) -> str:
+    """Return a name for matplotlib, which then draws it as it is: `visible`, never mathematics."""
+    return visible(text).replace("$", r"\$")
+
+
+def entry(text: Any) -> str:
+    """Return a name for a legend: `plain`, and not left out where it begins with an underscore."""
+    drawn = plain(text)
+    return f"{_NOTHING}{drawn}" if drawn.startswith("_") else drawn
+
+
+def folded(text: Any, letters: int) -> str:
+    """Return a name as `plain` lines of at most so many letters."""
+    return "\n".join(plain(line) for line in wrap(str(text), letters))
+
+
+def _turns(sign: str) -> bool:
+    return "\u202a" <= sign <= "\u202e" or "\u2066" <= sign <= "\u2069"
