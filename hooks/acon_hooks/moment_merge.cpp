@@ -52,8 +52,9 @@ struct acon_family {
   const int64_t* first;    // (layers + 1): first column of each, multiples of the vectors' width
   const double* pixels;    // (layers)
   const double* constants; // (6, columns): k, offsets of x, w, r and t, d/2
-  const double* raw;       // (rows, samples, columns)
-  int64_t raw_row;
+  const double* const* raw; // (layers): (samples, rows, channels) of each
+  const int64_t* raw_row;   // (layers): values between its rows
+  int64_t rows;
   const int64_t* blocks;   // (samples)
   const double* before;    // (samples): samples that the block already holds
   double *means, *moments, *within, *low, *high;  // (fields, blocks, columns)
@@ -72,9 +73,10 @@ void merge(const Family& f, int64_t layer, int64_t sample) {
   const double pixels = f.pixels[layer], each = 1.0 / pixels, several = pixels > 1.0;
   const double before = f.before[sample], share = 1.0 / (before + 1.0);
   const double weight = before * share * pixels;
+  const double* raw = f.raw[layer] + sample * f.rows * f.raw_row[layer] - f.first[layer];
   Wide sums[6] = {};
   for (int64_t c = f.first[layer]; c < f.first[layer + 1]; c += WIDE) {
-    const auto row = [&](int i) { return load(f.raw + i * f.raw_row + sample * f.columns + c); };
+    const auto row = [&](int i) { return load(raw + i * f.raw_row[layer] + c); };
     const auto constant = [&](int i) { return load(f.constants + i * f.columns + c); };
     const int64_t at = f.blocks[sample] * f.columns + c;
     const auto centred = [&](Wide square, Wide a, Wide b) {

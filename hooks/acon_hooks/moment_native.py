@@ -35,8 +35,8 @@ class FamilyArgument(ctypes.Structure):
 
     _fields_ = (
         *((name, _INTEGER) for name in ("kind", "layers", "columns", "samples")),
-        *((name, _POINTER) for name in ("first", "pixels", "constants", "raw")),
-        ("raw_row", _INTEGER),
+        *((name, _POINTER) for name in ("first", "pixels", "constants", "raw", "raw_row")),
+        ("rows", _INTEGER),
         *((name, _POINTER) for name in ("blocks", "before")),
         *((name, _POINTER) for name in ("means", "moments", "within", "low", "high")),
         ("store_row", _INTEGER),

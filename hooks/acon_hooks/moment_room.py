@@ -34,8 +34,12 @@ class Room:
         self.family, self.kernel = family, kernel
         self.rows = len(family.rows) + (family.rows != PLAIN)  # and β
         self.samples = self._capacity = 0
-        self._row = 0
-        self._raw = torch.zeros(self.rows, 0, family.columns, dtype=torch.float64)
+        # Rows that lie a power of two apart would share their places in the cache.
+        sizes = np.diff(family.first)
+        self._row: list[int] = (sizes + ALIGN * (1 - sizes // ALIGN % 2)).tolist()
+        self._rows = np.array(self._row, dtype=np.int64)
+        self._raw: list[Tensor] = []
+        self._address = self._rows
         self._full = [False] * len(family.calls)
         self._finite = True
         self._prepared = [Prepared(c.constants.gate, c.constants.guards) for c in family.calls]
@@ -54,12 +58,10 @@ class Room:
             )
         self.samples = samples
         if samples > self._capacity:
-            columns = self.family.columns
-            # Rows that lie a power of two apart would share their places in the cache.
-            self._row = samples * columns + ALIGN
-            whole = torch.zeros(self.rows * self._row, dtype=torch.float64)
-            shape, strides = (self.rows, samples, columns), (self._row, columns, 1)
-            self._raw, self._capacity = whole.as_strided(shape, strides), samples
+            shapes = [(samples, self.rows, row) for row in self._row]
+            self._raw = [torch.zeros(shape, dtype=torch.float64) for shape in shapes]
+            self._address = np.array([raw.data_ptr() for raw in self._raw], dtype=np.int64)
+            self._capacity = samples
 
     def put(self, index: int, x: Tensor, y: Tensor, beta: Tensor | None, axis: int) -> bool:
         """Have the sums of one call written; return whether they are there.
@@ -73,8 +75,8 @@ class Room:
         """
         if x.shape[0] != self.samples or self._full[index]:
             self._begin(x.shape[0])
-        address = self._raw.data_ptr() + 8 * self.family.first[index]
-        place = address, self._row, self.family.columns
+        row = self._row[index]
+        place = int(self._address[index]), row, self.rows * row
         self._full[index] = self.kernel.into(x, y, beta, axis, self._prepared[index], place)
         return self._full[index]
 
@@ -92,8 +94,7 @@ class Room:
         """
         if found.shape[1] != self.samples or self._full[index]:
             self._begin(found.shape[1])
-        start = self.family.first[index]
-        here = self._raw[:, : self.samples, start : start + found.shape[2]]
+        here = self._raw[index][: self.samples, :, : found.shape[2]].movedim(1, 0)
         here[: len(found)] = found
         if len(found) < self.rows and beta is not None:
             here[-1] = beta
@@ -102,7 +103,9 @@ class Room:
 
     def sums(self) -> tuple[Tensor, Tensor | None]:
         """Return the batch's sums (rows, N, columns) and β (N, columns), None without."""
-        raw = self._raw[:, : self.samples]
+        sizes = np.diff(self.family.first).tolist()
+        parts = zip(self._raw, sizes, strict=True)
+        raw = torch.cat([part[: self.samples, :, :size] for part, size in parts], 2).movedim(1, 0)
         known = len(self.family.rows)
         return raw[:known], raw[known] if self.rows > known else None
 
@@ -144,7 +147,8 @@ class Room:
             FamilyArgument(
                 self._prepared[0].kind, len(family.calls), family.columns, len(samples),
                 self._first.ctypes.data, self._pixels.ctypes.data, self._constants.data_ptr(),
-                self._raw.data_ptr(), self._row, blocks.ctypes.data, before.ctypes.data,
+                self._address.ctypes.data, self._rows.ctypes.data, self.rows,
+                blocks.ctypes.data, before.ctypes.data,
                 *(array.data_ptr() for array in arrays), family.blocks * family.columns,
                 totals.ctypes.data,
             )
