@@ -1,6 +1,7 @@
 """What holds for every registered figure, whatever it shows."""
 
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,9 @@ import acon_figures
 import figureframes
 from acon_analysis.errors import AconError, UsageError
 from acon_figures import FIGURES, save, style
-from figurechecks import problems
+from figurechecks import problems, texts
 
+LETTERS = re.compile(r"\([a-d]\)")
 SHAPES = [("double", "paper"), ("single", "paper"), ("double", "talk")]
 CASES: list[tuple[Any, ...]] = [(name, {}, *shape) for name in FIGURES for shape in SHAPES] + [
     (name, dict(variant), "double", "paper")
@@ -33,6 +35,10 @@ def test_nothing_is_cut_off_and_no_texts_overlap(
     scale = 1.0 if context == "paper" else style.TALK_SIZE
     assert figure.get_size_inches()[0] == pytest.approx(style.WIDTHS[width] * scale)
     assert problems(figure) == []
+    # Panels stand beside or below one another: captions call them by letters that they bear.
+    assert not re.search(r"\b(Left|Middle|Right)\b|\((left|right)\)", figure.caption)
+    shown = " ".join(text for text, _ in texts(figure))
+    assert set(LETTERS.findall(figure.caption)) <= set(LETTERS.findall(shown))
 
 
 @pytest.mark.parametrize("name", FIGURES)

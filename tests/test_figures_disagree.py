@@ -93,7 +93,8 @@ def test_the_figure_shows_the_correlations_and_the_ranks() -> None:
     for place, example in enumerate(found.examples.to_dict("records")):
         curve, below = cells[2 * place : 2 * place + 2]
         assert len(curve.lines) == 2
-        assert curve.get_title().replace("\n", " ") == example["headline"]
+        title = curve.get_title().replace("\n", " ")
+        assert title.removeprefix("(b) ") == example["headline"]
         (points,) = [c for c in below.collections if isinstance(c, PathCollection)]
         row = found.ranks.set_index("channel").loc[example["channel"]]
         expected = [row[f"rank_{name}"] for name in found.measures]

@@ -92,6 +92,7 @@ def test_curves_and_pictures_are_drawn_side_by_side() -> None:
         else:
             assert not axes.images
     assert "Each picture over its own range" in figure.caption
+    assert "untrained β networks sort classes, too" in figure.caption
     without = sample_extremes(FACTS, FRAME, channel=5)
     assert len(without.axes) == 1
     assert "picture" not in without.caption

@@ -237,6 +237,22 @@ def test_slopes_are_the_tables() -> None:
         slopes(facts, "acn")
 
 
+def test_a_deep_network_names_its_first_and_last_layer_in_the_caption() -> None:
+    names = [f"layer{number}.act" for number in range(49)]
+    table = pd.DataFrame(
+        [
+            {"network": "deep", "place": place, "layer": name, "call": 0, "measure": measure}
+            | {"value": 0.5, "low": 0.4, "high": 0.6}
+            for place, name in enumerate(names)
+            for measure in ("L", "L_own", "G")
+        ]
+    )
+    caption = linearity_by_depth(table).caption
+    assert caption.endswith("49 layers, from layer0.act to layer48.act.")
+    few = linearity_by_depth(table[table["place"] < 3]).caption
+    assert few.endswith("Layers: layer0.act, layer1.act, layer2.act.")
+
+
 def test_the_sketch_draws_six_trained_channels_from_linear_to_nonlinear() -> None:
     facts = figureframes.channels()
     chosen = spread_channels(facts)

@@ -17,13 +17,15 @@ SHARES = {
     "rest_share": ("neither alone", "grey"),
 }
 
+TITLES = ("(a) by channel", "(b) by sample", "(c) by layer")
+
 CAPTION = (
-    "Left: β of each of {channels} channels of layer {layer}, mean and standard deviation over the "
+    "(a) β of each of {channels} channels of layer {layer}, mean and standard deviation over the "
     "samples, with those of the logit-normal that bn2's shift and scale impose behind (grey); mean "
     "Kolmogorov-Smirnov distance {ks:.3f}, {expected:.3f} to expect of as many samples of the "
-    "null. Middle: the samples' means "
+    "null. (b) The samples' means "
     "of β in that layer; dotted: the normal curve if channels varied independently (standard "
-    "deviation {own_std:.4f} measured, {null_std:.4f} then). Right: shares of the variance of β by "
+    "deviation {own_std:.4f} measured, {null_std:.4f} then). (c) Shares of the variance of β by "
     "layer; above each bar, how many times the variance of the samples' means exceeds that of "
     "independent channels.{networks}"
 )
@@ -82,6 +84,8 @@ def beta_against_null(
         _draw_channels(left, known)
         _draw_samples(middle, sample_means, own)
         _draw_shares(right, splits)
+        for axes, title in zip((left, middle, right), TITLES, strict=True):
+            axes.set_title(title)
     figure.caption = _caption(known, sample_means, own, splits)
     return figure
 

@@ -9,8 +9,8 @@ from acon_figures.style import AconFigure, is_narrow, new_figure, theme
 
 CAPTION = (
     "FReLU max(x, T(x)) and ACON-FReLU, its smooth maximum with β = 1, over the pixel x and the "
-    "funnel condition T(x), a depthwise 3x3 convolution of its neighbourhood. Right: their "
-    "difference: none on the fold x = T(x) and far from it, -0.278 where |x - T(x)| = 1.278."
+    "funnel condition T(x), a depthwise 3x3 convolution of its neighbourhood. The map: their "
+    "difference, none on the fold x = T(x) and far from it, -0.278 where |x - T(x)| = 1.278."
 )
 
 

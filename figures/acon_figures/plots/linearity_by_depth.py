@@ -25,6 +25,8 @@ CAPTION = (
     "where there is no gate. Bars: 95 % jackknife over blocks of samples. {layers}"
 )
 BY = ("layer", "depth")
+MOST_NAMED = 6
+"""Layers that the caption names one by one."""
 
 
 def linearity_by_depth(
@@ -72,7 +74,7 @@ def linearity_by_depth(
     table = shared_layers(depth) if of_layers else relative_depth(depth)
     networks = [str(name) for name in table["network"].unique()]
     looks = _looks(networks)
-    names = list(table.drop_duplicates("place").sort_values("place")["layer"])
+    names = [str(name) for name in table.drop_duplicates("place").sort_values("place")["layer"]]
     with theme(context):
         narrow = is_narrow(width)
         rows = -(-len(networks) // (2 if narrow else 4))
@@ -83,7 +85,7 @@ def linearity_by_depth(
             _draw(axes, table[table["measure"] == measure], looks, labels or {})
             axes.set_title(title)
             if of_layers:
-                _ticks(axes, [plain(_short(str(layer))) for layer in names])
+                _ticks(axes, [plain(_short(layer)) for layer in names])
             else:
                 axes.set_xticks([0.0, 0.25, 0.5, 0.75, 1.0], ["first", "", "", "", "last"])
                 axes.set_xlim(-0.07, 1.07)
@@ -94,7 +96,7 @@ def linearity_by_depth(
         handles, words = panels[0].get_legend_handles_labels()
         figure.legend(handles, words, loc="outside lower center", ncols=2 if narrow else 4)
     figure.caption = CAPTION.format(
-        layers=f"Layers: {', '.join(str(name) for name in names)}."
+        layers=_which(names)
         if of_layers
         else "The networks' layers differ: each runs from its first to its last."
     )
@@ -152,6 +154,13 @@ def _draw(
 def _short(layer: str) -> str:
     """Return a layer's name without what stands for the activation in every name."""
     return layer.removesuffix(".acon").removeprefix("layer")
+
+
+def _which(names: Sequence[str]) -> str:
+    """Name the layers where they are few, else the first and the last."""
+    if len(names) > MOST_NAMED:
+        return f"{len(names)} layers, from {names[0]} to {names[-1]}."
+    return f"Layers: {', '.join(names)}."
 
 
 def _ticks(axes: Axes, names: list[str]) -> None:

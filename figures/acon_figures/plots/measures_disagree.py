@@ -25,8 +25,8 @@ COLORMAP = "RdBu"
 
 CAPTION = (
     "Measures of nonlinearity over the {channels} channels of layer {layer} ({network}), all "
-    "turned so that more means more nonlinear. Left: Spearman's correlation of each pair. Right: "
-    "the channel that each of {against} ranks most unlike 1 - L: above, its function (blue, at its "
+    "turned so that more means more nonlinear. (a) Spearman's correlation of each pair. (b) The "
+    "channel that each of {against} ranks most unlike 1 - L: above, its function (blue, at its "
     "median β, over the range of its inputs) and its best straight line (dotted); below, its place "
     "among the channels by each measure, from the most linear (0) to the most nonlinear (1); red: "
     "the two that contradict. {reasons}"
@@ -89,7 +89,8 @@ def measures_disagree(
         for (above, under), example in zip(cells, found.examples.to_dict("records"), strict=True):
             one = figure.add_subplot(above)
             _draw_function(one, found, example)
-            one.set_title(fill(example["headline"], 14 if narrow else 16), size="small")
+            headline = f"{'' if below else '(b) '}{example['headline']}"
+            one.set_title(fill(headline, 14 if narrow else 16), size="small")
             ranks = figure.add_subplot(under)
             _draw_ranks(ranks, found, example, named=not below)
             below.append(ranks)
@@ -115,7 +116,7 @@ def _draw_matrix(axes: Axes, found: Disagreement) -> None:
     axes.set_yticks(places, names)
     axes.tick_params(length=0.0)
     axes.grid(visible=False)
-    axes.set_title("rank correlation of measures")
+    axes.set_title("(a) rank correlation of measures")
 
 
 def _draw_function(axes: Axes, found: Disagreement, example: dict[Any, Any]) -> None:

@@ -20,13 +20,14 @@ OF_RELU = float(np.sqrt(1.0 - 0.25 / (0.5 - 0.5 / np.pi)))
 """What no line explains of ReLU's output for centred Gaussian inputs, as a standard deviation."""
 
 CAPTION = (
-    "A ReLU network (left) and an ACON network (right). The six curves on the right are trained: "
-    "channels {channels} of layer {layer} ({network}), from the most linear to the most nonlinear "
-    "of the layer at equal ranks of L, in the order of the channels, each at its mean β and from "
-    "two standard deviations below to two above the mean of its inputs. The darker the tint, the "
-    "greater the share of its output's standard deviation that no straight line explains, "
-    "√(1 - L): white is a straight line. ReLU is its formula, tinted as for centred Gaussian "
-    "inputs. Inputs, convolution and BatchNorm only show the place of the activation."
+    "A ReLU network and an ACON network, each named above its activation. The six curves of the "
+    "ACON network are trained: channels {channels} of layer {layer} ({network}), from the most "
+    "linear to the most nonlinear of the layer at equal ranks of L, in the order of the channels, "
+    "each at its mean β and from two standard deviations below to two above the mean of its "
+    "inputs. The darker the tint, the greater the share of its output's standard deviation that no "
+    "straight line explains, √(1 - L): white is a straight line. ReLU is its formula, tinted as "
+    "for centred Gaussian inputs. Inputs, convolution and BatchNorm only show the place of the "
+    "activation."
 )
 
 

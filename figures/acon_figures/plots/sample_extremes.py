@@ -32,6 +32,11 @@ CAPTION = (
     "{high:.2f}.{pictures}"
 )
 
+PICTURES = (
+    " Each picture over its own range. If one side's are of one class, that proves no learning: "
+    "untrained β networks sort classes, too."
+)
+
 
 def sample_extremes(
     own_channels: pd.DataFrame,
@@ -196,5 +201,5 @@ def _caption(found: Extremes, pictures: bool) -> str:
         channel=facts["channel"], layer=facts["layer"], network=facts["network"], p1=facts["p1"],
         p2=facts["p2"], low=facts["beta_low"], high=facts["beta_high"],
         straight=listed["straight"], bent=listed["bent"],
-        pictures=" Each picture over its own range." if pictures else "",
+        pictures=PICTURES if pictures else "",
     )  # fmt: skip

@@ -18,8 +18,8 @@ MANY = 1000
 
 CAPTION = (
     "Learned slopes and the derivatives they allow, {network}, {channels} channels in {layers} "
-    "layers. Left: p1 and p2 of each channel; on the solid line, p1 = p2, a channel is linear "
-    "whatever its β; on the dashed one, p1 = -p2, least is left of the straight line. Right: the "
+    "layers. (a) p1 and p2 of each channel; on the solid line, p1 = p2, a channel is linear "
+    "whatever its β; on the dashed one, p1 = -p2, least remains of the straight line. (b) The "
     "greatest derivative of each channel less its least, over the range of its inputs (blue) and "
     "over all real inputs (with the orange end); channels of a layer from the straightest to the "
     "most bent. The inputs of the median channel reach {reached:.0%} of the range."
@@ -35,7 +35,7 @@ def slopes(
 ) -> AconFigure:
     """Draw p1 against p2 of every channel, and how far each channel's derivative varies, by layer.
 
-    The reading: channels near p1 = p2 are straight lines, the short bars on the right; orange
+    The reading: channels near p1 = p2 are straight lines, the short bars of (b); orange
     ends are derivatives that the channel's inputs never reach.
 
     Parameters
@@ -108,6 +108,7 @@ def _draw_pairs(axes: Axes, own: pd.DataFrame) -> None:
     axes.set_xlim(*ends)
     axes.set_ylim(*ends)
     axes.set_box_aspect(1.0)
+    axes.set_title("(a) learned slopes")
     axes.set_xlabel("$p_1$")
     axes.set_ylabel("$p_2$")
 
@@ -139,6 +140,7 @@ def _draw_ranges(axes: Axes, own: pd.DataFrame) -> None:
     axes.set_xlim(-1.0, len(table))
     axes.grid(axis="x", visible=False)
     axes.set_xlabel("layer")
+    axes.set_title("(b) how far derivatives vary")
     axes.set_ylabel("range of the derivative")
 
 
