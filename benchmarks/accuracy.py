@@ -56,7 +56,7 @@ def row_of(name: str, seed: int, right: Right, bar: Right | None) -> list[str]:
     p = binomtest(only, only + other).pvalue if only + other else 1.0
     middle = 100 * difference.mean()
     reach = 196 * error
-    return [*cells, f"{middle:+.2f} ({middle - reach:+.2f} to {middle + reach:+.2f})", f"{p:.2f}"]
+    return [*cells, f"{middle:+.2f} ({middle - reach:+.2f} to {middle + reach:+.2f})", f"{p:.1g}"]
 
 
 def main() -> None:
