@@ -12,8 +12,7 @@ import acon_analysis as acon
 from acon_analysis.data import digits
 from acon_analysis.errors import UsageError
 from acon_analysis.indices import channel_table, sample_table
-from acon_analysis.layers import AconC, MetaAconC
-from acon_analysis.moment_fields import BLOCKS
+from acon_analysis.layers import MetaAconC
 from acon_analysis.moment_fields import BLOCKS
 from acon_analysis.moment_frames import disk_space, from_frame, sample_totals, to_frame
 from acon_analysis.moments import Moments, Part, merge_all, residual
@@ -23,46 +22,7 @@ from acon_hooks.batch import Key
 from acon_hooks.finding import Layer
 from acon_hooks.moment_options import MomentOptions, default_kinds, options_of
 from acon_hooks.tap import Tap
-
-KINDS = ("meta_acon", "acon", "activation")
-Parts = dict[str, pd.DataFrame]
-
-
-def acon_c(channels: int, *, p1: float, p2: float, beta: float) -> AconC:
-    layer = AconC(channels)
-    with torch.no_grad():
-        for parameter, value in ((layer.p1, p1), (layer.p2, p2), (layer.beta, beta)):
-            parameter.fill_(value)
-    return layer
-
-
-def gather(
-    model: nn.Module,
-    images: Tensor,
-    cuts: Sequence[int] = (64,),
-    accumulator: Accumulator | None = None,
-    kinds: Sequence[str] = KINDS,
-) -> tuple[Accumulator, Parts]:
-    """Moments of one unit, in batches of the given sizes (the last one repeated)."""
-    found = accumulator or Accumulator()
-    sizes, start = list(cuts), 0
-    with (
-        Tap(model, kinds=kinds, observe=found.observe, pooled=True) as tap,
-        torch.inference_mode(),
-    ):
-        while start < len(images):
-            size = sizes.pop(0) if len(sizes) > 1 else sizes[0]
-            batch = images[start : start + size]
-            model(batch)
-            values = tap.take()
-            if found.learning:
-                found.learned()
-                model(batch)
-                values = tap.take()
-            found.batch(list(range(start, start + len(batch))), values.pooled)
-            start += len(batch)
-    columns = {key: (f"{key[0]}_{key[1]}", 1) for key in found._pooled}
-    return found, {name: table.to_pandas() for name, table in found.unit(columns).items()}
+from gathering import BOTH, KINDS, Parts, accumulator, acon_c, gather
 
 
 def oracle(model: nn.Module, images: Tensor, kinds: Sequence[str] = KINDS) -> dict[Key, Moments]:
@@ -149,10 +109,11 @@ def images() -> Tensor:
     return torch.stack([test[index] for index in range(110)])
 
 
+@BOTH
 @pytest.mark.parametrize("network", ["digits_metaacon", "digits_acon", "digits_relu"])
-def test_trained_networks_against_the_oracle(network: str, images: Tensor) -> None:
+def test_trained_networks_against_the_oracle(network: str, images: Tensor, kernel: str) -> None:
     model = acon.build_model(network)
-    _, parts = gather(model, images)
+    _, parts = gather(model, images, accumulator=accumulator(kernel))
     require_equal(parts, oracle(model, images))
 
 
@@ -185,8 +146,9 @@ class Pile(nn.Module):
         return out
 
 
+@BOTH
 @pytest.mark.parametrize("layout", ["plain", "channels last", "double"])
-def test_every_shape_of_input(layout: str) -> None:
+def test_every_shape_of_input(layout: str, kernel: str) -> None:
     model, x = Pile(), torch.randn(33, 3, 9, 7, generator=torch.Generator().manual_seed(0))
     if layout == "channels last":
         model, x = (
@@ -195,7 +157,7 @@ def test_every_shape_of_input(layout: str) -> None:
         )
     if layout == "double":
         model, x = model.double(), x.double()
-    _, parts = gather(model, x, (7, 20))
+    _, parts = gather(model, x, (7, 20), accumulator(kernel))
     states = oracle(model, x)
     assert ("relu", 1) in states
     require_equal(parts, states, 1e-12 if layout == "double" else 3e-6)
@@ -214,6 +176,7 @@ class Shifted(nn.Module):
         return out
 
 
+@BOTH
 @pytest.mark.parametrize(
     ("layer", "scale"),
     [
@@ -222,10 +185,10 @@ class Shifted(nn.Module):
         (acon_c(3, p1=1.0, p2=-0.5, beta=0.02), 0.5),
     ],
 )
-def test_means_of_a_hundred_deviations(layer: nn.Module, scale: float) -> None:
+def test_means_of_a_hundred_deviations(layer: nn.Module, scale: float, kernel: str) -> None:
     model = Shifted(layer, scale)
     x = torch.randn(40, 3, 20, 20, generator=torch.Generator().manual_seed(0))
-    found, parts = gather(model, x)
+    found, parts = gather(model, x, accumulator=accumulator(kernel))
     assert all(c.guards.shifted is not None for c in found.constants.values())
     states = oracle(model, x)
     require_equal(parts, states, 1e-5)
@@ -234,37 +197,6 @@ def test_means_of_a_hundred_deviations(layer: nn.Module, scale: float) -> None:
     bend = residual(whole, "even" if "cee" in whole else "y") / whole["cyy"]
     table = channel_table(parts["moments"])
     np.testing.assert_allclose(table["nonlinearity"], bend, rtol=1e-4, atol=1e-9)
-
-
-def test_order_and_partition_do_not_matter(images: Tensor) -> None:
-    model = acon.build_model("digits_metaacon")
-    first, whole = gather(model, images, (110,))
-    tables = [whole["moments"]]
-    for cuts in ((1, 109), (37, 11, 60), (13,)):
-        again = Accumulator()
-        again.constants, again.learning = first.constants, False
-        tables.append(gather(model, images, cuts, again)[1]["moments"])
-    for table in tables[1:]:
-        for name in table.columns[4:]:
-            a, b = tables[0][name].to_numpy(float), table[name].to_numpy(float)
-            size = np.nanmean(np.abs(a[np.isfinite(a)])) if np.isfinite(a).any() else 1.0
-            # Pixel sums are float32 and may round differently in tiles of other sizes; merging
-            # them adds nothing.
-            np.testing.assert_allclose(a, b, rtol=5e-5, atol=1e-5 * size, err_msg=name)
-
-
-def test_merging_is_exact_in_float64(images: Tensor) -> None:
-    model = acon.build_model("digits_metaacon").double()
-    first, whole = gather(model, images.double(), (110,))
-    for cuts in ((1, 109), (37, 11, 60), (13,)):
-        again = Accumulator()
-        again.constants, again.learning = first.constants, False
-        table = gather(model, images.double(), cuts, again)[1]["moments"]
-        for name in table.columns[4:]:
-            a, b = whole["moments"][name].to_numpy(float), table[name].to_numpy(float)
-            if np.isfinite(a).any():
-                size = np.abs(a[np.isfinite(a)]).mean()
-                np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12 * size, err_msg=name)
 
 
 def test_totals_of_samples(images: Tensor) -> None:

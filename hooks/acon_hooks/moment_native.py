@@ -80,6 +80,7 @@ class NativeSums:
     """
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         library = ctypes.CDLL(str(path))
         self._sums = library.acon_moment_sums
         self._sums.restype = _CHOICE
