@@ -42,14 +42,30 @@ def installed(name: str) -> str:
 def ratios(
     base: Callable[[], object], others: Mapping[str, Callable[[], object]], pairs: int = 9
 ) -> dict[str, tuple[float, float]]:
+    """Measure calls side by side; return medians.
+
+    Returns
+    -------
+    dict of str to (float, float)
+        Median of the ratio to the base call, and median of the difference in milliseconds.
+    """
+    return {
+        name: (statistics.median(r for r, _ in rows), statistics.median(d for _, d in rows))
+        for name, rows in side_by_side(base, others, pairs).items()
+    }
+
+
+def side_by_side(
+    base: Callable[[], object], others: Mapping[str, Callable[[], object]], pairs: int = 9
+) -> dict[str, list[tuple[float, float]]]:
     """Measure calls side by side: base, other, base, other, ...
 
     Processor time of this process, which other processes on the machine disturb least.
 
     Returns
     -------
-    dict of str to (float, float)
-        Median of the ratio to the base call, and median of the difference in milliseconds.
+    dict of str to list of (float, float)
+        Ratios to the base call, and differences in milliseconds.
     """
     base()
     for call in others.values():
@@ -62,10 +78,7 @@ def ratios(
             after = seconds(base)
             mean = (before + after) / 2
             found[name].append((own / mean, 1e3 * (own - mean)))
-    return {
-        name: (statistics.median(r for r, _ in rows), statistics.median(d for _, d in rows))
-        for name, rows in found.items()
-    }
+    return found
 
 
 def seconds(call: Callable[[], object]) -> float:

@@ -1,16 +1,21 @@
 """(a) What reading β costs in a forward pass, beside libraries that read the same β.
 
+Networks with random weights on normal noise, which is what normalised images are like. In both
+layouts of memory, each beside the bare network in the same layout: a capture runs 2-D convolutions
+channels last, libraries leave the network as it is given. Moments are beside the reading of β, too.
+
 python benchmarks/recording.py [--pairs 9] [--side 224] [--networks NAME ...] [--peers]
 """
 
 import argparse
+import statistics
 import tracemalloc
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from common import installed, ratios, table, write_section
+from common import installed, ratios, side_by_side, table, write_section
 from torch import Tensor, nn
 
 import acon_analysis as acon
@@ -21,22 +26,40 @@ PEERS = ("captum", "nnsight", "torchlens", "activationscope")
 NETWORKS = ("shufflenet_v2_x0_5_metaacon", "resnet50_metaacon")
 
 
-def ours(model: nn.Module, x: Tensor, **options: Any) -> Callable[[], object]:
-    """Return a call that runs the network and brings β to the host."""
+def ours(model: nn.Module, x: Tensor, *, last: bool, **options: Any) -> Callable[[], object]:
+    """Return a call that runs the network, channels last or not, and brings β to the host."""
     engine = Engine(model, ("meta_acon", "acon"), batch_size=len(x), **options)
-    engine.channels_last = False  # the same layout as the bare network
+    engine.channels_last = last
     engine.__enter__()
     engine.start(x, lambda: x)
-    ids = list(range(len(x)))
-    return lambda: to_host(engine(x, ids))
+    seen = 0
+
+    def call() -> object:
+        nonlocal seen
+        seen += len(x)
+        return to_host(engine(x, list(range(seen - len(x), seen))))
+
+    return call
 
 
-def with_moments(model: nn.Module, x: Tensor, kernel: str) -> Callable[[], object]:
+def with_moments(model: nn.Module, x: Tensor, kernel: str, *, last: bool) -> Callable[[], object]:
     """Return a call that also takes the moments of every layer's input and output."""
     from acon_hooks.accumulating import Accumulator
     from acon_hooks.moment_options import MomentOptions
 
-    return ours(model, x, moments=Accumulator(MomentOptions(kernel=kernel)))
+    return ours(model, x, last=last, moments=Accumulator(MomentOptions(kernel=kernel)))
+
+
+def bare(model: nn.Module, x: Tensor, *, last: bool) -> Callable[[], object]:
+    """Return a call of the network alone, in the same layout."""
+    if last:
+        model = model.to(memory_format=torch.channels_last)
+
+    def call() -> object:
+        with torch.inference_mode():
+            return model(x.contiguous(memory_format=torch.channels_last) if last else x)
+
+    return call
 
 
 def kernels() -> tuple[str, ...]:
@@ -131,6 +154,33 @@ def memory(call: Callable[[], object]) -> float:
     return peak / 1e6
 
 
+def own_rows(name: str, x: Tensor, last: bool, pairs: int) -> list[list[object]]:
+    """Measure our readers in one layout: beside the bare network, and beside reading β alone."""
+    layout, batch = "channels last" if last else "as given", len(x)
+
+    def build() -> nn.Module:
+        return acon.build_model(name)
+
+    base, beta = bare(build(), x, last=last), ours(build(), x, last=last)
+    moments = {
+        f"acon β + moments, {kernel}": with_moments(build(), x, kernel, last=last)
+        for kernel in kernels()
+    }
+    extra = memory(beta)
+    calls = {"acon β": beta, **moments, "acon β, --fuse": ours(build(), x, last=last, fused=True)}
+    over = ratios(beta, moments, pairs)
+    rows: list[list[object]] = []
+    for call, found in side_by_side(base, calls, pairs).items():
+        low, middle, high = statistics.quantiles((ratio for ratio, _ in found), n=4)
+        more = statistics.median(ms for _, ms in found)
+        beside = f"{over[call][0]:.3f}" if call in over else ""
+        size = f"{extra:.2f}" if call == "acon β" else ""
+        quartiles = f"{low:.3f} to {high:.3f}"
+        rows.append([batch, layout, call, f"{middle:.3f}", quartiles, f"{more:+.2f}", beside, size])
+        print(rows[-1], flush=True)
+    return rows
+
+
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser()
@@ -145,29 +195,21 @@ def main() -> None:
     for name in options.networks:
         rows = []
         for batch in options.batches:
-            x = torch.rand(batch, 3, options.side, options.side) * 255
-            bare = acon.build_model(name)
-
-            def base(bare: nn.Module = bare, x: Tensor = x) -> object:
-                with torch.inference_mode():
-                    return bare(x)
-
-            calls = {
-                "acon β": ours(acon.build_model(name), x),
-                **{
-                    f"acon β + moments, {kernel}": with_moments(acon.build_model(name), x, kernel)
-                    for kernel in kernels()
-                },
-                "acon β, --fuse": ours(acon.build_model(name), x, fused=True),
-            }
-            extra = memory(calls["acon β"])
+            x = torch.randn(batch, 3, options.side, options.side)
+            for last in (False, True):
+                rows += own_rows(name, x, last, options.pairs)
             if options.peers:
-                calls |= peers(acon.build_model(name), x)
-            for call, (ratio, more) in ratios(base, calls, options.pairs).items():
-                size = f"{extra:.2f}" if call == "acon β" else ""
-                rows.append([name, batch, call, f"{ratio:.3f}", f"{more:+.2f}", size])
-                print(rows[-1], flush=True)
-        text = table(["network", "batch", "reader", "ratio to bare", "ms more", "MB more"], rows)
+                calls = peers(acon.build_model(name), x)
+                found = ratios(bare(acon.build_model(name), x, last=False), calls, options.pairs)
+                for call, (ratio, more) in found.items():
+                    rows.append(
+                        [batch, "as given", call, f"{ratio:.3f}", "", f"{more:+.2f}", "", ""]
+                    )
+        header = [
+            "batch", "layout", "reader", "ratio to bare", "quartiles", "ms more",
+            "ratio to β alone", "MB more",
+        ]  # fmt: skip
+        text = table(header, rows)
         title = f"a. Cost of reading {name}"
         if options.peers:
             title += ", beside other libraries"
