@@ -69,12 +69,9 @@ def layer_overview(
     """
     table = run.layers[[*_KEYS, *_OF_LAYERS]]
     if has_moments(run):
-        linearity = run.linearity().rename(columns={"channels": "channels_seen"})
-        linearity = linearity[[*_KEYS, "channels_seen", *_OF_LINEARITY]]
+        linearity = run.linearity()[[*_KEYS, *_OF_LINEARITY]]
         own = channel_overview(run) if channels is None else channels
         table = table.merge(linearity, on=_KEYS, how="left")
-        # An activation without parameters may be used at several widths; the moments know them.
-        table["channels"] = table["channels_seen"].fillna(table["channels"])
         table = table.merge(_top(own), on=_KEYS, how="left")
     if has_beta(run):
         betas = summarize(run)[[*_KEYS, *_OF_BETA]].rename(columns=_OF_BETA)

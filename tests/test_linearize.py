@@ -258,3 +258,17 @@ def test_other_measures_of_live_units(net: nn.Module) -> None:
     share = slopes[0].mean(1).numpy()
     expected = groups["relu", 0]["gradient_variance"]
     np.testing.assert_allclose(expected, (1 - share) / share, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        ([], "the iterable yields no batches"),
+        ([torch.zeros(0, 3)], ""),
+        (torch.utils.data.TensorDataset(torch.zeros(0, 3)), "the data set TensorDataset holds no"),
+    ],
+)
+def test_without_images_there_are_no_lines(data: Any, reason: str) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU()).eval()
+    with pytest.raises(UsageError, match=f"^there are no images to fit lines on: {reason}"):
+        fit_units(model, data)

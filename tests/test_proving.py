@@ -1,5 +1,7 @@
 """The table of activation layers: proofs, failures, and what hooks cannot reach."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,6 +9,7 @@ from torch.nn import functional as F
 
 import acon_analysis as acon
 from acon_analysis.errors import UsageError
+from acon_analysis.overview import layer_overview
 from acon_hooks.proving import proved_layers
 
 
@@ -71,3 +74,33 @@ def test_a_reading_that_fails_is_a_row_with_its_reason() -> None:
     table = proved_layers(nn.Sequential(Broken()).eval(), input_shape=(1, 8, 8))
     assert table["status"].tolist() == ["failed"]
     assert table["reason"].str.len().gt(20).all()
+
+
+class Widths(nn.Module):
+    """One ReLU after convolutions of 3 and of 5 channels and a linear layer of 7 features."""
+
+    input_shape = (2, 8, 8)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.narrow, self.wide = nn.Conv2d(2, 3, 3), nn.Conv2d(3, 5, 3)
+        self.head, self.relu = nn.Linear(5, 7), nn.ReLU()
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.wide(self.relu(self.narrow(x))))
+        out: Tensor = self.relu(self.head(x.mean((2, 3))))
+        return out
+
+
+def test_an_activation_used_at_several_widths_has_those_of_each_call(tmp_path: Path) -> None:
+    table = proved_layers(Widths(), kinds=("activation",))
+    assert table[["layer", "call", "channels"]].to_numpy().tolist() == [
+        ["relu", 0, 3], ["relu", 1, 5], ["relu", 2, 7],
+    ]  # fmt: skip
+    run = acon.capture(
+        Widths(), [torch.randn(6, 2, 8, 8)], tmp_path, kinds=("activation",), progress=False
+    )
+    assert run.layers["channels"].tolist() == [3, 5, 7]
+    assert run.linearity()["channels"].tolist() == [3, 5, 7]
+    assert layer_overview(run)["channels"].tolist() == [3, 5, 7]

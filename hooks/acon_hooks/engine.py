@@ -200,7 +200,9 @@ def _facts(tap: Tap) -> Facts:
     by_name = {layer.name: layer for layer in tap.layers}
     settled = {key: by_name[key[0]] for key in tap.shapes}
     used = _used(tap)
-    return Facts(layer_table(settled, tap.reports), channel_table(used), run_facts(used))
+    return Facts(
+        layer_table(settled, tap.reports, tap.shapes), channel_table(used), run_facts(used)
+    )
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What can go wrong while a model is watched, each in one readable sentence."""
 
-from acon_analysis.errors import AconError
+from acon_analysis.errors import AconError, UsageError
 
 
 class HookError(AconError):
@@ -9,6 +9,10 @@ class HookError(AconError):
 
 class ProofError(AconError):
     """A reading of β does not explain the layer's output; it yields no rows."""
+
+
+class NoImagesError(UsageError):
+    """The images that were given are none."""
 
 
 class UnusedLayerWarning(UserWarning):

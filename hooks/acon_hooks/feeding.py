@@ -16,6 +16,7 @@ from acon_analysis.data import open_data
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.images import ImageSource
 from acon_analysis.preprocess import BadImageError
+from acon_hooks.errors import NoImagesError
 
 #: Images of a folder from which on worker processes are worth their start.
 MANY = 200
@@ -167,7 +168,7 @@ class MapFeed:
         length = len(source)
         self.count: int | None = length if limit is None else min(limit, length)
         if self.count == 0:
-            raise UsageError(f"the data set {type(source).__name__} holds no images")
+            raise NoImagesError(f"the data set {type(source).__name__} holds no images")
         self.identity = (
             {
                 "data": source.name,
@@ -373,7 +374,7 @@ class StreamFeed:
             if self.limit is not None and start >= self.limit:
                 break
         if start == 0:
-            raise UsageError("the iterable yields no batches")
+            raise NoImagesError("the iterable yields no batches")
         self.count = start
         if waiting is not None:
             waiting.last = True

@@ -16,7 +16,8 @@ from acon_analysis.moments import FloatArray, Moments, merge, merge_all
 from acon_analysis.replacement import Plan, PlannedLayer, choose_units, make_plan
 from acon_analysis.states import acon_parts, as_samples, from_samples
 from acon_hooks.batch import Key
-from acon_hooks.feeding import open_feed
+from acon_hooks.errors import NoImagesError
+from acon_hooks.feeding import Feed, open_feed
 from acon_hooks.finding import Layer
 from acon_hooks.guards import unwrap
 from acon_hooks.identity import model_name, state_sha256
@@ -127,19 +128,11 @@ def fit_units(
         If β of a layer cannot be read.
     """
     network = unwrap(model)
-    feed = open_feed(data, limit=limit, batch_size=batch_size, unit_size=4096)
-    device = next((value.device for value in network.parameters()), torch.device("cpu"))
-    sums = _Sums()
-    with (
-        Tap(network, layers, kinds=tuple(kinds), observe=sums) as tap,
-        torch.inference_mode(),
-    ):
-        for images in _images(feed.batches(lambda _unit: True)):
-            network(images.to(device))
-            tap.take()
-        found = {layer.name: layer for layer in tap.layers if layer.name not in tap.unused}
-    if not sums.states:
-        raise UsageError("linearize: there were no images to fit lines on")
+    try:
+        feed = open_feed(data, limit=limit, batch_size=batch_size, unit_size=4096)
+        sums, found = _summed(network, feed, kinds, layers)
+    except NoImagesError as error:
+        raise UsageError(f"there are no images to fit lines on: {error}") from error
     calls = pd.Series([name for name, _ in sums.states]).value_counts()
     facts = tuple(
         PlannedLayer(name, call, int(calls[name]), state.shape[0], sums.axes[name, call],
@@ -156,6 +149,22 @@ def fit_units(
     return Fit(
         table, facts, model_name(network), state_sha256(network), str(identity["data"]), run_id
     )
+
+
+def _summed(
+    network: nn.Module, feed: Feed, kinds: Sequence[str], layers: Sequence[str] | None
+) -> "tuple[_Sums, dict[str, Layer]]":
+    """Run the network over all images; return the sums of the layers that ran, and these."""
+    device = next((value.device for value in network.parameters()), torch.device("cpu"))
+    sums = _Sums()
+    with (
+        Tap(network, layers, kinds=tuple(kinds), observe=sums) as tap,
+        torch.inference_mode(),
+    ):
+        for images in _images(feed.batches(lambda _unit: True)):
+            network(images.to(device))
+            tap.take()
+        return sums, {layer.name: layer for layer in tap.layers if layer.name not in tap.unused}
 
 
 @dataclass

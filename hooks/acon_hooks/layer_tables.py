@@ -17,7 +17,9 @@ from acon_hooks.proof import ProofReport
 
 
 def layer_table(
-    layers: Mapping[tuple[str, int], Layer], reports: Iterable[ProofReport]
+    layers: Mapping[tuple[str, int], Layer],
+    reports: Iterable[ProofReport],
+    shapes: Mapping[tuple[str, int], Sequence[int]],
 ) -> pd.DataFrame:
     """Return a row a layer and call, in order of execution.
 
@@ -27,6 +29,8 @@ def layer_table(
         (name, call) -> layer, as the first batch ran through them.
     reports : iterable of ProofReport
         What the proofs found.
+    shapes : mapping
+        (name, call) -> shape of the activated input, without the axis of the samples.
 
     Returns
     -------
@@ -44,7 +48,7 @@ def layer_table(
                 "layer": name,
                 "call": call,
                 "kind": layer.kind,
-                "channels": layer.channels or 0,
+                "channels": _width(layer, shapes[name, call]),
                 "granularity": layer.granularity,
                 "reader": layer.reader,
                 "class_name": layer.class_name,
@@ -104,6 +108,14 @@ def last_norm(layer: Layer) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     if not isinstance(module, _BatchNorm) or not module.affine:
         return None, None
     return module.weight.detach(), module.bias.detach()
+
+
+def _width(layer: Layer, shape: Sequence[int]) -> int:
+    """Return the channels of one call: an activation without parameters may have other ones."""
+    place = layer.axis - 1
+    if layer.kind == "activation" and 0 <= place < len(shape):
+        return int(shape[place])
+    return layer.channels or 0
 
 
 def _numbers(values: Any, count: int) -> npt.NDArray[np.float64]:

@@ -76,7 +76,7 @@ def _proved(model: nn.Module, images: torch.Tensor, kinds: Sequence[str]) -> pd.
         tap.take()
         by_name = {layer.name: layer for layer in tap.layers}
         calls = {key: by_name[key[0]] for key in tap.shapes if key[0] in by_name}
-        table = layer_table(calls, tap.reports)
+        table = layer_table(calls, tap.reports, tap.shapes)
         failed = [report for report in tap.reports if report.status == "failed"]
         status = {(report.layer, report.call): report.status for report in tap.reports}
     keys = zip(table["layer"], table["call"], strict=True)
