@@ -67,6 +67,18 @@ def test_sums_equal_those_of_float64(
         assert worst <= (0 if exact else 3e-6), (name, worst)
 
 
+@pytest.mark.parametrize("kind", ["plain", "gated", "referred"])
+@pytest.mark.parametrize("channels", [5, 70])
+def test_torch_sums_alike_in_both_layouts(kind: str, channels: int) -> None:
+    x, gate, guards = data(2, channels, 33, kind)
+    beta = torch.rand(2, channels, 1)
+    expected = sums(x.double(), x.double(), beta.double(), 1, gate, guards)
+    turned = x.transpose(1, 2).contiguous().transpose(1, 2)
+    for values in (x, turned):
+        found = sums(values, values, beta, 1, gate, guards)
+        torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=2e-3)
+
+
 @pytest.mark.parametrize("shape", [(1, 7, 1), (3, 1, 1), (3, 7, 1)])
 def test_beta_that_samples_or_channels_share(
     kernel: NativeSums, shape: tuple[int, int, int]
