@@ -25,7 +25,7 @@ gallery: $(READY)  ## draw every figure into figures/gallery, small, with its in
 	$(BIN)/python -m acon_figures.gallery figures/gallery
 	rm -rf figures/gallery/runs
 
-figures: $(READY)  ## capture the shipped networks and draw every figure into figures/out
+figures: $(READY)  ## capture the digits networks and draw every figure into figures/out
 	$(BIN)/acon figures --out figures/out
 
 docs: $(READY)  ## build the documentation into docs/_build (no network needed)

@@ -29,7 +29,8 @@ def compare_runs(first: Run, second: Run, *, confidence: float = 0.95) -> pd.Dat
     """Compare two runs layer by layer, with intervals of the differences.
 
     Runs of the same images are compared sample by sample (paired), which makes the intervals
-    narrower; others as independent.
+    narrower; others as independent. Where the moments of such runs are kept in other numbers of
+    blocks (``acon capture --moment-blocks``), intervals come from as many blocks as divide both.
 
     Parameters
     ----------

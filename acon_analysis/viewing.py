@@ -15,8 +15,8 @@ def viewable(images: npt.ArrayLike, spec: Mapping[str, Any]) -> npt.NDArray[np.f
     images : array_like
         (N, C, H, W), as the network takes them.
     spec : mapping
-        `preprocess.Preprocess.spec`: "channels" (BGR is turned round), "mean" and "std" of each
-        channel in R, G, B (multiplied and added back), "range" ("0..255" is divided).
+        Of a `acon_analysis.preprocess.Preprocess`: "channels" (BGR is turned round), "mean" and
+        "std" of each channel in R, G, B (multiplied and added back), "range" ("0..255" is divided).
 
     Returns
     -------

@@ -14,8 +14,35 @@ if TYPE_CHECKING:
 #: documented, of others the public functions and classes written there.
 PAGES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("acon_analysis", "acon_analysis: the front door", ("acon_analysis", "acon_analysis.run")),
-    ("acon_hooks", "acon_hooks: reading live models", ("acon_hooks",)),
-    ("acon_figures", "acon_figures: drawing", ("acon_figures",)),
+    (
+        "acon_hooks",
+        "acon_hooks: reading live models",
+        ("acon_hooks", "acon_hooks.proving", "acon_hooks.errors"),
+    ),
+    (
+        "acon_figures",
+        "acon_figures: drawing",
+        ("acon_figures", "acon_figures.inputs", "acon_figures.drawing", "acon_figures.names"),
+    ),
+    (
+        "looking",
+        "A run at a glance, and the tables behind the figures",
+        tuple(
+            f"acon_analysis.{name}"
+            for name in ("examples", "overview", "run_images", "viewing", "densities", "clustering",
+                         "depth", "portraits", "extremes", "disagreement", "unit_curves")
+        ),
+    ),
+    (
+        "results",
+        "Measured results that come with the package",
+        ("acon_analysis.results", "acon_analysis.training_logs", "acon_analysis.experiments"),
+    ),
+    (
+        "trials",
+        "Activations tried side by side",
+        ("acon_analysis.activation_trials", "acon_analysis.trial_tables"),
+    ),
     ("family", "family: activation functions", ("acon_analysis.family",)),
     ("layers", "layers: activations as torch modules", ("acon_analysis.layers",)),
     (
@@ -25,7 +52,7 @@ PAGES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             f"acon_analysis.{name}"
             for name in (
                 "indices", "measures", "gaussian", "moments", "jackknife", "causes", "comparing",
-                "tables",
+                "differences", "tables", "histograms",
             )
         ),
     ),

@@ -15,9 +15,11 @@ HEADINGS = {
 
 HEAD = """# Gallery
 
-Every figure of `acon figures --list`, as `make gallery` draws it from the shipped networks
-(digits). Draw one by the command below it; `--run RUN` takes your own captured runs instead,
-`--format pdf` and `--context talk` other formats.
+Every figure of `acon figures --list`, as `make gallery` draws it from what comes with the package:
+captured runs of networks trained on photographs (CIFAR-10), and beside them networks trained on
+handwritten digits, from which the figures that need images or live networks are. Draw one by the
+command below it; `--run RUN` takes your own captured runs instead, `--format pdf` and
+`--context talk` other formats.
 """
 
 

@@ -283,6 +283,7 @@ _SPECS = (
     ),
 )
 
+#: All figures by name, in the order of the gallery.
 FIGURES: dict[str, FigureSpec] = {spec.name: spec for spec in _SPECS}
 
 
