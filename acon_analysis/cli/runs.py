@@ -63,7 +63,7 @@ def capture(
         int | None,
         typer.Option(
             help="blocks of images behind the intervals, 2 to 1000; fewer make smaller files and "
-            "wider intervals; by default 100, or as begun"
+            "wider intervals; by default 101, or as begun"
         ),
     ] = None,
     strict: Annotated[bool, typer.Option(help="stop at the first bad image")] = False,

@@ -19,7 +19,10 @@ from acon_analysis.placing import place, user_cache
 
 #: What is compiled, and what it includes.
 UNITS = tuple(Path(__file__).with_name(f"moment_{name}.cpp") for name in ("sums", "merge"))
-SOURCES = (*UNITS, Path(__file__).with_name("moment_rows.h"))
+SOURCES = (
+    *UNITS,
+    *(Path(__file__).with_name(f"moment_{name}.h") for name in ("rows", "vectors")),
+)
 
 #: Without regard to NaN and infinity, which the callers hand over to torch.
 _FLAGS = (

@@ -45,7 +45,7 @@ class MomentOptions:
         not the same bytes. "auto" compiles where it can.
     blocks : int, optional
         Blocks of samples that are kept apart for the jackknife, block = sample_id mod blocks: fewer
-        make smaller files and wider intervals. By default what the run began with, else 100.
+        make smaller files and wider intervals. By default what the run began with, else 101.
     """
 
     full: bool = False
