@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.selection import choose_layer, require_columns
@@ -90,6 +91,9 @@ def beta_over_epochs(
         left.plot([], [], color=INK, linestyle=":", label="BatchNorm alone")
         left.set_ylabel("(a) std of β over samples")
         right.set_yscale("log")
+        right.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        right.yaxis.set_major_formatter("{x:g}")
+        right.yaxis.set_minor_formatter(NullFormatter())
         right.axhline(1.0, color=INK, linewidth=thin(0.6), zorder=1.5)
         right.set_ylabel("(b) samples' effect, ratio")
         for axes in (left, right):
