@@ -127,6 +127,18 @@ def test_static_beta_is_known_before_and_after_the_first_batch() -> None:
         assert layer.kind == "acon"
 
 
+def test_a_single_image_first_does_not_make_a_parameter_per_sample() -> None:
+    model = network(next(v for v in VARIANTS if v.name == "15 static (1, 1)"))
+    with torch.no_grad(), record(model) as recording:
+        model(tensor("map", 1, C))
+        model(tensor("map", 5, C))
+    assert [layer.granularity for layer in recording.layers] == ["static"]
+    with torch.no_grad(), record(model) as other:
+        model(tensor("map", C, C))  # as many images as channels
+        model(tensor("map", 1, C))
+    assert [layer.granularity for layer in other.layers] == ["static"]
+
+
 def test_static_parameters_against_flat_input() -> None:
     good = shaken(Outer(StaticFlat(C)))
     assert prove(good, tensor("flat", 5, C))["status"].tolist() == ["proved"]

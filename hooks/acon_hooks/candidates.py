@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from acon_hooks.finding import Layer, own_tensors, slopes, whole
 from acon_hooks.gates import GATE_NAMES
@@ -91,8 +91,10 @@ def _channel_axes(layer: Layer, x: Tensor) -> list[int]:
 def candidates(layer: Layer, seen: Seen, settings: list[Setting]) -> Iterator[Candidate]:
     """Yield every candidate, the most trusted first."""
     for source, where, ordinal, transform, raw in _caught(layer, seen):
+        own = getattr(layer.module, where, None) if source == "parameter" else None
+        fixed = isinstance(own, nn.Parameter)  # a buffer may be filled for every batch
         for setting in settings:
-            for layout in layouts(raw, setting.x, setting.reading.axis):
+            for layout in layouts(raw, setting.x, setting.reading.axis, fixed=fixed):
                 reading = replace(
                     setting.reading,
                     source=source,

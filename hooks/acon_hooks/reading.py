@@ -158,7 +158,7 @@ def fold(x: Tensor, axis: int) -> Tensor:
     return x.movedim(axis, 1).reshape(x.shape[0], x.shape[axis], -1)
 
 
-def layouts(raw: Tensor, x: Tensor, axis: int) -> Iterator[Layout]:
+def layouts(raw: Tensor, x: Tensor, axis: int, *, fixed: bool = False) -> Iterator[Layout]:
     """Yield every layout in which a tensor can be the β of an input, coarsest first.
 
     Parameters
@@ -169,9 +169,14 @@ def layouts(raw: Tensor, x: Tensor, axis: int) -> Iterator[Layout]:
         The layer's input, unfolded.
     axis : int
         Channel axis of the input.
+    fixed : bool
+        Whether it is a parameter: the same for all samples, even if there is but one.
     """
     n, c = x.shape[0], x.shape[axis]
     sizes = [size for size in raw.shape if size != 1]
+    if fixed and raw.numel() in (1, c) and sizes in ([], [c]):
+        yield Layout("static")
+        return
     if n > 1 and raw.numel() in (1, c) and sizes in ([], [c]) and n != c:
         yield Layout("static")
     if raw.numel() == n * c and sizes == [size for size in (n, c) if size != 1]:
