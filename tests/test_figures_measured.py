@@ -38,8 +38,10 @@ from acon_figures.inputs import frames_of
 def test_the_shipped_logs_are_read_in_the_papers_order(tmp_path: Path) -> None:
     logs = training_logs()
     assert list(logs["activation"].unique()) == ["ReLU", "ACON-A (Swish)", "ACON-C", "Meta-ACON"]
-    assert (logs.groupby("network")["epoch"].count() == 30).all()
-    own = logs[logs["network"] == "digits_relu"].drop(columns=["network", "activation", "seed"])
+    assert (logs.groupby(["network", "seed"])["epoch"].count() == 30).all()
+    assert sorted(logs["seed"].unique()) == [0, 1, 2]
+    first = (logs["network"] == "digits_relu") & (logs["seed"] == 0)
+    own = logs[first].drop(columns=["network", "activation", "seed"])
     own.assign(test_error=0.5).to_csv(tmp_path / "digits_relu.csv", index=False)
     own.assign(test_error=0.7).to_csv(tmp_path / "digits_relu_seed3.csv", index=False)
     own.assign(test_error=0.9).to_csv(tmp_path / "digits_relu-seed12.csv", index=False)

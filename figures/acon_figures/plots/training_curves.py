@@ -53,6 +53,11 @@ def training_curves(
     activations = list(table["activation"].unique())
     if len(activations) > len(CURVE_COLORS):
         raise AconError(f"{len(activations)} activations are more than {len(CURVE_COLORS)}")
+    # From nine in ten to one in a thousand: only a logarithmic axis shows both ends.
+    drawn = table.loc[table["mean"] > 0, "mean"]
+    logarithmic = not drawn.empty and drawn.max() > DECADE * drawn.min()
+    # There a band that reaches down to 0 ends at the least error drawn.
+    floor = float(drawn.min()) if logarithmic else 0.0
     with theme(context):
         narrow = is_narrow(width)
         figure = new_figure(width, 3.4 if narrow else 2.9, context)
@@ -69,12 +74,10 @@ def training_curves(
                 )  # fmt: skip
                 if (own["seeds"] > 1).any():
                     axes.fill_between(
-                        own["iteration"], own["low"], own["high"], color=COLORS[color],
+                        own["iteration"], own["low"].clip(lower=floor),
+                        own["high"].clip(lower=floor), color=COLORS[color],
                         alpha=0.18, linewidth=0.0,
                     )  # fmt: skip
-        # From nine in ten to one in a thousand: only a logarithmic axis shows both ends.
-        drawn = table.loc[table["mean"] > 0, "mean"]
-        logarithmic = not drawn.empty and drawn.max() > DECADE * drawn.min()
         if logarithmic:
             axes.set_yscale("log", nonpositive="mask")
         axes.set_xlim(0.0, float(table["iteration"].max()))
