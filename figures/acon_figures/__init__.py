@@ -15,6 +15,7 @@ from acon_figures.plots.channel_portrait import channel_portrait
 from acon_figures.plots.explanation import explanation
 from acon_figures.plots.frelu_surface import frelu_surface
 from acon_figures.plots.function_and_derivatives import function_and_derivatives
+from acon_figures.plots.gradients_by_layer import gradients_by_layer
 from acon_figures.plots.improvements import improvements
 from acon_figures.plots.linearity_by_depth import linearity_by_depth
 from acon_figures.plots.maxout_and_acon import maxout_and_acon
@@ -32,7 +33,7 @@ from acon_figures.plots.smooth_maximum import smooth_maximum
 from acon_figures.plots.swish_family import swish_family
 from acon_figures.plots.tfnet_block import tfnet_block
 from acon_figures.plots.training_curves import training_curves
-from acon_figures.plots.trials import gradients_by_layer, trial_accuracies
+from acon_figures.plots.trial_accuracies import trial_accuracies
 from acon_figures.registry import FIGURES, FigureSpec, find
 from acon_figures.report import write_report
 from acon_figures.saving import save
