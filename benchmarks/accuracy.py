@@ -2,8 +2,9 @@
 
     python benchmarks/accuracy.py [--networks NAME ...] [--weights-of-seeds FOLDER]
 
-Writes RESULTS_accuracy.md. The networks differ in one activation and see the same images in the
-same order; every further seed in FOLDER (``NAME-seedN.safetensors``) is a row of its own.
+Writes RESULTS_accuracy.md. The first four networks differ in one activation and see the same
+images in the same order; every further seed in FOLDER (``NAME-seedN.safetensors``) is a row
+of its own.
 """
 
 import argparse
@@ -41,7 +42,9 @@ def seeds_of(name: str, folder: Path | None) -> Iterator[tuple[int, Path | str]]
     yield 0, "shipped"
     if folder is not None:
         for file in sorted(folder.glob(f"{name}-seed*.safetensors")):
-            yield int(file.stem.partition("-seed")[2]), file
+            seed = file.stem.partition("-seed")[2]
+            if seed.isdecimal():  # and not the snapshot of an epoch
+                yield int(seed), file
 
 
 def row_of(name: str, seed: int, right: Right, bar: Right | None) -> list[str]:
@@ -72,7 +75,8 @@ def main() -> None:
             right = correct(name, weights)
             if name == NETWORKS[0]:
                 bars[seed] = right
-            rows.append(row_of(name, seed, right, bars.get(seed)))
+            alike = name in NETWORKS[:4]  # all but the activation
+            rows.append(row_of(name, seed, right, bars.get(seed) if alike else None))
     head = ("network", "seed", "accuracy %", "95 % interval", "more than ReLU (paired)", "p")
     text = (
         "# Accuracy of the CIFAR-10 networks\n\nAll 10,000 test images. Interval: Wilson's, of the "

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Benchmark (a) beside other libraries, in an environment of their own that borrows ours.
-# sh benchmarks/peers.sh [FOLDER] [options of recording.py]
+# sh benchmarks/peers.sh [FOLDER] [options of peers.py]
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(dirname "$here")
@@ -17,7 +17,6 @@ done
 "$place/bin/pip" install -q setuptools wheel pybind11 ninja
 "$place/bin/pip" install -q --no-build-isolation --no-deps activationscope ||
     echo "activationscope does not build here: left out"
-# torchlens traces the network anew in every call, seconds each: small images, one batch size.
-"$place/bin/python" "$here/recording.py" --peers --networks shufflenet_v2_x0_5_metaacon \
-    --side 64 --batches 1 "$@"
+# torchlens traces the network anew in every call, ten seconds each: half an hour in all.
+"$place/bin/python" "$here/peers.py" "$@"
 exec "$place/bin/python" "$here/storing.py"

@@ -1,10 +1,11 @@
-"""(a) What reading β costs in a forward pass, beside libraries that read the same β.
+"""(a) What reading β, and taking moments, costs in a forward pass.
 
 Networks with random weights on normal noise, which is what normalised images are like. In both
 layouts of memory, each beside the bare network in the same layout: a capture runs 2-D convolutions
-channels last, libraries leave the network as it is given. Moments are beside the reading of β, too.
+channels last. Moments are beside the reading of β, too, and in parts; hooks that do nothing, or
+take one sum, say what any hook must cost.
 
-python benchmarks/recording.py [--pairs 9] [--side 224] [--networks NAME ...] [--peers]
+python benchmarks/recording.py [--pairs 9] [--side 224] [--networks NAME ...] [--batches N ...]
 """
 
 import argparse
@@ -12,17 +13,22 @@ import statistics
 import tracemalloc
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
-from common import installed, ratios, side_by_side, table, write_section
+from common import ratios, side_by_side, table, write_section
 from torch import Tensor, nn
 
 import acon_analysis as acon
-from acon_hooks import Tap, to_host
+from acon_hooks import to_host
+from acon_hooks.accumulating import Accumulator
 from acon_hooks.engine import Engine
+from acon_hooks.finding import find_layers
+from acon_hooks.moment_constants import Constants
+from acon_hooks.moment_options import MomentOptions
 
-PEERS = ("captum", "nnsight", "torchlens", "activationscope")
+PARTS = ("only x and y", "without the reference β")
 NETWORKS = ("shufflenet_v2_x0_5_metaacon", "resnet50_metaacon")
 
 
@@ -42,12 +48,27 @@ def ours(model: nn.Module, x: Tensor, *, last: bool, **options: Any) -> Callable
     return call
 
 
-def with_moments(model: nn.Module, x: Tensor, kernel: str, *, last: bool) -> Callable[[], object]:
-    """Return a call that also takes the moments of every layer's input and output."""
-    from acon_hooks.accumulating import Accumulator
-    from acon_hooks.moment_options import MomentOptions
+def with_moments(
+    model: nn.Module, x: Tensor, kernel: str, *, last: bool, stride: int = 1, part: str = ""
+) -> Callable[[], object]:
+    """Return a call that also takes the moments of every layer's input and output, or a part."""
+    options = MomentOptions(kernel=kernel, stride=stride)
+    return ours(model, x, last=last, moments=Part(options, part) if part else Accumulator(options))
 
-    return ours(model, x, last=last, moments=Accumulator(MomentOptions(kernel=kernel)))
+
+class Part(Accumulator):
+    """Takes only some of the sums: those of x and y alone, or without the reference β."""
+
+    def __init__(self, options: MomentOptions, part: str) -> None:
+        super().__init__(options)
+        self.part = part
+
+    def _settle(self, *given: Any) -> Constants:
+        found = super()._settle(*given)
+        if found.gate is None:
+            return found
+        gate = None if self.part == PARTS[0] else replace(found.gate, reference=None)
+        return replace(found, gate=gate)
 
 
 def bare(model: nn.Module, x: Tensor, *, last: bool) -> Callable[[], object]:
@@ -62,6 +83,22 @@ def bare(model: nn.Module, x: Tensor, *, last: bool) -> Callable[[], object]:
     return call
 
 
+def hooked(model: nn.Module, x: Tensor, hook: Callable[..., None], *, last: bool) -> Any:
+    """Return a call of the network with a hook of its own on every layer: what any hook costs."""
+    for layer in find_layers(model):
+        model.get_submodule(layer.name).register_forward_hook(hook)
+    return bare(model, x, last=last)
+
+
+def nothing(*_: object) -> None:
+    """Do nothing."""
+
+
+def one_sum(_module: nn.Module, given: tuple[Tensor], _out: Tensor) -> None:
+    """Sum the input over its pixels, as the least that can be done with it."""
+    given[0].sum((2, 3))
+
+
 def kernels() -> tuple[str, ...]:
     """Return the kernels of moments that this machine has."""
     from acon_hooks.moment_native import NativeError, native
@@ -72,77 +109,6 @@ def kernels() -> tuple[str, ...]:
         print(f"compiled moments: left out ({error})")
         return ("eager",)
     return ("compiled", "eager")
-
-
-def peers(model: nn.Module, x: Tensor) -> dict[str, Callable[[], object]]:
-    """Return calls of other libraries that read the same β, as far as they are installed."""
-    with Tap(model) as tap, torch.inference_mode():
-        model(x)
-        paths = [f"{name}.bn2" for name, _ in tap.take()]
-    found: dict[str, Callable[[], object]] = {}
-    for name, make in (
-        ("captum", _captum),
-        ("nnsight", _nnsight),
-        ("torchlens", _torchlens),
-        ("activationscope", _activationscope),
-    ):
-        try:
-            call = make(model, x, paths)
-            call()
-            found[name] = call
-        except Exception as error:  # any library may fail in its own way: say so and go on
-            print(f"{name}: left out ({type(error).__name__}: {str(error)[:200]})")
-    return found
-
-
-def _captum(model: nn.Module, x: Tensor, paths: list[str]) -> Callable[[], object]:
-    from captum.attr import LayerActivation
-
-    reader = LayerActivation(model, [model.get_submodule(path) for path in paths])
-
-    def call() -> object:
-        with torch.no_grad():
-            return [torch.sigmoid(value) for value in reader.attribute(x)]
-
-    return call
-
-
-def _nnsight(model: nn.Module, x: Tensor, paths: list[str]) -> Callable[[], object]:
-    from nnsight import NNsight
-
-    wrapped = NNsight(model)
-    places = [wrapped.get(path) for path in paths]
-
-    def call() -> object:
-        with torch.no_grad(), wrapped.trace(x):
-            kept: Any = list().save()  # type: ignore[attr-defined]  # noqa: C408
-            for place in places:
-                kept.append(torch.sigmoid(place.output))
-        return kept
-
-    return call
-
-
-def _torchlens(model: nn.Module, x: Tensor, paths: list[str]) -> Callable[[], object]:
-    import torchlens
-
-    def call() -> object:
-        with torch.no_grad():
-            found = torchlens.extract(model, x, layers=paths)
-        return [torch.sigmoid(value) for value in found.values()]
-
-    return call
-
-
-def _activationscope(model: nn.Module, x: Tensor, paths: list[str]) -> Callable[[], object]:
-    import activationscope
-
-    def call() -> object:
-        with torch.no_grad(), activationscope.ActivationScope().track(model) as tracker:
-            model(x)
-        return [torch.sigmoid(tracker.activations[path][0]) for path in paths]
-
-    return call
 
 
 def memory(call: Callable[[], object]) -> float:
@@ -166,8 +132,22 @@ def own_rows(name: str, x: Tensor, last: bool, pairs: int) -> list[list[object]]
         f"acon β + moments, {kernel}": with_moments(build(), x, kernel, last=last)
         for kernel in kernels()
     }
+    if "compiled" in kernels():
+        parts: dict[str, dict[str, Any]] = {
+            "every 4th pixel": {"stride": 4},
+            **{name: {"part": name} for name in PARTS},
+        }
+        for words, given in parts.items():
+            part = with_moments(build(), x, "compiled", last=last, **given)
+            moments[f"acon β + moments, compiled, {words}"] = part
     extra = memory(beta)
-    calls = {"acon β": beta, **moments, "acon β, --fuse": ours(build(), x, last=last, fused=True)}
+    calls = {
+        "hooks that do nothing": hooked(build(), x, nothing, last=last),
+        "hooks that take one sum of x": hooked(build(), x, one_sum, last=last),
+        "acon β": beta,
+        **moments,
+        "acon β, --fuse": ours(build(), x, last=last, fused=True),
+    }
     over = ratios(beta, moments, pairs)
     rows: list[list[object]] = []
     for call, found in side_by_side(base, calls, pairs).items():
@@ -188,7 +168,6 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=224)
     parser.add_argument("--networks", nargs="*", default=NETWORKS)
     parser.add_argument("--batches", nargs="*", type=int, default=[1, 16])
-    parser.add_argument("--peers", action="store_true")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
@@ -198,24 +177,11 @@ def main() -> None:
             x = torch.randn(batch, 3, options.side, options.side)
             for last in (False, True):
                 rows += own_rows(name, x, last, options.pairs)
-            if options.peers:
-                calls = peers(acon.build_model(name), x)
-                found = ratios(bare(acon.build_model(name), x, last=False), calls, options.pairs)
-                for call, (ratio, more) in found.items():
-                    rows.append(
-                        [batch, "as given", call, f"{ratio:.3f}", "", f"{more:+.2f}", "", ""]
-                    )
         header = [
             "batch", "layout", "reader", "ratio to bare", "quartiles", "ms more",
             "ratio to β alone", "MB more",
         ]  # fmt: skip
-        text = table(header, rows)
-        title = f"a. Cost of reading {name}"
-        if options.peers:
-            title += ", beside other libraries"
-            versions = (f"{peer} {installed(peer)}" for peer in PEERS)
-            text = f"{options.side} px. {', '.join(versions)}.\n\n{text}"
-        write_section(title, text)
+        write_section(f"a. Cost of reading {name}", table(header, rows))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from acon_analysis.states import acon_parts, as_samples, by_block, from_samples
 from acon_hooks.accumulating import Accumulator, UnmeasuredLayerWarning
 from acon_hooks.batch import Key
 from acon_hooks.finding import Layer
+from acon_hooks.moment_kernels import thinned
 from acon_hooks.moment_options import MomentOptions, default_kinds, options_of
 from acon_hooks.tap import Tap
 from gathering import BOTH, KINDS, Parts, accumulator, acon_c, gather
@@ -221,10 +222,15 @@ def test_totals_of_samples(images: Tensor) -> None:
     assert sample_table(parts["totals"])["L"].between(0, 1).all()
 
 
-def test_full_states_and_pixel_stride(images: Tensor) -> None:
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("kernel", ["auto", "eager"])
+def test_full_states_and_pixel_stride(images: Tensor, kernel: str, last: bool) -> None:
     model = acon.build_model("digits_metaacon")
+    if last:
+        model = model.to(memory_format=torch.channels_last)
+        images = images.to(memory_format=torch.channels_last)
     layer = "layer2.1.acon"
-    full = Accumulator(MomentOptions(full=True, stride=3))
+    full = Accumulator(MomentOptions(full=True, stride=3, kernel=kernel))
     _, parts = gather(model, images[:20], accumulator=full, kinds=("meta_acon",))
     own = parts["states"].query("layer == @layer")
     assert len(own) == 20 * 32
@@ -241,6 +247,17 @@ def test_full_states_and_pixel_stride(images: Tensor) -> None:
         table["cxx"], ((x - x.mean(2, keepdim=True)) ** 2).sum(2), rtol=1e-4, atol=1e-6
     )
     assert own["beta"].between(0, 1).all()
+
+
+@pytest.mark.parametrize("axis", [1, 2, 3])
+def test_thinned_takes_every_so_many_th_pixel_in_any_layout(axis: int) -> None:
+    x = torch.arange(2.0 * 5 * 4 * 3).reshape(2, 5, 4, 3)  # pixels and channels, the latter last
+    given = x.movedim(-1, axis)
+    expected = torch.stack([x.reshape(2, 20, 3)[:, i] for i in (0, 7, 14)], 2)
+    for data in (given, given.contiguous()):
+        assert torch.equal(thinned(data, axis, 7), expected)
+    flat = x[:, 0, 0]
+    assert thinned(flat, 1, 7) is flat
 
 
 class Constant(nn.Module):

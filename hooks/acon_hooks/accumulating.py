@@ -25,7 +25,7 @@ from acon_hooks.batch import Key, to_host
 from acon_hooks.errors import HookError
 from acon_hooks.finding import Layer
 from acon_hooks.moment_constants import Constants, learn, read_references, stored, write_references
-from acon_hooks.moment_kernels import rows_of, sums
+from acon_hooks.moment_kernels import rows_of, sums, thinned
 from acon_hooks.moment_native import NativeSums, Prepared, native
 from acon_hooks.moment_options import KINDS, MomentOptions, settle
 from acon_hooks.moment_room import ALIGN, Room
@@ -102,45 +102,51 @@ class Accumulator:
             if reason:
                 self.unmeasured[key] = reason
                 return
+        axis, stride = layer.axis, self.options.stride
+        if stride > 1:
+            x, y = (thinned(t, axis, stride) for t in (x, y))
+            axis = 1
+            if beta is not None and beta.shape[2] > 1:
+                beta = beta[:, :, ::stride]
+        if key not in self.constants:
             with torch.no_grad():
-                self.constants[key] = self._settle(layer, key, x, y, beta)
+                self.constants[key] = self._settle(layer, key, x, y, beta, axis)
         if self.learning:
             return
         place = self._places.get(key)
-        stride = self.options.stride
-        if place is not None and stride == 1:
+        if place is not None:
             room, index = place
-            if room.put(index, x, y, beta, layer.axis):
+            if room.put(index, x, y, beta, axis):
                 return
         constants = self.constants[key]
         raw = None
-        if place is None and self._native is not None and stride == 1:
+        if place is None and self._native is not None:
             prepared = Prepared(constants.gate, constants.guards)
-            raw = self._native.sums(x, y, beta, layer.axis, prepared)
+            raw = self._native.sums(x, y, beta, axis, prepared)
         if raw is None:
-            raw = sums(x, y, beta, layer.axis, constants.gate, constants.guards, stride)
-        pixels = -(-(x.numel() // max(raw.shape[1] * raw.shape[2], 1)) // stride)
+            raw = sums(x, y, beta, axis, constants.gate, constants.guards)
         mean = None
         if beta is not None and constants.gate is not None:
             mean = (beta[:, :, 0] if beta.shape[2] == 1 else beta.mean(2)).double()
             mean = mean.expand(raw.shape[1], raw.shape[2])
         if place is None:
+            pixels = x.numel() // max(raw.shape[1] * raw.shape[2], 1)
             self._seen[key] = _Seen(raw, mean, pixels)
         else:
             room, index = place
             room.copy(index, raw, mean)
 
     def _settle(
-        self, layer: Layer, key: Key, x: Tensor, y: Tensor, beta: Tensor | None
+        self, layer: Layer, key: Key, x: Tensor, y: Tensor, beta: Tensor | None, axis: int
     ) -> Constants:
         if self._table is None:
-            return learn(layer, x, y, beta, self.options.stride)
+            return learn(layer, x, y, beta, axis)
         if self._rows is None:
             groups: Any = self._table.groupby(["layer", "call"], sort=False)
             self._rows = {(str(k[0]), int(k[1])): rows for k, rows in groups}
         if key not in self._rows:
             raise HookError(f"the run's constants lack layer {key[0]!r}, call {key[1]}")
-        return stored(layer, x, beta, self._rows[key])
+        return stored(layer, x, beta, axis, self._rows[key])
 
     def batch(self, samples: "list[int]", pooled: "dict[Key, Tensor] | None" = None) -> None:
         """Merge what the last forward pass has shown.

@@ -63,7 +63,7 @@ class Constants:
         return dict(zip(_COLUMNS, (np.asarray(beta), slope, *offsets), strict=True))
 
 
-def learn(layer: Layer, x: Tensor, y: Tensor, beta: Tensor | None, stride: int = 1) -> Constants:
+def learn(layer: Layer, x: Tensor, y: Tensor, beta: Tensor | None, axis: int) -> Constants:
     """Settle the constants from one batch.
 
     Parameters
@@ -71,35 +71,37 @@ def learn(layer: Layer, x: Tensor, y: Tensor, beta: Tensor | None, stride: int =
     layer : Layer
         Settled by the first batch.
     x, y, beta : Tensor
-        As handed to an observer.
-    stride : int
-        As in `moment_kernels.sums`.
+        As handed to an observer, or `thinned`.
+    axis : int
+        Channel axis of x and y.
     """
-    channels = x.shape[layer.axis]
+    channels = x.shape[axis]
     gate = _gate(layer, channels, beta, None)
     zero = torch.zeros(channels, dtype=torch.float64, device=x.device)
     start = zero if gate is None else gate.middle
-    first = _Fit(sums(x, y, beta, layer.axis, gate, _unshifted(start), stride), x, layer.axis)
+    first = _Fit(sums(x, y, beta, axis, gate, _unshifted(start)), x, axis)
     slope = (start + first.slope).float().double()  # as the float32 kernels will use it
     if gate is not None:
         rest = torch.where(gate.half == 0, 0.0, (gate.middle - slope) / gate.half)
         slope = gate.middle - gate.half * rest.float().double()
-    again = _Fit(sums(x, y, beta, layer.axis, gate, _unshifted(slope), stride), x, layer.axis)
+    again = _Fit(sums(x, y, beta, axis, gate, _unshifted(slope)), x, axis)
     offsets = torch.where(again.shifted, again.centres, 0.0)
     return Constants(gate, _guards(slope, offsets))
 
 
-def stored(layer: Layer, x: Tensor, beta: Tensor | None, rows: pd.DataFrame) -> Constants:
+def stored(
+    layer: Layer, x: Tensor, beta: Tensor | None, axis: int, rows: pd.DataFrame
+) -> Constants:
     """Rebuild the constants of one call from their rows in the run's table.
 
     Parameters
     ----------
-    layer, x, beta
+    layer, x, beta, axis
         As in `learn`.
     rows : DataFrame
         Of this layer and call, by channel.
     """
-    channels = x.shape[layer.axis]
+    channels = x.shape[axis]
     if len(rows) != channels:
         raise HookError(
             f"layer {layer.name!r} has {channels} channels, {REFERENCES}.parquet of the run has "

@@ -83,6 +83,31 @@ def rows_of(gate: Gate | None) -> tuple[str, ...]:
     return GATED if gate.reference is None else REFERRED
 
 
+def thinned(x: Tensor, axis: int, stride: int) -> Tensor:
+    """Take every so many-th pixel.
+
+    Parameters
+    ----------
+    x : Tensor
+        Samples on axis 0, channels on `axis`.
+    axis : int
+        Channel axis.
+    stride : int
+        At least 1.
+
+    Returns
+    -------
+    Tensor
+        (N, C, P), or x itself where it has no pixels; channels stay side by side in memory where
+        they are.
+    """
+    if x.ndim == 2:
+        return x
+    if _channels_last(x, axis):
+        return x.movedim(axis, -1).flatten(1, -2)[:, ::stride].contiguous().transpose(1, 2)
+    return x.movedim(axis, 1).flatten(2)[:, :, ::stride].contiguous()
+
+
 def sums(
     x: Tensor,
     y: Tensor,
@@ -90,7 +115,6 @@ def sums(
     axis: int,
     gate: Gate | None,
     guards: Guards,
-    stride: int = 1,
 ) -> Tensor:
     """Sum over the pixels of each sample and channel.
 
@@ -106,8 +130,6 @@ def sums(
         None outside the ACON family: then w comes from y.
     guards : Guards
         Slope and offsets.
-    stride : int
-        Take every so many-th pixel only.
 
     Returns
     -------
@@ -123,17 +145,15 @@ def sums(
         return _Sheet(
             x.double().reshape(*flat, 1), y.double().reshape(*flat, 1), wide, gate, guards, -1
         ).reduce(flat)
-    if beta is not None and beta.shape[2] > 1:
-        beta = beta[:, :, ::stride]
     shape = (x.shape[0], width)
     plain = Guards(guards.slope, guards.offsets, None)
     if _channels_last(x, axis) and (width >= WIDE or x.device.type != "cpu"):
-        xs, ys = (t.movedim(axis, -1).flatten(1, -2)[:, ::stride] for t in (x, y))
+        xs, ys = (t.movedim(axis, -1).flatten(1, -2) for t in (x, y))
         steep = None if beta is None else beta.transpose(1, 2)
         total = _Sheet(xs, ys, steep, gate, plain, 1).reduce(shape)
         xs, ys = xs.transpose(1, 2), ys.transpose(1, 2)
     else:
-        xs, ys = (t.movedim(axis, 1).flatten(2)[:, :, ::stride] for t in (x, y))
+        xs, ys = (t.movedim(axis, 1).flatten(2) for t in (x, y))
         total = _Sheet(xs, ys, beta, gate, plain, -1).reduce(shape)
     if guards.shifted is not None:
         some = _select(xs, ys, beta, gate, guards)

@@ -290,28 +290,37 @@ bool periodic(const Problem& p, int64_t sample, const Layout& layout) {
   const int64_t size = p.channels * p.pixels, step = layout.period * LANES;
   const int64_t whole = size / step;
   const float *x = p.x + sample * size, *y = p.y + sample * size;
-  Results<PERIOD * LANES> results;
+  Slot slots[PERIOD];
+  Constants constants[PERIOD];
+  int64_t rest[PERIOD];
   for (int64_t v = 0; v < layout.period; ++v) {
     Filling filling;
     for (int lane = 0; lane < LANES; ++lane)
       filling.set(p, lane, sample, (v * LANES + lane) % p.channels, 1);
-    const Constants constants = filling.vectors();
-    Slot slot;
-    const int64_t rest = size - whole * step - v * LANES;
-    alignas(64) float last[2][LANES] = {};
-    Mask inside = {};
-    for (int lane = 0; lane < LANES && lane < rest; ++lane) {
-      inside[lane] = -1;
-      last[0][lane] = x[whole * step + v * LANES + lane];
-      last[1][lane] = y[whole * step + v * LANES + lane];
+    constants[v] = filling.vectors();
+    slots[v].low = Vector{} + 3e38f, slots[v].high = -slots[v].low;
+    rest[v] = size - whole * step - v * LANES;
+  }
+  // Piece by piece, so that memory is gone through once and not once for every vector.
+  for (int64_t from = 0; from < whole; from += SPAN)
+    for (int64_t v = 0; v < layout.period; ++v)
+      add<kind>(slots[v], constants[v], x + from * step + v * LANES, y + from * step + v * LANES,
+                step, whole - from < SPAN ? whole - from : SPAN);
+  Results<PERIOD * LANES> results;
+  for (int64_t v = 0; v < layout.period; ++v) {
+    if (rest[v] > 0) {
+      alignas(64) float last[2][LANES] = {};
+      Mask inside = {};
+      for (int lane = 0; lane < LANES && lane < rest[v]; ++lane) {
+        inside[lane] = -1;
+        last[0][lane] = x[whole * step + v * LANES + lane];
+        last[1][lane] = y[whole * step + v * LANES + lane];
+      }
+      add<kind, true>(slots[v], constants[v], last[0], last[1], 0, 1, inside);
     }
-    slot.low = Vector{} + 3e38f, slot.high = -slot.low;
-    for (int64_t from = 0; from < whole; from += SPAN)
-      add<kind>(slot, constants, x + from * step + v * LANES, y + from * step + v * LANES, step,
-                whole - from < SPAN ? whole - from : SPAN);
-    if (rest > 0) add<kind, true>(slot, constants, last[0], last[1], 0, 1, inside);
     for (int lane = 0; lane < LANES; ++lane)
-      if (whole > 0 || lane < rest) results.take((v * LANES + lane) % p.channels, slot, lane);
+      if (whole > 0 || lane < rest[v])
+        results.take((v * LANES + lane) % p.channels, slots[v], lane);
   }
   return write<kind>(p, sample, 0, results, 0, int(p.channels));
 }
