@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from acon_analysis.examples import example_run
     from acon_analysis.models.registry import build_model
     from acon_analysis.run import Run, open_run
-    from acon_hooks.capturing import capture
-    from acon_hooks.explaining import explain
-    from acon_hooks.finding import find_layers
-    from acon_hooks.linearizing import linearize
-    from acon_hooks.recording import record
+    from acon_hooks.captures.capturing import capture
+    from acon_hooks.explainers.explaining import explain
+    from acon_hooks.layers.finding import find_layers
+    from acon_hooks.readings.recording import record
+    from acon_hooks.replacement.linearizing import linearize
 
 __version__ = "0.1.0"
 
@@ -27,17 +27,17 @@ __version__ = "0.1.0"
 _PUBLIC: dict[str, tuple[str, str | None]] = {
     "Run": ("acon_analysis.run", "Run"),
     "build_model": ("acon_analysis.models.registry", "build_model"),
-    "capture": ("acon_hooks.capturing", "capture"),
+    "capture": ("acon_hooks.captures.capturing", "capture"),
     "example_run": ("acon_analysis.examples", "example_run"),
-    "explain": ("acon_hooks.explaining", "explain"),
+    "explain": ("acon_hooks.explainers.explaining", "explain"),
     "family": ("acon_analysis.family", None),
-    "find_layers": ("acon_hooks.finding", "find_layers"),
+    "find_layers": ("acon_hooks.layers.finding", "find_layers"),
     "layers": ("acon_analysis.layers", None),
     "linearity": ("acon_analysis.affine", "linearity"),
-    "linearize": ("acon_hooks.linearizing", "linearize"),
+    "linearize": ("acon_hooks.replacement.linearizing", "linearize"),
     "open_run": ("acon_analysis.run", "open_run"),
     "paper": ("acon_analysis.paper", None),
-    "record": ("acon_hooks.recording", "record"),
+    "record": ("acon_hooks.readings.recording", "record"),
 }
 
 __all__ = [

@@ -15,11 +15,11 @@ import torch
 
 from acon_analysis.data import open_data
 from acon_analysis.models.registry import build_model
-from acon_hooks.finding import find_layers
-from acon_hooks.fitting import fit_units
-from acon_hooks.folding import fold_lines, forward_times
-from acon_hooks.linearizing import linearize
-from acon_hooks.verifying import verify_plan
+from acon_hooks.layers.finding import find_layers
+from acon_hooks.replacement.fitting import fit_units
+from acon_hooks.replacement.folding import fold_lines, forward_times
+from acon_hooks.replacement.linearizing import linearize
+from acon_hooks.replacement.verifying import verify_plan
 
 NETWORKS = ("digits_metaacon", "digits_acon", "digits_swish")
 

@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 
 import acon_analysis as acon
-from acon_hooks.capturing import Settings, run_units
+from acon_hooks.captures.capturing import Settings, run_units
 
 MODEL, DATA, UNIT = "digits_metaacon", "digits", 128
 

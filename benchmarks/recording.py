@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 import acon_analysis as acon
 from acon_hooks import to_host
-from acon_hooks.accumulating import Accumulator
-from acon_hooks.engine import Engine
-from acon_hooks.finding import find_layers
-from acon_hooks.moment_constants import Constants
-from acon_hooks.moment_options import MomentOptions
+from acon_hooks.captures.engine import Engine
+from acon_hooks.layers.finding import find_layers
+from acon_hooks.moments.accumulating import Accumulator
+from acon_hooks.moments.constants import Constants
+from acon_hooks.moments.options import MomentOptions
 
 PARTS = ("only x and y", "without the reference β")
 NETWORKS = ("shufflenet_v2_x0_5_metaacon", "resnet50_metaacon")
@@ -101,7 +101,7 @@ def one_sum(_module: nn.Module, given: tuple[Tensor], _out: Tensor) -> None:
 
 def kernels() -> tuple[str, ...]:
     """Return the kernels of moments that this machine has."""
-    from acon_hooks.moment_native import NativeError, native
+    from acon_hooks.moments.native import NativeError, native
 
     try:
         native(print)

@@ -28,10 +28,10 @@ from acon_analysis.replacement_tables import (
     rank_correlations,
     summarize_correlations,
 )
-from acon_hooks.fitting import Fit, fit_units
-from acon_hooks.linearizing import linearize
-from acon_hooks.measuring import unit_measures
-from acon_hooks.replacement_experiment import first_order_damage, relative_change, unit_damage
+from acon_hooks.replacement.experiment import first_order_damage, relative_change, unit_damage
+from acon_hooks.replacement.fitting import Fit, fit_units
+from acon_hooks.replacement.linearizing import linearize
+from acon_hooks.replacement.measuring import unit_measures
 
 #: Measures that are compared; larger is more nonlinear.
 MEASURES = (
@@ -72,7 +72,7 @@ def cases(options: argparse.Namespace) -> list[Case]:
 
 def studied(model: nn.Module, kinds: Sequence[str], ending: str) -> list[str]:
     """Return the layers whose units are replaced: those that end in a name."""
-    from acon_hooks.finding import find_layers
+    from acon_hooks.layers.finding import find_layers
 
     return [layer.name for layer in find_layers(model, kinds) if layer.name.endswith(ending)]
 

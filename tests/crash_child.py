@@ -15,7 +15,7 @@ import torch
 
 from acon_analysis.run import Run
 from acon_analysis.store import RunFolder
-from acon_hooks.capturing import capture
+from acon_hooks.captures.capturing import capture
 from captures import images, tiny
 
 UNITS, UNIT_SIZE, BATCH_SIZE = 8, 8, 4

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from acon_analysis.layers import AconC
-from acon_hooks.accumulating import Accumulator
-from acon_hooks.moment_native import NativeError, native
-from acon_hooks.moment_options import MomentOptions
-from acon_hooks.tap import Tap
+from acon_hooks.moments.accumulating import Accumulator
+from acon_hooks.moments.native import NativeError, native
+from acon_hooks.moments.options import MomentOptions
+from acon_hooks.readings.tap import Tap
 
 KINDS = ("meta_acon", "acon", "activation")
 Parts = dict[str, pd.DataFrame]

@@ -17,12 +17,12 @@ from acon_analysis.moment_fields import BLOCKS
 from acon_analysis.moment_frames import disk_space, from_frame, sample_totals, to_frame
 from acon_analysis.moments import Moments, Part, merge_all, residual
 from acon_analysis.states import acon_parts, as_samples, by_block, from_samples
-from acon_hooks.accumulating import Accumulator, UnmeasuredLayerWarning
-from acon_hooks.batch import Key
-from acon_hooks.finding import Layer
-from acon_hooks.moment_kernels import thinned
-from acon_hooks.moment_options import MomentOptions, default_kinds, options_of
-from acon_hooks.tap import Tap
+from acon_hooks.layers.finding import Layer
+from acon_hooks.moments.accumulating import Accumulator, UnmeasuredLayerWarning
+from acon_hooks.moments.kernels import thinned
+from acon_hooks.moments.options import MomentOptions, default_kinds, options_of
+from acon_hooks.readings.batch import Key
+from acon_hooks.readings.tap import Tap
 from gathering import BOTH, KINDS, Parts, accumulator, acon_c, gather
 
 

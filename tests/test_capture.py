@@ -20,7 +20,7 @@ from acon_analysis.run import Run
 from acon_analysis.schema import BETA_COLUMNS, LAYER_COLUMNS, SAMPLE_COLUMNS, names
 from acon_analysis.store import StoreError, file_sha256
 from acon_analysis.verification import verify_run
-from acon_hooks.capturing import Settings, UntrainedWarning, run_units
+from acon_hooks.captures.capturing import Settings, UntrainedWarning, run_units
 
 
 class Tiny(nn.Module):

@@ -199,7 +199,7 @@ def test_another_or_shuffled_stream_is_refused(tmp_path: Path) -> None:
 
 
 def test_units_that_do_not_exist(tmp_path: Path) -> None:
-    from acon_hooks.capturing import Settings, run_units
+    from acon_hooks.captures.capturing import Settings, run_units
 
     settings = Settings(tmp_path / "r", unit_size=8, progress=False)
     with pytest.raises(UsageError, match="no unit 3; 20 images in units of 8 are units 0 to 2"):

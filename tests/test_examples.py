@@ -8,7 +8,7 @@ import acon_analysis as acon
 from acon_analysis.errors import UsageError
 from acon_analysis.examples import EXAMPLES, example_names
 from acon_analysis.verification import verify_run
-from acon_hooks.identity import state_sha256
+from acon_hooks.captures.identity import state_sha256
 
 NAMES = ("cifar10_metaacon", "cifar10_acon")
 

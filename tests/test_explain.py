@@ -11,12 +11,12 @@ from torch import Tensor, nn
 import acon_analysis as acon
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.layers import MetaAconC
-from acon_hooks.baselines import make_baseline
 from acon_hooks.errors import HookError
-from acon_hooks.explaining import ConvergenceWarning, explain
-from acon_hooks.explanations import Explanation
-from acon_hooks.finding import find_layers
-from acon_hooks.probing import BetaProbe
+from acon_hooks.explainers.baselines import make_baseline
+from acon_hooks.explainers.explaining import ConvergenceWarning, explain
+from acon_hooks.explainers.explanations import Explanation
+from acon_hooks.explainers.probing import BetaProbe
+from acon_hooks.layers.finding import find_layers
 from support_variants import VARIANTS, Variant, shaken
 
 METHODS = ("integrated_gradients", "saliency", "occlusion", "grad_cam")

@@ -16,10 +16,10 @@ from acon_analysis.layers import MetaAconC
 from acon_analysis.preprocess import get_preprocess
 from acon_analysis.viewing import viewable
 from acon_figures.plots.explanation import explanation
-from acon_hooks.explaining_data import explain_data
-from acon_hooks.finding import find_layers
-from acon_hooks.importance import conductance, correlations, layer_conductance
-from acon_hooks.sanity import randomization_check, rank_correlation, shuffle
+from acon_hooks.explainers.data import explain_data
+from acon_hooks.explainers.importance import conductance, correlations, layer_conductance
+from acon_hooks.explainers.sanity import randomization_check, rank_correlation, shuffle
+from acon_hooks.layers.finding import find_layers
 
 COLUMNS = ["layer", "call", "kind", "channel", "outputs", "L", "nonlinearity", "dead",
            "constant_input", "conductance", "importance", "share"]  # fmt: skip

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 import acon_analysis as acon
 from acon_analysis.errors import UsageError
 from acon_hooks import Tap
-from acon_hooks.engine import Engine
+from acon_hooks.captures.engine import Engine
+from acon_hooks.captures.fusing import FusedMetaAconC, difference, fuse, same_outputs
 from acon_hooks.errors import ProofError
-from acon_hooks.fusing import FusedMetaAconC, difference, fuse, same_outputs
 from captures import images, tiny
 
 KINDS = ("meta_acon", "acon")

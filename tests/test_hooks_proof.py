@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from acon_hooks import ProofError, find_layers, prove, record
-from acon_hooks.proof import TOLERANCES, Case, check, exchanged, tolerance
+from acon_hooks.readings.proof import TOLERANCES, Case, check, exchanged, tolerance
 from support_variants import Detector, Functional, Official, Outer, Slopes, Static, shaken, tensor
 
 C = 8
@@ -254,7 +254,7 @@ def test_a_wrong_beta_fails_wherever_the_proof_claims_power(
 def test_pieces_of_a_large_case_agree_with_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     given_case, beta = case(7, 3, 11)
     whole = check("acon", given_case, beta + 0.1, 5e-6)
-    monkeypatch.setattr("acon_hooks.proof._CHUNK", 40)
+    monkeypatch.setattr("acon_hooks.readings.proof._CHUNK", 40)
     assert check("acon", given_case, beta + 0.1, 5e-6) == whole
 
 

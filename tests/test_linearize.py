@@ -15,12 +15,17 @@ from acon_analysis.errors import AconError, UsageError
 from acon_analysis.layers import AconC, MetaAconC
 from acon_analysis.replacement import PlanError, load_plan
 from acon_hooks import HookError, Layer, Tap
-from acon_hooks.affine_layer import LinearizedActivation
-from acon_hooks.fitting import LINEARIZABLE, Fit, fit_units
-from acon_hooks.linearizing import linearize, linearized_layers, load_linearized, save_linearized
-from acon_hooks.measuring import unit_measures
-from acon_hooks.replacement_experiment import first_order_damage, relative_change, unit_damage
-from acon_hooks.verifying import verify_plan
+from acon_hooks.replacement.affine_layer import LinearizedActivation
+from acon_hooks.replacement.experiment import first_order_damage, relative_change, unit_damage
+from acon_hooks.replacement.fitting import LINEARIZABLE, Fit, fit_units
+from acon_hooks.replacement.linearizing import (
+    linearize,
+    linearized_layers,
+    load_linearized,
+    save_linearized,
+)
+from acon_hooks.replacement.measuring import unit_measures
+from acon_hooks.replacement.verifying import verify_plan
 
 
 class Net(nn.Module):

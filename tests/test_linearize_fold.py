@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from acon_analysis.layers import AconC
-from acon_hooks.fitting import fit_units
-from acon_hooks.folding import Folded, FoldError, fold_lines, forward_times
-from acon_hooks.linearizing import linearize, linearized_layers
+from acon_hooks.replacement.fitting import fit_units
+from acon_hooks.replacement.folding import Folded, FoldError, fold_lines, forward_times
+from acon_hooks.replacement.linearizing import linearize, linearized_layers
 
 
 def calling(module: nn.Module, x: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ def test_a_line_goes_into_what_stands_behind_where_borders_allow(name: str) -> N
 
 def test_an_intercept_behind_zero_padding_would_have_been_wrong() -> None:
     """The check can fail: the rule that is broken here is the one the borders need."""
-    from acon_hooks.fold_rules import exact_intercept, fold_after
+    from acon_hooks.replacement.fold_rules import exact_intercept, fold_after
 
     conv = nn.Conv2d(1, 1, 3, padding=1, bias=False)
     x = torch.zeros(1, 1, 4, 4)

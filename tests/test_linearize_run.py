@@ -11,10 +11,10 @@ import acon_analysis as acon
 from acon_analysis.cli import main
 from acon_analysis.data import open_data
 from acon_analysis.errors import AconError, UsageError
-from acon_hooks.fitting import fit_units
-from acon_hooks.linearizing import load_linearized
-from acon_hooks.replacement_experiment import first_order_damage
-from acon_hooks.replacing import fit_from_run, parse_budget, with_first_order
+from acon_hooks.replacement.experiment import first_order_damage
+from acon_hooks.replacement.fitting import fit_units
+from acon_hooks.replacement.linearizing import load_linearized
+from acon_hooks.replacement.replacing import fit_from_run, parse_budget, with_first_order
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from acon_analysis.moment_frames import merge_rows
 from acon_analysis.run import Run
 from acon_analysis.run_statistics import blocks_of, moments_of
 from acon_analysis.store import StoreError
-from acon_hooks import session
-from acon_hooks.moment_options import MomentOptions, recorded_options
+from acon_hooks.captures import session
+from acon_hooks.moments.options import MomentOptions, recorded_options
 from captures import Tiny, images
 
 KEYS = ("layer", "call", "channel", "block")

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 import acon_analysis as acon
 from acon_analysis.data import digits
-from acon_hooks.accumulating import Accumulator
 from acon_hooks.errors import HookError
-from acon_hooks.finding import find_layers
-from acon_hooks.moment_options import MomentOptions
+from acon_hooks.layers.finding import find_layers
+from acon_hooks.moments.accumulating import Accumulator
+from acon_hooks.moments.options import MomentOptions
 from gathering import BOTH, accumulator, acon_c, gather
 
 CUTS = ((2, 43), (17, 11, 9), (13,))

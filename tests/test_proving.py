@@ -10,7 +10,7 @@ from torch.nn import functional as F
 import acon_analysis as acon
 from acon_analysis.errors import UsageError
 from acon_analysis.overview import layer_overview
-from acon_hooks.proving import proved_layers
+from acon_hooks.readings.proving import proved_layers
 
 
 class Functional(nn.Module):

@@ -52,6 +52,26 @@ def test_hooks_draw_nothing_and_know_no_figures() -> None:
     assert offenders(files, ("acon_figures", "matplotlib", "seaborn")) == []
 
 
+def test_packages_of_the_hooks_room_build_on_each_other_in_one_direction() -> None:
+    room = ROOMS["acon_hooks"]
+    order = ("layers", "readings", "moments", "captures", "explainers", "replacement")
+    assert sorted(order) == sorted(path.parent.name for path in room.glob("*/__init__.py"))
+    beside = {("explainers", "replacement"), ("replacement", "explainers")}
+    upwards = {
+        f"{file.parent.name}/{file.name} imports {name}"
+        for file in room.glob("*/*.py")
+        for name in imported(file)
+        if name.count(".") > 1 and name.startswith("acon_hooks.") and name.split(".")[1] in order
+        if (
+            order.index(name.split(".")[1]) > order.index(file.parent.name)
+            or (file.parent.name, name.split(".")[1]) in beside
+        )
+    }
+    # `find_layers` proves what it finds if it is given images.
+    allowed = "layers/finding.py imports acon_hooks.readings.recording"
+    assert upwards == {allowed, f"{allowed}.resolve"}
+
+
 def test_figures_touch_no_model() -> None:
     files = list(ROOMS["acon_figures"].rglob("*.py"))
     assert offenders(files, ("acon_hooks", "torch")) == []

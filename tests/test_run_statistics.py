@@ -166,8 +166,8 @@ def test_moments_are_read_with_pandas_alone(spread: Run) -> None:
 
 def test_units_and_a_second_process_merge(spread: Run, tmp_path: Path) -> None:
     """Other units, captured in another order by another process, give the same tables."""
-    from acon_hooks.capturing import run_units
-    from acon_hooks.session import Settings
+    from acon_hooks.captures.capturing import run_units
+    from acon_hooks.captures.session import Settings
 
     images, labels = pictures()
     data = TensorDataset(images, labels)

@@ -11,7 +11,7 @@ import pytest
 import acon_analysis as acon
 from acon_analysis.store import RunFolder, StoreError
 from acon_analysis.verification import verify_run
-from acon_hooks.capturing import Settings, run_units
+from acon_hooks.captures.capturing import Settings, run_units
 from captures import Tiny, contents, images, tiny
 
 

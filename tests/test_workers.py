@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 import acon_analysis as acon
-from acon_hooks import feeding
-from acon_hooks.feeding import open_feed
-from acon_hooks.places import MOST_WORKERS, default_workers
+from acon_hooks.captures import feeding
+from acon_hooks.captures.feeding import open_feed
+from acon_hooks.captures.places import MOST_WORKERS, default_workers
 from captures import Tiny, contents
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from acon_hooks.capturing import capture
+from acon_hooks.captures.capturing import capture
 from captures import images, tiny
 
 

@@ -52,7 +52,7 @@ def figures(
 
         runs = [open_run(path) for path in run]
     else:
-        from acon_hooks.defaults import default_runs
+        from acon_hooks.captures.defaults import default_runs
 
         runs = default_runs(out / "runs", progress=sys.stderr.isatty(), tell=tell)
     from acon_hooks.figure_inputs import figure_sources
@@ -92,7 +92,7 @@ def linearize(
     batch_size: Annotated[int, typer.Option(help="images a forward pass")] = 64,
 ) -> None:
     """Make channels straight lines, measure the damage."""
-    from acon_hooks.replacing import parse_budget, replace_from_run, sentence
+    from acon_hooks.replacement.replacing import parse_budget, replace_from_run, sentence
 
     done = replace_from_run(
         build(model, weights),
@@ -167,7 +167,7 @@ def explain(
         raise UsageError("whose β? Give --layer (`acon layers` lists them), or --conductance")
     from acon_figures.plots.explanation import MOST_ROWS, explanation
     from acon_figures.saving import save
-    from acon_hooks.explaining_data import check_data, explain_data, write_tables
+    from acon_hooks.explainers.data import check_data, explain_data, write_tables
 
     if sample is not None and len(sample) > MOST_ROWS:
         raise UsageError(f"at most {MOST_ROWS} samples fit a figure; got {len(sample)}")
@@ -201,7 +201,7 @@ def _conductance(
     baseline: str,
 ) -> None:
     """Print the channels that most of the class scores flows through, and the layers."""
-    from acon_hooks.explaining_data import conductance_data
+    from acon_hooks.explainers.data import conductance_data
 
     table, ranks = conductance_data(
         network, data, out, None if layer is None else parse_list(layer), limit=limit,

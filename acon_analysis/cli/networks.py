@@ -39,7 +39,7 @@ def layers(
     format: Annotated[TableFormat, typer.Option(help="how to print")] = TableFormat.table,
 ) -> None:
     """List activation layers, how β is read, the proof."""
-    from acon_hooks.proving import LISTED_KINDS, proved_layers
+    from acon_hooks.readings.proving import LISTED_KINDS, proved_layers
 
     shape = None if input_shape is None else parse_shape(input_shape)
     chosen = LISTED_KINDS if kinds is None else parse_list(kinds)

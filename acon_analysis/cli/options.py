@@ -54,7 +54,7 @@ def parse_moments(
     wanted: bool | None, full: bool, stride: int, kernel: str = "auto", blocks: int | None = None
 ) -> Any:
     """Return the moments to gather; None for what suits the other options."""
-    from acon_hooks.moment_options import MomentOptions
+    from acon_hooks.moments.options import MomentOptions
 
     special = full or stride > 1 or kernel != "auto" or blocks is not None
     if special and wanted is False:

@@ -76,7 +76,7 @@ def capture(
     ] = None,
 ) -> None:
     """Run over images, write what the layers decide."""
-    from acon_hooks.capturing import capture as run_capture
+    from acon_hooks.captures.capturing import capture as run_capture
 
     run = run_capture(
         build(model, weights),

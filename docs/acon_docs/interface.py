@@ -17,7 +17,7 @@ PAGES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "acon_hooks",
         "acon_hooks: reading live models",
-        ("acon_hooks", "acon_hooks.proving", "acon_hooks.errors"),
+        ("acon_hooks", "acon_hooks.readings.proving", "acon_hooks.errors"),
     ),
     (
         "acon_figures",
@@ -70,8 +70,9 @@ PAGES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "Plans and proofs of replacement",
         (
             "acon_analysis.replacement", "acon_analysis.replacement_tables",
-            "acon_hooks.linearizing", "acon_hooks.fitting", "acon_hooks.verifying",
-            "acon_hooks.replacement_experiment", "acon_hooks.importance", "acon_hooks.explaining",
+            "acon_hooks.replacement.linearizing", "acon_hooks.replacement.fitting",
+            "acon_hooks.replacement.verifying", "acon_hooks.replacement.experiment",
+            "acon_hooks.explainers.importance", "acon_hooks.explainers.explaining",
         ),
     ),
     (
@@ -80,7 +81,8 @@ PAGES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         (
             "acon_analysis.data", "acon_analysis.preprocess", "acon_analysis.models.registry",
             "acon_analysis.models.checkpoints", "acon_analysis.store",
-            "acon_analysis.verification", "acon_hooks.session", "acon_hooks.feeding",
+            "acon_analysis.verification", "acon_hooks.captures.session",
+            "acon_hooks.captures.feeding",
         ),
     ),
     ("paper", "paper: the printed tables", ("acon_analysis.paper",)),

@@ -12,21 +12,21 @@
 ======================== ==============================================================
 """
 
-from acon_hooks.batch import Batch, to_host
-from acon_hooks.capturing import capture, run_units
+from acon_hooks.captures.capturing import capture, run_units
 from acon_hooks.errors import HookError, ProofError, UnusedLayerWarning
-from acon_hooks.explaining import explain
-from acon_hooks.finding import KINDS, Layer, find_layers
-from acon_hooks.fitting import fit_units
-from acon_hooks.folding import fold_lines
-from acon_hooks.functional import functional_activations
-from acon_hooks.importance import conductance
-from acon_hooks.linearizing import linearize
-from acon_hooks.proof import ProofReport
-from acon_hooks.reading import Reading, fold
-from acon_hooks.recording import Recording, prove, record
-from acon_hooks.tap import Tap
-from acon_hooks.verifying import verify_plan
+from acon_hooks.explainers.explaining import explain
+from acon_hooks.explainers.importance import conductance
+from acon_hooks.layers.finding import KINDS, Layer, find_layers
+from acon_hooks.layers.reading import Reading, fold
+from acon_hooks.readings.batch import Batch, to_host
+from acon_hooks.readings.functional import functional_activations
+from acon_hooks.readings.proof import ProofReport
+from acon_hooks.readings.recording import Recording, prove, record
+from acon_hooks.readings.tap import Tap
+from acon_hooks.replacement.fitting import fit_units
+from acon_hooks.replacement.folding import fold_lines
+from acon_hooks.replacement.linearizing import linearize
+from acon_hooks.replacement.verifying import verify_plan
 
 __all__ = [
     "KINDS",

@@ -21,12 +21,12 @@ from acon_analysis.models.registry import build_model
 from acon_analysis.portraits import channel_facts
 from acon_analysis.run import Run
 from acon_analysis.run_images import images_of
-from acon_hooks.explaining_data import explain_data
-from acon_hooks.finding import Layer
-from acon_hooks.fitting import folded_values
-from acon_hooks.identity import state_sha256
-from acon_hooks.measuring import unit_measures
-from acon_hooks.tap import Tap
+from acon_hooks.captures.identity import state_sha256
+from acon_hooks.explainers.data import explain_data
+from acon_hooks.layers.finding import Layer
+from acon_hooks.readings.tap import Tap
+from acon_hooks.replacement.fitting import folded_values
+from acon_hooks.replacement.measuring import unit_measures
 
 #: Images for the histograms of inputs, and for the other measures (which hold all values).
 INPUT_IMAGES, MEASURE_IMAGES = 500, 100

@@ -1,0 +1,122 @@
+"""The manifest of a run: written once the first batch has told of the layers, completed last."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+from torch import nn
+
+from acon_analysis.run import Run
+from acon_analysis.schema import RUN_FORMAT
+from acon_analysis.store import RunFolder, StoreError, file_sha256, readable_io
+from acon_hooks.captures.engine import Facts
+from acon_hooks.captures.feeding import Feed
+from acon_hooks.captures.identity import identity_sha256, origin_facts, versions
+from acon_hooks.moments.constants import REFERENCES
+
+#: What must not change between the parts of one run; the errors of the proofs may, in rounding.
+_FIXED = ("layer", "call", "kind", "channels", "granularity", "column")
+
+
+class Beginning:
+    """Writes what is of the whole run.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        Where.
+    identity : mapping
+        What makes two captures the same.
+    feed : Feed
+        The images.
+    unit_size : int
+        Images in a unit.
+    """
+
+    def __init__(
+        self, folder: RunFolder, identity: Mapping[str, Any], feed: Feed, unit_size: int
+    ) -> None:
+        self.folder, self.identity = folder, dict(identity)
+        self.feed, self.unit_size = feed, unit_size
+
+    def begin(self, facts: Facts, compute: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+        """Write the manifest and the tables, unless some process has; return the manifest.
+
+        Raises
+        ------
+        StoreError
+            If the run has other layers, or they are read differently.
+        """
+        with readable_io(f"writing to {str(self.folder.path)!r}"), self.folder.lock("manifest"):
+            if self.folder.manifest_path.is_file():
+                manifest = self.folder.read_manifest()
+                self._refuse_other_layers(manifest, facts.layers)
+                return manifest
+            channels = pa.Table.from_pandas(facts.channels, preserve_index=False)
+            self.folder.write_table("channels", channels)
+            if self.feed.samples is not None:
+                table = pa.Table.from_pandas(self.feed.samples, preserve_index=False)
+                self.folder.write_table("samples", table)
+            manifest = self._manifest(facts, compute, model)
+            self.folder.write_manifest(manifest)
+            return manifest
+
+    def _manifest(self, facts: Facts, compute: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+        count = self.feed.count
+        return {
+            "format": RUN_FORMAT,
+            "identity": self.identity,
+            "run_id": identity_sha256(self.identity)[:16],
+            "layers": json.loads(facts.layers.to_json(orient="records", double_precision=15)),
+            "samples": count,
+            "units": None if count is None else -(-count // self.unit_size),
+            "complete": False,
+            "origin": origin_facts(model),
+            "beta_networks": facts.beta_networks,
+            "compute": compute,
+            "versions": versions(),
+        }
+
+    def _refuse_other_layers(self, manifest: Mapping[str, Any], layers: pd.DataFrame) -> None:
+        old = pd.DataFrame(manifest["layers"]).reindex(columns=list(_FIXED))
+        new = layers[list(_FIXED)]
+        if old.astype(object).to_dict("records") == new.astype(object).to_dict("records"):
+            return
+        used = manifest.get("versions", {}).get("acon-analysis")
+        raise StoreError(
+            f"out: {str(self.folder.path)!r} was begun with {len(old)} layers, now "
+            f"{len(new)} are found or they are read differently (begun with acon-analysis "
+            f"{used}, now {versions()['acon-analysis']}); choose another folder"
+        )
+
+    def finish(self, count: int) -> None:
+        """Complete the manifest if every unit is done, by whichever process."""
+        units = -(-count // self.unit_size)
+        parts: dict[str, str] = {}
+        for unit in range(units):
+            own = self.folder.unit_parts(unit)
+            if own is None:
+                return
+            parts |= own
+        with readable_io(f"writing to {str(self.folder.path)!r}"), self.folder.lock("manifest"):
+            manifest = self.folder.read_manifest()
+            if not manifest["complete"] or parts != manifest.get("parts"):
+                self._complete(manifest, parts, count, units)
+        self.folder.clear_scratch()
+
+    def _complete(
+        self, manifest: dict[str, Any], parts: dict[str, str], count: int, units: int
+    ) -> None:
+        if self.feed.samples is None:
+            found = Run(self.folder.path).collected_samples()
+            self.folder.write_table("samples", pa.Table.from_pandas(found, preserve_index=False))
+        counts = Run(self.folder.path).histogram_table()
+        if counts is not None:
+            self.folder.write_table("histograms", counts)
+        names = [f"{name}.parquet" for name in ("samples", "channels", "histograms", REFERENCES)]
+        files = {name: self.folder.path / name for name in names}
+        tables = {name: file_sha256(file) for name, file in files.items() if file.is_file()}
+        done = {"complete": True, "samples": count, "units": units}
+        self.folder.write_manifest({**manifest, **done, "parts": parts, "tables": tables})

@@ -1,0 +1,294 @@
+"""Images in, β out: by hooks, or by a fused or compiled copy that is proved against them."""
+
+import copy
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from acon_hooks.captures.arithmetic import channels_last, laid_out, wants_channels_last
+from acon_hooks.captures.compiling import CompiledReader
+from acon_hooks.captures.fusing import TOLERANCE, difference, fuse, same_outputs
+from acon_hooks.errors import ProofError
+from acon_hooks.guards import refuse_other_images, refuse_training
+from acon_hooks.layers.finding import Layer
+from acon_hooks.moments.accumulating import Accumulator
+from acon_hooks.readings.batch import Batch, Key
+from acon_hooks.readings.beta_networks import run_facts
+from acon_hooks.readings.layer_tables import channel_table, layer_table
+from acon_hooks.readings.tap import Tap
+
+Values = dict[Key, Tensor]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the first batch has told of the network as it was given.
+
+    Parameters
+    ----------
+    layers, channels : pandas.DataFrame
+        Columns of `schema.LAYER_COLUMNS` and `schema.CHANNEL_COLUMNS`.
+    beta_networks : dict
+        See `beta_networks.run_facts`.
+    """
+
+    layers: pd.DataFrame
+    channels: pd.DataFrame
+    beta_networks: dict[str, dict[str, Any]]
+
+
+class Engine:
+    """Context manager that runs a network on batches and reads β of every layer.
+
+    Every reading is proved by hooks on the network as it was given. A fused or compiled copy has
+    to give the same outputs and β on the first batch, or nothing is captured.
+
+    Parameters
+    ----------
+    model : Module
+        In evaluation mode, on its device.
+    kinds : sequence of str
+        Kinds of layers to watch.
+    batch_size : int
+        Images of a full batch; for compiled code only.
+    fused, compiled : bool
+        See `acon_hooks.captures.fusing` and `acon_hooks.captures.compiling`.
+    moments : Accumulator, optional
+        Gets to see every layer; not of compiled code.
+
+    Attributes
+    ----------
+    facts : Facts or None
+        None before the first batch.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        kinds: Sequence[str],
+        *,
+        batch_size: int,
+        fused: bool = False,
+        compiled: bool = False,
+        moments: Accumulator | None = None,
+    ) -> None:
+        self.model, self.kinds, self.batch_size = model, tuple(kinds), batch_size
+        self.fused, self.compiled, self.moments = fused, compiled, moments
+        self.facts: Facts | None = None
+        self.channels_last = wants_channels_last(model)
+        self._stack = ExitStack()
+        self._tap: Tap | None = None
+        self._reader: CompiledReader | None = None
+
+    def __enter__(self) -> Self:
+        refuse_training(self.model)
+        self._stack.enter_context(channels_last(self.model, wanted=self.channels_last))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._tap = self._reader = None
+        self._stack.close()
+
+    def start(self, images: Tensor, opening: Callable[[], Tensor]) -> None:
+        """Prove the readings and bring up what reads them from now on.
+
+        Parameters
+        ----------
+        images : Tensor
+            The first batch.
+        opening : callable
+            Returns the data set's first batch, so that all processes settle what moments are taken
+            about on the same one.
+        """
+        refuse_other_images(self.model, images)
+        images = self._laid_out(images)
+        if self.fused or self.compiled:
+            self._speed_up(images)
+        else:
+            self._tap = self._stack.enter_context(self._observing(self.model))
+        if self.moments is not None and self.moments.learning:
+            self._tapped(self._laid_out(opening()))
+            self.moments.learned()
+
+    def __call__(self, images: Tensor, ids: list[int]) -> Values:
+        """Run a batch (N, ...); return β of every layer and call, on the device."""
+        images = self._laid_out(images)
+        if self._reader is not None:
+            with torch.inference_mode():
+                return self._reader(images)
+        values = self._tapped(images)[1]
+        if self.moments is not None:
+            self.moments.batch(ids, values.pooled)
+        if self.facts is None and self._tap is not None:
+            self.facts = _facts(self._tap)
+        return values
+
+    def _laid_out(self, images: Tensor) -> Tensor:
+        return laid_out(images, channels_last=self.channels_last)
+
+    def _observing(self, model: nn.Module) -> Tap:
+        moments = self.moments
+        return Tap(
+            model,
+            kinds=self.kinds,
+            observe=None if moments is None else moments.observe,
+            pooled=moments is not None,
+        )
+
+    def _tapped(self, images: Tensor) -> tuple[Any, Batch]:
+        if self._tap is None:
+            raise RuntimeError("the engine was not started")
+        with torch.inference_mode():
+            output = self._tap.model(images)
+        return output, self._tap.take()
+
+    def _speed_up(self, images: Tensor) -> None:
+        """Make a fused, compiled or fused and compiled copy, and compare each with the one before.
+
+        Hooks come off in between, because copies must not inherit them.
+        """
+        output, values, tap = read(self.model, self.kinds, images)
+        self.facts = _facts(tap)
+        model = self.model
+        given = Proof(model, self.kinds, _used(tap), images, output, values)
+        if self.fused:
+            model, _ = fuse(model, given.layers, images[:1])
+            self._stack.enter_context(channels_last(model, wanted=self.channels_last))
+            output, values, tap = read(model, self.kinds, images)
+            given.compare("the fused network", output, values, fused=True)
+            given = Proof(model, self.kinds, _used(tap), images, output, values)
+        if self.compiled:
+            self._compile(given)
+        else:
+            self._tap = self._stack.enter_context(self._observing(model))
+
+    def _compile(self, given: "Proof") -> None:
+        by_name = {layer.name: layer for layer in given.layers}
+        own = {key: value for key, value in given.values.items() if value.ndim == 2}
+        layers = {key: by_name[key[0]] for key in own}
+        widths = {key: value.shape[1] for key, value in own.items()}
+        reader = CompiledReader(given.model, layers, widths, self.batch_size)
+        self._reader = self._stack.enter_context(reader)
+        count = len(given.images)
+        with torch.inference_mode():
+            values = self._reader(given.images)
+        output = tree_map(
+            lambda leaf: leaf[:count] if isinstance(leaf, Tensor) else leaf, reader.output
+        )
+        given = replace(given, values=own)
+        given.compare("the compiled network", output, values, fused=False)
+
+
+def read(model: nn.Module, kinds: Sequence[str], images: Tensor) -> tuple[Any, Batch, Tap]:
+    """Return the output of a network and β of its layers, every reading proved."""
+    with Tap(model, kinds=kinds) as tap, torch.inference_mode():
+        output = model(images)
+        return output, tap.take(), tap
+
+
+def _used(tap: Tap) -> list[Layer]:
+    return [layer for layer in tap.layers if layer.name not in tap.unused]
+
+
+def _facts(tap: Tap) -> Facts:
+    by_name = {layer.name: layer for layer in tap.layers}
+    settled = {key: by_name[key[0]] for key in tap.shapes}
+    used = _used(tap)
+    return Facts(
+        layer_table(settled, tap.reports, tap.shapes), channel_table(used), run_facts(used)
+    )
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What another form of a network has to reproduce on the first batch.
+
+    Parameters
+    ----------
+    model : Module
+        The network as given, without hooks.
+    kinds : tuple of str
+        Kinds of layers that are read.
+    layers : sequence of Layer
+        As settled.
+    images : Tensor
+        The first batch.
+    output : Any
+        What the network made of it.
+    values : dict
+        The proved β.
+    """
+
+    model: nn.Module
+    kinds: tuple[str, ...]
+    layers: Sequence[Layer]
+    images: Tensor
+    output: Any
+    values: Values
+
+    def compare(self, name: str, output: Any, values: Values, *, fused: bool) -> None:
+        """Raise unless outputs and β agree within `fusing.TOLERANCE`.
+
+        Some networks amplify float32's own rounding beyond that (random weights do). They may
+        differ by four times what rounding does to them, if the exchange holds in float64.
+
+        Raises
+        ------
+        ProofError
+            Naming what differs.
+        """
+        missing = [layer for layer, call in self.values if (layer, call) not in values]
+        if missing:
+            raise ProofError(f"{name} has lost layer {missing[0]!r}; capture without this option")
+        try:
+            self._require(name, self.output, self.values, output, values, TOLERANCE)
+        except ProofError:
+            allowed = 4 * self._rounding(name, fused=fused)
+            if allowed <= TOLERANCE:
+                raise
+            self._require(name, self.output, self.values, output, values, allowed)
+
+    def _require(
+        self, name: str, output: Any, values: Values, other: Any, others: Values, allowed: float
+    ) -> None:
+        same_outputs(f"outputs of {name} and of the network as given", output, other, allowed)
+        for key, value in values.items():
+            what = f"β of layer {key[0]!r} in {name} and as given"
+            same_outputs(what, value, others[key], allowed)
+
+    def _rounding(self, name: str, *, fused: bool) -> float:
+        """Return what float32's rounding does to the network on some images.
+
+        The larger of two: its distance from float64, and how far weights rounded otherwise lead.
+        A fused network has to equal it in float64.
+        """
+        images = self.images[:4].double()
+        exact = copy.deepcopy(self.model).double()
+        output, values, _ = read(exact, self.kinds, images)
+        if fused:
+            fused_exact, _ = fuse(exact, self.layers, images[:1])
+            other, others, _ = read(fused_exact, self.kinds, images)
+            self._require(name, output, values, other, others, TOLERANCE)
+        noisy = read(_with_rounded_weights(exact), self.kinds, images)
+        given = read(self.model, self.kinds, self.images[:4])
+        return max(
+            max(difference(output, other), *(difference(values[key], betas[key]) for key in values))
+            for other, betas, _ in (noisy, given)
+        )
+
+
+def _with_rounded_weights(model: nn.Module) -> nn.Module:
+    """Return a copy with every weight off by half of float32's last place, up or down."""
+    noisy = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for value in noisy.parameters():
+            sign = torch.randint(0, 2, value.shape, generator=generator) * 2 - 1
+            value.mul_(1 + sign.to(value) * 2**-24)
+    return noisy

@@ -1,0 +1,391 @@
+"""One process's part of a capture: what is left to do, doing it, and finishing the run."""
+
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from acon_analysis.errors import AconError, UsageError
+from acon_analysis.run import Run
+from acon_analysis.store import UNIT_SIZE, RunFolder, StoreError
+from acon_hooks.captures.arithmetic import full_precision, threads
+from acon_hooks.captures.begin import Beginning
+from acon_hooks.captures.engine import Engine
+from acon_hooks.captures.feeding import Batch, Feed, MapFeed, open_feed
+from acon_hooks.captures.hostcopy import Arrays, HostCopy
+from acon_hooks.captures.identity import differences, identity_sha256, model_name, state_sha256
+from acon_hooks.captures.places import default_workers, pick_device, rank_and_world
+from acon_hooks.captures.unit import Columns, UnitBuffer, UnitWriter
+from acon_hooks.layers.finding import check_kinds
+from acon_hooks.moments.accumulating import Accumulator
+from acon_hooks.moments.constants import REFERENCES
+from acon_hooks.moments.options import (
+    MomentOptions,
+    Wish,
+    default_kinds,
+    options_of,
+    recorded_options,
+    settle,
+)
+
+#: Images a forward pass, unless asked otherwise.
+BATCH_SIZE = 64
+
+#: What a process killed before its first manifest leaves behind.
+_EARLY = (*(f"{name}.parquet" for name in ("samples", "channels", "hashes", REFERENCES)), "tmp")
+
+
+class UntrainedWarning(UserWarning):
+    """The network has random weights, so what it decides means nothing."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a capture is done; see `capture` for the meaning of each field."""
+
+    out: Path
+    preprocess: str | None = None
+    device: str | torch.device = "auto"
+    batch_size: int | None = None
+    workers: int | None = None
+    limit: int | None = None
+    unit_size: int | None = None
+    strict: bool = False
+    kinds: tuple[str, ...] | None = None
+    moments: Wish | MomentOptions | None = None
+    announce: Callable[[str], None] | None = None
+    compile: bool = False
+    fuse: bool = False
+    threads: int | None = None
+    progress: bool = True
+
+
+class Session:
+    """One process's part of a capture.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        In evaluation mode.
+    data : Any
+        See `feeding.open_feed`.
+    settings : Settings
+        How.
+    """
+
+    def __init__(self, model: nn.Module, data: Any, settings: Settings) -> None:
+        self.model, self.settings = model, settings
+        self.folder = RunFolder(settings.out)
+        self.rank, self.world = rank_and_world()
+        self.device = pick_device(settings.device)
+        self.manifest = existing_manifest(self.folder)
+        before = self.manifest or {}
+        recorded = before.get("identity", {}).get("unit_size")
+        if settings.kinds is not None:
+            check_kinds(settings.kinds)
+        _refuse_idle_preprocess(settings.preprocess, data)
+        asked = settings.unit_size
+        self.unit_size: int = asked if asked is not None else recorded or UNIT_SIZE
+        compute = before.get("compute", {})
+        asked = settings.batch_size
+        self.batch_size: int = asked if asked is not None else compute.get("batch_size", BATCH_SIZE)
+        self.threads = self._threads(compute)
+        origin = getattr(model, "acon_origin", None)
+        self.options = options_of(settings.moments, compiled=settings.compile)
+        self.eager_reason = ""
+        self.begun_options = before.get("identity", {}).get("moments")
+        if self.options is not None:
+            self.options, self.eager_reason = settle(
+                self.options, self.device, self.begun_options, settings.announce
+            )
+        self.kinds = settings.kinds or default_kinds(model, moments=self.options is not None)
+        self.feed: Feed = open_feed(
+            data,
+            preprocess=settings.preprocess or getattr(origin, "preprocess", None),
+            limit=settings.limit,
+            batch_size=self.batch_size,
+            unit_size=self.unit_size,
+            workers=settings.workers,
+            default_workers=lambda: default_workers(self.device),
+            pin_memory=self.device.type == "cuda",
+            memory=self.folder.path / "hashes.parquet",
+        )
+        self.identity = self._identity()
+        self.refuse_another()
+        self.moments: Accumulator | None = None
+        if self.options is not None:
+            sha = identity_sha256(self.identity)
+            self.moments = Accumulator(self.options, self.folder, sha)
+        if origin is not None and origin.weights == "random":
+            warnings.warn(
+                f"{origin.model} is untrained: its weights are random (seed {origin.seed})",
+                UntrainedWarning,
+                stacklevel=4,
+            )
+        self.columns: Columns | None = None
+        if self.manifest is not None:
+            self.columns = columns_of(pd.DataFrame(self.manifest["layers"]))
+        self.waiting: list[UnitBuffer] = []
+
+    def _threads(self, compute: dict[str, Any]) -> int | None:
+        """Return the number of threads to compute with; None to leave it."""
+        asked, recorded = self.settings.threads, compute.get("threads")
+        if asked is not None and asked < 1:
+            raise UsageError(f"threads must be at least 1; got {asked}")
+        if self.device.type != "cpu":
+            return asked
+        if asked is not None and recorded is not None and asked != recorded:
+            raise StoreError(
+                f"out: {str(self.folder.path)!r} was begun with {recorded} threads, asked for are "
+                f"{asked}: bytes repeat only for equal numbers; leave --threads out"
+            )
+        return asked or recorded
+
+    def _identity(self) -> dict[str, Any]:
+        dtypes = sorted({str(value.dtype) for value in self.model.parameters()})
+        moments = None
+        if self.options is not None:
+            moments = recorded_options(self.options, self.begun_options)
+        return {
+            "model": model_name(self.model),
+            "weights_sha256": state_sha256(self.model),
+            "dtype": ", ".join(dtypes),
+            "kinds": list(self.kinds),
+            "moments": moments,
+            "unit_size": self.unit_size,
+            "compile": self.settings.compile,
+            "fuse": self.settings.fuse,
+            **self.feed.identity,
+        }
+
+    def refuse_another(self) -> None:
+        """Raise if the folder holds a run of something else."""
+        if self.manifest is None:
+            return
+        found = list(differences(self.manifest["identity"], self.identity))
+        if found:
+            raise StoreError(
+                f"out: {str(self.folder.path)!r} holds a run of something else: "
+                f"{'; '.join(found)}; choose another folder"
+            )
+
+    def run(self, units: frozenset[int] | None) -> Run:
+        """Capture the wanted units that are not done; finish the manifest if none is left."""
+        self._require_units(units)
+        sound = self.folder.sound_units(self.folder.done_units()) if self.manifest else set()
+
+        def wanted(unit: int) -> bool:
+            mine = unit % self.world == self.rank if units is None else unit in units
+            return mine and unit not in sound
+
+        left = None
+        if self.feed.count is not None:
+            left = sum(len(self._members(unit)) for unit in range(self._units()) if wanted(unit))
+        if left != 0:
+            with threads(self.threads), full_precision():
+                self._run(wanted, left)
+        return self._finish()
+
+    def _units(self) -> int:
+        return -(-(self.feed.count or 0) // self.unit_size)
+
+    def _members(self, unit: int) -> range:
+        return range(unit * self.unit_size, min((unit + 1) * self.unit_size, self.feed.count or 0))
+
+    def _require_units(self, units: frozenset[int] | None) -> None:
+        strange = sorted(unit for unit in units or () if unit < 0)
+        if self.feed.count is not None:
+            strange = sorted(unit for unit in units or () if not 0 <= unit < self._units())
+        if strange:
+            raise UsageError(
+                f"units: there is no unit {strange[0]}; {self.feed.count} images in units of "
+                f"{self.unit_size} are units 0 to {self._units() - 1}"
+            )
+
+    def _run(self, wanted: Callable[[int], bool], left: int | None) -> None:
+        self.folder.clear_scratch()
+        home = next((value.device for value in self.model.parameters()), self.device)
+        self.model.to(self.device)
+        try:
+            with (
+                tqdm(total=left, unit="image", disable=not self.settings.progress) as bar,
+                UnitWriter(self.folder) as writer,
+                Engine(
+                    self.model,
+                    self.kinds,
+                    batch_size=self.batch_size,
+                    fused=self.settings.fuse,
+                    compiled=self.settings.compile,
+                    moments=self.moments,
+                ) as engine,
+            ):
+                self._pass(self.feed.batches(wanted), engine, writer, bar)
+        finally:
+            self.model.to(home)
+
+    def _pass(
+        self, batches: Iterator[Batch], engine: Engine, writer: UnitWriter, bar: "tqdm[Any]"
+    ) -> None:
+        paths = None if self.feed.samples is None else self.feed.samples["path"]
+        copier = HostCopy(self.device)
+        under_way: deque[tuple[UnitBuffer, Batch, Callable[[], Arrays]]] = deque()
+        buffer: UnitBuffer | None = None
+        for batch in batches:
+            if batch.passed:
+                self._compare_stream(batch)
+                continue
+            if buffer is None or buffer.unit != batch.unit:
+                buffer = UnitBuffer(batch.unit, paths)
+            self._refuse_bad(batch, paths)
+            under_way.append((buffer, batch, self._read(batch, engine, copier)))
+            if batch.last and self.moments is not None:
+                buffer.more = self.moments.unit(self.columns or {})
+            bar.update(len(batch.ids) + len(batch.errors))
+            if len(under_way) > copier.depth:
+                self._store(*under_way.popleft(), writer)
+        while under_way:
+            self._store(*under_way.popleft(), writer)
+
+    def _store(
+        self, buffer: UnitBuffer, batch: Batch, fetch: Callable[[], Arrays], writer: UnitWriter
+    ) -> None:
+        buffer.add(batch, fetch())
+        if batch.last:
+            self.waiting.append(buffer)
+        if self.columns is not None:
+            # Units of bad images only may have had to wait until the layers were known.
+            for done in self.waiting:
+                writer.write(done, self.columns)
+            self.waiting.clear()
+
+    def _refuse_bad(self, batch: Batch, paths: "pd.Series[str] | None") -> None:
+        if self.settings.strict and batch.errors:
+            sample, reason = batch.errors[0]
+            name = f"sample {sample}" if paths is None else repr(str(paths.iloc[sample]))
+            raise AconError(f"bad image {name}: {reason} (--strict stops at the first one)")
+
+    def _compare_stream(self, batch: Batch) -> None:
+        """Raise if a stream's image of a finished unit is not the one that was captured."""
+        part = self.folder.part("samples", batch.unit)
+        found = pd.read_parquet(part, columns=["sample_id", "sha256"]).set_index("sample_id")
+        for row in batch.rows:
+            sample = row["sample_id"]
+            if sample not in found.index or found.loc[sample, "sha256"] != row["sha256"]:
+                raise StoreError(
+                    f"out: {str(self.folder.path)!r} holds a run of something else: sample "
+                    f"{sample} of the stream is not the one that was captured; a stream must give "
+                    "the same batches in the same order every time"
+                )
+
+    def _read(self, batch: Batch, engine: Engine, copier: HostCopy) -> Callable[[], Arrays]:
+        """Run one batch through the network; return what fetches β of the layers that have one."""
+        if batch.images is None:
+            return dict
+        images = batch.images.to(self.device, non_blocking=True)
+        first = engine.facts is None
+        if first:
+            engine.start(images, lambda: self._opening(images, batch))
+        values = engine(images, batch.ids)
+        if first:
+            self._begin(engine)
+        own = self.columns or {}
+        return copier.start({key: value for key, value in values.items() if key in own})
+
+    def _opening(self, images: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return the data set's first batch, so that all processes settle on the same."""
+        if batch.unit == 0 or not isinstance(self.feed, MapFeed):
+            return images
+        first = self.feed.first()
+        return images if first is None else first.to(self.device)
+
+    def _begin(self, engine: Engine) -> None:
+        """Write what the first batch has told, or compare it with what the run began with."""
+        if engine.facts is None:
+            return
+        beginning = Beginning(self.folder, self.identity, self.feed, self.unit_size)
+        compute = {
+            "device": self.device.type,
+            "threads": torch.get_num_threads(),
+            "batch_size": self.batch_size,
+            "channels_last": engine.channels_last,
+            "tf32": False,
+        }
+        if self.eager_reason:
+            compute["moments_eager_because"] = self.eager_reason
+        self.manifest = beginning.begin(engine.facts, compute, self.model)
+        self.refuse_another()
+        self.columns = columns_of(engine.facts.layers)
+        if self.moments is not None and self.settings.announce and self.feed.count:
+            self.settings.announce(self.moments.space_text(self.feed.count, self.unit_size))
+
+    def _finish(self) -> Run:
+        """Complete the manifest if every unit is done, by whichever process."""
+        if self.manifest is None:
+            if self.world > 1 and not self.waiting:  # no unit for this process
+                self.manifest = existing_manifest(self.folder)
+            if self.manifest is None:
+                raise AconError(self._nothing())
+        count = self.feed.count
+        if count is None:
+            raise AconError("the stream was not read to its end")
+        beginning = Beginning(self.folder, self.identity, self.feed, self.unit_size)
+        beginning.finish(count)
+        return Run(self.folder.path)
+
+    def _nothing(self) -> str:
+        if not self.waiting:
+            return f"rank {self.rank} of {self.world} has no unit of work, and no other has begun"
+        reason = self.waiting[0].first_error
+        return f"none of the images could be read; the first reason: {reason}"
+
+
+def existing_manifest(folder: RunFolder) -> dict[str, Any] | None:
+    """Return the manifest of a run that was begun; None where one can begin.
+
+    Raises
+    ------
+    UsageError
+        If the folder holds other things, or is a file.
+    """
+    path = folder.path
+    if folder.manifest_path.is_file():
+        return folder.read_manifest()
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"out: {str(path)!r} is a file; give a folder")
+    foreign = [entry.name for entry in path.iterdir()] if path.is_dir() else []
+    # A process killed before its first manifest leaves these behind, and nothing else.
+    own = ("samples.parquet", "channels.parquet", "references.parquet", "hashes.parquet", "tmp")
+    if [name for name in foreign if name not in own and not name.startswith(".")]:
+        raise UsageError(
+            f"out: the folder {str(path)!r} is not empty and holds no run; choose another"
+        )
+    return None
+
+
+def columns_of(layers: pd.DataFrame) -> Columns:
+    """Return (layer, call) -> column and width in ``betas/``, from a table of layers."""
+    own = layers[layers["column"] != ""]
+    return {
+        (str(row["layer"]), int(row["call"])): (
+            str(row["column"]),
+            1 if row["granularity"] == "layer" else int(row["channels"]),
+        )
+        for row in own.to_dict("records")
+    }
+
+
+def _refuse_idle_preprocess(preprocess: str | None, data: Any) -> None:
+    """Raise if a preprocessing was asked for that would not be used."""
+    if preprocess is None or (isinstance(data, str | Path) and Path(data).expanduser().is_dir()):
+        return
+    named = repr(str(data)) if isinstance(data, str | Path) else f"a {type(data).__name__}"
+    raise UsageError(
+        f"preprocess {preprocess!r} is for a folder of images; {named} has its images ready"
+    )

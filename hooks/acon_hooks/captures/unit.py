@@ -1,0 +1,113 @@
+"""What one unit of work has gathered so far, and the tables that are written of it."""
+
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from acon_analysis.histograms import Counts, count_betas, histogram_table
+from acon_analysis.schema import SAMPLE_COLUMNS
+from acon_analysis.store import RunFolder
+from acon_hooks.captures.feeding import Batch
+
+#: (layer name, call) -> column of betas/*.parquet and its width.
+Columns = Mapping[tuple[str, int], tuple[str, int]]
+
+
+class UnitBuffer:
+    """Everything of one unit, batch by batch.
+
+    Parameters
+    ----------
+    unit : int
+        Its number.
+    paths : pandas.Series or None
+        Path by sample_id, where the sample table is known beforehand.
+    """
+
+    def __init__(self, unit: int, paths: "pd.Series[str] | None") -> None:
+        self.unit = unit
+        self._paths = paths
+        self._ids: list[int] = []
+        self._errors: list[dict[str, Any]] = []
+        self._rows: list[dict[str, Any]] = []
+        self.more: dict[str, pa.Table] = {}  # parts that others have gathered for this unit
+        self._values: dict[tuple[str, int], list[npt.NDArray[Any]]] = {}
+
+    def add(self, batch: Batch, values: Mapping[tuple[str, int], npt.NDArray[Any]]) -> None:
+        """Take in a batch and the β (N, channels) read from it."""
+        self._ids += batch.ids
+        self._rows += batch.rows
+        for sample, reason in batch.errors:
+            path = "" if self._paths is None else str(self._paths.iloc[sample])
+            self._errors.append({"sample_id": sample, "path": path, "reason": reason})
+        for key, value in values.items():
+            self._values.setdefault(key, []).append(value)
+
+    @property
+    def first_error(self) -> str:
+        """Why the first bad image of the unit is bad."""
+        return str(self._errors[0]["reason"]) if self._errors else "there were no images"
+
+    def tables(self, columns: Columns) -> dict[str, pa.Table]:
+        """Return the unit's parts."""
+        arrays: dict[str, pa.Array] = {"sample_id": pa.array(self._ids, type=pa.int64())}
+        counted: list[tuple[str, int, Counts]] = []
+        for key, (name, width) in columns.items():
+            parts = self._values.get(key) or [np.zeros((0, width), dtype=np.float32)]
+            flat = np.concatenate(parts).astype(np.float32, copy=False).reshape(-1)
+            arrays[name] = pa.FixedSizeListArray.from_arrays(pa.array(flat), width)
+            counted.append((*key, count_betas(flat.reshape(-1, width))))
+        parts_ = {"betas": pa.table(arrays), **self.more}
+        if counted:
+            parts_["histograms"] = histogram_table(counted)
+        if self._errors:
+            parts_["errors"] = pa.Table.from_pylist(self._errors)
+        if self._rows:
+            frame = pd.DataFrame(self._rows).astype(
+                {column.name: column.dtype for column in SAMPLE_COLUMNS}
+            )
+            parts_["samples"] = pa.Table.from_pandas(frame, preserve_index=False)
+        return parts_
+
+
+class UnitWriter:
+    """Writes units in a thread of its own, at most one waiting, so that the network goes on."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="acon-write")
+        self._pending: Future[None] | None = None
+
+    def __enter__(self) -> "UnitWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self._wait()
+        finally:
+            self._pool.shutdown(wait=True)
+
+    def write(self, unit: UnitBuffer, columns: Columns) -> None:
+        """Queue a unit; raises what went wrong with the one before."""
+        self._wait()
+        self._pending = self._pool.submit(self._write, unit, columns)
+
+    def _write(self, unit: UnitBuffer, columns: Columns) -> None:
+        self._folder.write_unit(unit.unit, unit.tables(columns))
+
+    def _wait(self) -> None:
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.result()

@@ -1,0 +1,1 @@
+"""Which pixels decide β, and which channels matter for the answer (Captum)."""

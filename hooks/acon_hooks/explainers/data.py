@@ -1,0 +1,228 @@
+"""Explain β for images of a named data set, and write the tables: what ``acon explain`` does."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from acon_analysis.data import open_data
+from acon_analysis.errors import UsageError
+from acon_analysis.images import ImageSource
+from acon_hooks.captures.places import pick_device
+from acon_hooks.explainers.explaining import explain
+from acon_hooks.explainers.explanations import Explanation
+from acon_hooks.explainers.importance import conductance, correlations
+from acon_hooks.explainers.sanity import randomization_check
+from acon_hooks.layers.finding import find_layers
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Images that the baseline "mean" is the mean of, at most.
+REFERENCE = 500
+#: Images explained where none is named.
+DEFAULT_SAMPLES = 3
+
+
+def explain_data(
+    model: nn.Module,
+    data: str | Path,
+    layer: str,
+    channel: int | None,
+    samples: Sequence[int] | None = None,
+    *,
+    baseline: str = "zero",
+    preprocess: str | None = None,
+    device: str = "auto",
+    **arguments: Any,
+) -> tuple[Explanation, dict[int, str]]:
+    """Explain β for some images of a data set.
+
+    Parameters
+    ----------
+    model : Module
+        As `acon.build_model` returns it.
+    data : str or Path
+        As `acon_analysis.data.open_data` takes it.
+    layer, channel
+        As for `explain`.
+    samples : sequence of int, optional
+        Sample ids, by default three, evenly spread over the data set.
+    baseline : str
+        A key of `acon_hooks.explainers.baselines.BASELINES`, or "sample:ID" for an image of the
+        same data; "mean" is the mean of the first 500 images.
+    preprocess : str, optional
+        By default the network's own.
+    device : str
+        "auto", "cpu", "cuda", ...
+    **arguments
+        The other arguments of `explain`.
+
+    Returns
+    -------
+    (Explanation, dict)
+        And the labels of the images that have one, by sample id.
+
+    Raises
+    ------
+    UsageError
+        If a sample id does not exist, and as `explain`.
+    """
+    origin = getattr(model, "acon_origin", None)
+    source = open_data(data, preprocess or getattr(origin, "preprocess", None))
+    chosen = _default(len(source)) if not samples else list(samples)
+    images = load(source, chosen)
+    start: str | Tensor = baseline
+    reference = None
+    kind, _, number = baseline.partition(":")
+    if kind == "sample":
+        if not number.isdigit():
+            raise UsageError(f"a baseline image is named like sample:7; got {baseline!r}")
+        start = load(source, [int(number)])
+    elif baseline == "mean":
+        reference = load(source, range(min(REFERENCE, len(source))))
+    found = explain(
+        model.to(pick_device(device)),
+        images,
+        layer,
+        channel,
+        baseline=start,
+        reference=reference,
+        samples=chosen,
+        **arguments,
+    )
+    found = replace(found, preprocess=source.preprocess)
+    if kind == "sample":
+        found = replace(found, baseline=f"sample {number}")
+    labels = source.samples["label"].iloc[chosen]
+    named = {
+        sample: str(label)
+        for sample, label in zip(chosen, labels, strict=True)
+        if isinstance(label, str)
+    }
+    return found, named
+
+
+def load(source: ImageSource, samples: Sequence[int]) -> Tensor:
+    """Return the images of some sample ids, (N, C, H, W).
+
+    Raises
+    ------
+    UsageError
+        If an id does not exist, or the images differ in size.
+    """
+    for sample in samples:
+        if not 0 <= sample < len(source):
+            raise UsageError(
+                f"{source.name} has no sample {sample}: its {len(source)} images are numbered "
+                f"from 0 to {len(source) - 1}"
+            )
+    images = [source[sample] for sample in samples]
+    shapes = {tuple(image.shape) for image in images}
+    if len(shapes) > 1:
+        raise UsageError(
+            f"the images differ in size ({', '.join(map(str, sorted(shapes)))}): choose a "
+            "preprocessing that makes them equal (--preprocess official or imagenet)"
+        )
+    return torch.stack(images)
+
+
+def conductance_data(
+    model: nn.Module,
+    data: str | Path,
+    folder: Path,
+    layers: Sequence[str] | None = None,
+    *,
+    limit: int = 64,
+    preprocess: str | None = None,
+    device: str = "auto",
+    baseline: str = "zero",
+) -> "tuple[pd.DataFrame, pd.DataFrame]":
+    """Measure how much of the class scores flows through each channel, for images of a data set.
+
+    Parameters
+    ----------
+    model, data, preprocess, device
+        As for `explain_data`.
+    folder : Path
+        Gets ``conductance.csv`` (a row a channel) and ``layers.csv`` (a row a layer).
+    layers : sequence of str, optional
+        By default the ACON layers, or all elementwise activations where there are none.
+    limit : int
+        Images, evenly spread over the data set.
+    baseline : str
+        A key of `acon_hooks.explainers.baselines.BASELINES`.
+
+    Returns
+    -------
+    (DataFrame, DataFrame)
+        Of `acon_hooks.explainers.importance.conductance` and
+        `acon_hooks.explainers.importance.correlations`.
+
+    Raises
+    ------
+    UsageError
+        If there is no such layer, no image, or the model gives no class scores.
+    """
+    origin = getattr(model, "acon_origin", None)
+    source = open_data(data, preprocess or getattr(origin, "preprocess", None))
+    count = min(limit, len(source))
+    if count < 1:
+        raise UsageError(f"at least one image is needed; the limit is {limit}")
+    images = load(source, [index * len(source) // count for index in range(count)])
+    place = pick_device(device)
+    network = model.to(place)
+    kinds: tuple[str, ...] = ("meta_acon", "acon", "activation")
+    if layers is None:
+        known = {layer.kind for layer in find_layers(network, kinds)}
+        kinds = ("meta_acon", "acon") if known & {"meta_acon", "acon"} else ("activation",)
+    table = conductance(network, images.to(place), layers=layers, kinds=kinds, baseline=baseline)
+    ranks = correlations(table)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, frame in (("conductance.csv", table), ("layers.csv", ranks)):
+        frame.to_csv(folder / name, index=False, lineterminator="\n")
+    return table, ranks
+
+
+def write_tables(explanation: Explanation, folder: Path) -> list[Path]:
+    """Write ``explanation.csv`` (a row an image) and ``pixels.csv`` (a row a pixel)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {"explanation.csv": explanation.to_frame(), "pixels.csv": explanation.pixels()}
+    for name, frame in files.items():
+        frame.to_csv(folder / name, index=False, lineterminator="\n")
+    return [folder / name for name in files]
+
+
+def check_data(
+    model: nn.Module, explanation: Explanation, folder: Path, *, seed: int = 0, steps: int = 64
+) -> "pd.DataFrame":
+    """Write and return ``randomization.csv``: how the maps change when the layer is shuffled.
+
+    See `acon_hooks.explainers.sanity.randomization_check`. Ranks of pixels need no exact sum:
+    integrated gradients take `steps` steps and no more.
+    """
+    table = randomization_check(
+        model,
+        torch.from_numpy(explanation.images),
+        explanation.layer,
+        explanation.channel,
+        seed=seed,
+        baseline=torch.from_numpy(explanation.baselines),
+        samples=explanation.samples,
+        method=explanation.method,
+        call=explanation.call,
+        steps=steps,
+        max_steps=steps,
+        tolerance=float("inf"),
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    table.to_csv(folder / "randomization.csv", index=False, lineterminator="\n")
+    return table
+
+
+def _default(count: int) -> list[int]:
+    wanted = min(DEFAULT_SAMPLES, count)
+    return [(2 * index + 1) * count // (2 * wanted) for index in range(wanted)]

@@ -1,0 +1,347 @@
+"""Are the nonlinear channels the important ones? Conductance of every channel beside its L.
+
+``table = conductance(model, images, labels); correlations(table)``
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from acon_analysis.affine import linearity as affine_linearity
+from acon_analysis.errors import UsageError
+from acon_hooks.explainers.attribution import batches
+from acon_hooks.explainers.baselines import make_baseline
+from acon_hooks.explainers.sanity import rank_correlation
+from acon_hooks.guards import eager, unwrap
+from acon_hooks.layers.finding import Layer
+from acon_hooks.layers.reading import fold
+from acon_hooks.readings.batch import Key
+from acon_hooks.readings.tap import Tap
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KEYS = ["layer", "call", "channel"]
+VALUES = ["L", "nonlinearity", "dead", "constant_input"]
+
+#: Points a channel and image that L is computed from, at most.
+POINTS = 1024
+
+
+def conductance(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor | None = None,
+    layers: Sequence[Layer | str] | None = None,
+    *,
+    kinds: Iterable[str] = ("meta_acon", "acon", "activation"),
+    linearity: "pd.DataFrame | None" = None,
+    baseline: str | Tensor = "zero",
+    reference: Tensor | None = None,
+    steps: int = 32,
+    batch_size: int = 256,
+) -> "pd.DataFrame":
+    """Measure how much of the class score flows through each channel, beside the channel's L.
+
+    Parameters
+    ----------
+    model : Module
+        A classifier, (N, C, H, W) -> (N, classes), in evaluation mode, on the images' device.
+    images : Tensor
+        (N, C, H, W).
+    targets : Tensor, optional
+        (N,) int64: whose score; by default the predicted classes.
+    layers : sequence of Layer or str, optional
+        By default all of the given kinds.
+    kinds : iterable of str
+        Keys of `acon_hooks.KINDS`.
+    linearity : DataFrame, optional
+        ``layer``, ``channel``, ``L``, and if known ``call``, ``nonlinearity``, ``dead``,
+        ``constant_input``, as `Run.linearity` gives them by channel. By default L is computed from
+        these images.
+    baseline, reference
+        As for `acon_hooks.explainers.explaining.explain`.
+    steps : int
+        Of the integration.
+    batch_size : int
+        Images a forward pass, at most (steps included).
+
+    Returns
+    -------
+    DataFrame
+        A row a channel and use: ``layer``, ``call``, ``kind``, ``channel``, ``outputs`` (values
+        that the channel puts out for an image: its pixels), ``L``,
+        ``nonlinearity`` (1 - L), ``dead``, ``constant_input``, ``conductance`` (mean over the
+        images, signed, summed over pixels), ``importance`` (mean of its size), ``share``
+        (importance over the layer's sum).
+
+    Raises
+    ------
+    UsageError
+        If the model gives no class scores, or `linearity` lacks columns.
+
+    References
+    ----------
+    K. Dhamdhere, M. Sundararajan, Q. Yan (2019), How Important Is a Neuron, ICLR,
+    arXiv:1805.12233.
+    """
+    import pandas as pd
+
+    with torch.inference_mode(False), torch.no_grad():
+        images = images.detach().clone()
+        baselines, _ = make_baseline(images, baseline, reference)
+        found, own, sizes = _observe(
+            model, images, layers, kinds, batch_size, wanted=linearity is None
+        )
+    table = own if linearity is None else _checked(linearity)
+    targets = _targets(model, images, targets, batch_size)
+    frames = []
+    for layer, call in found:
+        flow = layer_conductance(
+            model, layer, images, baselines, targets, call, steps=steps, batch_size=batch_size
+        )
+        importance = np.abs(flow).mean(0)
+        total = importance.sum()
+        frames.append(
+            pd.DataFrame(
+                {
+                    "layer": layer.name,
+                    "call": call,
+                    "kind": layer.kind,
+                    "channel": np.arange(flow.shape[1], dtype=np.int64),
+                    "outputs": sizes[layer.name, call],
+                    "conductance": flow.mean(0),
+                    "importance": importance,
+                    "share": importance / total if total > 0 else np.zeros_like(importance),
+                }
+            )
+        )
+    joined = pd.concat(frames, ignore_index=True).merge(table, how="left", on=KEYS)
+    return joined[
+        [
+            "layer",
+            "call",
+            "kind",
+            "channel",
+            "outputs",
+            *VALUES,
+            "conductance",
+            "importance",
+            "share",
+        ]
+    ]
+
+
+def layer_conductance(
+    model: nn.Module,
+    layer: Layer,
+    images: Tensor,
+    baselines: Tensor,
+    targets: Tensor,
+    call: int = 0,
+    *,
+    steps: int = 32,
+    batch_size: int = 256,
+) -> NDArray[np.float64]:
+    """Return the conductance of a layer's output for the target scores, (N, channels).
+
+    Of one use of the layer, summed over the pixels. Where all paths from the image to the score
+    lead through the layer, the sum over its channels is the score of the image minus that of the
+    baseline.
+    """
+    from captum.attr import LayerConductance
+
+    chunk = max(1, batch_size // (steps + 1))
+    parts = []
+    inner = unwrap(model)
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        eager(),
+        one_call(inner, layer.module, call) as place,
+    ):
+        method = LayerConductance(inner, place)
+        for part, blank, target in zip(
+            batches(images, chunk), batches(baselines, chunk), batches(targets, chunk), strict=True
+        ):
+            found = method.attribute(part, blank, target=target, n_steps=steps)
+            parts.append(fold(found.detach().double(), layer.axis).sum(2).cpu())
+    return np.asarray(torch.cat(parts).numpy())
+
+
+@contextmanager
+def one_call(model: nn.Module, module: nn.Module, call: int) -> Iterator[nn.Module]:
+    """Give a module that stands for one use of another in a forward pass.
+
+    Captum sees only the last call of a module that runs several times. The output of the call
+    that is meant is led through an identity, which runs once.
+    """
+    place = nn.Identity()
+    calls = 0
+
+    def begin(*_: Any) -> None:
+        nonlocal calls
+        calls = 0
+
+    def lead(_module: nn.Module, _args: Any, output: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return place(output) if calls == call + 1 else None
+
+    handles = [model.register_forward_pre_hook(begin)]
+    try:
+        handles.append(module.register_forward_hook(lead))
+        yield place
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def correlations(table: "pd.DataFrame") -> "pd.DataFrame":
+    """Correlate nonlinearity with importance within each layer.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `conductance`.
+
+    Returns
+    -------
+    DataFrame
+        A row a layer and use: ``layer``, ``call``, ``kind``, ``outputs`` (values a channel puts out
+        for an image), ``channels`` (used), ``left_out``
+        (dead, constant or without L), ``spearman`` of 1 - L with the importance, ``low`` and
+        ``high`` (95 %, by Fisher's z with Bonett and Wright's variance; NaN below 4 channels).
+        NaN where a column is constant.
+
+    References
+    ----------
+    D. G. Bonett, T. A. Wright (2000), Sample size requirements for estimating Pearson, Kendall
+    and Spearman correlations, Psychometrika 65, DOI 10.1007/BF02294183.
+    """
+    import pandas as pd
+
+    rows = []
+    for (name, call, kind), part in table.groupby(["layer", "call", "kind"], sort=False):
+        out = part["dead"] | part["constant_input"] | part["L"].isna()
+        used = part[~out]
+        rho = rank_correlation(used["nonlinearity"].to_numpy(), used["importance"].to_numpy())
+        low, high = _interval(rho, len(used))
+        rows.append(
+            {
+                "layer": name,
+                "call": call,
+                "kind": kind,
+                "outputs": int(part["outputs"].iloc[0]) if "outputs" in part else 0,
+                "channels": len(used),
+                "left_out": int(out.sum()),
+                "spearman": rho,
+                "low": low,
+                "high": high,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _interval(rho: float, count: int) -> tuple[float, float]:
+    if count < 4 or not np.isfinite(rho):
+        return float("nan"), float("nan")
+    if abs(rho) >= 1:
+        return rho, rho
+    half = 1.959963984540054 * np.sqrt((1 + rho**2 / 2) / (count - 3))
+    return float(np.tanh(np.arctanh(rho) - half)), float(np.tanh(np.arctanh(rho) + half))
+
+
+def _observe(
+    model: nn.Module,
+    images: Tensor,
+    layers: Sequence[Layer | str] | None,
+    kinds: Iterable[str],
+    batch_size: int,
+    *,
+    wanted: bool,
+) -> tuple[list[tuple[Layer, int]], "pd.DataFrame", dict[Key, int]]:
+    """Run the images once: which layers run how often, L of their channels, their sizes."""
+    points: dict[Key, list[tuple[Tensor, Tensor]]] = {}
+    sizes: dict[Key, int] = {}
+
+    def keep(layer: Layer, call: int, x: Tensor, y: Tensor, _beta: Tensor | None) -> None:
+        x, y = fold(x, layer.axis), fold(y, layer.axis)
+        sizes[layer.name, call] = y.shape[2]
+        if wanted:
+            step = -(-x.shape[2] // POINTS)
+            pair = x[..., ::step].cpu().clone(), y[..., ::step].cpu().clone()
+            points.setdefault((layer.name, call), []).append(pair)
+
+    with Tap(model, layers, kinds=kinds, observe=keep) as tap:
+        for part in batches(images, batch_size):
+            model(part)
+            tap.take()
+        known = {layer.name: layer for layer in tap.layers}
+        found = [(known[name], call) for name, call in tap.shapes if name in known]
+    return found, _linearity(points), sizes
+
+
+def _linearity(points: dict[Key, list[tuple[Tensor, Tensor]]]) -> "pd.DataFrame":
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    for (name, call), parts in points.items():
+        x = torch.cat([pair[0] for pair in parts]).movedim(1, 0).flatten(1).numpy()
+        y = torch.cat([pair[1] for pair in parts]).movedim(1, 0).flatten(1).numpy()
+        for channel, (one_x, one_y) in enumerate(zip(x, y, strict=True)):
+            found = affine_linearity(one_x, one_y)
+            rows.append(
+                {
+                    "layer": name,
+                    "call": call,
+                    "channel": channel,
+                    "L": found.L,
+                    "nonlinearity": found.nonlinearity,
+                    "dead": "dead" in found.flags,
+                    "constant_input": "constant_input" in found.flags,
+                }
+            )
+    return pd.DataFrame(rows, columns=[*KEYS, *VALUES])
+
+
+def _checked(linearity: "pd.DataFrame") -> "pd.DataFrame":
+    lacking = [name for name in ("layer", "channel", "L") if name not in linearity]
+    if lacking:
+        raise UsageError(
+            f"the table of linearity lacks {', '.join(lacking)}: give run.linearity(by='channel'), "
+            f"not one with the columns {', '.join(map(str, linearity.columns))}"
+        )
+    table = linearity.copy()
+    if "call" not in table:
+        table["call"] = 0
+    if "nonlinearity" not in table:
+        table["nonlinearity"] = 1 - table["L"]
+    for name in ("dead", "constant_input"):
+        if name not in table:
+            table[name] = False
+    return table[[*KEYS, *VALUES]]
+
+
+def _targets(model: nn.Module, images: Tensor, targets: Tensor | None, batch_size: int) -> Tensor:
+    model = unwrap(model)
+    with torch.no_grad(), eager():
+        scores = torch.cat([model(part) for part in batches(images, batch_size)])
+    if scores.ndim != 2:
+        raise UsageError(
+            f"the model must give one score a class, (N, classes); it gave {tuple(scores.shape)}"
+        )
+    if targets is None:
+        return scores.argmax(1)
+    if targets.shape != (len(images),) or int(targets.min()) < 0:
+        raise UsageError(f"targets must be ({len(images)},) class numbers from 0")
+    if int(targets.max()) >= scores.shape[1]:
+        raise UsageError(
+            f"class {int(targets.max())} was asked for; the model has {scores.shape[1]} classes"
+        )
+    return targets.to(images.device)

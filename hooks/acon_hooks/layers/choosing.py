@@ -1,0 +1,61 @@
+"""From what a user names to layers of a model."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from torch import nn
+
+from acon_analysis.errors import UsageError, closest
+from acon_hooks.layers.finding import KINDS, Layer, find_layers
+
+
+def choose_layers(
+    model: nn.Module, layers: Sequence[Layer | str] | None, kinds: tuple[str, ...]
+) -> list[Layer]:
+    """Return the layers meant by names, by `Layer` objects, or by kinds alone.
+
+    Parameters
+    ----------
+    model : Module
+        The network, without wrappers.
+    layers : sequence of Layer or str, or None
+        None for all layers of the kinds.
+    kinds : tuple of str
+        Keys of `KINDS`.
+
+    Raises
+    ------
+    UsageError
+        If a name is no layer of the kinds, if a `Layer` is of another model, or if there is none.
+    """
+    found = {layer.name: layer for layer in find_layers(model, kinds)}
+    if layers is None:
+        if not found:
+            raise UsageError(_none(model, kinds))
+        return list(found.values())
+    modules = dict(model.named_modules(remove_duplicate=False))
+    chosen = []
+    for layer in layers:
+        if isinstance(layer, str):
+            if layer not in found:
+                words = " or ".join(map(repr, kinds))
+                raise UsageError(f"no layer {layer!r} of kind {words}: {closest(layer, found)}")
+            chosen.append(found[layer])
+        elif modules.get(layer.name) is not layer.module:
+            raise UsageError(
+                f"layer {layer.name!r} belongs to another model: call find_layers on this one"
+            )
+        else:
+            chosen.append(layer)
+    if not chosen:
+        raise UsageError("no layers given: leave layers out to take all of the kinds")
+    return chosen
+
+
+def _none(model: nn.Module, kinds: tuple[str, ...]) -> str:
+    there = Counter(layer.kind for layer in find_layers(model, KINDS))
+    have = ", ".join(f"{count} of kind {kind!r}" for kind, count in there.items())
+    return (
+        f"{type(model).__name__} has no layer of kind {' or '.join(map(repr, kinds))}; "
+        f"it has {have or 'no layer of any other kind either'}"
+    )

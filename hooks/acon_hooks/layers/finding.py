@@ -1,0 +1,276 @@
+"""Which layers of a model can be watched, found by structure and never by class name.
+
+`find_layers(model, kinds=("meta_acon", "acon"), example=None) -> list[Layer]`
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from acon_analysis.errors import UsageError, closest
+from acon_hooks.guards import unwrap
+from acon_hooks.layers.elementwise import is_activation
+from acon_hooks.layers.gates import looks_like_gate
+from acon_hooks.layers.reading import Granularity, Reading
+
+#: Every kind of layer, with what it is.
+KINDS = {
+    "meta_acon": "ACON whose β depends on the sample",
+    "acon": "ACON with a static β",
+    "acon_plain_gate": "its variant (p1 - p2)·x·S(β·x) + p2·x, read only if asked for",
+    "acon_frelu": "ACON-FReLU; its β is 1",
+    "activation": "any other elementwise activation",
+    "gate": "a squeeze-and-excitation gate, read as the factor of each sample and channel",
+}
+DEFAULT_KINDS = ("meta_acon", "acon")
+#: Kinds whose layers own p1 and p2.
+ACON_KINDS = ("meta_acon", "acon", "acon_plain_gate")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer that can be watched.
+
+    Parameters
+    ----------
+    name : str
+        Its exact name in the model's `named_modules()` (the first one, if it has several).
+    kind : str
+        Key of `KINDS`. Before the first batch "meta_acon" and "acon" are told apart by whether
+        the layer owns a parameter called beta; the first batch decides.
+    channels : int or None
+        C; None where only a forward pass can tell.
+    granularity : str
+        What one β belongs to: "channel", "layer", "pixel", "static"; "elementwise" for
+        activations; "unknown" before the first batch.
+    reader : str
+        How β is read, or where the first batch will look first; empty for activations.
+    class_name : str
+        Class of the module.
+    module : Module
+        The layer itself.
+    axis : int
+        Channel axis of the activated input.
+    reading : Reading or None
+        The proved reading; None before the first batch and for activations.
+    asked : tuple of str
+        The kinds that were asked for.
+    in_place : bool
+        Whether the layer overwrites its input (known after the first batch).
+    """
+
+    name: str
+    kind: str
+    channels: int | None
+    granularity: Granularity
+    reader: str
+    class_name: str
+    module: nn.Module = field(repr=False, compare=False)
+    axis: int = field(default=1, repr=False)
+    reading: Reading | None = field(default=None, repr=False, compare=False)
+    asked: tuple[str, ...] = field(default=DEFAULT_KINDS, repr=False, compare=False)
+    in_place: bool = field(default=False, repr=False)
+
+    @property
+    def p1(self) -> Tensor | None:
+        """Slope of the first line, (C,) on the layer's device; None where the layer has none."""
+        return self._slope(0)
+
+    @property
+    def p2(self) -> Tensor | None:
+        """Slope of the second line, (C,) on the layer's device; None where the layer has none."""
+        return self._slope(1)
+
+    @property
+    def beta(self) -> Tensor | None:
+        """Static β, (C,); None where β depends on the sample or is not known yet."""
+        if self.kind == "acon_frelu" and self.channels is not None:
+            return torch.ones(self.channels)
+        if self.reading is not None and self.reading.source == "parameter":
+            from acon_hooks.layers.reading import TRANSFORMS
+
+            raw = own_tensors(self.module)[self.reading.where].detach()
+            return self._spread(TRANSFORMS[self.reading.transform](raw))
+        if self.reading is None and self.kind == "acon" and "beta" in own_tensors(self.module):
+            return self._spread(own_tensors(self.module)["beta"].detach())
+        return None
+
+    @property
+    def proved(self) -> bool:
+        """Whether a forward pass has confirmed how β is read."""
+        return self.reading is not None
+
+    def _slope(self, which: int) -> Tensor | None:
+        pair = slopes(self.module) if self.kind in ACON_KINDS else None
+        return None if pair is None else self._spread(pair[which].detach())
+
+    def _spread(self, values: Tensor) -> Tensor:
+        flat = whole(values).reshape(-1)
+        return flat.expand(self.channels) if flat.numel() == 1 and self.channels else flat
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor that is sharded over devices (DTensor) in one piece, others as they are."""
+    full = getattr(tensor, "full_tensor", None)
+    return full() if callable(full) else tensor
+
+
+def own_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return a module's own parameters and buffers by name, without its children's."""
+    own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+    return dict(own)
+
+
+def slopes(module: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """Return the slopes of the two lines, of equal shape, with one axis for the channels.
+
+    They are p1 and p2 where the module owns both; 1 and p, or 1 and 0, where it owns nothing but
+    beta and p (ACON-B), or beta alone (ACON-A, the learnable Swish).
+    """
+    own = own_tensors(module)
+    p1, p2 = own.get("p1"), own.get("p2")
+    if p1 is None and p2 is None and "beta" in own and not list(module.children()):
+        rest = [tensor for name, tensor in own.items() if name != "beta"]
+        if set(own) <= {"beta", "p"}:
+            p2 = rest[0] if rest else torch.zeros_like(own["beta"])
+            p1 = torch.ones_like(p2)
+    if p1 is None or p2 is None or p1.shape != p2.shape:
+        return None
+    if not p1.is_floating_point() or sum(size != 1 for size in p1.shape) > 1:
+        return None
+    return p1, p2
+
+
+def owns_slopes(module: nn.Module) -> bool:
+    """Tell whether a module owns p1 and p2, so that it cannot be but an ACON layer."""
+    return {"p1", "p2"} <= set(own_tensors(module))
+
+
+def is_acon_frelu(module: nn.Module) -> bool:
+    """Tell whether the module consists of a depthwise convolution and two normalisations."""
+    if slopes(module) is not None:
+        return False
+    parts = [child for child in module.children() if not _passive(child)]
+    convs = [child for child in parts if isinstance(child, nn.Conv2d)]
+    norms = [child for child in parts if isinstance(child, nn.BatchNorm2d | nn.SyncBatchNorm)]
+    if len(parts) != 3 or len(convs) != 1 or len(norms) != 2:
+        return False
+    conv, channels = convs[0], convs[0].out_channels
+    depthwise = conv.groups == conv.in_channels == channels
+    return depthwise and all(norm.num_features == channels for norm in norms)
+
+
+def _passive(module: nn.Module) -> bool:
+    passive = nn.MaxPool2d | nn.Identity | nn.Dropout | nn.Sigmoid | nn.SiLU
+    return isinstance(module, passive)
+
+
+def check_kinds(kinds: Iterable[str]) -> tuple[str, ...]:
+    """Return the kinds as a tuple.
+
+    Raises
+    ------
+    UsageError
+        If one is unknown, naming near ones; or if there is none.
+    """
+    given = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+    for kind in given:
+        if kind not in KINDS:
+            raise UsageError(f"unknown kind of layer {kind!r}: {closest(kind, KINDS)}")
+    if not given:
+        raise UsageError(f"no kind of layer given: choose among {', '.join(KINDS)}")
+    return given
+
+
+def find_layers(
+    model: nn.Module, kinds: Iterable[str] = DEFAULT_KINDS, example: Any = None
+) -> list[Layer]:
+    """Find the layers of some kinds.
+
+    Layers that own p1 and p2 of equal shape are ACON layers, whoever wrote them. What only a
+    forward pass can tell (how β is read, whether it depends on the sample, where the channels
+    are) is a guess until a batch has been seen; give `example` to have it settled and proved.
+
+    Parameters
+    ----------
+    model : Module
+        The network. DistributedDataParallel, DataParallel and torch.compile wrappers are looked
+        through: names are those of the module inside.
+    kinds : iterable of str
+        Keys of `KINDS`.
+    example : Tensor or tuple, optional
+        A batch, handed to the model in one forward pass (a tuple as its arguments).
+
+    Returns
+    -------
+    list of Layer
+        In the order of `named_modules()`; a layer that is used in several places once.
+
+    Raises
+    ------
+    UsageError
+        If a kind is unknown.
+    ProofError
+        If `example` is given and β of a layer cannot be read.
+    """
+    asked = check_kinds(kinds)
+    found = list(_walk(unwrap(model), asked))
+    if example is None:
+        return found
+    from acon_hooks.readings.recording import resolve  # a Tap is built on this module
+
+    return resolve(model, found, example)
+
+
+def _walk(model: nn.Module, asked: tuple[str, ...]) -> Iterator[Layer]:
+    inside: set[nn.Module] = set()  # the activations of a β network are no layers of their own
+    for name, module in model.named_modules():
+        if slopes(module) is not None:
+            inside.update(m for m in module.modules() if m is not module and slopes(m) is None)
+        layer = None if module in inside else _match(name, module, asked)
+        if layer is not None:
+            yield layer
+
+
+def _match(name: str, module: nn.Module, asked: tuple[str, ...]) -> Layer | None:
+    class_name = type(module).__name__
+    pair = slopes(module)
+    if pair is not None:
+        if not set(asked) & set(ACON_KINDS):
+            return None
+        return _acon(name, module, pair[0].numel(), asked)
+    if "acon_frelu" in asked and is_acon_frelu(module):
+        channels = next(m.out_channels for m in module.children() if isinstance(m, nn.Conv2d))
+        return Layer(
+            name, "acon_frelu", channels, "static", "constant 1", class_name, module, asked=asked
+        )
+    if "gate" in asked and looks_like_gate(module):
+        return Layer(
+            name, "gate", None, "unknown", "on the first batch", class_name, module, asked=asked
+        )
+    if "activation" in asked and is_activation(module):
+        return Layer(name, "activation", None, "elementwise", "", class_name, module, asked=asked)
+    return None
+
+
+def _acon(name: str, module: nn.Module, size: int, asked: tuple[str, ...]) -> Layer | None:
+    """Guess what kind of ACON layer this is; None if that kind was not asked for."""
+    static = "beta" in own_tensors(module)
+    kind = "acon" if static else "meta_acon"
+    if kind not in asked:
+        if "acon_plain_gate" not in asked:
+            return None
+        kind = "acon_plain_gate"
+    inner = [path for path, _ in module.named_modules() if path.split(".")[-1] in ("bn2", "fc2")]
+    if static:
+        reader = "parameter beta"
+    else:
+        reader = f"module {inner[-1]}, sigmoid" if inner else "on the first batch"
+    channels = size if size > 1 else None
+    granularity: Granularity = "static" if static else ("channel" if inner else "unknown")
+    return Layer(
+        name, kind, channels, granularity, reader, type(module).__name__, module, asked=asked
+    )

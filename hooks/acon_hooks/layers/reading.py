@@ -1,0 +1,215 @@
+"""How β is read from one layer: plain data, found on the first batch and kept.
+
+Notation: S is the sigmoid, d = (p1 - p2)·x, and a tensor is *folded* when it has the shape
+(N, C, P): samples, channels, and all other axes together.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Source = Literal["parameter", "module", "argument", "function", "least squares", "constant"]
+Granularity = Literal["channel", "layer", "pixel", "static", "elementwise", "unknown"]
+
+#: What turns the tensor that was caught into β; the proof decides which of them fits.
+TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid": torch.sigmoid,
+    "identity": torch.clone,
+    "hardsigmoid": torch.nn.functional.hardsigmoid,
+    "softplus": torch.nn.functional.softplus,
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+    "exp": torch.exp,
+    "abs": torch.abs,
+    "1 + tanh": lambda t: 1 + torch.tanh(t),
+    "2 sigmoid": lambda t: 2 * torch.sigmoid(t),
+}
+_COMMON = ("sigmoid", "identity")
+
+#: Functions whose argument is a multiple of the gate's β·d: that multiple.
+GATES = {"sigmoid": 1.0, "expit": 1.0, "silu": 1.0, "tanh": 2.0, "exp": -1.0}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the caught tensor lies in memory.
+
+    Parameters
+    ----------
+    granularity : str
+        What one β belongs to: "channel", "layer", "pixel" or "static".
+    axis : int
+        Channel axis of the caught tensor ("pixel" only).
+    transposed : bool
+        Whether the channels come before the samples ("channel" only).
+    """
+
+    granularity: Granularity
+    axis: int = 1
+    transposed: bool = False
+
+    def compact(self, raw: Tensor, samples: int, channels: int) -> Tensor:
+        """Return the caught tensor as (N, C), (N, 1), (C,), or (N, C or 1, P) for "pixel".
+
+        Raises
+        ------
+        RuntimeError
+            If its size does not allow that.
+        """
+        match self.granularity:
+            case "channel" if self.transposed:
+                return raw.reshape(channels, samples).T
+            case "channel":
+                return raw.reshape(samples, channels)
+            case "layer":
+                return raw.reshape(samples, 1)
+            case "static":
+                return raw.reshape(-1).expand(channels)
+            case _:
+                return fold(raw, self.axis)
+
+
+def folded(compact: Tensor) -> Tensor:
+    """Return a compact β so that it broadcasts with (N, C, P).
+
+    (N, C) becomes (N, C, 1), (N, 1) becomes (N, 1, 1), (C,) becomes (1, C, 1), (N, C, P) stays.
+    """
+    if compact.ndim == 1:
+        return compact[None, :, None]
+    return compact.unsqueeze(2) if compact.ndim == 2 else compact
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One proved way to read β from a layer.
+
+    Parameters
+    ----------
+    source : str
+        Where the tensor is caught: an own "parameter", an inner "module", an "argument" of the
+        layer, a "function" called inside its forward, "least squares" on the argument of the gate,
+        or "constant".
+    where : str
+        Name of that parameter, inner module, argument or function.
+    ordinal : int
+        Which call of that module or function within one call of the layer, from 0.
+    transform : str
+        Key of `TRANSFORMS`, applied to what was caught.
+    layout : Layout
+        How the caught tensor lies in memory.
+    identity : str
+        Which formula was proved; see `acon_hooks.readings.proof`.
+    x : int or str
+        The layer's argument that is activated: a position, or a keyword.
+    axis, y_axis : int
+        Channel axis of that argument and of the layer's output.
+    pooled : str
+        Inner module whose argument is the mean of x over the pixels; empty if there is none.
+    """
+
+    source: Source
+    where: str
+    layout: Layout
+    ordinal: int = 0
+    transform: str = "identity"
+    identity: str = "acon"
+    x: int | str = 0
+    axis: int = 1
+    y_axis: int = 1
+    pooled: str = ""
+
+    def describe(self) -> str:
+        """Return the reading in words, as shown in tables."""
+        which = f" (call {self.ordinal})" if self.ordinal else ""
+        match self.source:
+            case "constant":
+                return f"constant {self.where}"
+            case "least squares":
+                return f"least squares on the argument of {self.where}{which}"
+            case "function":
+                return f"function {self.where}{which}"
+            case "module":
+                text = f"module {self.where}{which}"
+            case _:
+                text = f"{self.source} {self.where}"
+        return text if self.transform == "identity" else f"{text}, {self.transform}"
+
+
+def fold(x: Tensor, axis: int) -> Tensor:
+    """Fold a tensor to (N, C, P).
+
+    Parameters
+    ----------
+    x : Tensor
+        (N,) or (N, ..., C, ...).
+    axis : int
+        The channel axis; ignored for (N,), which folds to (N, 1, 1).
+
+    Returns
+    -------
+    Tensor
+        (N, C, P), a view where the strides allow it.
+    """
+    if x.ndim < 2:
+        return x.reshape(-1, 1, 1)
+    return x.movedim(axis, 1).reshape(x.shape[0], x.shape[axis], -1)
+
+
+def layouts(raw: Tensor, x: Tensor, axis: int, *, fixed: bool = False) -> Iterator[Layout]:
+    """Yield every layout in which a tensor can be the β of an input, coarsest first.
+
+    Parameters
+    ----------
+    raw : Tensor
+        What was caught.
+    x : Tensor
+        The layer's input, unfolded.
+    axis : int
+        Channel axis of the input.
+    fixed : bool
+        Whether it is a parameter: the same for all samples, even if there is but one.
+    """
+    n, c = x.shape[0], x.shape[axis]
+    sizes = [size for size in raw.shape if size != 1]
+    if fixed and raw.numel() in (1, c) and sizes in ([], [c]):
+        yield Layout("static")
+        return
+    if n > 1 and raw.numel() in (1, c) and sizes in ([], [c]) and n != c:
+        yield Layout("static")
+    if raw.numel() == n * c and sizes == [size for size in (n, c) if size != 1]:
+        yield Layout("channel")
+    if raw.numel() == n and sizes == [size for size in (n,) if size != 1] and c > 1:
+        yield Layout("layer")
+    if n > 1 and n == c and sizes == [c]:  # as many samples as channels: either may be meant
+        yield Layout("static")
+    if n > 1 and c > 1 and sizes == [c, n]:
+        yield Layout("channel", transposed=True)
+    if raw.ndim == x.ndim > 2 and raw.shape[0] == n and raw.numel() > n * c // max(c, 1):
+        yield from _pixel_layouts(raw, x, axis)
+
+
+def _pixel_layouts(raw: Tensor, x: Tensor, axis: int) -> Iterator[Layout]:
+    target = x.movedim(axis, 1).shape
+    for raw_axis in dict.fromkeys((axis, *range(1, raw.ndim))):
+        shape = raw.movedim(raw_axis, 1).shape
+        if shape[2:] == target[2:] and shape[1] in (1, target[1]):
+            yield Layout("pixel", axis=raw_axis)
+
+
+def transforms(*, activated: bool) -> tuple[str, ...]:
+    """Return the transforms worth trying first, in order.
+
+    Parameters
+    ----------
+    activated : bool
+        Whether the tensor comes out of an activation already.
+    """
+    return _COMMON[::-1] if activated else _COMMON
+
+
+def rare_transforms() -> tuple[str, ...]:
+    """Return the transforms to try once the common ones have failed."""
+    return tuple(name for name in TRANSFORMS if name not in _COMMON)

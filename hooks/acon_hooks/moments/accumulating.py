@@ -1,0 +1,330 @@
+"""Moments of what goes into and comes out of activation layers, gathered while a run is captured.
+
+An `Accumulator` observes a `Tap`: it sums every call of every layer over the pixels inside the
+hook, merges the sums of a batch into float64 states on the device, and hands over a unit's parts
+of the store in one copy to the host. What is stored is said in `acon_analysis.moment_fields`.
+"""
+
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from acon_analysis.moment_fields import BLOCKS, STATE_COLUMNS
+from acon_analysis.moment_frames import disk_space, to_frame
+from acon_analysis.store import RunFolder
+from acon_hooks.errors import HookError
+from acon_hooks.layers.finding import Layer
+from acon_hooks.moments.constants import Constants, learn, read_references, stored, write_references
+from acon_hooks.moments.kernels import rows_of, sums, thinned
+from acon_hooks.moments.native import NativeSums, Prepared, native
+from acon_hooks.moments.options import KINDS, MomentOptions, settle
+from acon_hooks.moments.room import ALIGN, Room
+from acon_hooks.moments.states import Call, Family, Rows
+from acon_hooks.moments.tables import arrow, block_frame, keys_of, pooled_table, total_frame
+from acon_hooks.readings.batch import Key, to_host
+
+#: Parts of a unit that an accumulator writes.
+MOMENT_PARTS = ("moments", "totals", "states", "pooled")
+
+
+class UnmeasuredLayerWarning(UserWarning):
+    """Moments of a layer cannot be taken."""
+
+
+@dataclass
+class _Seen:
+    """Sums of one call in the current batch."""
+
+    sums: Tensor
+    beta: Tensor | None
+    pixels: int
+
+
+class Accumulator:
+    """Gathers moments, batch by batch and unit by unit.
+
+    ``Tap(model, observe=accumulator.observe, pooled=True)``. While `learning`, a forward pass only
+    settles constants, and is followed by ``accumulator.learned()``; every later one by
+    ``accumulator.batch(sample_ids, batch.pooled)``, every unit by ``accumulator.unit(columns)``.
+
+    Parameters
+    ----------
+    options : MomentOptions
+        What to gather.
+    folder : RunFolder, optional
+        Where the constants are kept, for all processes of a run; None keeps them in memory.
+    identity : str
+        SHA-256 of the run's identity.
+    """
+
+    def __init__(
+        self,
+        options: MomentOptions | None = None,
+        folder: RunFolder | None = None,
+        identity: str = "",
+    ) -> None:
+        self.options, _ = settle(options or MomentOptions(), torch.device("cpu"))
+        self.blocks = self.options.blocks or BLOCKS
+        self._native: NativeSums | None = None
+        if self.options.kernel == "compiled":
+            self._native = native()
+        self.rooms: list[Room] = []
+        self._places: dict[Key, tuple[Room, int]] = {}
+        self.folder, self.identity = folder, identity
+        self.constants: dict[Key, Constants] = {}
+        self.unmeasured: dict[Key, str] = {}
+        self.families: list[Family] = []
+        self._table = None if folder is None else read_references(folder, identity)
+        self._rows: dict[Key, pd.DataFrame] | None = None
+        self.learning = self._table is None
+        self._seen: dict[Key, _Seen] = {}
+        self._totals: list[tuple[npt.NDArray[np.int64], list[npt.NDArray[np.float64]]]] = []
+        self._states: list[pd.DataFrame] = []
+        self._pooled: dict[Key, list[npt.NDArray[np.float32]]] = {}
+        self._ids: list[int] = []
+
+    def observe(self, layer: Layer, call: int, x: Tensor, y: Tensor, beta: Tensor | None) -> None:
+        """Take in one call of a layer; see `acon_hooks.readings.tap.Observer`."""
+        key = layer.name, call
+        if layer.kind not in KINDS or key in self.unmeasured:
+            return
+        if key not in self.constants:
+            reason = _unfit(x, y)
+            if reason:
+                self.unmeasured[key] = reason
+                return
+        axis, stride = layer.axis, self.options.stride
+        if stride > 1:
+            x, y = (thinned(t, axis, stride) for t in (x, y))
+            axis = 1
+            if beta is not None and beta.shape[2] > 1:
+                beta = beta[:, :, ::stride]
+        if key not in self.constants:
+            with torch.no_grad():
+                self.constants[key] = self._settle(layer, key, x, y, beta, axis)
+        if self.learning:
+            return
+        place = self._places.get(key)
+        if place is not None:
+            room, index = place
+            if room.put(index, x, y, beta, axis):
+                return
+        constants = self.constants[key]
+        raw = None
+        if place is None and self._native is not None:
+            prepared = Prepared(constants.gate, constants.guards)
+            raw = self._native.sums(x, y, beta, axis, prepared)
+        if raw is None:
+            raw = sums(x, y, beta, axis, constants.gate, constants.guards)
+        mean = None
+        if beta is not None and constants.gate is not None:
+            mean = (beta[:, :, 0] if beta.shape[2] == 1 else beta.mean(2)).double()
+            mean = mean.expand(raw.shape[1], raw.shape[2])
+        if place is None:
+            pixels = x.numel() // max(raw.shape[1] * raw.shape[2], 1)
+            self._seen[key] = _Seen(raw, mean, pixels)
+        else:
+            room, index = place
+            room.copy(index, raw, mean)
+
+    def _settle(
+        self, layer: Layer, key: Key, x: Tensor, y: Tensor, beta: Tensor | None, axis: int
+    ) -> Constants:
+        if self._table is None:
+            return learn(layer, x, y, beta, axis)
+        if self._rows is None:
+            groups: Any = self._table.groupby(["layer", "call"], sort=False)
+            self._rows = {(str(k[0]), int(k[1])): rows for k, rows in groups}
+        if key not in self._rows:
+            raise HookError(f"the run's constants lack layer {key[0]!r}, call {key[1]}")
+        return stored(layer, x, beta, axis, self._rows[key])
+
+    def batch(self, samples: "list[int]", pooled: "dict[Key, Tensor] | None" = None) -> None:
+        """Merge what the last forward pass has shown.
+
+        Parameters
+        ----------
+        samples : list of int
+            sample_ids of the batch, ascending.
+        pooled : dict, optional
+            Pooled inputs, `Batch.pooled`.
+        """
+        seen, self._seen = self._seen, {}
+        if not self.families:
+            self._found(seen, len(samples))
+        self._ids += samples
+        if self.rooms:
+            ids = np.asarray(samples, dtype=np.int64)
+            totals = [self._merged(room, ids) for room in self.rooms]
+            self._totals.append((ids, totals))
+        elif self.families:
+            self._batch(seen, samples)
+        for key, values in to_host(pooled or {}).items():
+            self._pooled.setdefault(key, []).append(values.astype(np.float32, copy=False))
+
+    def _merged(self, room: Room, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        if not self.options.full:
+            return room.merge(ids)
+        room.require(len(ids))
+        raw, beta = room.sums()
+        self._keep_states(room.family, room.family.states(raw, beta), beta, ids)
+        return room.merge(ids)
+
+    def _batch(self, seen: dict[Key, _Seen], samples: list[int]) -> None:
+        """Merge by torch's operators."""
+        ids = torch.tensor(samples, dtype=torch.int64)
+        found = [family_rows(family, seen) for family in self.families]
+        for family, rows in zip(self.families, found, strict=True):
+            family.merge(rows, ids)
+            if self.options.full:
+                self._keep_states(family, rows, _betas(family, seen), ids.numpy())
+        flat = torch.cat([rows.totals.reshape(-1) for rows in found]).cpu().numpy()
+        sizes = np.cumsum([rows.totals.numel() for rows in found])[:-1]
+        pieces = [
+            piece.reshape(tuple(rows.totals.shape))
+            for piece, rows in zip(np.split(flat, sizes), found, strict=True)
+        ]
+        self._totals.append((ids.numpy(), pieces))
+
+    def learned(self) -> None:
+        """Keep the constants, or those that another process was first to keep."""
+        self.learning = False
+        self._warn()
+        if self.folder is not None and self.constants:
+            self._table = write_references(self.folder, self.constants, self.identity)
+            self.constants.clear()  # rebuilt from the table, as every other process does
+
+    def _warn(self) -> None:
+        for (name, call), reason in self.unmeasured.items():
+            text = f"no moments of layer {name!r}, call {call}: {reason}"
+            warnings.warn(text, UnmeasuredLayerWarning, stacklevel=4)
+
+    def _found(self, seen: dict[Key, _Seen], samples: int) -> None:
+        """Sort the calls into families; leave out those that cannot be told apart by sample."""
+        groups: dict[tuple[str, ...], list[Call]] = {}
+        for key, value in seen.items():
+            if value.sums.shape[1] != samples:
+                self.unmeasured[key] = (
+                    f"it saw {value.sums.shape[1]} rows for a batch of {samples} images"
+                )
+                self._warn()
+                continue
+            constants = self.constants[key]
+            call = Call(key, value.sums.shape[2], value.pixels, constants)
+            groups.setdefault(rows_of(constants.gate), []).append(call)
+        device = next((value.sums.device for value in seen.values()), torch.device("cpu"))
+        align = 1 if self._native is None else ALIGN
+        self.families = [
+            Family(rows, calls, device, self.blocks, align) for rows, calls in groups.items()
+        ]
+        if self._native is None:
+            return
+        self.rooms = [Room(family, self._native) for family in self.families]
+        for room in self.rooms:
+            for index, call in enumerate(room.family.calls):
+                self._places[call.key] = room, index
+                room.copy(index, seen[call.key].sums, seen[call.key].beta)
+
+    def _keep_states(
+        self, family: Family, rows: Rows, beta: Tensor | None, ids: npt.NDArray[np.int64]
+    ) -> None:
+        frame = to_frame(family.take_rows(rows), sample=ids[:, None], **keys_of(family))
+        frame["beta"] = np.nan
+        if beta is not None:
+            frame["beta"] = family.own(beta.cpu().numpy()).ravel()
+        self._states.append(frame[[name for name, *_ in STATE_COLUMNS]])
+
+    def unit(self, columns: Mapping[Key, tuple[str, int]]) -> dict[str, pa.Table]:
+        """Return the parts of the unit that has just ended, and begin the next one.
+
+        Parameters
+        ----------
+        columns : mapping
+            Column of each layer and call that has β per sample, as in ``betas/``.
+
+        Returns
+        -------
+        dict of str to pyarrow.Table
+            ``moments`` and ``totals``; ``states`` if asked for; ``pooled``, with the columns of
+            ``betas/`` and the means of the inputs in them. Empty where nothing could be measured.
+        """
+        ids, self._ids = np.asarray(self._ids, dtype=np.int64), []
+        totals, self._totals = self._totals, []
+        states, self._states = self._states, []
+        parts: dict[str, pa.Table] = {}
+        if len(ids) and self.families:
+            frames = [block_frame(family) for family in self.families]
+            parts["moments"] = arrow(pd.concat(frames, ignore_index=True))
+            parts["totals"] = arrow(total_frame(self.families, totals))
+        if states:
+            parts["states"] = arrow(pd.concat(states, ignore_index=True))
+        pooled, self._pooled = self._pooled, {}
+        if pooled:
+            parts["pooled"] = pooled_table(ids, pooled, columns)
+        return parts
+
+    def space(self, samples: int, unit_size: int) -> int:
+        """Return the bytes, before compression, that moments of a run will take.
+
+        Parameters
+        ----------
+        samples : int
+            Images of the run.
+        unit_size : int
+            Images a unit.
+        """
+        calls = [call for family in self.families for call in family.calls]
+        pooled = sum(int(values[0].shape[1]) for values in self._pooled.values())
+        space = disk_space(
+            channels=sum(call.channels for call in calls),
+            layers=len(calls),
+            samples=samples,
+            units=-(-samples // unit_size),
+            full=self.options.full,
+            blocks=self.blocks,
+        )
+        return space.blocks + space.totals + space.states + 4 * pooled * samples
+
+    def space_text(self, samples: int, unit_size: int) -> str:
+        """Say in one sentence what `space` returns, and how much room there is."""
+        text = (
+            f"moments take up to {self.space(samples, unit_size) / 1e6:,.1f} MB before compression"
+        )
+        if self.folder is None:
+            return text
+        free = shutil.disk_usage(self.folder.path).free
+        return f"{text} in {str(self.folder.path)!r} ({free / 1e6:,.0f} MB free)"
+
+
+def family_rows(family: Family, seen: dict[Key, _Seen]) -> Rows:
+    """Return the states of the samples of one batch for a family's columns."""
+    found = [seen[call.key].sums for call in family.calls]
+    wide = any(t.dtype == torch.float64 for t in found)
+    raw = torch.cat([t.double() for t in found] if wide else found, 2)
+    return family.states(raw, _betas(family, seen))
+
+
+def _betas(family: Family, seen: dict[Key, _Seen]) -> Tensor | None:
+    betas = [seen[call.key].beta for call in family.calls]
+    some = [beta for beta in betas if beta is not None]
+    return torch.cat(some, 1) if len(some) == len(betas) and some else None
+
+
+def _unfit(x: Tensor, y: Tensor) -> str:
+    """Say why a call cannot be measured; empty if it can."""
+    if x.ndim < 2:
+        return f"its input has {x.ndim} axis; samples and channels are needed"
+    if x.shape != y.shape:
+        return f"its input is {tuple(x.shape)}, its output {tuple(y.shape)}"
+    if not x.is_floating_point():
+        return f"its input is {x.dtype}"
+    return ""

@@ -1,0 +1,196 @@
+"""What a capture gathers of moments, and with which kernel."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from acon_analysis.errors import UsageError
+from acon_analysis.moment_fields import (
+    BLOCKS,
+    FEWEST_BLOCKS,
+    MOST_BLOCKS,
+    UNRECORDED_BLOCKS,
+)
+from acon_analysis.store import StoreError
+from acon_hooks.layers.finding import DEFAULT_KINDS, find_layers
+from acon_hooks.moments.constants import GATED_KINDS
+from acon_hooks.moments.native import NativeError, native
+
+#: What `capture` takes for moments: none, the usual, or every sample's states too.
+Wish = bool | Literal["full"]
+
+#: What sums over the pixels: C++ compiled on this machine, or the operators of torch.
+KERNELS = ("auto", "compiled", "eager")
+
+#: Kinds whose output depends on the input element by element.
+KINDS = (*GATED_KINDS, "activation")
+
+
+@dataclass(frozen=True)
+class MomentOptions:
+    """What an accumulator gathers.
+
+    Parameters
+    ----------
+    full : bool
+        Store the states of every sample and channel, too: about 190 bytes each.
+    stride : int
+        Take every so many-th pixel only: cheaper, and wrong where neighbours differ.
+    kernel : {"auto", "compiled", "eager"}
+        What sums over the pixels: C++ that is compiled once on this machine, or the operators of
+        torch (several times slower; the only one on accelerators). Both keep the same digits, but
+        not the same bytes. "auto" compiles where it can.
+    blocks : int, optional
+        Blocks of samples that are kept apart for the jackknife, block = sample_id mod blocks: fewer
+        make smaller files and wider intervals. By default what the run began with, else 101.
+    """
+
+    full: bool = False
+    stride: int = 1
+    kernel: str = "auto"
+    blocks: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.stride < 1:
+            raise UsageError(f"the pixel stride must be at least 1, given {self.stride}")
+        if self.kernel not in KERNELS:
+            raise UsageError(
+                f"the kernel of moments must be one of {', '.join(KERNELS)}, given {self.kernel!r}"
+            )
+        known = range(FEWEST_BLOCKS, MOST_BLOCKS + 1)
+        if self.blocks is not None and self.blocks not in known:
+            raise UsageError(
+                f"moments need {FEWEST_BLOCKS} to {MOST_BLOCKS} blocks of samples, given "
+                f"{self.blocks}"
+            )
+
+
+def options_of(
+    wish: "Wish | MomentOptions | None", *, compiled: bool = False
+) -> MomentOptions | None:
+    """Return what `capture(moments=...)` asks for; None for no moments.
+
+    Parameters
+    ----------
+    wish : bool, "full", MomentOptions or None
+        None: moments unless the network is compiled.
+    compiled : bool
+        Compiled code has no hooks to take moments in.
+
+    Raises
+    ------
+    UsageError
+        If moments of a compiled network are asked for.
+    """
+    if wish is None:
+        wish = not compiled
+    if compiled and wish is not False:
+        raise UsageError(
+            "moments are taken in hooks, which compiled code has none of: leave out --compile, "
+            "or take no moments (--no-moments)"
+        )
+    if isinstance(wish, MomentOptions):
+        return wish
+    if wish == "full":
+        return MomentOptions(full=True)
+    if isinstance(wish, bool):
+        return MomentOptions() if wish else None
+    raise UsageError(f"moments must be True, False or 'full', given {wish!r}")
+
+
+def settle(
+    options: MomentOptions,
+    device: torch.device,
+    recorded: Mapping[str, Any] | None = None,
+    announce: Callable[[str], None] | None = None,
+) -> tuple[MomentOptions, str]:
+    """Decide on what was left open: the kernel and the blocks that the run began with, or ours.
+
+    The kernel "auto" becomes what there is.
+
+    Parameters
+    ----------
+    options : MomentOptions
+        As asked for.
+    device : torch.device
+        Where the network runs.
+    recorded : mapping, optional
+        Options that the run was begun with.
+    announce : callable, optional
+        Gets one sentence before something is compiled.
+
+    Returns
+    -------
+    options : MomentOptions
+        With the kernel "compiled" or "eager", and a number of blocks.
+    reason : str
+        Why "auto" did not become "compiled"; empty if it did, or if the kernel was given.
+
+    Raises
+    ------
+    UsageError
+        If the compiled kernel is asked for and cannot be had.
+    StoreError
+        If the run was begun with it and it cannot be had.
+    """
+    if options.blocks is None:
+        unsaid = BLOCKS if recorded is None else UNRECORDED_BLOCKS
+        options = replace(options, blocks=(recorded or {}).get("blocks", unsaid))
+    begun = (recorded or {}).get("kernel")
+    if options.kernel == "eager" or (options.kernel == "auto" and begun == "eager"):
+        return replace(options, kernel="eager"), ""
+    reason = ""
+    if device.type == "cpu":
+        try:
+            native(announce)
+        except NativeError as error:
+            reason = str(error)
+    else:
+        reason = f"the network runs on {device.type}"
+    if not reason:
+        return replace(options, kernel="compiled"), ""
+    if options.kernel == "compiled":
+        raise UsageError(f"the compiled kernel of moments cannot be had: {reason}")
+    if begun == "compiled":
+        raise StoreError(
+            "the run was begun with the compiled kernel of moments, which cannot be had here "
+            f"({reason}): go on where it can, or choose another folder"
+        )
+    return replace(options, kernel="eager"), reason
+
+
+def recorded_options(
+    options: MomentOptions, recorded: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return settled options as a run's identity holds them.
+
+    Parameters
+    ----------
+    options : MomentOptions
+        From `settle`.
+    recorded : mapping, optional
+        Options that the run was begun with. Without a number of blocks they are of a version that
+        knew 100 only: such runs keep their identity.
+    """
+    found = asdict(options)
+    if recorded is not None and "blocks" not in recorded and options.blocks == UNRECORDED_BLOCKS:
+        del found["blocks"]
+    return found
+
+
+def default_kinds(model: nn.Module, *, moments: bool) -> tuple[str, ...]:
+    """Return the kinds of layers that a capture watches where none are given.
+
+    Parameters
+    ----------
+    model : Module
+        The network.
+    moments : bool
+        Whether moments are taken: a network without any ACON layer has them of its activations.
+    """
+    if moments and not find_layers(model, DEFAULT_KINDS):
+        return ("activation",)
+    return DEFAULT_KINDS

@@ -1,0 +1,84 @@
+"""Families of layers as the tables of a unit."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from acon_analysis.moment_fields import TOTAL_COLUMNS
+from acon_analysis.moment_frames import to_frame
+from acon_analysis.moments import Moments
+from acon_hooks.moments.states import TOTALS, Family
+from acon_hooks.readings.batch import Key
+
+
+def keys_of(family: Family) -> dict[str, npt.NDArray[Any]]:
+    """Return layer, call and channel of a family's columns."""
+    widths = [call.channels for call in family.calls]
+    return {
+        "layer": np.repeat([call.key[0] for call in family.calls], widths),
+        "call": np.repeat([call.key[1] for call in family.calls], widths),
+        "channel": np.concatenate([np.arange(width) for width in widths]),
+    }
+
+
+def block_frame(family: Family) -> pd.DataFrame:
+    """Take rows of ``moments/`` out of a family: by layer, channel and block."""
+    state, _ = family.take()
+    turned = Moments({name: array.T for name, array in state.arrays.items()})
+    keys = {name: values[:, None] for name, values in keys_of(family).items()}
+    return to_frame(turned, **keys, block=np.arange(family.blocks))
+
+
+def total_frame(
+    families: Sequence[Family],
+    totals: Sequence[tuple[npt.NDArray[np.int64], Sequence[npt.NDArray[np.float64]]]],
+) -> pd.DataFrame:
+    """Return rows of ``totals/`` from the totals of each batch: sample_ids, and (total, N, layers).
+
+    Parameters
+    ----------
+    families : sequence of Family
+        Of the accumulator.
+    totals : sequence of (ndarray, sequence of ndarray)
+        One item a batch; one array a family.
+    """
+    frames = []
+    for index, family in enumerate(families):
+        values = np.concatenate([pieces[index] for _, pieces in totals], axis=1)
+        samples = np.concatenate([ids for ids, _ in totals])
+        count, layers = values.shape[1:]
+        each = {
+            "layer": np.array([call.key[0] for call in family.calls]),
+            "call": np.array([call.key[1] for call in family.calls]),
+            "channels": np.array([call.channels for call in family.calls]),
+            "n": np.array([call.channels * call.pixels for call in family.calls]),
+        }
+        columns = {name: np.repeat(value, count) for name, value in each.items()}
+        columns["sample"] = np.tile(samples, layers)
+        numbers = dict(zip(TOTALS, values.transpose(0, 2, 1), strict=True))
+        columns |= {name: value.ravel() for name, value in numbers.items()}
+        frames.append(pd.DataFrame({name: columns[name] for name, *_ in TOTAL_COLUMNS}))
+    return pd.concat(frames, ignore_index=True)
+
+
+def arrow(frame: pd.DataFrame) -> pa.Table:
+    """Return a frame with a column ``layer`` as an Arrow table."""
+    return pa.Table.from_pandas(frame.astype({"layer": "str"}), preserve_index=False)
+
+
+def pooled_table(
+    samples: npt.NDArray[np.int64],
+    pooled: Mapping[Key, Sequence[npt.NDArray[np.float32]]],
+    columns: Mapping[Key, tuple[str, int]],
+) -> pa.Table:
+    """Return pooled inputs as a table: sample_id, and one list of float32 a layer and call."""
+    arrays: dict[str, pa.Array] = {"sample_id": pa.array(samples)}
+    for key, parts in pooled.items():
+        values = np.concatenate(parts)
+        flat = pa.array(values.reshape(-1))
+        arrays[columns[key][0]] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+    return pa.table(arrays)

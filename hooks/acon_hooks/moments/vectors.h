@@ -1,0 +1,72 @@
+// Arithmetic on vectors of single precision, with the instructions that compilers do not find.
+
+#ifndef ACON_MOMENT_VECTORS_H
+#define ACON_MOMENT_VECTORS_H
+
+#include <cstring>
+
+#include "rows.h"
+
+namespace {
+
+typedef float Vector __attribute__((vector_size(4 * LANES)));
+typedef int32_t Mask __attribute__((vector_size(4 * LANES)));
+
+inline Vector load(const float* from) {
+  Vector value;
+  std::memcpy(&value, from, sizeof value);
+  return value;
+}
+
+inline void store(float* to, Vector value) { std::memcpy(to, &value, sizeof value); }
+
+#if defined(__AVX512F__)
+inline Vector least(Vector a, Vector b) { return (Vector)_mm512_min_ps((__m512)a, (__m512)b); }
+inline Vector largest(Vector a, Vector b) { return (Vector)_mm512_max_ps((__m512)a, (__m512)b); }
+// Fourteen bits, doubled by a step of Newton's: a third of the time of a division.
+inline Vector inverse(Vector a) {
+  const Vector guess = (Vector)_mm512_rcp14_ps((__m512)a);
+  return guess * (2.0f - a * guess);
+}
+#else
+#if defined(__AVX__)
+inline Vector least(Vector a, Vector b) { return (Vector)_mm256_min_ps((__m256)a, (__m256)b); }
+inline Vector largest(Vector a, Vector b) { return (Vector)_mm256_max_ps((__m256)a, (__m256)b); }
+#else
+inline Vector least(Vector a, Vector b) { return a < b ? a : b; }
+inline Vector largest(Vector a, Vector b) { return a > b ? a : b; }
+#endif
+inline Vector inverse(Vector a) { return 1.0f / a; }
+#endif
+
+#if defined(__AVX512DQ__)
+inline Vector cut(Vector a, Vector limit) {  // the smaller size, with the sign of a
+  return (Vector)_mm512_range_ps((__m512)a, (__m512)limit, 2);
+}
+inline void count(Mask& counts, Vector a) {
+  const __mmask16 positive = _mm512_cmp_ps_mask((__m512)a, __m512(), _CMP_GT_OQ);
+  const __m512i one = _mm512_set1_epi32(1);
+  counts = (Mask)_mm512_mask_add_epi32((__m512i)counts, positive, (__m512i)counts, one);
+}
+#else
+inline Vector cut(Vector a, Vector limit) { return least(largest(a, -limit), limit); }
+inline void count(Mask& counts, Vector a) { counts -= a > 0.0f; }
+#endif
+
+// Hyperbolic tangent, relative error below 4e-7 at every size: an odd rational function, fitted to
+// the least largest relative error on [0, 9]. Beyond it exceeds 1 and is cut: exactly 1 from 10 on.
+inline Vector tangent(Vector z) {
+  const Vector limit = Vector{} + 10.0f, one = Vector{} + 1.0f;
+  const Vector near = cut(z, limit), s = near * near;
+  const Vector above =
+      (((1.34186565e-08f * s + 2.06604170e-05f) * s + 3.49894510e-03f) * s + 1.33839377e-01f) * s +
+      1.0f;
+  const Vector below =
+      (((7.80425014e-07f * s + 3.29095458e-04f) * s + 2.58900134e-02f) * s + 4.67172592e-01f) * s +
+      1.0f;
+  return cut(near * above * inverse(below), one);
+}
+
+}  // namespace
+
+#endif

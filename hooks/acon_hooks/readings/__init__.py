@@ -1,0 +1,1 @@
+"""Reading β of every layer in a forward pass, each reading proved."""

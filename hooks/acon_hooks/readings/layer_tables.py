@@ -1,0 +1,125 @@
+"""Layers as frames: what was found, how it is read, which slopes were learned."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from acon_analysis.schema import CHANNEL_COLUMNS, LAYER_COLUMNS, names
+from acon_analysis.store import column_name
+from acon_hooks.layers.finding import Layer
+from acon_hooks.readings.proof import ProofReport
+
+
+def layer_table(
+    layers: Mapping[tuple[str, int], Layer],
+    reports: Iterable[ProofReport],
+    shapes: Mapping[tuple[str, int], Sequence[int]],
+) -> pd.DataFrame:
+    """Return a row a layer and call, in order of execution.
+
+    Parameters
+    ----------
+    layers : mapping
+        (name, call) -> layer, as the first batch ran through them.
+    reports : iterable of ProofReport
+        What the proofs found.
+    shapes : mapping
+        (name, call) -> shape of the activated input, without the axis of the samples.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns of `schema.LAYER_COLUMNS`.
+    """
+    proofs = {(report.layer, report.call): report for report in reports}
+    taken: set[str] = set()
+    rows = []
+    for (name, call), layer in layers.items():
+        proof = proofs.get((name, call))
+        per_sample = layer.granularity in ("channel", "layer", "pixel")
+        rows.append(
+            {
+                "layer": name,
+                "call": call,
+                "kind": layer.kind,
+                "channels": _width(layer, shapes[name, call]),
+                "granularity": layer.granularity,
+                "reader": layer.reader,
+                "class_name": layer.class_name,
+                "column": column_name(name, call, taken) if per_sample else "",
+                "proof_error": np.nan if proof is None else proof.error,
+                "proof_power": np.nan if proof is None else proof.power,
+            }
+        )
+    frame = pd.DataFrame(rows, columns=names(LAYER_COLUMNS))
+    return frame.astype({column.name: column.dtype for column in LAYER_COLUMNS})
+
+
+def channel_table(layers: Sequence[Layer]) -> pd.DataFrame:
+    """Return a row a layer and channel with its learned constants.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        After the first batch; a layer that is called twice is one layer.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns of `schema.CHANNEL_COLUMNS`; NaN where a layer has no such constant.
+    """
+    frames = []
+    for layer in layers:
+        count = layer.channels or 0
+        scale, shift = last_norm(layer)
+        frames.append(
+            pd.DataFrame(
+                {
+                    "layer": layer.name,
+                    "channel": np.arange(count, dtype=np.int64),
+                    "p1": _numbers(layer.p1, count),
+                    "p2": _numbers(layer.p2, count),
+                    "beta": _numbers(layer.beta, count),
+                    "bn_weight": _numbers(scale, count),
+                    "bn_bias": _numbers(shift, count),
+                }
+            )
+        )
+    frame = (
+        pd.concat(frames, ignore_index=True)
+        if frames
+        else pd.DataFrame(columns=names(CHANNEL_COLUMNS))
+    )
+    return frame.astype({column.name: column.dtype for column in CHANNEL_COLUMNS})
+
+
+def last_norm(layer: Layer) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Return scale and shift of the BatchNorm whose output's sigmoid is β, if that is so."""
+    reading = layer.reading
+    if reading is None or reading.source != "module" or reading.transform != "sigmoid":
+        return None, None
+    module: nn.Module = layer.module.get_submodule(reading.where)
+    if not isinstance(module, _BatchNorm) or not module.affine:
+        return None, None
+    return module.weight.detach(), module.bias.detach()
+
+
+def _width(layer: Layer, shape: Sequence[int]) -> int:
+    """Return the channels of one call: an activation without parameters may have other ones."""
+    place = layer.axis - 1
+    if layer.kind == "activation" and 0 <= place < len(shape):
+        return int(shape[place])
+    return layer.channels or 0
+
+
+def _numbers(values: Any, count: int) -> npt.NDArray[np.float64]:
+    if values is None or values.numel() != count:
+        return np.full(count, np.nan)
+    array: npt.NDArray[np.float64] = values.detach().double().cpu().numpy().reshape(-1)
+    return array

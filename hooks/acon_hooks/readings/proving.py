@@ -1,0 +1,131 @@
+"""The activation layers of a network as a table, each reading proved on some images."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from acon_analysis.data import open_data
+from acon_analysis.errors import UsageError
+from acon_hooks.guards import refuse_other_images
+from acon_hooks.layers.finding import KINDS, find_layers
+from acon_hooks.readings.functional import functional_activations
+from acon_hooks.readings.layer_tables import layer_table
+from acon_hooks.readings.tap import Tap
+
+#: What is listed unless asked otherwise; "acon_plain_gate" only on request.
+LISTED_KINDS = tuple(kind for kind in KINDS if kind != "acon_plain_gate")
+
+#: Images the proof is made on: more than one, for it to have power.
+PROOF_IMAGES = 8
+
+
+def proved_layers(
+    model: nn.Module,
+    *,
+    data: Any = None,
+    input_shape: Sequence[int] | None = None,
+    kinds: Sequence[str] = LISTED_KINDS,
+) -> pd.DataFrame:
+    """List a network's activation layers, how β is read from each, and the error of the proof.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        In eval mode.
+    data : str, Path or ImageSource, optional
+        Images for the proof (the first eight).
+    input_shape : sequence of int, optional
+        (C, H, W) of random normal images, where no data are given; by default the model's own
+        ``input_shape``.
+    kinds : sequence of str
+        Kinds of layers.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a layer and call in order of execution: ``layer, call, kind, channels, granularity,
+        reader, class_name, proof_error, proof_power, status, reason``; a reading that failed its
+        proof has the status ``"failed"`` and the reason, a layer without β an empty status.
+        Activations called as functions have a row a module and function, of kind
+        ``"function"``, status ``"not hookable"``, with the number of calls.
+
+    Raises
+    ------
+    UsageError
+        If no image size is known, or the model has no such layer.
+    """
+    images = _images(model, data, input_shape)
+    refuse_other_images(model, images)
+    parts = []
+    if "activation" in kinds:
+        parts.append(_not_hookable(model, images))
+    if not len(parts) or parts[0].empty or find_layers(model, kinds):
+        parts = [_proved(model, images, kinds), *parts]
+    found = [part for part in parts if len(part)]
+    return pd.concat(found, ignore_index=True) if found else parts[0]
+
+
+def _proved(model: nn.Module, images: torch.Tensor, kinds: Sequence[str]) -> pd.DataFrame:
+    """Return a row a layer and call that hooks can reach."""
+    with Tap(model, kinds=kinds, report_failures=True) as tap:
+        with torch.inference_mode():
+            model(images)
+        tap.take()
+        by_name = {layer.name: layer for layer in tap.layers}
+        calls = {key: by_name[key[0]] for key in tap.shapes if key[0] in by_name}
+        table = layer_table(calls, tap.reports, tap.shapes)
+        failed = [report for report in tap.reports if report.status == "failed"]
+        status = {(report.layer, report.call): report.status for report in tap.reports}
+    keys = zip(table["layer"], table["call"], strict=True)
+    table["status"] = [status.get(key, "") for key in keys]
+    table["reason"] = ""
+    lost = [
+        {
+            "layer": report.layer,
+            "call": report.call,
+            "channels": report.channels,
+            "reader": report.reader,
+            "proof_error": report.error,
+            "proof_power": report.power,
+            "status": report.status,
+            "reason": report.reason,
+        }
+        for report in failed
+    ]
+    if lost:
+        table = pd.concat([table, pd.DataFrame(lost)], ignore_index=True)
+    return table.drop(columns="column")
+
+
+def _not_hookable(model: nn.Module, images: torch.Tensor) -> pd.DataFrame:
+    """Return a row for every activation that is called as a function, with the number of calls."""
+    found = functional_activations(model, images)
+    calls = found["calls"].astype(str) + " calls of " + found["function"] + "() in a forward pass"
+    return pd.DataFrame(
+        {
+            "layer": found["layer"],
+            "kind": "function",
+            "class_name": found["class_name"],
+            "status": "not hookable",
+            "reason": calls,
+        }
+    )
+
+
+def _images(model: nn.Module, data: Any, input_shape: Sequence[int] | None) -> torch.Tensor:
+    if data is not None:
+        origin = getattr(model, "acon_origin", None)
+        source = open_data(data, getattr(origin, "preprocess", None))
+        return torch.stack([source[index] for index in range(min(PROOF_IMAGES, len(source)))])
+    shape = input_shape or getattr(model, "input_shape", None)
+    if shape is None:
+        raise UsageError(
+            "the model does not say how large its images are: give --input-shape C,H,W or --data"
+        )
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(PROOF_IMAGES, *shape, generator=generator)
+    first = next((value for value in model.parameters() if value.is_floating_point()), None)
+    return images if first is None else images.to(first.device, first.dtype)

@@ -1,0 +1,357 @@
+"""The search for β in one layer on the first batch: candidates by trust, the proof decides."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from acon_hooks.errors import ProofError
+from acon_hooks.layers.finding import Layer, slopes
+from acon_hooks.layers.reading import Layout, Reading, fold, folded, layouts
+from acon_hooks.readings import proof
+from acon_hooks.readings.candidates import Setting, candidates, settings_of
+from acon_hooks.readings.proof import Check, ProofReport
+from acon_hooks.readings.watch import Called, Seen
+
+_IDENTITY_TEXT = {
+    "acon": "d·S(β·d) + p2·x, d = (p1 - p2)·x",
+    "plain_gate": "(p1 - p2)·x·S(β·x) + p2·x",
+    "scale": "x·gate",
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """The outcome of a search: the layer with its reading, the report, and β itself, folded."""
+
+    layer: Layer
+    report: ProofReport
+    beta: Tensor
+
+
+def search(layer: Layer, call: int, seen: Seen, output: Any) -> Found:
+    """Find how β can be read from a layer, and prove it.
+
+    Parameters
+    ----------
+    layer : Layer
+        An ACON layer, or a gate.
+    call : int
+        Which use of the layer in this forward pass.
+    seen : Seen
+        What was caught during the call.
+    output : Tensor or tuple of Tensor
+        What the layer returned.
+
+    Returns
+    -------
+    Found
+        Of the candidates that pass, the first that has power and that the layer itself has
+        computed; else the first that the layer has computed; else the first with power.
+
+    Raises
+    ------
+    ProofError
+        If no candidate passes.
+    """
+    settings = list(settings_of(layer, seen, output))
+    if not settings:
+        raise ProofError(_shape_message(layer, seen, output))
+    attempts: dict[tuple[str, str], float] = {}
+    best: tuple[int, Found] | None = None
+    for setting, reading, beta in candidates(layer, seen, settings):
+        found, error = _try(layer, call, setting, reading, beta)
+        fits = found is not None and reading.source == "least squares"
+        if fits and reading.identity == "acon" and _is_plain(layer, seen, settings):
+            break  # the fit is β/(p1 - p2): another function, written with a β of its own
+        key = (reading.describe(), reading.identity)
+        attempts[key] = min(error, attempts.get(key, torch.inf))
+        if found is None:
+            continue
+        found = _where_it_ends(found, setting, seen)
+        occurs = _occurs(reading, beta, seen)
+        if layer.kind == "gate" and not occurs:
+            continue  # where x·1 is the output, many functions give the 1
+        rank = 2 * occurs + (found.report.power > 0)
+        if best is None or rank > best[0]:
+            best = rank, found
+        if rank == 3 or (rank == 2 and _without_power(setting, reading)):
+            break
+    if best is not None:
+        return _with_pooled(best[1], seen)
+    raise ProofError(_failure(layer, call, seen, settings, attempts))
+
+
+def verify(layer: Layer, call: int, seen: Seen, output: Any) -> Found:
+    """Prove the reading that a layer already has on another call of it.
+
+    Raises
+    ------
+    ProofError
+        If it does not hold there.
+    """
+    reading = layer.reading
+    for setting, candidate, beta in candidates(layer, seen, list(settings_of(layer, seen, output))):
+        if reading is not None and candidate == replace(reading, pooled=""):
+            found, error = _try(layer, call, setting, candidate, beta)
+            if found is not None:
+                return replace(found, layer=layer)
+            text = f"layer {layer.name!r}: its reading ({reading.describe()})"
+            if call:
+                text += " was proved on call 0 of the forward pass, but"
+            raise ProofError(f"{text} misses by {error:.1e} on call {call}")
+    words = "nothing" if reading is None else reading.describe()
+    raise ProofError(f"layer {layer.name!r}: call {call} offers no {words}, as call 0 did")
+
+
+def _try(
+    layer: Layer, call: int, setting: Setting, reading: Reading, beta: Tensor
+) -> tuple[Found | None, float]:
+    """Check a candidate on a part of the data, then on all of it."""
+    case = setting.case
+    limit, dtype = proof.tolerance(case.x, case.y, beta)
+    _, part = case.small()
+    # A fit has no β where d is 0; any value explains the output there.
+    tested = beta.nan_to_num(0.0) if reading.source == "least squares" else beta
+    quick = proof.check(reading.identity, setting.small, part(tested), limit, power=False)
+    if quick.error > limit:
+        return None, quick.error
+    full = proof.check(reading.identity, case, tested, limit)
+    if full.error > limit:
+        return None, full.error
+    report = _report(layer, call, reading, full, limit, dtype, case.x.shape[1])
+    return Found(_settled(layer, reading, case.x.shape[1]), report, beta), full.error
+
+
+def _report(
+    layer: Layer,
+    call: int,
+    reading: Reading,
+    full: Check,
+    limit: float,
+    dtype: torch.dtype,
+    channels: int,
+) -> ProofReport:
+    return ProofReport(
+        layer=layer.name,
+        call=call,
+        reader=reading.describe(),
+        identity=reading.identity,
+        error=full.error,
+        tolerance=limit,
+        dtype=str(dtype).removeprefix("torch."),
+        channels=channels,
+        power=full.power,
+        silent=full.silent,
+        status=proof.status_of(full),
+    )
+
+
+def _settled(layer: Layer, reading: Reading, channels: int) -> Layer:
+    """Return the layer with what the proof has settled."""
+    kind = layer.kind
+    if reading.identity == "plain_gate":
+        kind = "acon_plain_gate"
+    elif reading.identity == "acon":
+        kind = "acon" if reading.layout.granularity == "static" else "meta_acon"
+    return replace(
+        layer,
+        kind=kind,
+        channels=channels,
+        granularity=reading.layout.granularity,
+        reader=reading.describe(),
+        axis=reading.axis,
+        reading=reading,
+    )
+
+
+def _with_pooled(found: Found, seen: Seen) -> Found:
+    """Note which inner module is handed the mean of x over the pixels, if one is."""
+    reading = found.layer.reading
+    if reading is None or reading.layout.granularity != "channel":
+        return found
+    x = fold(seen.arguments[reading.x], reading.axis)
+    mean = x.double().mean(2) if x.device.type != "mps" else x.mean(2)
+    limit = proof.tolerance(x)[0] * max(1.0, float(x.abs().max()))
+    for fired in seen.fired:
+        taken = fired.taken
+        if taken is None or taken.numel() != mean.numel() or fired.ordinal:
+            continue
+        if float((taken.reshape(mean.shape) - mean).abs().max()) <= limit:
+            named = replace(reading, pooled=fired.path)
+            return replace(found, layer=replace(found.layer, reading=named))
+    return found
+
+
+def _occurs(reading: Reading, beta: Tensor, seen: Seen) -> bool:
+    """Tell whether the layer itself has computed this β, to the last bit.
+
+    Near 0 many functions agree to within the tolerance: σ(z) and the hard sigmoid, for one. Only
+    the one that the layer applies gives the very same numbers.
+    """
+    if reading.transform == "identity" and reading.source not in ("least squares", "constant"):
+        return True
+    made = [fired.output for fired in seen.fired] + [called.output for called in seen.called]
+    flat = beta.reshape(-1)
+    return any(
+        tensor.numel() == flat.numel()
+        and tensor.dtype == flat.dtype
+        and torch.equal(_like(tensor, reading.layout, beta), flat)
+        for tensor in made
+    )
+
+
+#: Functions that hand on the values of their argument.
+_COPIES = frozenset(
+    {
+        "__getitem__",
+        "clone",
+        "contiguous",
+        "detach",
+        "dropout",
+        "expand",
+        "expand_as",
+        "flatten",
+        "permute",
+        "reshape",
+        "squeeze",
+        "to",
+        "transpose",
+        "type_as",
+        "unsqueeze",
+        "view",
+        "view_as",
+    }
+)
+
+
+def _where_it_ends(found: Found, setting: Setting, seen: Seen) -> Found:
+    """Read β from the last function that changed nothing on this batch, if there is one.
+
+    A clamp after the sigmoid hands on every value while none is beyond its bounds. On another
+    batch it may not, so β must be read behind it.
+    """
+    reading = found.layer.reading
+    if reading is None or reading.source not in ("module", "argument", "function"):
+        return found
+    same: list[tuple[Called, Layout]] = []
+    n, c, _ = setting.case.x.shape
+    for called in seen.called[: seen.gated or None]:
+        if called.name in _COPIES or called.output.numel() != found.beta.numel():
+            continue
+        for layout in layouts(called.output, setting.x, reading.axis):
+            if torch.equal(folded(layout.compact(called.output, n, c)), found.beta):
+                same.append((called, layout))
+                break
+    if len(same) < 2:
+        return found
+    last, layout = same[-1]
+    moved = replace(
+        reading,
+        source="function",
+        where=last.name,
+        ordinal=last.ordinal,
+        transform="identity",
+        layout=layout,
+    )
+    words = moved.describe()
+    return Found(
+        replace(found.layer, reading=moved, reader=words),
+        replace(found.report, reader=words),
+        found.beta,
+    )
+
+
+def _like(tensor: Tensor, layout: Layout, beta: Tensor) -> Tensor:
+    """Return a tensor flat, in the order of a folded β that was caught in some layout."""
+    if layout.granularity == "pixel":
+        fits = tensor.ndim > layout.axis and fold(tensor, layout.axis).shape == beta.shape
+        return fold(tensor, layout.axis).reshape(-1) if fits else tensor.reshape(-1)
+    return layout.compact(tensor, beta.shape[0], beta.shape[1]).reshape(-1)
+
+
+def _without_power(setting: Setting, reading: Reading) -> bool:
+    """Tell whether even β = 0 would explain the output, so that no search can tell more."""
+    case = setting.case
+    limit = proof.tolerance(case.x, case.y)[0]
+    zero = torch.zeros((1, 1, 1), dtype=case.x.dtype, device=case.x.device)
+    return proof.check(reading.identity, case, zero, limit, power=False).error <= limit
+
+
+def _is_plain(layer: Layer, seen: Seen, settings: list[Setting]) -> bool:
+    """Tell whether a β that exists as a tensor explains the output without p1 - p2 in the gate."""
+    plain = [replace(s, reading=replace(s.reading, identity="plain_gate")) for s in settings]
+    for setting, reading, beta in candidates(layer, seen, plain):
+        if reading.source not in ("least squares", "constant"):
+            case = setting.case
+            limit = proof.tolerance(case.x, case.y, beta)[0]
+            if proof.check("plain_gate", case, beta, limit, power=False).error <= limit:
+                return True
+    return False
+
+
+def _shape_message(layer: Layer, seen: Seen, output: Any) -> str:
+    outputs = output if isinstance(output, tuple | list) else (output,)
+    given = [tuple(t.shape) for t in seen.arguments.values()]
+    made = [tuple(t.shape) for t in outputs if isinstance(t, Tensor)]
+    pair = slopes(layer.module)
+    own = f" with p1 of shape {tuple(pair[0].shape)}" if pair else ""
+    text = (
+        f"layer {layer.name!r} (class {layer.class_name}){own} took {given or 'no float tensor'} "
+        f"and returned {made or 'no tensor'}: β can only be read where the output has the shape "
+        "of an input, with the channels on one of its axes"
+    )
+    if any(len(m) > len(g) for m in made for g in given):
+        text += "; the parameters were broadcast over the wrong axes, a fault of the layer"
+    return text
+
+
+def _failure(
+    layer: Layer,
+    call: int,
+    seen: Seen,
+    settings: list[Setting],
+    attempts: dict[tuple[str, str], float],
+) -> str:
+    """Say by how much each candidate failed and which variant comes close."""
+    limit, dtype = proof.tolerance(settings[0].case.x, settings[0].case.y)
+    case = settings[0].case
+    formula = _IDENTITY_TEXT[settings[0].reading.identity]
+    which = f" on call {call}" if call else ""
+    text = f"layer {layer.name!r} (class {layer.class_name}){which}: "
+    if not bool(torch.isfinite(case.y).all()):
+        bad = int((~torch.isfinite(case.y)).sum())
+        return text + (
+            f"{bad} of {case.y.numel()} outputs are infinite or NaN in {dtype}; "
+            f"the largest |x| is {float(case.x.abs().max()):.3g} (float16 ends at 65504): "
+            "run the model in float32 or bfloat16, or scale its input"
+        )
+    shown = list(attempts.items())[:4]  # the most trusted ones
+    tried = "; ".join(f"{reader} misses by {error:.1e}" for (reader, _), error in shown)
+    text += f"no reading of β explains the output as {formula} to {limit:.0e} ({tried})"
+    if isinstance(layer.module, torch.jit.ScriptModule):
+        text += "; the layer is TorchScript, so nothing inside it can be seen"
+    near = _near(layer, seen, settings[:1])
+    return text + near + "; leave the layer out with layers=[...] or kinds=[...]"
+
+
+def _near(layer: Layer, seen: Seen, settings: list[Setting]) -> str:
+    """Name the variant formula that fits, with the reading that makes it fit."""
+    if layer.kind == "gate":
+        return ""
+    best: tuple[float, str, str] = (torch.inf, "", "")
+    limit = proof.tolerance(settings[0].case.x, settings[0].case.y)[0]
+    for setting, reading, beta in candidates(layer, seen, settings):
+        for name in proof.NEAR:
+            _, part = setting.case.small()
+            found = proof.check(name, setting.small, part(beta), limit, power=False)
+            if found.error < best[0] / 2:  # of equals the most trusted
+                best = found.error, name, reading.describe()
+    error, name, reader = best
+    if error > max(limit, 1e-3):
+        return "; no known variant comes close either"
+    text = f"; it looks like the variant with {proof.NEAR[name]} ({reader}: error {error:.1e})"
+    if name == "plain_gate":
+        text += ": pass kinds=('acon_plain_gate',) to read it as its own kind"
+    return text

@@ -1,0 +1,1 @@
+"""Units replaced by straight lines: fitted, folded into their neighbours, and what it does."""

@@ -1,0 +1,216 @@
+"""The lines of every unit of a network, fitted on some images; the table that plans are made of."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from acon_analysis.errors import UsageError
+from acon_analysis.indices import channel_table
+from acon_analysis.moment_frames import to_frame
+from acon_analysis.moments import FloatArray, Moments, merge, merge_all
+from acon_analysis.replacement import Plan, PlannedLayer, choose_units, make_plan
+from acon_analysis.states import acon_parts, as_samples, from_samples
+from acon_hooks.captures.feeding import Feed, open_feed
+from acon_hooks.captures.identity import model_name, state_sha256
+from acon_hooks.errors import NoImagesError
+from acon_hooks.guards import unwrap
+from acon_hooks.layers.finding import Layer
+from acon_hooks.readings.batch import Key
+from acon_hooks.readings.layer_tables import channel_table as parameter_table
+from acon_hooks.readings.tap import Tap
+
+#: Every kind of layer whose units can become lines.
+LINEARIZABLE = ("meta_acon", "acon", "acon_frelu", "activation")
+
+#: Kinds whose output is m·x + e with the β that is read.
+_EXACT = ("meta_acon", "acon")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The line of every unit of a network, and how well it describes the unit.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns `index_fields.CHANNEL_COLUMNS`, one row a layer, call and channel.
+    layers : tuple of PlannedLayer
+        Every use of a layer.
+    model, weights_sha256, data, run_id : str
+        As for `Plan`.
+    """
+
+    table: pd.DataFrame
+    layers: tuple[PlannedLayer, ...]
+    model: str
+    weights_sha256: str
+    data: str
+    run_id: str = ""
+
+    def plan(
+        self,
+        *,
+        budget: int | float | None = None,
+        by: str = "s_c",
+        within: bool = False,
+        layers: Iterable[str] | None = None,
+        units: Iterable[Sequence[Any]] | None = None,
+    ) -> Plan:
+        """Choose units and write them down; see `replacement.choose_units` for the arguments."""
+        names = None if layers is None else [layers] if isinstance(layers, str) else list(layers)
+        chosen = choose_units(
+            self.table, budget=budget, by=by, within=within, layers=names, units=units
+        )
+        words = "the given units"
+        if units is None:
+            where = "all layers" if names is None else ", ".join(names)
+            words = f"whole layers: {where}"
+            if budget is not None:
+                place = "within" if within else "over"
+                words = f"budget {budget}, least {by} {place} {where}"
+        return make_plan(
+            chosen,
+            self.layers,
+            model=self.model,
+            weights_sha256=self.weights_sha256,
+            data=self.data,
+            run_id=self.run_id,
+            chosen_by=words,
+        )
+
+
+def fit_units(
+    model: nn.Module,
+    data: Any,
+    *,
+    kinds: Sequence[str] = LINEARIZABLE,
+    layers: Sequence[str] | None = None,
+    limit: int | None = None,
+    batch_size: int = 64,
+    run_id: str = "",
+) -> Fit:
+    """Fit a line to every unit of a network's activation layers.
+
+    One pass over the images, moments in float64 (`acon_analysis.states`).
+
+    Parameters
+    ----------
+    model : Module
+        The network, in evaluation mode.
+    data : str, Path, ImageSource, Dataset, DataLoader or iterable of batches
+        Images; see `feeding.open_feed`. Fit on one split, measure on another.
+    kinds : sequence of str
+        Kinds of layers.
+    layers : sequence of str, optional
+        Only these layers.
+    limit : int, optional
+        Only the first so many images.
+    batch_size : int
+        Images a forward pass.
+    run_id : str
+        Written into the plans that are made of the fit.
+
+    Returns
+    -------
+    Fit
+        Layers in order of execution. A layer used several times has its own lines at each use.
+
+    Raises
+    ------
+    UsageError
+        If there is no such layer, or no image.
+    ProofError
+        If β of a layer cannot be read.
+    """
+    network = unwrap(model)
+    try:
+        feed = open_feed(data, limit=limit, batch_size=batch_size, unit_size=4096)
+        sums, found = _summed(network, feed, kinds, layers)
+    except NoImagesError as error:
+        raise UsageError(f"there are no images to fit lines on: {error}") from error
+    calls = pd.Series([name for name, _ in sums.states]).value_counts()
+    facts = tuple(
+        PlannedLayer(name, call, int(calls[name]), state.shape[0], sums.axes[name, call],
+                     found[name].kind)
+        for (name, call), state in sums.states.items()
+    )  # fmt: skip
+    frames = [
+        to_frame(state, layer=name, call=call, channel=np.arange(state.shape[0]))
+        for (name, call), state in sums.states.items()
+    ]
+    moments = pd.concat(frames, ignore_index=True)
+    table = channel_table(moments, _parameters(list(found.values())))
+    identity = feed.identity
+    return Fit(
+        table, facts, model_name(network), state_sha256(network), str(identity["data"]), run_id
+    )
+
+
+def _summed(
+    network: nn.Module, feed: Feed, kinds: Sequence[str], layers: Sequence[str] | None
+) -> "tuple[_Sums, dict[str, Layer]]":
+    """Run the network over all images; return the sums of the layers that ran, and these."""
+    device = next((value.device for value in network.parameters()), torch.device("cpu"))
+    sums = _Sums()
+    with (
+        Tap(network, layers, kinds=tuple(kinds), observe=sums) as tap,
+        torch.inference_mode(),
+    ):
+        for images in _images(feed.batches(lambda _unit: True)):
+            network(images.to(device))
+            tap.take()
+        return sums, {layer.name: layer for layer in tap.layers if layer.name not in tap.unused}
+
+
+@dataclass
+class _Sums:
+    """Adds up the moments of every use of every layer; a `Tap`'s observer."""
+
+    states: dict[Key, Moments] = field(default_factory=dict)
+    axes: dict[Key, int] = field(default_factory=dict)
+
+    def __call__(self, layer: Layer, call: int, x: Tensor, y: Tensor, beta: Tensor | None) -> None:
+        """Take one call's values in."""
+        key = layer.name, call
+        xs, ys = folded_values(x, layer.axis), folded_values(y, layer.axis)
+        slopes = acon_slopes(layer)
+        parts, per_sample = None, None
+        if slopes is not None and beta is not None:
+            values = beta.double().cpu().numpy()
+            p1, p2 = (slope.double().cpu().numpy().reshape(1, -1, 1) for slope in slopes)
+            parts = acon_parts(xs, p1, p2, values)
+            if layer.kind == "meta_acon":
+                per_sample = values.mean(-1)
+        state = merge_all(as_samples(from_samples(xs, ys, parts=parts), per_sample))
+        self.axes[key] = layer.axis
+        self.states[key] = merge(self.states[key], state) if key in self.states else state
+
+
+def acon_slopes(layer: Layer) -> tuple[Tensor, Tensor] | None:
+    """Return p1 and p2 of a layer of the ACON family, (C,) each; None outside it."""
+    if layer.kind in _EXACT and layer.p1 is not None and layer.p2 is not None:
+        return layer.p1, layer.p2
+    return None
+
+
+def _parameters(layers: list[Layer]) -> pd.DataFrame:
+    """p1, p2 and static β of every channel of the ACON family."""
+    frame = parameter_table([layer for layer in layers if layer.kind in _EXACT])
+    return frame[["layer", "channel", "p1", "p2", "beta"]]
+
+
+def folded_values(values: Tensor, axis: int) -> FloatArray:
+    """Return (N, C, positions), float64; a single axis counts as one sample's channels."""
+    moved = values.detach().movedim(axis, 1) if values.ndim > 1 else values.reshape(1, -1)
+    return np.asarray(moved.reshape(*moved.shape[:2], -1).double().cpu().numpy())
+
+
+def _images(batches: Iterable[Any]) -> Iterator[Tensor]:
+    for batch in batches:
+        if batch.images is not None:
+            yield batch.images
