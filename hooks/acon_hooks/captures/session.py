@@ -75,7 +75,7 @@ class Session:
     model : torch.nn.Module
         In evaluation mode.
     data : Any
-        See `feeding.open_feed`.
+        See `acon_hooks.captures.feeding.open_feed`.
     settings : Settings
         How.
     """
