@@ -109,6 +109,22 @@ def test_more_threads_give_the_same_bytes(
         torch.testing.assert_close(four, one[0], rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_beta_is_passed_on_as_it_is_even_where_it_is_next_to_nothing(
+    kernel: NativeSums, last: bool
+) -> None:
+    x, gate, guards = data(2, 40, 9, "referred")
+    if last:
+        x = x.transpose(1, 2).contiguous().transpose(1, 2)
+    beta = torch.rand(2, 40, 1)
+    beta[0, 3], beta[1, 5] = 9.2e-39, 1.4e-45  # float32 below its smallest normal number
+    constants = Prepared(gate, guards)
+    out = torch.full((constants.rows + 1, 2, 40), torch.nan, dtype=torch.float64)
+    assert kernel.into(x, x, beta, 1, constants, (out.data_ptr(), 80, 40))
+    assert torch.equal(out[-1], beta[:, :, 0].double())
+    assert 0 < float(out[-1].min()) < 2e-45
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
 def test_what_is_not_finite_is_left_to_torch(kernel: NativeSums, value: float) -> None:
     x, gate, guards = data(2, 4, 30, "plain")
