@@ -88,6 +88,7 @@ def main() -> None:
         medians = pd.DataFrame(found).median()
         rows.append(["counts of all layers", f"{medians['counted']:.2f} s"])
         rows.append(["16 histograms drawn, after imports", f"{medians['drawn']:.2f} s"])
+        rows.append(["16 empty panels drawn: Matplotlib alone", f"{medians['panels']:.2f} s"])
         rows.append(["peak memory of that process", f"{medians['peak']:.0f} MB"])
         size = sum(file.stat().st_size for file in (out / "betas").iterdir())
         counts = sum(file.stat().st_size for file in (out / "histograms").iterdir())
