@@ -111,17 +111,22 @@ def _try(
     """Check a candidate on a part of the data, then on all of it."""
     case = setting.case
     limit, dtype = proof.tolerance(case.x, case.y, beta)
-    _, part = case.small()
     # A fit has no β where d is 0; any value explains the output there.
     tested = beta.nan_to_num(0.0) if reading.source == "least squares" else beta
-    quick = proof.check(reading.identity, setting.small, part(tested), limit, power=False)
-    if quick.error > limit:
-        return None, quick.error
+    error = _misses(setting, reading.identity, tested, limit)
+    if error > limit:
+        return None, error
     full = proof.check(reading.identity, case, tested, limit)
     if full.error > limit:
         return None, full.error
     report = _report(layer, call, reading, full, limit, dtype, case.x.shape[1])
     return Found(_settled(layer, reading, case.x.shape[1]), report, beta), full.error
+
+
+def _misses(setting: Setting, identity: str, beta: Tensor, limit: float) -> float:
+    """Return a candidate's error on a part of the data: most are far off, and that shows there."""
+    _, part = setting.case.small()
+    return proof.check(identity, setting.small, part(beta), limit, power=False).error
 
 
 def _report(
@@ -286,6 +291,8 @@ def _is_plain(layer: Layer, seen: Seen, settings: list[Setting]) -> bool:
         if reading.source not in ("least squares", "constant"):
             case = setting.case
             limit = proof.tolerance(case.x, case.y, beta)[0]
+            if _misses(setting, "plain_gate", beta, limit) > limit:
+                continue
             if proof.check("plain_gate", case, beta, limit, power=False).error <= limit:
                 return True
     return False
@@ -344,10 +351,9 @@ def _near(layer: Layer, seen: Seen, settings: list[Setting]) -> str:
     limit = proof.tolerance(settings[0].case.x, settings[0].case.y)[0]
     for setting, reading, beta in candidates(layer, seen, settings):
         for name in proof.NEAR:
-            _, part = setting.case.small()
-            found = proof.check(name, setting.small, part(beta), limit, power=False)
-            if found.error < best[0] / 2:  # of equals the most trusted
-                best = found.error, name, reading.describe()
+            error = _misses(setting, name, beta, limit)
+            if error < best[0] / 2:  # of equals the most trusted
+                best = error, name, reading.describe()
     error, name, reader = best
     if error > max(limit, 1e-3):
         return "; no known variant comes close either"
