@@ -82,6 +82,13 @@ class Training:
         a resumed run equals an uninterrupted one.
     state : Path or None
         File that keeps the state after every epoch; an existing one is continued.
+    network : str
+        A name of the network, kept in the state: a state of another one is refused by name.
+
+    Raises
+    ------
+    UsageError
+        If images have no labels, or the state is that of another training or network.
     """
 
     model: nn.Module
@@ -90,6 +97,7 @@ class Training:
     recipe: Recipe
     seed: int = 0
     state: Path | None = None
+    network: str = ""
 
     def __post_init__(self) -> None:
         for source in (self.train, self.test):
@@ -175,16 +183,16 @@ class Training:
             )
         return loss_sum / len(order), wrong / len(order)
 
-    def _identity(self) -> str:
-        return json.dumps(
-            {
-                "recipe": asdict(self.recipe),
-                "seed": self.seed,
-                "train": self.train.identity(),
-                "test": self.test.identity(),
-            },
-            sort_keys=True,
-        )
+    def _identity(self) -> dict[str, Any]:
+        """Return what a state must agree with; a copy as JSON makes it."""
+        named = {"network": self.network} if self.network else {}
+        identity = {
+            "recipe": asdict(self.recipe),
+            "seed": self.seed,
+            "train": self.train.identity(),
+            "test": self.test.identity(),
+        }
+        return dict(json.loads(json.dumps(identity | named)))
 
     def _save(self) -> None:
         if self.state is None:
@@ -192,7 +200,7 @@ class Training:
         self.state.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.state.with_name(self.state.name + ".part")
         content = {
-            "identity": self._identity(),
+            "identity": json.dumps(self._identity(), sort_keys=True),
             "epoch": self.epoch,
             "rows": self.rows,
             "model": self.model.state_dict(),
@@ -206,10 +214,13 @@ class Training:
 
     def _resume(self, state: Path) -> None:
         content = torch.load(state, weights_only=True)
-        if content["identity"] != self._identity():
+        old, new = json.loads(content["identity"]), self._identity()
+        old.setdefault("network", new.get("network"))  # without a name it agrees with any
+        new.setdefault("network", old["network"])
+        found = _difference(old, new) or _other_tensors(content["model"], self.model.state_dict())
+        if found:
             raise UsageError(
-                f"{str(state)!r} holds the state of another training: "
-                f"{_difference(json.loads(content['identity']), json.loads(self._identity()))}; "
+                f"{str(state)!r} holds the state of another training: {found}; "
                 f"delete it or choose another --out"
             )
         self.model.load_state_dict(content["model"])
@@ -225,6 +236,16 @@ def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
         for key in sorted(flat_old | flat_new)
         if flat_old.get(key) != flat_new.get(key)
     )
+
+
+def _other_tensors(old: dict[str, torch.Tensor], new: dict[str, torch.Tensor]) -> str:
+    """Return the first tensor that two networks do not share, in words; empty if they fit."""
+    for name in sorted(old.keys() | new.keys()):
+        was, now = (tuple(own[name].shape) if name in own else None for own in (old, new))
+        if was != now:
+            there, here = ("no such tensor" if s is None else f"shape {s}" for s in (was, now))
+            return f"the network differs: {name!r} is {there} in it, {here} in this one"
+    return ""
 
 
 def _stack(source: ImageSource) -> tuple[torch.Tensor, torch.Tensor]:

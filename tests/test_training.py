@@ -14,6 +14,7 @@ from torch import nn
 import acon_analysis as acon
 from acon_analysis.data import digits
 from acon_analysis.errors import UsageError
+from acon_analysis.models import release
 from acon_analysis.models.bottleneck import ACTIVATIONS, BottleneckResNet
 from acon_analysis.models.registry import registry, weights_metadata
 from acon_analysis.models.release import _WORDS, train_network, wilson_interval
@@ -24,11 +25,17 @@ from acon_analysis.training import Training, augment, parameter_groups
 TINY = replace(RECIPES["digits"], epochs=2, batch_size=100)
 
 
-def tiny_training(state: Path | None = None, seed: int = 0, recipe: Recipe = TINY) -> Training:
+def tiny_training(
+    state: Path | None = None,
+    seed: int = 0,
+    recipe: Recipe = TINY,
+    network: str = "",
+    activation: str = "metaacon",
+) -> Training:
     torch.manual_seed(5)
-    model = BottleneckResNet("metaacon", input_shape=(1, 8, 8), widths=(4,), blocks=(1,))
+    model = BottleneckResNet(activation, input_shape=(1, 8, 8), widths=(4,), blocks=(1,))
     return Training(
-        model, digits("train").head(200), digits("test").head(50), recipe, seed, state=state
+        model, digits("train").head(200), digits("test").head(50), recipe, seed, state, network
     )
 
 
@@ -91,6 +98,56 @@ def test_a_state_of_another_training_is_refused(tmp_path: Path) -> None:
     list(tiny_training(state).run(progress=False))
     with pytest.raises(UsageError, match=r"lr was 0\.1, is 0\.2.*seed was 0, is 1"):
         tiny_training(state, seed=1, recipe=replace(TINY, lr=0.2))
+
+
+def test_a_state_of_another_network_is_refused_and_both_are_named(tmp_path: Path) -> None:
+    state = tmp_path / "net.state"
+    next(tiny_training(state, network="tiny_relu", activation="relu").run(progress=False))
+    with pytest.raises(UsageError, match="network was 'tiny_relu', is 'tiny_swish'"):
+        # The same tensors, so that nothing but the name tells them apart.
+        tiny_training(state, network="tiny_swish", activation="swish")
+    with pytest.raises(UsageError, match=r"network was 'tiny_relu', is 'tiny_acon'.*another --out"):
+        tiny_training(state, network="tiny_acon", activation="acon")
+    assert tiny_training(state, network="tiny_relu", activation="relu").epoch == 1
+
+
+def test_a_state_without_the_networks_name_is_continued_if_its_tensors_fit(tmp_path: Path) -> None:
+    state = tmp_path / "net.state"
+    next(tiny_training(state).run(progress=False))
+    assert "network" not in json.loads(torch.load(state, weights_only=True)["identity"])
+    assert tiny_training(state, network="tiny_metaacon").epoch == 1
+    match = r"network differs: 'layer1\.0\.acon\.bn1\.bias' is shape \(.*no such tensor in this one"
+    with pytest.raises(UsageError, match=match):
+        tiny_training(state, network="tiny_relu", activation="relu")
+
+
+def test_a_snapshot_missed_by_a_killed_training_comes_with_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = {name: digits(name).head(100) for name in ("train", "test")}
+    monkeypatch.setattr(release, "open_data", lambda name: sources[name.partition(":")[2]])
+    write = release.write_safetensors
+
+    def killed(path: Path, *given: Any) -> None:
+        if "epoch001" in path.name:
+            raise KeyboardInterrupt
+        write(path, *given)
+
+    out, kept = tmp_path / "net.safetensors", tmp_path / "net.epoch001.safetensors"
+
+    def train() -> pd.DataFrame:
+        return train_network("digits_relu", out, recipe=replace(TINY, epochs=1), snapshots=(0, 1),
+                             progress=False)  # fmt: skip
+
+    with monkeypatch.context() as patched:
+        patched.setattr(release, "write_safetensors", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train()
+    assert out.with_suffix(".state").is_file()
+    assert not kept.exists()
+    assert len(train()) == 1
+    first, last = (acon.build_model("digits_relu", weights=path).fc for path in (kept, out))
+    assert torch.equal(first.weight, last.weight)  # type: ignore[arg-type, union-attr]
 
 
 @pytest.mark.slow

@@ -93,10 +93,10 @@ def train_network(
     model = build_model(name, weights=None, seed=seed)
     state = out.with_suffix(".state")
     training = Training(
-        model, open_data(f"{data}:train"), open_data(f"{data}:test"), recipe, seed, state
+        model, open_data(f"{data}:train"), open_data(f"{data}:test"), recipe, seed, state, name
     )
-    if 0 in snapshots and training.epoch == 0:
-        write_safetensors(_snapshot(out, 0), _tensors(model), {})
+    if training.epoch in snapshots:  # of epoch 0; or a process ended between state and snapshot
+        write_safetensors(_snapshot(out, training.epoch), _tensors(model), {})
     for epoch in training.run(progress):
         if epoch in snapshots:
             write_safetensors(_snapshot(out, epoch), _tensors(model), {})
