@@ -150,12 +150,3 @@ TOTAL_COLUMNS: tuple[tuple[str, str, str, str], ...] = (
     ("cyy_reference", "float64", "y²", "cyy at the reference β"),
     ("sse_reference", "float64", "y²", "sse at the reference β"),
 )
-
-#: What the analysis wants to know about a channel beside its moments; run.channels has the first
-#: seven, ``beta_reference`` is the constant β of the counterfactual (NaN where there is none).
-REFERENCE_COLUMN: tuple[str, str, str, str] = (
-    "beta_reference",
-    "float64",
-    "1",
-    "constant β of the counterfactual; NaN for layers without one per sample",
-)

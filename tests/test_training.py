@@ -16,6 +16,7 @@ from acon_analysis.data import digits
 from acon_analysis.errors import UsageError
 from acon_analysis.models import release
 from acon_analysis.models.bottleneck import ACTIVATIONS, BottleneckResNet
+from acon_analysis.models.checkpoints.importing import write_safetensors
 from acon_analysis.models.registry import registry, weights_metadata
 from acon_analysis.models.release import _WORDS, train_network, wilson_interval
 from acon_analysis.recipes import RECIPES, Recipe
@@ -126,12 +127,10 @@ def test_a_snapshot_missed_by_a_killed_training_comes_with_the_next_one(
 ) -> None:
     sources = {name: digits(name).head(100) for name in ("train", "test")}
     monkeypatch.setattr(release, "open_data", lambda name: sources[name.partition(":")[2]])
-    write = release.write_safetensors
-
     def killed(path: Path, *given: Any) -> None:
         if "epoch001" in path.name:
             raise KeyboardInterrupt
-        write(path, *given)
+        write_safetensors(path, *given)
 
     out, kept = tmp_path / "net.safetensors", tmp_path / "net.epoch001.safetensors"
 

@@ -32,9 +32,6 @@ from acon_hooks.moments.states import Call, Family, Rows
 from acon_hooks.moments.tables import arrow, block_frame, keys_of, pooled_table, total_frame
 from acon_hooks.readings.batch import Key, to_host
 
-#: Parts of a unit that an accumulator writes.
-MOMENT_PARTS = ("moments", "totals", "states", "pooled")
-
 
 class UnmeasuredLayerWarning(UserWarning):
     """Moments of a layer cannot be taken."""
@@ -91,6 +88,11 @@ class Accumulator:
         self._states: list[pd.DataFrame] = []
         self._pooled: dict[Key, list[npt.NDArray[np.float32]]] = {}
         self._ids: list[int] = []
+
+    @property
+    def has_constants(self) -> bool:
+        """Whether some layer is measured, about constants that the run's folder keeps."""
+        return self._table is not None
 
     def observe(self, layer: Layer, call: int, x: Tensor, y: Tensor, beta: Tensor | None) -> None:
         """Take in one call of a layer; see `acon_hooks.readings.tap.Observer`."""

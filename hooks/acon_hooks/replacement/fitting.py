@@ -103,7 +103,7 @@ def fit_units(
     model : Module
         The network, in evaluation mode.
     data : str, Path, ImageSource, Dataset, DataLoader or iterable of batches
-        Images; see `feeding.open_feed`. Fit on one split, measure on another.
+        Images; see `acon_hooks.captures.feeding.open_feed`. Fit on one split, measure on another.
     kinds : sequence of str
         Kinds of layers.
     layers : sequence of str, optional
