@@ -70,7 +70,8 @@ def verify_plan(
     plan : Plan
         Units and lines, from another split.
     data : str, Path, ImageSource, Dataset, DataLoader or iterable of batches
-        Images; see `acon_hooks.captures.feeding.open_feed`. Accuracy needs an image source with labels.
+        Images; see `acon_hooks.captures.feeding.open_feed`. Accuracy needs an image source with
+        labels.
     limit, batch_size : int
         As for `fit_units`.
     any_weights : bool
