@@ -37,6 +37,7 @@ class Run:
     def __init__(self, path: str | Path) -> None:
         self.folder = RunFolder(path)
         self.manifest: dict[str, Any] = self.folder.read_manifest()
+        self.folder.run_id = self.manifest.get("run_id")
 
     @property
     def path(self) -> Path:

@@ -147,10 +147,13 @@ class RunFolder:
     ----------
     path : str or Path
         The run's folder.
+    run_id : str, optional
+        The run's, as in its manifest: marks of another run's units then count for nothing.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, run_id: str | None = None) -> None:
         self.path = Path(path).expanduser()
+        self.run_id = run_id
 
     @property
     def scratch(self) -> Path:
@@ -231,7 +234,7 @@ class RunFolder:
                     hashes[f"{kind}/{path.name}"] = digest
                 else:
                     path.unlink(missing_ok=True)  # of an earlier, unfinished try
-            mark = _json({"unit": unit, "parts": hashes})
+            mark = _json({"unit": unit, "run_id": self.run_id, "parts": hashes})
             write_atomically(self.done_path(unit), mark, self.scratch)
 
     def done_units(self) -> list[int]:
@@ -240,9 +243,14 @@ class RunFolder:
         return sorted(int(match[1]) for match in found if match)
 
     def unit_parts(self, unit: int) -> dict[str, str] | None:
-        """Return the recorded hashes of a unit's parts; None if it is not marked as done."""
+        """Return the recorded hashes of a unit's parts; None if it is not marked as done.
+
+        Marks of earlier versions name no run; they count.
+        """
         try:
             content = json.loads(self.done_path(unit).read_text("utf-8"))
+            if None not in (self.run_id, run := content.get("run_id")) and run != self.run_id:
+                return None
             parts = {str(name): str(digest) for name, digest in content["parts"].items()}
         except FileNotFoundError:
             return None

@@ -85,7 +85,7 @@ def _unit_problems(run: Run) -> Iterator[str]:
     for unit in run.units:
         parts = run.folder.unit_parts(unit)
         if parts is None:
-            yield f"done/{unit_name(unit)}.json is not a mark of this project"
+            yield f"done/{unit_name(unit)}.json is no mark of a unit of this run"
             continue
         yield from run.folder.damage(parts)
         for name, digest in parts.items():

@@ -13,8 +13,8 @@ from acon_analysis.schema import RUN_FORMAT
 from acon_analysis.store import RunFolder, StoreError, file_sha256, readable_io
 from acon_hooks.captures.engine import Facts
 from acon_hooks.captures.feeding import Feed
-from acon_hooks.captures.identity import identity_sha256, origin_facts, versions
-from acon_hooks.moments.constants import REFERENCES
+from acon_hooks.captures.identity import identity_sha256, origin_facts, run_id, versions
+from acon_hooks.moments.constants import REFERENCES, read_references
 
 #: What must not change between the parts of one run; the errors of the proofs may, in rounding.
 _FIXED = ("layer", "call", "kind", "channels", "granularity", "column")
@@ -41,34 +41,62 @@ class Beginning:
         self.folder, self.identity = folder, dict(identity)
         self.feed, self.unit_size = feed, unit_size
 
-    def begin(self, facts: Facts, compute: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+    def begin(
+        self, facts: Facts, compute: dict[str, Any], model: nn.Module, *, references: bool
+    ) -> dict[str, Any]:
         """Write the manifest and the tables, unless some process has; return the manifest.
+
+        Parameters
+        ----------
+        facts : Facts
+            Of the first batch.
+        compute : dict
+            How it is computed.
+        model : Module
+            The network.
+        references : bool
+            Whether moments are taken about constants, which are written already.
 
         Raises
         ------
         StoreError
-            If the run has other layers, or they are read differently.
+            If the run has other layers, or they are read differently; if another capture begins
+            in the folder.
         """
         with readable_io(f"writing to {str(self.folder.path)!r}"), self.folder.lock("manifest"):
             if self.folder.manifest_path.is_file():
                 manifest = self.folder.read_manifest()
                 self._refuse_other_layers(manifest, facts.layers)
                 return manifest
-            channels = pa.Table.from_pandas(facts.channels, preserve_index=False)
-            self.folder.write_table("channels", channels)
+            if references and read_references(self.folder, identity_sha256(self.identity)) is None:
+                raise StoreError(
+                    f"out: another capture has begun in {str(self.folder.path)!r} at the same "
+                    "moment; choose another folder for one of them"
+                )
+            tables = {
+                "channels.parquet": self.folder.write_table(
+                    "channels", pa.Table.from_pandas(facts.channels, preserve_index=False)
+                )
+            }
             if self.feed.samples is not None:
-                table = pa.Table.from_pandas(self.feed.samples, preserve_index=False)
-                self.folder.write_table("samples", table)
-            manifest = self._manifest(facts, compute, model)
+                tables["samples.parquet"] = self._write_samples(self.feed.samples)
+            if references:
+                name = f"{REFERENCES}.parquet"
+                tables[name] = file_sha256(self.folder.path / name)
+            manifest = {**self._manifest(facts, compute, model), "tables": tables}
             self.folder.write_manifest(manifest)
             return manifest
+
+    def _write_samples(self, samples: pd.DataFrame) -> str:
+        table = pa.Table.from_pandas(samples, preserve_index=False)
+        return self.folder.write_table("samples", table)
 
     def _manifest(self, facts: Facts, compute: dict[str, Any], model: nn.Module) -> dict[str, Any]:
         count = self.feed.count
         return {
             "format": RUN_FORMAT,
             "identity": self.identity,
-            "run_id": identity_sha256(self.identity)[:16],
+            "run_id": run_id(self.identity),
             "layers": json.loads(facts.layers.to_json(orient="records", double_precision=15)),
             "samples": count,
             "units": None if count is None else -(-count // self.unit_size),
@@ -102,16 +130,27 @@ class Beginning:
             parts |= own
         with readable_io(f"writing to {str(self.folder.path)!r}"), self.folder.lock("manifest"):
             manifest = self.folder.read_manifest()
-            if not manifest["complete"] or parts != manifest.get("parts"):
+            damaged = list(self.folder.damage(manifest.get("tables", {})))
+            if not manifest["complete"] or parts != manifest.get("parts") or damaged:
                 self._complete(manifest, parts, count, units)
         self.folder.clear_scratch()
 
     def _complete(
         self, manifest: dict[str, Any], parts: dict[str, str], count: int, units: int
     ) -> None:
-        if self.feed.samples is None:
-            found = Run(self.folder.path).collected_samples()
-            self.folder.write_table("samples", pa.Table.from_pandas(found, preserve_index=False))
+        """Write what follows from the parts, anew where it is damaged; refuse what does not."""
+        recorded = manifest.get("tables", {})
+        kept = [f"{name}.parquet" for name in ("channels", REFERENCES)]
+        fixed = {name: recorded[name] for name in kept if name in recorded}
+        for sentence in self.folder.damage(fixed):
+            raise StoreError(
+                f"out: in {str(self.folder.path)!r} {sentence}, and cannot be made again from the "
+                "rest: bring it back, or capture into another folder"
+            )
+        samples = self.feed.samples
+        if samples is None:
+            samples = Run(self.folder.path).collected_samples()
+        self._write_samples(samples)
         counts = Run(self.folder.path).histogram_table()
         if counts is not None:
             self.folder.write_table("histograms", counts)

@@ -43,6 +43,11 @@ def identity_sha256(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
+def run_id(identity: Mapping[str, Any]) -> str:
+    """Return the short name of a run, which its manifest and the marks of its units hold."""
+    return identity_sha256(identity)[:16]
+
+
 def origin_facts(model: nn.Module) -> dict[str, Any]:
     """Return what a network built by name knows of its weights; empty for others."""
     origin = getattr(model, "acon_origin", None)

@@ -1,5 +1,6 @@
 """One process's part of a capture: what is left to do, doing it, and finishing the run."""
 
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -20,7 +21,13 @@ from acon_hooks.captures.begin import Beginning
 from acon_hooks.captures.engine import Engine
 from acon_hooks.captures.feeding import Batch, Feed, MapFeed, open_feed
 from acon_hooks.captures.hostcopy import Arrays, HostCopy
-from acon_hooks.captures.identity import differences, identity_sha256, model_name, state_sha256
+from acon_hooks.captures.identity import (
+    differences,
+    identity_sha256,
+    model_name,
+    run_id,
+    state_sha256,
+)
 from acon_hooks.captures.places import default_workers, pick_device, rank_and_world
 from acon_hooks.captures.unit import Columns, UnitBuffer, UnitWriter
 from acon_hooks.layers.finding import check_kinds
@@ -41,9 +48,16 @@ BATCH_SIZE = 64
 #: What a process killed before its first manifest leaves behind.
 _EARLY = (*(f"{name}.parquet" for name in ("samples", "channels", "hashes", REFERENCES)), "tmp")
 
+#: Seconds that a process without work waits for another one to begin the run.
+PATIENCE = 900.0
+
 
 class UntrainedWarning(UserWarning):
     """The network has random weights, so what it decides means nothing."""
+
+
+class OtherBatchSizeWarning(UserWarning):
+    """A run goes on with batches of another size, which may change the last digits."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +110,7 @@ class Session:
         compute = before.get("compute", {})
         asked = settings.batch_size
         self.batch_size: int = asked if asked is not None else compute.get("batch_size", BATCH_SIZE)
+        self._warn_of_other_batches(compute)
         self.threads = self._threads(compute)
         origin = getattr(model, "acon_origin", None)
         self.options = options_of(settings.moments, compiled=settings.compile)
@@ -119,6 +134,7 @@ class Session:
         )
         self.identity = self._identity()
         self.refuse_another()
+        self.folder.run_id = before.get("run_id", run_id(self.identity))
         self.moments: Accumulator | None = None
         if self.options is not None:
             sha = identity_sha256(self.identity)
@@ -147,6 +163,26 @@ class Session:
                 f"{asked}: bytes repeat only for equal numbers; leave --threads out"
             )
         return asked or recorded
+
+    def _refuse_other_threads(self, compute: dict[str, Any]) -> None:
+        """Raise if a process that began at the same time computes with other threads."""
+        recorded, own = compute.get("threads"), torch.get_num_threads()
+        if self.device.type == "cpu" and recorded not in (None, own):
+            raise StoreError(
+                f"out: {str(self.folder.path)!r} was begun by another process with {recorded} "
+                f"threads, this one has {own}: bytes repeat only for equal numbers; give all "
+                f"the same, or --threads {recorded} here"
+            )
+
+    def _warn_of_other_batches(self, compute: dict[str, Any]) -> None:
+        recorded = compute.get("batch_size", self.batch_size)
+        if recorded != self.batch_size:
+            warnings.warn(
+                f"{str(self.folder.path)!r} was begun with batches of {recorded} images and goes "
+                f"on with {self.batch_size}: last digits may differ between its units",
+                OtherBatchSizeWarning,
+                stacklevel=5,
+            )
 
     def _identity(self) -> dict[str, Any]:
         dtypes = sorted({str(value.dtype) for value in self.model.parameters()})
@@ -179,11 +215,15 @@ class Session:
     def run(self, units: frozenset[int] | None) -> Run:
         """Capture the wanted units that are not done; finish the manifest if none is left."""
         self._require_units(units)
-        sound = self.folder.sound_units(self.folder.done_units()) if self.manifest else set()
+
+        def mine(unit: int) -> bool:
+            return unit % self.world == self.rank if units is None else unit in units
+
+        done = filter(mine, self.folder.done_units()) if self.manifest else ()
+        sound = self.folder.sound_units(done)
 
         def wanted(unit: int) -> bool:
-            mine = unit % self.world == self.rank if units is None else unit in units
-            return mine and unit not in sound
+            return mine(unit) and unit not in sound
 
         left = None
         if self.feed.count is not None:
@@ -319,19 +359,29 @@ class Session:
         }
         if self.eager_reason:
             compute["moments_eager_because"] = self.eager_reason
-        self.manifest = beginning.begin(engine.facts, compute, self.model)
+        measured = self.moments is not None and self.moments.has_constants
+        self.manifest = beginning.begin(engine.facts, compute, self.model, references=measured)
         self.refuse_another()
+        self.folder.run_id = self.manifest["run_id"]
+        self._refuse_other_threads(self.manifest["compute"])
+        self._warn_of_other_batches(self.manifest["compute"])
         self.columns = columns_of(engine.facts.layers)
         if self.moments is not None and self.settings.announce and self.feed.count:
             self.settings.announce(self.moments.space_text(self.feed.count, self.unit_size))
 
     def _finish(self) -> Run:
         """Complete the manifest if every unit is done, by whichever process."""
-        if self.manifest is None:
-            if self.world > 1 and not self.waiting:  # no unit for this process
-                self.manifest = existing_manifest(self.folder)
+        if self.manifest is None:  # no unit for this process, or bad images only
+            self.manifest = self._manifest_of_others()
             if self.manifest is None:
                 raise AconError(self._nothing())
+            self.refuse_another()
+        if self.waiting:
+            columns = columns_of(pd.DataFrame(self.manifest["layers"]))
+            with UnitWriter(self.folder) as writer:
+                for unit in self.waiting:
+                    writer.write(unit, columns)
+            self.waiting.clear()
         count = self.feed.count
         if count is None:
             raise AconError("the stream was not read to its end")
@@ -339,11 +389,21 @@ class Session:
         beginning.finish(count)
         return Run(self.folder.path)
 
+    def _manifest_of_others(self) -> dict[str, Any] | None:
+        """Return the manifest that another process writes after its first batch."""
+        end = time.monotonic() + (PATIENCE if self.world > 1 else 0.0)
+        while True:
+            found = existing_manifest(self.folder)
+            if found is not None or time.monotonic() >= end:
+                return found
+            time.sleep(0.2)
+
     def _nothing(self) -> str:
+        alone = "" if self.world == 1 else ", and no other process has begun the run"
         if not self.waiting:
-            return f"rank {self.rank} of {self.world} has no unit of work, and no other has begun"
+            return f"rank {self.rank} of {self.world} has no unit of work{alone}"
         reason = self.waiting[0].first_error
-        return f"none of the images could be read; the first reason: {reason}"
+        return f"none of the images could be read{alone}; the first reason: {reason}"
 
 
 def existing_manifest(folder: RunFolder) -> dict[str, Any] | None:
@@ -360,9 +420,9 @@ def existing_manifest(folder: RunFolder) -> dict[str, Any] | None:
     if path.exists() and not path.is_dir():
         raise UsageError(f"out: {str(path)!r} is a file; give a folder")
     foreign = [entry.name for entry in path.iterdir()] if path.is_dir() else []
-    # A process killed before its first manifest leaves these behind, and nothing else.
-    own = ("samples.parquet", "channels.parquet", "references.parquet", "hashes.parquet", "tmp")
-    if [name for name in foreign if name not in own and not name.startswith(".")]:
+    if [name for name in foreign if name not in _EARLY and not name.startswith(".")]:
+        if folder.manifest_path.is_file():  # another process has begun since
+            return folder.read_manifest()
         raise UsageError(
             f"out: the folder {str(path)!r} is not empty and holds no run; choose another"
         )

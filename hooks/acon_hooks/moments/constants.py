@@ -8,7 +8,9 @@ The reference β is the mean of the logit-normal that the last BatchNorm before 
 there is one: it follows from the weights alone. Otherwise it is the mean of β over the first batch.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +21,7 @@ import torch
 from torch import Tensor
 
 from acon_analysis.gaussian import logit_normal_moments
-from acon_analysis.store import RunFolder
+from acon_analysis.store import RunFolder, StoreError, readable_io
 from acon_hooks.errors import HookError
 from acon_hooks.layers.finding import Layer
 from acon_hooks.moments.kernels import Gate, Guards, sums
@@ -197,12 +199,21 @@ def write_references(
     table = table.replace_schema_metadata(
         {**(table.schema.metadata or {}), _IDENTITY: identity.encode()}
     )
-    with folder.lock(REFERENCES):
+    where = repr(str(folder.path))
+    with readable_io(f"writing to {where}"), folder.lock("manifest"):
         found = read_references(folder, identity)
         if found is not None:
             return found
+        if folder.manifest_path.is_file() and _is_of_another(folder.read_manifest(), identity):
+            raise StoreError(
+                f"out: another capture has begun in {where} meanwhile; choose another folder"
+            )
         folder.write_table(REFERENCES, table)
     return frame
+
+
+def _is_of_another(manifest: Mapping[str, Any], identity: str) -> bool:
+    return not identity.startswith(str(manifest["run_id"]))
 
 
 def read_references(folder: RunFolder, identity: str | None = None) -> pd.DataFrame | None:
@@ -210,7 +221,13 @@ def read_references(folder: RunFolder, identity: str | None = None) -> pd.DataFr
     path = folder.path / f"{REFERENCES}.parquet"
     if not path.is_file():
         return None
-    table = pq.read_table(path)
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise StoreError(
+            f"{str(path)!r} cannot be read ({type(error).__name__}): bring it back, or capture "
+            "into another folder"
+        ) from error
     if identity is not None and (table.schema.metadata or {}).get(_IDENTITY) != identity.encode():
         return None
     frame: pd.DataFrame = table.to_pandas()

@@ -201,9 +201,9 @@ class Station:
         if settled.report is not None:
             self.power = max(self.power, settled.report.power)
             tap.report(settled.report)
-        self._hand_over(settled, output)
+        self._hand_over(settled, output, seen)
 
-    def _hand_over(self, settled: Settled, output: Any) -> None:
+    def _hand_over(self, settled: Settled, output: Any, seen: Seen) -> None:
         tap, x, beta = self.tap, settled.x, settled.beta
         key = self._expect(x)
         if beta is not None:
@@ -211,9 +211,18 @@ class Station:
                 self._compare_static(key, beta)
             tap.store(self.layer, key, beta)
             if tap.pooled and self._pools():
-                tap.store_pooled(key, fold(x, self.layer.axis).mean(2))
+                tap.store_pooled(key, self._pooled(x, seen).reshape(beta.shape))
         if tap.observe is not None:
             self._show(key, x, output, beta)
+
+    def _pooled(self, x: Tensor, seen: Seen) -> Tensor:
+        """Return the means over the pixels: the layer's own, as in every later batch."""
+        reading = self.layer.reading
+        path = reading.pooled if reading is not None else ""
+        for fired in seen.fired if path else ():
+            if fired.path == path and fired.ordinal == 0 and fired.taken is not None:
+                return fired.taken
+        return fold(x, self.layer.axis).mean(2)
 
     def _deliver_quickly(self, args: tuple[Any, ...]) -> bool:
         """Do what `_deliver` does for a `Live.plain` reading, if all is as on the first batch.
