@@ -3,9 +3,10 @@
 Trains small Meta-ACON networks on CIFAR-10 (8 epochs on 20,000 images each): the usual one, without
 BatchNorm in the β network, with reduction r = 4, with one β a layer, with one β a pixel, and with
 weight decay on everything. Then captures every network, at several epochs, on 1,000 test images
-and sets the spread of β and the effect of the sample against what BatchNorm alone gives. Writes the
-tables ``beta_over_epochs``, ``beta_of_shipped`` and ``beta_variants`` of the package
-(`acon_analysis.results.table`), and RESULTS_beta.md.
+and sets the spread of β and the effect of the sample against what BatchNorm alone gives; the same
+for networks of `acon train cifar10_metaacon --snapshots`, variant ``long``, whose seed 0 is
+shipped. Writes the tables ``beta_over_epochs``, ``beta_of_long`` and ``beta_variants`` of the
+package (`acon_analysis.results.table`), and RESULTS_beta.md.
 
     python benchmarks/beta_learning.py train --seeds 0 1        # hours on few cores; resumable
     python benchmarks/beta_learning.py measure --long FOLDER    # FOLDER: snapshots of `acon train`
@@ -29,12 +30,13 @@ from safetensors.torch import load_file, save_file
 import acon_analysis as acon
 from acon_analysis.data import open_data
 from acon_analysis.models.bottleneck import BottleneckResNet
+from acon_analysis.models.release import wilson_interval
 from acon_analysis.recipes import RECIPES, Recipe
 from acon_analysis.training import Training
 
 EPOCHS, IMAGES, SNAPSHOTS = 8, 20_000, (0, 1, 3, 8)
-TEST_IMAGES = 1_000
-LONG = "shipped"
+TEST_IMAGES, ALL_TEST_IMAGES = 1_000, 10_000
+LONG = "long"
 TABLES = Path(acon.__file__).parent / "results"
 CSV: dict[str, Any] = {"index": False, "float_format": "%.5g", "lineterminator": "\n"}
 
@@ -87,13 +89,14 @@ def train(options: argparse.Namespace) -> None:
                 continue
             variant = VARIANTS[name]
             state = stem.with_suffix(".state")
-            training = Training(variant.build(seed), images, test, variant.recipe, seed, state)
-            if training.epoch == 0:
-                options.work.mkdir(parents=True, exist_ok=True)
-                save(training.model, stem, 0)
+            model = variant.build(seed)
+            training = Training(model, images, test, variant.recipe, seed, state, name)
+            options.work.mkdir(parents=True, exist_ok=True)
+            if training.epoch in SNAPSHOTS:  # of epoch 0; or one ended between state and snapshot
+                save(model, stem, training.epoch)
             for epoch in training.run(progress=False):
                 if epoch in SNAPSHOTS:
-                    save(training.model, stem, epoch)
+                    save(model, stem, epoch)
             training.curves.to_csv(stem.with_suffix(".csv"), index=False, float_format="%.6g")
             state.unlink()
             error = training.curves["test_error"].iloc[-1]
@@ -117,7 +120,7 @@ def measure(options: argparse.Namespace) -> None:
     table = pd.concat(frames, ignore_index=True)
     short = table["variant"] != LONG
     write("beta_over_epochs", table[short], OVER_EPOCHS.format(what=OF_VARIANTS))
-    write("beta_of_shipped", table[~short], OVER_EPOCHS.format(what=OF_SHIPPED))
+    write("beta_of_long", table[~short], OVER_EPOCHS.format(what=OF_LONG))
     curves = [
         pd.read_csv(file).assign(variant=name, seed=seed, epochs=len(pd.read_csv(file)))
         for name, seed, file in trained(options)
@@ -131,7 +134,7 @@ def measure(options: argparse.Namespace) -> None:
 
 
 OF_VARIANTS = f"variants of Meta-ACON, each trained for {EPOCHS} epochs on {IMAGES:,} images"
-OF_SHIPPED = "the shipped recipe of `cifar10_metaacon`, 15 epochs on 45,000 images"
+OF_LONG = "`cifar10_metaacon` by its own recipe (seed 0 is shipped), 15 epochs on 45,000 images"
 OVER_EPOCHS = """# β of Meta-ACON while a network learns photographs
 
 CIFAR-10, {what}. A row a variant, seed, epoch and layer, measured on 1,000 test images: mean of β,
@@ -147,8 +150,8 @@ statistics from 2,000 training images. Made by
 """
 ACCURACY = """# Accuracy of the networks whose β was followed
 
-CIFAR-10, all 10,000 test images, after the last epoch; `shipped` saw 45,000 images in 15 epochs,
-the others 20,000 in 8. Made by
+CIFAR-10, all 10,000 test images, after the last epoch; `long` (seed 0 is the shipped network) saw
+45,000 images in 15 epochs, the others 20,000 in 8. Made by
 
     python benchmarks/beta_learning.py train
     python benchmarks/beta_learning.py measure
@@ -251,17 +254,25 @@ def text_of(table: pd.DataFrame, last: pd.DataFrame) -> str:
         "what its trained scale and shift give alone. Effect: variance of the samples' means of β "
         "over that of independent channels; beyond: layers where it exceeds 95 % of 99 redrawn β "
         "networks. η²: share of the samples' effect that the class explains. γ: mean size of bn2's "
-        "scale. Remake with `python benchmarks/beta_learning.py`.",
+        "scale. Accuracies: after the last epoch, all 10,000 test images, with Wilson's 95 % "
+        "interval of these images; what another seed would change is not in it. Remake with "
+        "`python benchmarks/beta_learning.py`.",
     ]
     accuracy = last.set_index(["variant", "seed"])["test_accuracy"]
     for name, own in table.groupby("variant", sort=False):
-        words = VARIANTS[str(name)].words if name in VARIANTS else "the shipped recipe, 15 epochs"
+        words = VARIANTS[str(name)].words if name in VARIANTS else OF_LONG
         parts += ["", f"## {name}: {words}", ""]
-        found = ", ".join(f"seed {seed} {value:.4f}" for seed, value in accuracy[name].items())
-        parts += [f"Test accuracy at the end (10,000 images): {found}.", ""]
+        found = (f"seed {seed} {with_interval(value)}" for seed, value in accuracy[name].items())
+        parts += [f"Test accuracy: {', '.join(found)}.", ""]
         rows = [row_of(keys, layers) for keys, layers in own.groupby(["seed", "epoch"], sort=True)]
         parts.append(table_text(HEADS, rows))
     return "\n".join(parts) + f"\n\nMeasured on: {machine()}.\n"
+
+
+def with_interval(accuracy: float) -> str:
+    """Return an accuracy on all test images with its interval, which is not that of seeds."""
+    low, high = wilson_interval(round(accuracy * ALL_TEST_IMAGES), ALL_TEST_IMAGES)
+    return f"{accuracy:.4f} ({low:.4f} to {high:.4f})"
 
 
 HEADS = ("seed", "epoch", "β mean", "β sd", "BatchNorm", "effect", "beyond", "η²", "γ", "L")
