@@ -1,27 +1,31 @@
-"""(a) What reading β, and taking moments, costs in a forward pass.
+"""(a) What reading β, and taking moments, costs in a forward pass: time and memory.
 
 Networks with random weights on normal noise, which is what normalised images are like. In both
 layouts of memory, each beside the bare network in the same layout: a capture runs 2-D convolutions
 channels last. Moments are beside the reading of β, too, and in parts; hooks that do nothing, or
-take one sum, say what any hook must cost.
+take one sum, say what any hook must cost. A second section tells what our hooks cost isolated from
+the network, whose own time varies by more than that.
 
 python benchmarks/recording.py [--pairs 9] [--side 224] [--networks NAME ...] [--batches N ...]
+    [--isolated-pairs 300] [--only-isolated]
 """
 
 import argparse
+import copy
 import statistics
 import tracemalloc
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from common import ratios, side_by_side, table, write_section
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 import acon_analysis as acon
-from acon_hooks import to_host
+from acon_hooks import Tap, to_host
 from acon_hooks.captures.engine import Engine
 from acon_hooks.layers.finding import find_layers
 from acon_hooks.moments.accumulating import Accumulator
@@ -111,13 +115,115 @@ def kernels() -> tuple[str, ...]:
     return ("compiled", "eager")
 
 
-def memory(call: Callable[[], object]) -> float:
-    """Return the Python memory that a call adds, in MB; tensors of β are counted on top."""
+class Memory(NamedTuple):
+    """What one call takes, in MB (1e6 bytes).
+
+    `peak` is the most that torch's allocator had given out at once for tensors during the call,
+    `kept` what of it is still there at the end, with what the call returns: outputs, or β.
+    `python` is the peak of what Python and numpy allocated. All three count from the beginning of
+    the call. Buffers within oneDNN's kernels are in none of them.
+    """
+
+    peak: float
+    kept: float
+    python: float
+
+
+def memory(call: Callable[[], object]) -> Memory:
+    """Measure the memory of a call that has run before; deterministic, unlike a process's size."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        kept = call()
+    assert seen.profiler is not None
+    events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
+    taken = most = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        taken += event.nbytes()  # less than 0 where memory is given back
+        most = max(most, taken)
+    del kept
     tracemalloc.start()
     call()
-    _, peak = tracemalloc.get_traced_memory()
+    _, python = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    return peak / 1e6
+    return Memory(most / 1e6, taken / 1e6, python / 1e6)
+
+
+def isolated(model: nn.Module, x: Tensor, pairs: int) -> list[object]:
+    """Return what reading β costs when the network's own work is taken away.
+
+    Every Meta-ACON layer is called as in a forward pass and calls its last BatchNorm, but both hand
+    out tensors made beforehand, those of a real pass. What remains is calling modules; with hooks
+    there come σ, checks of shapes and the way of all β to the host. The difference of the two is
+    the whole work of the reader but for cold caches.
+    """
+    x = x.contiguous(memory_format=torch.channels_last)  # no copy in the calls
+    bare_model, read_model = model, copy.deepcopy(model)
+    read = ours(read_model, x, last=True)
+    read()  # proved on the network itself
+    ready = made_beforehand(bare_model, x)
+    for one in (bare_model, read_model):
+        hollow(one, ready)
+    base = bare(bare_model, x, last=True)
+    found = [ms for _, ms in side_by_side(base, {"read": read}, pairs)["read"]]
+    low, middle, high = statistics.quantiles(found, n=4)
+    each = f"{1e3 * middle / len(ready):.1f}"
+    return [len(x), len(ready), f"{middle:.3f}", f"{low:.3f} to {high:.3f}", each]
+
+
+#: Of a layer: its name, the module in it from which β is read, that one's output, x and y.
+Ready = tuple[str, str, Tensor, Tensor, Tensor]
+
+
+def made_beforehand(model: nn.Module, x: Tensor) -> list[Ready]:
+    """Return the tensors that Meta-ACON layers make in one pass, in the order of their calls."""
+    found: list[Ready] = []
+    caught: dict[str, Tensor] = {}
+    handles = []
+
+    def watch(name: str, where: str) -> None:
+        def inner(_module: nn.Module, _given: Any, out: Tensor) -> None:
+            caught[name] = out
+
+        def outer(_module: nn.Module, given: tuple[Tensor], out: Tensor) -> None:
+            found.append((name, where, caught.pop(name), given[0], out))
+
+        layer = model.get_submodule(name)
+        handles.append(layer.get_submodule(where).register_forward_hook(inner))
+        handles.append(layer.register_forward_hook(outer))
+
+    with torch.inference_mode():
+        with Tap(model) as tap:
+            model(x)
+            tap.take()
+        for layer in tap.layers:
+            if layer.reading is None or layer.reading.source != "module":
+                raise SystemExit(f"{layer.name} is not read from a module: it cannot be isolated")
+            watch(layer.name, layer.reading.where)
+        model(x)
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+def hollow(model: nn.Module, ready: list[Ready]) -> None:
+    """Have the network only call its layers, and those hand out what is ready, in place."""
+    calls = []
+    for name, where, logits, given, out in ready:
+        layer = model.get_submodule(name)
+        inner = layer.get_submodule(where)
+        inner.forward = lambda _, logits=logits: logits
+
+        def forward(_: Tensor, inner: nn.Module = inner, z: Any = logits, y: Any = out) -> Tensor:
+            inner(z)
+            return y  # type: ignore[no-any-return]
+
+        layer.forward = forward
+        calls.append((layer, given))
+
+    def run(_: Tensor) -> None:
+        for layer, given in calls:
+            layer(given)
+
+    model.forward = run
 
 
 def own_rows(name: str, x: Tensor, last: bool, pairs: int) -> list[list[object]]:
@@ -140,7 +246,6 @@ def own_rows(name: str, x: Tensor, last: bool, pairs: int) -> list[list[object]]
         for words, given in parts.items():
             part = with_moments(build(), x, "compiled", last=last, **given)
             moments[f"acon β + moments, compiled, {words}"] = part
-    extra = memory(beta)
     calls = {
         "hooks that do nothing": hooked(build(), x, nothing, last=last),
         "hooks that take one sum of x": hooked(build(), x, one_sum, last=last),
@@ -149,14 +254,18 @@ def own_rows(name: str, x: Tensor, last: bool, pairs: int) -> list[list[object]]
         "acon β, --fuse": ours(build(), x, last=last, fused=True),
     }
     over = ratios(beta, moments, pairs)
+    own = memory(base)
     rows: list[list[object]] = []
     for call, found in side_by_side(base, calls, pairs).items():
         low, middle, high = statistics.quantiles((ratio for ratio, _ in found), n=4)
         more = statistics.median(ms for _, ms in found)
         beside = f"{over[call][0]:.3f}" if call in over else ""
-        size = f"{extra:.2f}" if call == "acon β" else ""
-        quartiles = f"{low:.3f} to {high:.3f}"
-        rows.append([batch, layout, call, f"{middle:.3f}", quartiles, f"{more:+.2f}", beside, size])
+        taken = memory(calls[call])
+        size = (taken.peak - own.peak, taken.python - own.python)
+        rows.append([
+            batch, layout, call, f"{middle:.3f}", f"{low:.3f} to {high:.3f}", f"{more:+.2f}",
+            beside, *(f"{part:+.3f}" for part in size), f"{taken.kept:.3f}",
+        ])  # fmt: skip
         print(rows[-1], flush=True)
     return rows
 
@@ -168,20 +277,41 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=224)
     parser.add_argument("--networks", nargs="*", default=NETWORKS)
     parser.add_argument("--batches", nargs="*", type=int, default=[1, 16])
+    parser.add_argument("--isolated-pairs", type=int, default=300)
+    parser.add_argument("--only-isolated", action="store_true")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
+    alone: list[list[object]] = []
     for name in options.networks:
         rows = []
         for batch in options.batches:
             x = torch.randn(batch, 3, options.side, options.side)
-            for last in (False, True):
+            alone.append([name, *isolated(acon.build_model(name), x, options.isolated_pairs)])
+            print(alone[-1], flush=True)
+            for last in () if options.only_isolated else (False, True):
                 rows += own_rows(name, x, last, options.pairs)
-        header = [
-            "batch", "layout", "reader", "ratio to bare", "quartiles", "ms more",
-            "ratio to β alone", "MB more",
-        ]  # fmt: skip
-        write_section(f"a. Cost of reading {name}", table(header, rows))
+        if rows:
+            write_section(f"a. Cost of reading {name}", MEMORY + table(HEADER, rows))
+    header = ["network", "batch", "layers", "ms a forward", "quartiles", "µs a layer"]
+    text = f"{options.isolated_pairs} pairs. {ISOLATED}\n\n{table(header, alone)}"
+    write_section("a. Reading β isolated from the network", text)
+
+
+HEADER = (
+    "batch", "layout", "reader", "ratio to bare", "quartiles", "ms more", "ratio to β alone",
+    "tensors at the peak, MB more", "Python at the peak, MB more", "tensors kept at the end, MB",
+)  # fmt: skip
+MEMORY = (
+    "Memory: what torch's allocator had given out for tensors at the peak of one forward pass, and "
+    "what Python and numpy had, each less that of the bare network; what is kept at the end is β, "
+    "with moments also the inputs' means, with hooks that read nothing the outputs.\n\n"
+)
+ISOLATED = (
+    "What the hooks of all layers and the way of β to the host cost in one forward pass, channels "
+    "last, without the network: its layers are called one after another and hand out tensors made "
+    "beforehand, with and without reading, side by side; differences of processor time."
+)
 
 
 if __name__ == "__main__":

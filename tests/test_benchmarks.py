@@ -1,12 +1,14 @@
 """The scripts of the benchmarks, tried small: what they write, not how fast anything is."""
 
 import argparse
+import copy
 import importlib
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -74,6 +76,38 @@ def test_accuracies_of_the_page_on_beta_have_the_interval_of_the_test_images(scr
         assert f"seed {seed} {accuracy:.4f} ({low:.4f} to {high:.4f})" in section
     assert "what another seed would change is not in it" in page
     assert "## long: `cifar10_metaacon` by its own recipe (seed 0 is shipped)" in page
+
+
+def test_memory_is_what_tensors_and_python_take(script: Any) -> None:
+    def call() -> object:
+        text = bytearray(300_000)
+        temporary = torch.zeros(1_000_000)
+        return temporary[:250_000].clone(), len(text)
+
+    found = script("recording").memory(call)
+    assert found.kept == pytest.approx(1.0, abs=0.01)  # 250,000 values of 4 bytes
+    assert found.peak == pytest.approx(5.0, abs=0.01)
+    assert found.python == pytest.approx(0.3, abs=0.03)  # of tensors Python knows nothing
+
+
+def test_the_isolated_layers_are_read_as_in_the_network(
+    script: Any, digits_metaacon: torch.nn.Module
+) -> None:
+    recording = script("recording")
+    x = torch.rand(2, 1, 8, 8, generator=torch.manual_seed(0))
+    model = copy.deepcopy(digits_metaacon)
+    read = recording.ours(model, x, last=True)
+    expected = read()
+    ready = recording.made_beforehand(copy.deepcopy(digits_metaacon), x)
+    recording.hollow(model, ready)
+    found = read()
+    assert list(found) == list(expected) == [(name, 0) for name, *_ in ready]
+    for name, _, logits, *_ in ready:
+        own = found[name, 0]
+        np.testing.assert_array_equal(own, torch.sigmoid(logits).flatten(1).numpy())
+        np.testing.assert_allclose(own, expected[name, 0], rtol=1e-5, atol=1e-6)
+    row = recording.isolated(copy.deepcopy(digits_metaacon), x, pairs=9)
+    assert row[:2] == [2, 6]
 
 
 def test_networks_of_the_long_training_stand_apart_from_the_variants() -> None:

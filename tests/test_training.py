@@ -127,6 +127,7 @@ def test_a_snapshot_missed_by_a_killed_training_comes_with_the_next_one(
 ) -> None:
     sources = {name: digits(name).head(100) for name in ("train", "test")}
     monkeypatch.setattr(release, "open_data", lambda name: sources[name.partition(":")[2]])
+
     def killed(path: Path, *given: Any) -> None:
         if "epoch001" in path.name:
             raise KeyboardInterrupt
