@@ -2,21 +2,24 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from acon_analysis.data import open_data
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.images import ImageSource
 from acon_analysis.preprocess import BadImageError
+from acon_hooks.captures.batches import Batch, Feed, Wanted, bad_row, sample_row, split_item
+from acon_hooks.captures.streams import StreamFeed
 from acon_hooks.errors import NoImagesError
+
+__all__ = ["Batch", "Feed", "MapFeed", "StreamFeed", "open_feed"]
 
 #: Images of a folder from which on worker processes are worth their start.
 MANY = 200
@@ -29,55 +32,6 @@ _PACED = 2
 
 #: Seconds for decoding and for computing a batch -> worker processes.
 Chooser = Callable[[float, float], int]
-
-#: Says of a unit whether this process shall capture it.
-Wanted = Callable[[int], bool]
-
-
-@dataclass
-class Batch:
-    """Some images of one unit.
-
-    Parameters
-    ----------
-    unit : int
-        Their unit of work.
-    ids : list of int
-        sample_ids of the images.
-    images : torch.Tensor or None
-        (N, ...), None when every image of the batch was bad.
-    errors : list of (int, str)
-        sample_id and reason of the bad images.
-    rows : list of dict
-        Rows of the sample table, where it is not known beforehand.
-    last : bool
-        Whether the unit ends with this batch.
-    passed : bool
-        Whether these images of a stream belong to a unit that is not wanted; then `rows` holds
-        the first one, to be compared.
-    """
-
-    unit: int
-    ids: list[int]
-    images: torch.Tensor | None
-    errors: list[tuple[int, str]] = field(default_factory=list)
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    last: bool = False
-    passed: bool = False
-
-
-class Feed(Protocol):
-    """Where a capture's images come from."""
-
-    #: The sample table, where it is known beforehand.
-    samples: pd.DataFrame | None
-    #: Number of images, where it is known beforehand.
-    count: int | None
-    #: JSON-able: what makes two captures' images the same.
-    identity: dict[str, Any]
-
-    def batches(self, wanted: Wanted) -> Iterator[Batch]:
-        """Yield the batches of the wanted units, in order."""
 
 
 def open_feed(
@@ -97,8 +51,10 @@ def open_feed(
     Parameters
     ----------
     data : str, Path, ImageSource, Dataset, DataLoader or iterable
-        A name that `data.open_data` knows; a map-style data set of images or (image, label, ...);
-        a loader or iterable of batches, likewise.
+        A name that `data.open_data` knows; a map-style data set of images, (image, label, ...) or
+        dicts; a loader or iterable of batches, likewise. A data set without names is known by its
+        class, its length and `PROBES` of its images, evenly spread: other images that are altered
+        between two calls are not noticed. Of a stream, every image is compared.
     preprocess : str, optional
         For folders.
     limit : int, optional
@@ -114,6 +70,12 @@ def open_feed(
         Page-locked batches, for a device to copy from.
     memory : Path, optional
         Where the hashes of a folder's files are remembered.
+
+    Raises
+    ------
+    UsageError
+        If the data are none of these, hold no images, or come in another order every time; if a
+        number is out of range.
     """
     if batch_size < 1 or unit_size < 1:
         raise UsageError(
@@ -121,6 +83,8 @@ def open_feed(
         )
     if workers is not None and workers < 0:
         raise UsageError(f"workers must be 0 or more; got {workers}")
+    if limit is not None and limit < 1:
+        raise UsageError(f"the limit must be at least 1 image; got {limit}")
     if isinstance(data, str | Path):
         data = open_data(data, preprocess, memory=memory)
     if isinstance(data, ImageSource):
@@ -257,7 +221,7 @@ def _probe(source: Any, count: int) -> str:
     digest = sha256()
     for index in dict.fromkeys(round(k * (count - 1) / (PROBES - 1)) for k in range(PROBES)):
         try:
-            image = torch.as_tensor(split_item(source[index])[0])
+            image, _ = split_item(source[index], f"item {index}")
         except BadImageError:
             digest.update(b"bad")
         else:
@@ -285,14 +249,16 @@ class _Tried(Dataset[_Item]):
         try:
             item = self.source[index]
         except BadImageError as error:
-            row = None if self.known else _sample_row(index, None, -1, "")
+            row = None if self.known else bad_row(index)
             return _Item(index, None, str(error), row)
         except AconError as error:  # as text: worker processes wrap exceptions in their traceback
             return _Item(index, None, failure=str(error))
         if self.known:
             return _Item(index, item)
-        image, label = split_item(item)
-        image = torch.as_tensor(image)
+        try:
+            image, label = split_item(item, f"item {index}")
+        except UsageError as error:
+            return _Item(index, None, failure=str(error))
         return _Item(index, image, row=sample_row(index, image, label))
 
 
@@ -317,104 +283,3 @@ def _collate(items: Sequence[_Item]) -> _Collated | str:
             )
     stacked = torch.stack(images) if images else None
     return [item.sample for item in good], stacked, errors, rows
-
-
-class StreamFeed:
-    """Batches of a loader or another iterable; the order in which they come is their name."""
-
-    samples: pd.DataFrame | None = None
-
-    def __init__(self, batches: Iterable[Any], *, unit_size: int, limit: int | None) -> None:
-        if isinstance(batches, DataLoader) and isinstance(batches.sampler, RandomSampler):
-            raise UsageError(
-                "the DataLoader shuffles, so a sample's number would mean nothing; "
-                "give one with shuffle=False, or its data set"
-            )
-        if limit is not None and limit < 1:
-            raise UsageError(f"the limit must be at least 1 image; got {limit}")
-        self._batches, self.unit_size, self.limit = batches, unit_size, limit
-        self.count: int | None = None
-        self.identity: dict[str, Any] = {"data": f"stream of {type(batches).__name__}"}
-        if limit is not None:
-            self.identity["limit"] = limit
-
-    def batches(self, wanted: Wanted) -> Iterator[Batch]:
-        """Yield the batches of the wanted units, in order.
-
-        The others are drawn and dropped; of each unit the first image is shown as ``passed``, so
-        that another stream, or a shuffled one, can be told.
-        """
-        shown = -1
-        waiting: Batch | None = None
-        start = 0
-        for drawn in self._batches:
-            images, labels = split_item(drawn)
-            images = torch.as_tensor(images)
-            if self.limit is not None:
-                images = images[: self.limit - start]
-            for first, part in self._cut(images, start):
-                unit = first // self.unit_size
-                if waiting is not None:
-                    waiting.last = waiting.unit != unit
-                    yield waiting
-                    waiting = None
-                own = labels[first - start :] if labels is not None else [None] * len(part)
-                if wanted(unit):
-                    ids = list(range(first, first + len(part)))
-                    rows = [
-                        sample_row(sample, image, label)
-                        for sample, image, label in zip(ids, part, own, strict=False)
-                    ]
-                    waiting = Batch(unit, ids, part, rows=rows)
-                elif unit != shown:
-                    shown = unit
-                    row = sample_row(first, part[0], own[0])
-                    yield Batch(unit, [], None, rows=[row], passed=True)
-            start += len(images)
-            if self.limit is not None and start >= self.limit:
-                break
-        if start == 0:
-            raise NoImagesError("the iterable yields no batches")
-        self.count = start
-        if waiting is not None:
-            waiting.last = True
-            yield waiting
-
-    def _cut(self, images: torch.Tensor, start: int) -> Iterator[tuple[int, torch.Tensor]]:
-        """Yield the parts of a batch that lie in one unit, each with its first sample_id."""
-        position = 0
-        while position < len(images):
-            first = start + position
-            room = self.unit_size - first % self.unit_size
-            part = images[position : position + room]
-            yield first, part
-            position += len(part)
-
-
-def split_item(item: Any) -> tuple[Any, Any]:
-    """Return image(s) and label(s) of an item or batch; the label is None where there is none."""
-    if isinstance(item, dict):
-        image = next(item[key] for key in ("image", "images", "pixel_values", "x") if key in item)
-        label = next((item[key] for key in ("label", "labels", "target", "y") if key in item), None)
-        return image, label
-    if isinstance(item, tuple | list):
-        return item[0], item[1] if len(item) > 1 else None
-    return item, None
-
-
-def sample_row(sample: int, image: torch.Tensor, label: Any) -> dict[str, Any]:
-    """Return a row of the sample table for an image that has no name of its own."""
-    raw = np.ascontiguousarray(image.detach().cpu().numpy()).tobytes()
-    if isinstance(label, torch.Tensor):
-        label = label.item() if label.numel() == 1 else None
-    return _sample_row(sample, label, len(raw), sha256(raw).hexdigest())
-
-
-def _sample_row(sample: int, label: Any, size: int, digest: str) -> dict[str, Any]:
-    return {
-        "sample_id": sample,
-        "path": f"item/{sample:07d}",
-        "label": None if label is None else str(label),
-        "bytes": size,
-        "sha256": digest,
-    }

@@ -19,7 +19,7 @@ from acon_analysis.store import UNIT_SIZE, RunFolder, StoreError
 from acon_hooks.captures.arithmetic import full_precision, threads
 from acon_hooks.captures.begin import Beginning
 from acon_hooks.captures.engine import Engine
-from acon_hooks.captures.feeding import Batch, Feed, MapFeed, open_feed
+from acon_hooks.captures.feeding import Batch, Feed, MapFeed, StreamFeed, open_feed
 from acon_hooks.captures.hostcopy import Arrays, HostCopy
 from acon_hooks.captures.identity import (
     differences,
@@ -29,6 +29,7 @@ from acon_hooks.captures.identity import (
     state_sha256,
 )
 from acon_hooks.captures.places import default_workers, pick_device, rank_and_world
+from acon_hooks.captures.streams import Recorded
 from acon_hooks.captures.unit import Columns, UnitBuffer, UnitWriter
 from acon_hooks.layers.finding import check_kinds
 from acon_hooks.moments.accumulating import Accumulator
@@ -148,6 +149,8 @@ class Session:
         self.columns: Columns | None = None
         if self.manifest is not None:
             self.columns = columns_of(pd.DataFrame(self.manifest["layers"]))
+        what = "stream" if isinstance(self.feed, StreamFeed) else "data set"
+        self.recorded = Recorded(self.folder, self.manifest, self.unit_size, what)
         self.waiting: list[UnitBuffer] = []
 
     def _threads(self, compute: dict[str, Any]) -> int | None:
@@ -278,8 +281,8 @@ class Session:
         under_way: deque[tuple[UnitBuffer, Batch, Callable[[], Arrays]]] = deque()
         buffer: UnitBuffer | None = None
         for batch in batches:
+            self._compare(batch)
             if batch.passed:
-                self._compare_stream(batch)
                 continue
             if buffer is None or buffer.unit != batch.unit:
                 buffer = UnitBuffer(batch.unit, paths)
@@ -311,18 +314,10 @@ class Session:
             name = f"sample {sample}" if paths is None else repr(str(paths.iloc[sample]))
             raise AconError(f"bad image {name}: {reason} (--strict stops at the first one)")
 
-    def _compare_stream(self, batch: Batch) -> None:
-        """Raise if a stream's image of a finished unit is not the one that was captured."""
-        part = self.folder.part("samples", batch.unit)
-        found = pd.read_parquet(part, columns=["sample_id", "sha256"]).set_index("sample_id")
-        for row in batch.rows:
-            sample = row["sample_id"]
-            if sample not in found.index or found.loc[sample, "sha256"] != row["sha256"]:
-                raise StoreError(
-                    f"out: {str(self.folder.path)!r} holds a run of something else: sample "
-                    f"{sample} of the stream is not the one that was captured; a stream must give "
-                    "the same batches in the same order every time"
-                )
+    def _compare(self, batch: Batch) -> None:
+        """Raise if images without names are not those that the run holds already."""
+        if self.feed.samples is None:
+            self.recorded.compare(batch)
 
     def _read(self, batch: Batch, engine: Engine, copier: HostCopy) -> Callable[[], Arrays]:
         """Run one batch through the network; return what fetches β of the layers that have one."""
@@ -385,6 +380,8 @@ class Session:
         count = self.feed.count
         if count is None:
             raise AconError("the stream was not read to its end")
+        if isinstance(self.feed, StreamFeed):
+            self.recorded.end(count)
         beginning = Beginning(self.folder, self.identity, self.feed, self.unit_size)
         beginning.finish(count)
         return Run(self.folder.path)
