@@ -2,9 +2,10 @@
 
 python benchmarks/storing.py [--pairs 2] [--batch-size 16] [--batches 1 4]
 
-Few batches, because torchlens traces the whole network anew in each, which takes seconds. What is
-paid once a capture (proof, search for layers, manifest) weighs more in them than in a real one: it
-stands in a column of its own.
+The two ways take turns, ``--pairs`` times, on few batches and on many. Few batches, because
+torchlens traces the whole network anew in each, which takes seconds. What is paid once a capture
+(proof, search for layers, manifest) weighs more in them than in a real one: it stands in a column
+of its own.
 """
 
 import argparse
@@ -54,6 +55,36 @@ def ways(
     return {"acon capture": capture, "torchlens": dataset}
 
 
+def interleaved(
+    short: dict[str, Callable[[], object]], long: dict[str, Callable[[], object]], pairs: int
+) -> dict[str, list[tuple[float, float]]]:
+    """Return seconds for few batches and for many, of every pair; the ways take turns."""
+    times: dict[str, list[tuple[float, float]]] = {way: [] for way in short}
+    for _ in range(pairs):
+        few = {way: seconds(call) for way, call in short.items()}
+        many = {way: seconds(call) for way, call in long.items()}
+        for way, own in times.items():
+            own.append((few[way], many[way]))
+    return times
+
+
+def rows_of(
+    name: str, times: dict[str, list[tuple[float, float]]], few: int, many: int
+) -> list[list[str]]:
+    """Return a row a way, medians over the pairs, and one of the median ratios within pairs."""
+    rows = []
+    each = {way: [(b - a) / (many - few) for a, b in own] for way, own in times.items()}
+    for way, own in times.items():
+        spent = [long for _, long in own]
+        once = [long - many * batch for long, batch in zip(spent, each[way], strict=True)]
+        rows.append([name, way, *(f"{statistics.median(v):.2f}" for v in (spent, once, each[way]))])
+    ours, other = times
+    whole = [b / a for (_, a), (_, b) in zip(times[ours], times[other], strict=True)]
+    more = [b / a for a, b in zip(each[ours], each[other], strict=True)]
+    ratios = [f"{statistics.median(own):.1f}" for own in (whole, more)]
+    return [*rows, [name, "ratio", ratios[0], "", ratios[1]]]
+
+
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser()
@@ -79,21 +110,14 @@ def main() -> None:
             long = ways(acon.build_model(name), images, options.batch_size, Path(place) / "many")
             for call in short.values():
                 call()
-            times = {}
-            for way in short:
-                pairs = [(seconds(short[way]), seconds(long[way])) for _ in range(options.pairs)]
-                times[way] = [statistics.median(part) for part in zip(*pairs, strict=True)]
-        each = {way: (b - a) / (many - few) for way, (a, b) in times.items()}
-        own, other = each
-        for way, (_, spent) in times.items():
-            rows.append([name, way, f"{spent:.2f}", f"{spent - many * each[way]:.2f}",
-                         f"{each[way]:.2f}"])  # fmt: skip
-        whole, more = times[other][1] / times[own][1], each[other] / each[own]
-        rows.append([name, "ratio", f"{whole:.1f}", "", f"{more:.1f}"])
+            rows += rows_of(name, interleaved(short, long, options.pairs), few, many)
         print(rows[-3:], flush=True)
     head = ["network", "what stores", f"{many} batches, s", "of these once, s", "a batch, s"]
-    text = f"Batches of {options.batch_size}, 224 px; seconds of processor time; acon proves every "
-    text += f"reading on the first batch. torchlens {installed('torchlens')}.\n\n"
+    text = (
+        f"Batches of {options.batch_size}, {SHAPE[1]} px; seconds of processor time, medians of "
+        f"{options.pairs} interleaved pairs; acon proves every reading on the first batch. "
+        f"torchlens {installed('torchlens')}.\n\n"
+    )
     write_section("a. Storing β, beside torchlens", text + table(head, rows))
 
 

@@ -1,10 +1,13 @@
 """(b) Images per second from a folder of JPEGs to a finished run.
 
 python benchmarks/throughput.py [--images FOLDER] [--few 32] [--count 288] [--repeats 3]
-    [--networks NAME ...]
+    [--networks NAME ...] [--batch-size 16] [--workers 1]
 
 Every way is timed on few images and on many. The difference is what an image costs in a long run;
 what few cost beyond the bare forward is paid once (the proof of every reading on the first batch).
+A capture runs 2-D convolutions channels last, so the bare forward is measured in both layouts, and
+speeds are given beside each. For a large network few images do:
+``--networks resnet50_metaacon --few 8 --count 24 --batch-size 8``.
 """
 
 import argparse
@@ -45,21 +48,25 @@ def as_published(model: nn.Module) -> nn.Module:
     return model
 
 
-def bare(model: nn.Module, folder: Path, batch_size: int, workers: int) -> None:
-    """Only the loader and the network."""
+def bare(
+    model: nn.Module, folder: Path, batch_size: int, workers: int, *, last: bool = False
+) -> None:
+    """Only the loader and the network; channels last if the network's weights are."""
+    layout = torch.channels_last if last else torch.contiguous_format
     with torch.inference_mode():
         for images in DataLoader(
             open_data(folder, "official"), batch_size=batch_size, num_workers=workers
         ):
-            model(images)
+            model(images.contiguous(memory_format=layout))
 
 
 def obvious(model: nn.Module, folder: Path, out: Path, batch_size: int, workers: int) -> None:
     """Do what one writes first: `.cpu()` in every hook, lists, torch.save at the end."""
     kept: dict[str, list[Tensor]] = {}
     handles = []
-    for name, module in model.named_modules():
-        if name.endswith("acon.bn2") or (name.endswith("bn2") and "branch" in name):
+    for layer, activation in model.named_modules():
+        if isinstance(activation, MetaAconC):
+            name, module = f"{layer}.bn2", activation.bn2
 
             def hook(_m: nn.Module, _a: Any, output: Tensor, name: str = name) -> None:
                 kept.setdefault(name, []).append(torch.sigmoid(output).flatten(1).cpu())
@@ -97,22 +104,27 @@ def main() -> None:
                 f"From {options.few} to {options.count} images, batches of {options.batch_size}, "
                 f"{options.workers} worker.\n\n"
             )
-            head = ["what", "images/s", "speed / bare forward", "seconds paid once"]
+            head = ["what", "images/s", "speed / bare, as given", "speed / bare, channels last",
+                    "seconds paid once"]  # fmt: skip
             write_section(f"b. From folder to run, {name}", text + table(head, rows))
 
 
 def speeds(times: dict[str, list[tuple[float, float]]]) -> list[list[str]]:
-    """Return a row a way: images a second, relative to the first way, and seconds paid once.
+    """Return a row a way: images a second, relative to the first two ways, seconds paid once.
 
-    `times` holds seconds an image and seconds for the few images, of every repeat.
+    `times` holds seconds an image and seconds for the few images, of every repeat. What is paid
+    once is what the few images take beyond the first way.
     """
-    base = next(iter(times.values()))
+    bases = list(times.values())[:2]
     rows = []
     for way, own in times.items():
         rate = 1 / median(each for each, _ in own)
-        share = median(bare / each for (bare, _), (each, _) in zip(base, own, strict=True))
-        once = median(few - bare for (_, bare), (_, few) in zip(base, own, strict=True))
-        rows.append([way, f"{rate:.1f}", f"{share:.3f}", f"{once:+.1f}"])
+        shares = [
+            median(bare / each for (bare, _), (each, _) in zip(base, own, strict=True))
+            for base in bases
+        ]
+        once = median(few - bare for (_, bare), (_, few) in zip(bases[0], own, strict=True))
+        rows.append([way, f"{rate:.1f}", *(f"{share:.3f}" for share in shares), f"{once:+.1f}"])
     return rows
 
 
@@ -121,6 +133,7 @@ def measure(
 ) -> dict[str, list[tuple[float, float]]]:
     """Return seconds an image and seconds for the few images, interleaved over the ways."""
     model, published = acon.build_model(name), as_published(acon.build_model(name))
+    last = acon.build_model(name).to(memory_format=torch.channels_last)
     size, workers, out = options.batch_size, options.workers, work / "out"
     usual: dict[str, Any] = {"batch_size": size, "workers": workers, "progress": False}
 
@@ -129,6 +142,7 @@ def measure(
 
     ways: dict[str, Callable[[Path], object]] = {
         "bare forward, same loader": lambda folder: bare(model, folder, size, workers),
+        "bare forward, channels last": lambda f: bare(last, f, size, workers, last=True),
         "bare forward, layers as published": lambda folder: bare(published, folder, size, workers),
         "obvious script": lambda folder: obvious(model, folder, out, size, workers),
         "acon capture --no-moments": captured(moments=False),

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import acon_analysis as acon
 from acon_analysis import results
 from acon_analysis.data import digits
 from acon_analysis.models.bottleneck import BottleneckResNet
@@ -108,6 +109,50 @@ def test_the_isolated_layers_are_read_as_in_the_network(
         np.testing.assert_allclose(own, expected[name, 0], rtol=1e-5, atol=1e-6)
     row = recording.isolated(copy.deepcopy(digits_metaacon), x, pairs=9)
     assert row[:2] == [2, 6]
+
+
+def test_ways_to_store_take_turns_and_ratios_are_those_of_pairs(
+    script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storing, calls = script("storing"), list[str]()
+    monkeypatch.setattr(storing, "seconds", lambda call: call())
+
+    def way(name: str, took: float) -> Any:
+        def call() -> float:
+            calls.append(name)
+            return took * (1 + calls.count(name) // 2)  # every later one takes longer
+
+        return call
+
+    short = {"ours": way("ours, few", 2), "other": way("other, few", 6)}
+    long = {"ours": way("ours, many", 5), "other": way("other, many", 30)}
+    times = storing.interleaved(short, long, 2)
+    assert calls == ["ours, few", "other, few", "ours, many", "other, many"] * 2
+    assert times == {"ours": [(2, 5), (4, 10)], "other": [(6, 30), (12, 60)]}
+    assert storing.rows_of("net", times, 1, 4) == [
+        # many; less 4 batches of 1 and 2 s (of 8 and 16 s), or medians thereof
+        ["net", "ours", "7.50", "1.50", "1.50"],
+        ["net", "other", "45.00", "-3.00", "12.00"],
+        ["net", "ratio", "6.0", "", "8.0"],
+    ]
+
+
+def test_speeds_are_given_beside_both_layouts_of_the_bare_forward(script: Any) -> None:
+    times = {"bare": [(0.1, 3.0)] * 3, "last": [(0.05, 2.0)] * 3, "capture": [(0.2, 7.5)] * 3}
+    assert script("throughput").speeds(times) == [
+        ["bare", "10.0", "1.000", "0.500", "+0.0"],
+        ["last", "20.0", "2.000", "1.000", "-1.0"],
+        ["capture", "5.0", "0.500", "0.250", "+4.5"],
+    ]
+
+
+def test_the_obvious_script_reads_every_layer(script: Any, tmp_path: Path) -> None:
+    throughput, common = script("throughput"), script("common")
+    images = common.make_jpegs(tmp_path / "images", 1, side=32)
+    model = acon.build_model("shufflenet_v2_x0_5_metaacon", weights=None)
+    throughput.obvious(model, images, tmp_path / "out", 1, 0)
+    kept = torch.load(tmp_path / "out", weights_only=True)
+    assert sorted(kept) == sorted(f"{layer.name}.bn2" for layer in acon.find_layers(model))
 
 
 def test_networks_of_the_long_training_stand_apart_from_the_variants() -> None:
