@@ -6,6 +6,7 @@ is asked for.
 """
 
 import hashlib
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,9 +16,10 @@ import pandas as pd
 import torch
 
 from acon_analysis.cifar import cifar10
-from acon_analysis.errors import UsageError, closest
+from acon_analysis.decoding import BadImageError, decode_bytes, read_image
+from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.filehash import hash_files
-from acon_analysis.images import ImageSource
+from acon_analysis.images import ImageSource, require_utf8
 from acon_analysis.preprocess import Preprocess, get_preprocess
 from acon_analysis.schema import SAMPLE_COLUMNS, names
 
@@ -128,21 +130,57 @@ def _load_digits() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     return (bunch.images / 16).astype(np.float32), bunch.target.astype(np.int64)
 
 
+#: Stands for the hash of a file that might not be read when its folder was listed.
+_UNREAD = bytes(32)
+
+
 class _FolderLoader:
     """Decodes and preprocesses one file; a class, so that worker processes can have it."""
 
-    def __init__(self, folder: Path, paths: list[str], preprocess: Preprocess) -> None:
+    def __init__(
+        self, folder: Path, paths: list[str], hashes: Iterable[str], preprocess: Preprocess
+    ) -> None:
         self.folder, self.paths, self.preprocess = folder, paths, preprocess
+        # One object for all of them: worker processes get it, too.
+        self.hashes = b"".join(bytes.fromhex(digest) or _UNREAD for digest in hashes)
 
     def __call__(self, index: int) -> torch.Tensor:
-        array = self.preprocess(self.folder / self.paths[index])
+        path = self.folder / self.paths[index]
+        try:
+            image = decode_bytes(self._content(path, self.hashes[32 * index : 32 * index + 32]))
+            array = self.preprocess.apply(image)
+        except BadImageError as error:
+            raise BadImageError(f"{path.name}: {error}") from error
         return torch.as_tensor(array, dtype=torch.float32)
+
+    @staticmethod
+    def _content(path: Path, digest: bytes) -> bytes:
+        """Read a file; what it was when the folder was listed, or this is a failure."""
+        try:
+            content = read_image(path)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            if digest == _UNREAD:
+                raise BadImageError(reason) from error
+            raise AconError(
+                f"data: {str(path)!r} cannot be read any more: {reason}; once it can, the same "
+                "command continues"
+            ) from error
+        if hashlib.sha256(content).digest() != digest:
+            raise AconError(
+                f"data: {str(path)!r} is not the file that it was when the folder was listed (its "
+                "SHA-256 differs); put that one back, or capture the folder as it is now into "
+                "another run"
+            )
+        return content
 
 
 def image_folder(folder: Path, preprocess: Preprocess, memory: Path | None = None) -> ImageSource:
     """Open a folder of images: one sub-folder a class, or flat (then without labels).
 
-    Hidden files and other file types are passed over. Every file is hashed, in threads.
+    Hidden files and other file types are passed over. Every file is hashed, in threads; one that
+    has been replaced, or cannot be read any more, when its image is asked for is an `AconError`,
+    because its image would not be the one listed. A file without permission is a bad image.
 
     Parameters
     ----------
@@ -156,7 +194,9 @@ def image_folder(folder: Path, preprocess: Preprocess, memory: Path | None = Non
     Raises
     ------
     UsageError
-        If the folder holds no images.
+        If the folder holds no images, or one whose name is not UTF-8.
+    AconError
+        If a file cannot be read for another reason than its permissions.
     """
     files = sorted(
         path
@@ -169,6 +209,7 @@ def image_folder(folder: Path, preprocess: Preprocess, memory: Path | None = Non
         endings = ", ".join(sorted(IMAGE_SUFFIXES))
         raise UsageError(f"data: the folder {str(folder)!r} holds no images ({endings})")
     paths = [path.relative_to(folder).as_posix() for path in files]
+    require_utf8(paths)
     labels = [path.partition("/")[0] if "/" in path else None for path in paths]
     sizes_and_hashes = hash_files(folder, paths, memory)
     frame = pd.DataFrame(
@@ -188,7 +229,7 @@ def image_folder(folder: Path, preprocess: Preprocess, memory: Path | None = Non
     return ImageSource(
         str(folder),
         frame[names(SAMPLE_COLUMNS)],
-        _FolderLoader(folder, paths, preprocess),
+        _FolderLoader(folder, paths, [digest for _, digest in sizes_and_hashes], preprocess),
         preprocess=preprocess.spec,
         targets=targets,
         classes=classes,

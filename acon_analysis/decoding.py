@@ -1,5 +1,6 @@
 """Image files, possibly damaged or hostile, to RGB pictures in memory."""
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,9 @@ FORMATS = ("JPEG", "PNG", "WEBP")
 
 #: Most pixels that an image may have; checked before anything is decoded.
 MAX_PIXELS = 50_000_000
+
+#: Most bytes that a file may have; an uncompressed picture of `MAX_PIXELS` has fewer.
+MAX_BYTES = 500_000_000
 
 _MAGIC = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"RIFF": "WebP"}
 
@@ -43,21 +47,58 @@ def decode(path: str | os.PathLike[str]) -> Image.Image:
     Raises
     ------
     BadImageError
-        With the file's name and the reason.
+        With the file's name and the reason; also if there is no such file, or it may not be read.
+    AconError
+        If the disk or the system refuses to read it: that says nothing of the image.
     """
     place = Path(path)
     try:
         if not place.is_file():
             raise BadImageError("there is no such file")
-        with place.open("rb") as file:
-            return _decode(file)
-    except (BadImageError, OSError) as error:
+        return decode_bytes(read_image(place))
+    except (BadImageError, PermissionError) as error:
         reason = error if isinstance(error, BadImageError) else error.strerror or error
         raise BadImageError(f"{place.name}: {reason}") from error
+    except OSError as error:
+        raise AconError(f"{str(place)!r} cannot be read: {error.strerror or error}") from error
 
 
-def _decode(file: IO[bytes]) -> Image.Image:
-    """Decode an open file; every failure is a `BadImageError` without the file's name."""
+def read_image(path: Path) -> bytes:
+    """Return the bytes of an image file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Raises
+    ------
+    BadImageError
+        If it has more than `MAX_BYTES`; without the file's name.
+    OSError
+        If it cannot be read.
+    """
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_BYTES:
+            raise BadImageError(f"the file's {size:,} bytes are more than {MAX_BYTES:,}")
+        return file.read()
+
+
+def decode_bytes(content: bytes) -> Image.Image:
+    """Decode the content of an image file as `decode` does.
+
+    Parameters
+    ----------
+    content : bytes
+        A JPEG, PNG or WebP file.
+
+    Raises
+    ------
+    BadImageError
+        With the reason, without a name.
+    """
+    file = io.BytesIO(content)
     try:
         with Image.open(file, formats=FORMATS) as image:
             require_size(image.size)

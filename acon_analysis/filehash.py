@@ -12,7 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
+from acon_analysis.errors import AconError
 from acon_analysis.placing import locked, place
+from acon_analysis.store import readable_io
 
 #: A file that changed so shortly before it was hashed may change again within one clock tick of
 #: its file system; it is hashed anew next time.
@@ -42,11 +44,20 @@ def hash_files(
     Returns
     -------
     list of (int, str)
-        In the order of the paths; (-1, "") for a file that cannot be read.
+        In the order of the paths; (-1, "") for a file that may not be read.
+
+    Raises
+    ------
+    AconError
+        If a file cannot be read for another reason than its permissions: the disk may be well
+        again later.
+    StoreError
+        If the memory cannot be written.
     """
     if memory is None or len(paths) < WORTH_REMEMBERING:
         return [(size, digest) for size, _, digest in _hash(folder, paths)]
-    with locked(memory.parent / "tmp" / f"{memory.stem}.lock"):
+    lock = memory.parent / "tmp" / f"{memory.stem}.lock"
+    with readable_io(f"writing to {str(memory.parent)!r}"), locked(lock):
         known = _recall(memory)
         fresh = [path for path in paths if _facts(folder / path) != known.get(path, (0, 0, ""))[:2]]
         if fresh:
@@ -76,8 +87,10 @@ def _hash_one(path: Path) -> tuple[int, int, str]:
         size, changed = _facts(path)
         with path.open("rb") as file:
             return size, changed, hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
+    except PermissionError:
         return -1, -1, ""
+    except OSError as error:
+        raise AconError(f"data: {str(path)!r} cannot be read: {error.strerror or error}") from error
 
 
 def _recall(memory: Path) -> dict[str, tuple[int, int, str]]:

@@ -1,7 +1,8 @@
 """A named list of images: what every data set of this project is."""
 
 import hashlib
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -71,10 +72,40 @@ class ImageSource(Dataset[torch.Tensor]):
         )
 
     def identity(self) -> str:
-        """Return the SHA-256 of the sample list (path, label, size, hash of every image)."""
+        """Return the SHA-256 of the sample list (path, label, size, hash of every image).
+
+        Raises
+        ------
+        UsageError
+            If a path cannot be written as UTF-8.
+        """
+        require_utf8(self.samples["path"])
         digest = hashlib.sha256()
         columns = [self.samples[name] for name in ("path", "label", "bytes", "sha256")]
         for path, label, size, sha256 in zip(*columns, strict=True):
             known = "" if pd.isna(label) else label
             digest.update(f"{path}\0{known}\0{size}\0{sha256}\n".encode())
         return digest.hexdigest()
+
+
+def require_utf8(paths: Iterable[str]) -> None:
+    """Raise for a file name whose bytes are not UTF-8: a run's tables could not hold it.
+
+    Parameters
+    ----------
+    paths : iterable of str
+        As the file system gives them.
+
+    Raises
+    ------
+    UsageError
+        With the name's bytes.
+    """
+    for path in paths:
+        try:
+            path.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(
+                f"data: the file name {os.fsencode(path)!r} is not UTF-8, as a run's tables must "
+                "be; rename the file"
+            ) from error

@@ -1,6 +1,8 @@
 """Image files of every mode, damaged ones, hostile ones."""
 
+import errno
 import io
+import os
 import resource
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from acon_analysis.decoding import MAX_PIXELS, BadImageError, decode, to_rgb
+from acon_analysis.decoding import MAX_BYTES, MAX_PIXELS, BadImageError, decode, to_rgb
 from acon_analysis.errors import AconError
 from pictures import picture, png_claiming, save
 
@@ -146,6 +148,27 @@ def test_unreadable_files_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(Path, "open", refuse)
     assert reason(path) == "Permission denied"
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.EMFILE])
+def test_a_failing_disk_says_nothing_of_the_image(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / "a.png", picture(4, 4))
+
+    def fail(*_: object, **__: object) -> io.BytesIO:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(AconError, match=f"a.png' cannot be read: {os.strerror(code)}") as caught:
+        decode(path)
+    assert not isinstance(caught.value, BadImageError)
+
+
+def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", picture(4, 4))
+    os.truncate(path, MAX_BYTES + 1)  # takes no room
+    assert reason(path) == f"the file's {MAX_BYTES + 1:,} bytes are more than {MAX_BYTES:,}"
 
 
 def test_the_error_survives_worker_processes() -> None:
