@@ -22,7 +22,8 @@ from acon_analysis.verification import verify_run
 from acon_hooks import run_units
 from acon_hooks.captures import session as session_module
 from acon_hooks.captures.begin import Beginning
-from acon_hooks.captures.session import OtherBatchSizeWarning, Session, Settings
+from acon_hooks.captures.session import OtherBatchSizeWarning, Session
+from acon_hooks.captures.settings import Settings
 from captures import Tiny, contents, images, tiny
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow as pa
 from torch import nn
 
+from acon_analysis.errors import UsageError
 from acon_analysis.run import Run
 from acon_analysis.schema import RUN_FORMAT
 from acon_analysis.store import RunFolder, StoreError, file_sha256, readable_io
@@ -18,6 +19,10 @@ from acon_hooks.moments.constants import REFERENCES, read_references
 
 #: What must not change between the parts of one run; the errors of the proofs may, in rounding.
 _FIXED = ("layer", "call", "kind", "channels", "granularity", "column")
+
+
+#: What a process killed before its first manifest leaves behind.
+_EARLY = (*(f"{name}.parquet" for name in ("samples", "channels", "hashes", REFERENCES)), "tmp")
 
 
 class Beginning:
@@ -159,3 +164,26 @@ class Beginning:
         tables = {name: file_sha256(file) for name, file in files.items() if file.is_file()}
         done = {"complete": True, "samples": count, "units": units}
         self.folder.write_manifest({**manifest, **done, "parts": parts, "tables": tables})
+
+
+def existing_manifest(folder: RunFolder) -> dict[str, Any] | None:
+    """Return the manifest of a run that was begun; None where one can begin.
+
+    Raises
+    ------
+    UsageError
+        If the folder holds other things, or is a file.
+    """
+    path = folder.path
+    if folder.manifest_path.is_file():
+        return folder.read_manifest()
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"out: {str(path)!r} is a file; give a folder")
+    foreign = [entry.name for entry in path.iterdir()] if path.is_dir() else []
+    if [name for name in foreign if name not in _EARLY and not name.startswith(".")]:
+        if folder.manifest_path.is_file():  # another process has begun since
+            return folder.read_manifest()
+        raise UsageError(
+            f"out: the folder {str(path)!r} is not empty and holds no run; choose another"
+        )
+    return None

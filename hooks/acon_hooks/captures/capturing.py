@@ -9,7 +9,8 @@ from torch import nn
 
 from acon_analysis.errors import UsageError
 from acon_analysis.run import Run
-from acon_hooks.captures.session import Session, Settings, UntrainedWarning
+from acon_hooks.captures.session import Session, UntrainedWarning
+from acon_hooks.captures.settings import Settings
 from acon_hooks.moments.options import MomentOptions, Wish
 
 __all__ = ["Settings", "UntrainedWarning", "capture", "run_units"]

@@ -4,7 +4,6 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from acon_analysis.errors import AconError, UsageError
 from acon_analysis.run import Run
 from acon_analysis.store import UNIT_SIZE, RunFolder, StoreError
 from acon_hooks.captures.arithmetic import full_precision, threads
-from acon_hooks.captures.begin import Beginning
+from acon_hooks.captures.begin import Beginning, existing_manifest
 from acon_hooks.captures.engine import Engine
 from acon_hooks.captures.feeding import Batch, Feed, MapFeed, StreamFeed, open_feed
 from acon_hooks.captures.hostcopy import Arrays, HostCopy
@@ -26,17 +25,16 @@ from acon_hooks.captures.identity import (
     identity_sha256,
     model_name,
     run_id,
+    settings_identity,
     state_sha256,
 )
 from acon_hooks.captures.places import default_workers, pick_device, rank_and_world
+from acon_hooks.captures.settings import Settings
 from acon_hooks.captures.streams import Recorded
 from acon_hooks.captures.unit import Columns, UnitBuffer, UnitWriter
 from acon_hooks.layers.finding import check_kinds
 from acon_hooks.moments.accumulating import Accumulator
-from acon_hooks.moments.constants import REFERENCES
 from acon_hooks.moments.options import (
-    MomentOptions,
-    Wish,
     default_kinds,
     options_of,
     recorded_options,
@@ -45,9 +43,6 @@ from acon_hooks.moments.options import (
 
 #: Images a forward pass, unless asked otherwise.
 BATCH_SIZE = 64
-
-#: What a process killed before its first manifest leaves behind.
-_EARLY = (*(f"{name}.parquet" for name in ("samples", "channels", "hashes", REFERENCES)), "tmp")
 
 #: Seconds that a process without work waits for another one to begin the run.
 PATIENCE = 900.0
@@ -59,27 +54,6 @@ class UntrainedWarning(UserWarning):
 
 class OtherBatchSizeWarning(UserWarning):
     """A run goes on with batches of another size, which may change the last digits."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a capture is done; see `capture` for the meaning of each field."""
-
-    out: Path
-    preprocess: str | None = None
-    device: str | torch.device = "auto"
-    batch_size: int | None = None
-    workers: int | None = None
-    limit: int | None = None
-    unit_size: int | None = None
-    strict: bool = False
-    kinds: tuple[str, ...] | None = None
-    moments: Wish | MomentOptions | None = None
-    announce: Callable[[str], None] | None = None
-    compile: bool = False
-    fuse: bool = False
-    threads: int | None = None
-    progress: bool = True
 
 
 class Session:
@@ -195,6 +169,7 @@ class Session:
         return {
             "model": model_name(self.model),
             "weights_sha256": state_sha256(self.model),
+            **settings_identity(self.model, self.manifest),
             "dtype": ", ".join(dtypes),
             "kinds": list(self.kinds),
             "moments": moments,
@@ -401,29 +376,6 @@ class Session:
             return f"rank {self.rank} of {self.world} has no unit of work{alone}"
         reason = self.waiting[0].first_error
         return f"none of the images could be read{alone}; the first reason: {reason}"
-
-
-def existing_manifest(folder: RunFolder) -> dict[str, Any] | None:
-    """Return the manifest of a run that was begun; None where one can begin.
-
-    Raises
-    ------
-    UsageError
-        If the folder holds other things, or is a file.
-    """
-    path = folder.path
-    if folder.manifest_path.is_file():
-        return folder.read_manifest()
-    if path.exists() and not path.is_dir():
-        raise UsageError(f"out: {str(path)!r} is a file; give a folder")
-    foreign = [entry.name for entry in path.iterdir()] if path.is_dir() else []
-    if [name for name in foreign if name not in _EARLY and not name.startswith(".")]:
-        if folder.manifest_path.is_file():  # another process has begun since
-            return folder.read_manifest()
-        raise UsageError(
-            f"out: the folder {str(path)!r} is not empty and holds no run; choose another"
-        )
-    return None
 
 
 def columns_of(layers: pd.DataFrame) -> Columns:
