@@ -155,6 +155,38 @@ def test_the_obvious_script_reads_every_layer(script: Any, tmp_path: Path) -> No
     assert sorted(kept) == sorted(f"{layer.name}.bn2" for layer in acon.find_layers(model))
 
 
+def test_every_file_of_two_runs_is_compared(script: Any, tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder in (one, other):
+        (folder / "betas").mkdir(parents=True)
+        (folder / "betas" / "0.parquet").write_bytes(b"same")
+        (folder / "manifest.json").write_bytes(folder.name[:3].encode())  # as long, as old
+    assert script("resuming").differing(one, other) == (2, ["manifest.json"])
+    (one / "betas" / "1.parquet").write_bytes(b"")
+    assert script("resuming").differing(one, other) == (3, ["betas/1.parquet", "manifest.json"])
+    assert script("resuming").differing(one, one) == (3, [])
+
+
+def test_photographs_are_copied_until_there_are_enough(script: Any, tmp_path: Path) -> None:
+    (tmp_path / "few").mkdir()
+    for name in ("b.JPG", "a.png", "notes.txt"):
+        (tmp_path / "few" / name).write_text(name)
+    copied = script("resuming").copied(tmp_path / "few", tmp_path / "many", 3)
+    found = {path.name: path.read_text() for path in copied.iterdir()}
+    assert found == {"000000.png": "a.png", "000001.jpg": "b.JPG", "000002.png": "a.png"}
+    with pytest.raises(SystemExit, match="holds no images"):
+        script("resuming").copied(tmp_path / "many" / "none", tmp_path / "x", 3)
+
+
+def test_a_capture_that_ends_before_its_kill_is_said(script: Any, tmp_path: Path) -> None:
+    wrong = ["layers", "digits_metacon"]
+    with (
+        script("resuming").Began(["acon_analysis"], wrong, tmp_path / "run") as began,
+        pytest.raises(SystemExit, match=r"ended before 1 units(.|\n)*--out"),
+    ):
+        began.reach(1)
+
+
 def test_networks_of_the_long_training_stand_apart_from_the_variants() -> None:
     long = results.table("beta_of_long")
     assert set(long["variant"]) == {"long"}
