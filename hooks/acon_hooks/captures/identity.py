@@ -3,6 +3,7 @@
 import hashlib
 import json
 import platform
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
@@ -10,6 +11,12 @@ from typing import Any
 
 import torch
 from torch import nn
+
+#: Where an object lies in memory, which it may print.
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+#: Packages whose modules may print themselves differently in another version.
+_PRINTING = ("acon-analysis", "torch")
 
 
 def state_sha256(model: nn.Module) -> str:
@@ -28,6 +35,42 @@ def state_sha256(model: nn.Module) -> str:
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def modules_sha256(model: nn.Module) -> str:
+    """Return the SHA-256 of the modules as they print themselves: classes, order, settings.
+
+    Settings are what a state dict does not hold: strides, the eps of BatchNorm. Those that a
+    module does not print, and what its ``forward`` does, cannot be told.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        On any device.
+    """
+    return hashlib.sha256(_ADDRESS.sub("", repr(model)).encode()).hexdigest()
+
+
+def settings_identity(model: nn.Module, begun: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return what a run's identity says of its modules' settings.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The network.
+    begun : mapping or None
+        The manifest of a run that goes on. One of an earlier version of this project says nothing
+        of them; what another version of a library prints is not compared.
+    """
+    if begun is None:
+        return {"modules_sha256": modules_sha256(model)}
+    recorded = begun["identity"].get("modules_sha256")
+    if recorded is None:
+        return {}
+    before, now = begun.get("versions", {}), versions()
+    if any(before.get(name) != now[name] for name in _PRINTING):
+        return {"modules_sha256": recorded}
+    return {"modules_sha256": modules_sha256(model)}
 
 
 def model_name(model: nn.Module) -> str:
