@@ -50,6 +50,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return contents(captured(stream(), tmp_path_factory.mktemp("whole") / "r").path)
 
 
+def test_a_unit_beyond_the_end_of_a_stream_is_named(tmp_path: Path) -> None:
+    settings = Settings(tmp_path / "r", unit_size=8, progress=False)
+    with pytest.raises(UsageError, match="no unit 99; 20 images in units of 8 are units 0 to 2"):
+        run_units(tiny(), stream(), [99], settings)
+
+
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 @pytest.mark.parametrize("loader", [False, True])
 def test_ranks_share_a_stream(

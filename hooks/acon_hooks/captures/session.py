@@ -209,6 +209,7 @@ class Session:
         if left != 0:
             with threads(self.threads), full_precision():
                 self._run(wanted, left)
+            self._require_units(units)  # a stream's number of images is known now
         return self._finish()
 
     def _units(self) -> int:
