@@ -54,7 +54,10 @@ def capture(
         bool, typer.Option(help="also the states of every sample and channel (large)")
     ] = False,
     moment_stride: Annotated[
-        int, typer.Option(help="moments of every so many-th pixel only (cheaper, inexact)", min=1)
+        int,
+        typer.Option(
+            help="moments of every so many-th pixel only (inexact; no faster when compiled)", min=1
+        ),
     ] = 1,
     moment_kernel: Annotated[
         str, typer.Option(help="auto, compiled (C++, once a machine) or eager (torch, slower)")
