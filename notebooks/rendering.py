@@ -17,6 +17,7 @@ from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
+from nbclient.exceptions import CellTimeoutError
 from PIL import Image
 
 FOLDER = Path(__file__).parent
@@ -46,8 +47,15 @@ def digest(path: Path) -> str:
 
 def execute(path: Path, folder: Path) -> Any:
     """Run a notebook from top to bottom in a folder and return it with its outputs."""
+    try:
+        return _executed(path, folder)
+    except CellTimeoutError:  # a kernel's message can get lost where several kernels begin at once
+        return _executed(path, folder)
+
+
+def _executed(path: Path, folder: Path) -> Any:
     notebook = read(path)
-    client = NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(folder)}})
+    client = NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(folder)}})
     # These networks are too small for threads, and several notebooks may run side by side.
     client.execute(env={**os.environ, "OMP_NUM_THREADS": "1"})
     return notebook
