@@ -6,7 +6,6 @@ it alone. `peers.sh` makes the environment that this needs.
 python benchmarks/peers.py [--pairs 9] [--side 224] [--networks NAME ...] [--batches N ...]
 """
 
-import argparse
 import statistics
 import warnings
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from typing import Any
 
 import torch
 from common import installed, side_by_side, table, write_section
-from recording import NETWORKS, bare, ours
+from recording import arguments, bare, ours
 from torch import Tensor, nn
 
 import acon_analysis as acon
@@ -96,12 +95,7 @@ def _activationscope(model: nn.Module, x: Tensor, paths: list[str]) -> Callable[
 
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--pairs", type=int, default=9)
-    parser.add_argument("--side", type=int, default=224)
-    parser.add_argument("--networks", nargs="*", default=NETWORKS)
-    parser.add_argument("--batches", nargs="*", type=int, default=[1, 16])
-    options = parser.parse_args()
+    options = arguments().parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     rows: list[list[object]] = []

@@ -27,7 +27,7 @@ UNIT = 4096
 
 def make(out: Path, samples: int) -> None:
     """Write a run of synthetic β through the real writer."""
-    from acon_hooks.captures.feeding import Batch
+    from acon_hooks.captures.batches import Batch
     from acon_hooks.captures.unit import UnitBuffer
 
     folder, generator = RunFolder(out), np.random.default_rng(0)

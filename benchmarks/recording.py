@@ -270,13 +270,19 @@ def own_rows(name: str, x: Tensor, last: bool, pairs: int) -> list[list[object]]
     return rows
 
 
-def main() -> None:
-    """Measure and write."""
+def arguments() -> argparse.ArgumentParser:
+    """Return a parser of what all measurements of a forward pass can be asked for."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--pairs", type=int, default=9)
     parser.add_argument("--side", type=int, default=224)
     parser.add_argument("--networks", nargs="*", default=NETWORKS)
     parser.add_argument("--batches", nargs="*", type=int, default=[1, 16])
+    return parser
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = arguments()
     parser.add_argument("--isolated-pairs", type=int, default=300)
     parser.add_argument("--only-isolated", action="store_true")
     options = parser.parse_args()

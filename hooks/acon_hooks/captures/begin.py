@@ -12,8 +12,8 @@ from acon_analysis.errors import UsageError
 from acon_analysis.run import Run
 from acon_analysis.schema import RUN_FORMAT
 from acon_analysis.store import RunFolder, StoreError, file_sha256, readable_io
+from acon_hooks.captures.batches import Feed
 from acon_hooks.captures.engine import Facts
-from acon_hooks.captures.feeding import Feed
 from acon_hooks.captures.identity import identity_sha256, origin_facts, run_id, versions
 from acon_hooks.moments.constants import REFERENCES, read_references
 

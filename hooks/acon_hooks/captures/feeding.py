@@ -19,8 +19,6 @@ from acon_hooks.captures.batches import Batch, Feed, Wanted, bad_row, sample_row
 from acon_hooks.captures.streams import StreamFeed
 from acon_hooks.errors import NoImagesError
 
-__all__ = ["Batch", "Feed", "MapFeed", "StreamFeed", "open_feed"]
-
 #: Images of a folder from which on worker processes are worth their start.
 MANY = 200
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from acon_analysis.histograms import Counts, count_betas, histogram_table
 from acon_analysis.schema import SAMPLE_COLUMNS
 from acon_analysis.store import RunFolder
-from acon_hooks.captures.feeding import Batch
+from acon_hooks.captures.batches import Batch
 
 #: (layer name, call) -> column of betas/*.parquet and its width.
 Columns = Mapping[tuple[str, int], tuple[str, int]]

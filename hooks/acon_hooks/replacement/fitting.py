@@ -15,7 +15,8 @@ from acon_analysis.moment_frames import to_frame
 from acon_analysis.moments import FloatArray, Moments, merge, merge_all
 from acon_analysis.replacement import Plan, PlannedLayer, choose_units, make_plan
 from acon_analysis.states import acon_parts, as_samples, from_samples
-from acon_hooks.captures.feeding import Feed, open_feed
+from acon_hooks.captures.batches import Feed
+from acon_hooks.captures.feeding import open_feed
 from acon_hooks.captures.identity import model_name, state_sha256
 from acon_hooks.errors import NoImagesError
 from acon_hooks.guards import unwrap
