@@ -7,7 +7,9 @@ take one sum, say what any hook must cost. A second section tells what our hooks
 the network, whose own time varies by more than that.
 
 python benchmarks/recording.py [--pairs 9] [--side 224] [--networks NAME ...] [--batches N ...]
-    [--isolated-pairs 300] [--only-isolated]
+    [--readers WORDS ...] [--isolated-pairs 300] [--only-isolated]
+
+`--readers` keeps those whose name ends in one of the words; the reading of β alone always stays.
 """
 
 import argparse
@@ -15,8 +17,9 @@ import copy
 import statistics
 import tracemalloc
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -53,7 +56,7 @@ def ours(model: nn.Module, x: Tensor, *, last: bool, **options: Any) -> Callable
 
 
 def with_moments(
-    model: nn.Module, x: Tensor, kernel: str, *, last: bool, stride: int = 1, part: str = ""
+    model: nn.Module, x: Tensor, *, kernel: str, last: bool, stride: int = 1, part: str = ""
 ) -> Callable[[], object]:
     """Return a call that also takes the moments of every layer's input and output, or a part."""
     options = MomentOptions(kernel=kernel, stride=stride)
@@ -87,7 +90,9 @@ def bare(model: nn.Module, x: Tensor, *, last: bool) -> Callable[[], object]:
     return call
 
 
-def hooked(model: nn.Module, x: Tensor, hook: Callable[..., None], *, last: bool) -> Any:
+def hooked(
+    model: nn.Module, x: Tensor, *, hook: Callable[..., None], last: bool
+) -> Callable[[], object]:
     """Return a call of the network with a hook of its own on every layer: what any hook costs."""
     for layer in find_layers(model):
         model.get_submodule(layer.name).register_forward_hook(hook)
@@ -103,6 +108,7 @@ def one_sum(_module: nn.Module, given: tuple[Tensor], _out: Tensor) -> None:
     given[0].sum((2, 3))
 
 
+@cache
 def kernels() -> tuple[str, ...]:
     """Return the kernels of moments that this machine has."""
     from acon_hooks.moments.native import NativeError, native
@@ -226,34 +232,45 @@ def hollow(model: nn.Module, ready: list[Ready]) -> None:
     model.forward = run
 
 
-def own_rows(name: str, x: Tensor, last: bool, pairs: int) -> list[list[object]]:
-    """Measure our readers in one layout: beside the bare network, and beside reading β alone."""
-    layout, batch = "channels last" if last else "as given", len(x)
+#: A way to run a network: given it, images, and whether they are channels last, a call.
+Way = Callable[..., Callable[[], object]]
+BETA, MOMENTS = "acon β", "acon β + moments"
 
-    def build() -> nn.Module:
-        return acon.build_model(name)
 
-    base, beta = bare(build(), x, last=last), ours(build(), x, last=last)
-    moments = {
-        f"acon β + moments, {kernel}": with_moments(build(), x, kernel, last=last)
-        for kernel in kernels()
+def ways() -> dict[str, Way]:
+    """Return what is measured beside the bare network, which once more tells the noise."""
+    found: dict[str, Way] = {
+        "the bare network again": bare,
+        "hooks that do nothing": partial(hooked, hook=nothing),
+        "hooks that take one sum of x": partial(hooked, hook=one_sum),
+        BETA: ours,
     }
+    for kernel in kernels():
+        found[f"{MOMENTS}, {kernel}"] = partial(with_moments, kernel=kernel)
     if "compiled" in kernels():
         parts: dict[str, dict[str, Any]] = {
             "every 4th pixel": {"stride": 4},
             **{name: {"part": name} for name in PARTS},
         }
         for words, given in parts.items():
-            part = with_moments(build(), x, "compiled", last=last, **given)
-            moments[f"acon β + moments, compiled, {words}"] = part
+            way = partial(with_moments, kernel="compiled", **given)
+            found[f"{MOMENTS}, compiled, {words}"] = way
+    return {**found, "acon β, --fuse": partial(ours, fused=True)}
+
+
+def own_rows(
+    name: str, x: Tensor, last: bool, pairs: int, readers: Sequence[str]
+) -> list[list[object]]:
+    """Measure our readers in one layout: beside the bare network, and beside reading β alone."""
+    layout, batch = "channels last" if last else "as given", len(x)
     calls = {
-        "hooks that do nothing": hooked(build(), x, nothing, last=last),
-        "hooks that take one sum of x": hooked(build(), x, one_sum, last=last),
-        "acon β": beta,
-        **moments,
-        "acon β, --fuse": ours(build(), x, last=last, fused=True),
+        words: way(acon.build_model(name), x, last=last)
+        for words, way in ways().items()
+        if words == BETA or words.endswith(tuple(readers))
     }
-    over = ratios(beta, moments, pairs)
+    base = bare(acon.build_model(name), x, last=last)
+    moments = {words: call for words, call in calls.items() if words.startswith(MOMENTS)}
+    over = ratios(calls[BETA], moments, pairs) if moments else {}
     own = memory(base)
     rows: list[list[object]] = []
     for call, found in side_by_side(base, calls, pairs).items():
@@ -283,6 +300,7 @@ def arguments() -> argparse.ArgumentParser:
 def main() -> None:
     """Measure and write."""
     parser = arguments()
+    parser.add_argument("--readers", nargs="*", default=[""])
     parser.add_argument("--isolated-pairs", type=int, default=300)
     parser.add_argument("--only-isolated", action="store_true")
     options = parser.parse_args()
@@ -296,7 +314,7 @@ def main() -> None:
             alone.append([name, *isolated(acon.build_model(name), x, options.isolated_pairs)])
             print(alone[-1], flush=True)
             for last in () if options.only_isolated else (False, True):
-                rows += own_rows(name, x, last, options.pairs)
+                rows += own_rows(name, x, last, options.pairs, options.readers)
         if rows:
             write_section(f"a. Cost of reading {name}", MEMORY + table(HEADER, rows))
     header = ["network", "batch", "layers", "ms a forward", "quartiles", "µs a layer"]

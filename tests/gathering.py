@@ -48,19 +48,19 @@ def gather(
     found = accumulator or Accumulator()
     sizes, start = list(cuts), 0
     with (
-        Tap(model, kinds=kinds, observe=found.observe, pooled=True) as tap,
+        Tap(model, kinds=kinds, observe=found.observe) as tap,
         torch.inference_mode(),
     ):
         while start < len(images):
             size = sizes.pop(0) if len(sizes) > 1 else sizes[0]
             batch = images[start : start + size]
             model(batch)
-            values = tap.take()
+            tap.take()
             if found.learning:
                 found.learned()
                 model(batch)
-                values = tap.take()
-            found.batch(list(range(start, start + len(batch))), values.pooled)
+                tap.take()
+            found.batch(list(range(start, start + len(batch))))
             start += len(batch)
-    columns = {key: (f"{key[0]}_{key[1]}", 1) for key in found._pooled}
+    columns = {key: (f"{key[0]}_{key[1]}", 1) for key in found._pooling}
     return found, {name: table.to_pandas() for name, table in found.unit(columns).items()}

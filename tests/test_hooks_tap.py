@@ -1,4 +1,4 @@
-"""`Tap`, `record` and their tables: shapes, dtypes, observers, pooled means, spreads and maps."""
+"""`Tap`, `record` and their tables: shapes, dtypes, observers, spreads and maps."""
 
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import acon_analysis as acon
 from acon_analysis.errors import UsageError
 from acon_hooks import HookError, Layer, Tap, find_layers, fold, prove, record, to_host
+from acon_hooks.readings.station import Station
 from support_variants import (
     Detector,
     Hidden,
@@ -188,21 +189,6 @@ def test_observer_gets_the_output_with_the_channels_where_the_input_has_them() -
     assert tap.layers[0].axis == 2
 
 
-@pytest.mark.parametrize("norm", [True, False])
-def test_pooled_inputs_are_the_means_over_the_pixels(norm: bool) -> None:
-    model = shaken(nn.Sequential(nn.Conv2d(3, C, 1), Official(C), LayerWise(C), Static(C)))
-    if not norm:  # then nothing inside is handed the mean alone
-        model[1].fc1 = nn.Sequential(nn.Identity(), nn.Conv2d(C, 4, 1))
-    with torch.no_grad(), Tap(model, pooled=True) as tap:
-        for n in (4, 2):
-            x = tensor("map", n, 3)
-            model(x)
-            pooled = tap.take().pooled
-            assert list(pooled) == [("1", 0)]
-            expected = model[0](x).mean((2, 3))
-            torch.testing.assert_close(pooled["1", 0], expected, rtol=1e-5, atol=1e-6)
-
-
 def test_host_copy_keeps_shapes_dtypes_and_order(mixed: Any) -> None:
     with torch.no_grad(), Tap(mixed) as tap:
         mixed(tensor("map", 3, C))
@@ -227,22 +213,44 @@ def test_host_copy_of_equal_kinds_is_the_same(mixed: Any) -> None:
 
 
 @pytest.mark.parametrize("inference", [True, False])
-def test_cheap_hooks_and_thorough_ones_give_the_same(mixed: Any, inference: bool) -> None:
+@pytest.mark.parametrize("watched", [True, False])
+def test_cheap_hooks_and_thorough_ones_give_the_same(
+    mixed: Any, inference: bool, watched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     x = [tensor("map", 3, C) for _ in range(3)]
-    taken = []
-    for observe in (None, lambda *_: None):  # an observer needs the thorough ones
-        with torch.inference_mode(inference), Tap(mixed, observe=observe) as tap:
-            quick = []
+    deliver, quick = Station._deliver_quickly, False
+    shown: dict[bool, list[Any]] = {True: [], False: []}
+    taken: dict[bool, list[Any]] = {True: [], False: []}
+    done = {True: 0, False: 0}
+
+    def observe(layer: Layer, call: int, *tensors: Tensor | None) -> None:
+        assert not any(t is not None and t.requires_grad for t in tensors)
+        copies = [None if t is None else t.clone() for t in tensors]
+        shown[quick].append((layer.name, call, copies))
+
+    def counted(*given: Any) -> bool:
+        done[quick] += (answer := quick and deliver(*given))
+        return answer
+
+    monkeypatch.setattr(Station, "_deliver_quickly", counted)
+    for quick in (True, False):
+        with torch.inference_mode(inference), Tap(mixed, observe=observe if watched else None) as t:
             for images in x:
                 mixed(images)
-                taken.append(tap.take())
-                quick.append(any(station.quick for station in tap._stations))
-            assert quick == [observe is None] * 3
-    for cheap, thorough in zip(taken[:3], taken[3:], strict=True):
+                taken[quick].append(t.take())
+    # One layer in the two batches after the first. What carries gradients is not shown as it is.
+    assert done == {True: 0 if watched and not inference else 2, False: 0}
+    for cheap, thorough in zip(taken[True], taken[False], strict=True):
         assert list(cheap) == list(thorough)
         for key, value in cheap.items():
             assert torch.equal(value, thorough[key])
             assert value.shape == thorough[key].shape
+    assert len(shown[True]) == (12 if watched else 0)
+    for (*about, tensors), (*other, others) in zip(shown[True], shown[False], strict=True):
+        assert about == other
+        for value, same in zip(tensors, others, strict=True):
+            assert (value is None) is (same is None)
+            assert value is None or (torch.equal(value, same) and value.shape == same.shape)
 
 
 def test_values_do_not_change_after_they_were_taken() -> None:

@@ -124,7 +124,7 @@ class Engine:
                 return self._reader(images)
         values = self._tapped(images)[1]
         if self.moments is not None:
-            self.moments.batch(ids, values.pooled)
+            self.moments.batch(ids)
         if self.facts is None and self._tap is not None:
             self.facts = _facts(self._tap)
         return values
@@ -138,7 +138,6 @@ class Engine:
             model,
             kinds=self.kinds,
             observe=None if moments is None else moments.observe,
-            pooled=moments is not None,
         )
 
     def _tapped(self, images: Tensor) -> tuple[Any, Batch]:

@@ -106,8 +106,6 @@ class Reading:
         The layer's argument that is activated: a position, or a keyword.
     axis, y_axis : int
         Channel axis of that argument and of the layer's output.
-    pooled : str
-        Inner module whose argument is the mean of x over the pixels; empty if there is none.
     """
 
     source: Source
@@ -119,7 +117,6 @@ class Reading:
     x: int | str = 0
     axis: int = 1
     y_axis: int = 1
-    pooled: str = ""
 
     def describe(self) -> str:
         """Return the reading in words, as shown in tables."""

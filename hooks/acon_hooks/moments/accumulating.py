@@ -23,13 +23,21 @@ from acon_analysis.moment_frames import disk_space, to_frame
 from acon_analysis.store import RunFolder
 from acon_hooks.errors import HookError
 from acon_hooks.layers.finding import Layer
+from acon_hooks.layers.reading import fold
 from acon_hooks.moments.constants import Constants, learn, read_references, stored, write_references
 from acon_hooks.moments.kernels import rows_of, sums, thinned
 from acon_hooks.moments.native import NativeSums, Prepared, native
 from acon_hooks.moments.options import KINDS, MomentOptions, settle
 from acon_hooks.moments.room import ALIGN, Room
-from acon_hooks.moments.states import Call, Family, Rows
-from acon_hooks.moments.tables import arrow, block_frame, keys_of, pooled_table, total_frame
+from acon_hooks.moments.states import Call, Family, Merged, Rows
+from acon_hooks.moments.tables import (
+    arrow,
+    block_frame,
+    keys_of,
+    means_of_inputs,
+    pooled_table,
+    total_frame,
+)
 from acon_hooks.readings.batch import Key, to_host
 
 
@@ -49,9 +57,9 @@ class _Seen:
 class Accumulator:
     """Gathers moments, batch by batch and unit by unit.
 
-    ``Tap(model, observe=accumulator.observe, pooled=True)``. While `learning`, a forward pass only
-    settles constants, and is followed by ``accumulator.learned()``; every later one by
-    ``accumulator.batch(sample_ids, batch.pooled)``, every unit by ``accumulator.unit(columns)``.
+    ``Tap(model, observe=accumulator.observe)``. While `learning`, a forward pass only settles
+    constants, and is followed by ``accumulator.learned()``; every later one by
+    ``accumulator.batch(sample_ids)``, every unit by ``accumulator.unit(columns)``.
 
     Parameters
     ----------
@@ -84,9 +92,12 @@ class Accumulator:
         self._rows: dict[Key, pd.DataFrame] | None = None
         self.learning = self._table is None
         self._seen: dict[Key, _Seen] = {}
-        self._totals: list[tuple[npt.NDArray[np.int64], list[npt.NDArray[np.float64]]]] = []
+        self._merged: list[list[Merged]] = []  # by batch and family
         self._states: list[pd.DataFrame] = []
-        self._pooled: dict[Key, list[npt.NDArray[np.float32]]] = {}
+        self._pooling: set[Key] = set()  # whose β comes from the means of the inputs
+        self._not_pooling: list[int] = []  # families none of whose means are needed
+        self._whole: dict[Key, Tensor] = {}  # these means, where not all pixels are summed
+        self._wholes: dict[Key, list[npt.NDArray[np.float32]]] = {}
         self._ids: list[int] = []
 
     @property
@@ -97,25 +108,22 @@ class Accumulator:
     def observe(self, layer: Layer, call: int, x: Tensor, y: Tensor, beta: Tensor | None) -> None:
         """Take in one call of a layer; see `acon_hooks.readings.tap.Observer`."""
         key = layer.name, call
-        if layer.kind not in KINDS or key in self.unmeasured:
+        place = self._places.get(key)
+        if place is None and not self._measures(layer, key, x, y):
             return
-        if key not in self.constants:
-            reason = _unfit(x, y)
-            if reason:
-                self.unmeasured[key] = reason
-                return
         axis, stride = layer.axis, self.options.stride
         if stride > 1:
+            if key in self._pooling:
+                self._whole[key] = fold(x, axis).mean(2)
             x, y = (thinned(t, axis, stride) for t in (x, y))
             axis = 1
             if beta is not None and beta.shape[2] > 1:
                 beta = beta[:, :, ::stride]
-        if key not in self.constants:
+        if place is None and key not in self.constants:
             with torch.no_grad():
                 self.constants[key] = self._settle(layer, key, x, y, beta, axis)
         if self.learning:
             return
-        place = self._places.get(key)
         if place is not None:
             room, index = place
             if room.put(index, x, y, beta, axis):
@@ -138,6 +146,19 @@ class Accumulator:
             room, index = place
             room.copy(index, raw, mean)
 
+    def _measures(self, layer: Layer, key: Key, x: Tensor, y: Tensor) -> bool:
+        """Whether moments of a call can be taken; says why not, and whose inputs are pooled."""
+        if layer.kind not in KINDS or key in self.unmeasured:
+            return False
+        if key not in self.constants:
+            reason = _unfit(x, y)
+            if reason:
+                self.unmeasured[key] = reason
+                return False
+        if layer.granularity == "channel":
+            self._pooling.add(key)
+        return True
+
     def _settle(
         self, layer: Layer, key: Key, x: Tensor, y: Tensor, beta: Tensor | None, axis: int
     ) -> Constants:
@@ -150,30 +171,32 @@ class Accumulator:
             raise HookError(f"the run's constants lack layer {key[0]!r}, call {key[1]}")
         return stored(layer, x, beta, axis, self._rows[key])
 
-    def batch(self, samples: "list[int]", pooled: "dict[Key, Tensor] | None" = None) -> None:
+    def batch(self, samples: list[int]) -> None:
         """Merge what the last forward pass has shown.
 
         Parameters
         ----------
         samples : list of int
             sample_ids of the batch, ascending.
-        pooled : dict, optional
-            Pooled inputs, `Batch.pooled`.
         """
         seen, self._seen = self._seen, {}
+        whole, self._whole = self._whole, {}
         if not self.families:
             self._found(seen, len(samples))
         self._ids += samples
+        ids = np.asarray(samples, dtype=np.int64)
         if self.rooms:
-            ids = np.asarray(samples, dtype=np.int64)
-            totals = [self._merged(room, ids) for room in self.rooms]
-            self._totals.append((ids, totals))
-        elif self.families:
-            self._batch(seen, samples)
-        for key, values in to_host(pooled or {}).items():
-            self._pooled.setdefault(key, []).append(values.astype(np.float32, copy=False))
+            merged = [self._from_room(room, ids) for room in self.rooms]
+        else:
+            merged = [self._from_sums(family, seen, ids) for family in self.families]
+        for index in self._not_pooling:
+            merged[index] = merged[index]._replace(inputs=np.zeros((len(ids), 0), np.float32))
+        if merged:
+            self._merged.append(merged)
+        for key, values in to_host(whole).items():
+            self._wholes.setdefault(key, []).append(values.astype(np.float32, copy=False))
 
-    def _merged(self, room: Room, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    def _from_room(self, room: Room, ids: npt.NDArray[np.int64]) -> Merged:
         if not self.options.full:
             return room.merge(ids)
         room.require(len(ids))
@@ -181,21 +204,15 @@ class Accumulator:
         self._keep_states(room.family, room.family.states(raw, beta), beta, ids)
         return room.merge(ids)
 
-    def _batch(self, seen: dict[Key, _Seen], samples: list[int]) -> None:
+    def _from_sums(
+        self, family: Family, seen: dict[Key, _Seen], ids: npt.NDArray[np.int64]
+    ) -> Merged:
         """Merge by torch's operators."""
-        ids = torch.tensor(samples, dtype=torch.int64)
-        found = [family_rows(family, seen) for family in self.families]
-        for family, rows in zip(self.families, found, strict=True):
-            family.merge(rows, ids)
-            if self.options.full:
-                self._keep_states(family, rows, _betas(family, seen), ids.numpy())
-        flat = torch.cat([rows.totals.reshape(-1) for rows in found]).cpu().numpy()
-        sizes = np.cumsum([rows.totals.numel() for rows in found])[:-1]
-        pieces = [
-            piece.reshape(tuple(rows.totals.shape))
-            for piece, rows in zip(np.split(flat, sizes), found, strict=True)
-        ]
-        self._totals.append((ids.numpy(), pieces))
+        rows = family_rows(family, seen)
+        family.merge(rows, torch.from_numpy(ids))
+        if self.options.full:
+            self._keep_states(family, rows, _betas(family, seen), ids)
+        return family.told(rows)
 
     def learned(self) -> None:
         """Keep the constants, or those that another process was first to keep."""
@@ -227,6 +244,11 @@ class Accumulator:
         align = 1 if self._native is None else ALIGN
         self.families = [
             Family(rows, calls, device, self.blocks, align) for rows, calls in groups.items()
+        ]
+        self._not_pooling = [
+            index
+            for index, family in enumerate(self.families)
+            if self.options.stride > 1 or not any(c.key in self._pooling for c in family.calls)
         ]
         if self._native is None:
             return
@@ -260,16 +282,19 @@ class Accumulator:
             ``betas/`` and the means of the inputs in them. Empty where nothing could be measured.
         """
         ids, self._ids = np.asarray(self._ids, dtype=np.int64), []
-        totals, self._totals = self._totals, []
+        merged, self._merged = self._merged, []
         states, self._states = self._states, []
+        wholes, self._wholes = self._wholes, {}
         parts: dict[str, pa.Table] = {}
         if len(ids) and self.families:
             frames = [block_frame(family) for family in self.families]
             parts["moments"] = arrow(pd.concat(frames, ignore_index=True))
-            parts["totals"] = arrow(total_frame(self.families, totals))
+            parts["totals"] = arrow(total_frame(self.families, ids, merged))
         if states:
             parts["states"] = arrow(pd.concat(states, ignore_index=True))
-        pooled, self._pooled = self._pooled, {}
+        pooled = {key: np.concatenate(values) for key, values in wholes.items()}
+        if merged and self.options.stride == 1:
+            pooled = means_of_inputs(self.families, merged, self._pooling)
         if pooled:
             parts["pooled"] = pooled_table(ids, pooled, columns)
         return parts
@@ -285,7 +310,7 @@ class Accumulator:
             Images a unit.
         """
         calls = [call for family in self.families for call in family.calls]
-        pooled = sum(int(values[0].shape[1]) for values in self._pooled.values())
+        pooled = sum(call.channels for call in calls if call.key in self._pooling)
         space = disk_space(
             channels=sum(call.channels for call in calls),
             layers=len(calls),

@@ -40,7 +40,7 @@ class FamilyArgument(ctypes.Structure):
         *((name, _POINTER) for name in ("blocks", "before")),
         *((name, _POINTER) for name in ("means", "moments", "within", "low", "high")),
         ("store_row", _INTEGER),
-        ("totals", _POINTER),
+        *((name, _POINTER) for name in ("totals", "inputs")),
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from acon_hooks.errors import HookError
 from acon_hooks.moments.kernels import PLAIN
 from acon_hooks.moments.native import FamilyArgument, NativeSums, Prepared
-from acon_hooks.moments.states import TOTALS, Family
+from acon_hooks.moments.states import TOTALS, Family, Merged
 
 #: Columns of a call begin at multiples of this: the vectors of every processor fit in.
 ALIGN = 16
@@ -109,7 +109,7 @@ class Room:
         known = len(self.family.rows)
         return raw[:known], raw[known] if self.rows > known else None
 
-    def merge(self, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    def merge(self, samples: npt.NDArray[np.int64]) -> Merged:
         """Merge the batch into the family's blocks, and make room for the next one.
 
         Parameters
@@ -119,8 +119,8 @@ class Room:
 
         Returns
         -------
-        ndarray
-            Totals of the samples by layer, (total, N, layers).
+        Merged
+            Of the batch.
 
         Raises
         ------
@@ -130,12 +130,13 @@ class Room:
         self.require(len(samples))
         finite, self._finite = self._finite, True
         self._full = [False] * len(self._full)
-        if not finite:
-            rows = self.family.states(*self.sums())
-            self.family.merge(rows, torch.from_numpy(samples))
-            return rows.totals.numpy()
         family, store = self.family, self.family.store
+        if not finite:
+            rows = family.states(*self.sums())
+            family.merge(rows, torch.from_numpy(samples))
+            return family.told(rows)
         totals = np.full((len(TOTALS), len(samples), len(family.calls)), np.nan)
+        inputs = np.empty((len(samples), family.columns))
         blocks = samples % family.blocks
         held = store.samples.numpy()
         before = np.empty(len(samples))
@@ -150,10 +151,10 @@ class Room:
                 self._address.ctypes.data, self._rows.ctypes.data, self.rows,
                 blocks.ctypes.data, before.ctypes.data,
                 *(array.data_ptr() for array in arrays), family.blocks * family.columns,
-                totals.ctypes.data,
+                totals.ctypes.data, inputs.ctypes.data,
             )
         )  # fmt: skip
-        return totals
+        return Merged(totals, inputs.astype(np.float32))
 
     def require(self, samples: int) -> None:
         """Raise unless every layer of the batch has run on so many samples."""

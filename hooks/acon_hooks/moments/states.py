@@ -9,6 +9,7 @@ of y and of the even part, which is exact algebra (`Family.moments`).
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -70,6 +71,21 @@ class Rows:
     low: Tensor
     high: Tensor
     totals: Tensor
+
+
+class Merged(NamedTuple):
+    """What a family tells of single samples while a batch is merged; on the host.
+
+    Parameters
+    ----------
+    totals : ndarray
+        By layer: (total, N, layers), float64.
+    inputs : ndarray
+        Means of x over the pixels, (N, columns), float32.
+    """
+
+    totals: FloatArray
+    inputs: npt.NDArray[np.float32]
 
 
 @dataclass
@@ -285,6 +301,14 @@ class Family:
         samples = store.samples.cpu().numpy()
         parts = self._to_host(store)
         return self.moments(parts, samples[:, None]), samples
+
+    def told(self, rows: Rows) -> Merged:
+        """Copy what is kept of single samples to the host, in one transfer."""
+        parts = (rows.totals, rows.means[0])
+        flat = torch.cat([part.reshape(-1) for part in parts]).cpu().numpy()
+        totals, inputs = np.split(flat, [parts[0].numel()])
+        means = inputs.reshape(tuple(parts[1].shape)).astype(np.float32)
+        return Merged(totals.reshape(tuple(parts[0].shape)), means)
 
     def take_rows(self, rows: Rows) -> Moments:
         """Return states of single samples on the host, shape (N, C of all calls), without β."""

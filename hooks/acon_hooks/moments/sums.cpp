@@ -82,15 +82,19 @@ struct Sums {
   }
 };
 
-// Adds `count` pixels, `step` values apart; with `partial` one more, of which only lanes `inside`.
-template <Kind kind, bool partial = false>
+// Adds `count` pixels, `step` values apart; with `partial` only their lanes `inside`. With `far` those
+// that come SPAN pixels later are fetched meanwhile: steps are too long for processors to foresee.
+template <Kind kind, bool far, bool partial = false>
 void add(Slot& slot, const Constants& constants, const float* x, const float* y, int64_t step,
          int64_t count, Mask inside = Mask{}) {
   const Constants k = constants;
   Sums<kind> part;
   part.low = slot.low, part.high = slot.high;
-  for (int64_t i = 0; i < count; ++i)
+  for (int64_t i = 0; i < count; ++i) {
+    if (far) __builtin_prefetch(x + (i + SPAN) * step);
+    if (far && kind == PLAIN) __builtin_prefetch(y + (i + SPAN) * step);
     part.template add<partial>(load(x + i * step), load(y + i * step), k, inside);
+  }
   for (int i = 0; i < USED[kind]; ++i) {
     alignas(64) float values[LANES];
     store(values, part.at[i]);
@@ -221,7 +225,10 @@ void transpose(const float* const* from, int64_t start, int64_t count, float* to
   for (int64_t i = 0; i < count; i += LANES) {
     Vector rows[LANES];
     if (count - i >= LANES) {
-      for (int r = 0; r < LANES; ++r) rows[r] = load(from[r] + start + i);
+      for (int r = 0; r < LANES; ++r) {
+        rows[r] = load(from[r] + start + i);
+        __builtin_prefetch(from[r] + start + i + SPAN);
+      }
     } else {
       for (int r = 0; r < LANES; ++r) {
         rows[r] = Vector{};
@@ -257,7 +264,7 @@ bool along(const Problem& p, int64_t group) {
     transpose(x, from, count, tiles[0]);
     if (kind == PLAIN) transpose(y, from, count, tiles[kind == PLAIN]);
     if (from == 0) slot.low = slot.high = load(tiles[0]);
-    add<kind>(slot, constants, tiles[0], tiles[kind == PLAIN], LANES, count);
+    add<kind, false>(slot, constants, tiles[0], tiles[kind == PLAIN], LANES, count);
   }
   const Results<LANES> results(slot);
   bool finite = true;
@@ -304,7 +311,7 @@ bool periodic(const Problem& p, int64_t sample, const Layout& layout) {
   // Piece by piece, so that memory is gone through once and not once for every vector.
   for (int64_t from = 0; from < whole; from += SPAN)
     for (int64_t v = 0; v < layout.period; ++v)
-      add<kind>(slots[v], constants[v], x + from * step + v * LANES, y + from * step + v * LANES,
+      add<kind, true>(slots[v], constants[v], x + from * step + v * LANES, y + from * step + v * LANES,
                 step, whole - from < SPAN ? whole - from : SPAN);
   Results<PERIOD * LANES> results;
   for (int64_t v = 0; v < layout.period; ++v) {
@@ -316,7 +323,7 @@ bool periodic(const Problem& p, int64_t sample, const Layout& layout) {
         last[0][lane] = x[whole * step + v * LANES + lane];
         last[1][lane] = y[whole * step + v * LANES + lane];
       }
-      add<kind, true>(slots[v], constants[v], last[0], last[1], 0, 1, inside);
+      add<kind, false, true>(slots[v], constants[v], last[0], last[1], 0, 1, inside);
     }
     for (int lane = 0; lane < LANES; ++lane)
       if (whole > 0 || lane < rest[v])
@@ -344,7 +351,7 @@ bool across(const Problem& p, int64_t sample, int64_t piece, const Layout& layou
   for (int64_t from = 0; from < p.pixels; from += SPAN)
     for (int v = 0; v < count; ++v) {
       const int64_t at = from * p.channels + channel[v];
-      add<kind>(slots[v], constants[v], x + at, y + at, p.channels,
+      add<kind, true>(slots[v], constants[v], x + at, y + at, p.channels,
                 p.pixels - from < SPAN ? p.pixels - from : SPAN);
     }
   bool finite = true;

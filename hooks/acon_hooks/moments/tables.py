@@ -1,6 +1,6 @@
 """Families of layers as the tables of a unit."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import pyarrow as pa
 from acon_analysis.moment_fields import TOTAL_COLUMNS
 from acon_analysis.moment_frames import to_frame
 from acon_analysis.moments import Moments
-from acon_hooks.moments.states import TOTALS, Family
+from acon_hooks.moments.states import TOTALS, Family, Merged
 from acon_hooks.readings.batch import Key
 
 
@@ -35,21 +35,23 @@ def block_frame(family: Family) -> pd.DataFrame:
 
 def total_frame(
     families: Sequence[Family],
-    totals: Sequence[tuple[npt.NDArray[np.int64], Sequence[npt.NDArray[np.float64]]]],
+    samples: npt.NDArray[np.int64],
+    merged: Sequence[Sequence[Merged]],
 ) -> pd.DataFrame:
-    """Return rows of ``totals/`` from the totals of each batch: sample_ids, and (total, N, layers).
+    """Return rows of ``totals/``.
 
     Parameters
     ----------
     families : sequence of Family
         Of the accumulator.
-    totals : sequence of (ndarray, sequence of ndarray)
-        One item a batch; one array a family.
+    samples : ndarray
+        sample_ids of all batches.
+    merged : sequence of sequence of Merged
+        One item a batch; in it one a family.
     """
     frames = []
     for index, family in enumerate(families):
-        values = np.concatenate([pieces[index] for _, pieces in totals], axis=1)
-        samples = np.concatenate([ids for ids, _ in totals])
+        values = np.concatenate([batch[index].totals for batch in merged], axis=1)
         count, layers = values.shape[1:]
         each = {
             "layer": np.array([call.key[0] for call in family.calls]),
@@ -70,15 +72,35 @@ def arrow(frame: pd.DataFrame) -> pa.Table:
     return pa.Table.from_pandas(frame.astype({"layer": "str"}), preserve_index=False)
 
 
+def means_of_inputs(
+    families: Sequence[Family], merged: Sequence[Sequence[Merged]], wanted: Collection[Key]
+) -> dict[Key, npt.NDArray[np.float32]]:
+    """Return the means of the inputs over the pixels, (N, C), of the calls that are wanted.
+
+    Parameters
+    ----------
+    families, merged
+        As in `total_frame`.
+    wanted : collection of (str, int)
+        Layers and calls.
+    """
+    found = {}
+    for index, family in enumerate(families):
+        values = np.concatenate([batch[index].inputs for batch in merged]).astype(np.float32)
+        for at, call in zip(family.first, family.calls, strict=False):
+            if call.key in wanted:
+                found[call.key] = np.ascontiguousarray(values[:, at : at + call.channels])
+    return found
+
+
 def pooled_table(
     samples: npt.NDArray[np.int64],
-    pooled: Mapping[Key, Sequence[npt.NDArray[np.float32]]],
+    pooled: Mapping[Key, npt.NDArray[np.float32]],
     columns: Mapping[Key, tuple[str, int]],
 ) -> pa.Table:
     """Return pooled inputs as a table: sample_id, and one list of float32 a layer and call."""
     arrays: dict[str, pa.Array] = {"sample_id": pa.array(samples)}
-    for key, parts in pooled.items():
-        values = np.concatenate(parts)
+    for key, values in pooled.items():
         flat = pa.array(values.reshape(-1))
         arrays[columns[key][0]] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
     return pa.table(arrays)

@@ -26,8 +26,6 @@ class Batch(dict[Key, Tensor]):
         Standard deviations over the pixels, (N, C), of the layers whose β differs between pixels.
     maps : dict
         β of those layers in full, (N, C, H, W) (or whatever axes the input has), if asked for.
-    pooled : dict
-        Means of the inputs over the pixels, (N, C), if asked for; channel-wise β networks only.
     samples : int
         N; 0 where no layer has a β per sample.
     """
@@ -36,7 +34,6 @@ class Batch(dict[Key, Tensor]):
         super().__init__()
         self.spread: dict[Key, Tensor] = {}
         self.maps: dict[Key, Tensor] = {}
-        self.pooled: dict[Key, Tensor] = {}
         self.samples = 0
 
 

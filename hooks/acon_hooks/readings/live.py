@@ -16,7 +16,7 @@ from acon_hooks.readings.candidates import fitted, regressor
 from acon_hooks.readings.watch import ModeSwitch, function_name
 
 #: Tells whether function modes are active, such as `OneCall` of a layer around this one.
-_listening: Callable[[], int] = torch._C._len_torch_function_stack
+listening: Callable[[], int] = torch._C._len_torch_function_stack
 
 
 class OneCall(TorchFunctionMode):
@@ -61,26 +61,20 @@ class Live:
         With its reading; activations and ACON-FReLU have none.
     owner : int
         The thread whose calls count.
-    pooled : bool
-        Whether the means over pixels are wanted too.
     keep_input : bool
         Whether the input must be copied before the layer overwrites it.
     shared : bool
         Whether the inner module that is read also runs outside this layer.
     """
 
-    def __init__(
-        self, layer: Layer, owner: int, *, pooled: bool, keep_input: bool, shared: bool
-    ) -> None:
+    def __init__(self, layer: Layer, owner: int, *, keep_input: bool, shared: bool) -> None:
         self.layer = layer
         self.owner = owner
         self.keep_input = keep_input
         self.shared = shared
         reading = layer.reading
-        self.pools = pooled and reading is not None and bool(reading.pooled)
         self.traces = reading is not None and reading.source in ("function", "least squares")
         self.caught: Tensor | None = None
-        self.pooled: Tensor | None = None
         self.kept: Tensor | None = None
         self.fired = 0
         self.switch = ModeSwitch()
@@ -90,7 +84,7 @@ class Live:
     def plain(self) -> bool:
         """Whether β is the caught tensor as it is, but for its axes, and x the first argument."""
         reading = self.layer.reading
-        if reading is None or self.needs_before or self.pools:
+        if reading is None or self.needs_before:
             return False
         layout = reading.layout
         per_sample = layout.granularity in ("channel", "layer") and not layout.transposed
@@ -110,9 +104,6 @@ class Live:
         if reading is not None and reading.source == "module":
             inner = module.get_submodule(reading.where)
             handles.append(inner.register_forward_hook(self._inner(inner, reading)))
-        if reading is not None and self.pools:
-            first = module.get_submodule(reading.pooled)
-            handles.append(first.register_forward_pre_hook(self._pool(first)))
         return handles
 
     def before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -127,7 +118,7 @@ class Live:
 
     def stop(self) -> None:
         """Forget the last call, and leave the function mode."""
-        self.caught = self.pooled = self.kept = None
+        self.caught = self.kept = None
         self.fired = 0
         if self.mode is not None:
             self.switch.off()
@@ -197,7 +188,7 @@ class Live:
 
     def _inner(self, inner: nn.Module, reading: Reading) -> Callable[..., None]:
         transform, ordinal = TRANSFORMS[reading.transform], reading.ordinal
-        owner, thread, listening = self.owner, threading.get_ident, _listening
+        owner, thread = self.owner, threading.get_ident
 
         def hook(module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
             if module is not inner or thread() != owner:
@@ -212,15 +203,6 @@ class Live:
             else:
                 with torch._C.DisableTorchFunction():
                     self.caught = transform(output.detach())
-
-        return hook
-
-    def _pool(self, first: nn.Module) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-            mine = module is first and threading.get_ident() == self.owner
-            if mine and self.pooled is None and args:
-                with torch._C.DisableTorchFunction():
-                    self.pooled = args[0].detach().clone()
 
         return hook
 

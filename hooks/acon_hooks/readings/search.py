@@ -79,7 +79,7 @@ def search(layer: Layer, call: int, seen: Seen, output: Any) -> Found:
         if rank == 3 or (rank == 2 and _without_power(setting, reading)):
             break
     if best is not None:
-        return _with_pooled(best[1], seen)
+        return best[1]
     raise ProofError(_failure(layer, call, seen, settings, attempts))
 
 
@@ -93,7 +93,7 @@ def verify(layer: Layer, call: int, seen: Seen, output: Any) -> Found:
     """
     reading = layer.reading
     for setting, candidate, beta in candidates(layer, seen, list(settings_of(layer, seen, output))):
-        if reading is not None and candidate == replace(reading, pooled=""):
+        if candidate == reading:
             found, error = _try(layer, call, setting, candidate, beta)
             if found is not None:
                 return replace(found, layer=layer)
@@ -169,24 +169,6 @@ def _settled(layer: Layer, reading: Reading, channels: int) -> Layer:
         axis=reading.axis,
         reading=reading,
     )
-
-
-def _with_pooled(found: Found, seen: Seen) -> Found:
-    """Note which inner module is handed the mean of x over the pixels, if one is."""
-    reading = found.layer.reading
-    if reading is None or reading.layout.granularity != "channel":
-        return found
-    x = fold(seen.arguments[reading.x], reading.axis)
-    mean = x.double().mean(2) if x.device.type != "mps" else x.mean(2)
-    limit = proof.tolerance(x)[0] * max(1.0, float(x.abs().max()))
-    for fired in seen.fired:
-        taken = fired.taken
-        if taken is None or taken.numel() != mean.numel() or fired.ordinal:
-            continue
-        if float((taken.reshape(mean.shape) - mean).abs().max()) <= limit:
-            named = replace(reading, pooled=fired.path)
-            return replace(found, layer=replace(found.layer, reading=named))
-    return found
 
 
 def _occurs(reading: Reading, beta: Tensor, seen: Seen) -> bool:

@@ -14,9 +14,9 @@ from acon_hooks.errors import HookError, ProofError
 from acon_hooks.guards import autocast_dtype
 from acon_hooks.layers.finding import owns_slopes, slopes
 from acon_hooks.layers.gates import GATE_NAMES, is_named_gate
-from acon_hooks.layers.reading import fold, folded
+from acon_hooks.layers.reading import folded
 from acon_hooks.readings.first import Settled, settle
-from acon_hooks.readings.live import Live, argument
+from acon_hooks.readings.live import Live, argument, listening
 from acon_hooks.readings.proof import failed_report
 from acon_hooks.readings.watch import Seen, Watcher, hook_after, hook_before
 
@@ -120,13 +120,13 @@ class Station:
         self.live = Live(
             layer,
             tap.owner,
-            pooled=tap.pooled,
             keep_input=layer.in_place and needs_input,
             shared=layer.reading is not None and tap.is_shared(layer, layer.reading.where),
         )
         self._inner = self.live.attach()
-        pools = tap.pooled and self._pools()
-        self.quick = self.live.plain and tap.observe is None and not pools
+        reading = layer.reading
+        same = reading is not None and reading.y_axis == reading.axis
+        self.quick = self.live.plain and (tap.observe is None or same)
         # The root's own hooks are being iterated while the first batch ends: leave them alone.
         if not self.live.needs_before and self._before and layer.module is not tap.model:
             self._before.remove()
@@ -150,7 +150,7 @@ class Station:
         def after(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             if module is not target or thread() != tap.owner:
                 return
-            if self.quick and output is not None and self._deliver_quickly(args):
+            if self.quick and output is not None and self._deliver_quickly(args, output):
                 return
             if output is None:  # the forward raised
                 self.stop()
@@ -201,35 +201,25 @@ class Station:
         if settled.report is not None:
             self.power = max(self.power, settled.report.power)
             tap.report(settled.report)
-        self._hand_over(settled, output, seen)
+        self._hand_over(settled, output)
 
-    def _hand_over(self, settled: Settled, output: Any, seen: Seen) -> None:
+    def _hand_over(self, settled: Settled, output: Any) -> None:
         tap, x, beta = self.tap, settled.x, settled.beta
         key = self._expect(x)
         if beta is not None:
             if self.layer.granularity == "static":
                 self._compare_static(key, beta)
             tap.store(self.layer, key, beta)
-            if tap.pooled and self._pools():
-                tap.store_pooled(key, self._pooled(x, seen).reshape(beta.shape))
         if tap.observe is not None:
             self._show(key, x, output, beta)
 
-    def _pooled(self, x: Tensor, seen: Seen) -> Tensor:
-        """Return the means over the pixels: the layer's own, as in every later batch."""
-        reading = self.layer.reading
-        path = reading.pooled if reading is not None else ""
-        for fired in seen.fired if path else ():
-            if fired.path == path and fired.ordinal == 0 and fired.taken is not None:
-                return fired.taken
-        return fold(x, self.layer.axis).mean(2)
-
-    def _deliver_quickly(self, args: tuple[Any, ...]) -> bool:
+    def _deliver_quickly(self, args: tuple[Any, ...], output: Any) -> bool:
         """Do what `_deliver` does for a `Live.plain` reading, if all is as on the first batch.
 
         Runs once a layer and forward pass. Whatever is odd is left to `_deliver`, which names it.
         """
-        live, batch, call = self.live, self.tap.current, self.calls
+        tap = self.tap
+        live, batch, call, observe = self.live, tap.current, self.calls, tap.observe
         if live is None or batch is None or not args or call >= len(self.expected):
             return False
         x, beta = args[0], live.caught
@@ -243,10 +233,17 @@ class Station:
         width = shape[self.layer.axis] if self.layer.granularity == "channel" else 1
         if beta.numel() != samples * width:
             return False
-        batch[self.keys[call]] = beta.reshape(samples, width)
+        if observe is not None:
+            usual = type(output) is Tensor and output.shape == shape and not output.requires_grad
+            if not usual or x.requires_grad or listening():
+                return False
+        beta = beta.reshape(samples, width)
+        batch[self.keys[call]] = beta
         self.calls = call + 1
         live.caught = None
         live.fired = 0
+        if observe is not None:
+            observe(self.layer, call, x, output, beta.unsqueeze(2))
         return True
 
     def _deliver(self, live: Live, args: tuple[Any, ...], kwargs: Any, output: Any) -> None:
@@ -260,11 +257,6 @@ class Station:
             if layer.granularity == "static":
                 self._compare_static(key, beta)
             tap.store(layer, key, beta)
-            if tap.pooled and self._pools():
-                means = live.pooled
-                if means is None:
-                    means = fold(x.detach(), layer.axis).mean(2)
-                tap.store_pooled(key, means.reshape(beta.shape))
         if tap.observe is not None:
             self._show(key, x, output, beta)
         live.stop()
@@ -322,9 +314,6 @@ class Station:
             f"{where}: its input is {tuple(x.shape)} {x.dtype}, but on the first batch it was "
             f"(N, {known}) {self.expected[call][1]}"
         )
-
-    def _pools(self) -> bool:
-        return self.layer.granularity == "channel" and self.layer.kind != "gate"
 
     def _show(self, key: Key, x: Tensor, output: Any, beta: Tensor | None) -> None:
         """Hand one call to the observer."""

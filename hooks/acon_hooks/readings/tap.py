@@ -64,8 +64,6 @@ class Tap:
         Keys of `acon_hooks.KINDS`.
     observe : callable, optional
         See `Observer`.
-    pooled : bool
-        Also keep the means of the inputs over the pixels, for channel-wise β networks.
     full : bool
         Also keep β of every pixel where it differs between pixels.
     prove : bool
@@ -94,7 +92,6 @@ class Tap:
         *,
         kinds: Iterable[str] = DEFAULT_KINDS,
         observe: Observer | None = None,
-        pooled: bool = False,
         full: bool = False,
         prove: bool = True,
         report_failures: bool = False,
@@ -109,7 +106,6 @@ class Tap:
             Station(self, layer) for layer in choose_layers(self.model, layers, check_kinds(kinds))
         ]
         self.observe = observe
-        self.pooled = pooled
         self.full = full
         self.prove = prove
         self.report_failures = report_failures
@@ -363,11 +359,6 @@ class Tap:
             del shape[layer.axis - 1]
             batch.maps[key] = beta.reshape(*beta.shape[:2], *shape).clone()
 
-    def store_pooled(self, key: Key, means: Tensor) -> None:
-        """Put the means over the pixels of one call, (N, C), into the current batch."""
-        if self.current is not None:
-            self.current.pooled[key] = means
-
     def channel_axis(self, x: Tensor) -> int:
         """Return where the channels of a plain activation's input lie (first batch only)."""
         return self._producers.axis(x)
@@ -382,7 +373,7 @@ class Tap:
         """Drop what a layer has yielded in the current batch: its proof has failed."""
         batch = self.current
         if batch is not None:
-            for part in (batch, batch.spread, batch.maps, batch.pooled):
+            for part in (batch, batch.spread, batch.maps):
                 for key in [key for key in part if key[0] == layer.name]:
                     del part[key]
         for key in [key for key in self.shapes if key[0] == layer.name]:
