@@ -16,6 +16,11 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+def pytest_runtest_setup() -> None:
+    """Begin every test with the same random numbers, whichever tests ran before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def digits_metaacon() -> nn.Module:
     model: nn.Module = acon.build_model("digits_metaacon")

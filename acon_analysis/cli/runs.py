@@ -56,7 +56,7 @@ def capture(
     moment_stride: Annotated[
         int,
         typer.Option(
-            help="moments of every so many-th pixel only (inexact; no faster when compiled)", min=1
+            help="moments of every so many-th pixel only (inexact, and only a little faster)", min=1
         ),
     ] = 1,
     moment_kernel: Annotated[

@@ -112,27 +112,24 @@ class Accumulator:
         if place is None and not self._measures(layer, key, x, y):
             return
         axis, stride = layer.axis, self.options.stride
-        if stride > 1:
-            if key in self._pooling:
-                self._whole[key] = fold(x, axis).mean(2)
-            x, y = (thinned(t, axis, stride) for t in (x, y))
-            axis = 1
-            if beta is not None and beta.shape[2] > 1:
-                beta = beta[:, :, ::stride]
-        if place is None and key not in self.constants:
-            with torch.no_grad():
-                self.constants[key] = self._settle(layer, key, x, y, beta, axis)
-        if self.learning:
-            return
+        if stride > 1 and key in self._pooling:
+            self._whole[key] = fold(x, axis).mean(2)
         if place is not None:
             room, index = place
-            if room.put(index, x, y, beta, axis):
+            if room.put(index, x, y, beta, axis, stride):
                 return
+        thin = self._thinned(x, y, beta, axis)
+        if place is None and key not in self.constants:
+            with torch.no_grad():
+                self.constants[key] = self._settle(layer, key, *thin)
+        if self.learning:
+            return
         constants = self.constants[key]
         raw = None
         if place is None and self._native is not None:
             prepared = Prepared(constants.gate, constants.guards)
-            raw = self._native.sums(x, y, beta, axis, prepared)
+            raw = self._native.sums(x, y, beta, axis, prepared, stride)
+        x, y, beta, axis = thin
         if raw is None:
             raw = sums(x, y, beta, axis, constants.gate, constants.guards)
         mean = None
@@ -145,6 +142,17 @@ class Accumulator:
         else:
             room, index = place
             room.copy(index, raw, mean)
+
+    def _thinned(
+        self, x: Tensor, y: Tensor, beta: Tensor | None, axis: int
+    ) -> tuple[Tensor, Tensor, Tensor | None, int]:
+        """Leave out the pixels that are not wanted."""
+        stride = self.options.stride
+        if stride == 1:
+            return x, y, beta, axis
+        if beta is not None and beta.shape[2] > 1:
+            beta = beta[:, :, ::stride]
+        return thinned(x, axis, stride), thinned(y, axis, stride), beta, 1
 
     def _measures(self, layer: Layer, key: Key, x: Tensor, y: Tensor) -> bool:
         """Whether moments of a call can be taken; says why not, and whose inputs are pooled."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from acon_hooks.moments.build import NativeError, compiler_path, library
-from acon_hooks.moments.kernels import Gate, Guards, over, rows_of, sums, unguarded
+from acon_hooks.moments.kernels import Gate, Guards, over, rows_of, sums, thinned, unguarded
 
 __all__ = ["FamilyArgument", "NativeError", "NativeSums", "Prepared", "native"]
 
@@ -85,17 +85,25 @@ class NativeSums:
         self._sums = library.acon_moment_sums
         self._sums.restype = _CHOICE
         self._sums.argtypes = [
-            *(_CHOICE, _CHOICE), *(_POINTER,) * 4, *(_INTEGER,) * 5, _POINTER, *(_INTEGER,) * 4,
+            *(_CHOICE, _CHOICE), *(_POINTER,) * 4, *(_INTEGER,) * 6, _POINTER, *(_INTEGER,) * 4,
         ]  # fmt: skip
         self._pieces = library.acon_moment_pieces
         self._pieces.restype = _INTEGER
-        self._pieces.argtypes = [_INTEGER, _INTEGER, _CHOICE]
+        self._pieces.argtypes = [_INTEGER, _INTEGER, _CHOICE, _INTEGER]
+        library.acon_moment_lanes.restype = _INTEGER
+        self._lanes: int = library.acon_moment_lanes()
         self._merge = library.acon_moment_merge
         self._merge.restype = None
         self._merge.argtypes = [_POINTER, _INTEGER, _INTEGER]
 
     def sums(
-        self, x: Tensor, y: Tensor, beta: Tensor | None, axis: int, constants: Prepared
+        self,
+        x: Tensor,
+        y: Tensor,
+        beta: Tensor | None,
+        axis: int,
+        constants: Prepared,
+        stride: int = 1,
     ) -> Tensor | None:
         """Sum over the pixels of each sample and channel, as `kernels.sums` does.
 
@@ -109,6 +117,8 @@ class NativeSums:
             Channel axis.
         constants : Prepared
             Of the call.
+        stride : int
+            1, or every so many-th pixel is taken, as by `kernels.thinned`.
 
         Returns
         -------
@@ -120,7 +130,8 @@ class NativeSums:
         rows = constants.rows + (constants.kind > 0)  # and β
         out = torch.empty((rows, samples, channels), dtype=torch.float64)
         place = out.data_ptr(), samples * channels, channels
-        return out[: constants.rows] if self.into(x, y, beta, axis, constants, place) else None
+        done = self.into(x, y, beta, axis, constants, place, stride)
+        return out[: constants.rows] if done else None
 
     def into(
         self,
@@ -130,6 +141,7 @@ class NativeSums:
         axis: int,
         constants: Prepared,
         place: tuple[int, int, int],
+        stride: int = 1,
     ) -> bool:
         """Write what `sums` returns, and β in a further row, to a place in memory.
 
@@ -139,6 +151,8 @@ class NativeSums:
             As in `sums`.
         place : (int, int, int)
             Address, and how many float64 rows and samples are apart.
+        stride : int
+            As in `sums`.
 
         Returns
         -------
@@ -148,7 +162,7 @@ class NativeSums:
         shape = x.shape
         samples, channels = shape[0], shape[axis]
         pixels = x.numel() // max(samples * channels, 1)
-        if pixels < 2 or x.dtype == torch.float64 or x.device.type != "cpu":
+        if pixels <= stride or x.dtype == torch.float64 or not x.is_cpu:
             return False
         kind = constants.kind
         pointer, steps = None, (0, 0)
@@ -156,19 +170,20 @@ class NativeSums:
             if beta.shape[2] > 1:
                 return False
             beta = beta.float()
-            pointer = beta.data_ptr()
-            steps = (
-                beta.stride(0) if beta.shape[0] > 1 else 0,
-                beta.stride(1) if beta.shape[1] > 1 else 0,
-            )
+            pointer, (first, second, _), (one, two, _) = beta.data_ptr(), beta.stride(), beta.shape
+            steps = (first if one > 1 else 0, second if two > 1 else 0)
         last = x.stride(axis) == 1 and channels > 1
+        if stride > 1 and not (last and channels >= self._lanes):
+            x, y = thinned(x, axis, stride), y if kind else thinned(y, axis, stride)
+            pixels, axis, stride = x.shape[2], 1, 1
+            last = x.stride(1) == 1 and channels > 1
         x = _laid_out(x, axis, last=last)
         y = x if kind else _laid_out(y, axis, last=last)
         given = (
             kind, last, x.data_ptr(), y.data_ptr(), constants.pointer, pointer, *steps,
-            samples, channels, pixels, *place,
+            samples, channels, pixels, stride, *place,
         )  # fmt: skip
-        pieces: int = self._pieces(samples, channels, last)
+        pieces: int = self._pieces(samples, channels, last, stride)
         parts = min(torch.get_num_threads(), x.numel() // _WORTH, pieces)
         if parts < 2:
             return bool(self._sums(*given, 0, pieces))

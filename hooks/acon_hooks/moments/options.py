@@ -38,8 +38,8 @@ class MomentOptions:
     full : bool
         Store the states of every sample and channel, too: about 190 bytes each.
     stride : int
-        Take every so many-th pixel only: inexact. Less work for torch's operators; the compiled
-        kernel spends its time on reaching the pixels, not on the sums, and is no faster for it.
+        Take every so many-th pixel only: inexact. It does not save time in proportion: results
+        are as many, and the means of the inputs, where β comes from them, take all pixels.
     kernel : {"auto", "compiled", "eager"}
         What sums over the pixels: C++ that is compiled once on this machine, or the operators of
         torch (several times slower; the only one on accelerators). Both keep the same digits, but
