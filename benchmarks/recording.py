@@ -329,7 +329,7 @@ HEADER = (
 MEMORY = (
     "Memory: what torch's allocator had given out for tensors at the peak of one forward pass, and "
     "what Python and numpy had, each less that of the bare network; what is kept at the end is β, "
-    "with moments also the inputs' means, with hooks that read nothing the outputs.\n\n"
+    "with hooks that read nothing the outputs.\n\n"
 )
 ISOLATED = (
     "What the hooks of all layers and the way of β to the host cost in one forward pass, channels "

@@ -62,5 +62,5 @@ def gather(
                 tap.take()
             found.batch(list(range(start, start + len(batch))))
             start += len(batch)
-    columns = {key: (f"{key[0]}_{key[1]}", 1) for key in found._pooling}
+    columns = {key: (f"{key[0]}_{key[1]}", 1) for key in sorted(found._pooling)}
     return found, {name: table.to_pandas() for name, table in found.unit(columns).items()}

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -24,7 +25,9 @@ from acon_hooks.captures import session as session_module
 from acon_hooks.captures.begin import Beginning
 from acon_hooks.captures.session import OtherBatchSizeWarning, Session
 from acon_hooks.captures.settings import Settings
+from acon_hooks.moments.options import MomentOptions
 from captures import Tiny, contents, images, tiny
+from support_variants import shaken
 
 
 def session(out: Path, data: Any, rank: int = 0, world: int = 1) -> Session:
@@ -214,34 +217,55 @@ def test_only_the_units_that_are_wanted_are_hashed(
     assert set(hashed) == {2, 3}
 
 
-class TwoMeans(nn.Module):
-    """Meta-ACON whose β network is handed a mean of means, which rounds otherwise."""
+class Gaps(nn.Module):
+    """Layers wide enough for every way to sum; the second one sees memory with gaps."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        own = MetaAconC(width)
-        self.p1, self.p2 = own.p1, own.p2
-        self.fc1, self.bn1, self.fc2, self.bn2 = own.fc1, own.bn1, own.fc2, own.bn2
+        self.conv, self.acon, self.some = nn.Conv2d(3, 20, 3), MetaAconC(20), MetaAconC(17)
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = x.mean(2, keepdim=True).mean(3, keepdim=True)
-        beta = self.bn2(self.fc2(self.bn1(self.fc1(pooled)))).sigmoid()
-        d = (self.p1 - self.p2) * x
-        out: Tensor = d * torch.sigmoid(beta * d) + self.p2 * x
+        y = self.acon(self.conv(x))
+        out: Tensor = self.some(y[:, :17])
         return out
 
 
-def test_the_first_batch_of_a_process_keeps_the_same_pooled_inputs(tmp_path: Path) -> None:
-    model = tiny()
+@pytest.mark.parametrize("stride", [1, 3])
+def test_the_first_batch_of_a_process_is_summed_as_all_others(tmp_path: Path, stride: int) -> None:
     torch.manual_seed(0)
-    model.acon2 = TwoMeans(6)  # type: ignore[assignment]
-    generator = torch.Generator().manual_seed(2)
-    data = TensorDataset(torch.randn(24, 3, 17, 19, generator=generator))
-    settings: dict[str, Any] = {"unit_size": 8, "progress": False, "batch_size": 8}
+    model = Gaps()
+    for layer in (model.acon, model.some):
+        nn.init.normal_(layer.bn2.weight)
+    data = TensorDataset(torch.randn(24, 3, 19, 21))
+    options = MomentOptions(stride=stride)
+    settings: dict[str, Any] = {"unit_size": 8, "batch_size": 4, "moments": options}
+    settings["progress"] = False
     whole = acon.capture(model.eval(), data, tmp_path / "whole", **settings)
     out = tmp_path / "r"
     for unit in range(3):  # each the first batch of a task
         run_units(model, data, [unit], Settings(out, **settings))
     assert contents(out) == contents(whole.path)
     pooled = pd.read_parquet(whole.folder.part("pooled", 0))
-    assert "acon2" in pooled.columns
+    assert list(pooled) == ["sample_id", "acon", "some"]
+
+
+class PlainGate(MetaAconC):
+    """A gate of β·x, without p1 - p2 inside: no moments are taken of those."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        beta = torch.sigmoid(self.bn2(self.fc2(self.bn1(self.fc1(x.mean((2, 3), keepdim=True))))))
+        out: Tensor = (self.p1 - self.p2) * x * torch.sigmoid(beta * x) + self.p2 * x
+        return out
+
+
+def test_pooled_inputs_of_layers_without_moments_are_kept(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 6, 1), PlainGate(6), MetaAconC(6))
+    data = images(8)
+    kinds = ("meta_acon", "acon_plain_gate")
+    run = acon.capture(shaken(model), data, tmp_path / "r", kinds=kinds, progress=False)
+    x = model[0](data.tensors[0]).detach()
+    means = run.pooled_matrix("1")
+    assert means is not None
+    np.testing.assert_allclose(means, x.mean((2, 3)), rtol=1e-5, atol=1e-6)
+    assert run.pooled_matrix("2") is not None
+    assert set(run.linearity()["layer"]) == {"2"}

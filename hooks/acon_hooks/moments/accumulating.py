@@ -29,7 +29,7 @@ from acon_hooks.moments.kernels import rows_of, sums, thinned
 from acon_hooks.moments.native import NativeSums, Prepared, native
 from acon_hooks.moments.options import KINDS, MomentOptions, settle
 from acon_hooks.moments.room import ALIGN, Room
-from acon_hooks.moments.states import Call, Family, Merged, Rows
+from acon_hooks.moments.states import Call, Family, Merged, Rows, tell
 from acon_hooks.moments.tables import (
     arrow,
     block_frame,
@@ -95,8 +95,8 @@ class Accumulator:
         self._merged: list[list[Merged]] = []  # by batch and family
         self._states: list[pd.DataFrame] = []
         self._pooling: set[Key] = set()  # whose β comes from the means of the inputs
-        self._not_pooling: list[int] = []  # families none of whose means are needed
-        self._whole: dict[Key, Tensor] = {}  # these means, where not all pixels are summed
+        self._pools: list[bool] = []  # by family: whether these means are taken from the sums
+        self._whole: dict[Key, Tensor] = {}  # these means, where the sums do not tell them
         self._wholes: dict[Key, list[npt.NDArray[np.float32]]] = {}
         self._ids: list[int] = []
 
@@ -109,11 +109,13 @@ class Accumulator:
         """Take in one call of a layer; see `acon_hooks.readings.tap.Observer`."""
         key = layer.name, call
         place = self._places.get(key)
-        if place is None and not self._measures(layer, key, x, y):
-            return
         axis, stride = layer.axis, self.options.stride
-        if stride > 1 and key in self._pooling:
-            self._whole[key] = fold(x, axis).mean(2)
+        measures = place is not None or self._measures(layer, key, x, y)
+        if key in self._pooling and not (measures and stride == 1):
+            exact = torch.promote_types(x.dtype, torch.float32)
+            self._whole[key] = fold(x, axis).mean(2, dtype=exact)
+        if not measures:
+            return
         if place is not None:
             room, index = place
             if room.put(index, x, y, beta, axis, stride):
@@ -156,6 +158,8 @@ class Accumulator:
 
     def _measures(self, layer: Layer, key: Key, x: Tensor, y: Tensor) -> bool:
         """Whether moments of a call can be taken; says why not, and whose inputs are pooled."""
+        if layer.granularity == "channel" and layer.kind != "gate":
+            self._pooling.add(key)
         if layer.kind not in KINDS or key in self.unmeasured:
             return False
         if key not in self.constants:
@@ -163,8 +167,6 @@ class Accumulator:
             if reason:
                 self.unmeasured[key] = reason
                 return False
-        if layer.granularity == "channel":
-            self._pooling.add(key)
         return True
 
     def _settle(
@@ -191,16 +193,13 @@ class Accumulator:
         whole, self._whole = self._whole, {}
         if not self.families:
             self._found(seen, len(samples))
-        self._ids += samples
         ids = np.asarray(samples, dtype=np.int64)
         if self.rooms:
-            merged = [self._from_room(room, ids) for room in self.rooms]
-        else:
-            merged = [self._from_sums(family, seen, ids) for family in self.families]
-        for index in self._not_pooling:
-            merged[index] = merged[index]._replace(inputs=np.zeros((len(ids), 0), np.float32))
-        if merged:
-            self._merged.append(merged)
+            self._merged.append([self._from_room(room, ids) for room in self.rooms])
+        elif self.families:
+            rows = [self._from_sums(family, seen, ids) for family in self.families]
+            self._merged.append(tell(rows, self._pools))
+        self._ids += samples
         for key, values in to_host(whole).items():
             self._wholes.setdefault(key, []).append(values.astype(np.float32, copy=False))
 
@@ -214,17 +213,18 @@ class Accumulator:
 
     def _from_sums(
         self, family: Family, seen: dict[Key, _Seen], ids: npt.NDArray[np.int64]
-    ) -> Merged:
+    ) -> Rows:
         """Merge by torch's operators."""
         rows = family_rows(family, seen)
         family.merge(rows, torch.from_numpy(ids))
         if self.options.full:
             self._keep_states(family, rows, _betas(family, seen), ids)
-        return family.told(rows)
+        return rows
 
     def learned(self) -> None:
         """Keep the constants, or those that another process was first to keep."""
         self.learning = False
+        self._whole.clear()
         self._warn()
         if self.folder is not None and self.constants:
             self._table = write_references(self.folder, self.constants, self.identity)
@@ -253,14 +253,16 @@ class Accumulator:
         self.families = [
             Family(rows, calls, device, self.blocks, align) for rows, calls in groups.items()
         ]
-        self._not_pooling = [
-            index
-            for index, family in enumerate(self.families)
-            if self.options.stride > 1 or not any(c.key in self._pooling for c in family.calls)
+        self._pools = [
+            self.options.stride == 1 and any(c.key in self._pooling for c in family.calls)
+            for family in self.families
         ]
         if self._native is None:
             return
-        self.rooms = [Room(family, self._native) for family in self.families]
+        self.rooms = [
+            Room(family, self._native, pools=pools)
+            for family, pools in zip(self.families, self._pools, strict=True)
+        ]
         for room in self.rooms:
             for index, call in enumerate(room.family.calls):
                 self._places[call.key] = room, index
@@ -301,8 +303,7 @@ class Accumulator:
         if states:
             parts["states"] = arrow(pd.concat(states, ignore_index=True))
         pooled = {key: np.concatenate(values) for key, values in wholes.items()}
-        if merged and self.options.stride == 1:
-            pooled = means_of_inputs(self.families, merged, self._pooling)
+        pooled |= means_of_inputs(self.families, merged, self._pooling)
         if pooled:
             parts["pooled"] = pooled_table(ids, pooled, columns)
         return parts

@@ -60,7 +60,7 @@ struct acon_family {
   double *means, *moments, *within, *low, *high;  // (fields, blocks, columns)
   int64_t store_row;
   double* totals;          // (6, samples, layers)
-  double* inputs;          // (samples, columns): means of x
+  double* inputs;          // (samples, columns): means of x; null where nobody wants them
 };
 }
 
@@ -105,7 +105,7 @@ void merge(const Family& f, int64_t layer, int64_t sample) {
     const Wide ww = largest(centred(row(QW), sw, sw), Wide{});
     const Wide xw = centred(row(SXW), sx, sw), sse = residual(xx, xw, ww);
     const Wide mean = sx * each + constant(1);
-    store(f.inputs + sample * f.columns + c, mean);
+    if (f.inputs) store(f.inputs + sample * f.columns + c, mean);
     const Wide dx = step(0, mean), dw = step(1, sw * each + constant(2));
     add(f.moments, 0, xx + dx * dx * weight);
     add(f.moments, 1, xw + dx * dw * weight);

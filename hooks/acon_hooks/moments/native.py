@@ -173,7 +173,9 @@ class NativeSums:
             pointer, (first, second, _), (one, two, _) = beta.data_ptr(), beta.stride(), beta.shape
             steps = (first if one > 1 else 0, second if two > 1 else 0)
         last = x.stride(axis) == 1 and channels > 1
-        if stride > 1 and not (last and channels >= self._lanes):
+        if stride > 1 and not (
+            last and channels >= self._lanes and all(_lies_so(t, axis, last=True) for t in (x, y))
+        ):
             x, y = thinned(x, axis, stride), y if kind else thinned(y, axis, stride)
             pixels, axis, stride = x.shape[2], 1, 1
             last = x.stride(1) == 1 and channels > 1
@@ -213,19 +215,22 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "moments")
 
 
+def _lies_so(x: Tensor, axis: int, *, last: bool) -> bool:
+    """Tell whether `_laid_out` has nothing to do; the usual cases without an operator."""
+    if x.dtype != torch.float32:
+        return False
+    if axis == 1 and not last:
+        return x.is_contiguous()
+    if axis == 1 and x.ndim == 4:
+        return x.is_contiguous(memory_format=torch.channels_last)
+    return x.movedim(axis, -1 if last else 1).is_contiguous()
+
+
 def _laid_out(x: Tensor, axis: int, *, last: bool) -> Tensor:
-    """Return (N, C, ...) or, with `last`, (N, ..., C) without gaps in float32."""
-    if x.dtype == torch.float32 and axis == 1:  # the usual cases, without an operator
-        usual = x.is_contiguous()
-        if last and not usual and x.ndim == 4:
-            usual = x.is_contiguous(memory_format=torch.channels_last)
-        elif last:
-            usual = False
-        if usual:
-            return x
-    if x.ndim > 2 and axis != (x.ndim - 1 if last else 1):
-        x = x.movedim(axis, -1 if last else 1)
-    return x.float().contiguous()
+    """Return what lies in memory as (N, C, ...) or, with `last`, (N, ..., C): float32, no gaps."""
+    if _lies_so(x, axis, last=last):
+        return x
+    return x.movedim(axis, -1 if last else 1).float().contiguous()
 
 
 def native(announce: Callable[[str], None] | None = None) -> NativeSums:
@@ -262,16 +267,19 @@ def _load(path: Path) -> NativeSums:
     except (OSError, AttributeError) as error:
         raise NativeError(f"{str(path)!r} cannot be loaded: {error}") from error
     generator = torch.Generator().manual_seed(0)
+    last = torch.channels_last
     with torch.inference_mode():
-        x = torch.randn(2, 21, 90, generator=generator)
+        x = torch.randn(2, 21, 9, 10, generator=generator)
         half, beta = (torch.rand(*s, generator=generator) + 0.1 for s in ((21,), (2, 21, 1)))
         flat = unguarded(21, x.device)
         guards = Guards(flat.slope + 0.3, flat.offsets + 0.2, torch.arange(21))
         for gate in (None, Gate(half, half, None), Gate(half, half, half + 0.5)):
-            expected = sums(x.double(), x.double().relu(), beta.double(), 1, gate, guards)
-            scale = expected.abs().amax((1, 2), keepdim=True)
-            for data in (x, x.transpose(1, 2).contiguous().transpose(1, 2)):
-                found = kernel.sums(data, data.relu(), beta, 1, Prepared(gate, guards))
-                if found is None or float(((found - expected) / scale).abs().max()) > _TOLERANCE:
-                    raise NativeError("the compiled kernel sums otherwise than torch does")
+            for stride in (1, 3):
+                few = thinned(x, 1, stride).double()
+                expected = sums(few, few.relu(), beta.double(), 1, gate, guards)
+                scale = expected.abs().amax((1, 2), keepdim=True)
+                for data in (x, x.contiguous(memory_format=last)):
+                    found = kernel.sums(data, data.relu(), beta, 1, Prepared(gate, guards), stride)
+                    if found is None or ((found - expected) / scale).abs().max() > _TOLERANCE:
+                        raise NativeError("the compiled kernel sums otherwise than torch does")
     return kernel

@@ -13,7 +13,7 @@ from torch import Tensor
 from acon_hooks.errors import HookError
 from acon_hooks.moments.kernels import PLAIN
 from acon_hooks.moments.native import FamilyArgument, NativeSums, Prepared
-from acon_hooks.moments.states import TOTALS, Family, Merged
+from acon_hooks.moments.states import TOTALS, Family, Merged, tell
 
 #: Columns of a call begin at multiples of this: the vectors of every processor fit in.
 ALIGN = 16
@@ -28,10 +28,12 @@ class Room:
         On the CPU, its columns aligned to `ALIGN`.
     kernel : NativeSums
         What writes and merges.
+    pools : bool
+        Whether the means of the inputs are wanted.
     """
 
-    def __init__(self, family: Family, kernel: NativeSums) -> None:
-        self.family, self.kernel = family, kernel
+    def __init__(self, family: Family, kernel: NativeSums, *, pools: bool) -> None:
+        self.family, self.kernel, self.pools = family, kernel, pools
         self.rows = len(family.rows) + (family.rows != PLAIN)  # and β
         self.samples = self._capacity = 0
         # Rows that lie a power of two apart would share their places in the cache.
@@ -137,9 +139,9 @@ class Room:
         if not finite:
             rows = family.states(*self.sums())
             family.merge(rows, torch.from_numpy(samples))
-            return family.told(rows)
+            return tell([rows], [self.pools])[0]
         totals = np.full((len(TOTALS), len(samples), len(family.calls)), np.nan)
-        inputs = np.empty((len(samples), family.columns))
+        inputs = np.empty((len(samples), family.columns)) if self.pools else None
         blocks = samples % family.blocks
         held = store.samples.numpy()
         before = np.empty(len(samples))
@@ -154,10 +156,10 @@ class Room:
                 self._address.ctypes.data, self._rows.ctypes.data, self.rows,
                 blocks.ctypes.data, before.ctypes.data,
                 *(array.data_ptr() for array in arrays), family.blocks * family.columns,
-                totals.ctypes.data, inputs.ctypes.data,
+                totals.ctypes.data, None if inputs is None else inputs.ctypes.data,
             )
         )  # fmt: skip
-        return Merged(totals, inputs.astype(np.float32))
+        return Merged(totals, None if inputs is None else inputs.astype(np.float32))
 
     def require(self, samples: int) -> None:
         """Raise unless every layer of the batch has run on so many samples."""

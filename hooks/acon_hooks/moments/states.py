@@ -9,7 +9,7 @@ of y and of the even part, which is exact algebra (`Family.moments`).
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -80,12 +80,12 @@ class Merged(NamedTuple):
     ----------
     totals : ndarray
         By layer: (total, N, layers), float64.
-    inputs : ndarray
-        Means of x over the pixels, (N, columns), float32.
+    inputs : ndarray or None
+        Means of x over the pixels, (N, columns), float32; None where nobody wants them.
     """
 
     totals: FloatArray
-    inputs: npt.NDArray[np.float32]
+    inputs: npt.NDArray[np.float32] | None
 
 
 @dataclass
@@ -302,14 +302,6 @@ class Family:
         parts = self._to_host(store)
         return self.moments(parts, samples[:, None]), samples
 
-    def told(self, rows: Rows) -> Merged:
-        """Copy what is kept of single samples to the host, in one transfer."""
-        parts = (rows.totals, rows.means[0])
-        flat = torch.cat([part.reshape(-1) for part in parts]).cpu().numpy()
-        totals, inputs = np.split(flat, [parts[0].numel()])
-        means = inputs.reshape(tuple(parts[1].shape)).astype(np.float32)
-        return Merged(totals.reshape(tuple(parts[0].shape)), means)
-
     def take_rows(self, rows: Rows) -> Moments:
         """Return states of single samples on the host, shape (N, C of all calls), without β."""
         parts = self._to_host(rows)
@@ -318,12 +310,7 @@ class Family:
     def _to_host(self, store: Rows | Store) -> dict[str, FloatArray]:
         """Copy everything in one transfer; name the fields."""
         tensors = (store.means, store.moments, store.within, store.low, store.high)
-        flat = torch.cat([t.reshape(-1) for t in tensors]).cpu().numpy()
-        sizes = np.cumsum([t.numel() for t in tensors])[:-1]
-        arrays = [
-            piece.reshape(tuple(t.shape))
-            for piece, t in zip(np.split(flat, sizes), tensors, strict=True)
-        ]
+        arrays = host_pieces(tensors)
         names = (
             [f"mean_{name}" for name in _MEANS[self.rows]],
             [f"c{name}" for name in _MOMENTS[self.rows]],
@@ -385,6 +372,37 @@ class Family:
                 fields["mean_beta"] = at["mean_beta"]
                 fields["cbb"] = at["cbb"] / self.pixels.cpu().numpy()
         return Moments({name: self.own(values) for name, values in fields.items()})
+
+
+def tell(rows: Sequence[Rows], pools: Sequence[bool]) -> list[Merged]:
+    """Copy what is kept of single samples to the host: one transfer of totals, one of means.
+
+    Parameters
+    ----------
+    rows : sequence of Rows
+        One a family.
+    pools : sequence of bool
+        Whether the means of a family's inputs are wanted.
+    """
+    totals = host_pieces([part.totals for part in rows])
+    wanted = [part.means[0].float() for part, wants in zip(rows, pools, strict=True) if wants]
+    means = iter(host_pieces(wanted))
+    return [
+        Merged(total, next(means) if wants else None)
+        for total, wants in zip(totals, pools, strict=True)
+    ]
+
+
+def host_pieces(tensors: Sequence[Tensor]) -> list[npt.NDArray[Any]]:
+    """Copy tensors of one dtype to the host in one transfer."""
+    if not tensors:
+        return []
+    flat = torch.cat([t.reshape(-1) for t in tensors]).cpu().numpy()
+    cuts = np.cumsum([t.numel() for t in tensors])[:-1]
+    return [
+        piece.reshape(tuple(t.shape))
+        for piece, t in zip(np.split(flat, cuts), tensors, strict=True)
+    ]
 
 
 def _tilted(

@@ -86,10 +86,11 @@ def means_of_inputs(
     """
     found = {}
     for index, family in enumerate(families):
-        values = np.concatenate([batch[index].inputs for batch in merged]).astype(np.float32)
+        known = [means for batch in merged if (means := batch[index].inputs) is not None]
         for at, call in zip(family.first, family.calls, strict=False):
-            if call.key in wanted:
-                found[call.key] = np.ascontiguousarray(values[:, at : at + call.channels])
+            if call.key in wanted and known:
+                span = slice(at, at + call.channels)
+                found[call.key] = np.concatenate([values[:, span] for values in known])
     return found
 
 
@@ -100,7 +101,8 @@ def pooled_table(
 ) -> pa.Table:
     """Return pooled inputs as a table: sample_id, and one list of float32 a layer and call."""
     arrays: dict[str, pa.Array] = {"sample_id": pa.array(samples)}
-    for key, values in pooled.items():
+    for key in (key for key in columns if key in pooled):
+        values = pooled[key]
         flat = pa.array(values.reshape(-1))
         arrays[columns[key][0]] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
     return pa.table(arrays)
