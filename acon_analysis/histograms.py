@@ -1,6 +1,6 @@
 """Mergeable counts of β: what figures need of millions of values, in a few kilobytes a layer."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import boost_histogram as bh
 import numpy as np
@@ -77,21 +77,30 @@ def histogram_table(counted: Sequence[tuple[str, int, Counts]]) -> pa.Table:
     )
 
 
-def merged(parts: Sequence[pa.Table]) -> pa.Table:
+def merged(parts: Iterable[pa.Table]) -> pa.Table | None:
     """Return the sum of the parts of many units, in the same columns, counts int64.
 
     Parameters
     ----------
-    parts : sequence of pyarrow.Table
-        As `histogram_table` makes them, of one run, so all of the same rows; at least one.
+    parts : iterable of pyarrow.Table
+        As `histogram_table` makes them, of one run, so all of the same rows. One is held at a time:
+        a part may have 4 MB, and a run hundreds of them.
+
+    Returns
+    -------
+    pyarrow.Table or None
+        None if there are no parts.
     """
-    total = np.zeros((parts[0].num_rows, _ROW), dtype=np.int64)
+    keys, total = None, None
     for part in parts:
-        total += _counts(part)
+        if keys is None or total is None:
+            keys, total = part.select(["layer", "call", "channel"]), _counts(part)
+        else:
+            total += _counts(part)
+    if keys is None or total is None:
+        return None
     return (
-        parts[0]
-        .select(["layer", "call", "channel"])
-        .append_column(
+        keys.append_column(
             "count",
             pa.FixedSizeListArray.from_arrays(
                 pa.array(np.ascontiguousarray(total[:, 1:-2]).reshape(-1)), HISTOGRAM_BINS

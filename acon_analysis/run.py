@@ -198,8 +198,7 @@ class Run:
         """Return the sum of the units' counts, a row a channel; None if there are none."""
         from acon_analysis.histograms import merged
 
-        parts = [pq.read_table(path) for path in self.files("histograms")]
-        return merged(parts) if parts else None
+        return merged(pq.read_table(path) for path in self.files("histograms"))
 
     def betas(
         self, layers: str | Sequence[str] | None = None, samples: Iterable[int] | None = None

@@ -235,7 +235,7 @@ def test_the_first_batch_of_a_process_is_summed_as_all_others(tmp_path: Path, st
     torch.manual_seed(0)
     model = Gaps()
     for layer in (model.acon, model.some):
-        nn.init.normal_(layer.bn2.weight)
+        nn.init.normal_(layer.get_parameter("bn2.weight"))
     data = TensorDataset(torch.randn(24, 3, 19, 21))
     options = MomentOptions(stride=stride)
     settings: dict[str, Any] = {"unit_size": 8, "batch_size": 4, "moments": options}

@@ -1,13 +1,16 @@
 """Counts of β: gathered while capturing, equal to counting the values themselves."""
 
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import acon_analysis as acon
 from acon_analysis.errors import UsageError
-from acon_analysis.histograms import bin_edges, count_betas
+from acon_analysis.histograms import bin_edges, count_betas, histogram_table, merged
 from acon_analysis.run import Run
 from acon_analysis.schema import HISTOGRAM_BINS, HISTOGRAM_COLUMNS, names
 from captures import images, tiny
@@ -59,6 +62,26 @@ def test_units_add_up(tmp_path: Path) -> None:
     first, second = (run.histograms(by="channel") for run in runs)
     assert [list(row) for row in first["count"]] == [list(row) for row in second["count"]]
     assert first["channel"].tolist() == [*range(4), *range(6)]
+
+
+def test_one_part_is_held_at_a_time() -> None:
+    held: set[int] = set()
+
+    def parts() -> Iterator[pa.Table]:
+        for number in range(5):
+            values = np.full((3, 2), number / 8, dtype=np.float32)
+            part = histogram_table([("acon", 0, count_betas(values))])
+            held.add(number)
+            weakref.finalize(part, held.discard, number)
+            yield part
+            del part
+            assert len(held) <= 2  # the one before may live until the next one is there
+
+    total = merged(parts())
+    assert total is not None
+    assert np.sum([row.as_py() for row in total["count"]]) == 5 * 3 * 2
+    assert not held
+    assert merged([]) is None
 
 
 def test_what_has_no_counts(tmp_path: Path, digits_run: Run) -> None:
