@@ -1,6 +1,6 @@
 """(a) β of a data set to disk: ours, and torchlens' extract_dataset; needs torchlens.
 
-python benchmarks/storing.py [--pairs 2] [--batch-size 16] [--batches 1 4]
+python benchmarks/storing.py [--pairs 3] [--batch-size 16] [--batches 1 6] [--networks NAME ...]
 
 The two ways take turns, ``--pairs`` times, on few batches and on many. Few batches, because
 torchlens traces the whole network anew in each, which takes seconds. What is paid once a capture
@@ -68,29 +68,27 @@ def interleaved(
     return times
 
 
-def rows_of(
-    name: str, times: dict[str, list[tuple[float, float]]], few: int, many: int
-) -> list[list[str]]:
+def rows_of(times: dict[str, list[tuple[float, float]]], few: int, many: int) -> list[list[str]]:
     """Return a row a way, medians over the pairs, and one of the median ratios within pairs."""
     rows = []
     each = {way: [(b - a) / (many - few) for a, b in own] for way, own in times.items()}
     for way, own in times.items():
         spent = [long for _, long in own]
         once = [long - many * batch for long, batch in zip(spent, each[way], strict=True)]
-        rows.append([name, way, *(f"{statistics.median(v):.2f}" for v in (spent, once, each[way]))])
+        rows.append([way, *(f"{statistics.median(v):.2f}" for v in (spent, once, each[way]))])
     ours, other = times
     whole = [b / a for (_, a), (_, b) in zip(times[ours], times[other], strict=True)]
     more = [b / a for a, b in zip(each[ours], each[other], strict=True)]
     ratios = [f"{statistics.median(own):.1f}" for own in (whole, more)]
-    return [*rows, [name, "ratio", ratios[0], "", ratios[1]]]
+    return [*rows, ["ratio", ratios[0], "", ratios[1]]]
 
 
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--pairs", type=int, default=2)
+    parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--batches", nargs=2, type=int, default=[1, 4], metavar=("FEW", "MANY"))
+    parser.add_argument("--batches", nargs=2, type=int, default=[1, 6], metavar=("FEW", "MANY"))
     parser.add_argument("--networks", nargs="*", choices=NETWORKS, default=NETWORKS)
     options = parser.parse_args()
     if installed("torchlens") == "missing":
@@ -98,7 +96,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     few, many = options.batches
-    rows = []
+    head = ["what stores", f"{many} batches, s", "of these once, s", "a batch, s"]
     for name in options.networks:
         shape = (options.batch_size * many, *SHAPE)
         images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
@@ -110,15 +108,13 @@ def main() -> None:
             long = ways(acon.build_model(name), images, options.batch_size, Path(place) / "many")
             for call in short.values():
                 call()
-            rows += rows_of(name, interleaved(short, long, options.pairs), few, many)
-        print(rows[-3:], flush=True)
-    head = ["network", "what stores", f"{many} batches, s", "of these once, s", "a batch, s"]
-    text = (
-        f"Batches of {options.batch_size}, {SHAPE[1]} px; seconds of processor time, medians of "
-        f"{options.pairs} interleaved pairs; acon proves every reading on the first batch. "
-        f"torchlens {installed('torchlens')}.\n\n"
-    )
-    write_section("a. Storing β, beside torchlens", text + table(head, rows))
+            rows = rows_of(interleaved(short, long, options.pairs), few, many)
+        text = (
+            f"Batches of {options.batch_size}, {SHAPE[1]} px; seconds of processor time, medians "
+            f"of {options.pairs} interleaved pairs of {few} and {many} batches; acon proves every "
+            f"reading on the first batch. torchlens {installed('torchlens')}.\n\n"
+        )
+        write_section(f"a. Storing β of {name}, beside torchlens", text + table(head, rows))
 
 
 if __name__ == "__main__":
