@@ -1,8 +1,11 @@
 """`run_units` as tasks of Ray or Dask: each task captures one unit, any engine may run it.
 
 python benchmarks/ray_units.py dask|ray OUT      (in an environment that has them)
+
+Ray starts a node of its own, or takes the cluster that RAY_ADDRESS names.
 """
 
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -33,7 +36,7 @@ def with_ray(out: str, units: range) -> list[int]:
     """Run the tasks in Ray's workers."""
     import ray
 
-    ray.init(num_cpus=2)
+    ray.init(num_cpus=None if "RAY_ADDRESS" in os.environ else 2)
     remote = ray.remote(task)
     return list(ray.get([remote.remote(out, unit) for unit in units]))
 
