@@ -20,7 +20,7 @@ from acon_analysis.moment_fields import BLOCKS
 from acon_analysis.moments import Moments
 from acon_hooks.moments.constants import Constants
 from acon_hooks.moments.kernels import GATED, PLAIN, REFERRED
-from acon_hooks.readings.batch import Key
+from acon_hooks.readings.batch import Key, to_host
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -395,14 +395,7 @@ def tell(rows: Sequence[Rows], pools: Sequence[bool]) -> list[Merged]:
 
 def host_pieces(tensors: Sequence[Tensor]) -> list[npt.NDArray[Any]]:
     """Copy tensors of one dtype to the host in one transfer."""
-    if not tensors:
-        return []
-    flat = torch.cat([t.reshape(-1) for t in tensors]).cpu().numpy()
-    cuts = np.cumsum([t.numel() for t in tensors])[:-1]
-    return [
-        piece.reshape(tuple(t.shape))
-        for piece, t in zip(np.split(flat, cuts), tensors, strict=True)
-    ]
+    return list(to_host({("", index): t for index, t in enumerate(tensors)}).values())
 
 
 def _tilted(
