@@ -129,11 +129,11 @@ def test_ways_to_store_take_turns_and_ratios_are_those_of_pairs(
     times = storing.interleaved(short, long, 2)
     assert calls == ["ours, few", "other, few", "ours, many", "other, many"] * 2
     assert times == {"ours": [(2, 5), (4, 10)], "other": [(6, 30), (12, 60)]}
-    assert storing.rows_of("net", times, 1, 4) == [
+    assert storing.rows_of(times, 1, 4) == [
         # many; less 4 batches of 1 and 2 s (of 8 and 16 s), or medians thereof
-        ["net", "ours", "7.50", "1.50", "1.50"],
-        ["net", "other", "45.00", "-3.00", "12.00"],
-        ["net", "ratio", "6.0", "", "8.0"],
+        ["ours", "7.50", "1.50", "1.50"],
+        ["other", "45.00", "-3.00", "12.00"],
+        ["ratio", "6.0", "", "8.0"],
     ]
 
 
