@@ -55,7 +55,7 @@ def execute(path: Path, folder: Path) -> Any:
 
 def _executed(path: Path, folder: Path) -> Any:
     notebook = read(path)
-    client = NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(folder)}})
+    client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(folder)}})
     # These networks are too small for threads, and several notebooks may run side by side.
     client.execute(env={**os.environ, "OMP_NUM_THREADS": "1"})
     return notebook
