@@ -52,10 +52,10 @@ train: $(READY)  ## train the digits networks again, from scratch, into state/
 	done
 
 examples: $(READY)  ## capture the CIFAR-10 networks again, into the package (needs CIFAR-10)
-	rm -rf acon_analysis/example_runs
+	rm -rf acon_analysis/runs/example_runs
 	for net in metaacon acon; do \
 	  $(BIN)/acon capture cifar10_$$net --data cifar10 --limit 1000 --moments --moment-blocks 11 \
-	    --moment-kernel eager --out acon_analysis/example_runs/cifar10_$$net || exit 1; \
+	    --moment-kernel eager --out acon_analysis/runs/example_runs/cifar10_$$net || exit 1; \
 	done
 
 clean:  ## remove everything that can be made again (the environment too)

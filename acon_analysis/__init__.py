@@ -11,13 +11,13 @@ from acon_analysis.errors import AconError, UsageError, closest
 
 if TYPE_CHECKING:
     from acon_analysis import family, layers, paper
-    from acon_analysis.affine import linearity
-    from acon_analysis.examples import example_run
     from acon_analysis.models.registry import build_model
-    from acon_analysis.run import Run, open_run
+    from acon_analysis.runs.examples import example_run
+    from acon_analysis.runs.run import Run, open_run
+    from acon_analysis.statistics.affine_fit import linearity
     from acon_hooks.captures.capturing import capture
     from acon_hooks.explainers.explaining import explain
-    from acon_hooks.layers.finding import find_layers
+    from acon_hooks.layers.scan import find_layers
     from acon_hooks.readings.recording import record
     from acon_hooks.replacement.linearizing import linearize
 
@@ -25,17 +25,17 @@ __version__ = "0.1.0"
 
 #: Public name -> the module that holds it, and the name there (None: the module itself).
 _PUBLIC: dict[str, tuple[str, str | None]] = {
-    "Run": ("acon_analysis.run", "Run"),
+    "Run": ("acon_analysis.runs.run", "Run"),
     "build_model": ("acon_analysis.models.registry", "build_model"),
     "capture": ("acon_hooks.captures.capturing", "capture"),
-    "example_run": ("acon_analysis.examples", "example_run"),
+    "example_run": ("acon_analysis.runs.examples", "example_run"),
     "explain": ("acon_hooks.explainers.explaining", "explain"),
     "family": ("acon_analysis.family", None),
-    "find_layers": ("acon_hooks.layers.finding", "find_layers"),
+    "find_layers": ("acon_hooks.layers.scan", "find_layers"),
     "layers": ("acon_analysis.layers", None),
-    "linearity": ("acon_analysis.affine", "linearity"),
+    "linearity": ("acon_analysis.statistics.affine_fit", "linearity"),
     "linearize": ("acon_hooks.replacement.linearizing", "linearize"),
-    "open_run": ("acon_analysis.run", "open_run"),
+    "open_run": ("acon_analysis.runs.run", "open_run"),
     "paper": ("acon_analysis.paper", None),
     "record": ("acon_hooks.readings.recording", "record"),
 }

@@ -1,106 +1,107 @@
-"""Columns out of Parquet parts, as fast as they can be had."""
+"""Every column that this project writes or hands out: name, type, unit, meaning.
 
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
+One place, so that the store, the tables and the figures cannot disagree.
+"""
 
-import numpy as np
-import numpy.typing as npt
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
+from dataclasses import dataclass
 
-from acon_analysis.store import StoreError
-
-Matrix = npt.NDArray[np.float32]
+#: Version of the layout of a run on disk; raised when an old reader would misread a new run.
+RUN_FORMAT = "acon-run/1"
 
 
-def read_lists(paths: Sequence[Path], column: str) -> Matrix | None:
-    """Return a column of lists of several files, one below the other.
+@dataclass(frozen=True)
+class Column:
+    """One column of a frame.
 
     Parameters
     ----------
-    paths : sequence of Path
-        Parquet files of equal columns.
-    column : str
-        Of type fixed_size_list<float32>.
-
-    Returns
-    -------
-    numpy.ndarray or None
-        float32 (rows, length of a list), read-only where it needed no copy; None where there are
-        no files, or the first has no such column.
-
-    Raises
-    ------
-    StoreError
-        If a file is missing, damaged, or unlike the first.
+    name : str
+        Its name in every frame and file.
+    dtype : str
+        Its pandas dtype.
+    unit : str
+        Its unit; ``"1"`` for a pure number, ``""`` for names.
+    meaning : str
+        One sentence.
     """
-    if not paths:
-        return None
-    with _readable(paths[0]):
-        schema = pq.read_schema(paths[0])
-    if column not in schema.names:
-        return None
-    if len(paths) == 1:
-        return _matrix(paths[0], column)
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        ends = np.cumsum([0, *pool.map(_rows, paths)])
-        whole = np.empty((ends[-1], schema.field(column).type.list_size), dtype=np.float32)
 
-        def fill(number: int) -> None:
-            # Copied here, not joined at the end: in threads, and every file's memory is given
-            # back before the next one needs as much.
-            whole[ends[number] : ends[number + 1]] = _matrix(paths[number], column)
-
-        for _ in pool.map(fill, range(len(paths))):
-            pass
-    return whole
+    name: str
+    dtype: str
+    unit: str
+    meaning: str
 
 
-def read_frame(path: Path) -> pd.DataFrame:
-    """Return a whole Parquet file.
+SAMPLE_COLUMNS = (
+    Column("sample_id", "int64", "", "position of the image in the data set, from 0"),
+    Column(
+        "path", "str", "", "file relative to the data folder, or the image's name in a data set"
+    ),
+    Column("label", "str", "", "class name; missing for a flat folder"),
+    Column("bytes", "int64", "byte", "size of the file, or of the raw array"),
+    Column("sha256", "str", "", "SHA-256 of the file, or of the raw array; empty if not known"),
+)
 
-    Parameters
-    ----------
-    path : Path
-        The file.
+LAYER_COLUMNS = (
+    Column("layer", "str", "", "exact name in named_modules()"),
+    Column("call", "int64", "", "which use of the layer within one forward pass, from 0"),
+    Column("kind", "str", "", "meta_acon, acon, acon_frelu, activation or gate"),
+    Column("channels", "int64", "1", "channels of the layer"),
+    Column("granularity", "str", "", "what one beta belongs to: channel, layer, pixel or static"),
+    Column("reader", "str", "", "how beta was read"),
+    Column("class_name", "str", "", "class of the module"),
+    Column("column", "str", "", "column of betas/*.parquet; empty where beta is static"),
+    Column("proof_error", "float64", "1", "largest |output - formula| over the output's scale"),
+    Column("proof_power", "float64", "1", "share of channels for which the proof has power"),
+)
 
-    Raises
-    ------
-    StoreError
-        If it is missing or damaged.
-    """
-    with _readable(path):
-        table = pq.read_table(path)
-    frame: pd.DataFrame = table.to_pandas()
-    return frame
+CHANNEL_COLUMNS = (
+    Column("layer", "str", "", "exact name in named_modules()"),
+    Column("channel", "int64", "", "channel, from 0"),
+    Column("p1", "float64", "1", "slope of the first line"),
+    Column("p2", "float64", "1", "slope of the second line"),
+    Column("beta", "float64", "1", "static switching factor; NaN where beta depends on the sample"),
+    Column("bn_weight", "float64", "1", "scale of the last BatchNorm before beta; NaN without one"),
+    Column("bn_bias", "float64", "1", "shift of the last BatchNorm before beta; NaN without one"),
+)
+
+BETA_COLUMNS = (
+    Column("sample", "int64", "", "sample_id"),
+    Column("layer", "str", "", "exact name in named_modules()"),
+    Column("call", "int64", "", "which use of the layer within one forward pass, from 0"),
+    Column("channel", "int64", "", "channel, from 0"),
+    Column("beta", "float32", "1", "switching factor"),
+)
+
+#: Bins of the β histograms, of equal width from 0 to 1.
+HISTOGRAM_BINS = 256
+
+HISTOGRAM_COLUMNS = (
+    Column("layer", "str", "", "exact name in named_modules()"),
+    Column("call", "int64", "", "which use of the layer within one forward pass, from 0"),
+    Column("channel", "int64", "", "channel, from 0; -1 where a row is of the whole layer"),
+    Column("count", "object", "1", "samples in each of 256 bins from 0 to 1 (1 is in the last)"),
+    Column("below", "int64", "1", "samples with beta < 0"),
+    Column("above", "int64", "1", "samples with beta > 1"),
+    Column("invalid", "int64", "1", "samples with beta not a number"),
+)
+
+ERROR_COLUMNS = (
+    Column("sample_id", "int64", "", "position of the image in the data set, from 0"),
+    Column("path", "str", "", "the image that could not be read"),
+    Column("reason", "str", "", "why"),
+)
+
+CURVE_COLUMNS = (
+    Column("epoch", "int64", "epoch", "epochs finished"),
+    Column("iteration", "int64", "step", "optimiser steps finished"),
+    Column("lr", "float64", "1", "learning rate of the last step"),
+    Column("train_loss", "float64", "nat", "mean cross-entropy while training, augmented images"),
+    Column("train_error", "float64", "1", "share of wrong answers while training"),
+    Column("test_loss", "float64", "nat", "mean cross-entropy on the held-out split"),
+    Column("test_error", "float64", "1", "share of wrong answers on the held-out split"),
+)
 
 
-def _rows(path: Path) -> int:
-    with _readable(path):
-        return int(pq.read_metadata(path).num_rows)
-
-
-def _matrix(path: Path, column: str) -> Matrix:
-    """Read one column of lists as (rows, width), without a copy where it lies in one piece."""
-    with _readable(path), pq.ParquetFile(path) as file:
-        chunked = file.read(columns=[column], use_threads=False)[column]
-    width = chunked.type.list_size
-    parts = [chunk.flatten().to_numpy().reshape(-1, width) for chunk in chunked.chunks]
-    if not parts:
-        return np.zeros((0, width), dtype=np.float32)
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turn a damaged file into one sentence."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise StoreError(f"{str(path)!r} is missing; `acon verify` tells what else is") from error
-    except (OSError, pa.ArrowInvalid, KeyError) as error:
-        raise StoreError(f"{str(path)!r} cannot be read: {error}") from error
+def names(columns: tuple[Column, ...]) -> list[str]:
+    """Return the names of some columns, in order."""
+    return [column.name for column in columns]

@@ -17,9 +17,9 @@ import torch
 from common import machine, table
 from scipy.stats import binomtest
 
-from acon_analysis.data import open_data
+from acon_analysis.data.sources import open_data
 from acon_analysis.models.registry import build_model
-from acon_analysis.models.release import wilson_interval
+from acon_analysis.training.release import wilson_interval
 
 NETWORKS = ("cifar10_relu", "cifar10_swish", "cifar10_acon", "cifar10_metaacon",
             "cifar10_shufflenet_metaacon")  # fmt: skip

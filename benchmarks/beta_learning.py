@@ -6,7 +6,7 @@ weight decay on everything. Then captures every network, at several epochs, on 1
 and sets the spread of β and the effect of the sample against what BatchNorm alone gives; the same
 for networks of `acon train cifar10_metaacon --snapshots`, variant ``long``, whose seed 0 is
 shipped. Writes the tables ``beta_over_epochs``, ``beta_of_long`` and ``beta_variants`` of the
-package (`acon_analysis.results.table`), and RESULTS_beta.md.
+package (`acon_analysis.studies.results.table`), and RESULTS_beta.md.
 
     python benchmarks/beta_learning.py train --seeds 0 1        # hours on few cores; resumable
     python benchmarks/beta_learning.py measure --long FOLDER    # FOLDER: snapshots of `acon train`
@@ -28,16 +28,16 @@ from common import table as table_text
 from safetensors.torch import load_file, save_file
 
 import acon_analysis as acon
-from acon_analysis.data import open_data
+from acon_analysis.data.sources import open_data
 from acon_analysis.models.bottleneck import BottleneckResNet
-from acon_analysis.models.release import wilson_interval
-from acon_analysis.recipes import RECIPES, Recipe
-from acon_analysis.training import Training
+from acon_analysis.training.loop import Training
+from acon_analysis.training.recipes import RECIPES, Recipe
+from acon_analysis.training.release import wilson_interval
 
 EPOCHS, IMAGES, SNAPSHOTS = 8, 20_000, (0, 1, 3, 8)
 TEST_IMAGES, ALL_TEST_IMAGES = 1_000, 10_000
 LONG = "long"
-TABLES = Path(acon.__file__).parent / "results"
+TABLES = Path(acon.__file__).parent / "studies" / "results"
 CSV: dict[str, Any] = {"index": False, "float_format": "%.5g", "lineterminator": "\n"}
 
 

@@ -14,8 +14,8 @@ import matplotlib as mpl
 mpl.use("agg")
 import matplotlib.pyplot as plt
 
-from acon_analysis.histograms import bin_edges
-from acon_analysis.run import open_run
+from acon_analysis.runs.run import open_run
+from acon_analysis.store.histograms import bin_edges
 
 
 def peak_megabytes() -> float:

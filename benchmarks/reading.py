@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 from common import table, write_section
 
-from acon_analysis.run import open_run
-from acon_analysis.schema import RUN_FORMAT
-from acon_analysis.store import RunFolder
+from acon_analysis.columns import RUN_FORMAT
+from acon_analysis.runs.run import open_run
+from acon_analysis.store.folder import RunFolder
 
 #: ResNet-50's Meta-ACON layers, 3,776 channels.
 WIDTHS = [64] * 3 + [128] * 4 + [256] * 6 + [512] * 3

@@ -30,7 +30,7 @@ from torch.profiler import ProfilerActivity, profile
 import acon_analysis as acon
 from acon_hooks import Tap, to_host
 from acon_hooks.captures.engine import Engine
-from acon_hooks.layers.finding import find_layers
+from acon_hooks.layers.scan import find_layers
 from acon_hooks.moments.accumulating import Accumulator
 from acon_hooks.moments.constants import Constants
 from acon_hooks.moments.options import MomentOptions
@@ -111,7 +111,7 @@ def one_sum(_module: nn.Module, given: tuple[Tensor], _out: Tensor) -> None:
 @cache
 def kernels() -> tuple[str, ...]:
     """Return the kernels of moments that this machine has."""
-    from acon_hooks.moments.native import NativeError, native
+    from acon_hooks.moments.native.sums import NativeError, native
 
     try:
         native(print)

@@ -20,14 +20,14 @@ import pandas as pd
 import torch
 from torch import nn
 
-from acon_analysis.data import open_data
+from acon_analysis.data.sources import open_data
 from acon_analysis.models.registry import build_model
-from acon_analysis.models.release import train_network
-from acon_analysis.replacement_tables import (
+from acon_analysis.studies.replacement_ranks import (
     compare_replacements,
     rank_correlations,
     summarize_correlations,
 )
+from acon_analysis.training.release import train_network
 from acon_hooks.replacement.experiment import first_order_damage, relative_change, unit_damage
 from acon_hooks.replacement.fitting import Fit, fit_units
 from acon_hooks.replacement.linearizing import linearize
@@ -72,7 +72,7 @@ def cases(options: argparse.Namespace) -> list[Case]:
 
 def studied(model: nn.Module, kinds: Sequence[str], ending: str) -> list[str]:
     """Return the layers whose units are replaced: those that end in a name."""
-    from acon_hooks.layers.finding import find_layers
+    from acon_hooks.layers.scan import find_layers
 
     return [layer.name for layer in find_layers(model, kinds) if layer.name.endswith(ending)]
 

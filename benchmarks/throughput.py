@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import acon_analysis as acon
-from acon_analysis.data import open_data
+from acon_analysis.data.sources import open_data
 from acon_analysis.layers import MetaAconC
 
 NETWORKS = ("shufflenet_v2_x0_5_metaacon", "resnet50_metaacon")

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import acon_analysis as acon
-from acon_analysis.run import Run
+from acon_analysis.runs.run import Run
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import load_file
 
 import acon_analysis as acon
-from acon_analysis import results
-from acon_analysis.data import digits
+from acon_analysis.data.sources import digits
 from acon_analysis.models.bottleneck import BottleneckResNet
-from acon_analysis.models.release import wilson_interval
-from acon_analysis.recipes import RECIPES
+from acon_analysis.studies import results
+from acon_analysis.training.recipes import RECIPES
+from acon_analysis.training.release import wilson_interval
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 

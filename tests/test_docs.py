@@ -16,8 +16,10 @@ import pytest
 import acon_analysis
 import acon_figures
 import acon_hooks
-from acon_analysis import index_fields, measures, nullmodel, run_statistics
 from acon_analysis.cli import app
+from acon_analysis.runs import run_statistics
+from acon_analysis.statistics import batchnorm_null, index_fields
+from acon_analysis.statistics import other_measures as measures
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -60,7 +62,7 @@ def test_every_measure_has_its_page() -> None:
     assert {measure.name for measure in measures.MEASURES} <= found
     tables = (
         index_fields.LAYER_COLUMNS, index_fields.CHANNEL_COLUMNS, index_fields.SAMPLE_COLUMNS,
-        nullmodel.NULL_COLUMNS, run_statistics.SPLIT_COLUMNS,
+        batchnorm_null.NULL_COLUMNS, run_statistics.SPLIT_COLUMNS,
     )  # fmt: skip
     columns = {name for table in tables for name, *_ in table}
     assert columns - BOOKKEEPING - found == set()

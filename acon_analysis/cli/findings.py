@@ -48,7 +48,7 @@ def figures(
     for name in names or []:
         find(name)
     if run:
-        from acon_analysis.run import open_run
+        from acon_analysis.runs.run import open_run
 
         runs = [open_run(path) for path in run]
     else:

@@ -59,7 +59,7 @@ def train(
     ] = None,
 ) -> None:
     """Train a small network, or go on with it."""
-    from acon_analysis.models.release import train_network, weights_path
+    from acon_analysis.training.release import train_network, weights_path
 
     kept = () if snapshots is None else _epochs(snapshots)
 

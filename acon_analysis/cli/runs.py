@@ -114,7 +114,7 @@ def capture(
 @app.command()
 def verify(run: RunPath) -> None:
     """Check a run: complete, unique, unaltered."""
-    from acon_analysis.verification import verify_run
+    from acon_analysis.runs.verify import verify_run
 
     found = verify_run(run)
     for problem in found.problems:
@@ -155,8 +155,8 @@ def summary(
     ] = 99,
 ) -> None:
     """Tell β and linearity, and what was learned."""
-    from acon_analysis.run import open_run
-    from acon_analysis.run_statistics import split_table, summary_table, verdict_text
+    from acon_analysis.runs.run import open_run
+    from acon_analysis.runs.run_statistics import split_table, summary_table, verdict_text
 
     opened = open_run(run)
     shown = None if all else _SHOWN[by]
@@ -177,8 +177,8 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="file; by default the screen")] = None,
 ) -> None:
     """Compare two runs layer by layer."""
-    from acon_analysis.comparing import compare_runs, unlike
-    from acon_analysis.run import open_run
+    from acon_analysis.runs.compare import compare_runs, unlike
+    from acon_analysis.runs.run import open_run
 
     runs = open_run(first), open_run(second)
     found = compare_runs(*runs, confidence=confidence)

@@ -39,7 +39,7 @@ class ModelSpec:
     input_shape : tuple of int
         (C, H, W) of one image.
     data : str or None
-        The data set it is trained on, as `data.open_data` names it; None for ImageNet.
+        The data set it is trained on, as `sources.open_data` names it; None for ImageNet.
     preprocess : str
         What a folder of images goes through by default.
     """

@@ -15,26 +15,26 @@ _DEFINITION = re.compile(r"^([A-Z]+(?:_[A-Z]+)*_COLUMNS)\b", re.MULTILINE)
 
 #: What a table of columns is, by its place in the code; others show their place alone.
 TITLES = {
-    "schema.SAMPLE_COLUMNS": ("Images", "`run.samples`, `samples.parquet`"),
-    "schema.LAYER_COLUMNS": ("Layers of a run", "`run.layers`, in `manifest.json`"),
-    "schema.CHANNEL_COLUMNS": (
+    "columns.SAMPLE_COLUMNS": ("Images", "`run.samples`, `samples.parquet`"),
+    "columns.LAYER_COLUMNS": ("Layers of a run", "`run.layers`, in `manifest.json`"),
+    "columns.CHANNEL_COLUMNS": (
         "Channels and their parameters",
         "`run.channels`, `channels.parquet`",
     ),
-    "schema.BETA_COLUMNS": ("β as a long table", "`run.betas()`, `recording.betas()`"),
-    "schema.HISTOGRAM_COLUMNS": ("Histograms of β", "`run.histograms()`, `histograms.parquet`"),
-    "schema.ERROR_COLUMNS": ("Images that could not be read", "`run.errors`, `errors/*.parquet`"),
-    "schema.CURVE_COLUMNS": ("Training curves", "the CSV file beside trained weights"),
+    "columns.BETA_COLUMNS": ("β as a long table", "`run.betas()`, `recording.betas()`"),
+    "columns.HISTOGRAM_COLUMNS": ("Histograms of β", "`run.histograms()`, `histograms.parquet`"),
+    "columns.ERROR_COLUMNS": ("Images that could not be read", "`run.errors`, `errors/*.parquet`"),
+    "columns.CURVE_COLUMNS": ("Training curves", "the CSV file beside trained weights"),
     "index_fields.LAYER_COLUMNS": ("Linearity by layer", '`run.linearity(by="layer")`'),
     "index_fields.CHANNEL_COLUMNS": ("Linearity by channel", '`run.linearity(by="channel")`'),
     "index_fields.SAMPLE_COLUMNS": ("Linearity by sample", '`run.linearity(by="sample")`'),
     "index_fields.DIFFERENCE_COLUMNS": ("Two runs compared", "`acon compare RUN RUN`"),
-    "logitnormal.NULL_COLUMNS": ("The null model by channel", "`run.null_model(layer)`"),
+    "batchnorm_null.NULL_COLUMNS": ("The null model by channel", "`run.null_model(layer)`"),
     "run_statistics.SPLIT_COLUMNS": ("The split of β's variance", "`run.variance_split()`"),
-    "moment_fields.MOMENT_COLUMNS": ("Moments", "`moments/*.parquet`"),
-    "moment_fields.TOTAL_COLUMNS": ("Totals of each sample", "`totals/*.parquet`"),
-    "moment_fields.STATE_COLUMNS": ("Full states", "`states/*.parquet`, on request only"),
-    "moment_fields.KEY_COLUMNS": ("What identifies a row of moments", "part of the next"),
+    "fields.MOMENT_COLUMNS": ("Moments", "`moments/*.parquet`"),
+    "fields.TOTAL_COLUMNS": ("Totals of each sample", "`totals/*.parquet`"),
+    "fields.STATE_COLUMNS": ("Full states", "`states/*.parquet`, on request only"),
+    "fields.KEY_COLUMNS": ("What identifies a row of moments", "part of the next"),
 }
 
 
@@ -42,14 +42,20 @@ def column_tables() -> dict[str, tuple[tuple[str, ...], ...]]:
     """Return every tuple of columns by its place, found in the source: none can be forgotten."""
     found = {}
     room = Path(acon_analysis.__file__).parent
-    for path in sorted(room.glob("*.py")):
+    for path in sorted(room.rglob("*.py")):
         for name in dict.fromkeys(_DEFINITION.findall(path.read_text("utf-8"))):
-            value = getattr(importlib.import_module(f"acon_analysis.{path.stem}"), name)
+            value = getattr(importlib.import_module(_module(path)), name)
             rows = tuple(_row(column) for column in value)
             if rows and all(rows):
                 found[f"{path.stem}.{name}"] = rows
     known = [place for place in TITLES if place in found]
     return {place: found[place] for place in [*known, *(set(found) - set(known))]}
+
+
+def _module(path: Path) -> str:
+    """Return the import name of a file of the package."""
+    parts = path.relative_to(Path(acon_analysis.__file__).parents[1]).with_suffix("").parts
+    return ".".join(parts)
 
 
 def _row(column: Any) -> tuple[str, ...]:

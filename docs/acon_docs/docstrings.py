@@ -8,8 +8,10 @@ Sphinx, which warns; so a docstring cannot name what was renamed.
 import builtins
 import importlib
 import inspect
+import pkgutil
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from docutils import nodes
@@ -105,6 +107,16 @@ def _found(path: str) -> Any:
     raise LookupError(path)
 
 
+@cache
+def _packages() -> tuple[str, ...]:
+    """Return the three packages and every package inside them."""
+    names = list(ROOMS)
+    for room in ROOMS:
+        path = importlib.import_module(room).__path__
+        names += [one.name for one in pkgutil.walk_packages(path, f"{room}.") if one.ispkg]
+    return tuple(names)
+
+
 def _places(target: str, node: pending_xref, written: dict[str, str]) -> Iterator[str]:
     """Yield the paths that a name in a docstring may stand for, the nearest first."""
     module, klass = node.get("py:module") or "", node.get("py:class") or ""
@@ -115,8 +127,8 @@ def _places(target: str, node: pending_xref, written: dict[str, str]) -> Iterato
             yield f"{home}.{klass}.{target}"
         yield f"{home}.{target}"
     yield target
-    for room in ROOMS:
-        yield f"{room}.{target}"
+    for package in _packages():
+        yield f"{package}.{target}"
 
 
 def _resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.Element

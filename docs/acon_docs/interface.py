@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 #: Pages of the reference: file, title, modules. Of a module with ``__all__`` those names are
 #: documented, of others the public functions and classes written there.
 PAGES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("acon_analysis", "acon_analysis: the front door", ("acon_analysis", "acon_analysis.run")),
+    ("acon_analysis", "acon_analysis: the front door", ("acon_analysis", "acon_analysis.runs.run")),
     (
         "acon_hooks",
         "acon_hooks: reading live models",
@@ -29,19 +29,22 @@ PAGES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "A run at a glance, and the tables behind the figures",
         tuple(
             f"acon_analysis.{name}"
-            for name in ("examples", "overview", "run_images", "viewing", "densities", "clustering",
-                         "depth", "portraits", "extremes", "disagreement", "unit_curves")
+            for name in ("runs.examples", "plotdata.overview", "runs.images", "data.denormalize",
+                         "statistics.beta_densities", "statistics.beta_clusters", "plotdata.depth",
+                         "plotdata.channels", "plotdata.sample_extremes", "plotdata.measure_ranks",
+                         "plotdata.unit_curves")
         ),
     ),
     (
         "results",
         "Measured results that come with the package",
-        ("acon_analysis.results", "acon_analysis.training_logs", "acon_analysis.experiments"),
+        ("acon_analysis.studies.results", "acon_analysis.training.logs",
+         "acon_analysis.studies.experiments"),
     ),
     (
         "trials",
         "Activations tried side by side",
-        ("acon_analysis.activation_trials", "acon_analysis.trial_tables"),
+        ("acon_analysis.studies.activation_trials", "acon_analysis.studies.trial_tables"),
     ),
     ("family", "family: activation functions", ("acon_analysis.family",)),
     ("layers", "layers: activations as torch modules", ("acon_analysis.layers",)),
@@ -51,8 +54,9 @@ PAGES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         tuple(
             f"acon_analysis.{name}"
             for name in (
-                "indices", "measures", "gaussian", "moments", "jackknife", "causes", "comparing",
-                "differences", "tables", "histograms",
+                "statistics.linearity", "statistics.other_measures", "statistics.gaussian",
+                "moments.state", "statistics.jackknife", "statistics.causes", "runs.compare",
+                "statistics.differences", "statistics.beta_summary", "store.histograms",
             )
         ),
     ),
@@ -61,15 +65,15 @@ PAGES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "The null model of β",
         tuple(
             f"acon_analysis.{name}"
-            for name in ("nullmodel", "logitnormal", "variance", "redraw", "verdicts",
-                         "run_statistics")
+            for name in ("statistics.batchnorm_null", "statistics.beta_variance",
+                         "statistics.redrawn_null", "statistics.verdicts", "runs.run_statistics")
         ),
     ),
     (
         "replacement",
         "Plans and proofs of replacement",
         (
-            "acon_analysis.replacement", "acon_analysis.replacement_tables",
+            "acon_hooks.replacement.plan", "acon_analysis.studies.replacement_ranks",
             "acon_hooks.replacement.linearizing", "acon_hooks.replacement.fitting",
             "acon_hooks.replacement.verifying", "acon_hooks.replacement.experiment",
             "acon_hooks.explainers.importance", "acon_hooks.explainers.explaining",
@@ -79,9 +83,10 @@ PAGES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "data",
         "Images, networks and checkpoints",
         (
-            "acon_analysis.data", "acon_analysis.preprocess", "acon_analysis.models.registry",
-            "acon_analysis.models.checkpoints", "acon_analysis.store",
-            "acon_analysis.verification", "acon_hooks.captures.session",
+            "acon_analysis.data.sources", "acon_analysis.data.preprocess",
+            "acon_analysis.models.registry",
+            "acon_analysis.models.checkpoints", "acon_analysis.store.folder",
+            "acon_analysis.runs.verify", "acon_hooks.captures.session",
             "acon_hooks.captures.feeding",
         ),
     ),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from acon_analysis.errors import AconError
-from acon_analysis.run import Run
+from acon_analysis.runs.run import Run
 from acon_figures.inputs import Frames, Sources, frames_of, main_layer
 from acon_figures.registry import FIGURES, FigureSpec, find
 from acon_figures.saving import FORMATS, save

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from acon_analysis import results
-from acon_analysis.depth import linearity_by_depth
-from acon_analysis.portraits import channel_facts
-from acon_analysis.run import Run
-from acon_analysis.run_statistics import has_moments
-from acon_analysis.training_logs import logged_data, training_logs
+from acon_analysis.plotdata.channels import channel_facts
+from acon_analysis.plotdata.depth import linearity_by_depth
+from acon_analysis.runs.run import Run
+from acon_analysis.runs.run_statistics import has_moments
+from acon_analysis.studies import results
+from acon_analysis.training.logs import logged_data, training_logs
 
 Frames = dict[str, Any]
 """Frames by name: pandas.DataFrame or Series, or a mapping for images and what was explained."""
@@ -154,7 +154,7 @@ def shipped_logs(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def shipped_table(name: str) -> Callable[[Sequence[Run]], pd.DataFrame]:
-    """Return what reads a table of `acon_analysis.results`; it is empty where it is missing."""
+    """Return what reads a table of `studies.results`; it is empty where it is missing."""
 
     def read(_runs: Sequence[Run]) -> pd.DataFrame:
         return results.table(name) if name in results.available() else pd.DataFrame()

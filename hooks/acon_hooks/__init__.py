@@ -16,8 +16,8 @@ from acon_hooks.captures.capturing import capture, run_units
 from acon_hooks.errors import HookError, ProofError, UnusedLayerWarning
 from acon_hooks.explainers.explaining import explain
 from acon_hooks.explainers.importance import conductance
-from acon_hooks.layers.finding import KINDS, Layer, find_layers
 from acon_hooks.layers.reading import Reading, fold
+from acon_hooks.layers.scan import KINDS, Layer, find_layers
 from acon_hooks.readings.batch import Batch, to_host
 from acon_hooks.readings.functional import functional_activations
 from acon_hooks.readings.proof import ProofReport

@@ -13,17 +13,17 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from acon_analysis.data import open_data
+from acon_analysis.data.image_source import ImageSource
+from acon_analysis.data.sources import open_data
 from acon_analysis.errors import AconError
-from acon_analysis.extremes import sample_extremes
-from acon_analysis.images import ImageSource
 from acon_analysis.models.registry import build_model
-from acon_analysis.portraits import channel_facts
-from acon_analysis.run import Run
-from acon_analysis.run_images import images_of
+from acon_analysis.plotdata.channels import channel_facts
+from acon_analysis.plotdata.sample_extremes import sample_extremes
+from acon_analysis.runs.images import images_of
+from acon_analysis.runs.run import Run
 from acon_hooks.captures.identity import state_sha256
 from acon_hooks.explainers.data import explain_data
-from acon_hooks.layers.finding import Layer
+from acon_hooks.layers.scan import Layer
 from acon_hooks.readings.tap import Tap
 from acon_hooks.replacement.fitting import folded_values
 from acon_hooks.replacement.measuring import unit_measures
@@ -119,7 +119,7 @@ def other_measures(run: Run) -> pd.DataFrame | None:
 def explained(run: Run) -> dict[str, Any] | None:
     """Explain β of the channel that switches most, for images at both ends of its β.
 
-    The channel and the images are those of `acon_analysis.extremes.sample_extremes`, in the last
+    The channel and the images are those of `plotdata.sample_extremes.sample_extremes`, in the last
     Meta-ACON layer; the baseline is a black image (the mean colour where images are normalised).
 
     Returns

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from acon_analysis.files import user_cache
 from acon_analysis.models.checkpoints.errors import Refusal
-from acon_analysis.placing import user_cache
 
 _INDEX_BYTES = 4096
 _VERSION = 1

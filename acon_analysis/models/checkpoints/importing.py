@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from acon_analysis.errors import UsageError
+from acon_analysis.files import place
 from acon_analysis.models.checkpoints.dtypes import BY_NAME
 from acon_analysis.models.checkpoints.errors import CheckpointError
 from acon_analysis.models.checkpoints.limits import DEFAULT_LIMITS, Limits
 from acon_analysis.models.checkpoints.loading import load_state_dict
 from acon_analysis.models.checkpoints.source import Source
 from acon_analysis.models.checkpoints.tensorfile import Declared, in_file_order, make_header
-from acon_analysis.placing import place
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The paper's example of β: ACON-C between the mean of two lines and their maximum."""
 
-from acon_analysis import curves
+from acon_analysis.plotdata import formula_curves as curves
 from acon_figures.style import COLORS, INK, AconFigure, cross, new_figure, theme, thin
 
 CAPTION = (

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from acon_analysis.unit_curves import unit_curves, unit_facts
+from acon_analysis.plotdata.unit_curves import unit_curves, unit_facts
 from acon_figures.style import COLORS, INK, AconFigure, cross, is_narrow, new_figure, theme, thin
 
 

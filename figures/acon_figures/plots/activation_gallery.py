@@ -4,7 +4,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 
-from acon_analysis.primer import GALLERY, gallery_curves, gallery_facts
+from acon_analysis.plotdata.activation_gallery import GALLERY, gallery_curves, gallery_facts
 from acon_figures.style import COLORS, AconFigure, cross, is_narrow, new_figure, theme, thin
 
 CAPTION = (
@@ -27,7 +27,7 @@ def activation_gallery(*, width: str | float = "double", context: str = "paper")
     Returns
     -------
     AconFigure
-        One axes an activation, in the order of `acon_analysis.primer.GALLERY`; its two lines are
+        One axes an activation, in the order of `activation_gallery.GALLERY`; its two lines are
         function and derivative.
     """
     table, facts = gallery_curves(), gallery_facts()

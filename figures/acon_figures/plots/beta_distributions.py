@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from acon_analysis.densities import BetaDensities, beta_densities
 from acon_analysis.errors import UsageError
+from acon_analysis.statistics.beta_densities import BetaDensities, beta_densities
 from acon_figures.names import plain
 from acon_figures.style import (
     COLORS,
@@ -88,7 +88,7 @@ def beta_distributions(
     Raises
     ------
     UsageError, AconError
-        As `acon_analysis.densities.beta_densities`, which computes what is drawn.
+        As `acon_analysis.statistics.beta_densities.beta_densities`, which computes what is drawn.
     """
     data = beta_densities(
         frame, layer, samples, seed, static=static, null=null, as_published=as_published, call=call

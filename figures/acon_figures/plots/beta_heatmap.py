@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
-from acon_analysis.clustering import OrderedBetas, label_purity, ordered_betas
+from acon_analysis.statistics.beta_clusters import OrderedBetas, label_purity, ordered_betas
 from acon_figures.names import entry
 from acon_figures.style import COLORS, AconFigure, is_narrow, new_figure, theme
 
@@ -64,7 +64,7 @@ def beta_heatmap(
     Raises
     ------
     UsageError, AconError
-        As `acon_analysis.clustering.ordered_betas`.
+        As `acon_analysis.statistics.beta_clusters.ordered_betas`.
     """
     ordered = ordered_betas(frame, layer, samples, seed, call)
     names = None if labels is None else _names(ordered, labels)

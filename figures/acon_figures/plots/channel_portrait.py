@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from acon_analysis.portraits import channel_curves, choose_channel
+from acon_analysis.plotdata.channels import channel_curves, choose_channel
 from acon_analysis.selection import require_columns
 from acon_figures.style import COLORS, INK, AconFigure, is_narrow, new_figure, theme, thin
 
@@ -46,7 +46,7 @@ def channel_portrait(
     Parameters
     ----------
     channels : pandas.DataFrame
-        From `acon_analysis.portraits.channel_facts`.
+        From `acon_analysis.plotdata.channels.channel_facts`.
     layer : str, optional
         By default the last ACON layer.
     channel : int, optional
@@ -68,7 +68,7 @@ def channel_portrait(
     Raises
     ------
     UsageError, AconError
-        As `acon_analysis.portraits.choose_channel`.
+        As `acon_analysis.plotdata.channels.choose_channel`.
     """
     facts = choose_channel(channels, layer, channel)
     curves = channel_curves(facts)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from acon_analysis import curves
+from acon_analysis.plotdata import formula_curves as curves
 from acon_figures.style import AconFigure, is_narrow, new_figure, theme
 
 CAPTION = (

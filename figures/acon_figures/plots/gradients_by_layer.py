@@ -20,7 +20,7 @@ def gradients_by_layer(
     Parameters
     ----------
     tables : mapping of str to pandas.DataFrame
-        Title to a table of `acon_analysis.activation_trials.start_signals`.
+        Title to a table of `acon_analysis.studies.activation_trials.start_signals`.
     width : {"single", "double"} or float
         Panels beside or below one another.
     context : {"paper", "talk"}

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from acon_analysis.depth import nested_layers, relative_depth, shared_layers
 from acon_analysis.errors import AconError, UsageError, closest
+from acon_analysis.plotdata.depth import nested_layers, relative_depth, shared_layers
 from acon_figures.names import entry, plain
 from acon_figures.style import COLORS, AconFigure, is_narrow, new_figure, theme, thin
 
@@ -45,7 +45,7 @@ def linearity_by_depth(
     Parameters
     ----------
     depth : pandas.DataFrame
-        From `acon_analysis.depth.linearity_by_depth`.
+        From `acon_analysis.plotdata.depth.linearity_by_depth`.
     labels : mapping of str to str, optional
         What to call a network.
     by : {"layer", "depth"}, optional

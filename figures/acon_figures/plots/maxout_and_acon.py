@@ -4,7 +4,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MultipleLocator
 
-from acon_analysis import curves, family
+from acon_analysis import family
+from acon_analysis.plotdata import formula_curves as curves
 from acon_figures.style import (
     COLORS,
     RULE,

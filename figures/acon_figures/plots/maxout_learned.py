@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
-from acon_analysis.experiments import learned_maxout
+from acon_analysis.studies.experiments import learned_maxout
 from acon_figures.style import COLORS, DASHES, INK, AconFigure, is_narrow, new_figure, theme, thin
 
 CAPTION = (

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from acon_analysis.disagreement import Disagreement, disagreement
-from acon_analysis.portraits import channel_curves
+from acon_analysis.plotdata.channels import channel_curves
+from acon_analysis.plotdata.measure_ranks import Disagreement, disagreement
 from acon_figures.style import COLORS, INK, RULE, AconFigure, is_narrow, new_figure, theme, thin
 
 NAMES = {
@@ -49,7 +49,7 @@ def measures_disagree(
     Parameters
     ----------
     channels : pandas.DataFrame
-        From `acon_analysis.portraits.channel_facts`.
+        From `acon_analysis.plotdata.channels.channel_facts`.
     layer : str, optional
         By default the last ACON layer.
     measures : pandas.DataFrame, optional
@@ -67,7 +67,7 @@ def measures_disagree(
     Raises
     ------
     UsageError, AconError
-        As `acon_analysis.disagreement.disagreement`.
+        As `acon_analysis.plotdata.measure_ranks.disagreement`.
     """
     found = disagreement(channels, measures, layer)
     count = len(found.examples)

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Ellipse
 
-from acon_analysis.portraits import sketch_curves, spread_channels
+from acon_analysis.plotdata.channels import sketch_curves, spread_channels
 from acon_figures.style import INK, RULE, AconFigure, inches, is_narrow, new_figure, theme, thin
 
 COLUMNS = {"input": 0.08, "convolution": 0.36, "BatchNorm": 0.64, "activation": 0.92}
@@ -46,7 +46,7 @@ def network_sketch(
     Parameters
     ----------
     channels : pandas.DataFrame
-        From `acon_analysis.portraits.channel_facts`.
+        From `acon_analysis.plotdata.channels.channel_facts`.
     layer : str, optional
         By default the last ACON layer.
     width : {"single", "double"} or float
@@ -62,7 +62,7 @@ def network_sketch(
     Raises
     ------
     UsageError, AconError
-        As `acon_analysis.portraits.spread_channels`.
+        As `acon_analysis.plotdata.channels.spread_channels`.
     """
     chosen = spread_channels(channels, layer)
     curves = sketch_curves(chosen)

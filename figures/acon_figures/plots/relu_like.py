@@ -1,6 +1,6 @@
 """All activations that look like ReLU, in one plot."""
 
-from acon_analysis.primer import RELU_LIKE, gallery_curves
+from acon_analysis.plotdata.activation_gallery import RELU_LIKE, gallery_curves
 from acon_figures.style import COLORS, DASHES, INK, AconFigure, cross, is_narrow, new_figure, theme
 
 CAPTION = (
@@ -22,7 +22,7 @@ def relu_like(*, width: str | float = "double", context: str = "paper") -> AconF
     Returns
     -------
     AconFigure
-        ``axes[0].lines``: one a function, in the order of `acon_analysis.primer.RELU_LIKE`.
+        ``axes[0].lines``: one a function, in the order of `plotdata.activation_gallery.RELU_LIKE`.
     """
     table = gallery_curves(RELU_LIKE, reach=3.5)
     with theme(context):

@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from acon_analysis.errors import AconError, UsageError, closest
-from acon_analysis.replacement_tables import rank_correlations
 from acon_analysis.selection import require_columns
+from acon_analysis.studies.replacement_ranks import rank_correlations
 from acon_figures.style import COLORS, AconFigure, is_narrow, new_figure, theme, thin
 
 #: Measures drawn by default, and what their axes say.

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.gridspec import SubplotSpec
 
 from acon_analysis.errors import AconError
-from acon_analysis.extremes import Extremes
-from acon_analysis.extremes import sample_extremes as find_extremes
+from acon_analysis.plotdata.sample_extremes import Extremes
+from acon_analysis.plotdata.sample_extremes import sample_extremes as find_extremes
 from acon_figures.names import plain
 from acon_figures.style import COLORS, AconFigure, is_narrow, new_figure, theme, thin
 
@@ -58,7 +58,7 @@ def sample_extremes(
     Parameters
     ----------
     own_channels : pandas.DataFrame
-        From `acon_analysis.portraits.channel_facts`, of the network of `frame`.
+        From `acon_analysis.plotdata.channels.channel_facts`, of the network of `frame`.
     frame : pandas.DataFrame
         Columns ``sample``, ``layer``, ``channel``, ``beta`` (and ``call``).
     layer : str, optional
@@ -85,7 +85,7 @@ def sample_extremes(
     Raises
     ------
     UsageError, AconError
-        As `acon_analysis.extremes.sample_extremes`; an AconError for an array that is no picture.
+        As `plotdata.sample_extremes.sample_extremes`; an AconError for an array that is no picture.
     """
     found = find_extremes(own_channels, frame, layer, channel, count)
     pictures = _pictures(found, images)

@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
-from acon_analysis.experiments import signal_bands, signal_through_layers
+from acon_analysis.studies.experiments import signal_bands, signal_through_layers
 from acon_figures.style import COLORS, DASHES, AconFigure, is_narrow, new_figure, theme
 
 CAPTION = (
@@ -28,7 +28,7 @@ def selu_self_normalisation(
     Parameters
     ----------
     signals : pandas.DataFrame, optional
-        What `acon_analysis.experiments.signal_through_layers` returns; by default measured anew
+        What `studies.experiments.signal_through_layers` returns; by default measured anew
         (50 layers, three seeds).
     width : {"single", "double"} or float
         At one column's width the panels stand below one another.

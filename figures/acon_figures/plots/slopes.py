@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from acon_analysis.errors import AconError, UsageError, closest
-from acon_analysis.portraits import FACT_COLUMNS, reached_share
+from acon_analysis.plotdata.channels import FACT_COLUMNS, reached_share
 from acon_analysis.selection import require_columns
 from acon_figures.names import plain
 from acon_figures.style import COLORS, INK, RULE, AconFigure, is_narrow, new_figure, theme, thin
@@ -41,7 +41,7 @@ def slopes(
     Parameters
     ----------
     channels : pandas.DataFrame
-        From `acon_analysis.portraits.channel_facts`.
+        From `acon_analysis.plotdata.channels.channel_facts`.
     network : str, optional
         By default the first in the table.
     width : {"single", "double"} or float

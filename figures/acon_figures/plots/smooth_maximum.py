@@ -2,7 +2,7 @@
 
 from matplotlib.axes import Axes
 
-from acon_analysis import curves
+from acon_analysis.plotdata import formula_curves as curves
 from acon_figures.style import (
     COLORS,
     DASHES,

@@ -1,6 +1,6 @@
 """Swish from a line to ReLU: function and derivative for growing β."""
 
-from acon_analysis import curves
+from acon_analysis.plotdata import formula_curves as curves
 from acon_figures.style import COLORS, DASHES, AconFigure, cross, is_narrow, new_figure, theme
 
 LABELS = {"0": "0 (x/2)", "1": "1 (SiLU)", "5": "5", "100": "100 (≈ ReLU)"}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from acon_analysis.errors import AconError
-from acon_analysis.training_logs import ACTIVATIONS, curve_bands
+from acon_analysis.training.logs import ACTIVATIONS, curve_bands
 from acon_figures.names import entry
 from acon_figures.style import COLORS, AconFigure, is_narrow, new_figure, theme, thin
 
@@ -33,7 +33,7 @@ def training_curves(
     ----------
     training : pandas.DataFrame
         Columns ``activation``, ``seed``, ``iteration``, ``train_error``, ``test_error``, as
-        `acon_analysis.training_logs.training_logs` gives them.
+        `acon_analysis.training.logs.training_logs` gives them.
     width : {"single", "double"} or float
         3.25, 6.75 or any number of inches.
     context : {"paper", "talk"}

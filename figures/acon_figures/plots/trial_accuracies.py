@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from acon_analysis.errors import UsageError
-from acon_analysis.trial_tables import summarize_trials
+from acon_analysis.studies.trial_tables import summarize_trials
 from acon_figures.names import plain
 from acon_figures.style import COLORS, AconFigure, is_narrow, new_figure, theme
 
@@ -22,7 +22,7 @@ def trial_accuracies(
     Parameters
     ----------
     trials : mapping of str to pandas.DataFrame
-        Title to a table of `acon_analysis.activation_trials.train_trials`.
+        Title to a table of `acon_analysis.studies.activation_trials.train_trials`.
     width : {"single", "double"} or float
         Panels beside or below one another.
     context : {"paper", "talk"}

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from acon_analysis.causes import CAUSES
-from acon_analysis.index_fields import CHANNEL_COLUMNS, LAYER_COLUMNS
-from acon_analysis.overview import FLAGS, headline_frame, linearity_text
-from acon_analysis.run import Run
-from acon_analysis.run_statistics import SPLIT_COLUMNS, has_moments, verdict_text
+from acon_analysis.plotdata.overview import FLAGS, headline_frame, linearity_text
+from acon_analysis.runs.run import Run
+from acon_analysis.runs.run_statistics import SPLIT_COLUMNS, has_moments, verdict_text
+from acon_analysis.statistics.causes import CAUSES
+from acon_analysis.statistics.index_fields import CHANNEL_COLUMNS, LAYER_COLUMNS
 from acon_figures.names import visible
 from acon_figures.report.numbers import count, exact, number, share
 

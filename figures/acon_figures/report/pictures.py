@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from acon_analysis.clustering import ordered_betas
-from acon_analysis.densities import beta_densities
 from acon_analysis.errors import AconError
+from acon_analysis.statistics.beta_clusters import ordered_betas
+from acon_analysis.statistics.beta_densities import beta_densities
 from acon_figures.inputs import FROM_PACKAGE, Frames
 from acon_figures.names import visible
 from acon_figures.registry import FIGURES, FigureSpec

@@ -14,9 +14,9 @@ from tqdm.auto import tqdm
 
 from acon_analysis import __version__
 from acon_analysis.errors import AconError, UsageError
-from acon_analysis.overview import channel_overview, layer_overview
-from acon_analysis.placing import place
-from acon_analysis.run import Run, open_run
+from acon_analysis.files import place
+from acon_analysis.plotdata.overview import channel_overview, layer_overview
+from acon_analysis.runs.run import Run, open_run
 from acon_figures.inputs import frames_of
 from acon_figures.names import visible
 from acon_figures.report import context

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from acon_analysis.errors import UsageError
-from acon_analysis.run import Run
+from acon_analysis.runs.run import Run
 from acon_hooks.captures.session import Session, UntrainedWarning
 from acon_hooks.captures.settings import Settings
 from acon_hooks.moments.options import MomentOptions, Wish

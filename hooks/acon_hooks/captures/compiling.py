@@ -14,8 +14,8 @@ from torch.utils.hooks import RemovableHandle
 
 from acon_analysis.errors import UsageError
 from acon_hooks.errors import HookError
-from acon_hooks.layers.finding import Layer
 from acon_hooks.layers.reading import TRANSFORMS
+from acon_hooks.layers.scan import Layer
 from acon_hooks.readings.batch import Key
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from acon_analysis.examples import example_names, example_run
 from acon_analysis.models.registry import build_model
-from acon_analysis.run import Run
+from acon_analysis.runs.examples import example_names, example_run
+from acon_analysis.runs.run import Run
 from acon_hooks.captures.capturing import capture
 
 #: The digits networks behind the default figures: Meta-ACON, and the same with other activations.

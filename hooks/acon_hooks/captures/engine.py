@@ -16,7 +16,7 @@ from acon_hooks.captures.compiling import CompiledReader
 from acon_hooks.captures.fusing import TOLERANCE, difference, fuse, same_outputs
 from acon_hooks.errors import ProofError
 from acon_hooks.guards import refuse_other_images, refuse_training
-from acon_hooks.layers.finding import Layer
+from acon_hooks.layers.scan import Layer
 from acon_hooks.moments.accumulating import Accumulator
 from acon_hooks.readings.batch import Batch, Key
 from acon_hooks.readings.beta_networks import run_facts
@@ -33,7 +33,7 @@ class Facts:
     Parameters
     ----------
     layers, channels : pandas.DataFrame
-        Columns of `schema.LAYER_COLUMNS` and `schema.CHANNEL_COLUMNS`.
+        Columns of `columns.LAYER_COLUMNS` and `columns.CHANNEL_COLUMNS`.
     beta_networks : dict
         See `beta_networks.run_facts`.
     """

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from acon_analysis.data import open_data
+from acon_analysis.data.image_source import ImageSource
+from acon_analysis.data.preprocess import BadImageError
+from acon_analysis.data.sources import open_data
 from acon_analysis.errors import AconError, UsageError
-from acon_analysis.images import ImageSource
-from acon_analysis.preprocess import BadImageError
 from acon_hooks.captures.batches import Batch, Feed, Wanted, bad_row, sample_row, split_item
 from acon_hooks.captures.streams import StreamFeed
 from acon_hooks.errors import NoImagesError
@@ -49,7 +49,7 @@ def open_feed(
     Parameters
     ----------
     data : str, Path, ImageSource, Dataset, DataLoader or iterable
-        A name that `data.open_data` knows; a map-style data set of images, (image, label, ...) or
+        A name that `open_data` knows; a map-style data set of images, (image, label, ...) or
         dicts; a loader or iterable of batches, likewise. A data set without names is known by its
         class, its length and `PROBES` of its images, evenly spread: other images that are altered
         between two calls are not noticed. Of a stream, every image is compared.

@@ -24,7 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves
 
 from acon_hooks.errors import ProofError
-from acon_hooks.layers.finding import Layer
+from acon_hooks.layers.scan import Layer
 
 #: Largest difference of outputs and β that counts as the same, relative to 1 or the largest.
 TOLERANCE = 1e-5

@@ -13,11 +13,11 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from acon_analysis.errors import AconError, UsageError
-from acon_analysis.run import Run
-from acon_analysis.store import UNIT_SIZE, RunFolder, StoreError
+from acon_analysis.runs.run import Run
+from acon_analysis.store.folder import UNIT_SIZE, RunFolder, StoreError
 from acon_hooks.captures.arithmetic import full_precision, threads
 from acon_hooks.captures.batches import Batch, Feed
-from acon_hooks.captures.begin import Beginning, existing_manifest
+from acon_hooks.captures.devices import default_workers, pick_device, rank_and_world
 from acon_hooks.captures.engine import Engine
 from acon_hooks.captures.feeding import MapFeed, open_feed
 from acon_hooks.captures.hostcopy import Arrays, HostCopy
@@ -29,11 +29,11 @@ from acon_hooks.captures.identity import (
     settings_identity,
     state_sha256,
 )
-from acon_hooks.captures.places import default_workers, pick_device, rank_and_world
+from acon_hooks.captures.manifest import Beginning, existing_manifest
 from acon_hooks.captures.settings import Settings
 from acon_hooks.captures.streams import Recorded, StreamFeed
 from acon_hooks.captures.unit import Columns, UnitBuffer, UnitWriter
-from acon_hooks.layers.finding import check_kinds
+from acon_hooks.layers.scan import check_kinds
 from acon_hooks.moments.accumulating import Accumulator
 from acon_hooks.moments.options import (
     default_kinds,

@@ -14,7 +14,7 @@ from torch.utils.data import (
 )
 
 from acon_analysis.errors import AconError, UsageError
-from acon_analysis.store import RunFolder, StoreError
+from acon_analysis.store.folder import RunFolder, StoreError
 from acon_hooks.captures.batches import Batch, Wanted, split_item
 from acon_hooks.errors import NoImagesError
 

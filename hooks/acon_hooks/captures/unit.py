@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from acon_analysis.histograms import Counts, count_betas, histogram_table
-from acon_analysis.schema import SAMPLE_COLUMNS
-from acon_analysis.store import RunFolder
+from acon_analysis.columns import SAMPLE_COLUMNS
+from acon_analysis.store.folder import RunFolder
+from acon_analysis.store.histograms import Counts, count_betas, histogram_table
 from acon_hooks.captures.batches import Batch
 
 #: (layer name, call) -> column of betas/*.parquet and its width.

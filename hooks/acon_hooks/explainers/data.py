@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from acon_analysis.data import open_data
+from acon_analysis.data.image_source import ImageSource
+from acon_analysis.data.sources import open_data
 from acon_analysis.errors import UsageError
-from acon_analysis.images import ImageSource
-from acon_hooks.captures.places import pick_device
+from acon_hooks.captures.devices import pick_device
 from acon_hooks.explainers.explaining import explain
 from acon_hooks.explainers.explanations import Explanation
 from acon_hooks.explainers.importance import conductance, correlations
 from acon_hooks.explainers.sanity import randomization_check
-from acon_hooks.layers.finding import find_layers
+from acon_hooks.layers.scan import find_layers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +46,7 @@ def explain_data(
     model : Module
         As `acon.build_model` returns it.
     data : str or Path
-        As `acon_analysis.data.open_data` takes it.
+        As `acon_analysis.data.sources.open_data` takes it.
     layer, channel
         As for `explain`.
     samples : sequence of int, optional

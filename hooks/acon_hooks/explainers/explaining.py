@@ -20,7 +20,7 @@ from acon_hooks.explainers.baselines import make_baseline
 from acon_hooks.explainers.explanations import Explanation
 from acon_hooks.explainers.probing import BetaProbe
 from acon_hooks.guards import unwrap
-from acon_hooks.layers.finding import KINDS, Layer, find_layers
+from acon_hooks.layers.scan import KINDS, Layer, find_layers
 from acon_hooks.readings.tap import Tap
 
 #: Kinds of layers whose β (or gate) can depend on the image.

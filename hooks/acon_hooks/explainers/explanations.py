@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from acon_analysis.data.denormalize import viewable
 from acon_analysis.errors import UsageError
-from acon_analysis.viewing import viewable
 
 if TYPE_CHECKING:
     import pandas as pd

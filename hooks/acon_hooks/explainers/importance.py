@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from acon_analysis.affine import linearity as affine_linearity
 from acon_analysis.errors import UsageError
+from acon_analysis.statistics.affine_fit import linearity as affine_linearity
 from acon_hooks.explainers.attribution import batches
 from acon_hooks.explainers.baselines import make_baseline
 from acon_hooks.explainers.sanity import rank_correlation
 from acon_hooks.guards import eager, unwrap
-from acon_hooks.layers.finding import Layer
 from acon_hooks.layers.reading import fold
+from acon_hooks.layers.scan import Layer
 from acon_hooks.readings.batch import Key
 from acon_hooks.readings.tap import Tap
 

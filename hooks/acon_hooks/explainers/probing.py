@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from acon_hooks.errors import HookError
 from acon_hooks.guards import eager, exclusive, refuse_unwatchable, unwrap
-from acon_hooks.layers.finding import Layer, slopes, whole
 from acon_hooks.layers.reading import GATES, TRANSFORMS, Reading, fold
+from acon_hooks.layers.scan import Layer, slopes, whole
+from acon_hooks.readings.call_trace import ModeSwitch, function_name, hook_after, hook_before
 from acon_hooks.readings.candidates import fitted, regressor
 from acon_hooks.readings.live import OneCall, argument
-from acon_hooks.readings.watch import ModeSwitch, function_name, hook_after, hook_before
 
 
 class KeptCall(OneCall):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from acon_analysis.errors import UsageError, closest
-from acon_hooks.layers.finding import KINDS, Layer, find_layers
+from acon_hooks.layers.scan import KINDS, Layer, find_layers
 
 
 def choose_layers(

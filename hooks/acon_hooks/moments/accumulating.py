@@ -2,7 +2,7 @@
 
 An `Accumulator` observes a `Tap`: it sums every call of every layer over the pixels inside the
 hook, merges the sums of a batch into float64 states on the device, and hands over a unit's parts
-of the store in one copy to the host. What is stored is said in `acon_analysis.moment_fields`.
+of the store in one copy to the host. What is stored is said in `acon_analysis.moments.fields`.
 """
 
 import shutil
@@ -18,18 +18,18 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from acon_analysis.moment_fields import BLOCKS, STATE_COLUMNS
-from acon_analysis.moment_frames import disk_space, to_frame
-from acon_analysis.store import RunFolder
+from acon_analysis.moments.fields import BLOCKS, STATE_COLUMNS
+from acon_analysis.moments.frames import disk_space, to_frame
+from acon_analysis.store.folder import RunFolder
 from acon_hooks.errors import HookError
-from acon_hooks.layers.finding import Layer
 from acon_hooks.layers.reading import fold
+from acon_hooks.layers.scan import Layer
 from acon_hooks.moments.constants import Constants, learn, read_references, stored, write_references
 from acon_hooks.moments.kernels import rows_of, sums, thinned
-from acon_hooks.moments.native import NativeSums, Prepared, native
+from acon_hooks.moments.native.sums import NativeSums, Prepared, native
 from acon_hooks.moments.options import KINDS, MomentOptions, settle
-from acon_hooks.moments.room import ALIGN, Room
 from acon_hooks.moments.states import Call, Family, Merged, Rows, tell
+from acon_hooks.moments.sum_buffers import ALIGN, Room
 from acon_hooks.moments.tables import (
     arrow,
     block_frame,

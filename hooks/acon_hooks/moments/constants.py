@@ -20,10 +20,10 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from acon_analysis.gaussian import logit_normal_moments
-from acon_analysis.store import RunFolder, StoreError, readable_io
+from acon_analysis.statistics.gaussian import logit_normal_moments
+from acon_analysis.store.folder import RunFolder, StoreError, readable_io
 from acon_hooks.errors import HookError
-from acon_hooks.layers.finding import Layer
+from acon_hooks.layers.scan import Layer
 from acon_hooks.moments.kernels import Gate, Guards, sums
 from acon_hooks.readings.batch import Key
 from acon_hooks.readings.layer_tables import last_norm

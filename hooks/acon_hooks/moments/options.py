@@ -8,16 +8,16 @@ import torch
 from torch import nn
 
 from acon_analysis.errors import UsageError
-from acon_analysis.moment_fields import (
+from acon_analysis.moments.fields import (
     BLOCKS,
     FEWEST_BLOCKS,
     MOST_BLOCKS,
     UNRECORDED_BLOCKS,
 )
-from acon_analysis.store import StoreError
-from acon_hooks.layers.finding import DEFAULT_KINDS, find_layers
+from acon_analysis.store.folder import StoreError
+from acon_hooks.layers.scan import DEFAULT_KINDS, find_layers
 from acon_hooks.moments.constants import GATED_KINDS
-from acon_hooks.moments.native import NativeError, native
+from acon_hooks.moments.native.sums import NativeError, native
 
 #: What `capture` takes for moments: none, the usual, or every sample's states too.
 Wish = bool | Literal["full"]

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from acon_analysis.moment_fields import BLOCKS
-from acon_analysis.moments import Moments
+from acon_analysis.moments.fields import BLOCKS
+from acon_analysis.moments.state import Moments
 from acon_hooks.moments.constants import Constants
 from acon_hooks.moments.kernels import GATED, PLAIN, REFERRED
 from acon_hooks.readings.batch import Key, to_host

@@ -8,9 +8,9 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from acon_analysis.moment_fields import TOTAL_COLUMNS
-from acon_analysis.moment_frames import to_frame
-from acon_analysis.moments import Moments
+from acon_analysis.moments.fields import TOTAL_COLUMNS
+from acon_analysis.moments.frames import to_frame
+from acon_analysis.moments.state import Moments
 from acon_hooks.moments.states import TOTALS, Family, Merged
 from acon_hooks.readings.batch import Key
 

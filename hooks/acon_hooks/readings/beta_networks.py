@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from acon_hooks.layers.elementwise import is_activation
-from acon_hooks.layers.finding import Layer, slopes
+from acon_hooks.layers.scan import Layer, slopes
 from acon_hooks.readings.layer_tables import last_norm
 
 
@@ -37,7 +37,7 @@ def beta_network(layer: Layer) -> dict[str, Any] | None:
     dict or None
         JSON-able: ``hidden`` (outputs of the first linear map), ``norm`` (whether β is the sigmoid
         of a BatchNorm's output), ``inner_norm``, ``relu``, ``eps`` (of the last BatchNorm); the
-        arguments of `acon_analysis.nullmodel.BetaNetwork` but for γ and b, which are in
+        arguments of `statistics.redrawn_null.BetaNetwork` but for γ and b, which are in
         ``channels.parquet``. None unless β is one number a channel made by two linear maps.
     """
     if layer.granularity != "channel" or slopes(layer.module) is None:

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from acon_hooks.layers.finding import Layer, own_tensors, slopes, whole
 from acon_hooks.layers.gates import GATE_NAMES
 from acon_hooks.layers.reading import (
     GATES,
@@ -27,8 +26,9 @@ from acon_hooks.layers.reading import (
     rare_transforms,
     transforms,
 )
+from acon_hooks.layers.scan import Layer, own_tensors, slopes, whole
+from acon_hooks.readings.call_trace import Seen
 from acon_hooks.readings.proof import Case
-from acon_hooks.readings.watch import Seen
 
 #: A way to see input and output, a reading, and the β that it gives, folded.
 Candidate = tuple["Setting", Reading, Tensor]

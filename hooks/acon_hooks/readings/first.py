@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from acon_hooks.errors import ProofError
-from acon_hooks.layers.finding import Layer
 from acon_hooks.layers.reading import fold
+from acon_hooks.layers.scan import Layer
 from acon_hooks.readings import proof
+from acon_hooks.readings.call_trace import Seen
 from acon_hooks.readings.proof import Case, ProofReport
 from acon_hooks.readings.search import search, verify
-from acon_hooks.readings.watch import Seen
 
 
 @dataclass(frozen=True)

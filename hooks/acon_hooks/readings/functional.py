@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from acon_hooks.guards import eager, exclusive, refuse_unwatchable, unwrap
-from acon_hooks.layers.finding import find_layers
-from acon_hooks.readings.watch import function_name
+from acon_hooks.layers.scan import find_layers
+from acon_hooks.readings.call_trace import function_name
 
 if TYPE_CHECKING:
     import pandas as pd

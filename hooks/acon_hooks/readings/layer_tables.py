@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from acon_analysis.schema import CHANNEL_COLUMNS, LAYER_COLUMNS, names
-from acon_analysis.store import column_name
-from acon_hooks.layers.finding import Layer
+from acon_analysis.columns import CHANNEL_COLUMNS, LAYER_COLUMNS, names
+from acon_analysis.store.folder import column_name
+from acon_hooks.layers.scan import Layer
 from acon_hooks.readings.proof import ProofReport
 
 
@@ -35,7 +35,7 @@ def layer_table(
     Returns
     -------
     pandas.DataFrame
-        Columns of `schema.LAYER_COLUMNS`.
+        Columns of `columns.LAYER_COLUMNS`.
     """
     proofs = {(report.layer, report.call): report for report in reports}
     taken: set[str] = set()
@@ -72,7 +72,7 @@ def channel_table(layers: Sequence[Layer]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns of `schema.CHANNEL_COLUMNS`; NaN where a layer has no such constant.
+        Columns of `columns.CHANNEL_COLUMNS`; NaN where a layer has no such constant.
     """
     frames = []
     for layer in layers:

@@ -10,10 +10,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from acon_hooks.errors import HookError
-from acon_hooks.layers.finding import Layer, slopes, whole
 from acon_hooks.layers.reading import GATES, TRANSFORMS, Reading, fold
+from acon_hooks.layers.scan import Layer, slopes, whole
+from acon_hooks.readings.call_trace import ModeSwitch, function_name
 from acon_hooks.readings.candidates import fitted, regressor
-from acon_hooks.readings.watch import ModeSwitch, function_name
 
 #: Tells whether function modes are active, such as `OneCall` of a layer around this one.
 listening: Callable[[], int] = torch._C._len_torch_function_stack

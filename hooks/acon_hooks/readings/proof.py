@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from acon_hooks.layers.finding import Layer
+    from acon_hooks.layers.scan import Layer
 
 #: Largest accepted error by the coarsest dtype involved. Right readings of the known variants
 #: reach 3e-6 in float32; a wrong one misses by more than 0.01 wherever the proof has power.

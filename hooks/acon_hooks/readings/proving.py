@@ -7,10 +7,10 @@ import pandas as pd
 import torch
 from torch import nn
 
-from acon_analysis.data import open_data
+from acon_analysis.data.sources import open_data
 from acon_analysis.errors import UsageError
 from acon_hooks.guards import refuse_other_images
-from acon_hooks.layers.finding import KINDS, find_layers
+from acon_hooks.layers.scan import KINDS, find_layers
 from acon_hooks.readings.functional import functional_activations
 from acon_hooks.readings.layer_tables import layer_table
 from acon_hooks.readings.tap import Tap

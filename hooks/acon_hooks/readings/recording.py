@@ -11,7 +11,7 @@ from torch import nn
 
 from acon_analysis.errors import UsageError, closest
 from acon_hooks.errors import HookError
-from acon_hooks.layers.finding import DEFAULT_KINDS, Layer
+from acon_hooks.layers.scan import DEFAULT_KINDS, Layer
 from acon_hooks.readings.batch import Key, to_host
 from acon_hooks.readings.proof import ProofReport
 from acon_hooks.readings.tap import Tap

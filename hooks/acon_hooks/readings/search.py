@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from acon_hooks.errors import ProofError
-from acon_hooks.layers.finding import Layer, slopes
 from acon_hooks.layers.reading import Layout, Reading, fold, folded, layouts
+from acon_hooks.layers.scan import Layer, slopes
 from acon_hooks.readings import proof
+from acon_hooks.readings.call_trace import Called, Seen
 from acon_hooks.readings.candidates import Setting, candidates, settings_of
 from acon_hooks.readings.proof import Check, ProofReport
-from acon_hooks.readings.watch import Called, Seen
 
 _IDENTITY_TEXT = {
     "acon": "d·S(β·d) + p2·x, d = (p1 - p2)·x",

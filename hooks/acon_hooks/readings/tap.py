@@ -26,10 +26,10 @@ from acon_hooks.guards import (
 )
 from acon_hooks.layers.axes import Producers
 from acon_hooks.layers.choosing import choose_layers
-from acon_hooks.layers.finding import DEFAULT_KINDS, Layer, check_kinds
+from acon_hooks.layers.scan import DEFAULT_KINDS, Layer, check_kinds
 from acon_hooks.readings.batch import Batch, Key, count_samples, over_pixels, to_host
+from acon_hooks.readings.layer_hooks import Station
 from acon_hooks.readings.proof import ProofReport
-from acon_hooks.readings.station import Station
 
 #: Called inside the hook of every call of every layer with (layer, call, x, y, β): the input and
 #: the output as the layer saw them (both with the channels on `layer.axis`), and β folded to

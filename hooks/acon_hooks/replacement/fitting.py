@@ -10,20 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from acon_analysis.errors import UsageError
-from acon_analysis.indices import channel_table
-from acon_analysis.moment_frames import to_frame
-from acon_analysis.moments import FloatArray, Moments, merge, merge_all
-from acon_analysis.replacement import Plan, PlannedLayer, choose_units, make_plan
-from acon_analysis.states import acon_parts, as_samples, from_samples
+from acon_analysis.moments.frames import to_frame
+from acon_analysis.moments.from_samples import acon_parts, as_samples, from_samples
+from acon_analysis.moments.state import FloatArray, Moments, merge, merge_all
+from acon_analysis.statistics.linearity import channel_table
 from acon_hooks.captures.batches import Feed
 from acon_hooks.captures.feeding import open_feed
 from acon_hooks.captures.identity import model_name, state_sha256
 from acon_hooks.errors import NoImagesError
 from acon_hooks.guards import unwrap
-from acon_hooks.layers.finding import Layer
+from acon_hooks.layers.scan import Layer
 from acon_hooks.readings.batch import Key
 from acon_hooks.readings.layer_tables import channel_table as parameter_table
 from acon_hooks.readings.tap import Tap
+from acon_hooks.replacement.plan import Plan, PlannedLayer, choose_units, make_plan
 
 #: Every kind of layer whose units can become lines.
 LINEARIZABLE = ("meta_acon", "acon", "acon_frelu", "activation")
@@ -62,7 +62,7 @@ class Fit:
         layers: Iterable[str] | None = None,
         units: Iterable[Sequence[Any]] | None = None,
     ) -> Plan:
-        """Choose units and write them down; see `replacement.choose_units` for the arguments."""
+        """Choose units and write them down; see `plan.choose_units` for the arguments."""
         names = None if layers is None else [layers] if isinstance(layers, str) else list(layers)
         chosen = choose_units(
             self.table, budget=budget, by=by, within=within, layers=names, units=units
@@ -97,7 +97,7 @@ def fit_units(
 ) -> Fit:
     """Fit a line to every unit of a network's activation layers.
 
-    One pass over the images, moments in float64 (`acon_analysis.states`).
+    One pass over the images, moments in float64 (`acon_analysis.moments.from_samples`).
 
     Parameters
     ----------

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from acon_analysis.errors import AconError
-from acon_hooks.layers.finding import KINDS, find_layers
+from acon_hooks.layers.scan import KINDS, find_layers
 from acon_hooks.replacement.affine_layer import AffineChannels, LinearizedActivation
 from acon_hooks.replacement.fold_rules import exact_intercept, fold_after, fold_before, foldable
 from acon_hooks.replacement.linearizing import linearized_layers, put_module

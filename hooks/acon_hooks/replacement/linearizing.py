@@ -13,10 +13,10 @@ from torch import nn
 
 from acon_analysis.errors import UsageError, closest
 from acon_analysis.models.registry import build_model
-from acon_analysis.replacement import Plan, PlanError, PlannedLayer, load_plan
 from acon_hooks.captures.identity import state_sha256
 from acon_hooks.guards import unwrap
 from acon_hooks.replacement.affine_layer import AffineChannels, LinearizedActivation, restart_turns
+from acon_hooks.replacement.plan import Plan, PlanError, PlannedLayer, load_plan
 
 PLAN_FILE = "plan.json"
 WEIGHTS_FILE = "model.safetensors"

@@ -1,4 +1,4 @@
-"""Other measures of nonlinearity (`acon_analysis.measures`) of a live network's units."""
+"""Other measures of nonlinearity (`statistics.other_measures`) of a live network's units."""
 
 from collections.abc import Sequence
 
@@ -7,8 +7,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from acon_analysis.measures import measure_table
-from acon_hooks.layers.finding import Layer
+from acon_analysis.statistics.other_measures import measure_table
+from acon_hooks.layers.scan import Layer
 from acon_hooks.readings.tap import Tap
 from acon_hooks.replacement.fitting import LINEARIZABLE, acon_slopes, folded_values
 
@@ -36,7 +36,7 @@ def unit_measures(
     Returns
     -------
     DataFrame
-        layer, call and the columns of `measures.measure_table`. Slopes are those at the inputs
+        Layer, call, the columns of `measure_table`. Slopes are those at the inputs
         seen, β held at its value; NaN for layers that are not elementwise.
     """
     frames: list[pd.DataFrame] = []

@@ -9,11 +9,10 @@ import pandas as pd
 import torch
 from torch import nn
 
-from acon_analysis.data import open_data
+from acon_analysis.data.sources import open_data
 from acon_analysis.errors import AconError, UsageError
-from acon_analysis.replacement import Plan, PlannedLayer
-from acon_analysis.run import Run, open_run
-from acon_analysis.run_statistics import has_moments
+from acon_analysis.runs.run import Run, open_run
+from acon_analysis.runs.run_statistics import has_moments
 from acon_hooks.captures.feeding import open_feed
 from acon_hooks.captures.identity import model_name, state_sha256
 from acon_hooks.guards import unwrap
@@ -22,6 +21,7 @@ from acon_hooks.replacement.experiment import first_order_damage
 from acon_hooks.replacement.fitting import LINEARIZABLE, Fit, fit_units
 from acon_hooks.replacement.folding import Folded, fold_lines
 from acon_hooks.replacement.linearizing import linearize, save_linearized
+from acon_hooks.replacement.plan import Plan, PlannedLayer
 from acon_hooks.replacement.verifying import PlanReport, verify_plan
 
 #: What `--by` ranks by besides the columns of a channel table.
@@ -139,7 +139,7 @@ def replace_from_run(
         Folder: gets plan.json, model.safetensors, summary.csv, samples.csv, layers.csv and, if
         folded, fold.csv.
     budget, by, within, layers
-        As for `replacement.choose_units`; `by` may also be "first_order", see `with_first_order`.
+        As for `plan.choose_units`; `by` may also be "first_order", see `with_first_order`.
     limit, batch_size : int
         As for `verify_plan`.
     fold : bool

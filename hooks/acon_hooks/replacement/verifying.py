@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from acon_analysis.errors import AconError
-from acon_analysis.replacement import Plan
 from acon_hooks.captures.feeding import open_feed
 from acon_hooks.guards import unwrap
-from acon_hooks.layers.finding import Layer
+from acon_hooks.layers.scan import Layer
 from acon_hooks.readings.batch import Key
 from acon_hooks.readings.tap import Tap
 from acon_hooks.replacement.fitting import LINEARIZABLE, folded_values
 from acon_hooks.replacement.linearizing import linearize, linearized_layers
+from acon_hooks.replacement.plan import Plan
 
 #: Step of the difference quotient, in float64, that the first-order prediction is taken with.
 STEP = 1e-5

@@ -1,0 +1,111 @@
+"""A named list of images: what every data set of this project is."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch.utils.data import Dataset
+
+from acon_analysis.errors import UsageError
+
+
+class ImageSource(Dataset[torch.Tensor]):
+    """A named, ordered, immutable list of images.
+
+    Parameters
+    ----------
+    name : str
+        What the user calls it, e.g. ``"digits:test"`` or a folder.
+    samples : pandas.DataFrame
+        Columns of `columns.SAMPLE_COLUMNS`, one row an image, ``sample_id`` counting from 0.
+    load : callable
+        Position -> image (C, H, W), float32.
+    preprocess : dict
+        JSON-able identity of what is done to an image.
+    targets : numpy.ndarray or None
+        Class index of every image, int64 (N,); None without labels.
+    classes : tuple of str
+        Class names; ``targets`` index them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        samples: pd.DataFrame,
+        load: Callable[[int], torch.Tensor],
+        *,
+        preprocess: dict[str, Any],
+        targets: npt.NDArray[np.int64] | None = None,
+        classes: tuple[str, ...] = (),
+    ) -> None:
+        self.name = name
+        self.samples = samples
+        self.preprocess = preprocess
+        self.targets = targets
+        self.classes = classes
+        self._load = load
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self._load(index)
+
+    def head(self, count: int) -> "ImageSource":
+        """Return the source of the first `count` images (all of them if there are fewer)."""
+        if count < 1:
+            raise UsageError(f"the limit must be at least 1 image; got {count}")
+        if count >= len(self):
+            return self
+        return ImageSource(
+            self.name,
+            self.samples.iloc[:count],
+            self._load,
+            preprocess=self.preprocess,
+            targets=None if self.targets is None else self.targets[:count],
+            classes=self.classes,
+        )
+
+    def identity(self) -> str:
+        """Return the SHA-256 of the sample list (path, label, size, hash of every image).
+
+        Raises
+        ------
+        UsageError
+            If a path cannot be written as UTF-8.
+        """
+        require_utf8(self.samples["path"])
+        digest = hashlib.sha256()
+        columns = [self.samples[name] for name in ("path", "label", "bytes", "sha256")]
+        for path, label, size, sha256 in zip(*columns, strict=True):
+            known = "" if pd.isna(label) else label
+            digest.update(f"{path}\0{known}\0{size}\0{sha256}\n".encode())
+        return digest.hexdigest()
+
+
+def require_utf8(paths: Iterable[str]) -> None:
+    """Raise for a file name whose bytes are not UTF-8: a run's tables could not hold it.
+
+    Parameters
+    ----------
+    paths : iterable of str
+        As the file system gives them.
+
+    Raises
+    ------
+    UsageError
+        With the name's bytes.
+    """
+    for path in paths:
+        try:
+            path.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(
+                f"data: the file name {os.fsencode(path)!r} is not UTF-8, as a run's tables must "
+                "be; rename the file"
+            ) from error

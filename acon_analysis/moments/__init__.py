@@ -1,0 +1,1 @@
+"""What a capture stores about inputs and outputs of layers, and how it merges."""

@@ -1,0 +1,246 @@
+"""Moments as tables: states to frames and back, rows merged, totals of samples, disk space."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from acon_analysis.errors import AconError
+from acon_analysis.moments.fields import (
+    BLOCKS,
+    FIELDS,
+    GROUPS,
+    MOMENT_COLUMNS,
+    STATE_COLUMNS,
+    TOTAL_COLUMNS,
+)
+from acon_analysis.moments.state import FloatArray, Moments, group, residual
+
+UNIT_KEYS = ("layer", "call", "channel")
+
+
+def to_frame(state: Moments, **keys: npt.ArrayLike) -> pd.DataFrame:
+    """Write a state as rows; states without data are left out.
+
+    Parameters
+    ----------
+    state : Moments
+        Any shape.
+    **keys : array_like
+        Key columns (layer, call, channel, block or sample), each broadcasting to the shape: for a
+        state (blocks, channels) ``channel=np.arange(C), block=np.arange(B)[:, None]``.
+
+    Returns
+    -------
+    DataFrame
+        The keys, then every column of `fields.FIELDS`; NaN (0 for counts) in the groups
+        that the state lacks, so that all layers share one schema.
+    """
+    seen = (state["n"] > 0).ravel()
+    columns: dict[str, object] = {}
+    for name, values in keys.items():
+        columns[name] = np.broadcast_to(np.asarray(values), state.shape).ravel()[seen]
+    for field in FIELDS:
+        if field.name in state:
+            columns[field.name] = state[field.name].ravel()[seen].astype(field.dtype)
+        else:
+            blank = 0 if field.dtype == "int64" else np.nan
+            columns[field.name] = np.full(int(seen.sum()), blank, dtype=field.dtype)
+    return pd.DataFrame(columns)
+
+
+def from_frame(frame: pd.DataFrame) -> Moments:
+    """Read a state of one axis from rows of moments; the groups that no row has are left out.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns of `fields.FIELDS` (``"base"`` at least).
+
+    Returns
+    -------
+    Moments
+        Shape (rows,). In a frame of several layers a layer that lacks a group is NaN there.
+    """
+    arrays: dict[str, FloatArray] = {}
+    for name in GROUPS:
+        fields = [f.name for f in FIELDS if f.group == name]
+        missing = [f for f in fields if f not in frame.columns]
+        if missing and name == "base":
+            raise AconError(
+                f"a table of moments needs the columns {', '.join(missing)}; it has "
+                f"{', '.join(map(str, frame.columns))}"
+            )
+        if missing:
+            continue
+        block = {f: frame[f].to_numpy(dtype=np.float64) for f in fields}
+        if name == "within":
+            stored = bool(block["n_samples"].any())
+        else:
+            stored = name == "base" or not bool(np.isnan(block[fields[-1]]).all())
+        arrays |= block if stored else {}
+    if "mean_beta" in arrays and "n_samples" not in arrays:
+        raise AconError("moments of β need the number of samples: column 'n_samples' is missing")
+    return Moments(arrays)
+
+
+def merge_rows(frame: pd.DataFrame, by: Sequence[str] = UNIT_KEYS) -> pd.DataFrame:
+    """Merge rows with equal keys: over units, blocks, samples, processes.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Keys and moments, any number of rows per key.
+    by : sequence of str
+        Keys to keep.
+
+    Returns
+    -------
+    DataFrame
+        One row a key, keys in order of first appearance.
+    """
+    codes, keys = unit_codes(frame, by)
+    merged = group(from_frame(frame), codes, len(keys))
+    return to_frame(merged, **{name: keys[name].to_numpy() for name in by})
+
+
+def unit_codes(
+    frame: pd.DataFrame, by: Sequence[str] = UNIT_KEYS
+) -> tuple[npt.NDArray[np.int64], pd.DataFrame]:
+    """Give each distinct key of a frame a number, in order of first appearance.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Rows with keys.
+    by : sequence of str
+        Key columns.
+
+    Returns
+    -------
+    codes : ndarray
+        int64, shape (rows,).
+    keys : DataFrame
+        The distinct keys, row i for code i.
+    """
+    missing = [name for name in by if name not in frame.columns]
+    if missing:
+        raise AconError(
+            f"the table needs the columns {', '.join(missing)}; it has "
+            f"{', '.join(map(str, frame.columns))}"
+        )
+    grouped = frame.groupby(list(by), sort=False, dropna=False)
+    codes = np.asarray(grouped.ngroup(), dtype=np.int64)
+    keys = frame.loc[:, list(by)].drop_duplicates(ignore_index=True)
+    return codes, keys
+
+
+def sample_totals(
+    state: Moments,
+    samples: npt.ArrayLike,
+    *,
+    layer: str,
+    call: int = 0,
+    p1: npt.ArrayLike | None = None,
+    p2: npt.ArrayLike | None = None,
+    beta: npt.ArrayLike | None = None,
+) -> pd.DataFrame:
+    """Sum the states of single samples over the channels of one layer.
+
+    Parameters
+    ----------
+    state : Moments
+        Shape (samples, channels), one sample each.
+    samples : array_like of int
+        sample_id, shape (samples,).
+    layer, call : str, int
+        Keys.
+    p1, p2 : array_like, optional
+        Shape (channels,); needed for the gain and for the reference's variance.
+    beta : array_like, optional
+        Shape (samples, channels) or (channels,).
+
+    Returns
+    -------
+    DataFrame
+        Columns `fields.TOTAL_COLUMNS`, one row a sample; NaN where a layer has no gate, no
+        β or no reference.
+    """
+    count, channels = state.shape
+    blank = np.full(count, np.nan)
+    columns: dict[str, object] = {
+        "sample": np.asarray(samples, dtype=np.int64),
+        "layer": np.repeat(layer, count),
+        "call": np.full(count, call, dtype=np.int64),
+        "channels": np.full(count, channels, dtype=np.int64),
+        "n": state["n"].sum(1).astype(np.int64),
+        "cyy": state["cyy"].sum(1),
+        "sse": residual(state, "even" if "cee" in state else "y").sum(1),
+        "cgg": state["cgg"].sum(1) if "cgg" in state else blank,
+        "gain": blank,
+        "cyy_reference": blank,
+        "sse_reference": blank,
+    }
+    if p1 is not None and p2 is not None:
+        first, second = np.asarray(p1, dtype=np.float64), np.asarray(p2, dtype=np.float64)
+        if beta is not None:
+            steepness = np.abs(np.asarray(beta, dtype=np.float64) * (first - second))
+            std = np.sqrt(state["cxx"] / np.maximum(state["n"], 1))
+            columns["gain"] = (steepness * std).sum(1)
+        if "crr" in state:
+            columns["cyy_reference"] = line_variance(state, (first + second) / 2).sum(1)
+            columns["sse_reference"] = residual(state, "reference").sum(1)
+    return pd.DataFrame({name: columns[name] for name, *_ in TOTAL_COLUMNS})
+
+
+def line_variance(state: Moments, m: npt.ArrayLike) -> FloatArray:
+    """Return Cyy of the counterfactual y = m·x + r: m²·Cxx + 2·m·Cxr + Crr, at least 0."""
+    slope = np.asarray(m, dtype=np.float64)
+    total = slope * slope * state["cxx"] + 2 * slope * state["cxr"] + state["crr"]
+    return np.asarray(np.maximum(total, 0.0))
+
+
+@dataclass(frozen=True)
+class MomentSpace:
+    """Bytes that moments take before compression."""
+
+    blocks: int
+    totals: int
+    states: int
+
+    @property
+    def all(self) -> int:
+        """Everything together."""
+        return self.blocks + self.totals + self.states
+
+
+def disk_space(
+    *, channels: int, layers: int, samples: int, units: int, full: bool, blocks: int = BLOCKS
+) -> MomentSpace:
+    """Say beforehand how many bytes the moments of a run take, uncompressed.
+
+    Parameters
+    ----------
+    channels, layers : int
+        Channels of all hooked layers together, and their number.
+    samples, units : int
+        Samples, and parts that they are written in.
+    full : bool
+        Whether the states of every sample and channel are stored too.
+    blocks : int
+        Blocks of samples in each part.
+
+    Returns
+    -------
+    MomentSpace
+        8 bytes a number, keys left out (they compress to nearly nothing).
+    """
+    per_unit = min(blocks, -(-samples // max(units, 1)))
+    numbers = len(MOMENT_COLUMNS) - 4
+    return MomentSpace(
+        blocks=8 * numbers * channels * per_unit * units,
+        totals=8 * (len(TOTAL_COLUMNS) - 3) * layers * samples,
+        states=8 * (len(STATE_COLUMNS) - 4) * channels * samples if full else 0,
+    )

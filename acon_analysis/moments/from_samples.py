@@ -1,0 +1,198 @@
+"""From data to moments: the parts of an ACON layer, states of samples, blocks of samples.
+
+The float64 reference of what a capture accumulates on a device; see `moments.state` for
+what empty, constant and non-finite data give.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import expit
+
+from acon_analysis.errors import AconError
+from acon_analysis.moments.fields import BLOCKS
+from acon_analysis.moments.state import FloatArray, Moments, group, residual
+
+Axis = int | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class AconParts:
+    """What an ACON layer does to x, element by element; arrays of the shape of x, float64."""
+
+    argument: FloatArray
+    gate: FloatArray
+    even: FloatArray
+    output: FloatArray
+    reference: FloatArray | None = None
+
+
+def acon_parts(
+    x: npt.ArrayLike,
+    p1: npt.ArrayLike,
+    p2: npt.ArrayLike,
+    beta: npt.ArrayLike,
+    beta_reference: npt.ArrayLike | None = None,
+) -> AconParts:
+    """Split f(x) = m·x + e, e = (d·x/2)·tanh(β·d·x/2), in float64.
+
+    Parameters
+    ----------
+    x : array_like
+        Inputs.
+    p1, p2, beta : array_like
+        Parameters that broadcast against x; finite.
+    beta_reference : array_like, optional
+        Constant β of the counterfactual.
+
+    Returns
+    -------
+    AconParts
+        u = β·d·x, gate σ(u), even part e, output m·x + e, and e at the reference β.
+    """
+    values = np.asarray(x, dtype=np.float64)
+    first, second = np.asarray(p1, dtype=np.float64), np.asarray(p2, dtype=np.float64)
+    d, m = first - second, (first + second) / 2
+    half = d * values / 2
+    u = 2 * np.asarray(beta, dtype=np.float64) * half
+    even = half * np.tanh(u / 2)
+    reference = None
+    if beta_reference is not None:
+        reference = half * np.tanh(np.asarray(beta_reference, dtype=np.float64) * half)
+    return AconParts(u, expit(u), even, m * values + even, reference)
+
+
+def from_samples(
+    x: npt.ArrayLike,
+    y: npt.ArrayLike,
+    *,
+    axis: Axis = -1,
+    parts: AconParts | None = None,
+) -> Moments:
+    """Compute a state from data: two passes in float64, the second about the first's mean.
+
+    Parameters
+    ----------
+    x, y : array_like
+        Inputs and outputs of one shape; any real dtype.
+    axis : int or tuple of int
+        Axes to reduce over (the values of one unit).
+    parts : AconParts, optional
+        For layers of the ACON family: adds the groups gate, even, argument and, where it has a
+        reference, reference.
+
+    Returns
+    -------
+    Moments
+        Of the shape that is left. An empty axis gives the neutral state.
+    """
+    xs, ys = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if xs.shape != ys.shape:
+        raise AconError(f"x and y need one shape: x is {xs.shape}, y is {ys.shape}")
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    xs, ys = _reduced_last(xs, axes), _reduced_last(ys, axes)
+    count = xs.shape[-1]
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean_x, dx = _centre(xs)
+        mean_y, dy = _centre(ys)
+        arrays = {
+            "n": np.full(xs.shape[:-1], float(count)),
+            "mean_x": mean_x,
+            "mean_y": mean_y,
+            "cxx": (dx * dx).sum(-1),
+            "cxy": (dx * dy).sum(-1),
+            "cyy": (dy * dy).sum(-1),
+            "min_x": xs.min(-1, initial=np.inf),
+            "max_x": xs.max(-1, initial=-np.inf),
+            "n_positive": (xs > 0).sum(-1).astype(np.float64),
+        }
+        if parts is not None:
+            arrays |= _part_moments(parts, axes, dx)
+    return Moments(arrays)
+
+
+def _reduced_last(values: FloatArray, axes: tuple[int, ...]) -> FloatArray:
+    """Move the axes to reduce to the end and flatten them into one."""
+    moved = np.moveaxis(values, axes, range(-len(axes), 0))
+    size = int(np.prod(moved.shape[-len(axes) :]))
+    return moved.reshape(*moved.shape[: -len(axes)], size)
+
+
+def _centre(values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return mean and deviations; the mean of the deviations corrects the mean's rounding."""
+    if values.shape[-1] == 0:
+        return np.zeros(values.shape[:-1]), values
+    mean = values.mean(-1)
+    deviation = values - mean[..., None]
+    rest = deviation.mean(-1)
+    return mean + rest, deviation - rest[..., None]
+
+
+def _part_moments(parts: AconParts, axes: tuple[int, ...], dx: FloatArray) -> dict[str, FloatArray]:
+    gate, dg = _centre(_reduced_last(parts.gate, axes))
+    even, de = _centre(_reduced_last(parts.even, axes))
+    u = _reduced_last(parts.argument, axes)
+    arrays = {
+        "mean_g": gate,
+        "cgg": (dg * dg).sum(-1),
+        "mean_e": even,
+        "cxe": (dx * de).sum(-1),
+        "cee": (de * de).sum(-1),
+        "min_u": u.min(-1, initial=np.inf),
+        "max_u": u.max(-1, initial=-np.inf),
+    }
+    if parts.reference is not None:
+        mean, dr = _centre(_reduced_last(parts.reference, axes))
+        arrays |= {"mean_r": mean, "cxr": (dx * dr).sum(-1), "crr": (dr * dr).sum(-1)}
+    return arrays
+
+
+def as_samples(state: Moments, beta: npt.ArrayLike | None = None) -> Moments:
+    """Add the sums within samples to states of single samples, ready to be merged over samples.
+
+    Parameters
+    ----------
+    state : Moments
+        One sample each, e.g. (samples, channels).
+    beta : array_like, optional
+        β of each sample and channel; broadcasts to the state's shape.
+
+    Returns
+    -------
+    Moments
+        With the groups within (residuals from the even part where it is there), within_reference
+        where there is a reference, and beta where β is given. Empty samples count as none.
+    """
+    fields: dict[str, npt.ArrayLike] = {
+        "n_samples": state["n"] > 0,
+        "cxx_within": state["cxx"],
+        "cxy_within": state["cxy"],
+        "cyy_within": state["cyy"],
+        "sse_within": residual(state, "even" if "cee" in state else "y"),
+    }
+    if "crr" in state:
+        fields["sse_within_reference"] = residual(state, "reference")
+    if beta is not None:
+        fields |= {"mean_beta": beta, "cbb": 0.0}
+    return state.with_fields(**fields)
+
+
+def by_block(state: Moments, samples: npt.ArrayLike, blocks: int = BLOCKS) -> Moments:
+    """Merge states of samples into blocks of samples, block = sample_id mod blocks.
+
+    Parameters
+    ----------
+    state : Moments
+        Shape (samples, ...), usually from `as_samples`.
+    samples : array_like of int
+        sample_id of each row.
+    blocks : int
+        Number of blocks.
+
+    Returns
+    -------
+    Moments
+        Shape (blocks, ...).
+    """
+    return group(state, np.asarray(samples) % blocks, blocks)

@@ -1,0 +1,30 @@
+"""The numbers that the ACON paper and its official repository print, as frames and as text."""
+
+from acon_analysis.paper.numbers import PaperColumn, PaperTable
+from acon_analysis.paper.tables import (
+    TABLES,
+    best_mask,
+    contradictions,
+    describe,
+    overview,
+    printed,
+    table,
+    to_latex,
+    to_markdown,
+    to_text,
+)
+
+__all__ = [
+    "TABLES",
+    "PaperColumn",
+    "PaperTable",
+    "best_mask",
+    "contradictions",
+    "describe",
+    "overview",
+    "printed",
+    "table",
+    "to_latex",
+    "to_markdown",
+    "to_text",
+]

@@ -1,0 +1,1 @@
+"""The frames that figures draw."""

@@ -1,0 +1,126 @@
+"""The activations of the primers' gallery: curves and facts as tables, from `family`."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from acon_analysis import family
+from acon_analysis.plotdata.formula_curves import grid
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One panel of the gallery: an activation with the parameters that it is drawn with."""
+
+    title: str
+    name: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    formula: str = ""
+
+
+GALLERY = (
+    Entry("Sigmoid", "sigmoid"),
+    Entry("tanh", "tanh"),
+    Entry("ReLU", "relu"),
+    Entry("Leaky ReLU, a = 0.1", "leaky_relu", {"slope": 0.1}),
+    Entry("RReLU (evaluation)", "rrelu"),
+    Entry("PReLU, a = 0.25", "prelu", {"slope": 0.25}),
+    Entry("ELU, α = 1", "elu", {"alpha": 1.0}),
+    Entry("SELU", "selu"),
+    Entry("Softplus", "softplus"),
+    Entry("Mish", "mish"),
+    Entry("GELU", "gelu", formula=r"x\,\Phi(x)"),
+    Entry("Swish, β = 0: x/2", "swish", {"beta": 0.0}),
+    Entry("Swish, β = 1: SiLU", "swish", {"beta": 1.0}),
+    Entry("Swish, β = 5", "swish", {"beta": 5.0}),
+    Entry("Swish, β = 100", "swish", {"beta": 100.0}),
+)
+
+RELU_LIKE = (
+    Entry("ReLU", "relu"),
+    Entry("Leaky ReLU (0.1)", "leaky_relu", {"slope": 0.1}),
+    Entry("RReLU (evaluation)", "rrelu"),
+    Entry("PReLU (0.25)", "prelu", {"slope": 0.25}),
+    Entry("ELU", "elu", {"alpha": 1.0}),
+    Entry("SELU", "selu"),
+    Entry("Softplus", "softplus"),
+    Entry("Mish", "mish"),
+    Entry("GELU", "gelu"),
+    Entry("Swish / SiLU (β = 1)", "swish", {"beta": 1.0}),
+)
+
+
+def gallery_curves(entries: tuple[Entry, ...] = GALLERY, reach: float = 4.0) -> pd.DataFrame:
+    """Return the activations and their derivatives.
+
+    Parameters
+    ----------
+    entries : tuple of Entry
+    reach : float
+        From -reach to reach.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``activation`` (its title), ``x``, ``y`` (the function), ``slope`` (its
+        derivative; next to a kink at 0 both one-sided values stand, 1e-9 apart).
+    """
+    near_zero = np.append([-1e-9, 1e-9], np.linspace(-0.15, 0.15, 61))
+    x = grid(-reach, reach, 321, near_zero)
+    parts = []
+    for entry in entries:
+        activation = family.ACTIVATIONS[entry.name]
+        parameters = {**activation.parameters, **entry.parameters}
+        y, slope = activation.function(x, **parameters), activation.derivative(x, **parameters)
+        columns = {"activation": entry.title, "x": x, "y": y, "slope": slope}
+        parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True)
+
+
+def gallery_facts(entries: tuple[Entry, ...] = GALLERY) -> pd.DataFrame:
+    """Return the facts about the activations.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row an activation: ``activation`` (its title), ``name`` (in `family.ACTIVATIONS`),
+        ``latex`` (formula), ``left`` and ``right`` (the lines that it approaches, as text),
+        ``low`` and ``high`` (infimum and supremum of the derivative), ``source``.
+    """
+    return pd.DataFrame([_facts(entry) for entry in entries])
+
+
+def _facts(entry: Entry) -> dict[str, Any]:
+    activation = family.ACTIVATIONS[entry.name]
+    parameters = {**activation.parameters, **entry.parameters}
+    low, high = activation.derivative_bounds(**parameters)
+    facts: dict[str, Any] = {
+        "activation": entry.title,
+        "name": entry.name,
+        "latex": entry.formula or activation.latex,
+        "low": float(low),
+        "high": float(high),
+        "source": str(activation.source),
+    }
+    if activation.limits is not None:
+        limits = activation.limits(**parameters)
+        facts |= {"left": line_text(*limits.left), "right": line_text(*limits.right)}
+    return facts
+
+
+def line_text(slope: float, intercept: float) -> str:
+    """Return a line as text: "0", "x", "0.25 x", "−1.76", "x + 1"."""
+    slope, intercept = float(slope), float(intercept)
+    if slope == 0.0:
+        return _number(intercept)
+    text = "x" if slope == 1.0 else f"{_number(slope)} x"
+    if intercept == 0.0:
+        return text
+    return f"{text} {'+' if intercept > 0 else '−'} {_number(abs(intercept))}"
+
+
+def _number(value: float) -> str:
+    text = f"{value:.3g}"
+    return ("0" if text == "-0" else text).replace("-", "\N{MINUS SIGN}")

@@ -1,0 +1,224 @@
+"""Single channels up close: what their function is, and where their inputs lie."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from acon_analysis import family
+from acon_analysis.errors import AconError, UsageError
+from acon_analysis.runs.run import Run
+from acon_analysis.runs.run_statistics import has_moments
+from acon_analysis.selection import choose_layer, require_columns
+
+#: Columns of `channel_facts`.
+FACT_COLUMNS = (
+    "network", "layer", "call", "channel", "p1", "p2", "beta_low", "beta_middle", "beta_high",
+    "beta_mean", "slope", "intercept", "L", "s_c", "G", "kappa", "mean_x", "std_x", "min_x",
+    "max_x", "positive", "std_y", "slope_min", "slope_max", "slope_low", "slope_high", "why",
+)  # fmt: skip
+
+#: Quantiles of β over the samples in `channel_facts`.
+QUANTILES = (0.05, 0.5, 0.95)
+
+_POINTS = 241
+
+
+def channel_facts(runs: Sequence[Run]) -> pd.DataFrame:
+    """Put together what is known of every channel of some runs' activation layers.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        Captured runs; those without moments are left out.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns `FACT_COLUMNS`, one row a layer, call and channel in order of execution:
+        ``beta_low``, ``beta_middle``, ``beta_high`` are `QUANTILES` of β over the samples (equal
+        where β is static, NaN without β), ``std_y`` is the output's standard deviation, the rest
+        as in `index_fields.CHANNEL_COLUMNS`.
+    """
+    tables = [_facts(run) for run in runs if has_moments(run)]
+    if not tables:
+        return pd.DataFrame(columns=list(FACT_COLUMNS))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _facts(run: Run) -> pd.DataFrame:
+    table = run.linearity(by="channel")
+    table = table.merge(run.channels[["layer", "channel", "p1", "p2"]], on=["layer", "channel"])
+    table = table.merge(_quantiles(run), on=["layer", "call", "channel"], how="left")
+    table["std_y"] = np.sqrt(table["cyy"] / table["n"])
+    table["network"] = str(run.manifest["identity"]["model"])
+    return table[list(FACT_COLUMNS)]
+
+
+def _quantiles(run: Run) -> pd.DataFrame:
+    columns = ["beta_low", "beta_middle", "beta_high"]
+    frames = []
+    for row in run.layers.to_dict("records"):
+        if row["kind"] == "gate" or not (row["column"] or row["granularity"] == "static"):
+            continue
+        layer, call = str(row["layer"]), int(row["call"])
+        beta = run.beta_matrix(layer, call).astype(np.float64)
+        if beta.shape[1] == 1:  # one β for all channels
+            beta = np.repeat(beta, int((run.channels["layer"] == layer).sum()), axis=1)
+        if not beta.size:
+            continue
+        found = pd.DataFrame(np.quantile(beta, QUANTILES, axis=0).T, columns=columns)
+        head = pd.DataFrame({"layer": layer, "call": call, "channel": range(beta.shape[1])})
+        frames.append(pd.concat([head, found], axis=1))
+    if not frames:
+        return pd.DataFrame(columns=["layer", "call", "channel", *columns])
+    return pd.concat(frames, ignore_index=True)
+
+
+def choose_channel(
+    facts: pd.DataFrame, layer: str | None = None, channel: int | None = None
+) -> "pd.Series[Any]":
+    """Return the row of one channel.
+
+    Parameters
+    ----------
+    facts : pandas.DataFrame
+        From `channel_facts`; of several networks the first with p1 and p2 counts.
+    layer : str, optional
+        By default the last layer with p1 and p2.
+    channel : int, optional
+        By default the one with the greatest share of its layer's nonlinearity, s_c.
+
+    Returns
+    -------
+    pandas.Series
+        Columns `FACT_COLUMNS`.
+
+    Raises
+    ------
+    UsageError
+        For an unknown layer or channel.
+    AconError
+        If a column is missing, or no channel has p1, p2 and β.
+    """
+    require_columns(facts, FACT_COLUMNS, "the table of channels")
+    known = facts.dropna(subset=["p1", "p2", "beta_middle"])
+    if known.empty:
+        raise AconError("no channel of the table has p1, p2 and β: its layers are not ACON")
+    known = known[known["network"] == known["network"].iloc[0]]
+    own = known[known["layer"] == choose_layer(known, layer)]
+    own = own[own["call"] == own["call"].iloc[-1]].set_index("channel", drop=False)
+    if channel is None:
+        channel = int(own["s_c"].fillna(-1.0).idxmax())
+    if channel not in own.index:
+        raise UsageError(
+            f"the layer has no channel {channel}; it has {own.index[0]} to {own.index[-1]}"
+        )
+    chosen: pd.Series[Any] = own.loc[channel]
+    return chosen
+
+
+def channel_curves(facts: "pd.Series[Any]") -> pd.DataFrame:
+    """Evaluate one channel's function over its inputs at quantiles of β, and its affine fit.
+
+    Parameters
+    ----------
+    facts : pandas.Series
+        From `choose_channel`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``curve`` ("beta_low", "beta_middle", "beta_high", "fit"), ``x`` (from the
+        smallest to the greatest input), ``y``.
+    """
+    x = np.linspace(float(facts["min_x"]), float(facts["max_x"]), _POINTS)
+    curves = {
+        name: family.acon_c(x, float(facts["p1"]), float(facts["p2"]), float(facts[name]))
+        for name in ("beta_low", "beta_middle", "beta_high")
+    }
+    curves["fit"] = float(facts["slope"]) * x + float(facts["intercept"])
+    parts = [pd.DataFrame({"curve": name, "x": x, "y": y}) for name, y in curves.items()]
+    return pd.concat(parts, ignore_index=True)
+
+
+def spread_channels(facts: pd.DataFrame, layer: str | None = None, count: int = 6) -> pd.DataFrame:
+    """Choose channels of one layer that span it from the most linear to the most nonlinear.
+
+    Parameters
+    ----------
+    facts : pandas.DataFrame
+        From `channel_facts`.
+    layer : str, optional
+        By default the last layer with p1 and p2.
+    count : int
+        How many.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns `FACT_COLUMNS` and ``strength``, √(1 - L): the share of the output's standard
+        deviation that no straight line explains. The channels are those at `count` equally spaced
+        ranks of L, in the order of the channels.
+
+    Raises
+    ------
+    AconError
+        If the layer has fewer channels whose output varies.
+    """
+    first = choose_channel(facts, layer)
+    of = facts["network"] == first["network"]
+    of &= (facts["layer"] == first["layer"]) & (facts["call"] == first["call"])
+    own = facts[of & (facts["std_y"] > 0)].sort_values("L", kind="stable")
+    if count < 1 or len(own) < count:
+        raise AconError(
+            f"layer {first['layer']!r} has {len(own)} channels whose output varies, not {count}"
+        )
+    ranks = np.linspace(0, len(own) - 1, count).round().astype(int)
+    chosen = own.iloc[ranks].sort_values("channel")
+    strength = np.sqrt((1 - chosen["L"]).clip(0.0, 1.0))
+    table: pd.DataFrame = chosen.assign(strength=strength).reset_index(drop=True)
+    return table
+
+
+def reached_share(facts: pd.DataFrame) -> "pd.Series[float]":
+    """Return how much of the range of each channel's derivative its data reach, 0 to 1.
+
+    Parameters
+    ----------
+    facts : pandas.DataFrame
+        From `channel_facts`.
+
+    Returns
+    -------
+    pandas.Series
+        (slope_high - slope_low) / (slope_max - slope_min); NaN for a constant derivative.
+    """
+    width = facts["slope_max"] - facts["slope_min"]
+    share: pd.Series[float] = (facts["slope_high"] - facts["slope_low"]) / width.where(width > 0)
+    return share
+
+
+def sketch_curves(channels: pd.DataFrame, spread: Sequence[float] = (-2.0, 2.0)) -> pd.DataFrame:
+    """Evaluate channels' functions around the mean of their inputs, at their mean β.
+
+    Parameters
+    ----------
+    channels : pandas.DataFrame
+        From `spread_channels`.
+    spread : sequence of float
+        From and to, in standard deviations of the input about its mean.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``channel``, ``x``, ``y``.
+    """
+    parts = []
+    for row in channels.to_dict("records"):
+        low, high = (row["mean_x"] + end * row["std_x"] for end in spread)
+        x = np.linspace(low, high, 81)
+        y = family.acon_c(x, row["p1"], row["p2"], row["beta_mean"])
+        parts.append(pd.DataFrame({"channel": row["channel"], "x": x, "y": y}))
+    return pd.concat(parts, ignore_index=True)

@@ -1,0 +1,147 @@
+"""How linear each layer is, in order of execution, of one network or of several."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from acon_analysis.errors import AconError
+from acon_analysis.moments.state import FloatArray
+from acon_analysis.runs.run import Run
+from acon_analysis.runs.run_statistics import has_moments, moments_of, parameters_of
+from acon_analysis.selection import require_columns
+from acon_analysis.statistics.channel_sums import Parts, Units, ratio, units_of
+from acon_analysis.statistics.jackknife import share_interval
+
+#: Measures by depth: L over all samples, L of each sample on its own, and G = 4·Var(gate).
+MEASURES = ("L", "L_own", "G")
+
+#: Columns of `linearity_by_depth`.
+DEPTH_COLUMNS = ("network", "place", "layer", "call", "measure", "value", "low", "high")
+
+
+def linearity_by_depth(runs: Sequence[Run], *, confidence: float = 0.95) -> pd.DataFrame:
+    """Tabulate the measures of every layer of some runs, with jackknife intervals.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        Captured runs; those without moments are left out.
+    confidence : float
+        Of the intervals, which stay between 0 and 1.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns `DEPTH_COLUMNS`: ``network`` is the run's MODEL, ``place`` counts the layers in
+        order of execution from 0, ``measure`` is one of `MEASURES`; ``value``, ``low`` and
+        ``high`` are float64, NaN where a layer has no gate or there are fewer than two blocks.
+    """
+    parts = [_of_run(run, confidence) for run in runs if has_moments(run)]
+    if not parts:
+        return pd.DataFrame(columns=list(DEPTH_COLUMNS))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _of_run(run: Run, confidence: float) -> pd.DataFrame:
+    units = units_of(moments_of(run), parameters_of(run))
+    order = run.layers[["layer", "call"]].assign(place=np.arange(len(run.layers)))
+    table = _measured(units, confidence).merge(order, on=["layer", "call"])
+    table.insert(0, "network", str(run.manifest["identity"]["model"]))
+    table = table.sort_values(["place", "measure"], kind="stable", key=_by_measure)
+    return table[list(DEPTH_COLUMNS)].reset_index(drop=True)
+
+
+def _by_measure(column: "pd.Series[int]") -> "pd.Series[int]":
+    return column.map(MEASURES.index) if column.name == "measure" else column
+
+
+def _measured(units: Units, confidence: float) -> pd.DataFrame:
+    keys = units.keys.loc[units.layer_starts, ["layer", "call"]].reset_index(drop=True)
+    whole = _estimates(units.parts.summed(units.layer_starts))
+    without = _estimates(units.without.summed(units.layer_starts))
+    size = units.size[:, units.layer_starts]
+    tables = []
+    for name in MEASURES:
+        low, high = share_interval(whole[name], without[name], size, confidence)
+        tables.append(keys.assign(measure=name, value=whole[name], low=low, high=high))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _estimates(parts: Parts) -> dict[str, FloatArray]:
+    return {
+        "L": 1 - ratio(parts.sse, parts.cyy),
+        "L_own": 1 - ratio(parts.own, parts.cyy),
+        "G": parts.gate,
+    }
+
+
+def shared_layers(depth: pd.DataFrame) -> pd.DataFrame:
+    """Keep the layers that every network of the table has, counted anew in the first's order.
+
+    Parameters
+    ----------
+    depth : pandas.DataFrame
+        From `linearity_by_depth`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Its columns.
+
+    Raises
+    ------
+    AconError
+        If a column is missing, the table is empty, or the networks share no layer.
+    """
+    require_columns(depth, DEPTH_COLUMNS, "the table by depth")
+    if depth.empty:
+        raise AconError("the table by depth holds no layer")
+    networks = depth["network"].nunique()
+    present = depth.groupby(["layer", "call"])["network"].nunique()
+    common = set(present.index[present == networks])
+    first = depth[depth["network"] == depth["network"].iloc[0]].sort_values("place")
+    each = dict.fromkeys(zip(first["layer"], first["call"], strict=True))
+    order = [key for key in each if key in common]
+    if not order:
+        raise AconError(
+            f"the networks {', '.join(depth['network'].unique())} share no layer; draw them apart"
+        )
+    keys = list(zip(depth["layer"], depth["call"], strict=True))
+    kept = depth[[key in common for key in keys]].copy()
+    kept["place"] = [order.index(key) for key in keys if key in common]
+    return kept.reset_index(drop=True)
+
+
+def nested_layers(depth: pd.DataFrame) -> bool:
+    """Tell whether all networks have every layer of the one that has fewest, by name and call."""
+    sets = [
+        set(zip(own["layer"], own["call"], strict=True))
+        for _, own in depth.groupby("network", sort=False)
+    ]
+    return not sets or min(sets, key=len) <= set.intersection(*sets)
+
+
+def relative_depth(depth: pd.DataFrame) -> pd.DataFrame:
+    """Put the layers of every network between 0, its first, and 1, its last.
+
+    Parameters
+    ----------
+    depth : pandas.DataFrame
+        From `linearity_by_depth`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Its columns, ``place`` now float64; 0 for a network of one layer.
+
+    Raises
+    ------
+    AconError
+        If a column is missing or the table is empty.
+    """
+    require_columns(depth, DEPTH_COLUMNS, "the table by depth")
+    if depth.empty:
+        raise AconError("the table by depth holds no layer")
+    last = depth.groupby("network")["place"].transform("max").clip(lower=1)
+    return depth.assign(place=depth["place"] / last)

@@ -1,0 +1,196 @@
+"""A captured run at a glance: a table of its layers, of its channels, and what stands out."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from acon_analysis.runs.run_statistics import has_moments
+from acon_analysis.statistics.beta_summary import summarize
+
+if TYPE_CHECKING:
+    from acon_analysis.runs.run import Run
+
+#: Columns of `layer_overview` beside layer and call: where they come from, and their names here.
+_OF_LAYERS = ("kind", "class_name", "granularity", "channels", "reader", "proof_error")
+_OF_LINEARITY = (
+    "L", "L_low", "L_high", "G", "kappa", "rho", "nu", "L_own", "beta_gain", "slope_min",
+    "slope_max", "slope_low", "slope_high", "positive", "linear", "dead", "constant_input",
+    "one_signed", "equal_slopes", "gate_constant", "why",
+)  # fmt: skip
+_OF_BETA = {"mean": "beta_mean", "std": "beta_std", "q05": "beta_q05", "q95": "beta_q95"}
+_OF_SPLITS = {
+    "ratio": "ratio", "null_p05": "null_p05", "null_p95": "null_p95", "p_value": "p_value",
+    "answer": "answer", "text": "learned",
+}  # fmt: skip
+_TOP = ("s_c_max", "s_c_channel")
+
+#: Flags that `layer_overview` counts, in channels.
+FLAGS = ("dead", "constant_input", "one_signed", "equal_slopes", "gate_constant")
+
+OVERVIEW_COLUMNS = (
+    "layer", "call", *_OF_LAYERS, *_OF_LINEARITY, *_TOP, *_OF_BETA.values(), *_OF_SPLITS.values(),
+)  # fmt: skip
+_TEXTS = ("layer", "kind", "class_name", "granularity", "reader", "why", "answer", "learned")
+
+#: Columns of `channel_overview`.
+CHANNEL_COLUMNS = (
+    "layer", "call", "channel", "L", "s_c", "G", "kappa", "beta_mean", "beta_std", "cause", "why",
+)  # fmt: skip
+
+HEADLINE_COLUMNS = ("quantity", "value", "total", "layer")
+
+_KEYS = ["layer", "call"]
+
+
+def layer_overview(
+    run: "Run", *, channels: pd.DataFrame | None = None, splits: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Put together what is known of every layer of a run.
+
+    Parameters
+    ----------
+    run : Run
+        A captured run, with or without moments, with or without β.
+    channels : DataFrame, optional
+        From `channel_overview`, where it is there already.
+    splits : DataFrame, optional
+        From `Run.variance_split`; without it the columns of the samples' effect are empty.
+
+    Returns
+    -------
+    DataFrame
+        Columns `OVERVIEW_COLUMNS`, one row a layer and call in order of execution: the layer, its
+        linearity (`index_fields.LAYER_COLUMNS`), ``s_c_max`` and ``s_c_channel``, the largest
+        share of the layer's nonlinearity of one channel and that channel, β over all samples and
+        channels (`summarize`), and the samples' effect (`run_statistics.SPLIT_COLUMNS`;
+        ``learned`` is its text). Numbers are float64, NaN where a layer lacks them; texts are
+        empty then.
+    """
+    table = run.layers[[*_KEYS, *_OF_LAYERS]]
+    if has_moments(run):
+        linearity = run.linearity()[[*_KEYS, *_OF_LINEARITY]]
+        own = channel_overview(run) if channels is None else channels
+        table = table.merge(linearity, on=_KEYS, how="left")
+        table = table.merge(_top(own), on=_KEYS, how="left")
+    if has_beta(run):
+        betas = summarize(run)[[*_KEYS, *_OF_BETA]].rename(columns=_OF_BETA)
+        table = table.merge(betas, on=_KEYS, how="left")
+    if splits is not None and len(splits):
+        found = splits[[*_KEYS, *_OF_SPLITS]].rename(columns=_OF_SPLITS)
+        table = table.merge(found, on=_KEYS, how="left")
+    table = table.reindex(columns=list(OVERVIEW_COLUMNS))
+    for name in table.columns:
+        if name in _TEXTS:
+            table[name] = table[name].astype(object).fillna("").astype("str")
+        elif name != "call":
+            table[name] = table[name].astype(np.float64)
+    return table
+
+
+def channel_overview(run: "Run") -> pd.DataFrame:
+    """Put together what is known of every channel of a run.
+
+    Parameters
+    ----------
+    run : Run
+        A captured run.
+
+    Returns
+    -------
+    DataFrame
+        Columns `CHANNEL_COLUMNS`, layers in order of execution: from `Run.linearity`, or for a run
+        without moments mean and standard deviation of β alone (NaN and empty texts elsewhere).
+    """
+    if has_moments(run):
+        return run.linearity(by="channel")[list(CHANNEL_COLUMNS)]
+    if not has_beta(run):
+        return pd.DataFrame(columns=list(CHANNEL_COLUMNS))
+    betas = summarize(run, "channel").rename(columns={"mean": "beta_mean", "std": "beta_std"})
+    table = betas.reindex(columns=list(CHANNEL_COLUMNS))
+    return table.assign(cause="", why="")
+
+
+def has_beta(run: "Run") -> bool:
+    """Say whether a run holds any β, per sample or static."""
+    return bool(((run.layers["column"] != "") | (run.layers["granularity"] == "static")).any())
+
+
+def _top(channels: pd.DataFrame) -> pd.DataFrame:
+    """Return each layer's channel with the largest share of its nonlinearity."""
+    known = channels.dropna(subset=["s_c"])
+    best = known.loc[known.groupby(_KEYS, sort=False)["s_c"].idxmax()]
+    best = best.rename(columns={"s_c": "s_c_max", "channel": "s_c_channel"})
+    return best[[*_KEYS, *_TOP]]
+
+
+def headline_frame(layers: pd.DataFrame) -> pd.DataFrame:
+    """Return the few numbers to look at first.
+
+    Parameters
+    ----------
+    layers : DataFrame
+        From `layer_overview`.
+
+    Returns
+    -------
+    DataFrame
+        Columns `HEADLINE_COLUMNS`; ``quantity`` is one of ``layers``, ``channels``, ``L_least``,
+        ``L_greatest`` (with their layer), ``linear`` and ``dead`` (channels, of ``total``),
+        ``beta_least`` and ``beta_greatest`` (mean β of a layer), ``more`` (layers whose β varies
+        between samples more than without learning, of those tested); what a run lacks is left out.
+    """
+    rows: list[tuple[str, float, float, str]] = [
+        ("layers", len(layers), np.nan, ""),
+        ("channels", layers["channels"].sum(), np.nan, ""),
+    ]
+    for quantity, column in (("L", "L"), ("beta", "beta_mean")):
+        known = layers.dropna(subset=[column])
+        if len(known):
+            ends = (("least", known[column].argmin()), ("greatest", known[column].argmax()))
+            for end, place in ends:
+                row = known.iloc[int(place)]
+                rows.append((f"{quantity}_{end}", row[column], np.nan, str(row["layer"])))
+    measured = layers.dropna(subset=["linear"])
+    if len(measured):
+        total = measured["channels"].sum()
+        rows += [(name, measured[name].sum(), total, "") for name in ("linear", "dead")]
+    tested = layers[layers["answer"].isin(["more", "no more", "less"])]
+    if len(tested):
+        rows.append(("more", (tested["answer"] == "more").sum(), len(tested), ""))
+    return pd.DataFrame(rows, columns=list(HEADLINE_COLUMNS)).astype(
+        {"value": "float64", "total": "float64"}
+    )
+
+
+def linearity_text(layers: pd.DataFrame) -> str:
+    """Say in one sentence how linear the layers are.
+
+    Parameters
+    ----------
+    layers : DataFrame
+        From `layer_overview`.
+
+    Returns
+    -------
+    str
+        Empty for a run without moments.
+    """
+    known = layers.dropna(subset=["L"])
+    if known.empty:
+        return ""
+    linear, total = int(known["linear"].sum()), int(known["channels"].sum())
+    least, most = known.iloc[int(known["L"].argmin())], known.iloc[int(known["L"].argmax())]
+    words = f"{linear} of {total} channels are linear on these data (L of at least 0.99)"
+    if len(known) == 1:
+        return f"a straight line explains L = {_index(most['L'])} of {most['layer']}; {words}"
+    return (
+        f"a straight line explains most of {most['layer']} (L = {_index(most['L'])}) and least of "
+        f"{least['layer']} (L = {_index(least['L'])}); {words}"
+    )
+
+
+def _index(value: float) -> str:
+    """Format an index so that what is not 1 does not look like it."""
+    text = f"{value:.3f}"
+    return text if text != "1.000" or value == 1 else "> 0.999"

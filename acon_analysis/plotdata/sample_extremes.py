@@ -1,0 +1,140 @@
+"""One channel at the samples where its β makes it straightest, and where it bends it most."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from acon_analysis import family
+from acon_analysis.errors import AconError, UsageError
+from acon_analysis.plotdata.channels import FACT_COLUMNS, choose_channel
+from acon_analysis.selection import choose_call, choose_layer, require_columns, require_finite
+
+#: Columns of `Extremes.samples` and `Extremes.curves`.
+SAMPLE_COLUMNS = ("side", "sample", "beta")
+CURVE_COLUMNS = ("sample", "x", "y")
+
+_POINTS = 161
+
+
+@dataclass(frozen=True)
+class Extremes:
+    """A channel, the samples at both ends of its β, and its function at each.
+
+    Attributes
+    ----------
+    facts : pandas.Series
+        The channel's row of `channels.channel_facts`.
+    samples : pandas.DataFrame
+        Columns `SAMPLE_COLUMNS`: ``side`` is "straight" (least abs(β) first) or "bent" (greatest
+        first).
+    curves : pandas.DataFrame
+        Columns `CURVE_COLUMNS`: the function at the sample's β, within three standard deviations
+        of the mean of the channel's inputs and within their range.
+    """
+
+    facts: "pd.Series[Any]"
+    samples: pd.DataFrame
+    curves: pd.DataFrame
+
+
+def sample_extremes(
+    facts: pd.DataFrame,
+    frame: pd.DataFrame,
+    layer: str | None = None,
+    channel: int | None = None,
+    count: int = 4,
+) -> Extremes:
+    """Choose the samples where one channel is straightest and where it bends most.
+
+    p1 and p2 are the same for every sample, so over the same inputs the channel bends the more the
+    greater abs(β) is; 0 makes it a straight line.
+
+    Parameters
+    ----------
+    facts : pandas.DataFrame
+        From `channels.channel_facts`, of one network.
+    frame : pandas.DataFrame
+        Columns ``sample``, ``layer``, ``channel``, ``beta`` (and ``call``): β of every sample.
+    layer : str, optional
+        By default the last layer of the frame.
+    channel : int, optional
+        By default that whose function differs most between the 5 % and 95 % quantile of β.
+    count : int
+        Samples a side; fewer where there are not twice as many.
+
+    Raises
+    ------
+    UsageError
+        For an unknown layer or channel, or a count below 1.
+    AconError
+        If a column is missing, a β is not finite, there are fewer than two samples, or the
+        layer has no p1 and p2.
+    """
+    require_columns(facts, FACT_COLUMNS, "the table of channels")
+    require_columns(frame, ["sample", "layer", "channel", "beta"], "the frame of β")
+    if count < 1:
+        raise UsageError(f"count must be at least 1; it is {count}")
+    name = choose_layer(frame, layer)
+    own = choose_call(frame[frame["layer"] == name], None)
+    require_finite(own, name)
+    if channel is None:
+        channel = switching_channel(facts[facts["layer"] == name])
+    row = choose_channel(facts, name, channel)
+    betas = own[own["channel"] == channel].set_index("sample")["beta"].astype(np.float64)
+    if len(betas) < 2:
+        raise AconError(f"two samples at least are to be compared; layer {name!r} has {len(betas)}")
+    order = betas.abs().sort_values(kind="stable").index
+    count = min(count, len(order) // 2)
+    chosen = [("straight", sample) for sample in order[:count]]
+    chosen += [("bent", sample) for sample in order[::-1][:count]]
+    samples = pd.DataFrame(
+        [(side, int(sample), float(betas.loc[sample])) for side, sample in chosen],
+        columns=list(SAMPLE_COLUMNS),
+    )
+    return Extremes(row, samples, _curves(row, samples))
+
+
+def switching_channel(facts: pd.DataFrame) -> int:
+    """Return the channel of a layer whose function β changes most.
+
+    Parameters
+    ----------
+    facts : pandas.DataFrame
+        Rows of one layer of `channels.channel_facts`.
+
+    Returns
+    -------
+    int
+        The channel of the greatest root mean square distance between its functions at the 5 %
+        and the 95 % quantile of β, over two standard deviations either side of the mean input,
+        as a share of the output's standard deviation.
+    """
+    known = facts.dropna(subset=["p1", "p2", "beta_low", "beta_high"])
+    known = known[(known["std_y"] > 0) & (known["std_x"] > 0)]
+    if known.empty:
+        raise AconError("no channel of the layer has p1, p2 and β of samples")
+    steps = np.linspace(-2.0, 2.0, 41)
+    distances = []
+    for row in known.to_dict("records"):
+        x = row["mean_x"] + steps * row["std_x"]
+        low, high = (
+            family.acon_c(x, row["p1"], row["p2"], row[name]) for name in ("beta_low", "beta_high")
+        )
+        distances.append(float(np.sqrt(np.mean((high - low) ** 2))) / row["std_y"])
+    return int(known["channel"].iloc[int(np.argmax(distances))])
+
+
+def _curves(row: "pd.Series[Any]", samples: pd.DataFrame) -> pd.DataFrame:
+    low = max(float(row["min_x"]), float(row["mean_x"] - 3 * row["std_x"]))
+    high = min(float(row["max_x"]), float(row["mean_x"] + 3 * row["std_x"]))
+    x = np.linspace(low, high, _POINTS)
+    parts = [
+        pd.DataFrame({
+            "sample": one["sample"], "x": x,
+            "y": family.acon_c(x, float(row["p1"]), float(row["p2"]), one["beta"]),
+        })
+        for one in samples.to_dict("records")
+    ]  # fmt: skip
+    return pd.concat(parts, ignore_index=True)

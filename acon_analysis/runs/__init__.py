@@ -1,0 +1,1 @@
+"""Captured runs: read, compared, verified."""

@@ -1,0 +1,244 @@
+"""Two captured runs side by side: per layer β, L, L_own, beta_gain and G, with intervals.
+
+The jackknife of a paired comparison leaves the same images out of both runs. Runs of a and b blocks
+are therefore merged to their greatest common divisor g: a block sample_id mod g holds exactly the
+images of a/g blocks of the one and of b/g of the other. Nothing is approximated, but the intervals
+become those of g blocks. Without a common divisor no images can be left out of both, and the
+comparison is refused: variances of dependent estimates must not simply be added.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from acon_analysis.statistics import index_fields
+from acon_analysis.statistics.differences import compare_layers
+from acon_analysis.errors import AconError
+from acon_analysis.statistics.jackknife import jackknife_error, symmetric_interval
+from acon_analysis.moments.fields import BLOCKS
+from acon_analysis.runs.run import Run
+from acon_analysis.runs.run_statistics import blocks_of, has_moments, moments_of, parameters_of
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def compare_runs(first: Run, second: Run, *, confidence: float = 0.95) -> pd.DataFrame:
+    """Compare two runs layer by layer, with intervals of the differences.
+
+    Runs of the same images are compared sample by sample (paired), which makes the intervals
+    narrower; others as independent. Where the moments of such runs are kept in other numbers of
+    blocks (``acon capture --moment-blocks``), intervals come from as many blocks as divide both.
+
+    Parameters
+    ----------
+    first, second : Run
+        Captured runs that share names of layers: two epochs, before and after a change, ACON and
+        Meta-ACON.
+    confidence : float
+        Of the intervals; jackknife over blocks of samples.
+
+    Returns
+    -------
+    DataFrame
+        Columns `index_fields.DIFFERENCE_COLUMNS`: layers in the first run's order, for each the
+        quantity beta (the mean over samples and channels) where both have one, and L, L_own,
+        beta_gain and G where both runs hold moments. NaN where a quantity does not exist.
+
+    Raises
+    ------
+    AconError
+        If the runs share no layer, or are of the same images in numbers of blocks that have no
+        common divisor.
+    """
+    paired = same_samples(first, second)
+    blocks = shared_blocks(first, second) if paired else (blocks_of(first), blocks_of(second))
+    frames = [_beta_differences(first, second, blocks, paired=paired, confidence=confidence)]
+    if has_moments(first) and has_moments(second):
+        frames.append(
+            compare_layers(
+                _in_blocks(moments_of(first), blocks[0]),
+                _in_blocks(moments_of(second), blocks[1]),
+                parameters_of(first),
+                parameters_of(second),
+                paired=paired,
+                confidence=confidence,
+            )
+        )
+    filled = [frame for frame in frames if len(frame)]
+    if not filled:
+        raise AconError(_nothing_shared(first, second))
+    table = pd.concat(filled, ignore_index=True)
+    order = first.layers[["layer", "call"]].assign(_place=np.arange(len(first.layers)))
+    table = table.merge(order, on=["layer", "call"], how="left")
+    table = table.sort_values("_place", kind="stable", ignore_index=True)
+    return table[[name for name, *_ in index_fields.DIFFERENCE_COLUMNS]]
+
+
+def same_samples(first: Run, second: Run) -> bool:
+    """Say whether two runs captured the same images, known by their SHA-256, in the same order."""
+    one, two = first.sample_ids, second.sample_ids
+    if not np.array_equal(one, two) or not len(one):
+        return False
+    hashes = [
+        run.samples.set_index("sample_id")["sha256"].reindex(one).fillna("").to_numpy(dtype=str)
+        for run in (first, second)
+    ]
+    return bool((hashes[0] == hashes[1]).all() and (hashes[0] != "").all())
+
+
+def shared_blocks(first: Run, second: Run) -> tuple[int, int]:
+    """Return the number of blocks to which both runs' moments can be merged, twice.
+
+    Parameters
+    ----------
+    first, second : Run
+        Runs of the same images.
+
+    Raises
+    ------
+    AconError
+        If there is none but a single block.
+    """
+    numbers = [blocks_of(run) for run in (first, second) if has_moments(run)]
+    if len(numbers) < 2:
+        return (numbers or [BLOCKS])[0], (numbers or [BLOCKS])[0]
+    found = math.gcd(*numbers)
+    if found == 1:
+        raise AconError(
+            f"the runs are of the same images, in {numbers[0]} and {numbers[1]} blocks, which have "
+            "no common divisor: no images can be left out of both for the intervals; capture one "
+            f"of them again with --moment-blocks {numbers[0]} or {numbers[1]}"
+        )
+    return found, found
+
+
+def _in_blocks(moments: pd.DataFrame, blocks: int) -> pd.DataFrame:
+    """Give each row the number of its wider block; whoever reads the rows merges them."""
+    return moments.assign(block=moments["block"] % blocks)
+
+
+def unlike(first: Run, second: Run) -> list[str]:
+    """Tell in what two runs differ that a comparison takes to be equal.
+
+    Parameters
+    ----------
+    first, second : Run
+        Captured runs.
+
+    Returns
+    -------
+    list of str
+        A sentence each about other samples, another preprocessing, and layers that only one has;
+        empty for runs of the same samples and layers.
+    """
+    found = []
+    if not same_samples(first, second):
+        one, two = len(first.sample_ids), len(second.sample_ids)
+        found.append(
+            f"the runs are not of the same samples ({one} and {two}): they are compared as "
+            "independent ones, and differences may come from the images"
+        )
+    else:
+        if _preprocess(first) != _preprocess(second):
+            found.append("the runs took the same images through different preprocessings")
+        numbers = [blocks_of(run) for run in (first, second) if has_moments(run)]
+        if len(set(numbers)) == 2:
+            found.append(
+                f"the runs' moments are of {numbers[0]} and {numbers[1]} blocks of images: the "
+                f"intervals are those of {math.gcd(*numbers)} blocks"
+            )
+    keys = [
+        {(row["layer"], row["call"]): row["channels"] for row in run.layers.to_dict("records")}
+        for run in (first, second)
+    ]
+    for place, (own, other) in (("first", keys), ("second", keys[::-1])):
+        alone = [layer + (f" (call {call})" if call else "") for layer, call in own.keys() - other]
+        if alone:
+            named = ", ".join(sorted(alone)[:3]) + (", ..." if alone[3:] else "")
+            found.append(f"{_layers(len(alone))} only in the {place} run: {named}")
+    wider = [key for key, width in keys[0].items() if keys[1].get(key, width) != width]
+    if wider:
+        found.append(f"{_layers(len(wider))} of other widths in the two runs: {wider[0][0]}, ...")
+    return found
+
+
+def _preprocess(run: Run) -> object:
+    return run.manifest.get("identity", {}).get("preprocess")
+
+
+def _layers(count: int) -> str:
+    return "1 layer is" if count == 1 else f"{count} layers are"
+
+
+def _nothing_shared(first: Run, second: Run) -> str:
+    shown = [", ".join(run.layers["layer"].unique()[:5]) or "none" for run in (first, second)]
+    return (
+        "the two runs have nothing in common that could be compared: the layers of the first are "
+        f"{shown[0]}; of the second {shown[1]} (β needs layers of the same name with a β, L and G "
+        "need moments in both)"
+    )
+
+
+@dataclass(frozen=True)
+class _Means:
+    """Mean β per layer (R,), without each block (B, R), and the blocks' sizes (B, R)."""
+
+    mean: FloatArray
+    without: FloatArray
+    size: FloatArray
+
+
+def _beta_differences(
+    first: Run, second: Run, blocks: tuple[int, int], *, paired: bool, confidence: float
+) -> pd.DataFrame:
+    """Compare the means of β over samples and channels."""
+    keys = [key for key in _with_beta(first) if key in set(_with_beta(second))]
+    if not keys:
+        return pd.DataFrame(columns=[name for name, *_ in index_fields.DIFFERENCE_COLUMNS])
+    a, b = _means(first, keys, blocks[0]), _means(second, keys, blocks[1])
+    difference = b.mean - a.mean
+    if paired:
+        error, freedom = jackknife_error(difference, b.without - a.without, a.size)
+    else:
+        error_a, freedom_a = jackknife_error(a.mean, a.without, a.size)
+        error_b, freedom_b = jackknife_error(b.mean, b.without, b.size)
+        error, freedom = np.hypot(error_a, error_b), np.minimum(freedom_a, freedom_b)
+    low, high = symmetric_interval(difference, error, freedom, confidence)
+    return pd.DataFrame(
+        {
+            "layer": pd.Series([key[0] for key in keys], dtype="str"),
+            "call": np.array([key[1] for key in keys], dtype=np.int64),
+            "quantity": "beta",
+            "first": a.mean,
+            "second": b.mean,
+            "difference": difference,
+            "error": error,
+            "low": low,
+            "high": high,
+            "paired": paired,
+        }
+    )
+
+
+def _with_beta(run: Run) -> list[tuple[str, int]]:
+    table = run.layers
+    own = table[(table["column"] != "") | (table["granularity"] == "static")]
+    return [(str(layer), int(call)) for layer, call in zip(own["layer"], own["call"], strict=True)]
+
+
+def _means(run: Run, keys: list[tuple[str, int]], number: int) -> _Means:
+    each = [run.beta_matrix(*key).mean(1, dtype=np.float64) for key in keys]
+    values = np.stack(each, 1)
+    blocks = run.sample_ids % number
+    sums = np.zeros((number, len(keys)))
+    np.add.at(sums, blocks, values)
+    size = np.bincount(blocks, minlength=number).astype(np.float64)[:, None]
+    size = np.broadcast_to(size, sums.shape)
+    total, count = values.sum(0), len(values)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        without = (total - sums) / np.where(size < count, count - size, np.nan)
+        mean = total / (count or np.nan)
+    return _Means(mean, without, size)

@@ -1,0 +1,118 @@
+"""The images behind a captured run's samples, found again and handed out one by one."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from acon_analysis.data.sources import open_data
+from acon_analysis.errors import AconError
+from acon_analysis.data.preprocess import PREPROCESSES, get_preprocess
+from acon_analysis.runs.run import Run
+
+Picture = npt.NDArray[np.float64]
+
+#: Data sets that have a name; all else is a folder.
+NAMED = ("digits", "cifar10")
+
+
+class RunImages(Mapping[int, Picture]):
+    """Pictures by sample_id, each read when it is asked for.
+
+    A sample whose image is gone, or is another one than was captured (by its hash), has none:
+    asking for it raises KeyError.
+
+    Parameters
+    ----------
+    places : mapping of int to object
+        Where each sample's image is.
+    load : callable
+        Place -> image (C, H, W) as the network gets it; raises AconError or OSError for none.
+    bgr : bool
+        Whether the channels of a colour image are stored blue first.
+    """
+
+    def __init__(
+        self,
+        places: Mapping[int, Any],
+        load: Callable[[Any], npt.NDArray[Any]],
+        *,
+        bgr: bool = False,
+    ) -> None:
+        self._places, self._load, self._bgr = dict(places), load, bgr
+
+    def __getitem__(self, sample: int) -> Picture:
+        """Return a picture to show: (H, W) or (H, W, 3), red first, its range brought to 0..1."""
+        try:
+            image = self._load(self._places[sample]).astype(np.float64)
+        except (AconError, OSError) as error:
+            raise KeyError(sample) from error
+        low, high = float(image.min()), float(image.max())
+        image = (image - low) / ((high - low) or 1.0)
+        if len(image) != 3:
+            return np.asarray(image.mean(0))
+        return np.asarray((image[::-1] if self._bgr else image).transpose(1, 2, 0))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+def images_of(run: Run) -> RunImages | None:
+    """Find the images of a run again, where they still are.
+
+    Parameters
+    ----------
+    run : Run
+        A captured run.
+
+    Returns
+    -------
+    RunImages or None
+        None if the run's data are no named data set and no folder, or are not there any more.
+    """
+    identity = run.manifest["identity"]
+    data = str(identity.get("data") or "")
+    if not {"sample_id", "path", "sha256"} <= set(run.samples.columns):
+        return None
+    noted = run.samples.dropna(subset=["path", "sha256"])
+    if data.partition(":")[0] in NAMED:
+        return _of_named(noted, data)
+    folder = Path(data)
+    return _of_folder(noted, folder, identity) if data and folder.is_dir() else None
+
+
+def _of_named(noted: pd.DataFrame, data: str) -> RunImages | None:
+    try:
+        source = open_data(data, download=False)
+    except AconError:
+        return None
+    keys = zip(source.samples["path"], source.samples["sha256"], strict=True)
+    index = {key: place for place, key in enumerate(keys)}
+    rows = zip(noted["sample_id"], noted["path"], noted["sha256"], strict=True)
+    places = {int(sample): index[path, sha] for sample, path, sha in rows if (path, sha) in index}
+    return RunImages(places, lambda place: source[place].numpy()) if places else None
+
+
+def _of_folder(noted: pd.DataFrame, folder: Path, identity: Mapping[str, Any]) -> RunImages | None:
+    spec = identity.get("preprocess") or {}
+    name = str(spec.get("name", "none"))
+    # Code of the user's is not run again only to show an image.
+    preprocess = get_preprocess(name if name in PREPROCESSES else "none")
+
+    def load(place: tuple[str, str]) -> npt.NDArray[Any]:
+        path, expected = folder / place[0], place[1]
+        if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+            raise AconError(f"{str(path)!r} is not the image that was captured")
+        return np.asarray(preprocess(path))
+
+    rows = zip(noted["sample_id"], noted["path"], noted["sha256"], strict=True)
+    places = {int(sample): (str(path), str(sha)) for sample, path, sha in rows}
+    bgr = name in PREPROCESSES and spec.get("channels") == "BGR"
+    return RunImages(places, load, bgr=bgr) if places else None

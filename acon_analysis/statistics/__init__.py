@@ -1,0 +1,1 @@
+"""Statistics: arrays and frames in, frames out. Nothing here knows a run."""

@@ -1,0 +1,191 @@
+"""Why a unit is linear, in words: flags and causes from the stored numbers.
+
+The causes are counterfactual: "because p1≈p2" means that the unit would be linear for zero-mean
+Gaussian inputs even with an infinitely sharp gate; "because its gain is small" means that it would
+be linear for zero-mean Gaussian inputs with the gain it has. Only what neither explains is put
+down to one-signed inputs.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from acon_analysis.statistics.gaussian import FloatArray, gaussian_fit
+
+#: From this L on a unit is called linear.
+LINEAR = 0.99
+#: Inputs count as one-signed in words if at least this share has one sign.
+ONE_SIGNED = 0.95
+#: A gate whose G = 4·Var(gate) is below this is constant (its standard deviation below 0.005).
+GATE_CONSTANT = 1e-4
+#: From this |ρ| on p1 and p2 nearly cancel: L <= 0.24 for a sharp gate and zero-mean inputs.
+CANCELLING = 3.0
+
+BoolArray = npt.NDArray[np.bool_]
+
+#: Cause of a unit -> the words for it in the summary of a layer.
+CAUSES: dict[str, str] = {
+    "empty": "saw no data",
+    "not_finite": "hold NaN or infinity",
+    "dead": "dead (the output does not vary)",
+    "constant_input": "without input that varies",
+    "equal_slopes": "linear because p1≈p2",
+    "small_gain": "linear because the gain is small",
+    "positive": "linear because the inputs are positive",
+    "negative": "linear because the inputs are negative",
+    "combined": "linear for several reasons together",
+    "linear": "linear over their inputs",
+    "varying_beta": "nonlinear because β differs between samples",
+    "cancelling": "nonlinear because p1≈-p2",
+    "switching": "nonlinear because the gate switches",
+    "nonlinear": "nonlinear",
+}
+
+
+def equal_slopes(rho: npt.ArrayLike) -> BoolArray:
+    """Say where p1≈p2: even a sharp gate would leave L >= 0.99 for zero-mean Gaussian inputs.
+
+    Parameters
+    ----------
+    rho : array_like
+        (p1 - p2)/(p1 + p2).
+
+    Returns
+    -------
+    ndarray
+        bool: |ρ| <= 0.1667; False for NaN.
+    """
+    values = np.abs(np.asarray(rho, dtype=np.float64))
+    limit = np.sqrt((1 / LINEAR - 1) / (1 - 2 / np.pi))
+    return np.asarray(values <= limit)
+
+
+def causes(
+    *,
+    L: FloatArray,
+    L_reference: FloatArray,
+    n: FloatArray,
+    dead: BoolArray,
+    constant: BoolArray,
+    positive: FloatArray,
+    kappa: FloatArray,
+    rho: FloatArray,
+) -> list[str]:
+    """Name the cause of each unit's linearity or nonlinearity.
+
+    Parameters
+    ----------
+    L, L_reference, n, positive, kappa, rho : ndarray
+        Index, index at a constant β, number of values, share of x > 0, gain and contrast, shape
+        (R,); NaN where a layer has no such thing.
+    dead, constant : ndarray
+        Flags.
+
+    Returns
+    -------
+    list of str
+        Keys of `CAUSES`.
+    """
+    small = gaussian_fit(kappa, rho).L >= LINEAR
+    close = equal_slopes(rho)
+    family = ~np.isnan(rho)
+    tests: list[tuple[str, npt.NDArray[np.bool_]]] = [
+        ("empty", n == 0),
+        ("not_finite", np.isnan(L)),
+        ("constant_input", constant),
+        ("dead", dead),
+        ("varying_beta", (L < LINEAR) & (L_reference >= LINEAR)),
+        ("cancelling", (L < LINEAR) & (np.abs(rho) >= CANCELLING)),
+        ("switching", (L < LINEAR) & family),
+        ("nonlinear", L < LINEAR),
+        ("equal_slopes", close),
+        ("small_gain", small),
+        ("positive", positive >= ONE_SIGNED),
+        ("negative", positive <= 1 - ONE_SIGNED),
+        ("combined", family),
+    ]
+    chosen = np.select([mask for _, mask in tests], [name for name, _ in tests], "linear")
+    return [str(name) for name in chosen]
+
+
+def sentence(
+    cause: str,
+    *,
+    L: float,
+    G: float,
+    kappa: float,
+    positive: float,
+    low: float,
+    high: float,
+) -> str:
+    """Put one unit's cause into words.
+
+    Parameters
+    ----------
+    cause : str
+        Key of `CAUSES`.
+    L, G, kappa, positive : float
+        The unit's index, gate variance, gain and share of positive inputs.
+    low, high : float
+        Its smallest and largest input.
+
+    Returns
+    -------
+    str
+        Such as ``"linear because its inputs are positive in 99.7 %"``.
+    """
+    degree = "nonlinear" if L < 0.9 else "slightly nonlinear"
+    words = {
+        "empty": "saw no data",
+        "not_finite": "its inputs or outputs hold NaN or infinity",
+        "dead": "dead: its output does not vary",
+        "constant_input": "its input does not vary",
+        "equal_slopes": "linear because p1≈p2",
+        "small_gain": f"linear because its gain is small (κ = {kappa:.2g})",
+        "positive": f"linear because its inputs are positive in {_percent(positive)}",
+        "negative": f"linear because its inputs are negative in {_percent(1 - positive)}",
+        "combined": "linear: close slopes, small gain and uneven signs of its inputs together",
+        "linear": f"linear over its inputs ({low:.3g} to {high:.3g})",
+        "varying_beta": f"{degree} only because its β differs between samples",
+        "cancelling": f"{degree} because p1≈-p2 leaves little of the straight line",
+        "switching": f"{degree}: its gate switches (G = {G:.2g})",
+        "nonlinear": f"{degree} over its inputs ({low:.3g} to {high:.3g})",
+    }
+    return words[cause]
+
+
+def _percent(share: float) -> str:
+    """Format a share so that 99.97 % does not become 100.0 %."""
+    percent = 100 * share
+    digits = 1
+    while percent < 100 and float(f"{percent:.{digits}f}") >= 100 and digits < 6:
+        digits += 1
+    return f"{percent:.{digits}f} %"
+
+
+def layer_sentence(found: Sequence[str], L: float) -> str:
+    """Summarise the causes of a layer's channels in one sentence.
+
+    Parameters
+    ----------
+    found : sequence of str
+        Keys of `CAUSES`, one a channel.
+    L : float
+        The layer's index.
+
+    Returns
+    -------
+    str
+        Such as ``"linear: of 64 channels 40 linear because p1≈p2, 24 dead (...)"``.
+    """
+    names, counts = np.unique(np.asarray(found, dtype=object).astype(str), return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    listed = ", ".join(f"{counts[i]} {CAUSES[str(names[i])]}" for i in order)
+    if np.isnan(L):
+        degree = "not measurable"
+    elif L >= LINEAR:
+        degree = "linear"
+    else:
+        degree = "nearly linear" if L >= 0.9 else "nonlinear"
+    return f"{degree}: of {len(found)} channels {listed}"

@@ -1,0 +1,234 @@
+"""From moments to the parts of the index: sums that every table of linearity divides."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from acon_analysis.errors import AconError
+from acon_analysis.moments.frames import UNIT_KEYS, from_frame, line_variance, unit_codes
+from acon_analysis.moments.state import FloatArray, Moments, group, merge_all, residual
+from acon_analysis.statistics.affine_fit import ROUNDINGS
+from acon_analysis.statistics.jackknife import leave_one_out
+
+#: Relative rounding of the networks' own arithmetic (float32).
+EPS = float(np.finfo(np.float32).eps)
+
+PARAMETERS = ("p1", "p2", "beta", "bn_weight", "bn_bias", "beta_reference")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Sums of one unit (or of many: arrays of any shape whose last axis is the units).
+
+    Attributes
+    ----------
+    sse, cyy : ndarray
+        Residual of the one affine fit over all data, and the output's sum of squares.
+    own : ndarray
+        Sum of the residuals of one affine fit per sample; NaN where samples were not kept apart
+        or have at most two values each.
+    gate : ndarray
+        G = 4·Var(gate); NaN for layers without a gate.
+    sse_reference, cyy_reference, own_reference : ndarray
+        The same at the constant reference β; NaN where there is none.
+    """
+
+    sse: FloatArray
+    cyy: FloatArray
+    own: FloatArray
+    gate: FloatArray
+    sse_reference: FloatArray
+    cyy_reference: FloatArray
+    own_reference: FloatArray
+
+    def summed(self, starts: npt.NDArray[np.int64]) -> "Parts":
+        """Add up runs of units along the last axis (the gate's G is averaged)."""
+        lengths = np.diff([*starts, self.sse.shape[-1]])
+        sums = {k: np.add.reduceat(v, starts, axis=-1) for k, v in vars(self).items()}
+        sums["gate"] = sums["gate"] / lengths
+        return Parts(**sums)
+
+
+@dataclass(frozen=True)
+class Units:
+    """All units of a table of moments, ready for the index.
+
+    Attributes
+    ----------
+    keys : DataFrame
+        layer, call, channel, and the parameters `PARAMETERS`; one row a unit, layers in order of
+        first appearance, channels ascending.
+    total : Moments
+        Shape (R,): all data of each unit.
+    blocks : ndarray
+        int64, shape (B,): the blocks' numbers, ascending.
+    size : ndarray
+        Shape (B, R): samples (or values, where samples were not counted) in each block.
+    parts : Parts
+        Of all data, arrays (R,).
+    without : Parts
+        With one block left out, arrays (B, R).
+    layer_starts : ndarray
+        First row of each layer and call.
+    """
+
+    keys: pd.DataFrame
+    total: Moments
+    blocks: npt.NDArray[np.int64]
+    size: FloatArray
+    parts: Parts
+    without: Parts
+    layer_starts: npt.NDArray[np.int64]
+
+    def parameter(self, name: str) -> FloatArray:
+        """Return a parameter of every unit, NaN where it has none; shape (R,)."""
+        return self.keys[name].to_numpy(dtype=np.float64)
+
+    def field(self, name: str) -> FloatArray:
+        """Return a field of the merged moments, NaN where no layer has it; shape (R,)."""
+        if name in self.total:
+            return self.total[name]
+        return np.full(len(self.keys), np.nan)
+
+
+def units_of(moments: pd.DataFrame, channels: pd.DataFrame | None = None) -> Units:
+    """Merge a table of moments per unit and leave each block out once.
+
+    Parameters
+    ----------
+    moments : DataFrame
+        Keys layer, channel, optionally call and block, and the fields of moments; any number of
+        rows per key.
+    channels : DataFrame, optional
+        One row per layer and channel: p1, p2, beta, bn_weight, bn_bias, beta_reference, as far as
+        they exist.
+
+    Returns
+    -------
+    Units
+        Without a column ``block`` there is a single block, and no uncertainty.
+    """
+    if moments.empty:
+        raise AconError("there are no moments: the table has no rows")
+    frame = moments if "call" in moments.columns else moments.assign(call=0)
+    codes, keys = unit_codes(frame)
+    layer_codes, _ = unit_codes(keys, UNIT_KEYS[:2])
+    order = np.lexsort((keys["channel"].to_numpy(), layer_codes))
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    codes, keys = rank[codes], keys.iloc[order].reset_index(drop=True)
+    layer_starts = np.flatnonzero(np.diff(layer_codes[order], prepend=-1))
+    keys = _with_parameters(keys, channels)
+    state = from_frame(frame)
+    block = frame["block"].to_numpy() if "block" in frame.columns else np.zeros(len(frame), int)
+    values, block_codes = np.unique(block, return_inverse=True)
+    dense = group(state, block_codes * len(keys) + codes, len(values) * len(keys))
+    blocks = dense.reshape(len(values), len(keys))
+    middle = (keys["p1"].to_numpy(dtype=np.float64) + keys["p2"].to_numpy(dtype=np.float64)) / 2
+    total = merge_all(blocks)
+    size = blocks["n_samples"] if "n_samples" in blocks and blocks["n_samples"].any() else None
+    size = blocks["n"] if size is None else np.where(total["n_samples"] > 0, size, blocks["n"])
+    each = [vars(parts_of(state, middle)) for state in leave_one_out(blocks)]
+    without = Parts(**{name: np.stack([part[name] for part in each]) for name in each[0]})
+    numbers = values.astype(np.int64)
+    return Units(keys, total, numbers, size, parts_of(total, middle), without, layer_starts)
+
+
+def _with_parameters(keys: pd.DataFrame, channels: pd.DataFrame | None) -> pd.DataFrame:
+    """Join the parameters of the channels; NaN where there are none."""
+    if channels is not None and len(channels):
+        on = ["layer", "channel", *(["call"] if "call" in channels.columns else [])]
+        columns = [*on, *(name for name in PARAMETERS if name in channels.columns)]
+        missing = [name for name in on if name not in channels.columns]
+        if missing:
+            raise AconError(
+                f"the table of channels needs the columns {', '.join(missing)}; it has "
+                f"{', '.join(map(str, channels.columns))}"
+            )
+        if channels.duplicated(on).any():
+            row = channels.loc[channels.duplicated(on), on].iloc[0]
+            raise AconError(
+                f"the table of channels has several rows for layer {row['layer']!r}, channel "
+                f"{row['channel']}; expected one"
+            )
+        keys = keys.merge(channels[columns], on=on, how="left")
+    absent = {name: np.nan for name in PARAMETERS if name not in keys.columns}
+    return keys.assign(**absent)
+
+
+def parts_of(state: Moments, middle: FloatArray) -> Parts:
+    """Compute the parts of the index from states.
+
+    Parameters
+    ----------
+    state : Moments
+        Any shape whose last axis is the units.
+    middle : ndarray
+        m = (p1 + p2)/2 of each unit; NaN for layers outside the ACON family.
+
+    Returns
+    -------
+    Parts
+        Residuals come from the even part where it was stored, from y otherwise.
+    """
+    blank = np.full(state.shape, np.nan)
+    sse = residual(state)
+    if "cee" in state:
+        sse = np.where(np.isnan(state["cee"]), sse, residual(state, "even"))
+    own, gate = blank, blank
+    if "sse_within" in state:
+        counted = state["n"] > 2 * state["n_samples"]
+        own = np.where(counted & (state["n_samples"] > 0), state["sse_within"], np.nan)
+    if "cgg" in state:
+        gate = 4 * state["cgg"] / np.where(state["n"] > 0, state["n"], np.nan)
+    sse_reference, cyy_reference, own_reference = blank, blank, blank
+    if "crr" in state:
+        sse_reference, cyy_reference = residual(state, "reference"), line_variance(state, middle)
+    if "sse_within_reference" in state:
+        own_reference = np.where(np.isnan(own), np.nan, state["sse_within_reference"])
+    return Parts(sse, state["cyy"], own, gate, sse_reference, cyy_reference, own_reference)
+
+
+def ratio(part: FloatArray, whole: FloatArray) -> FloatArray:
+    """Return part/whole within [0, 1]; 0 where the whole is 0, NaN where either is NaN."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.where(whole > 0, part / whole, part * 0 + whole * 0)
+    return np.clip(share, 0.0, 1.0)
+
+
+def dead_output(units: Units, eps: float = EPS) -> npt.NDArray[np.bool_]:
+    """Say which outputs vary by no more than rounding.
+
+    Where p1 and p2 are known the output is a sum of terms as large as max(|p1|, |p2|)·|x|: dead
+    means std(y) <= 8·eps·max(|p1|, |p2|)·rms(x), with rms(x)² = mean² + std² (a mean of hundred
+    standard deviations brings hundred times the rounding). Otherwise std(y) <= 8·eps·rms(y).
+
+    Parameters
+    ----------
+    units : Units
+        Merged units.
+    eps : float
+        Relative rounding of the network's arithmetic.
+
+    Returns
+    -------
+    ndarray
+        bool, shape (R,).
+    """
+    total = units.total
+    slope = np.fmax(np.abs(units.parameter("p1")), np.abs(units.parameter("p2")))
+    x_square = total["cxx"] + total["n"] * total["mean_x"] ** 2
+    y_square = total["cyy"] + total["n"] * total["mean_y"] ** 2
+    scale = np.where(np.isnan(slope), y_square, slope**2 * x_square)
+    return np.asarray((total["n"] > 0) & (total["cyy"] <= (ROUNDINGS * eps) ** 2 * scale))
+
+
+def constant_input(units: Units) -> npt.NDArray[np.bool_]:
+    """Say which inputs do not vary: min = max, or std(x) <= 8 roundings of float64 of rms(x)."""
+    total = units.total
+    square = total["cxx"] + total["n"] * total["mean_x"] ** 2
+    tolerance = (ROUNDINGS * float(np.finfo(np.float64).eps)) ** 2
+    same = (total["cxx"] <= tolerance * square) | (total["min_x"] == total["max_x"])
+    return np.asarray((total["n"] > 0) & same)

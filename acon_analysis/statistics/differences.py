@@ -1,0 +1,130 @@
+"""Two runs compared: differences of the index per layer, with intervals."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from acon_analysis.errors import AconError
+from acon_analysis.moments.state import FloatArray
+from acon_analysis.statistics import index_fields
+from acon_analysis.statistics.channel_sums import Parts, Units, ratio, units_of
+from acon_analysis.statistics.jackknife import jackknife_error, symmetric_interval
+from acon_analysis.statistics.linearity_columns import beta_gain
+
+
+@dataclass(frozen=True)
+class _Side:
+    """Estimates of one run: (value (R,), value without each block (B, R)) per quantity."""
+
+    blocks: npt.NDArray[np.int64]
+    size: FloatArray
+    values: dict[str, tuple[FloatArray, FloatArray]]
+
+
+def compare_layers(
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    channels_first: pd.DataFrame | None = None,
+    channels_second: pd.DataFrame | None = None,
+    *,
+    paired: bool,
+    confidence: float = 0.95,
+) -> pd.DataFrame:
+    """Compare two runs layer by layer, with intervals of the differences.
+
+    Parameters
+    ----------
+    first, second : DataFrame
+        Moments of both runs, with blocks, as for `linearity.layer_table`. Layers that only one of
+        the runs has are left out.
+    channels_first, channels_second : DataFrame, optional
+        Parameters of the channels.
+    paired : bool
+        Whether both runs saw the same samples in the same blocks: then the difference itself is
+        jackknifed, otherwise the two variances are added (degrees of freedom by Welch and
+        Satterthwaite).
+    confidence : float
+        Of the intervals.
+
+    Returns
+    -------
+    DataFrame
+        Columns `index_fields.DIFFERENCE_COLUMNS`, quantities L, L_own, beta_gain and G; NaN where
+        a quantity does not exist, or with fewer than two blocks.
+
+    Raises
+    ------
+    AconError
+        If the runs share no layer, or are called paired and have different blocks.
+    """
+    one, two = units_of(first, channels_first), units_of(second, channels_second)
+    names = [_layers(units) for units in (one, two)]
+    shared = [key for key in names[0] if key in names[1]]
+    if not shared:
+        raise AconError(
+            f"the two runs share no layer: the first has {', '.join(k[0] for k in names[0])}; "
+            f"the second {', '.join(k[0] for k in names[1])}"
+        )
+    a = _side(one, [names[0].index(key) for key in shared])
+    b = _side(two, [names[1].index(key) for key in shared])
+    if paired and not np.array_equal(a.blocks, b.blocks):
+        raise AconError(
+            f"paired runs need the same blocks of samples: the first has {len(a.blocks)} "
+            f"({a.blocks[0]} to {a.blocks[-1]}), the second {len(b.blocks)} ({b.blocks[0]} to "
+            f"{b.blocks[-1]}); compare them with paired=False"
+        )
+    tables = [_difference(name, a, b, paired, confidence) for name in a.values]
+    layers, calls = [key[0] for key in shared], [key[1] for key in shared]
+    frame = pd.concat([t.assign(layer=layers, call=calls) for t in tables], ignore_index=True)
+    return frame[[name for name, *_ in index_fields.DIFFERENCE_COLUMNS]]
+
+
+def _layers(units: Units) -> list[tuple[str, int]]:
+    rows = units.keys.loc[units.layer_starts, ["layer", "call"]]
+    return list(zip(rows["layer"], rows["call"], strict=True))
+
+
+def _side(units: Units, rows: list[int]) -> _Side:
+    parts = units.parts.summed(units.layer_starts)
+    without = units.without.summed(units.layer_starts)
+    both = [_estimates(p) for p in (parts, without)]
+    values = {name: (both[0][name][rows], both[1][name][:, rows]) for name in both[0]}
+    return _Side(units.blocks, units.size[:, units.layer_starts][:, rows], values)
+
+
+def _estimates(parts: Parts) -> dict[str, FloatArray]:
+    return {
+        "L": 1 - ratio(parts.sse, parts.cyy),
+        "L_own": 1 - ratio(parts.own, parts.cyy),
+        "beta_gain": beta_gain(parts),
+        "G": parts.gate,
+    }
+
+
+def _difference(name: str, a: _Side, b: _Side, paired: bool, confidence: float) -> pd.DataFrame:
+    (first, firsts), (second, seconds) = a.values[name], b.values[name]
+    difference = second - first
+    if paired:
+        error, freedom = jackknife_error(difference, seconds - firsts, a.size)
+    else:
+        error_a, freedom_a = jackknife_error(first, firsts, a.size)
+        error_b, freedom_b = jackknife_error(second, seconds, b.size)
+        error = np.hypot(error_a, error_b)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            terms = error_a**4 / freedom_a + error_b**4 / freedom_b
+            freedom = np.where(terms > 0, error**4 / terms, freedom_a + freedom_b)
+    low, high = symmetric_interval(difference, error, freedom, confidence)
+    return pd.DataFrame(
+        {
+            "quantity": name,
+            "first": first,
+            "second": second,
+            "difference": difference,
+            "error": error,
+            "low": low,
+            "high": high,
+            "paired": paired,
+        }
+    )

@@ -1,0 +1,187 @@
+"""The index of linearity as tables: by channel, by layer, by sample, and between two runs.
+
+Definitions, for inputs x and outputs y of one unit (a channel over samples and positions), with
+C the sums of squared deviations:
+
+- L = Cxy²/(Cxx·Cyy), the share of the output's variance that the best affine fit explains;
+  sse = Cyy - Cxy²/Cxx; a layer's L = 1 - Σ_c sse_c / Σ_c Cyy_c.
+- s_c = sse_c / Σ_c Cyy_c, a channel's share of its layer's nonlinearity: rank channels by it.
+- L_own = 1 - Σ_s sse_s / Cyy >= L, one affine fit per sample against the same total; only L can
+  be had by one fixed affine map. The gap exists at constant β too, so what an input-dependent β
+  adds (``beta_gain``) is the gap less that of the same inputs at a constant reference β.
+- G = 4·Var(σ(β·d·x)), d = p1 - p2: activate or not; κ = |β·d|·std(x), ρ = (p1 - p2)/(p1 + p2),
+  ν = mean(x)/std(x).
+
+No data (n = 0): NaN, cause "empty". One value: the output cannot vary, "dead". NaN or infinity in
+x or y: NaN, cause "not_finite". Constant input: L = 1 if the output is constant too, otherwise 0.
+Dead output: L = 1 by convention, and flagged. Standard errors and intervals come from a jackknife
+over blocks of samples (`jackknife`); with fewer than two blocks they are NaN.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from acon_analysis.errors import AconError
+from acon_analysis.statistics import index_fields
+from acon_analysis.statistics.affine_fit import Linearity, linearity
+from acon_analysis.statistics.causes import LINEAR, layer_sentence
+from acon_analysis.statistics.channel_sums import EPS, Units, ratio, units_of
+from acon_analysis.statistics.linearity_columns import channel_values, index_columns
+
+__all__ = [
+    "Linearity",
+    "channel_table",
+    "layer_table",
+    "linearity",
+    "sample_table",
+]
+
+_COUNTS = ("dead", "constant_input", "one_signed", "equal_slopes", "gate_constant")
+
+
+def channel_table(
+    moments: pd.DataFrame,
+    channels: pd.DataFrame | None = None,
+    *,
+    confidence: float = 0.95,
+    eps: float = EPS,
+) -> pd.DataFrame:
+    """Tabulate how linear every channel is, and why.
+
+    Parameters
+    ----------
+    moments : DataFrame
+        Rows of moments: layer, channel, optionally call and block, and the fields of
+        `acon_analysis.moments.fields`.
+    channels : DataFrame, optional
+        One row per layer and channel with p1, p2, beta, beta_reference, as far as they exist.
+    confidence : float
+        Of the intervals.
+    eps : float
+        Relative rounding of the network's arithmetic; decides which outputs are dead.
+
+    Returns
+    -------
+    DataFrame
+        Columns `index_fields.CHANNEL_COLUMNS`; layers in order of appearance. What does not
+        exist for a layer (κ, ρ, G and so on outside the ACON family) is NaN.
+    """
+    return _ordered(
+        channel_values(units_of(moments, channels), confidence, eps), index_fields.CHANNEL_COLUMNS
+    )
+
+
+def layer_table(
+    moments: pd.DataFrame,
+    channels: pd.DataFrame | None = None,
+    *,
+    confidence: float = 0.95,
+    eps: float = EPS,
+) -> pd.DataFrame:
+    """Tabulate how linear every layer is.
+
+    Parameters
+    ----------
+    moments, channels, confidence, eps
+        As for `channel_table`.
+
+    Returns
+    -------
+    DataFrame
+        Columns `index_fields.LAYER_COLUMNS`; sums over channels for L, the mean over channels for
+        G and β, medians for κ and the sizes of ρ and ν, extremes for derivatives, counts for flags.
+    """
+    units = units_of(moments, channels)
+    table = channel_values(units, confidence, eps)
+    starts = units.layer_starts
+    frame = table.loc[starts, ["layer", "call", "n_samples"]].reset_index(drop=True)
+    parts, without = units.parts.summed(starts), units.without.summed(starts)
+    frame = frame.assign(**index_columns(parts, without, units.size[:, starts], confidence))
+    frame = frame.assign(**_layer_columns(units, table))
+    ends = [*starts[1:], len(table)]
+    frame["why"] = [
+        layer_sentence(table["cause"].iloc[a:b].tolist(), index)
+        for a, b, index in zip(starts, ends, frame["L"], strict=True)
+    ]
+    return _ordered(frame, index_fields.LAYER_COLUMNS)
+
+
+def _layer_columns(units: Units, table: pd.DataFrame) -> dict[str, npt.NDArray[np.generic]]:
+    """Reduce the channels' columns to their layers."""
+    starts = units.layer_starts
+    groups = np.repeat(np.arange(len(starts)), np.diff([*starts, len(table)]))
+    columns: dict[str, npt.NDArray[np.generic]] = {}
+    rules = {
+        "mean": ("beta_mean",),
+        "min": ("slope_min", "slope_low"),
+        "max": ("slope_max", "slope_high"),
+        "median": ("kappa", "rho", "nu"),
+        "sum": ("n", *_COUNTS),
+    }
+    absolute = table.assign(rho=table["rho"].abs(), nu=table["nu"].abs())
+    for rule, names in rules.items():
+        for name in names:
+            columns[name] = absolute[name].groupby(groups).agg(rule).to_numpy()
+    columns["channels"] = np.bincount(groups)
+    columns["linear"] = np.bincount(groups, weights=table["L"] >= LINEAR).astype(np.int64)
+    values = np.add.reduceat(units.total["n"], starts)
+    positives = np.add.reduceat(units.total["n_positive"], starts)
+    columns["positive"] = positives / np.where(values > 0, values, np.nan)
+    bend = (1 - table["L_gauss"].to_numpy(dtype=np.float64)) * units.parts.cyy
+    bend = np.where(table["dead"] | table["constant_input"], 0.0, bend)
+    columns["L_gauss"] = 1 - ratio(
+        np.add.reduceat(bend, starts), np.add.reduceat(units.parts.cyy, starts)
+    )
+    return columns
+
+
+def sample_table(totals: pd.DataFrame) -> pd.DataFrame:
+    """Tabulate how linear each layer is for each sample.
+
+    Parameters
+    ----------
+    totals : DataFrame
+        Columns `fields.TOTAL_COLUMNS`; one row per sample, layer and call.
+
+    Returns
+    -------
+    DataFrame
+        Columns `index_fields.SAMPLE_COLUMNS`. L is that of the sample's own fits (L_own's, per
+        sample); NaN where a sample has at most two values a channel, for a line is exact there.
+    """
+    frame = totals if "call" in totals.columns else totals.assign(call=0)
+    missing = [
+        name
+        for name in ("sample", "layer", "channels", "n", "cyy", "sse")
+        if name not in frame.columns
+    ]
+    if missing:
+        raise AconError(
+            f"the table of sample totals needs the columns {', '.join(missing)}; it has "
+            f"{', '.join(map(str, totals.columns))}"
+        )
+    number = {
+        name: frame[name].to_numpy(dtype=np.float64)
+        if name in frame.columns
+        else np.full(len(frame), np.nan)
+        for name in ("channels", "n", "cyy", "sse", "cgg", "gain", "cyy_reference", "sse_reference")
+    }
+    enough = number["n"] > 2 * number["channels"]
+    bend = np.where(enough, ratio(number["sse"], number["cyy"]), np.nan)
+    reference = np.where(enough, ratio(number["sse_reference"], number["cyy_reference"]), np.nan)
+    result = frame.assign(
+        L=1 - bend,
+        nonlinearity=bend,
+        G=4 * number["cgg"] / np.where(number["n"] > 0, number["n"], np.nan),
+        kappa=number["gain"] / np.where(number["channels"] > 0, number["channels"], np.nan),
+        L_reference=1 - reference,
+        dead=number["cyy"] <= 0,
+    )
+    return _ordered(result, index_fields.SAMPLE_COLUMNS)
+
+
+def _ordered(frame: pd.DataFrame, columns: index_fields.Columns) -> pd.DataFrame:
+    """Return the columns of a table in order, with their dtypes."""
+    dtypes = {name: dtype for name, dtype, *_ in columns}
+    return frame[list(dtypes)].astype(dtypes).reset_index(drop=True)

@@ -1,0 +1,252 @@
+"""The empirical null of β: the same layer on the same inputs with a β network that learned nothing.
+
+fc1 and fc2 are drawn anew, the statistics of both BatchNorms are estimated again on the stored
+pooled inputs, and the trained weight and bias of the last BatchNorm are kept. What remains is what
+BatchNorm, the inputs' distribution and the rank of fc2 impose without learning. Without a
+BatchNorm before β nothing imposes a spread: then the reference is an untrained β network with
+weights from its initialisation, and the result says so (``kind="untrained"``).
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from acon_analysis.errors import AconError, UsageError
+from acon_analysis.statistics.batchnorm_null import ks_distance
+from acon_analysis.statistics.beta_variance import FloatArray, Seed, matrix, variance_split
+
+Init = Literal["uniform", "normal"]
+
+_KS_CHANNELS = 64
+
+
+@dataclass(frozen=True)
+class BetaNetwork:
+    """Shape and kept parameters of a β network: pooled -> fc1 -> (bn1) -> (ReLU) -> fc2 -> (bn2).
+
+    Attributes
+    ----------
+    hidden : int
+        Outputs of fc1.
+    bn_weight, bn_bias : ndarray or None
+        γ and b of the last BatchNorm, shape (C,); None without one.
+    inner_norm : bool
+        Whether fc1 is followed by a BatchNorm.
+    relu : bool
+        Whether a ReLU follows (some re-implementations).
+    init : {"uniform", "normal"}
+        Where fc1 and fc2 come from: PyTorch's default U(-1/√fan_in, 1/√fan_in), biases too, or
+        He's N(0, 2/fan_in), biases 0. It hardly matters with BatchNorm, and sets the scale
+        without.
+    eps : float
+        Of the BatchNorms.
+    """
+
+    hidden: int
+    bn_weight: FloatArray | None = None
+    bn_bias: FloatArray | None = None
+    inner_norm: bool = True
+    relu: bool = False
+    init: Init = "uniform"
+    eps: float = 1e-5
+
+    @property
+    def normalised(self) -> bool:
+        """Whether a BatchNorm sets the scale of the logits."""
+        return self.bn_weight is not None and self.bn_bias is not None
+
+
+def redraw_beta(pooled: npt.ArrayLike, network: BetaNetwork, seed: Seed) -> npt.NDArray[np.float32]:
+    """Compute β with newly drawn weights.
+
+    Parameters
+    ----------
+    pooled : array_like
+        Pooled inputs of the layer, shape (N, C), finite.
+    network : BetaNetwork
+        What is kept.
+    seed : int or Generator
+        Of the weights.
+
+    Returns
+    -------
+    ndarray
+        β, float32, shape (N, C). With a last BatchNorm each logit has mean b and, up to eps,
+        standard deviation abs(γ) over the samples. One sample: σ(b).
+    """
+    generator = np.random.default_rng(seed)
+    inputs = matrix(pooled, "the table of pooled inputs")
+    channels = inputs.shape[1]
+    centre = inputs.mean(0, dtype=np.float64)
+    weight, bias = _drawn(channels, network.hidden, network.init, generator)
+    # float32 is enough for statistics; the mean is taken out before digits could cancel.
+    hidden = ((inputs - centre).astype(np.float32) @ weight.astype(np.float32)).astype(np.float64)
+    if network.inner_norm:
+        hidden -= hidden.mean(0)
+        hidden /= np.sqrt((hidden * hidden).mean(0) + network.eps)
+    else:
+        hidden += centre @ weight + bias
+    if network.relu:
+        np.maximum(hidden, 0.0, out=hidden)
+    weight, bias = _drawn(network.hidden, channels, network.init, generator)
+    if network.bn_weight is not None and network.bn_bias is not None:
+        weight, bias = _folded(hidden, weight, network.bn_weight, network.bn_bias, network.eps)
+    middle = hidden.mean(0)
+    logits = (hidden - middle).astype(np.float32) @ weight.astype(np.float32)
+    logits += (middle @ weight + bias).astype(np.float32)
+    logits *= np.float32(0.5)
+    return np.asarray(np.float32(0.5) + np.float32(0.5) * np.tanh(logits, out=logits))
+
+
+def _drawn(
+    fan_in: int, outputs: int, init: Init, generator: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Weight (fan_in, outputs) and bias (outputs,) of a linear layer at initialisation."""
+    if init == "uniform":
+        bound = 1 / np.sqrt(fan_in)
+        weight = generator.uniform(-bound, bound, (fan_in, outputs))
+        return weight, generator.uniform(-bound, bound, outputs)
+    if init == "normal":
+        return generator.normal(0, np.sqrt(2 / fan_in), (fan_in, outputs)), np.zeros(outputs)
+    raise UsageError(f"init must be 'uniform' or 'normal', given {init!r}")
+
+
+def _folded(
+    inputs: FloatArray,
+    weight: FloatArray,
+    gamma: FloatArray,
+    shift: FloatArray,
+    eps: float,
+) -> tuple[FloatArray, FloatArray]:
+    """Linear layer and the BatchNorm after it as one, with the statistics of these inputs.
+
+    The layer's own bias falls out. The outputs' variances are wᵀ·Cov(inputs)·w: no pass over them.
+    """
+    mean = inputs.mean(0)
+    centred = inputs - mean
+    covariance = centred.T @ centred / len(inputs)
+    variance = np.maximum(np.einsum("io,io->o", weight, covariance @ weight), 0.0)
+    scaled = weight * (gamma / np.sqrt(variance + eps))
+    return scaled, shift - mean @ scaled
+
+
+@dataclass(frozen=True)
+class EmpiricalNull:
+    """Statistics of the measured β beside those of redrawn β networks.
+
+    Attributes
+    ----------
+    kind : {"batchnorm", "untrained"}
+        What the null keeps: the last BatchNorm, or nothing.
+    observed : Series
+        Statistics of the measured β: ratio (see `beta_variance.VarianceSplit`), sample_share, sample_std,
+        within_std, and ks, the mean Kolmogorov-Smirnov distance of up to 64 channels from their
+        logit-normals (NaN without BatchNorm).
+    draws : DataFrame
+        The same, one row a redrawn network.
+    samples : int
+        Samples used.
+    """
+
+    kind: Literal["batchnorm", "untrained"]
+    observed: "pd.Series[float]"
+    draws: pd.DataFrame
+    samples: int
+
+    def p_value(self, statistic: str = "ratio") -> float:
+        """Chance that a redrawn network is as high: (1 + #{draw >= observed})/(1 + draws)."""
+        values = self.draws[statistic].to_numpy(dtype=np.float64)
+        seen = float(self.observed[statistic])
+        if np.isnan(seen) or np.isnan(values).any():
+            return float("nan")
+        return float((1 + (values >= seen).sum()) / (1 + len(values)))
+
+    def table(self) -> pd.DataFrame:
+        """Return one row a statistic: observed, percentiles of the draws, p-value."""
+        percentiles = self.draws.quantile([0.05, 0.5, 0.95])
+        return pd.DataFrame(
+            {
+                "statistic": list(self.observed.index),
+                "observed": self.observed.to_numpy(),
+                "p05": percentiles.loc[0.05].to_numpy(),
+                "median": percentiles.loc[0.5].to_numpy(),
+                "p95": percentiles.loc[0.95].to_numpy(),
+                "p_value": [self.p_value(str(name)) for name in self.observed.index],
+                "draws": len(self.draws),
+                "kind": self.kind,
+            }
+        )
+
+
+def empirical_null(
+    pooled: npt.ArrayLike,
+    beta: npt.ArrayLike,
+    network: BetaNetwork,
+    *,
+    seed: Seed,
+    draws: int = 100,
+    max_samples: int = 2048,
+) -> EmpiricalNull:
+    """Set the measured β against redrawn β networks on the same pooled inputs.
+
+    Parameters
+    ----------
+    pooled : array_like
+        Pooled inputs, shape (N, C).
+    beta : array_like
+        Measured β of the same samples, shape (N, C).
+    network : BetaNetwork
+        Shape and kept parameters of the β network.
+    seed : int or Generator
+        Of the subset and the weights; equal seeds give equal results.
+    draws : int
+        Redrawn networks, at least 20; p-values can be no smaller than 1/(draws + 1).
+    max_samples : int
+        Larger runs are thinned to so many samples, drawn without replacement.
+
+    Returns
+    -------
+    EmpiricalNull
+    """
+    measured, inputs = matrix(beta, "β"), matrix(pooled, "the table of pooled inputs")
+    if measured.shape != inputs.shape:
+        raise AconError(
+            f"β and the pooled inputs must belong together: β is {measured.shape}, the pooled "
+            f"inputs are {inputs.shape}"
+        )
+    if draws < 20:
+        raise UsageError(f"the empirical null needs at least 20 draws, given {draws}")
+    for name, kept in {"bn_weight": network.bn_weight, "bn_bias": network.bn_bias}.items():
+        if kept is not None and np.shape(kept) != measured.shape[1:]:
+            raise AconError(
+                f"{name} must have one value a channel: β has {measured.shape[1]} channels, "
+                f"{name} has shape {np.shape(kept)}"
+            )
+    generator = np.random.default_rng(seed)
+    if len(measured) > max_samples:
+        rows = np.sort(generator.choice(len(measured), max_samples, replace=False))
+        measured, inputs = measured[rows], inputs[rows]
+    observed = _statistics(measured, network)
+    rows_of = [_statistics(redraw_beta(inputs, network, generator), network) for _ in range(draws)]
+    kind: Literal["batchnorm", "untrained"] = "batchnorm" if network.normalised else "untrained"
+    return EmpiricalNull(kind, pd.Series(observed), pd.DataFrame(rows_of), len(measured))
+
+
+def _statistics(beta: npt.NDArray[np.floating[Any]], network: BetaNetwork) -> dict[str, float]:
+    split = variance_split(beta)
+    distance = np.nan
+    if network.bn_weight is not None and network.bn_bias is not None:
+        channels = beta.shape[1]
+        some = np.linspace(0, channels - 1, min(channels, _KS_CHANNELS)).astype(np.int64)
+        each, _ = ks_distance(beta[:, some], network.bn_bias[some], network.bn_weight[some])
+        distance = float(each.mean())
+    return {
+        "ratio": split.ratio,
+        "sample_share": split.sample_share,
+        "sample_std": split.sample_std,
+        "within_std": split.within_std,
+        "ks": distance,
+    }

@@ -1,0 +1,131 @@
+"""The null model in words: whether β varies between samples more than BatchNorm makes it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+from acon_analysis.statistics.beta_variance import VarianceSplit
+from acon_analysis.statistics.redrawn_null import EmpiricalNull
+
+Answer = Literal["more", "no more", "less", "constant", "unknown"]
+
+#: Below this standard deviation β counts as constant over the samples.
+STEADY = 0.005
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether β varies between samples more than its network would make it without learning.
+
+    Attributes
+    ----------
+    answer : {"more", "no more", "less", "constant", "unknown"}
+        ``"constant"`` where β hardly varies over samples, ``"unknown"`` where it cannot be told.
+    p_value : float
+        Of the samples' effect, upper tail; NaN where it cannot be told.
+    text : str
+        One sentence.
+    """
+
+    answer: Answer
+    p_value: float
+    text: str
+
+
+def verdict(
+    split: VarianceSplit, null: EmpiricalNull | None = None, *, level: float = 0.05
+) -> Verdict:
+    """Say in words whether β varies between samples more than BatchNorm alone would make it.
+
+    The test is on the samples' effect: the variance of the samples' means of β over that of
+    independent channels. The spread of single channels proves nothing, for BatchNorm sets it.
+
+    Parameters
+    ----------
+    split : VarianceSplit
+        Of the measured β.
+    null : EmpiricalNull, optional
+        Without it the answer is "unknown".
+    level : float
+        Of the one-sided test; the chance of a false "more" for a network that learned nothing.
+
+    Returns
+    -------
+    Verdict
+    """
+    spread = split.within_std
+    if split.samples < 2 or split.channels < 2:
+        few = "one sample" if split.samples < 2 else "one channel"
+        return Verdict("unknown", np.nan, f"cannot be told from {few}")
+    if spread < STEADY or np.isnan(split.ratio):
+        return Verdict(
+            "constant",
+            np.nan,
+            f"β hardly varies between samples (standard deviation {spread:.2g} per channel)",
+        )
+    if null is None:
+        return Verdict(
+            "unknown",
+            np.nan,
+            f"β varies between samples (standard deviation {spread:.2g} per channel); whether more "
+            "than BatchNorm alone would make it cannot be told without the pooled inputs",
+        )
+    p_value = null.p_value("ratio")
+    below = float((null.draws["ratio"] <= null.observed["ratio"]).mean())
+    answer: Answer = "more" if p_value <= level else "no more"
+    if below * len(null.draws) + 1 <= level * (len(null.draws) + 1):
+        answer = "less"
+    what = "BatchNorm alone" if null.kind == "batchnorm" else "an untrained β network"
+    low, high = null.draws["ratio"].quantile([0.05, 0.95])
+    text = (
+        f"β varies between samples {answer} than {what} would make it: the samples' means vary "
+        f"{null.observed['ratio']:.3g} times as much as those of independent channels; "
+        f"{low:.3g} to {high:.3g} times in {len(null.draws)} networks with redrawn β weights "
+        f"(p = {p_value:.2g})"
+    )
+    return Verdict(answer, p_value, text)
+
+
+def overall(verdicts: Mapping[str, Verdict], *, level: float = 0.05) -> str:
+    """Sum up the verdicts of a network's layers in one sentence.
+
+    Parameters
+    ----------
+    verdicts : mapping of str to Verdict
+        By layer.
+    level : float
+        The level that the verdicts were found with: so many layers say "more" by chance, and the
+        sentence names a number of layers only as a finding if a binomial count of that size has a
+        chance of at most the level (as if layers were independent).
+
+    Returns
+    -------
+    str
+    """
+    tested = {name: v for name, v in verdicts.items() if v.answer in {"more", "no more", "less"}}
+    constant = [name for name, v in verdicts.items() if v.answer == "constant"]
+    if not tested:
+        if constant and len(constant) == len(verdicts):
+            return f"β hardly varies between samples in any of {len(constant)} layers"
+        return "whether β varies between samples more than BatchNorm alone would make it is unknown"
+    found = [name for name, v in tested.items() if v.answer == "more"]
+    chance = float(stats.binom.sf(len(found) - 1, len(tested), level))
+    count = f"{len(found)} of {len(tested)} layers"
+    still = f"; in {len(constant)} more it hardly varies" if constant else ""
+    if not found:
+        return (
+            f"β varies between samples no more than its network would make it without learning, "
+            f"in all of {len(tested)} layers{still}"
+        )
+    if chance > level:
+        return (
+            f"β varies between samples more than its network would make it without learning in "
+            f"{count} ({', '.join(found)}), as many as chance may bring{still}"
+        )
+    return (
+        f"β varies between samples more than its network would make it without learning in "
+        f"{count}: {', '.join(found)}{still}"
+    )

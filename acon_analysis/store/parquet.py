@@ -1,0 +1,106 @@
+"""Columns out of Parquet parts, as fast as they can be had."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from acon_analysis.store.folder import StoreError
+
+Matrix = npt.NDArray[np.float32]
+
+
+def read_lists(paths: Sequence[Path], column: str) -> Matrix | None:
+    """Return a column of lists of several files, one below the other.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Parquet files of equal columns.
+    column : str
+        Of type fixed_size_list<float32>.
+
+    Returns
+    -------
+    numpy.ndarray or None
+        float32 (rows, length of a list), read-only where it needed no copy; None where there are
+        no files, or the first has no such column.
+
+    Raises
+    ------
+    StoreError
+        If a file is missing, damaged, or unlike the first.
+    """
+    if not paths:
+        return None
+    with _readable(paths[0]):
+        schema = pq.read_schema(paths[0])
+    if column not in schema.names:
+        return None
+    if len(paths) == 1:
+        return _matrix(paths[0], column)
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        ends = np.cumsum([0, *pool.map(_rows, paths)])
+        whole = np.empty((ends[-1], schema.field(column).type.list_size), dtype=np.float32)
+
+        def fill(number: int) -> None:
+            # Copied here, not joined at the end: in threads, and every file's memory is given
+            # back before the next one needs as much.
+            whole[ends[number] : ends[number + 1]] = _matrix(paths[number], column)
+
+        for _ in pool.map(fill, range(len(paths))):
+            pass
+    return whole
+
+
+def read_frame(path: Path) -> pd.DataFrame:
+    """Return a whole Parquet file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Raises
+    ------
+    StoreError
+        If it is missing or damaged.
+    """
+    with _readable(path):
+        table = pq.read_table(path)
+    frame: pd.DataFrame = table.to_pandas()
+    return frame
+
+
+def _rows(path: Path) -> int:
+    with _readable(path):
+        return int(pq.read_metadata(path).num_rows)
+
+
+def _matrix(path: Path, column: str) -> Matrix:
+    """Read one column of lists as (rows, width), without a copy where it lies in one piece."""
+    with _readable(path), pq.ParquetFile(path) as file:
+        chunked = file.read(columns=[column], use_threads=False)[column]
+    width = chunked.type.list_size
+    parts = [chunk.flatten().to_numpy().reshape(-1, width) for chunk in chunked.chunks]
+    if not parts:
+        return np.zeros((0, width), dtype=np.float32)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn a damaged file into one sentence."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise StoreError(f"{str(path)!r} is missing; `acon verify` tells what else is") from error
+    except (OSError, pa.ArrowInvalid, KeyError) as error:
+        raise StoreError(f"{str(path)!r} cannot be read: {error}") from error

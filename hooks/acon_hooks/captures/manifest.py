@@ -1,0 +1,189 @@
+"""The manifest of a run: written once the first batch has told of the layers, completed last."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+from torch import nn
+
+from acon_analysis.columns import RUN_FORMAT
+from acon_analysis.errors import UsageError
+from acon_analysis.runs.run import Run
+from acon_analysis.store.folder import RunFolder, StoreError, file_sha256, readable_io
+from acon_hooks.captures.batches import Feed
+from acon_hooks.captures.engine import Facts
+from acon_hooks.captures.identity import identity_sha256, origin_facts, run_id, versions
+from acon_hooks.moments.constants import REFERENCES, read_references
+
+#: What must not change between the parts of one run; the errors of the proofs may, in rounding.
+_FIXED = ("layer", "call", "kind", "channels", "granularity", "column")
+
+
+#: What a process killed before its first manifest leaves behind.
+_EARLY = (*(f"{name}.parquet" for name in ("samples", "channels", "hashes", REFERENCES)), "tmp")
+
+
+class Beginning:
+    """Writes what is of the whole run.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        Where.
+    identity : mapping
+        What makes two captures the same.
+    feed : Feed
+        The images.
+    unit_size : int
+        Images in a unit.
+    """
+
+    def __init__(
+        self, folder: RunFolder, identity: Mapping[str, Any], feed: Feed, unit_size: int
+    ) -> None:
+        self.folder, self.identity = folder, dict(identity)
+        self.feed, self.unit_size = feed, unit_size
+
+    def begin(
+        self, facts: Facts, compute: dict[str, Any], model: nn.Module, *, references: bool
+    ) -> dict[str, Any]:
+        """Write the manifest and the tables, unless some process has; return the manifest.
+
+        Parameters
+        ----------
+        facts : Facts
+            Of the first batch.
+        compute : dict
+            How it is computed.
+        model : Module
+            The network.
+        references : bool
+            Whether moments are taken about constants, which are written already.
+
+        Raises
+        ------
+        StoreError
+            If the run has other layers, or they are read differently; if another capture begins
+            in the folder.
+        """
+        with readable_io(f"writing to {str(self.folder.path)!r}"), self.folder.lock("manifest"):
+            if self.folder.manifest_path.is_file():
+                manifest = self.folder.read_manifest()
+                self._refuse_other_layers(manifest, facts.layers)
+                return manifest
+            if references and read_references(self.folder, identity_sha256(self.identity)) is None:
+                raise StoreError(
+                    f"out: another capture has begun in {str(self.folder.path)!r} at the same "
+                    "moment; choose another folder for one of them"
+                )
+            tables = {
+                "channels.parquet": self.folder.write_table(
+                    "channels", pa.Table.from_pandas(facts.channels, preserve_index=False)
+                )
+            }
+            if self.feed.samples is not None:
+                tables["samples.parquet"] = self._write_samples(self.feed.samples)
+            if references:
+                name = f"{REFERENCES}.parquet"
+                tables[name] = file_sha256(self.folder.path / name)
+            manifest = {**self._manifest(facts, compute, model), "tables": tables}
+            self.folder.write_manifest(manifest)
+            return manifest
+
+    def _write_samples(self, samples: pd.DataFrame) -> str:
+        table = pa.Table.from_pandas(samples, preserve_index=False)
+        return self.folder.write_table("samples", table)
+
+    def _manifest(self, facts: Facts, compute: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+        count = self.feed.count
+        return {
+            "format": RUN_FORMAT,
+            "identity": self.identity,
+            "run_id": run_id(self.identity),
+            "layers": json.loads(facts.layers.to_json(orient="records", double_precision=15)),
+            "samples": count,
+            "units": None if count is None else -(-count // self.unit_size),
+            "complete": False,
+            "origin": origin_facts(model),
+            "beta_networks": facts.beta_networks,
+            "compute": compute,
+            "versions": versions(),
+        }
+
+    def _refuse_other_layers(self, manifest: Mapping[str, Any], layers: pd.DataFrame) -> None:
+        old = pd.DataFrame(manifest["layers"]).reindex(columns=list(_FIXED))
+        new = layers[list(_FIXED)]
+        if old.astype(object).to_dict("records") == new.astype(object).to_dict("records"):
+            return
+        used = manifest.get("versions", {}).get("acon-analysis")
+        raise StoreError(
+            f"out: {str(self.folder.path)!r} was begun with {len(old)} layers, now "
+            f"{len(new)} are found or they are read differently (begun with acon-analysis "
+            f"{used}, now {versions()['acon-analysis']}); choose another folder"
+        )
+
+    def finish(self, count: int) -> None:
+        """Complete the manifest if every unit is done, by whichever process."""
+        units = -(-count // self.unit_size)
+        parts: dict[str, str] = {}
+        for unit in range(units):
+            own = self.folder.unit_parts(unit)
+            if own is None:
+                return
+            parts |= own
+        with readable_io(f"writing to {str(self.folder.path)!r}"), self.folder.lock("manifest"):
+            manifest = self.folder.read_manifest()
+            damaged = list(self.folder.damage(manifest.get("tables", {})))
+            if not manifest["complete"] or parts != manifest.get("parts") or damaged:
+                self._complete(manifest, parts, count, units)
+        self.folder.clear_scratch()
+
+    def _complete(
+        self, manifest: dict[str, Any], parts: dict[str, str], count: int, units: int
+    ) -> None:
+        """Write what follows from the parts, anew where it is damaged; refuse what does not."""
+        recorded = manifest.get("tables", {})
+        kept = [f"{name}.parquet" for name in ("channels", REFERENCES)]
+        fixed = {name: recorded[name] for name in kept if name in recorded}
+        for sentence in self.folder.damage(fixed):
+            raise StoreError(
+                f"out: in {str(self.folder.path)!r} {sentence}, and cannot be made again from the "
+                "rest: bring it back, or capture into another folder"
+            )
+        samples = self.feed.samples
+        if samples is None:
+            samples = Run(self.folder.path).collected_samples()
+        self._write_samples(samples)
+        counts = Run(self.folder.path).histogram_table()
+        if counts is not None:
+            self.folder.write_table("histograms", counts)
+        names = [f"{name}.parquet" for name in ("samples", "channels", "histograms", REFERENCES)]
+        files = {name: self.folder.path / name for name in names}
+        tables = {name: file_sha256(file) for name, file in files.items() if file.is_file()}
+        done = {"complete": True, "samples": count, "units": units}
+        self.folder.write_manifest({**manifest, **done, "parts": parts, "tables": tables})
+
+
+def existing_manifest(folder: RunFolder) -> dict[str, Any] | None:
+    """Return the manifest of a run that was begun; None where one can begin.
+
+    Raises
+    ------
+    UsageError
+        If the folder holds other things, or is a file.
+    """
+    path = folder.path
+    if folder.manifest_path.is_file():
+        return folder.read_manifest()
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"out: {str(path)!r} is a file; give a folder")
+    foreign = [entry.name for entry in path.iterdir()] if path.is_dir() else []
+    if [name for name in foreign if name not in _EARLY and not name.startswith(".")]:
+        if folder.manifest_path.is_file():  # another process has begun since
+            return folder.read_manifest()
+        raise UsageError(
+            f"out: the folder {str(path)!r} is not empty and holds no run; choose another"
+        )
+    return None

@@ -1,0 +1,1 @@
+"""The sums in C++, compiled once for each machine."""

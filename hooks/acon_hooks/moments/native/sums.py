@@ -1,0 +1,285 @@
+"""The sums of `kernels` and the merging of `states` in C++ (``sums.cpp``, ``merge.cpp``).
+
+Compiled by `build`, and compared with torch's operators every time it is loaded.
+"""
+
+import ctypes
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from acon_hooks.moments.kernels import Gate, Guards, over, rows_of, sums, thinned, unguarded
+from acon_hooks.moments.native.build import NativeError, compiler_path, library
+
+__all__ = ["FamilyArgument", "NativeError", "NativeSums", "Prepared", "native"]
+
+#: Values for each thread below which more threads are not worth their start.
+_WORTH = 1 << 17
+
+#: Largest difference from torch's operators, relative to the largest sum of its row.
+_TOLERANCE = 1e-5
+
+#: By compiler: the kernel of this process, or why there is none.
+_kept: "dict[str, NativeSums | NativeError]" = {}
+
+_POINTER, _INTEGER, _CHOICE = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+
+
+class FamilyArgument(ctypes.Structure):
+    """``acon_family`` of merge.cpp."""
+
+    _fields_ = (
+        *((name, _INTEGER) for name in ("kind", "layers", "columns", "samples")),
+        *((name, _POINTER) for name in ("first", "pixels", "constants", "raw", "raw_row")),
+        ("rows", _INTEGER),
+        *((name, _POINTER) for name in ("blocks", "before")),
+        *((name, _POINTER) for name in ("means", "moments", "within", "low", "high")),
+        ("store_row", _INTEGER),
+        *((name, _POINTER) for name in ("totals", "inputs")),
+    )
+
+
+class Prepared:
+    """Constants of one call as the compiled kernel reads them.
+
+    Parameters
+    ----------
+    gate : Gate or None
+        None outside the ACON family.
+    guards : Guards
+        Slope and offsets.
+    """
+
+    def __init__(self, gate: Gate | None, guards: Guards) -> None:
+        self.rows = len(rows_of(gate))
+        self.kind = 0 if gate is None else 1 if gate.reference is None else 2
+        offsets = guards.offsets
+        zero = torch.zeros_like(guards.slope)
+        if gate is None:
+            parts = [guards.slope, *offsets, zero, zero]
+        else:
+            scaled = [offsets[0], *(over(offsets[i], gate.half) for i in (1, 2)), offsets[3]]
+            steep = zero if gate.reference is None else gate.reference * gate.half
+            parts = [over(gate.middle - guards.slope, gate.half), *scaled, gate.half, steep]
+        self.table = torch.stack([part.float() for part in parts]).contiguous()
+        self.pointer = self.table.data_ptr()
+
+
+class NativeSums:
+    """The loaded library.
+
+    Parameters
+    ----------
+    path : Path
+        Of the library.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        library = ctypes.CDLL(str(path))
+        self._sums = library.acon_moment_sums
+        self._sums.restype = _CHOICE
+        self._sums.argtypes = [
+            *(_CHOICE, _CHOICE), *(_POINTER,) * 4, *(_INTEGER,) * 6, _POINTER, *(_INTEGER,) * 4,
+        ]  # fmt: skip
+        self._pieces = library.acon_moment_pieces
+        self._pieces.restype = _INTEGER
+        self._pieces.argtypes = [_INTEGER, _INTEGER, _CHOICE, _INTEGER]
+        library.acon_moment_lanes.restype = _INTEGER
+        self._lanes: int = library.acon_moment_lanes()
+        self._merge = library.acon_moment_merge
+        self._merge.restype = None
+        self._merge.argtypes = [_POINTER, _INTEGER, _INTEGER]
+
+    def sums(
+        self,
+        x: Tensor,
+        y: Tensor,
+        beta: Tensor | None,
+        axis: int,
+        constants: Prepared,
+        stride: int = 1,
+    ) -> Tensor | None:
+        """Sum over the pixels of each sample and channel, as `kernels.sums` does.
+
+        Parameters
+        ----------
+        x, y : Tensor
+            Input and output on the CPU, samples on axis 0, channels on `axis`.
+        beta : Tensor or None
+            (N or 1, C or 1, 1); for the ACON family.
+        axis : int
+            Channel axis.
+        constants : Prepared
+            Of the call.
+        stride : int
+            1, or every so many-th pixel is taken, as by `kernels.thinned`.
+
+        Returns
+        -------
+        Tensor or None
+            (`rows_of(gate)`, N, C), float64; None where the compiled kernel does not apply
+            (float64, one pixel a sample, β of every pixel) or a sum is not finite.
+        """
+        samples, channels = x.shape[0], x.shape[axis]
+        rows = constants.rows + (constants.kind > 0)  # and β
+        out = torch.empty((rows, samples, channels), dtype=torch.float64)
+        place = out.data_ptr(), samples * channels, channels
+        done = self.into(x, y, beta, axis, constants, place, stride)
+        return out[: constants.rows] if done else None
+
+    def into(
+        self,
+        x: Tensor,
+        y: Tensor,
+        beta: Tensor | None,
+        axis: int,
+        constants: Prepared,
+        place: tuple[int, int, int],
+        stride: int = 1,
+    ) -> bool:
+        """Write what `sums` returns, and β in a further row, to a place in memory.
+
+        Parameters
+        ----------
+        x, y, beta, axis, constants
+            As in `sums`.
+        place : (int, int, int)
+            Address, and how many float64 rows and samples are apart.
+        stride : int
+            As in `sums`.
+
+        Returns
+        -------
+        bool
+            False where `sums` returns None; what was written then does not count.
+        """
+        shape = x.shape
+        samples, channels = shape[0], shape[axis]
+        pixels = x.numel() // max(samples * channels, 1)
+        if pixels <= stride or x.dtype == torch.float64 or not x.is_cpu:
+            return False
+        kind = constants.kind
+        pointer, steps = None, (0, 0)
+        if kind and beta is not None:
+            if beta.shape[2] > 1:
+                return False
+            beta = beta.float()
+            pointer, (first, second, _), (one, two, _) = beta.data_ptr(), beta.stride(), beta.shape
+            steps = (first if one > 1 else 0, second if two > 1 else 0)
+        last = x.stride(axis) == 1 and channels > 1
+        if stride > 1 and not (
+            last and channels >= self._lanes and all(_lies_so(t, axis, last=True) for t in (x, y))
+        ):
+            x, y = thinned(x, axis, stride), y if kind else thinned(y, axis, stride)
+            pixels, axis, stride = x.shape[2], 1, 1
+            last = x.stride(1) == 1 and channels > 1
+        x = _laid_out(x, axis, last=last)
+        y = x if kind else _laid_out(y, axis, last=last)
+        given = (
+            kind, last, x.data_ptr(), y.data_ptr(), constants.pointer, pointer, *steps,
+            samples, channels, pixels, stride, *place,
+        )  # fmt: skip
+        pieces: int = self._pieces(samples, channels, last, stride)
+        parts = min(torch.get_num_threads(), x.numel() // _WORTH, pieces)
+        if parts < 2:
+            return bool(self._sums(*given, 0, pieces))
+        cuts = [pieces * part // parts for part in range(parts + 1)]
+        return all(list(_pool(parts).map(lambda span: self._sums(*given, *span), pairwise(cuts))))
+
+    def merge(self, family: FamilyArgument) -> None:
+        """Merge the sums of a batch into a family's blocks; all must be finite.
+
+        Parameters
+        ----------
+        family : FamilyArgument
+            Addresses of arrays that outlive the call.
+        """
+        layers, values = family.layers, family.columns * family.samples
+        parts = min(torch.get_num_threads(), values // _WORTH, layers)
+        given = ctypes.byref(family)
+        if parts < 2:
+            self._merge(given, 0, layers)
+            return
+        cuts = [layers * part // parts for part in range(parts + 1)]
+        list(_pool(parts).map(lambda span: self._merge(given, *span), pairwise(cuts)))
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "moments")
+
+
+def _lies_so(x: Tensor, axis: int, *, last: bool) -> bool:
+    """Tell whether `_laid_out` has nothing to do; the usual cases without an operator."""
+    if x.dtype != torch.float32:
+        return False
+    if axis == 1 and not last:
+        return x.is_contiguous()
+    if axis == 1 and x.ndim == 4:
+        return x.is_contiguous(memory_format=torch.channels_last)
+    return x.movedim(axis, -1 if last else 1).is_contiguous()
+
+
+def _laid_out(x: Tensor, axis: int, *, last: bool) -> Tensor:
+    """Return what lies in memory as (N, C, ...) or, with `last`, (N, ..., C): float32, no gaps."""
+    if _lies_so(x, axis, last=last):
+        return x
+    return x.movedim(axis, -1 if last else 1).float().contiguous()
+
+
+def native(announce: Callable[[str], None] | None = None) -> NativeSums:
+    """Return the compiled kernel; compile it if this machine has not yet.
+
+    Parameters
+    ----------
+    announce : callable, optional
+        Gets one sentence before it is compiled.
+
+    Raises
+    ------
+    NativeError
+        If it cannot be compiled, loaded, or sums otherwise than torch does.
+    """
+    compiler = compiler_path()
+    if compiler not in _kept:
+        try:
+            if not compiler:
+                raise NativeError("there is no C++ compiler (CXX, c++, g++ or clang++)")
+            _kept[compiler] = _load(library(compiler, announce))
+        except NativeError as error:
+            _kept[compiler] = error
+    found = _kept[compiler]
+    if isinstance(found, NativeError):
+        raise NativeError(str(found))
+    return found
+
+
+def _load(path: Path) -> NativeSums:
+    """Load the library and compare it with torch's operators."""
+    try:
+        kernel = NativeSums(path)
+    except (OSError, AttributeError) as error:
+        raise NativeError(f"{str(path)!r} cannot be loaded: {error}") from error
+    generator = torch.Generator().manual_seed(0)
+    last = torch.channels_last
+    with torch.inference_mode():
+        x = torch.randn(2, 21, 9, 10, generator=generator)
+        half, beta = (torch.rand(*s, generator=generator) + 0.1 for s in ((21,), (2, 21, 1)))
+        flat = unguarded(21, x.device)
+        guards = Guards(flat.slope + 0.3, flat.offsets + 0.2, torch.arange(21))
+        for gate in (None, Gate(half, half, None), Gate(half, half, half + 0.5)):
+            for stride in (1, 3):
+                few = thinned(x, 1, stride).double()
+                expected = sums(few, few.relu(), beta.double(), 1, gate, guards)
+                scale = expected.abs().amax((1, 2), keepdim=True)
+                for data in (x, x.contiguous(memory_format=last)):
+                    found = kernel.sums(data, data.relu(), beta, 1, Prepared(gate, guards), stride)
+                    if found is None or ((found - expected) / scale).abs().max() > _TOLERANCE:
+                        raise NativeError("the compiled kernel sums otherwise than torch does")
+    return kernel

@@ -1,0 +1,381 @@
+"""Which units of a network to replace by straight lines, written down as a plan.
+
+A unit is one channel of one use of an activation layer; its replacement is the least squares line
+y = slope·x + intercept of that channel, fitted on one split of the data. Units are ranked by their
+share of the layer's nonlinearity s_c (`statistics.linearity`), the squared error that replacing
+the unit makes, over the variance of the whole layer's output.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from acon_analysis.errors import AconError, UsageError, closest
+from acon_analysis.selection import require_columns
+
+#: Version of the layout of a plan's file.
+PLAN_FORMAT = "acon-plan/1"
+
+_KEYS = ["layer", "call", "channel"]
+_KINDS: dict[str, type[Any]] = {
+    "layer": str, "call": int, "channel": int,
+    "slope": float, "intercept": float, "L": float, "s_c": float,
+}  # fmt: skip
+
+
+class PlanError(AconError):
+    """A plan cannot be read, or does not fit the model."""
+
+
+@dataclass(frozen=True)
+class PlannedUnit:
+    """One unit and the line that takes its place.
+
+    Parameters
+    ----------
+    layer : str
+        Exact name in ``named_modules()``.
+    call : int
+        Which use of the layer within one forward pass, from 0.
+    channel : int
+        Channel, from 0.
+    slope, intercept : float
+        The line.
+    L : float
+        Share of the output's variance that the line explains, on the data of the fit.
+    s_c : float
+        The residual over the variance of the whole layer's output, on the data of the fit.
+    """
+
+    layer: str
+    call: int
+    channel: int
+    slope: float
+    intercept: float
+    L: float
+    s_c: float
+
+
+@dataclass(frozen=True)
+class PlannedLayer:
+    """What a plan must know of a use of a layer to apply its lines there.
+
+    Parameters
+    ----------
+    layer : str
+        Exact name in ``named_modules()``.
+    call, calls : int
+        Which use within one forward pass, from 0, and how many there are.
+    channels, axis : int
+        Channels of the input, and the axis they lie on.
+    kind : str
+        As `find_layers` tells it.
+    """
+
+    layer: str
+    call: int
+    calls: int
+    channels: int
+    axis: int
+    kind: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Units to make affine, with their lines; saved as JSON.
+
+    Parameters
+    ----------
+    units : tuple of PlannedUnit
+        In the order of the layers, channels ascending.
+    layers : tuple of PlannedLayer
+        Every use of a layer that has a unit.
+    model : str
+        MODEL string or class of the network that the lines were fitted on.
+    weights_sha256 : str
+        Hash of its parameters and buffers.
+    data : str
+        Images of the fit.
+    run_id : str
+        Run that the fit came from; empty where it came from a model directly.
+    chosen_by : str
+        How the units were chosen, in words.
+    """
+
+    units: tuple[PlannedUnit, ...]
+    layers: tuple[PlannedLayer, ...]
+    model: str
+    weights_sha256: str
+    data: str = ""
+    run_id: str = ""
+    chosen_by: str = ""
+
+    def __post_init__(self) -> None:
+        known = {(layer.layer, layer.call): layer.channels for layer in self.layers}
+        seen = set()
+        for unit in self.units:
+            key = unit.layer, unit.call
+            if key not in known:
+                raise PlanError(f"plan: no facts of layer {unit.layer!r}, call {unit.call}")
+            if not 0 <= unit.channel < known[key]:
+                raise PlanError(
+                    f"plan: layer {unit.layer!r} has channels 0 to {known[key] - 1}, "
+                    f"the plan names channel {unit.channel}"
+                )
+            if not all(map(math.isfinite, (unit.slope, unit.intercept, unit.L, unit.s_c))):
+                raise PlanError(f"plan: every number of a unit must be finite; given {unit}")
+            if (*key, unit.channel) in seen:
+                raise PlanError(f"plan: layer {unit.layer!r}, channel {unit.channel} stands twice")
+            seen.add((*key, unit.channel))
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One row a unit: layer, call, channel, slope, intercept, L, s_c."""
+        names = [field.name for field in fields(PlannedUnit)]
+        frame = pd.DataFrame([asdict(unit) for unit in self.units], columns=names)
+        return frame.astype({"layer": "str", "call": "int64", "channel": "int64"})
+
+    @property
+    def whole(self) -> tuple[tuple[str, int], ...]:
+        """The uses of layers (layer, call) in which every channel is replaced."""
+        counts = self.table.groupby(["layer", "call"], sort=False).size()
+        return tuple(
+            (layer.layer, layer.call)
+            for layer in self.layers
+            if counts.get((layer.layer, layer.call), 0) == layer.channels
+        )
+
+    @property
+    def lost(self) -> dict[tuple[str, int], float]:
+        """Predicted squared error of each use of a layer over its output's variance: Σ s_c."""
+        sums = self.table.groupby(["layer", "call"], sort=False)["s_c"].sum()
+        return {
+            (layer.layer, layer.call): float(sums.loc[layer.layer, layer.call])
+            for layer in self.layers
+        }
+
+    def save(self, path: str | Path) -> Path:
+        """Write the plan as JSON; floats keep every digit."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = {"format": PLAN_FORMAT, **asdict(self)}
+        path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
+        return path
+
+
+def load_plan(path: str | Path) -> Plan:
+    """Read a plan that `Plan.save` has written.
+
+    Raises
+    ------
+    UsageError
+        If there is no such file.
+    PlanError
+        If it holds no plan, naming what is missing or wrong.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(f"plan: there is no file {str(path)!r}")
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise PlanError(f"plan: {str(path)!r} is not JSON: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != PLAN_FORMAT:
+        given = content.get("format") if isinstance(content, dict) else None
+        raise PlanError(
+            f"plan: {str(path)!r} has the format {given!r}, this version reads {PLAN_FORMAT!r}"
+        )
+    return Plan(
+        units=tuple(_read(PlannedUnit, row, path) for row in _list(content, "units", path)),
+        layers=tuple(_read(PlannedLayer, row, path) for row in _list(content, "layers", path)),
+        **{
+            name: _text(content, name, path)
+            for name in ("model", "weights_sha256", "data", "run_id", "chosen_by")
+        },
+    )
+
+
+def choose_units(
+    table: pd.DataFrame,
+    *,
+    budget: int | float | None = None,
+    by: str = "s_c",
+    within: bool = False,
+    layers: Iterable[str] | None = None,
+    units: Iterable[Sequence[Any]] | None = None,
+) -> pd.DataFrame:
+    """Choose units to replace: the least nonlinear up to a budget, whole layers, or the given ones.
+
+    Parameters
+    ----------
+    table : DataFrame
+        A channel table (`linearity.channel_table`): layer, call, channel and the columns asked for.
+    budget : int or float, optional
+        How many channels: an integer counts them, a float in (0, 1] is a share of all of them.
+        None takes whole layers.
+    by : str
+        Column to rank by, least first; equal values in the table's order.
+    within : bool
+        Rank within each use of a layer and take the share of each (the budget must be a share);
+        False ranks over all layers at once.
+    layers : iterable of str, optional
+        Only these layers; by default all.
+    units : iterable of (layer, channel) or (layer, call, channel), optional
+        These units and no others; excludes `budget` and `layers`. Without a call every use.
+
+    Returns
+    -------
+    DataFrame
+        Rows of the table, in its order. Units without a finite line are never chosen by rank.
+
+    Raises
+    ------
+    UsageError
+        For an unknown layer, unit or column, a budget out of range, or nothing to choose by.
+    """
+    require_columns(table, [*_KEYS, "slope", "intercept"], "the table of channels")
+    if units is not None:
+        if budget is not None or layers is not None:
+            raise UsageError("linearize: give either units, or a budget and layers, not both")
+        return _given(table, list(units))
+    if budget is None and layers is None:
+        raise UsageError("linearize: say what to replace: a budget, layers, or units")
+    if layers is not None:
+        wanted = [layers] if isinstance(layers, str) else list(layers)
+        for name in wanted:
+            if name not in set(table["layer"]):
+                known = closest(name, table["layer"].unique())
+                raise UsageError(f"linearize: there is no layer {name!r} in the fit; {known}")
+        table = table[table["layer"].isin(wanted)]
+    finite: pd.DataFrame = table.loc[np.isfinite(table[["slope", "intercept"]].to_numpy()).all(1)]
+    if budget is None:
+        return finite
+    if by not in table.columns:
+        raise UsageError(f"linearize: cannot rank by {by!r}; {closest(by, table.columns)}")
+    ranked = finite[finite[by].notna()]
+    if not within:
+        return _least(ranked, by, _count(budget, len(table)))
+    if not isinstance(budget, float):
+        raise UsageError(f"linearize: within layers the budget is a share, such as 0.25; {budget}")
+    parts = [
+        _least(part[part.index.isin(ranked.index)], by, _count(budget, len(part)))
+        for _, part in table.groupby(["layer", "call"], sort=False)
+    ]
+    return pd.concat(parts)
+
+
+def make_plan(
+    chosen: pd.DataFrame,
+    layers: Iterable[PlannedLayer],
+    *,
+    model: str,
+    weights_sha256: str,
+    data: str = "",
+    run_id: str = "",
+    chosen_by: str = "",
+) -> Plan:
+    """Make a plan of chosen units.
+
+    Parameters
+    ----------
+    chosen : DataFrame
+        Rows of a channel table, usually from `choose_units`.
+    layers : iterable of PlannedLayer
+        Facts of every use of a layer; those without a unit are dropped.
+    model, weights_sha256, data, run_id, chosen_by
+        As for `Plan`.
+    """
+    columns = [field.name for field in fields(PlannedUnit)]
+    require_columns(chosen, columns, "the table of chosen units")
+    used = set(zip(chosen["layer"], chosen["call"], strict=True))
+    facts = tuple(layer for layer in layers if (layer.layer, layer.call) in used)
+    order = {(layer.layer, layer.call): place for place, layer in enumerate(facts)}
+    units = [
+        PlannedUnit(**{str(name): _KINDS[str(name)](value) for name, value in row.items()})
+        for row in chosen[columns].to_dict("records")
+    ]
+    missing = {(unit.layer, unit.call) for unit in units} - set(order)
+    if missing:
+        name, call = min(missing)
+        raise PlanError(f"plan: no facts of layer {name!r}, call {call}")
+    units.sort(key=lambda unit: (order[unit.layer, unit.call], unit.channel))
+    return Plan(tuple(units), facts, model, weights_sha256, data, run_id, chosen_by)
+
+
+def _least(frame: pd.DataFrame, by: str, count: int) -> pd.DataFrame:
+    order: npt.NDArray[np.int64] = np.argsort(frame[by].to_numpy(dtype=np.float64), kind="stable")
+    return frame.iloc[np.sort(order[:count])]
+
+
+def _count(budget: int | float, total: int) -> int:
+    if isinstance(budget, float):
+        if not 0 < budget <= 1:
+            raise UsageError(
+                f"linearize: a share of channels lies between 0 and 1; got {budget} "
+                f"(a number of channels is an integer)"
+            )
+        return round(budget * total)
+    if not 0 < budget <= total:
+        raise UsageError(f"linearize: the budget must be 1 to {total} channels; got {budget}")
+    return int(budget)
+
+
+def _given(table: pd.DataFrame, units: list[Sequence[Any]]) -> pd.DataFrame:
+    if not units:
+        raise UsageError("linearize: the list of units is empty")
+    rows = pd.Series(False, index=table.index)
+    for unit in units:
+        if len(unit) not in (2, 3):
+            raise UsageError(
+                f"linearize: a unit is (layer, channel) or (layer, call, channel); got {unit!r}"
+            )
+        mine = (table["layer"] == unit[0]) & (table["channel"] == unit[-1])
+        if len(unit) == 3:
+            mine &= table["call"] == unit[1]
+        if not mine.any():
+            own = table.loc[table["layer"] == unit[0], "channel"]
+            near = f"its channels are 0 to {own.max()}" if len(own) else closest(
+                str(unit[0]), table["layer"].unique()
+            )  # fmt: skip
+            raise UsageError(f"linearize: there is no unit {tuple(unit)!r} in the fit; {near}")
+        rows |= mine
+    return table[rows]
+
+
+def _list(content: dict[str, Any], name: str, path: Path) -> list[Any]:
+    value = content.get(name)
+    if not isinstance(value, list):
+        raise PlanError(f"plan: {str(path)!r} has no list {name!r}")
+    return value
+
+
+def _text(content: dict[str, Any], name: str, path: Path) -> str:
+    value = content.get(name)
+    if not isinstance(value, str):
+        raise PlanError(f"plan: {str(path)!r} has no text {name!r}")
+    return value
+
+
+def _read(kind: type[Any], row: Any, path: Path) -> Any:
+    """Read one unit or layer, every field present and of its type."""
+    values: dict[str, Any] = {}
+    for field in fields(kind):
+        value = row.get(field.name) if isinstance(row, dict) else None
+        if field.type is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        wanted: Any = field.type
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise PlanError(
+                f"plan: {str(path)!r}: {field.name!r} of a {kind.__name__} must be "
+                f"{wanted.__name__}; it is {value!r}"
+            )
+        values[field.name] = value
+    return kind(**values)

@@ -1,0 +1,247 @@
+"""The command as a person types it: output, exit codes, one readable line for a mistake."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from acon_analysis.cli import main
+from acon_analysis.runs.run import Run
+
+COMMANDS = ("models", "layers", "capture", "verify", "summary", "figures", "train",
+            "import-checkpoint", "compare", "linearize", "explain", "report")  # fmt: skip
+
+
+def acon(*arguments: object) -> int:
+    """Run the command in this process; return its exit status."""
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    code = stopped.value.code
+    assert isinstance(code, int)
+    return code
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert acon(command, "--help") == 0
+    assert "Usage: " in capsys.readouterr().out
+
+
+def test_the_installed_command_lists_them() -> None:
+    command = Path(sys.executable).with_name("acon")
+    done = subprocess.run([command, "--help"], capture_output=True, text=True, check=True)
+    for name in COMMANDS:
+        assert name in done.stdout
+
+
+def test_models(capsys: pytest.CaptureFixture[str]) -> None:
+    assert acon("models", "--format", "json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["name"] for row in rows} >= {"digits_metaacon", "tfnet_x2_0"}
+
+
+def test_layers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert acon("layers", "digits_metaacon", "--format", "csv") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("layer,")
+    assert len(lines) == 1 + 6 + 13
+    assert any(line.startswith("layer3.0.acon,0,meta_acon,128,channel,") for line in lines)
+
+
+def test_capture_verify_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert acon("capture", "digits_metaacon", "--data", "digits", "--out", run,
+                "--limit", 50, "--unit", 20) == 0  # fmt: skip
+    assert "50 images captured, 0 could not be read, 6 layers, 3 units; complete" in (
+        capsys.readouterr().out
+    )
+    assert acon("verify", run) == 0
+    assert "50 of 50 images captured" in capsys.readouterr().out
+    assert acon("summary", run, "--by", "sample", "--format", "csv") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 6 * 50
+    out = tmp_path / "tables" / "summary.parquet"
+    assert acon("summary", run, "--format", "parquet", "--out", out) == 0
+    assert len(pd.read_parquet(out)) == 6
+    (run / "betas" / "unit-0000001.parquet").unlink()
+    assert acon("verify", run) == 1
+    captured = capsys.readouterr()
+    assert "betas/unit-0000001.parquet is missing" in captured.err
+    assert re.search(r"3 of 3 units done; \d problems\n", captured.out)
+
+
+def test_one_problem_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert acon("capture", "digits_metaacon", "--data", "digits", "--out", run, "--no-moments",
+                "--limit", 20) == 0  # fmt: skip
+    (run / "channels.parquet").unlink()
+    assert acon("verify", run) == 1
+    assert capsys.readouterr().out.endswith("1 of 1 units done; 1 problem\n")
+
+
+@pytest.mark.parametrize("by", ["layer", "channel", "sample"])
+def test_a_summary_fits_on_the_screen_and_files_hold_all(
+    by: str, tmp_path: Path, digits_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("summary", digits_run.path, "--by", by, "--draws", 0)
+    assert acon(*arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    shown = lines[0].split()
+    assert {"layer", "mean", "L", "G"} <= set(shown)
+    if by == "channel":
+        assert shown[-1] == "why"  # words, so they come last
+    else:
+        assert max(len(line) for line in lines) <= 100
+    assert acon(*arguments, "--all") == 0
+    everything = capsys.readouterr().out.splitlines()[0].split()
+    assert set(shown) < set(everything)
+    assert {"q05", "median", "q95"} <= set(everything)
+    assert acon(*arguments, "--format", "csv", "--out", tmp_path / "t.csv") == 0
+    assert set(everything) <= set(pd.read_csv(tmp_path / "t.csv").columns)
+
+
+def test_comparing_tells_what_does_not_fit(
+    tmp_path: Path, digits_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert acon("compare", digits_run.path, digits_run.path) == 0
+    assert capsys.readouterr().err == ""
+    for name, model in (("few", "digits_metaacon"), ("relu", "digits_relu")):
+        assert acon("capture", model, "--data", "digits", "--out", tmp_path / name,
+                    "--limit", 40) == 0  # fmt: skip
+    capsys.readouterr()
+    assert acon("compare", digits_run.path, tmp_path / "few") == 0
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "warning: the runs are not of the same samples (500 and 40)" in error
+    assert acon("compare", tmp_path / "few", tmp_path / "relu") == 0
+    assert "13 layers are only in the second run: layer1.0.relu" in capsys.readouterr().err
+
+
+def test_figures_of_a_run(
+    tmp_path: Path, digits_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert acon("figures", "beta_distributions", "--run", digits_run.path, "--out", tmp_path,
+                "--format", "svg") == 0  # fmt: skip
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"beta_distributions.svg", "beta_distributions_as_published.svg"} <= names
+
+
+def test_figures_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert acon("figures", "--list") == 0
+    out = capsys.readouterr().out
+    assert "function_and_derivatives" in out
+    assert "formula" in out
+    assert "measured" in out
+
+
+MISTAKES = [
+    (["layers", "digits_metacon"], 2, "did you mean 'digits_metaacon'"),
+    (["capture", "digits_metaacon", "--data", "digit", "--out", "{tmp}/r"], 2, "neither a data"),
+    (["capture", "digits_metaacon", "--data", "digits", "--out", "{run}"], 1, "unit_size|count"),
+    (["capture", "digits_acon", "--data", "digits", "--out", "{run}"], 1, "model was"),
+    (["capture", "digits_acon", "--data", "digits", "--out", "{tmp}/r", "--kinds", "meta"], 2,
+     "did you mean 'meta_acon'"),
+    (["capture", "digits_metaacon", "--data", "digits", "--out", "{tmp}/r", "--weights",
+      "/no/weights.pth"], 1, "/no/weights.pth"),
+    (["capture", "digits_acon", "--data", "digits", "--out", "{tmp}/r", "--weights",
+      "{weights}"], 1, "p1|missing|unexpected"),
+    (["summary", "/no/run"], 2, "there is no folder"),
+    (["summary", "{tmp}"], 2, "is not a captured run"),
+    (["summary", "{run}", "--format", "parquet"], 2, "needs --out"),
+    (["figures", "beta_distribution", "--out", "{tmp}"], 2, "did you mean 'beta_distributions'"),
+    (["figures", "beta_distributions", "--run", "{tmp}", "--out", "{tmp}"], 2, "not a captured"),
+    (["layers", "digits_metaacon", "--input-shape", "1,x"], 2, "input shape must be"),
+    (["train", "digits_metacon", "--out", "{tmp}/x"], 2, "did you mean 'digits_metaacon'"),
+    (["verify", "{tmp}/nothing"], 2, "there is no folder"),
+    (["train", "digits_acon", "--out", "{tmp}"], 2, "is a folder"),
+    (["train", "digits_acon", "--out", "{tmp}/x", "--snapshots", "0,one"], 2, "epochs like 0,1,3"),
+    (["train", "digits_acon", "--out", "{tmp}/x", "--epochs", "2", "--snapshots", "1,3"], 2,
+     "there is no epoch 3 among 0 to 2"),
+    (["layers", "own.py"], 2, "own.py:NAME"),
+    (["layers", "digits_acon", "--input-shape", "3,8,8"], 2, r"takes images of shape \(1, 8, 8\)"),
+    (["capture", "digits_acon", "--data", "digits", "--out", "{tmp}/r", "--batch-size", "0"], 2,
+     "at least 1; got 0"),
+    (["capture", "digits_acon", "--data", "digits", "--out", "{tmp}/r", "--preprocess", "x"], 2,
+     "is for a folder of images"),
+    (["capture", "digits_metaacon", "--data", "digits", "--out", "{run}", "--kinds", "gat"], 2,
+     "did you mean 'gate'"),
+    (["capture", "digits_metaacon", "--data", "digits", "--out", ""], 2, "--out is empty"),
+    (["capture", "digits_metaacon", "--data=", "--out", "{tmp}/r"], 2, "--data is empty"),
+    (["summary", " "], 2, "the argument after 'summary' is empty"),
+    (["capture", "digits_acon", "--data", "digits", "--out", "{tmp}/r", "--device", "banana"], 2,
+     "device 'banana' cannot be used: this machine has cpu"),
+    (["capture", "digits_acon", "--data", "digits", "--out", "{tmp}/r", "--device", "meta"], 2,
+     "device 'meta' cannot be used: this machine has cpu"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), MISTAKES)
+def test_a_mistake_is_one_readable_line(
+    arguments: list[str],
+    code: int,
+    message: str,
+    tmp_path: Path,
+    digits_run: Run,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from acon_analysis.models.registry import registry
+
+    places = {
+        "tmp": tmp_path,
+        "run": digits_run.path,
+        "weights": registry()["digits_relu"].shipped,
+    }
+    if "unit_size" in message:
+        arguments = [*arguments, "--unit", "64"]
+    assert acon(*[argument.format(**places) for argument in arguments]) == code
+    error = capsys.readouterr().err
+    assert len(error.strip().splitlines()) == 1
+    assert error.startswith("acon: ")
+    assert "Traceback" not in error
+
+    assert re.search(message, error), error
+
+
+def test_debug_shows_the_traceback() -> None:
+    from acon_analysis.errors import UsageError
+
+    with pytest.raises(UsageError, match="no folder"):
+        main(["--debug", "summary", "/no/run"])
+
+
+def test_ctrl_c_says_what_is_left(
+    monkeypatch: pytest.MonkeyPatch, digits_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("acon_analysis.runs.verify.verify_run", interrupted)
+    assert acon("verify", digits_run.path) == 130
+    assert "the same command continues" in capsys.readouterr().err
+
+
+def test_bad_images_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(6):
+        Image.new("RGB", (9, 8), (40 * number, 0, 0)).save(folder / f"{number}.png")
+        if number > 1:
+            (folder / f"{number}.png").write_bytes(b"no image")
+    assert acon("capture", "digits_metaacon", "--data", folder, "--out", tmp_path / "r") == 0
+    captured = capsys.readouterr()
+    assert "could not read '2.png': " in captured.err
+    assert "1 more in" in captured.err
+    assert "2 images captured, 4 could not be read" in captured.out
+
+
+def test_tables_on_the_screen_leave_out_what_says_nothing(
+    digits_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert acon("layers", "digits_relu") == 0
+    header = capsys.readouterr().out.splitlines()[0].split()
+    assert "kind" in header
+    assert "proof_error" not in header

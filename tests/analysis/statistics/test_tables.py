@@ -1,0 +1,46 @@
+"""Summaries against numpy on the run's own matrices."""
+
+import numpy as np
+import pytest
+
+from acon_analysis.errors import AconError, UsageError
+from acon_analysis.runs.run import Run
+from acon_analysis.statistics.beta_summary import summarize
+
+
+def test_by_layer(digits_run: Run) -> None:
+    table = summarize(digits_run).set_index("layer")
+    assert list(table.index) == list(digits_run.layers["layer"])
+    row = table.loc["layer3.0.acon"]
+    beta = digits_run.beta_matrix("layer3.0.acon").astype(np.float64)
+    assert row["samples"] == 500
+    assert row["channels"] == 128
+    assert row["mean"] == pytest.approx(beta.mean(), rel=1e-12)
+    assert row["std"] == pytest.approx(beta.std(), rel=1e-9)
+    assert row["std_samples"] == pytest.approx(beta.mean(1).std(), rel=1e-9)
+    assert row["std_channels"] == pytest.approx(beta.mean(0).std(), rel=1e-9)
+    assert row["median"] == pytest.approx(np.median(beta), rel=1e-6)
+    assert (row["min"], row["max"]) == pytest.approx((beta.min(), beta.max()))
+
+
+@pytest.mark.parametrize(("by", "axis", "rows"), [("channel", 0, 256), ("sample", 1, 3000)])
+def test_by_channel_and_sample(digits_run: Run, by: str, axis: int, rows: int) -> None:
+    table = summarize(digits_run, by)
+    assert len(table) == rows
+    own = table[table["layer"] == "layer2.1.acon"]
+    beta = digits_run.beta_matrix("layer2.1.acon").astype(np.float64)
+    np.testing.assert_allclose(own["mean"], beta.mean(axis), rtol=1e-9)
+    np.testing.assert_allclose(own["std"], beta.std(axis), rtol=1e-9)
+    np.testing.assert_allclose(own["q95"], np.quantile(beta, 0.95, axis=axis), rtol=1e-6)
+
+
+def test_by_nothing_known(digits_run: Run) -> None:
+    with pytest.raises(UsageError, match="did you mean 'layer'"):
+        summarize(digits_run, "layers")
+
+
+def test_no_beta_at_all(digits_run: Run) -> None:
+    run = Run(digits_run.path)
+    run.__dict__["layers"] = run.layers.assign(column="", granularity="elementwise", kind="gate")
+    with pytest.raises(AconError, match="no layer with a beta; its layers are of kind: gate"):
+        summarize(run)

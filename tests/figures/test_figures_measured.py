@@ -1,0 +1,347 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.patches import Ellipse, Rectangle, StepPatch
+
+import acon_analysis as acon
+import figureframes
+from acon_analysis.errors import AconError, UsageError
+from acon_analysis.plotdata.channels import (
+    channel_curves,
+    channel_facts,
+    choose_channel,
+    reached_share,
+    sketch_curves,
+    spread_channels,
+)
+from acon_analysis.plotdata.depth import linearity_by_depth as depth_of_runs
+from acon_analysis.plotdata.depth import nested_layers, relative_depth, shared_layers
+from acon_analysis.runs.run import Run
+from acon_analysis.statistics.beta_clusters import label_purity, ordered_betas
+from acon_analysis.training.logs import curve_bands, logged_data, training_logs
+from acon_figures import (
+    beta_against_null,
+    beta_heatmap,
+    channel_portrait,
+    linearity_by_depth,
+    network_sketch,
+    slopes,
+    training_curves,
+)
+from acon_figures.inputs import frames_of
+
+
+def test_the_shipped_logs_are_read_in_the_papers_order(tmp_path: Path) -> None:
+    logs = training_logs()
+    assert list(logs["activation"].unique()) == ["ReLU", "ACON-A (Swish)", "ACON-C", "Meta-ACON"]
+    assert (logs.groupby(["network", "seed"])["epoch"].count() == 30).all()
+    assert sorted(logs["seed"].unique()) == [0, 1, 2]
+    first = (logs["network"] == "digits_relu") & (logs["seed"] == 0)
+    own = logs[first].drop(columns=["network", "activation", "seed"])
+    own.assign(test_error=0.5).to_csv(tmp_path / "digits_relu.csv", index=False)
+    own.assign(test_error=0.7).to_csv(tmp_path / "digits_relu_seed3.csv", index=False)
+    own.assign(test_error=0.9).to_csv(tmp_path / "digits_relu-seed12.csv", index=False)
+    own.to_csv(tmp_path / "digits_relux.csv", index=False)
+    both = training_logs(folder=tmp_path)
+    assert list(both["seed"].unique()) == [0, 3, 12]
+    bands = curve_bands(both, ["test_error"])
+    np.testing.assert_allclose(bands[["mean", "low", "high"]], [[0.7, 0.5, 0.9]] * 30)
+    assert (bands["seeds"] == 3).all()
+    assert logged_data(tmp_path) == ("digits",)
+    assert {"cifar10", "digits"} <= set(logged_data())
+    with pytest.raises(AconError, match=r"no log cifar_\*\.csv"):
+        training_logs("cifar", tmp_path)
+    own.to_csv(tmp_path / "digits_relu-seed3.csv", index=False)
+    with pytest.raises(AconError, match=r"digits_relu_seed3\.csv and .*-seed3\.csv are both of"):
+        training_logs(folder=tmp_path)
+
+
+def test_training_curves_keep_an_activations_colour_and_say_how_many_seeds() -> None:
+    logs = figureframes.training(3)
+    both = training_curves(logs)
+    alone = training_curves(logs[logs["activation"] == "Meta-ACON"])
+    colors = {str(line.get_label()): line.get_color() for line in both.axes[0].lines}
+    assert alone.axes[0].lines[0].get_color() == colors["Meta-ACON train"]
+    assert "Mean of 3 seeds" in both.caption
+    fewer = logs[(logs["activation"] == "ReLU") | (logs["seed"] == 0)]
+    assert "several seeds (ReLU: 3, Meta-ACON: 1)" in training_curves(fewer).caption
+    shorter = logs[(logs["seed"] < 2) | (logs["iteration"] < 60)]
+    assert "a seed's log is shorter" in training_curves(shorter).caption
+    close = logs.assign(train_error=0.2, test_error=0.3)
+    assert training_curves(close).axes[0].get_yscale() == "linear"
+    assert both.axes[0].get_yscale() == "log"
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_training_curves_are_the_logs(seeds: int) -> None:
+    logs = figureframes.training(seeds)
+    axes = training_curves(logs).axes[0]
+    table = curve_bands(logs)
+    assert len(axes.lines) == 4
+    assert len(axes.collections) == (4 if seeds > 1 else 0)
+    for line in axes.lines:
+        activation, split = str(line.get_label()).rsplit(" ", 1)
+        name = f"{split}_error"
+        own = table[(table["activation"] == activation) & (table["quantity"] == name)]
+        np.testing.assert_array_equal(line.get_xdata(), own["iteration"])
+        np.testing.assert_array_equal(line.get_ydata(), own["mean"])
+        assert line.is_dashed() == (split == "train")
+
+
+def test_depth_of_a_run_agrees_with_its_table_by_layer(digits_run: Run) -> None:
+    table = depth_of_runs([digits_run])
+    by_layer = digits_run.linearity(by="layer")
+    wide = table.pivot(index="place", columns="measure", values="value")
+    for name in ("L", "L_own", "G"):
+        np.testing.assert_allclose(wide[name], by_layer[name], rtol=1e-12)
+    ends = table[table["measure"] == "L"]
+    np.testing.assert_allclose(ends["low"], by_layer["L_low"], rtol=1e-9)
+    np.testing.assert_allclose(ends["high"], by_layer["L_high"], rtol=1e-9)
+    assert list(ends["layer"]) == list(digits_run.layers["layer"])
+    assert depth_of_runs([]).empty
+
+
+def test_linearity_by_depth_draws_the_shared_layers() -> None:
+    depth = figureframes.depth()
+    table = shared_layers(depth)
+    assert set(table["layer"]) == set(figureframes.LAYERS)
+    figure = linearity_by_depth(depth, labels={"relu": "ReLU"})
+    assert [len(axes.containers) for axes in figure.axes] == [2, 2, 1]
+    for axes, measure in zip(figure.axes, ("L", "L_own", "G"), strict=True):
+        for line, network in zip(axes.lines[::3], ("acon", "relu"), strict=False):
+            own = table[(table["measure"] == measure) & (table["network"] == network)]
+            np.testing.assert_array_equal(line.get_xdata(), own["place"])
+            np.testing.assert_array_equal(line.get_ydata(), own["value"])
+    without_gates = linearity_by_depth(depth[depth["network"] == "relu"])
+    assert [len(axes.containers) for axes in without_gates.axes] == [1, 1, 0]
+    with pytest.raises(AconError, match="share no layer"):
+        shared_layers(pd.concat([depth.query("network == 'acon'"), _renamed(depth)]))
+
+
+def test_networks_of_other_layers_stand_from_first_to_last() -> None:
+    depth = figureframes.depth()
+    other = _renamed(depth).assign(network="digits_swish")
+    table = pd.concat([depth.query("network == 'acon'"), other])
+    assert nested_layers(depth)
+    assert not nested_layers(table)
+    figure = linearity_by_depth(table)
+    acon, swish = figure.axes[0].lines[::3]
+    np.testing.assert_array_equal(acon.get_xdata(), [0.0, 1.0])
+    np.testing.assert_array_equal(swish.get_xdata(), [0.0, 0.5, 1.0])
+    assert "each runs from its first to its last" in figure.caption
+    with pytest.raises(AconError, match="share no layer"):
+        linearity_by_depth(table, by="layer")
+    with pytest.raises(UsageError, match="no axis by 'place'"):
+        linearity_by_depth(table, by="place")
+    assert relative_depth(depth.query("place == 0"))["place"].eq(0.0).all()
+
+
+def test_networks_of_two_data_sets_share_colours_and_differ_in_dashes() -> None:
+    depth = figureframes.depth().query("network == 'acon'")
+    names = [f"{data}_{act}" for data in ("digits", "cifar10") for act in ("relu", "acon", "swish")]
+    table = pd.concat([depth.assign(network=name) for name in names])
+    lines = dict(zip(names, linearity_by_depth(table).axes[0].lines[::3], strict=True))
+    assert lines["digits_acon"].get_color() == lines["cifar10_acon"].get_color()
+    assert lines["digits_acon"].get_color() != lines["digits_relu"].get_color()
+    assert lines["cifar10_acon"].is_dashed()
+    assert not lines["digits_acon"].is_dashed()
+    many = pd.concat([depth.assign(network=f"n{place}") for place in range(7)])
+    with pytest.raises(AconError, match="7 networks are too many for 6 colours"):
+        linearity_by_depth(many)
+
+
+def _renamed(depth: pd.DataFrame) -> pd.DataFrame:
+    own = depth[depth["network"] == "relu"]
+    return own.assign(layer="other." + own["layer"])
+
+
+def test_a_run_gives_the_frames_that_figures_name(digits_run: Run) -> None:
+    found = frames_of([digits_run])
+    frame, null, labels = (found[name] for name in ("frame", "null", "labels"))
+    assert isinstance(frame, pd.DataFrame)
+    layer = frame["layer"].iloc[0]
+    assert (null.loc[null["layer"] == layer, "channel"].to_numpy() == np.arange(128)).all()
+    assert labels.loc[frame["sample"].iloc[0]] in {str(digit) for digit in range(10)}
+    assert "static" not in found
+    assert list(frames_of([digits_run], ["labels"])) == ["labels"]
+    assert set(frames_of([], ["training", "depth", "frame"])) == {"training"}
+
+
+def test_facts_of_channels_are_the_runs(digits_run: Run) -> None:
+    facts = channel_facts([digits_run])
+    table = digits_run.linearity(by="channel")
+    assert len(facts) == len(table)
+    np.testing.assert_allclose(facts["L"], table["L"])
+    one = choose_channel(facts, "layer2.0.acon", 3)
+    beta = digits_run.beta_matrix("layer2.0.acon")[:, 3].astype(np.float64)
+    expected = np.quantile(beta, [0.05, 0.5, 0.95])
+    np.testing.assert_allclose(list(one[["beta_low", "beta_middle", "beta_high"]]), expected)
+    own = digits_run.channels.query("layer == 'layer2.0.acon' and channel == 3")
+    assert one["p1"] == own["p1"].iloc[0]
+    share = reached_share(facts).dropna()
+    assert ((share >= 0) & (share <= 1 + 1e-9)).all()
+    assert channel_facts([]).empty
+
+
+def test_a_channel_is_chosen_by_its_share_or_by_name() -> None:
+    facts = figureframes.channels()
+    last = facts[facts["layer"] == figureframes.LAYERS[-1]]
+    assert choose_channel(facts)["s_c"] == last["s_c"].max()
+    assert choose_channel(facts, figureframes.LAYERS[0], 4)["channel"] == 4
+    with pytest.raises(UsageError, match="no channel 99; it has 0 to 11"):
+        choose_channel(facts, channel=99)
+    with pytest.raises(AconError, match="its layers are not ACON"):
+        choose_channel(facts.assign(p1=np.nan))
+
+
+def test_the_portrait_is_the_channels_curves() -> None:
+    facts = figureframes.channels()
+    one = choose_channel(facts, channel=5)
+    curves = channel_curves(one)
+    main, below = channel_portrait(facts, channel=5).axes
+    for line, (_, curve) in zip(main.lines, curves.groupby("curve", sort=False), strict=True):
+        np.testing.assert_array_equal(line.get_xdata(), curve["x"])
+        np.testing.assert_array_equal(line.get_ydata(), curve["y"])
+    ends = [list(np.asarray(line.get_xdata())) for line in below.lines]
+    assert not below.patches
+    counted = channel_portrait(facts, inputs=figureframes.inputs())
+    (steps,) = [patch for patch in counted.axes[1].patches if isinstance(patch, StepPatch)]
+    values, edges, floor = steps.get_data()
+    own = figureframes.inputs().query("channel == 0")
+    np.testing.assert_allclose(values - floor, own["count"] / own["count"].max())
+    np.testing.assert_array_equal(edges[:-1], own["left"])
+    assert "the inputs of 50 samples, counted" in counted.caption
+    elsewhere = figureframes.inputs().assign(network="other")
+    assert not channel_portrait(facts, inputs=elsewhere).axes[1].patches
+    assert ends == [[-4.0, 5.0], [-0.9, 1.1], [0.1]]
+
+
+def test_slopes_are_the_tables() -> None:
+    facts = figureframes.channels()
+    left, right = slopes(facts).axes
+    (points,) = [c for c in left.collections if isinstance(c, PathCollection)]
+    np.testing.assert_array_equal(points.get_offsets(), facts[["p1", "p2"]])
+    whole, reached = (c for c in right.collections if isinstance(c, LineCollection))
+    ordered = facts.assign(span=facts["slope_max"] - facts["slope_min"])
+    ordered = ordered.sort_values(["layer", "span"])
+    for lines, low, high in (
+        (whole, "slope_min", "slope_max"),
+        (reached, "slope_low", "slope_high"),
+    ):
+        drawn = np.array([segment[:, 1] for segment in lines.get_segments()])
+        assert (drawn[:, 0] == 0).all()
+        np.testing.assert_allclose(drawn[:, 1], ordered[high] - ordered[low])
+    with pytest.raises(UsageError, match="no network 'acn'; did you mean 'acon'"):
+        slopes(facts, "acn")
+
+
+def test_a_deep_network_names_its_first_and_last_layer_in_the_caption() -> None:
+    names = [f"layer{number}.act" for number in range(49)]
+    table = pd.DataFrame(
+        [
+            {"network": "deep", "place": place, "layer": name, "call": 0, "measure": measure}
+            | {"value": 0.5, "low": 0.4, "high": 0.6}
+            for place, name in enumerate(names)
+            for measure in ("L", "L_own", "G")
+        ]
+    )
+    caption = linearity_by_depth(table).caption
+    assert caption.endswith("49 layers, from layer0.act to layer48.act.")
+    few = linearity_by_depth(table[table["place"] < 3]).caption
+    assert few.endswith("Layers: layer0.act, layer1.act, layer2.act.")
+
+
+def test_the_sketch_draws_six_trained_channels_from_linear_to_nonlinear() -> None:
+    facts = figureframes.channels()
+    chosen = spread_channels(facts)
+    own = facts[facts["layer"] == figureframes.LAYERS[-1]]
+    assert {own["L"].min(), own["L"].max()} <= set(chosen["L"])
+    np.testing.assert_allclose(chosen["strength"] ** 2, 1 - chosen["L"])
+    assert list(chosen["channel"]) == sorted(chosen["channel"])
+    curves = sketch_curves(chosen)
+    relu, acon = network_sketch(facts).axes
+    assert len(relu.lines) == len(acon.lines)
+    six = zip(acon.lines[-6:], curves.groupby("channel"), strict=True)
+    for row, (line, (_, curve)) in enumerate(six):
+        height = np.asarray(line.get_ydata())
+        flat = row - height  # rows go down
+        scale = np.abs(flat).max() / np.abs(curve["y"].to_numpy()).max()
+        np.testing.assert_allclose(flat, scale * curve["y"], atol=1e-9)
+    circles = [patch for patch in acon.patches if isinstance(patch, Ellipse)][-6:]
+    tints = [float(np.asarray(circle.get_facecolor())[2]) for circle in circles]
+    assert np.argsort(tints)[0] == int(chosen["strength"].argmax())
+    with pytest.raises(AconError, match="has 12 channels whose output varies, not 13"):
+        spread_channels(facts, count=13)
+
+
+def test_runs_that_do_not_fit_together_are_not_drawn_together(
+    digits_run: Run, tmp_path: Path
+) -> None:
+    convolution = torch.nn.Conv2d(1, 4, 3)
+    plain = torch.nn.Sequential(convolution, torch.nn.ReLU()).eval()
+    images = [torch.rand(4, 1, 8, 8)]
+    other = acon.capture(plain, images, tmp_path / "plain", progress=False)
+    alone = frames_of([other], ["depth", "channels", "frame", "null"])
+    assert set(alone) == {"depth"}
+    depth = frames_of([digits_run, other], ["depth"])["depth"]
+    assert set(depth["layer"]) == set(digits_run.layers["layer"])
+
+
+def test_clustering_puts_like_beside_like_and_keeps_every_value() -> None:
+    rng = np.random.default_rng(4)
+    group = rng.permutation(np.repeat([0, 1, 2], 8))
+    level = np.array([0.2, 0.5, 0.8])[group]
+    values = level[:, None] + rng.normal(0.0, 0.01, (24, 5))
+    sample, channel = np.indices(values.shape).reshape(2, -1)
+    columns = {"sample": sample, "channel": channel, "beta": values.ravel()}
+    frame = pd.DataFrame({"layer": "acon", **columns})
+    ordered = ordered_betas(frame)
+    np.testing.assert_array_equal(ordered.values, values[np.ix_(ordered.samples, ordered.channels)])
+    labels = group[ordered.samples].astype(object)
+    assert label_purity(labels) == pytest.approx((21 / 23, 7 / 23))
+    assert ordered_betas(frame, samples=10).values.shape == (10, 5)
+    with pytest.raises(AconError, match="not every sample has a β"):
+        ordered_betas(frame.iloc[1:])
+
+
+def test_the_heat_map_and_its_strip_are_the_ordered_betas() -> None:
+    frame, labels = figureframes.betas(), figureframes.labels()
+    ordered = ordered_betas(frame)
+    figure = beta_heatmap(frame, labels=labels)
+    main, strip = (axes.images[0] for axes in figure.axes[:2])
+    np.testing.assert_array_equal(np.asarray(main.get_array()), ordered.values)
+    classes = [int(labels.loc[sample]) for sample in ordered.samples]
+    np.testing.assert_array_equal(np.asarray(strip.get_array())[:, 0], classes)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["0", "1", "2"]
+    assert not beta_heatmap(frame, labels=labels.iloc[1:]).legends
+    assert not beta_heatmap(frame).legends
+
+
+def test_beta_against_the_null_draws_its_three_tables() -> None:
+    table, means = figureframes.null_table(), figureframes.sample_means()
+    splits = figureframes.splits()
+    left, middle, right = beta_against_null(table, means, splits).axes
+    np.testing.assert_array_equal(left.lines[0].get_ydata(), np.sort(table["mean"]))
+    bars = [patch for patch in middle.patches if isinstance(patch, Rectangle)]
+    areas = [bar.get_height() * bar.get_width() for bar in bars]
+    assert sum(areas) == pytest.approx(1.0)
+    curve = middle.lines[0]
+    peak = 1 / (splits["expected_sample_std"].iloc[-1] * np.sqrt(2 * np.pi))
+    assert np.max(np.asarray(curve.get_ydata())) == pytest.approx(peak, rel=1e-3)
+    shares = ("sample_share", "channel_share", "rest_share")
+    for container, name in zip(right.containers, shares, strict=True):
+        heights = [bar.get_height() for bar in container]
+        np.testing.assert_allclose(heights, splits[name])
+    with pytest.raises(AconError, match="no BatchNorm before its sigmoid"):
+        beta_against_null(table.assign(null_mean=np.nan), means, splits)
+
+
+def test_the_null_of_a_run_is_of_one_layer(digits_run: Run) -> None:
+    found = frames_of([digits_run], ["null_table", "sample_means"])
+    assert set(found["null_table"]["layer"]) == {"layer3.0.acon"}
+    matrix = digits_run.beta_matrix("layer3.0.acon")
+    np.testing.assert_allclose(found["sample_means"]["beta"], matrix.mean(axis=1), rtol=1e-5)

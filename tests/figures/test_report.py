@@ -1,0 +1,360 @@
+"""The page of a run: what it says, what it never does, and for which runs there is one."""
+
+import base64
+import gzip
+import hashlib
+import html
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from torch.utils.data import TensorDataset
+
+import reportpages
+from acon_analysis.errors import AconError, UsageError
+from acon_analysis.plotdata.overview import headline_frame, layer_overview
+from acon_analysis.runs.run import Run, open_run
+from acon_analysis.runs.run_statistics import verdict_text
+from acon_figures.report import context, numbers, rendering, svg, write_report
+from acon_figures.report.pictures import specs_for
+from captures import images, tiny
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*untrained.*")
+
+
+class Parsed(HTMLParser):
+    """The elements of a page as a browser's parser sees them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.inside: dict[str, list[str]] = {}
+        self._open = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._open = tag
+
+    def handle_data(self, data: str) -> None:
+        self.inside.setdefault(self._open, []).append(data)
+
+
+def rows_of(text: str) -> list[list[str]]:
+    """Return what the cells of the table of layers hold in full, row by row."""
+    table = re.search(r'<table id="layers".*?</table>', text, re.DOTALL)
+    assert table is not None
+    body = table.group().partition("<tbody>")[2]
+    rows = re.findall(r"<tr.*?</tr>", body, re.DOTALL)
+    return [re.findall(r'data-v="([^"]*)"', row) for row in rows]
+
+
+def table_of(text: str, name: str) -> pd.DataFrame:
+    """Return a table that the page offers as CSV."""
+    found = re.search(rf'id="csv-{name}">([^<]*)</script>', text)
+    assert found is not None
+    return pd.read_csv(io.BytesIO(gzip.decompress(base64.b64decode(found.group(1)))))
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no figure: a test of something else need not wait for them."""
+    monkeypatch.setattr(rendering, "specs_for", lambda frames: [])
+
+
+@pytest.fixture(scope="module")
+def page(hostile_report: tuple[Run, Path]) -> str:
+    return hostile_report[1].read_text("utf-8")
+
+
+def test_the_numbers_are_those_of_the_tables(hostile_report: tuple[Run, Path], page: str) -> None:
+    run = hostile_report[0]
+    linearity, betas = run.linearity(), run.betas()
+    channels = run.linearity(by="channel")
+    for place, cells in enumerate(rows_of(page)):
+        layer = linearity["layer"][place]
+        own = channels[channels["layer"] == layer]
+        beta = betas.loc[betas["layer"] == layer, "beta"].astype(float)
+        assert html.unescape(cells[1]) == layer
+        found = [float(cell) for cell in [cells[0], *cells[2:]]]
+        split = run.variance_split().iloc[place]
+        assert found == pytest.approx([
+            place, own.shape[0], linearity["L"][place], own["s_c"].max(), linearity["G"][place],
+            linearity["kappa"][place], beta.mean(), split["ratio"],
+            linearity.loc[place, ["dead", "constant_input", "one_signed", "equal_slopes",
+                                  "gate_constant"]].sum(),
+        ], rel=1e-6)  # fmt: skip
+
+
+def test_words_and_headline_come_from_the_statistics(
+    hostile_report: tuple[Run, Path], page: str
+) -> None:
+    run = hostile_report[0]
+    splits = run.variance_split()
+    said = html.unescape(page)
+    assert verdict_text(splits)[1:] in said
+    quantities = headline_frame(layer_overview(run, splits=splits)).set_index("quantity")
+    total, least = quantities["total"]["linear"], quantities["value"]["L_least"]
+    assert f"of {total:.0f} channels linear" in said
+    assert f"<b>L {least:.3f}</b>" in page
+    assert run.manifest["identity"]["weights_sha256"] in page
+    assert run.manifest["versions"]["torch"] in page
+    assert "24 of 25" in page
+
+
+def test_offered_tables_hold_the_numbers(hostile_report: tuple[Run, Path], page: str) -> None:
+    run = hostile_report[0]
+    layers = table_of(page, "layers")
+    assert layers["L"].to_numpy() == pytest.approx(run.linearity()["L"].to_numpy(), rel=1e-6)
+    splits = table_of(page, "splits")
+    assert splits["p_value"].to_numpy() == pytest.approx(run.variance_split()["p_value"].to_numpy())
+    betas = table_of(page, "betas").set_index("sample").sort_index()
+    last = run.beta_matrix(reportpages.IMAGE)
+    columns = [f"channel {number}" for number in range(last.shape[1])]
+    assert betas[columns].to_numpy() == pytest.approx(last, abs=1e-4)
+    data = json.loads(re.search(r'id="channels">(.*?)</script>', page).group(1))  # type: ignore[union-attr]
+    own = run.linearity(by="channel")
+    assert [number for layer in data for number in layer["columns"]["L"]] == pytest.approx(
+        own["L"].to_list(), rel=1e-5
+    )
+
+
+def test_hostile_names_are_text(page: str) -> None:
+    parsed = Parsed(page)
+    names = {tag for tag, _ in parsed.elements}
+    assert not names & {"img", "b onclick=alert(5)", "i", "iframe", "object", "embed", "link"}
+    scripts = [attributes for tag, attributes in parsed.elements if tag == "script"]
+    assert [one.get("type") for one in scripts].count(None) == 1
+    assert not any("src" in one for one in scripts)
+    for tag, attributes in parsed.elements:
+        assert not any(name.startswith("on") or name == "style" for name in attributes), tag
+    assert html.escape(reportpages.SCRIPT) in page
+    assert html.escape(reportpages.CLASS, quote=False).partition(" $")[0] in page
+    assert "\u202e" not in page
+    assert "\\u202e" in page
+    for number in range(1, 8):
+        for found in re.finditer(rf"alert\({number}\)", page):
+            before = page[: found.start()].rpartition("<script>")[2]
+            assert "&lt;" in page[found.start() - 40 : found.start()] or "</script>" in before
+
+
+def test_nothing_is_loaded_and_the_policy_says_so(page: str) -> None:
+    parsed = Parsed(page)
+    policy = next(
+        attributes["content"]
+        for tag, attributes in parsed.elements
+        if attributes.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'sha256-")
+    assert "unsafe" not in policy
+    for tag in ("style", "script"):
+        whole = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        assert len(whole) == 1
+        digest = base64.b64encode(hashlib.sha256(whole[0].encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+    for tag, attributes in parsed.elements:
+        for name in ("src", "href", "xlink:href", "action", "srcset", "data", "poster"):
+            value = attributes.get(name)
+            assert value is None or value.startswith(("#", "data:image/png;base64,")), (tag, value)
+    assert not re.search(r"https?://", page)
+    assert not re.search(r"@import|url\((?!#)", page)
+
+
+def test_it_can_be_used_without_a_mouse_or_eyes(page: str) -> None:
+    parsed = Parsed(page)
+    for tag, attributes in parsed.elements:
+        if tag == "th":
+            assert attributes.get("scope") in ("col", "row")
+        if tag == "svg" and attributes.get("aria-hidden") != "true":
+            assert attributes["role"] == "img"
+            for name in str(attributes["aria-labelledby"]).split():
+                assert page.count(f'id="{name}"') == 1
+    ids = [attributes["id"] for _, attributes in parsed.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert 'aria-sort="none"' in page
+    references = re.findall(r'(?:href="#|url\(#)([^")]+)', page)
+    assert set(references) <= set(ids)
+
+
+def test_the_same_run_gives_the_same_bytes(
+    hostile_report: tuple[Run, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rendering, "specs_for", lambda frames: specs_for(frames)[:1])
+    run = hostile_report[0]
+    one = write_report(run, tmp_path / "a" / "one.html").read_bytes()
+    (tmp_path / "two.html").write_text("an older page")
+    assert write_report(run.path, tmp_path / "two.html").read_bytes() == one
+    assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["two.html"]
+
+
+def test_a_title_and_size(hostile_report: tuple[Run, Path], page: str) -> None:
+    assert html.escape(reportpages.TITLE) in page
+    assert hostile_report[1].stat().st_size < 1_500_000
+
+
+@pytest.mark.usefixtures("bare")
+def test_a_network_without_beta(tmp_path: Path) -> None:
+    run = reportpages.captured(reportpages.Plain, images(16), tmp_path / "run")
+    text = rendering.render(run)
+    cells = rows_of(text)
+    assert len(cells) == 1
+    assert float(cells[0][2 + 1]) == pytest.approx(run.linearity()["L"][0], rel=1e-6)
+    assert "Samples’ effect" not in text
+    assert "β mean" not in text.partition("<script")[0]
+
+
+@pytest.mark.usefixtures("bare")
+def test_a_run_without_moments_says_so(tmp_path: Path) -> None:
+    run = reportpages.captured(tiny, images(16), tmp_path / "run", moments=False)
+    text = rendering.render(run)
+    assert "captured without moments" in text
+    assert len(rows_of(text)) == 2
+    betas = run.betas().groupby("layer", sort=False)["beta"].mean()
+    assert [float(cells[3]) for cells in rows_of(text)] == pytest.approx(list(betas), rel=1e-5)
+    plain = reportpages.captured(
+        reportpages.Plain, images(8), tmp_path / "none", moments=False, kinds=("activation",)
+    )
+    assert "captured without moments" in rendering.render(plain)
+
+
+@pytest.mark.usefixtures("bare")
+def test_an_incomplete_run_says_so_at_the_top(tmp_path: Path) -> None:
+    run = reportpages.captured(tiny, images(24), tmp_path / "run")
+    marks = sorted((run.path / "done").glob("*.json"))
+    marks[-1].unlink()
+    manifest = run.path / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"complete": False}))
+    text = rendering.render(open_run(run.path))
+    place = text.index("This run is not complete: 2 of 3 units are done")
+    assert place < text.index('id="findings"')
+    assert "16 of 24" in text
+
+
+def test_a_run_without_images_is_explained(tmp_path: Path) -> None:
+    run = reportpages.captured(tiny, images(8), tmp_path / "run")
+    for mark in (run.path / "done").iterdir():
+        mark.unlink()
+    with pytest.raises(AconError, match="holds no finished images yet; run the same capture"):
+        write_report(run.path, tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_wrong_names_of_pages(hostile_report: tuple[Run, Path], tmp_path: Path) -> None:
+    run = hostile_report[0]
+    with pytest.raises(UsageError, match=r"must end in \.html; got .*manifest\.json"):
+        write_report(run, run.path / "manifest.json")
+    (tmp_path / "folder.html").mkdir()
+    with pytest.raises(UsageError, match="is a folder"):
+        write_report(run, tmp_path / "folder.html")
+    with pytest.raises(UsageError, match="no folder"):
+        write_report(tmp_path / "nothing", tmp_path / "page.html")
+
+
+@pytest.mark.usefixtures("bare")
+def test_the_command(
+    hostile_report: tuple[Run, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from acon_analysis.cli import main
+
+    out = tmp_path / "new" / "page.html"
+    with pytest.raises(SystemExit) as stopped:
+        main(["report", str(hostile_report[0].path), "--out", str(out), "--title", "A & B"])
+    assert stopped.value.code == 0
+    assert "page.html: 0." in capsys.readouterr().out
+    assert "<title>A &amp; B</title>" in out.read_text("utf-8")
+    with pytest.raises(SystemExit) as stopped:
+        main(["report", str(hostile_report[0].path), "--out", "page.pdf"])
+    assert stopped.value.code == 2
+    assert "must end in .html" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (float("nan"), 3, "–"), (float("-inf"), 3, "−∞"), (0.0, 3, "0.000"), (0.5, 3, "0.500"),
+        (-0.25, 2, "−0.25"), (0.00012, 3, "0.00012"), (123456.0, 3, "1.23e+05"),
+    ],
+)  # fmt: skip
+def test_numbers_for_people(value: float, digits: int, text: str) -> None:
+    assert numbers.number(value, digits) == text
+
+
+def test_an_index_that_is_not_one_does_not_look_like_it() -> None:
+    assert [numbers.share(value) for value in (1.0, 0.99999, 0.9991)] == [
+        "1.000", "> 0.999", "0.999",
+    ]  # fmt: skip
+    assert context.sentence("β varies") == "β varies."
+    assert context.sentence("a line") == "A line."
+
+
+def test_csv_holds_no_formula_and_large_ones_stay_out() -> None:
+    names = pd.Series(["=HYPERLINK(1)", "ok\x00\udcff", "-1"], dtype=object)
+    frame = pd.DataFrame({"name": names, "value": [-1.5, 0, 1]})
+    lines = numbers.csv_text(frame).splitlines()
+    assert lines == ["name,value", "'=HYPERLINK(1),-1.5", "ok\\u0000\\udcff,0", "'-1,1"]
+    assert numbers.packed("x" * 100) == numbers.packed("x" * 100)
+    noise = np.random.default_rng(0).bytes(numbers.MOST_PACKED).hex()
+    assert numbers.packed(noise) is None
+
+
+def test_a_drawing_without_inline_styles_follows_the_theme() -> None:
+    import figureframes
+
+    figure = figureframes.draw("slopes")
+    text = svg.inline_svg(figure, "own", "A < B", "one & two")
+    assert text.startswith('<svg class="drawing" viewBox="0 0 ')
+    assert "<style" not in text
+    assert " style=" not in text
+    assert "A &lt; B</title>" in text
+    assert 'class="f-ink"' in text
+    assert "#222222" not in text
+
+
+def test_texts_on_colours_stay_readable_in_the_dark() -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    axes = figure.add_subplot()
+    axes.imshow([[0.0, 1.0]])
+    assert 'class="drawing"' in svg.inline_svg(figure, "own", "", "")
+    axes.text(0, 0, "dark on light", color="#222222")
+    text = svg.inline_svg(figure, "own", "", "")
+    assert 'class="drawing light"' in text
+    assert "#222222" in text
+    assert "f-ink" not in text
+
+
+def test_many_points_become_a_picture() -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    axes = figure.add_subplot()
+    axes.plot(range(100), "o")
+    few_points = svg.inline_svg(figure, "few", "", "")
+    axes.scatter(range(5000), range(5000))
+    many = svg.inline_svg(figure, "many", "", "")
+    assert few_points.count("<use") >= 100
+    assert "data:image/png" not in few_points
+    assert many.count("<image") == 1
+    assert many.count("<use") < 200
+
+
+def test_the_page_is_part_of_the_package() -> None:
+    from importlib.resources import files
+
+    own = files("acon_figures.report") / "templates"
+    assert {file.name for file in own.iterdir()} == {"report.html.j2", "style.css", "script.js"}
+
+
+def test_the_least_a_run_can_be(tmp_path: Path) -> None:
+    """One layer, one unit, two images, no labels; with its figures."""
+    data = TensorDataset(images(2).tensors[0])
+    run = reportpages.captured(reportpages.Plain, data, tmp_path / "run")
+    assert "Layer by layer" in rendering.render(run)

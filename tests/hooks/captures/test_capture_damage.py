@@ -1,0 +1,279 @@
+"""What disks, people and other programs do to a run while it is captured, and what is refused."""
+
+import errno
+import os
+import resource
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from torch.utils.data import Dataset, TensorDataset
+
+import acon_analysis as acon
+from acon_analysis.data import hashes as filehash
+from acon_analysis.errors import AconError, UsageError
+from acon_analysis.files import clear_leftovers, locked, place
+from acon_analysis.runs.run import Run, open_run
+from acon_analysis.runs.verify import verify_run
+from acon_analysis.store.folder import RunFolder, StoreError
+from captures import contents, images, tiny
+from pictures import picture, save
+
+OPTIONS: dict[str, Any] = {"unit_size": 8, "batch_size": 4, "progress": False}
+
+
+def captured(out: Path, count: int = 20, **options: Any) -> Run:
+    return acon.capture(tiny(), images(count), out, **OPTIONS | options)
+
+
+def test_altered_bytes_are_done_again(tmp_path: Path) -> None:
+    run = captured(tmp_path / "r")
+    expected = contents(run.path)
+    for kind in ("betas", "histograms", "moments"):
+        part = run.folder.part(kind, 1)
+        content = bytearray(part.read_bytes())
+        content[len(content) // 2] ^= 1
+        part.write_bytes(content)
+        assert not verify_run(run.path).sound
+        captured(run.path)
+        assert contents(run.path) == expected
+
+
+def test_a_moved_run_is_the_same_run(tmp_path: Path) -> None:
+    run = captured(tmp_path / "r")
+    expected = run.beta_matrix("acon2")
+    run.folder.done_path(0).unlink()
+    shutil.move(run.path, tmp_path / "elsewhere")
+    again = captured(tmp_path / "elsewhere")
+    assert verify_run(again.path).sound
+    np.testing.assert_array_equal(again.beta_matrix("acon2"), expected)
+    assert str(tmp_path) not in (again.path / "manifest.json").read_text()
+
+
+def test_opening_a_run_reads_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    captured(tmp_path / "r")
+    monkeypatch.setattr(pq, "read_table", None)
+    monkeypatch.setattr("acon_analysis.store.folder.file_sha256", None)
+    assert open_run(tmp_path / "r").complete
+
+
+def test_a_finished_run_needs_no_forward_pass(tmp_path: Path) -> None:
+    captured(tmp_path / "r")
+    model = tiny()
+    model.register_forward_pre_hook(lambda *_: pytest.fail("the network ran"))
+    acon.capture(model, images(20), tmp_path / "r", **OPTIONS)
+
+
+def test_strange_files_in_a_run(tmp_path: Path) -> None:
+    run = captured(tmp_path / "r")
+    (run.path / "betas" / ".DS_Store").write_text("")
+    assert verify_run(run.path).sound
+    (run.path / "done" / "unit-abc.json").write_text("{}")
+    (run.path / "done" / "unit-0000099.json").write_text("{}")
+    assert open_run(run.path).units == [0, 1, 2]
+    problems = "; ".join(verify_run(run.path).problems)
+    assert "done/unit-abc.json marks no unit" in problems
+    assert "done/unit-0000099.json marks no unit" in problems
+
+
+def test_a_mark_cannot_speak_of_other_files(tmp_path: Path) -> None:
+    run = captured(tmp_path / "r")
+    mark = run.folder.done_path(0)
+    mark.write_text(mark.read_text().replace("betas/unit-0000000", "../../etc/unit-0000000"))
+    assert run.folder.unit_parts(0) is None
+
+
+def test_leftovers_of_the_dead_go_and_files_of_the_living_stay(tmp_path: Path) -> None:
+    def leave(name: str) -> Path:
+        path = tmp_path / name
+        path.write_bytes(b"half")
+        os.utime(path, (time.time() - 60, time.time() - 60))
+        return path
+
+    dead, living, young = leave("dead"), leave("living"), tmp_path / "young"
+    young.write_bytes(b"")
+    with living.open("r+b") as file:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX)
+        clear_leftovers(tmp_path)
+    assert (dead.exists(), living.exists(), young.exists()) == (False, True, True)
+
+
+def test_a_lock_is_free_again_and_leaves_nothing(tmp_path: Path) -> None:
+    for _ in range(2):
+        with locked(tmp_path / "tmp" / "a.lock"):
+            assert (tmp_path / "tmp" / "a.lock").exists()
+    assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_a_file_is_there_with_usual_permissions(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    place(tmp_path / "placed", lambda file: None)
+    assert (tmp_path / "placed").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """Let no file grow beyond 1 kB, as a full disk would."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_no_room_is_one_sentence_and_nothing_is_half_done(
+    tmp_path: Path, small_files: None
+) -> None:
+    with pytest.raises(StoreError, match=r"writing .*File too large; what is finished stays"):
+        captured(tmp_path / "r")
+    assert not RunFolder(tmp_path / "r").done_units()
+    assert not list((tmp_path / "r").glob("*/*.parquet"))
+    assert not list((tmp_path / "r").glob("tmp/*"))
+
+
+def test_disk_full_halfway_then_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = contents(captured(tmp_path / "whole").path)
+    written, real = 0, pq.write_table
+
+    def full(*args: Any, **options: Any) -> None:
+        nonlocal written
+        written += 1
+        if written == 9:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(*args, **options)
+
+    monkeypatch.setattr(pq, "write_table", full)
+    with pytest.raises(StoreError, match="No space left on device"):
+        captured(tmp_path / "r")
+    monkeypatch.undo()
+    assert 0 < len(RunFolder(tmp_path / "r").done_units()) < 3
+    assert contents(captured(tmp_path / "r").path) == expected
+
+
+def test_no_permission_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("acon_analysis.files.tempfile.mkstemp", refuse)
+    with pytest.raises(StoreError, match="Permission denied"):
+        captured(tmp_path / "r")
+
+
+@pytest.mark.parametrize("options", [{"fuse": True}, {"compile": True, "moments": False}])
+def test_another_way_of_computing_is_refused(tmp_path: Path, options: dict[str, Any]) -> None:
+    captured(tmp_path / "r", moments=False)
+    name = next(iter(options))
+    with pytest.raises(StoreError, match=f"{name} was False, is True"):
+        captured(tmp_path / "r", **{"moments": False} | options)
+
+
+def test_other_images_of_the_same_number_are_refused(tmp_path: Path) -> None:
+    captured(tmp_path / "r")
+    with pytest.raises(StoreError, match="probe_sha256 was"):
+        acon.capture(tiny(), images(20, seed=2), tmp_path / "r", **OPTIONS)
+
+
+def test_another_or_shuffled_stream_is_refused(tmp_path: Path) -> None:
+    batches = list(torch.split(images(20).tensors[0], 5))
+    run = acon.capture(tiny(), batches, tmp_path / "r", unit_size=8, progress=False)
+    expected = contents(run.path)
+    run.folder.done_path(2).unlink()
+    again = acon.capture(tiny(), iter(batches), tmp_path / "r2", unit_size=8, progress=False)
+    assert contents(again.path).keys() == expected.keys()
+    acon.capture(tiny(), batches, run.path, progress=False)
+    assert contents(run.path) == expected
+    with pytest.raises(StoreError, match="sample 0 of the stream is not the one"):
+        acon.capture(tiny(), batches[::-1], run.path, progress=False)
+
+
+def test_units_that_do_not_exist(tmp_path: Path) -> None:
+    from acon_hooks.captures.capturing import Settings, run_units
+
+    settings = Settings(tmp_path / "r", unit_size=8, progress=False)
+    with pytest.raises(UsageError, match="no unit 3; 20 images in units of 8 are units 0 to 2"):
+        run_units(tiny(), images(20), [0, 3], settings)
+
+
+class Shaped(Dataset[torch.Tensor]):
+    """Images of two sizes, or a failure of the user's own."""
+
+    def __init__(self, failure: str = "") -> None:
+        self.failure = failure
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if index == 3 and self.failure:
+            raise AconError(self.failure)
+        return torch.zeros(3, 6, 5 + index % 2)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_failures_in_workers_have_no_traceback_in_their_text(tmp_path: Path, workers: int) -> None:
+    with pytest.raises(AconError, match="different shapes") as caught:
+        acon.capture(tiny(), Shaped(), tmp_path / "r", workers=workers, progress=False)
+    assert "Traceback" not in str(caught.value)
+    with pytest.raises(AconError, match=r"^broken$"):
+        acon.capture(tiny(), Shaped("broken"), tmp_path / "s", workers=workers, progress=False)
+
+
+def test_files_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filehash, "WORTH_REMEMBERING", 2)
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(6):
+        file = save(folder / f"{number}.png", picture(5, 6, number))
+        os.utime(file, (time.time() - 60, time.time() - 60))
+    run = acon.capture(tiny(), folder, tmp_path / "r", **OPTIONS)
+    hashed: list[str] = []
+    real = filehash._hash_one
+
+    def count(path: Path) -> tuple[int, int, str]:
+        hashed.append(path.name)
+        return real(path)
+
+    monkeypatch.setattr(filehash, "_hash_one", count)
+    acon.capture(tiny(), folder, run.path, **OPTIONS)
+    assert not hashed
+    save(folder / "3.png", picture(5, 6, 77))
+    with pytest.raises(StoreError, match="samples_sha256 was"):
+        acon.capture(tiny(), folder, run.path, **OPTIONS)
+    assert hashed == ["3.png"]
+    (run.path / "hashes.parquet").write_bytes(b"nonsense")
+    with pytest.raises(StoreError, match="samples_sha256 was"):
+        acon.capture(tiny(), folder, run.path, **OPTIONS)
+    assert verify_run(run.path).sound
+
+
+def test_layers_that_are_read_differently_are_refused(tmp_path: Path) -> None:
+    run = captured(tmp_path / "r")
+    run.folder.done_path(0).unlink()
+    manifest = run.folder.read_manifest()
+    manifest["layers"] = manifest["layers"][:1]
+    run.folder.write_manifest(manifest)
+    with pytest.raises(StoreError, match="begun with 1 layers, now 2 are found"):
+        captured(run.path)
+
+
+def test_the_model_is_left_as_it_was(tmp_path: Path) -> None:
+    model = tiny()
+    before = {name: (value.clone(), value.stride()) for name, value in model.state_dict().items()}
+    threads = torch.get_num_threads()
+    acon.capture(model, TensorDataset(torch.zeros(4, 3, 6, 5)), tmp_path / "r", progress=False)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name][0])
+        assert value.stride() == before[name][1]
+    assert torch.get_num_threads() == threads

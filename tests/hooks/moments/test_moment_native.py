@@ -1,0 +1,263 @@
+"""The compiled kernel of moments: the same sums as torch's operators, or a readable refusal."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import acon_analysis as acon
+from acon_analysis.errors import UsageError
+from acon_analysis.store.folder import StoreError
+from acon_hooks.moments.accumulating import Accumulator
+from acon_hooks.moments.kernels import Gate, Guards, rows_of, sums
+from acon_hooks.moments.native import sums as native_module
+from acon_hooks.moments.native.build import SOURCES
+from acon_hooks.moments.native.sums import NativeError, NativeSums, Prepared, native
+from acon_hooks.moments.options import MomentOptions, settle
+from captures import Tiny, images
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def kernel() -> NativeSums:
+    try:
+        return native()
+    except NativeError as error:
+        pytest.skip(str(error))
+
+
+def data(samples: int, channels: int, pixels: int, kind: str) -> tuple[Tensor, Gate | None, Guards]:
+    generator = torch.Generator().manual_seed(samples + channels + pixels)
+    x = torch.randn(samples, channels, pixels, generator=generator) * 3 + 1
+    half, middle, slope, reference = torch.randn(4, channels, generator=generator)
+    half[0] = 0
+    offsets = torch.randn(4, channels, generator=generator) * (torch.arange(channels) % 2)
+    offsets[1:3, 0] = 0  # as are w and r where d is 0 and k = m
+    slope[0] = middle[0]
+    gate = None
+    if kind != "plain":
+        gate = Gate(half, middle, reference if kind == "referred" else None)
+    return x, gate, Guards(slope, offsets, torch.arange(channels))
+
+
+@pytest.mark.parametrize("kind", ["plain", "gated", "referred"])
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("stride", [1, 3])
+@pytest.mark.parametrize(
+    ("samples", "channels", "pixels"),
+    [(2, 3, 2), (3, 5, 15), (2, 17, 16), (1, 24, 49), (2, 80, 70), (2, 40, 203), (1, 2, 900)],
+)
+def test_sums_equal_those_of_float64(
+    kernel: NativeSums,
+    kind: str,
+    last: bool,
+    stride: int,
+    samples: int,
+    channels: int,
+    pixels: int,
+) -> None:
+    x, gate, guards = data(samples, channels, pixels, kind)
+    beta = torch.rand(samples, channels, 1) * 2
+    y = torch.nn.functional.silu(x)
+    few, same = (t[:, :, ::stride].double() for t in (x, y))
+    expected = sums(few, same, beta.double(), 1, gate, guards)
+    if last:
+        x, y = (t.transpose(1, 2).contiguous().transpose(1, 2) for t in (x, y))
+    found = kernel.sums(x, y, beta, 1, Prepared(gate, guards), stride)
+    assert (found is None) is (pixels <= stride)  # one pixel is left to torch
+    if found is None:
+        return
+    for index, name in enumerate(rows_of(gate)):
+        scale = expected[index].abs().mean() + 1e-30
+        worst = float((found[index] - expected[index]).abs().max() / scale)
+        exact = name in ("low_x", "high_x", "positive")
+        assert worst <= (0 if exact else 3e-6), (name, worst)
+
+
+@pytest.mark.parametrize("kind", ["plain", "gated", "referred"])
+@pytest.mark.parametrize("channels", [5, 70])
+def test_torch_sums_alike_in_both_layouts(kind: str, channels: int) -> None:
+    x, gate, guards = data(2, channels, 33, kind)
+    beta = torch.rand(2, channels, 1)
+    expected = sums(x.double(), x.double(), beta.double(), 1, gate, guards)
+    turned = x.transpose(1, 2).contiguous().transpose(1, 2)
+    for values in (x, turned):
+        found = sums(values, values, beta, 1, gate, guards)
+        torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=2e-3)
+
+
+@pytest.mark.parametrize("shape", [(1, 7, 1), (3, 1, 1), (3, 7, 1)])
+def test_beta_that_samples_or_channels_share(
+    kernel: NativeSums, shape: tuple[int, int, int]
+) -> None:
+    x, gate, guards = data(3, 7, 50, "referred")
+    beta = torch.rand(shape)
+    found = kernel.sums(x, x, beta, 1, Prepared(gate, guards))
+    whole = kernel.sums(x, x, beta.expand(3, 7, 1).contiguous(), 1, Prepared(gate, guards))
+    assert found is not None
+    assert whole is not None
+    assert torch.equal(found, whole)
+
+
+@pytest.mark.parametrize("stride", [1, 4])
+def test_more_threads_give_the_same_bytes(
+    kernel: NativeSums, stride: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, gate, guards = data(3, 84, 450, "gated")
+    beta = torch.rand(3, 84, 1)
+    both = (x, x.transpose(1, 2).contiguous().transpose(1, 2))
+    given = beta, 1, Prepared(gate, guards), stride
+    one = [kernel.sums(turned, turned, *given) for turned in both]
+    monkeypatch.setattr(native_module, "_WORTH", 1000)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    for turned, expected in zip(both, one, strict=True):
+        four = kernel.sums(turned, turned, *given)
+        assert four is not None
+        assert expected is not None
+        assert torch.equal(four, expected)
+        torch.testing.assert_close(four, one[0], rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_beta_is_passed_on_as_it_is_even_where_it_is_next_to_nothing(
+    kernel: NativeSums, last: bool
+) -> None:
+    x, gate, guards = data(2, 40, 9, "referred")
+    if last:
+        x = x.transpose(1, 2).contiguous().transpose(1, 2)
+    beta = torch.rand(2, 40, 1)
+    beta[0, 3], beta[1, 5] = 9.2e-39, 1.4e-45  # float32 below its smallest normal number
+    constants = Prepared(gate, guards)
+    out = torch.full((constants.rows + 1, 2, 40), torch.nan, dtype=torch.float64)
+    assert kernel.into(x, x, beta, 1, constants, (out.data_ptr(), 80, 40))
+    assert torch.equal(out[-1], beta[:, :, 0].double())
+    assert 0 < float(out[-1].min()) < 2e-45
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
+def test_what_is_not_finite_is_left_to_torch(kernel: NativeSums, value: float) -> None:
+    x, gate, guards = data(2, 4, 30, "plain")
+    x[1, 2, 29] = value
+    assert kernel.sums(x, x, None, 1, Prepared(gate, guards)) is None
+
+
+def test_what_it_is_not_made_for_is_left_to_torch(kernel: NativeSums) -> None:
+    x, gate, guards = data(2, 4, 30, "gated")
+    constants = Prepared(gate, guards)
+    assert kernel.sums(x.double(), x, torch.rand(2, 4, 1), 1, constants) is None
+    assert kernel.sums(x, x, torch.rand(2, 4, 30), 1, constants) is None
+    assert kernel.sums(x[:, :, 0], x[:, :, 0], torch.rand(2, 4, 1), 1, constants) is None
+
+
+def test_gates_that_are_shut_for_good_have_no_spread(kernel: NativeSums) -> None:
+    """σ is exactly 1 there, and its sum of squares exactly the number of values."""
+    x = torch.full((1, 2, 100), 50.0)
+    gate = Gate(torch.ones(2), torch.ones(2), None)
+    guards = Guards(torch.zeros(2), torch.zeros(4, 2), None)
+    found = kernel.sums(x, x, torch.tensor([[[1.0], [-1.0]]]), 1, Prepared(gate, guards))
+    assert found is not None
+    at = dict(zip(rows_of(gate), found, strict=True))
+    assert at["st"].tolist() == [[100.0, -100.0]]
+    assert at["qt"].tolist() == [[100.0, 100.0]]
+
+
+def test_without_a_compiler_torch_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    options, reason = settle(MomentOptions(), CPU)
+    assert options.kernel == "eager"
+    assert "no C++ compiler" in reason
+    assert Accumulator().options.kernel == "eager"
+    with pytest.raises(UsageError, match="compiled kernel of moments cannot be had: there is no"):
+        settle(MomentOptions(kernel="compiled"), CPU)
+    with pytest.raises(StoreError, match=r"begun with the compiled kernel.*no C\+\+ compiler"):
+        settle(MomentOptions(), CPU, {"kernel": "compiled"})
+
+
+def test_a_compiler_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\n[ $1 = --version ] || { echo bad source >&2; exit 1; }\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CXX", str(broken))
+    monkeypatch.setenv("ACON_CACHE", str(tmp_path / "cache"))
+    said: list[str] = []
+    options, reason = settle(MomentOptions(), CPU, None, said.append)
+    assert options.kernel == "eager"
+    assert "failed: bad source" in reason
+    assert said == ["compiling the kernel of moments, once on this machine (some seconds)"]
+
+
+def test_it_is_compiled_once(
+    kernel: NativeSums, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert kernel is native()
+    quick = tmp_path / "quick"
+    quick.write_text(
+        "#!/bin/sh\n[ $1 = --version ] && exit\nwhile [ $1 != -o ]; do shift; done\n"
+        f'cp "{kernel.path}" "$2"\n'
+    )
+    quick.chmod(0o755)
+    monkeypatch.setenv("CXX", str(quick))
+    monkeypatch.setenv("ACON_CACHE", str(tmp_path))
+    said: list[str] = []
+    for _ in range(2):
+        monkeypatch.setattr(native_module, "_kept", {})
+        native(said.append)
+    assert len(said) == len(list(tmp_path.glob("moments-*.so"))) == 1
+
+
+def test_the_wheel_holds_the_source() -> None:
+    builders = pytest.importorskip("hatchling.builders.wheel")
+    root = Path(__file__).parents[3]
+    packed = {
+        file.relative_path for file in builders.WheelBuilder(str(root)).recurse_included_files()
+    }
+    for path in SOURCES:
+        assert path.is_file()
+        assert str(path.relative_to(root)) in packed
+
+
+def test_a_library_that_sums_otherwise_is_refused(
+    kernel: NativeSums, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native_module, "_TOLERANCE", 1e-12)
+    monkeypatch.setattr(native_module, "_kept", {})
+    options, reason = settle(MomentOptions(), CPU)
+    assert options.kernel == "eager"
+    assert reason == "the compiled kernel sums otherwise than torch does"
+
+
+def test_a_run_goes_on_with_the_kernel_it_began_with(
+    kernel: NativeSums, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del kernel
+    model = Tiny()
+
+    def capture(folder: str, moments: MomentOptions | None = None) -> acon.Run:
+        path = tmp_path / folder
+        return acon.capture(
+            model, images(8), path, batch_size=4, unit_size=4, threads=1, progress=False,
+            moments=moments,
+        )  # fmt: skip
+
+    both = {}
+    for name in ("compiled", "eager"):
+        run = capture(name, moments=MomentOptions(kernel=name))
+        assert run.manifest["identity"]["moments"]["kernel"] == name
+        capture(name)  # "auto" follows the run
+        both[name] = run.linearity(by="layer")
+    np.testing.assert_allclose(both["compiled"]["L"], both["eager"]["L"], atol=1e-6)
+    with pytest.raises(StoreError, match=r"moments\.kernel was 'eager', is 'compiled'"):
+        capture("eager", moments=MomentOptions(kernel="compiled"))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(StoreError, match="begun with the compiled kernel of moments"):
+        capture("compiled")
+    again = capture("third")
+    assert "no C++ compiler" in again.manifest["compute"]["moments_eager_because"]
+
+
+def test_only_known_kernels() -> None:
+    with pytest.raises(UsageError, match="one of auto, compiled, eager, given 'c'"):
+        MomentOptions(kernel="c")

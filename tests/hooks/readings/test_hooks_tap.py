@@ -1,0 +1,332 @@
+"""`Tap`, `record` and their tables: shapes, dtypes, observers, spreads and maps."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+import acon_analysis as acon
+from acon_analysis.errors import UsageError
+from acon_hooks import HookError, Layer, Tap, find_layers, fold, prove, record, to_host
+from acon_hooks.readings.layer_hooks import Station
+from support_variants import (
+    Detector,
+    Hidden,
+    LayerWise,
+    Official,
+    Outer,
+    PixelWise,
+    SpatialParent,
+    Speech,
+    Static,
+    shaken,
+    tensor,
+)
+
+C = 8
+
+
+@pytest.fixture
+def mixed() -> Any:
+    """One layer of every granularity, named by it."""
+    torch.manual_seed(5)
+    return _chain({"channel": Official(C), "layer": LayerWise(C), "pixel": PixelWise(C)})
+
+
+def _chain(parts: dict[str, nn.Module]) -> Any:
+    model = nn.Sequential()
+    for name, part in {**parts, "static": Static(C)}.items():
+        model.add_module(name, part)
+    return shaken(model)
+
+
+def test_frame_of_betas_has_one_row_for_each_value(mixed: Any) -> None:
+    with torch.no_grad(), record(mixed) as recording:
+        for n in (4, 3):
+            mixed(tensor("map", n, C))
+    frame = recording.betas()
+    assert frame.dtypes.astype(str).to_dict() == {
+        "sample": "int64",
+        "layer": "str",
+        "call": "int64",
+        "channel": "int64",
+        "beta": "float32",
+    }
+    rows = frame.groupby("layer", sort=False).size().to_dict()
+    assert rows == {"channel": 7 * C, "layer": 7, "pixel": 7 * C, "static": C}
+    one = frame[frame["layer"] == "channel"]
+    assert one["sample"].tolist() == np.repeat(np.arange(7), C).tolist()
+    assert one["channel"].tolist() == list(range(C)) * 7
+    np.testing.assert_array_equal(one["beta"].to_numpy(), recording.beta_matrix("channel").ravel())
+    assert (frame.loc[frame["layer"] == "static", "sample"] == -1).all()
+    assert recording.samples == 7
+
+
+def test_pixel_wise_beta_gives_mean_spread_and_on_request_everything(mixed: Any) -> None:
+    with torch.no_grad(), record(mixed, full=True) as recording:
+        for n in (4, 3):
+            mixed(tensor("map", n, C))
+    last = mixed.pixel.truth
+    assert torch.equal(torch.from_numpy(recording.maps("pixel"))[-3:], last)
+    spread = recording.spreads()
+    assert spread["layer"].unique().tolist() == ["pixel"]
+    expected = last.flatten(2).std(2, correction=0).numpy().ravel()
+    np.testing.assert_allclose(spread["spread"].to_numpy()[-3 * C :], expected, rtol=1e-4)
+    with pytest.raises(UsageError, match=r"no β of layer 'channel', call 0"):
+        recording.maps("channel")
+    with torch.no_grad(), record(mixed) as recording:
+        mixed(tensor("map", 2, C))
+    with pytest.raises(UsageError, match=r"full=True"):
+        recording.maps("pixel")
+
+
+def test_spatial_beta_of_one_channel_for_all() -> None:
+    class Attention(SpatialParent):
+        def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+            return self.use(x, torch.sigmoid(self.condition(condition)[:, :1]))
+
+    model = shaken(Outer(Attention(C)))
+    with torch.no_grad(), record(model) as recording:
+        for n in (4, 2):
+            model(tensor("map", n, C), tensor("map", n, C))
+    assert recording.beta_matrix("act").shape == (6, 1)
+    assert recording.reports[0].status == "proved"
+
+
+def test_nothing_recorded_and_unknown_names_are_readable(mixed: Any) -> None:
+    with record(mixed) as recording:
+        pass
+    for call in (recording.betas, lambda: recording.beta_matrix("channel")):
+        with pytest.raises(HookError, match="nothing was recorded: run the model inside"):
+            call()
+    with torch.no_grad(), record(mixed) as recording:
+        mixed(tensor("map", 2, C))
+    with pytest.raises(UsageError, match=r"no β of layer 'chanel'.*did you mean 'channel'"):
+        recording.beta_matrix("chanel")
+    with pytest.raises(UsageError, match=r"call 1: its calls are \[0\]"):
+        recording.beta_matrix("channel", call=1)
+
+
+def test_layers_are_chosen_by_name_by_object_and_by_kind(mixed: Any) -> None:
+    x = tensor("map", 2, C)
+    by_name = ["pixel"]
+    by_object = find_layers(mixed)[2:3]
+    for layers in (by_name, by_object):
+        with torch.no_grad(), record(mixed, layers) as recording:
+            mixed(x)
+        assert [layer.name for layer in recording.layers] == ["pixel"]
+    with torch.no_grad(), record(mixed, kinds="acon") as recording:
+        mixed(x)
+    assert [layer.name for layer in recording.layers] == ["static"]
+    with pytest.raises(UsageError, match=r"no layer 'pixels' of kind.*did you mean 'pixel'"):
+        Tap(mixed, ["pixels"])
+    with pytest.raises(UsageError, match="belongs to another model"):
+        Tap(_chain({"pixel": PixelWise(C)}), by_object)
+    with pytest.raises(
+        UsageError, match="unknown kind of layer 'metaacon': did you mean 'meta_acon'"
+    ):
+        record(mixed, kinds=("metaacon",)).__enter__()
+    with pytest.raises(UsageError, match="no layer of kind 'gate'; it has 3 of kind 'meta_acon'"):
+        Tap(mixed, kinds=("gate",))
+    with pytest.raises(UsageError, match="no layers given"):
+        Tap(mixed, [])
+    with pytest.raises(UsageError, match="no kind of layer given"):
+        find_layers(mixed, ())
+
+
+def test_proved_layers_can_be_trusted_next_time(mixed: Any) -> None:
+    x = tensor("map", 3, C)
+    known = find_layers(mixed, example=x)
+    with torch.no_grad(), record(mixed, known, prove=False) as recording:
+        mixed(x)
+        mixed(x[:2])
+    assert recording.reports == []
+    with torch.no_grad(), record(mixed) as expected:
+        mixed(x)
+        mixed(x[:2])
+    pd.testing.assert_frame_equal(recording.betas(), expected.betas())
+
+
+def test_observer_sees_input_output_and_beta_of_every_call(mixed: Any) -> None:
+    seen: list[str] = []
+
+    def observe(layer: Layer, call: int, x: Tensor, y: Tensor, beta: Tensor | None) -> None:
+        assert layer.proved
+        assert beta is not None
+        assert call == 0
+        assert layer.p1 is not None
+        assert layer.p2 is not None
+        folded, p2 = fold(x, layer.axis), layer.p2[:, None]
+        d = (layer.p1[:, None] - p2) * folded
+        rebuilt = d * torch.sigmoid(beta * d) + p2 * folded
+        torch.testing.assert_close(rebuilt, fold(y, layer.axis))
+        seen.append(layer.name)
+
+    with torch.no_grad(), Tap(mixed, observe=observe) as tap:
+        for n in (4, 2):
+            mixed(tensor("map", n, C))
+            tap.take()
+    assert seen == ["channel", "layer", "pixel", "static"] * 2
+
+
+def test_observer_gets_the_output_with_the_channels_where_the_input_has_them() -> None:
+    class Turned(Speech):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).transpose(1, 2)
+
+    shapes = []
+    model = shaken(Outer(Turned(C)))
+    with torch.no_grad():
+        tap = Tap(model, observe=lambda layer, call, x, y, beta: shapes.append((x.shape, y.shape)))
+        with tap:
+            for n in (4, 2):
+                model(tensor("tokens", n, C))
+                tap.take()
+    assert all(x == y for x, y in shapes)
+    assert tap.layers[0].axis == 2
+
+
+def test_host_copy_keeps_shapes_dtypes_and_order(mixed: Any) -> None:
+    with torch.no_grad(), Tap(mixed) as tap:
+        mixed(tensor("map", 3, C))
+        batch = tap.take()
+    half = {("h", 0): torch.ones(2, 3, dtype=torch.float16)}
+    brain = {("b", 0): torch.ones(2, 1, dtype=torch.bfloat16)}
+    host = to_host({**half, **batch, **brain})
+    assert list(host) == [("h", 0), *batch, ("b", 0)]
+    for key, value in batch.items():
+        np.testing.assert_array_equal(host[key], value.numpy())
+    assert [str(host[name, 0].dtype) for name in "hb"] == ["float16", "float32"]
+    assert to_host({}) == {}
+
+
+def test_host_copy_of_equal_kinds_is_the_same(mixed: Any) -> None:
+    values = {("a", 0): torch.rand(3, 4), ("a", 1): torch.rand(3, 1), ("b", 0): torch.rand(4, 3).T}
+    for kinds in (values, {**values, ("c", 0): torch.rand(2, 4)}, {("e", 0): torch.rand(0, 4)}):
+        host = to_host(kinds)
+        assert list(host) == list(kinds)
+        for key, value in kinds.items():
+            np.testing.assert_array_equal(host[key], value.numpy(), strict=True)
+
+
+@pytest.mark.parametrize("inference", [True, False])
+@pytest.mark.parametrize("watched", [True, False])
+def test_cheap_hooks_and_thorough_ones_give_the_same(
+    mixed: Any, inference: bool, watched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = [tensor("map", 3, C) for _ in range(3)]
+    deliver, quick = Station._deliver_quickly, False
+    shown: dict[bool, list[Any]] = {True: [], False: []}
+    taken: dict[bool, list[Any]] = {True: [], False: []}
+    done = {True: 0, False: 0}
+
+    def observe(layer: Layer, call: int, *tensors: Tensor | None) -> None:
+        assert not any(t is not None and t.requires_grad for t in tensors)
+        copies = [None if t is None else t.clone() for t in tensors]
+        shown[quick].append((layer.name, call, copies))
+
+    def counted(*given: Any) -> bool:
+        done[quick] += (answer := quick and deliver(*given))
+        return answer
+
+    monkeypatch.setattr(Station, "_deliver_quickly", counted)
+    for quick in (True, False):
+        with torch.inference_mode(inference), Tap(mixed, observe=observe if watched else None) as t:
+            for images in x:
+                mixed(images)
+                taken[quick].append(t.take())
+    # One layer in the two batches after the first. What carries gradients is not shown as it is.
+    assert done == {True: 0 if watched and not inference else 2, False: 0}
+    for cheap, thorough in zip(taken[True], taken[False], strict=True):
+        assert list(cheap) == list(thorough)
+        for key, value in cheap.items():
+            assert torch.equal(value, thorough[key])
+            assert value.shape == thorough[key].shape
+    assert len(shown[True]) == (12 if watched else 0)
+    for (*about, tensors), (*other, others) in zip(shown[True], shown[False], strict=True):
+        assert about == other
+        for value, same in zip(tensors, others, strict=True):
+            assert (value is None) is (same is None)
+            assert value is None or (torch.equal(value, same) and value.shape == same.shape)
+
+
+def test_values_do_not_change_after_they_were_taken() -> None:
+    class Careless(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.act = Detector(C)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.act(x)
+            return out.relu_().mul_(0)
+
+    model = shaken(Careless())
+    kept: list[Tensor] = []
+    with torch.no_grad(), Tap(model, observe=lambda *a: kept.append(a[3].clone())) as tap:
+        x = tensor("map", 3, C)
+        model(x)
+        first = tap.take()["act", 0]
+        copied = first.clone()
+        model(2 * x)
+        tap.take()
+    assert torch.equal(first, copied)
+    assert (kept[0] < 0).any()
+
+
+def test_gradients_flow_through_a_recorded_model(mixed: Any) -> None:
+    x = tensor("map", 3, C)
+
+    def gradient() -> Tensor:
+        mixed.zero_grad()
+        mixed(x).sum().backward()
+        found: Tensor = mixed.channel.fc1.weight.grad.clone()
+        return found
+
+    bare = gradient()
+    with record(mixed) as recording:
+        assert torch.equal(gradient(), bare)
+        assert torch.equal(gradient(), bare)
+    assert recording.samples == 6
+    with Tap(mixed) as tap:
+        mixed(x)
+        assert not any(value.requires_grad for value in tap.take().values())
+    hidden = shaken(Outer(Hidden(C)))
+    with Tap(hidden) as tap:
+        for _ in range(2):
+            hidden(tensor("map", 3, C).requires_grad_())
+            assert not tap.take()["act", 0].requires_grad
+
+
+def test_users_own_hooks_and_modes_survive(mixed: Any) -> None:
+    doubled = mixed.channel.bn2.register_forward_hook(lambda module, args, out: 2 * out)
+    with torch.no_grad(), record(mixed) as recording:
+        for n in (3, 2):
+            mixed(tensor("map", n, C))
+            found = torch.from_numpy(recording.beta_matrix("channel"))[-n:]
+            assert torch.equal(found, mixed.channel.truth.flatten(1))
+    assert doubled.id in mixed.channel.bn2._forward_hooks
+
+
+def test_table_of_proofs(mixed: Any) -> None:
+    table = prove(mixed, tensor("map", 3, C))
+    assert table["layer"].tolist() == ["channel", "layer", "pixel", "static"]
+    assert table["granularity"].tolist() == table["layer"].tolist()
+    assert table["status"].isin(["proved", "partly proved"]).all()
+    assert table["proof_error"].max() < 3e-6
+    assert {"kind", "channels", "reader", "class_name", "proof_power"} <= set(table)
+
+
+def test_digits_network_of_the_package() -> None:
+    model: Any = acon.build_model("digits_metaacon")
+    images = torch.rand(6, *model.input_shape)
+    layers = find_layers(model, example=images)
+    assert len(layers) >= 6
+    assert {layer.reader for layer in layers} == {"module bn2, sigmoid"}
+    with torch.no_grad():
+        bare = model(images)
+        with record(model) as recording:
+            assert torch.equal(model(images), bare)
+    assert {report.status for report in recording.reports} <= {"proved", "partly proved"}

@@ -1,0 +1,66 @@
+"""Moments gathered by hand, for tests of accumulators with either kernel."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+from acon_analysis.layers import AconC
+from acon_hooks.moments.accumulating import Accumulator
+from acon_hooks.moments.native.sums import NativeError, native
+from acon_hooks.moments.options import MomentOptions
+from acon_hooks.readings.tap import Tap
+
+KINDS = ("meta_acon", "acon", "activation")
+Parts = dict[str, pd.DataFrame]
+
+BOTH = pytest.mark.parametrize("kernel", ["eager", "compiled"])
+
+
+def accumulator(kernel: str) -> Accumulator:
+    """Return one with the given kernel; skip the test where it cannot be had."""
+    if kernel == "compiled":
+        try:
+            native()
+        except NativeError as error:
+            pytest.skip(str(error))
+    return Accumulator(MomentOptions(kernel=kernel))
+
+
+def acon_c(channels: int, *, p1: float, p2: float, beta: float) -> AconC:
+    layer = AconC(channels)
+    with torch.no_grad():
+        for parameter, value in ((layer.p1, p1), (layer.p2, p2), (layer.beta, beta)):
+            parameter.fill_(value)
+    return layer
+
+
+def gather(
+    model: nn.Module,
+    images: Tensor,
+    cuts: Sequence[int] = (64,),
+    accumulator: Accumulator | None = None,
+    kinds: Sequence[str] = KINDS,
+) -> tuple[Accumulator, Parts]:
+    """Moments of one unit, in batches of the given sizes (the last one repeated)."""
+    found = accumulator or Accumulator()
+    sizes, start = list(cuts), 0
+    with (
+        Tap(model, kinds=kinds, observe=found.observe) as tap,
+        torch.inference_mode(),
+    ):
+        while start < len(images):
+            size = sizes.pop(0) if len(sizes) > 1 else sizes[0]
+            batch = images[start : start + size]
+            model(batch)
+            tap.take()
+            if found.learning:
+                found.learned()
+                model(batch)
+                tap.take()
+            found.batch(list(range(start, start + len(batch))))
+            start += len(batch)
+    columns = {key: (f"{key[0]}_{key[1]}", 1) for key in sorted(found._pooling)}
+    return found, {name: table.to_pandas() for name, table in found.unit(columns).items()}

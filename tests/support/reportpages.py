@@ -1,0 +1,99 @@
+"""Runs whose every name is hostile, and their pages: for the tests of reports."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import acon_analysis as acon
+from acon_analysis.layers import MetaAconC
+from acon_analysis.runs.run import Run
+from acon_figures.report import write_report
+from acon_figures.report.pictures import specs_for
+
+#: A name that would run a script if the page took it for markup, and one that leaves an attribute.
+SCRIPT = "<script>alert(1)</script>"
+IMAGE = '"><img src=x onerror=alert(2)>'
+#: Class folders cannot hold a slash; `$` would be mathematics to matplotlib.
+CLASS = "<img src=x onerror=alert(3)> $\\frac$"
+TITLE = "</title><script>alert(4)</script>&amp;"
+
+#: Figures that show names of layers or classes; the others would only take time.
+NAMING = ("beta_distributions", "linearity_by_depth", "beta_against_null", "beta_heatmap")
+
+
+class Hostile(nn.Module):
+    """Two Meta-ACON layers and a ReLU whose names and classes are markup."""
+
+    input_shape = (3, 6, 5)
+
+    def __init__(self) -> None:
+        super().__init__()
+        evil = type("<b onclick=alert(5)>Evil</b>", (MetaAconC,), {})
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.first = nn.Conv2d(3, 4, 1)
+            self.add_module(SCRIPT, evil(4))
+            self.second = nn.Conv2d(4, 6, 3, padding=1)
+            self.add_module(IMAGE, evil(6))
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self._modules[SCRIPT](self.first(x))  # type: ignore[misc]
+        out: Tensor = self._modules[IMAGE](self.second(x))  # type: ignore[misc]
+        return out.mean((2, 3))
+
+
+Hostile.__qualname__ = "<i>Hostile</i>"
+
+
+class Plain(nn.Module):
+    """One activation without β."""
+
+    input_shape = (3, 6, 5)
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.conv = nn.Conv2d(3, 4, 1)
+        self.relu = nn.ReLU()
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.relu(self.conv(x))
+        return out.mean((2, 3))
+
+
+def folder(place: Path, count: int = 24) -> Path:
+    """Make class folders of images, one of them no image, with hostile names."""
+    rng = np.random.default_rng(3)
+    for number in range(count):
+        own = place / (CLASS if number % 2 else "=1+1")
+        own.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (6, 5, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(own / f'{number}"><b onclick=alert(6)>.png')
+    (place / CLASS / "<img src=x onerror=alert(7)>\u202e.png").write_bytes(b"no image at all")
+    return place
+
+
+def captured(make: Callable[[], nn.Module], data: Any, out: Path, **options: Any) -> Run:
+    """Capture a network in units of eight images."""
+    settings = {"unit_size": 8, "batch_size": 8, "progress": False, "workers": 0} | options
+    return acon.capture(make(), data, out, **settings)
+
+
+def reported(place: Path) -> tuple[Run, Path]:
+    """Capture the hostile network on hostile images; return the run and its page."""
+    run = captured(Hostile, folder(place / "images"), place / "run", preprocess="none")
+
+    def naming(frames: Any) -> list[Any]:
+        return [spec for spec in specs_for(frames) if spec.name in NAMING]
+
+    with mock.patch("acon_figures.report.rendering.specs_for", naming):
+        return run, write_report(run, place / "page.html", title=TITLE)
