@@ -142,9 +142,9 @@ class EmpiricalNull:
     kind : {"batchnorm", "untrained"}
         What the null keeps: the last BatchNorm, or nothing.
     observed : Series
-        Statistics of the measured β: ratio (see `beta_variance.VarianceSplit`), sample_share, sample_std,
-        within_std, and ks, the mean Kolmogorov-Smirnov distance of up to 64 channels from their
-        logit-normals (NaN without BatchNorm).
+        Statistics of the measured β: ratio (see `beta_variance.VarianceSplit`), sample_share,
+        sample_std, within_std, and ks, the mean Kolmogorov-Smirnov distance of up to 64 channels
+        from their logit-normals (NaN without BatchNorm).
     draws : DataFrame
         The same, one row a redrawn network.
     samples : int
