@@ -2,7 +2,7 @@
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -58,20 +58,20 @@ def is_compiled(module: nn.Module) -> bool:
     return type(module).__name__ == "OptimizedModule" and "_orig_mod" in module._modules
 
 
-def refuse_unwatchable(model: Any, layers: list[tuple[str, nn.Module]]) -> None:
+def refuse_unwatchable(model: nn.Module, names: Sequence[str]) -> None:
     """Raise for models in which hooks would run several times, never, or on the wrong numbers.
 
     Parameters
     ----------
     model : Module
         As the user gave it.
-    layers : list of (str, Module)
-        Names and modules of the layers to watch.
+    names : sequence of str
+        The modules to watch.
 
     Raises
     ------
     HookError
-        For DataParallel, for layers inside TorchScript, and in training mode.
+        For DataParallel, for modules inside TorchScript, and in training mode.
     """
     inner = unwrap(model)
     if isinstance(model, nn.DataParallel):
@@ -79,7 +79,6 @@ def refuse_unwatchable(model: Any, layers: list[tuple[str, nn.Module]]) -> None:
             "DataParallel runs every hook once per device, so readings would mix: "
             "give the module inside, model.module"
         )
-    names = [name for name, _ in layers]
     for outer, module in inner.named_modules():
         if isinstance(module, torch.jit.ScriptModule | torch.fx.GraphModule):
             _refuse_traced(outer, module, names)
@@ -87,9 +86,9 @@ def refuse_unwatchable(model: Any, layers: list[tuple[str, nn.Module]]) -> None:
 
 
 def _refuse_traced(
-    outer: str, module: torch.jit.ScriptModule | torch.fx.GraphModule, names: list[str]
+    outer: str, module: torch.jit.ScriptModule | torch.fx.GraphModule, names: Sequence[str]
 ) -> None:
-    """Raise if one of the layers lies inside a traced module that will not call it."""
+    """Raise if one of the modules lies inside a traced module that will not call it."""
     called: set[str] = set()
     kind = "TorchScript module"
     if isinstance(module, torch.fx.GraphModule):
@@ -129,7 +128,7 @@ _INDIFFERENT = {
 }
 
 
-def minding(model: nn.Module) -> list[nn.Module]:
+def mode_sensitive_modules(model: nn.Module) -> list[nn.Module]:
     """Return the modules that may do something else in training mode."""
     return [module for module in model.modules() if type(module) not in _INDIFFERENT]
 

@@ -71,7 +71,7 @@ class BetaProbe:
         self._clear()
 
     def __enter__(self) -> Self:
-        refuse_unwatchable(self.given, [(self.layer.name, self.layer.module)])
+        refuse_unwatchable(self.given, [self.layer.name])
         with ExitStack() as stack:
             stack.enter_context(exclusive(self.model))
             stack.enter_context(eager())

@@ -18,7 +18,7 @@ from acon_hooks.guards import (
     autocast_dtype,
     eager,
     exclusive,
-    minding,
+    mode_sensitive_modules,
     refuse_compiling,
     refuse_training,
     refuse_unwatchable,
@@ -99,7 +99,7 @@ class Tap:
     ) -> None:
         self.model = unwrap(model)
         self.given = model
-        self._minding = minding(self.model)
+        self._minding = mode_sensitive_modules(self.model)
         self._device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         self.named = layers is not None and any(isinstance(layer, str) for layer in layers)
         self._stations = [
@@ -140,8 +140,8 @@ class Tap:
     def __enter__(self) -> Self:
         if self.owner:
             raise HookError("a Tap serves one context: make a new one")
-        modules = [(station.layer.name, station.layer.module) for station in self._stations]
-        refuse_unwatchable(self.given, modules)
+        names = [station.layer.name for station in self._stations]
+        refuse_unwatchable(self.given, names)
         with ExitStack() as stack:
             stack.enter_context(exclusive(self.model))
             stack.enter_context(eager())

@@ -1,0 +1,1 @@
+"""The engine: data in, hooks and function modes, edits of a network and their effect."""

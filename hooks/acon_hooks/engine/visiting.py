@@ -1,0 +1,472 @@
+"""The one mechanism for looking at a network while it runs, and for changing what its parts return.
+
+``with visiting(model, sites, visitor): model(x)``
+
+All hooks and function modes of this package are set here and nowhere else. They are gone when the
+context ends, however it ends. Only forward passes of the visited model in the thread that entered
+the context count; forward passes that are recomputed in a backward pass do not.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
+from torch.utils.hooks import RemovableHandle
+
+from acon_hooks.errors import HookError
+from acon_hooks.guards import (
+    eager,
+    exclusive,
+    mode_sensitive_modules,
+    refuse_compiling,
+    refuse_training,
+    refuse_unwatchable,
+    unwrap,
+)
+
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+
+#: Runs a torch function, or something in its place, and returns the result.
+FunctionHandler = Callable[[Callable[..., Any], Args, Kwargs], Any]
+
+#: Number of active function modes: 0 where no function is listened to.
+listening: Callable[[], int] = torch._C._len_torch_function_stack
+
+_SILENT = (
+    "none of the {count} layers ran in this forward pass ({names}): hooks stay silent where a "
+    "model runs as compiled, traced (TorchScript, fx) or exported code or as a replayed CUDA "
+    "graph, and where a layer's forward is called directly; give and call the plain Python module"
+)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A part of a network that has inputs and an output.
+
+    Parameters
+    ----------
+    name : str
+        Its name in `named_modules()`.
+    module : Module
+        The part itself.
+    call : int or None
+        Which of its uses within one forward pass is visited; None for all.
+    axis : int
+        Channel axis of its input and output.
+    inner : bool
+        Whether it is a part of another site: its calls are not compared between forward passes,
+        and may happen outside of one.
+    """
+
+    name: str
+    module: nn.Module = field(repr=False)
+    call: int | None = None
+    axis: int = 1
+    inner: bool = False
+
+
+class Visitor:
+    """Looks at sites, or changes what they return. Override what is needed.
+
+    An exception that a method raises ends the forward pass.
+    """
+
+    def begin(self) -> None:
+        """Prepare for a forward pass of the model."""
+
+    def before(self, site: Site, call: int, args: Args, kwargs: Kwargs) -> None:
+        """See the arguments of a site, which may overwrite them."""
+
+    def after(self, site: Site, call: int, args: Args, kwargs: Kwargs, output: Any) -> Any:
+        """See the output of a site; return None, or what takes the output's place."""
+
+    def failed(self, site: Site) -> None:
+        """Learn that a site's forward has raised an exception."""
+
+    def end(self) -> None:
+        """Finish a forward pass that has succeeded."""
+
+    def abort(self) -> None:
+        """Forget a forward pass that has failed or was interrupted."""
+
+
+class Visited:
+    """The hooks at one site, its calls in the current forward pass, and those of the first one.
+
+    Attributes
+    ----------
+    calls : int
+        How often the site ran in the current forward pass.
+    expected : list of (tuple of int, dtype)
+        Of every call in the first forward pass: shape of the input without the axis of the
+        samples, and its dtype.
+    active : bool
+        False once the site is left alone.
+    """
+
+    def __init__(self, visit: "Visit", site: Site, visitor: Visitor) -> None:
+        self.visit, self.site, self.visitor = visit, site, visitor
+        self.calls = 0
+        self.expected: list[tuple[torch.Size, torch.dtype | None]] = []
+        self.active = True
+        module = site.module
+        # Called on the class, since TorchScript modules block the method though hooks work there.
+        self._before: RemovableHandle | None = None
+        if not site.inner:
+            self._before = nn.Module.register_forward_pre_hook(
+                module, self._before_hook(), with_kwargs=True
+            )
+        self._after = nn.Module.register_forward_hook(
+            module, self._after_hook(), prepend=not site.inner, with_kwargs=True, always_call=True
+        )
+
+    def remove(self) -> None:
+        """Take the hooks away."""
+        self.active = False
+        self.skip_before()
+        self._after.remove()
+
+    def skip_before(self) -> None:
+        """Take away the hook that runs before the site: the visitor needs only the output."""
+        if self._before is not None:
+            self._before.remove()
+            self._before = None
+
+    def forget(self) -> None:
+        """Forget the first forward pass: the next one is the first again."""
+        self.calls = 0
+        self.expected.clear()
+
+    def _before_hook(self) -> Callable[..., None]:
+        site, visitor, visit = self.site, self.visitor, self.visit
+
+        def before(module: nn.Module, args: Args, kwargs: Kwargs) -> None:
+            if module is not site.module or not self.active or not visit.mine(site):
+                return
+            if site.call is None or site.call == self.calls:
+                visitor.before(site, self.calls, args, kwargs)
+
+        return before
+
+    def _after_hook(self) -> Callable[..., Any]:
+        site, visitor, visit = self.site, self.visitor, self.visit
+        thread, target = threading.get_ident, self.site.module
+
+        def after(module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> Any:
+            if module is not target or thread() != visit.owner or not self.active:
+                return None
+            if output is None:  # its forward has raised
+                visitor.failed(site)
+                return None
+            if not visit.running and not visit.mine(site):
+                return None
+            call = self.calls
+            self.calls = call + 1
+            if not site.inner:
+                self._compare(call, args, kwargs)
+            if site.call is not None and site.call != call:
+                return None
+            if type(output) is Tensor and not listening():
+                new = visitor.after(site, call, args, kwargs, output)
+            else:  # what a visitor computes is no part of a layer that is being listened to
+                with torch._C.DisableTorchFunction():
+                    new = visitor.after(site, call, args, kwargs, output)
+            return None if new is None else replaced(args, kwargs, output, new)
+
+        return after
+
+    def _compare(self, call: int, args: Args, kwargs: Kwargs) -> None:
+        """Compare the input of a call with that of the first forward pass.
+
+        Raises
+        ------
+        HookError
+            If shape or dtype differ, or the call is one more than in the first forward pass.
+        """
+        x = args[0] if args else None
+        if type(x) is not Tensor:
+            x = next((v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)), None)
+        shape, dtype = (torch.Size(), None) if x is None else (x.shape[1:], x.dtype)
+        if call < len(self.expected):
+            known, known_dtype = self.expected[call]
+            if shape == known and dtype is known_dtype:
+                return
+        elif self.visit.first:
+            self.expected.append((shape, dtype))
+            return
+        where = f"layer {self.site.name!r}, call {call}, batch {self.visit.passes}"
+        if call >= len(self.expected):
+            raise HookError(
+                f"{where}: it ran more often than on the first batch ({len(self.expected)} times)"
+            )
+        given = "none" if x is None else f"{tuple(x.shape)} {dtype}"
+        sizes = ", ".join(map(str, self.expected[call][0]))
+        raise HookError(
+            f"{where}: its input is {given}, but on the first batch it was "
+            f"(N, {sizes}) {self.expected[call][1]}"
+        )
+
+
+class Visit:
+    """Context manager that lets visitors see the sites of a model in every forward pass.
+
+    Every forward pass is compared with the first one: each site must run as often, on inputs of
+    the same shape (number of samples apart) and dtype. Without replacements, outputs of the model
+    are bit for bit the same with and without visitors.
+
+    Parameters
+    ----------
+    model : Module
+        The network, in evaluation mode. Compiled models run eagerly inside the context.
+    visitor : Visitor
+        Is called at the beginning and the end of every forward pass.
+    sites : mapping of Site to Visitor
+        Who sees which site.
+
+    Attributes
+    ----------
+    running : bool
+        Whether a forward pass is under way.
+    passes : int
+        How many forward passes have ended.
+
+    Raises
+    ------
+    HookError
+        On entering, if the model cannot be visited; in a forward pass, if hooks were silent or
+        the pass differs from the first one.
+    """
+
+    def __init__(self, model: nn.Module, visitor: Visitor, sites: Mapping[Site, Visitor]) -> None:
+        self.given = model
+        self.model = unwrap(model)
+        self.visitor = visitor
+        self.visitors = dict(sites)
+        self.sites: list[Visited] = []
+        self.running = False
+        self.passes = 0
+        self.owner = 0
+        self._sensitive = mode_sensitive_modules(self.model)
+        self._exit = ExitStack()
+
+    @property
+    def first(self) -> bool:
+        """Whether the first forward pass is still to come, or is running."""
+        return self.passes == 0
+
+    def __enter__(self) -> Self:
+        if self.owner:
+            raise HookError("a visit serves one context: make a new one")
+        refuse_unwatchable(self.given, [site.name for site in self.visitors])
+        with ExitStack() as stack:
+            stack.enter_context(exclusive(self.model))
+            stack.enter_context(eager())
+            self.owner = threading.get_ident()
+            stack.callback(self._leave)
+            self._root_hooks(stack)
+            for site, visitor in self.visitors.items():
+                self.add(site, visitor)
+            self._exit = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._exit.close()
+
+    def add(self, site: Site, visitor: Visitor) -> Visited:
+        """Let a visitor see one more site, until `Visited.remove` or the end of the context."""
+        visited = Visited(self, site, visitor)
+        self.sites.append(visited)
+        return visited
+
+    def forget(self) -> None:
+        """Take the next forward pass for the first."""
+        self.passes = 0
+        for visited in self.sites:
+            visited.forget()
+
+    def mine(self, site: Site) -> bool:
+        """Whether a hook that runs now belongs to a forward pass of the visited model.
+
+        Raises
+        ------
+        HookError
+            If a site runs outside of a forward pass.
+        """
+        if threading.get_ident() != self.owner:
+            return False
+        if self.running:
+            return True
+        # What is recomputed in a backward pass was seen before.
+        if site.inner or torch._C._current_graph_task_id() != -1:
+            return False
+        raise HookError(
+            "a watched layer ran outside a forward pass of the watched model "
+            f"({type(self.model).__name__}): call the model itself, not a part of it"
+        )
+
+    def _leave(self) -> None:
+        self.owner, self.running = -1, False  # no thread
+        for visited in self.sites:
+            visited.remove()
+        self.sites.clear()
+        self.visitor.abort()
+
+    def _root_hooks(self, stack: ExitStack) -> None:
+        """Register the hooks that begin and end a forward pass."""
+        model = self.model
+
+        def mine(module: nn.Module) -> bool:
+            return module is model and threading.get_ident() == self.owner
+
+        def begin(module: nn.Module, _args: Any) -> None:
+            refuse_compiling()
+            if mine(module):
+                self._begin()
+
+        def end(module: nn.Module, _args: Any, _output: Any) -> None:
+            if mine(module) and self.running:
+                self._end()
+
+        def abort(module: nn.Module, _args: Any, _output: Any) -> None:
+            if mine(module) and self.running:  # the forward pass has raised
+                self._abort()
+
+        stack.callback(nn.Module.register_forward_pre_hook(model, begin).remove)
+        for hook, always in ((end, False), (abort, True)):
+            handle = nn.Module.register_forward_hook(model, hook, always_call=always)
+            stack.callback(handle.remove)
+
+    def _begin(self) -> None:
+        if self.running:  # an interrupted forward pass has not ended
+            self._abort()
+        if any(module.training for module in self._sensitive):
+            refuse_training(self.model)
+        if self.first:
+            for visited in self.sites:
+                visited.forget()
+        self.visitor.begin()
+        self.running = True
+
+    def _end(self) -> None:
+        self.running = False
+        watched = [visited for visited in self.sites if visited.active and not visited.site.inner]
+        try:
+            if not self.first:
+                self._compare(watched)
+            elif watched and not any(visited.calls for visited in watched):
+                names = ", ".join(repr(visited.site.name) for visited in watched[:5])
+                raise HookError(_SILENT.format(count=len(watched), names=names))
+            self.visitor.end()
+        except BaseException:
+            self.visitor.abort()
+            raise
+        finally:
+            for visited in self.sites:
+                visited.calls = 0
+        self.passes += 1
+
+    def _abort(self) -> None:
+        self.running = False
+        for visited in self.sites:
+            visited.calls = 0
+        self.visitor.abort()
+
+    def _compare(self, watched: list[Visited]) -> None:
+        """Raise if a site did not run as often as in the first forward pass."""
+        for visited in watched:
+            if visited.calls != len(visited.expected):
+                raise HookError(
+                    f"layer {visited.site.name!r} ran {visited.calls} times in batch "
+                    f"{self.passes}, but {len(visited.expected)} times in the first one: its "
+                    "readings would be incomplete (compiled or replayed code, or a model that "
+                    "branches on its input)"
+                )
+
+
+@contextmanager
+def visiting(model: nn.Module, sites: Iterable[Site], visitor: Visitor) -> Iterator[Visit]:
+    """Let one visitor see some sites of a model in every forward pass inside the context.
+
+    Parameters
+    ----------
+    model : Module
+        The network, in evaluation mode.
+    sites : iterable of Site
+        Where to look.
+    visitor : Visitor
+        What to do there, and when a forward pass begins and ends.
+
+    Yields
+    ------
+    Visit
+    """
+    with Visit(model, visitor, dict.fromkeys(sites, visitor)) as visit:
+        yield visit
+
+
+def replaced(args: Args, kwargs: Kwargs, output: Any, new: Any) -> Any:
+    """Return what takes an output's place, so that every reader of the output sees it.
+
+    A module that works in place returns the memory of its input, which a shortcut may read too:
+    the new values are then written there.
+    """
+    if not isinstance(output, Tensor) or not isinstance(new, Tensor):
+        return new
+    inputs = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+    memory = output.untyped_storage().data_ptr()
+    if any(value.untyped_storage().data_ptr() == memory for value in inputs):
+        return output.copy_(new)
+    return new
+
+
+def function_name(func: Any) -> str:
+    """Return one name for the spellings of a torch function: sigmoid, sigmoid_, expit, ..."""
+    name = str(getattr(func, "__name__", "")).removeprefix("special_")
+    if name in ("default", "out", "overload"):  # an operator of torch.ops
+        name = str(func).split(".")[-2]
+    return name if name.startswith("__") else name.rstrip("_")
+
+
+class Listener:
+    """Hands torch functions to a handler while it is on; outside of contexts, call by call.
+
+    Parameters
+    ----------
+    handler : callable
+        Gets (function, args, kwargs); runs the function once and returns its result. Functions
+        that it calls itself are not handed to it.
+    """
+
+    def __init__(self, handler: FunctionHandler) -> None:
+        self._mode = _Mode(handler)
+
+    def on(self) -> None:
+        """Listen from now on."""
+        self.off()  # an interrupted forward pass may have left it on
+        self._mode.__enter__()  # type: ignore[no-untyped-call]
+
+    def off(self) -> None:
+        """Listen no longer, also where other modes were activated since."""
+        stack: list[Any] = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
+        if self._mode not in stack:
+            return
+        above = stack[stack.index(self._mode) + 1 :]
+        for mode in reversed([self._mode, *above]):
+            mode.__exit__(None, None, None)
+        for mode in above:
+            mode.__enter__()
+
+
+class _Mode(TorchFunctionMode):
+    def __init__(self, handler: FunctionHandler) -> None:
+        super().__init__()
+        self.handler = handler
+
+    def __torch_function__(self, func: Any, types: Any, args: Args = (), kwargs: Any = None) -> Any:
+        return self.handler(func, args, kwargs or {})
