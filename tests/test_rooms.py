@@ -55,7 +55,7 @@ def test_hooks_draw_nothing_and_know_no_figures() -> None:
 
 def test_packages_of_the_hooks_room_build_on_each_other_in_one_direction() -> None:
     room = ROOMS["acon_hooks"]
-    order = ("layers", "readings", "moments", "captures", "explainers", "replacement")
+    order = ("engine", "layers", "readings", "moments", "captures", "explainers", "replacement")
     assert sorted(order) == sorted(path.parent.name for path in room.glob("*/__init__.py"))
     beside = {("explainers", "replacement"), ("replacement", "explainers")}
     upwards = {
