@@ -27,8 +27,8 @@ UNIT = 4096
 
 def make(out: Path, samples: int) -> None:
     """Write a run of synthetic β through the real writer."""
-    from acon_hooks.captures.batches import Batch
     from acon_hooks.captures.unit import UnitBuffer
+    from acon_hooks.engine.feed import Batch
 
     folder, generator = RunFolder(out), np.random.default_rng(0)
     columns = {(f"layer{n}", 0): (f"layer{n}", width) for n, width in enumerate(WIDTHS)}

@@ -87,7 +87,7 @@ PAGES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "acon_analysis.models.registry",
             "acon_analysis.models.checkpoints", "acon_analysis.store.folder",
             "acon_analysis.runs.verify", "acon_hooks.captures.session",
-            "acon_hooks.captures.feeding",
+            "acon_hooks.engine.feeding",
         ),
     ),
     ("paper", "paper: the printed tables", ("acon_analysis.paper",)),

@@ -47,7 +47,7 @@ def capture(
     model : torch.nn.Module or str
         A network in eval mode, or a MODEL string for `build_model`.
     data : str, Path, ImageSource, Dataset, DataLoader or iterable of batches
-        The images; see `acon_hooks.captures.feeding.open_feed`.
+        The images; see `acon_hooks.engine.feeding.open_feed`.
     out : str or Path
         The run's folder.
     preprocess : str, optional

@@ -12,9 +12,9 @@ from acon_analysis.columns import RUN_FORMAT
 from acon_analysis.errors import UsageError
 from acon_analysis.runs.run import Run
 from acon_analysis.store.folder import RunFolder, StoreError, file_sha256, readable_io
-from acon_hooks.captures.batches import Feed
 from acon_hooks.captures.engine import Facts
 from acon_hooks.captures.identity import identity_sha256, origin_facts, run_id, versions
+from acon_hooks.engine.feed import Feed
 from acon_hooks.moments.constants import REFERENCES, read_references
 
 #: What must not change between the parts of one run; the errors of the proofs may, in rounding.

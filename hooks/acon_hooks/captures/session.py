@@ -16,10 +16,8 @@ from acon_analysis.errors import AconError, UsageError
 from acon_analysis.runs.run import Run
 from acon_analysis.store.folder import UNIT_SIZE, RunFolder, StoreError
 from acon_hooks.captures.arithmetic import full_precision, threads
-from acon_hooks.captures.batches import Batch, Feed
 from acon_hooks.captures.devices import default_workers, pick_device, rank_and_world
 from acon_hooks.captures.engine import Engine
-from acon_hooks.captures.feeding import MapFeed, open_feed
 from acon_hooks.captures.hostcopy import Arrays, HostCopy
 from acon_hooks.captures.identity import (
     differences,
@@ -30,9 +28,11 @@ from acon_hooks.captures.identity import (
     state_sha256,
 )
 from acon_hooks.captures.manifest import Beginning, existing_manifest
+from acon_hooks.captures.recorded import Recorded
 from acon_hooks.captures.settings import Settings
-from acon_hooks.captures.streams import Recorded, StreamFeed
 from acon_hooks.captures.unit import Columns, UnitBuffer, UnitWriter
+from acon_hooks.engine.feed import Batch, Feed
+from acon_hooks.engine.feeding import open_feed
 from acon_hooks.layers.scan import check_kinds
 from acon_hooks.moments.accumulating import Accumulator
 from acon_hooks.moments.options import (
@@ -65,7 +65,7 @@ class Session:
     model : torch.nn.Module
         In evaluation mode.
     data : Any
-        See `acon_hooks.captures.feeding.open_feed`.
+        See `acon_hooks.engine.feeding.open_feed`.
     settings : Settings
         How.
     """
@@ -124,8 +124,7 @@ class Session:
         self.columns: Columns | None = None
         if self.manifest is not None:
             self.columns = columns_of(pd.DataFrame(self.manifest["layers"]))
-        what = "stream" if isinstance(self.feed, StreamFeed) else "data set"
-        self.recorded = Recorded(self.folder, self.manifest, self.unit_size, what)
+        self.recorded = Recorded(self.folder, self.manifest, self.unit_size, self.feed.what)
         self.waiting: list[UnitBuffer] = []
 
     def _threads(self, compute: dict[str, Any]) -> int | None:
@@ -298,9 +297,9 @@ class Session:
 
     def _read(self, batch: Batch, engine: Engine, copier: HostCopy) -> Callable[[], Arrays]:
         """Run one batch through the network; return what fetches β of the layers that have one."""
-        if batch.images is None:
+        images = batch.to(self.device).inputs
+        if images is None:
             return dict
-        images = batch.images.to(self.device, non_blocking=True)
         first = engine.facts is None
         if first:
             engine.start(images, lambda: self._opening(images, batch))
@@ -312,10 +311,10 @@ class Session:
 
     def _opening(self, images: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Return the data set's first batch, so that all processes settle on the same."""
-        if batch.unit == 0 or not isinstance(self.feed, MapFeed):
+        first = None if batch.unit == 0 else self.feed.first()
+        if first is None or first.inputs is None:
             return images
-        first = self.feed.first()
-        return images if first is None else first.to(self.device)
+        return first.inputs.to(self.device)
 
     def _begin(self, engine: Engine) -> None:
         """Write what the first batch has told, or compare it with what the run began with."""
@@ -357,7 +356,7 @@ class Session:
         count = self.feed.count
         if count is None:
             raise AconError("the stream was not read to its end")
-        if isinstance(self.feed, StreamFeed):
+        if self.feed.samples is None:
             self.recorded.end(count)
         beginning = Beginning(self.folder, self.identity, self.feed, self.unit_size)
         beginning.finish(count)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from acon_analysis.columns import SAMPLE_COLUMNS
 from acon_analysis.store.folder import RunFolder
 from acon_analysis.store.histograms import Counts, count_betas, histogram_table
-from acon_hooks.captures.batches import Batch
+from acon_hooks.engine.feed import Batch
 
 #: (layer name, call) -> column of betas/*.parquet and its width.
 Columns = Mapping[tuple[str, int], tuple[str, int]]
@@ -42,7 +42,7 @@ class UnitBuffer:
     def add(self, batch: Batch, values: Mapping[tuple[str, int], npt.NDArray[Any]]) -> None:
         """Take in a batch and the β (N, channels) read from it."""
         self._ids += batch.ids
-        self._rows += batch.rows
+        self._rows += batch.sample_rows()
         for sample, reason in batch.errors:
             path = "" if self._paths is None else str(self._paths.iloc[sample])
             self._errors.append({"sample_id": sample, "path": path, "reason": reason})

@@ -1,6 +1,6 @@
 """The lines of every unit of a network, fitted on some images; the table that plans are made of."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +14,9 @@ from acon_analysis.moments.frames import to_frame
 from acon_analysis.moments.from_samples import acon_parts, as_samples, from_samples
 from acon_analysis.moments.state import FloatArray, Moments, merge, merge_all
 from acon_analysis.statistics.linearity import channel_table
-from acon_hooks.captures.batches import Feed
-from acon_hooks.captures.feeding import open_feed
 from acon_hooks.captures.identity import model_name, state_sha256
+from acon_hooks.engine.feed import Feed
+from acon_hooks.engine.feeding import open_feed
 from acon_hooks.errors import NoImagesError
 from acon_hooks.guards import unwrap
 from acon_hooks.layers.scan import Layer
@@ -104,7 +104,7 @@ def fit_units(
     model : Module
         The network, in evaluation mode.
     data : str, Path, ImageSource, Dataset, DataLoader or iterable of batches
-        Images; see `acon_hooks.captures.feeding.open_feed`. Fit on one split, measure on another.
+        Images; see `acon_hooks.engine.feeding.open_feed`. Fit on one split, measure on another.
     kinds : sequence of str
         Kinds of layers.
     layers : sequence of str, optional
@@ -130,7 +130,7 @@ def fit_units(
     """
     network = unwrap(model)
     try:
-        feed = open_feed(data, limit=limit, batch_size=batch_size, unit_size=4096)
+        feed = open_feed(data, limit=limit, batch_size=batch_size)
         sums, found = _summed(network, feed, kinds, layers)
     except NoImagesError as error:
         raise UsageError(f"there are no images to fit lines on: {error}") from error
@@ -162,9 +162,10 @@ def _summed(
         Tap(network, layers, kinds=tuple(kinds), observe=sums) as tap,
         torch.inference_mode(),
     ):
-        for images in _images(feed.batches(lambda _unit: True)):
-            network(images.to(device))
-            tap.take()
+        for batch in feed.batches():
+            if batch.ids:
+                network(*batch.to(device).arguments())
+                tap.take()
         return sums, {layer.name: layer for layer in tap.layers if layer.name not in tap.unused}
 
 
@@ -209,9 +210,3 @@ def folded_values(values: Tensor, axis: int) -> FloatArray:
     """Return (N, C, positions), float64; a single axis counts as one sample's channels."""
     moved = values.detach().movedim(axis, 1) if values.ndim > 1 else values.reshape(1, -1)
     return np.asarray(moved.reshape(*moved.shape[:2], -1).double().cpu().numpy())
-
-
-def _images(batches: Iterable[Any]) -> Iterator[Tensor]:
-    for batch in batches:
-        if batch.images is not None:
-            yield batch.images

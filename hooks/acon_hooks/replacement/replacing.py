@@ -13,8 +13,8 @@ from acon_analysis.data.sources import open_data
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.runs.run import Run, open_run
 from acon_analysis.runs.run_statistics import has_moments
-from acon_hooks.captures.feeding import open_feed
 from acon_hooks.captures.identity import model_name, state_sha256
+from acon_hooks.engine.feeding import open_feed
 from acon_hooks.guards import unwrap
 from acon_hooks.readings.tap import Tap
 from acon_hooks.replacement.experiment import first_order_damage
@@ -161,8 +161,8 @@ def replace_from_run(
     folder = save_linearized(changed, plan, out)
     folded = None
     if fold:
-        feed = open_feed(source, limit=batch_size, batch_size=batch_size, unit_size=4096)
-        first = next(b.images for b in feed.batches(lambda _unit: True) if b.images is not None)
+        feed = open_feed(source, limit=batch_size, batch_size=batch_size)
+        first = next(b.inputs for b in feed.batches() if b.inputs is not None)
         device = next((value.device for value in changed.parameters()), torch.device("cpu"))
         folded = fold_lines(changed, first.to(device))
         _write(folded.table.assign(error=folded.error), folder / "fold.csv")

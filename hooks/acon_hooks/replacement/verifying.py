@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from acon_analysis.errors import AconError
-from acon_hooks.captures.feeding import open_feed
+from acon_hooks.engine.feeding import open_feed
 from acon_hooks.guards import unwrap
 from acon_hooks.layers.scan import Layer
 from acon_hooks.readings.batch import Key
@@ -70,7 +70,7 @@ def verify_plan(
     plan : Plan
         Units and lines, from another split.
     data : str, Path, ImageSource, Dataset, DataLoader or iterable of batches
-        Images; see `acon_hooks.captures.feeding.open_feed`. Accuracy needs an image source with
+        Images; see `acon_hooks.engine.feeding.open_feed`. Accuracy needs an image source with
         labels.
     limit, batch_size : int
         As for `fit_units`.
@@ -85,16 +85,16 @@ def verify_plan(
     network = unwrap(model)
     changed = linearize(network, plan, any_weights=any_weights)
     wide = linearize(network, plan, any_weights=any_weights).double()
-    feed = open_feed(data, limit=limit, batch_size=batch_size, unit_size=4096)
+    feed = open_feed(data, limit=limit, batch_size=batch_size)
     device = next((value.device for value in network.parameters()), torch.device("cpu"))
     errors = _Errors(plan)
     frames = []
     names = list(dict.fromkeys(layer.layer for layer in plan.layers))
     with torch.inference_mode(), Tap(network, names, kinds=LINEARIZABLE, observe=errors) as tap:
-        for batch in feed.batches(lambda _unit: True):
-            if batch.images is None:
+        for batch in feed.batches():
+            images = batch.to(device).inputs
+            if images is None:
                 continue
-            images = batch.images.to(device)
             before = network(images)
             tap.take()
             after = changed(images)

@@ -28,7 +28,7 @@ from acon_analysis.runs.run import Run
 from acon_analysis.runs.verify import verify_run
 from acon_analysis.store.folder import StoreError
 from acon_hooks.captures.capturing import Settings, run_units
-from acon_hooks.captures.feeding import open_feed
+from acon_hooks.engine.feeding import open_feed
 from captures import contents, images, tiny
 
 Stream = list[Any]

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 import acon_analysis as acon
-from acon_hooks.captures import feeding
 from acon_hooks.captures.devices import MOST_WORKERS, default_workers
-from acon_hooks.captures.feeding import open_feed
+from acon_hooks.engine import feeding
+from acon_hooks.engine.feeding import open_feed
 from captures import Tiny, contents
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -95,9 +95,9 @@ def test_batches_are_the_same_whatever_is_chosen(
     assert len(pairs) == 5
     for ours, theirs in pairs:
         assert (ours.ids, ours.errors, ours.last) == (theirs.ids, theirs.errors, theirs.last)
-        assert ours.images is not None
-        assert theirs.images is not None
-        assert torch.equal(ours.images, theirs.images)
+        assert ours.inputs is not None
+        assert theirs.inputs is not None
+        assert torch.equal(ours.inputs, theirs.inputs)
     ((decoding, computing),) = asked
     assert decoding > 0
     assert computing > 0

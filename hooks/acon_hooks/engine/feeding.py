@@ -1,4 +1,4 @@
-"""Images into a capture: batches that never cross a unit, bad images set aside."""
+"""A feed of any data: batches that never cross a unit of work, bad samples set aside."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,8 +15,17 @@ from acon_analysis.data.image_source import ImageSource
 from acon_analysis.data.preprocess import BadImageError
 from acon_analysis.data.sources import open_data
 from acon_analysis.errors import AconError, UsageError
-from acon_hooks.captures.batches import Batch, Feed, Wanted, bad_row, sample_row, split_item
-from acon_hooks.captures.streams import StreamFeed
+from acon_analysis.store.folder import UNIT_SIZE
+from acon_hooks.engine.feed import (
+    Batch,
+    Feed,
+    Wanted,
+    bad_row,
+    plain_label,
+    sample_row,
+    split_item,
+)
+from acon_hooks.engine.streams import StreamFeed
 from acon_hooks.errors import NoImagesError
 
 #: Images of a folder from which on worker processes are worth their start.
@@ -38,7 +47,7 @@ def open_feed(
     preprocess: str | None = None,
     limit: int | None = None,
     batch_size: int = 64,
-    unit_size: int,
+    unit_size: int = UNIT_SIZE,
     workers: int | None = None,
     default_workers: Callable[[], Chooser] | None = None,
     pin_memory: bool = False,
@@ -113,6 +122,8 @@ def open_feed(
 class MapFeed:
     """Batches of a map-style data set, decoded by worker processes where asked."""
 
+    what = "data set"
+
     def __init__(
         self,
         source: Any,
@@ -127,6 +138,7 @@ class MapFeed:
         self.source = source
         known = isinstance(source, ImageSource)
         self.samples = source.samples if known else None
+        self.targets = source.targets if known else None
         length = len(source)
         self.count: int | None = length if limit is None else min(limit, length)
         if self.count == 0:
@@ -146,37 +158,41 @@ class MapFeed:
         self.batch_size, self.unit_size = batch_size, unit_size
         self.workers, self.choose_workers, self.pin_memory = workers, choose_workers, pin_memory
 
-    def batches(self, wanted: Wanted) -> Iterator[Batch]:
-        """Yield the batches of the wanted units, in order."""
+    def batches(self, wanted: Wanted | None = None) -> Iterator[Batch]:
+        """Yield the batches of the wanted units, by default of all, in order."""
         count = self.count or 0
         plan: list[list[int]] = []
         for unit in range(-(-count // self.unit_size)):
-            if wanted(unit):
+            if wanted is None or wanted(unit):
                 stop = min((unit + 1) * self.unit_size, count)
                 starts = range(unit * self.unit_size, stop, self.batch_size)
                 plan += [list(range(start, min(start + self.batch_size, stop))) for start in starts]
         for ids, collated in zip(plan, self._collated(plan), strict=True):
-            if isinstance(collated, str):
-                raise AconError(collated)
-            end = ids[-1] + 1
-            last = end == count or end % self.unit_size == 0
-            good, images, errors, rows = collated
-            yield Batch(ids[0] // self.unit_size, good, images, errors, rows, last)
+            yield self._batch(ids, collated)
 
-    def first(self) -> torch.Tensor | None:
-        """Return the images of the data set's first batch; None if all of them are bad."""
-        stop = min(self.batch_size, self.unit_size, self.count or 0)
-        loader = _Tried(self.source, known=self.samples is not None)
-        collated = _collate([loader[index] for index in range(stop)])
+    def first(self) -> Batch:
+        """Return the data set's first batch, decoded in this process."""
+        ids = list(range(min(self.batch_size, self.unit_size, self.count or 0)))
+        return self._batch(ids, _collate([self._tried()[index] for index in ids]))
+
+    def _batch(self, ids: list[int], collated: "_Collated | str") -> Batch:
+        """Return the batch of some planned sample ids."""
         if isinstance(collated, str):
             raise AconError(collated)
-        images: torch.Tensor | None = collated[1]
-        return images
+        good, inputs, labels, errors, rows = collated
+        if self.targets is not None:
+            labels = [int(self.targets[sample]) for sample in good]
+        end = ids[-1] + 1
+        last = end == self.count or end % self.unit_size == 0
+        return Batch(ids[0] // self.unit_size, good, inputs, labels, errors, rows, last)
+
+    def _tried(self) -> "_Tried":
+        return _Tried(self.source, known=self.samples is not None)
 
     def _collated(self, plan: list[list[int]]) -> Iterator["_Collated | str"]:
         """Yield the batches of a plan; the first ones show how many processes shall decode."""
         if self.choose_workers is not None:
-            source = _Tried(self.source, known=self.samples is not None)
+            source = self._tried()
             decoding = computing = 0.0
             for ids in plan[:_PACED]:  # the last one counts: the first proves, too
                 start = time.perf_counter()
@@ -192,7 +208,7 @@ class MapFeed:
 
     def _loader(self, plan: list[list[int]]) -> DataLoader[Any]:
         return DataLoader(
-            _Tried(self.source, known=self.samples is not None),
+            self._tried(),
             batch_sampler=plan,
             num_workers=self.workers,
             collate_fn=_collate,
@@ -232,6 +248,7 @@ def _probe(source: Any, count: int) -> str:
 class _Item:
     sample: int
     image: torch.Tensor | None
+    label: Any = None
     reason: str = ""
     row: dict[str, Any] | None = None
     failure: str = ""
@@ -248,7 +265,7 @@ class _Tried(Dataset[_Item]):
             item = self.source[index]
         except BadImageError as error:
             row = None if self.known else bad_row(index)
-            return _Item(index, None, str(error), row)
+            return _Item(index, None, reason=str(error), row=row)
         except AconError as error:  # as text: worker processes wrap exceptions in their traceback
             return _Item(index, None, failure=str(error))
         if self.known:
@@ -257,14 +274,15 @@ class _Tried(Dataset[_Item]):
             image, label = split_item(item, f"item {index}")
         except UsageError as error:
             return _Item(index, None, failure=str(error))
-        return _Item(index, image, row=sample_row(index, image, label))
+        label = plain_label(label)
+        return _Item(index, image, label, row=sample_row(index, image, label))
 
 
-_Collated = tuple[list[int], Any, list[tuple[int, str]], list[Any]]
+_Collated = tuple[list[int], Any, list[Any] | None, list[tuple[int, str]], list[Any]]
 
 
 def _collate(items: Sequence[_Item]) -> _Collated | str:
-    """Return good sample_ids, stacked images, errors and rows; or why the capture must end."""
+    """Return good sample ids, stacked inputs, labels, errors and rows; or why all must end."""
     for item in items:
         if item.failure:
             return item.failure
@@ -280,4 +298,6 @@ def _collate(items: Sequence[_Item]) -> _Collated | str:
                 f"(--preprocess official or imagenet) or --batch-size 1"
             )
     stacked = torch.stack(images) if images else None
-    return [item.sample for item in good], stacked, errors, rows
+    labels = [item.label for item in good]
+    known = labels if any(label is not None for label in labels) else None
+    return [item.sample for item in good], stacked, known, errors, rows

@@ -1,0 +1,129 @@
+"""Samples that come one after another without names: a loader or another iterable of batches."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pandas as pd
+from torch.utils.data import (
+    DataLoader,
+    DistributedSampler,
+    RandomSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
+
+from acon_analysis.errors import AconError, UsageError
+from acon_hooks.engine.feed import Batch, Wanted, plain_label, split_item
+from acon_hooks.errors import NoImagesError
+
+_RANDOM = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
+
+
+class StreamFeed:
+    """Batches of a loader or another iterable; the order in which they come is their name.
+
+    Parameters
+    ----------
+    batches : iterable
+        Of images (N, ...), (images, labels, ...) or dicts.
+    unit_size : int
+        Samples a unit.
+    limit : int or None
+        Take only the first so many samples.
+
+    Raises
+    ------
+    UsageError
+        If it is a DataLoader that shuffles, or one that shares its images among processes. Of an
+        iterable of another kind the order shows only when a run is continued.
+    """
+
+    what = "stream"
+    samples: pd.DataFrame | None = None
+
+    def __init__(self, batches: Iterable[Any], *, unit_size: int, limit: int | None) -> None:
+        if isinstance(batches, DataLoader):
+            _refuse_unordered(batches)
+        self._batches, self.unit_size, self.limit = batches, unit_size, limit
+        self.count: int | None = None
+        self.identity: dict[str, Any] = {"data": f"stream of {type(batches).__name__}"}
+        if limit is not None:
+            self.identity["limit"] = limit
+
+    def first(self) -> None:
+        """Return None: a stream cannot be read twice."""
+
+    def batches(self, wanted: Wanted | None = None) -> Iterator[Batch]:
+        """Yield the batches of all units, in order; those of units not wanted are ``passed``."""
+        waiting: Batch | None = None
+        start = 0
+        for number, drawn in enumerate(self._batches):
+            for batch in self._cut(drawn, number, start, wanted):
+                if waiting is not None:
+                    waiting.last = waiting.unit != batch.unit
+                    yield waiting
+                waiting = batch
+                start = batch.ids[-1] + 1
+            if self.limit is not None and start >= self.limit:
+                break
+        if waiting is None:
+            raise NoImagesError("the iterable yields no batches")
+        self.count = start
+        waiting.last = True
+        yield waiting
+
+    def _cut(self, drawn: Any, number: int, start: int, wanted: Wanted | None) -> Iterator[Batch]:
+        """Yield the parts of a drawn batch that lie in one unit each."""
+        inputs, given = split_item(drawn, f"batch {number}")
+        labels = _labels_of(given, len(inputs), number)
+        stop = start + len(inputs)
+        if self.limit is not None:
+            stop = min(stop, self.limit)
+        first = start
+        while first < stop:
+            unit = first // self.unit_size
+            end = min((unit + 1) * self.unit_size, stop)
+            part = slice(first - start, end - start)
+            own = None if labels is None else labels[part]
+            passed = wanted is not None and not wanted(unit)
+            batch = Batch(
+                unit, list(range(first, end)), inputs[part], own, rows=None, passed=passed
+            )
+            if not passed:
+                batch.sample_rows()
+            yield batch
+            first = end
+
+
+def _labels_of(labels: Any, count: int, number: int) -> list[Any] | None:
+    """Return one label a sample; None if there are none."""
+    if labels is None:
+        return None
+    try:
+        found = len(labels)
+    except TypeError:  # a number, or a tensor without dimensions
+        found = -1
+    if found != count:
+        given = f"{found} labels" if found >= 0 else "one label"
+        raise AconError(f"data: batch {number} of the stream has {count} images and {given}")
+    return [plain_label(label) for label in labels]
+
+
+def _refuse_unordered(loader: DataLoader[Any]) -> None:
+    """Raise if a loader's order is another one every time, or another one in every process."""
+    samplers: list[Any] = []
+    for found in (loader.sampler, loader.batch_sampler):
+        while found is not None and not any(found is one for one in samplers):
+            samplers.append(found)
+            found = getattr(found, "sampler", None)  # a batch sampler's own
+    for sampler in samplers:
+        if isinstance(sampler, _RANDOM) or getattr(sampler, "shuffle", False) is True:
+            raise UsageError(
+                f"the DataLoader shuffles ({type(sampler).__name__}), so a sample's number would "
+                "mean nothing; give one with shuffle=False, or its data set"
+            )
+        if isinstance(sampler, DistributedSampler) and sampler.num_replicas > 1:
+            raise UsageError(
+                "the DataLoader's DistributedSampler gives every process other images; a capture "
+                "shares out the work itself: give the data set"
+            )
