@@ -3,6 +3,7 @@
 One place, so that the store, the tables and the figures cannot disagree.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 #: Version of the layout of a run on disk; raised when an old reader would misread a new run.
@@ -31,6 +32,16 @@ class Column:
     meaning: str
 
 
+_LAYER = Column("layer", "str", "", "exact name in named_modules()")
+_LAYER_CALL = (
+    _LAYER,
+    Column("call", "int64", "", "which use of the layer within one forward pass, from 0"),
+)
+_CHANNEL = Column("channel", "int64", "", "channel, from 0")
+_CHANNELS = Column("channels", "int64", "1", "channels of the layer")
+_SAMPLE = Column("sample", "int64", "", "sample_id")
+
+#: A row an image of a data set or run.
 SAMPLE_COLUMNS = (
     Column("sample_id", "int64", "", "position of the image in the data set, from 0"),
     Column(
@@ -41,11 +52,11 @@ SAMPLE_COLUMNS = (
     Column("sha256", "str", "", "SHA-256 of the file, or of the raw array; empty if not known"),
 )
 
+#: A row a layer and call of a run.
 LAYER_COLUMNS = (
-    Column("layer", "str", "", "exact name in named_modules()"),
-    Column("call", "int64", "", "which use of the layer within one forward pass, from 0"),
+    *_LAYER_CALL,
     Column("kind", "str", "", "meta_acon, acon, acon_frelu, activation or gate"),
-    Column("channels", "int64", "1", "channels of the layer"),
+    _CHANNELS,
     Column("granularity", "str", "", "what one beta belongs to: channel, layer, pixel or static"),
     Column("reader", "str", "", "how beta was read"),
     Column("class_name", "str", "", "class of the module"),
@@ -54,9 +65,10 @@ LAYER_COLUMNS = (
     Column("proof_power", "float64", "1", "share of channels for which the proof has power"),
 )
 
+#: A row a layer and channel of a run.
 CHANNEL_COLUMNS = (
-    Column("layer", "str", "", "exact name in named_modules()"),
-    Column("channel", "int64", "", "channel, from 0"),
+    _LAYER,
+    _CHANNEL,
     Column("p1", "float64", "1", "slope of the first line"),
     Column("p2", "float64", "1", "slope of the second line"),
     Column("beta", "float64", "1", "static switching factor; NaN where beta depends on the sample"),
@@ -64,20 +76,20 @@ CHANNEL_COLUMNS = (
     Column("bn_bias", "float64", "1", "shift of the last BatchNorm before beta; NaN without one"),
 )
 
+#: A row a sample, layer, call and channel.
 BETA_COLUMNS = (
-    Column("sample", "int64", "", "sample_id"),
-    Column("layer", "str", "", "exact name in named_modules()"),
-    Column("call", "int64", "", "which use of the layer within one forward pass, from 0"),
-    Column("channel", "int64", "", "channel, from 0"),
+    _SAMPLE,
+    *_LAYER_CALL,
+    _CHANNEL,
     Column("beta", "float32", "1", "switching factor"),
 )
 
 #: Bins of the β histograms, of equal width from 0 to 1.
 HISTOGRAM_BINS = 256
 
+#: A row a layer, call and channel.
 HISTOGRAM_COLUMNS = (
-    Column("layer", "str", "", "exact name in named_modules()"),
-    Column("call", "int64", "", "which use of the layer within one forward pass, from 0"),
+    *_LAYER_CALL,
     Column("channel", "int64", "", "channel, from 0; -1 where a row is of the whole layer"),
     Column("count", "object", "1", "samples in each of 256 bins from 0 to 1 (1 is in the last)"),
     Column("below", "int64", "1", "samples with beta < 0"),
@@ -85,12 +97,14 @@ HISTOGRAM_COLUMNS = (
     Column("invalid", "int64", "1", "samples with beta not a number"),
 )
 
+#: A row an image that could not be read.
 ERROR_COLUMNS = (
     Column("sample_id", "int64", "", "position of the image in the data set, from 0"),
     Column("path", "str", "", "the image that could not be read"),
     Column("reason", "str", "", "why"),
 )
 
+#: A row an epoch of training.
 CURVE_COLUMNS = (
     Column("epoch", "int64", "epoch", "epochs finished"),
     Column("iteration", "int64", "step", "optimiser steps finished"),
@@ -101,7 +115,212 @@ CURVE_COLUMNS = (
     Column("test_error", "float64", "1", "share of wrong answers on the held-out split"),
 )
 
+# L and its parts, per channel and per layer.
+_INDEX = (
+    Column("L", "float64", "1", "share of the output's variance that one affine fit explains"),
+    Column("L_error", "float64", "1", "standard error of L, jackknife over blocks of samples"),
+    Column("L_low", "float64", "1", "lower end of the interval of L"),
+    Column("L_high", "float64", "1", "upper end of the interval of L"),
+    Column("nonlinearity", "float64", "1", "1 - L with its own digits: sse / cyy"),
+    Column("sse", "float64", "y²", "sum of squared residuals of the one affine fit"),
+    Column("cyy", "float64", "y²", "sum of squared deviations of the output"),
+)
 
-def names(columns: tuple[Column, ...]) -> list[str]:
+# L compared with other fits of the same values.
+_COMPARED = (
+    Column("L_own", "float64", "1", "the same with one affine fit per sample: 1 - Σ sse_s / cyy"),
+    Column("gap", "float64", "1", "L_own - L, never negative"),
+    Column("L_reference", "float64", "1", "L of the same inputs at the constant reference β"),
+    Column("L_own_reference", "float64", "1", "L_own of the same inputs at the reference β"),
+    Column("gap_reference", "float64", "1", "L_own_reference - L_reference"),
+    Column("beta_gain", "float64", "1", "gap - gap_reference: what an input-dependent β adds"),
+    Column("beta_gain_error", "float64", "1", "its standard error"),
+    Column("L_gauss", "float64", "1", "L predicted for Gaussian inputs from κ, ρ and ν"),
+)
+
+#: A row a layer, call and channel of `statistics.linearity`.
+LINEARITY_CHANNEL_COLUMNS = (
+    *_LAYER_CALL,
+    _CHANNEL,
+    Column("n", "int64", "1", "values seen: samples times positions"),
+    Column("n_samples", "int64", "1", "samples seen; 0 where they were not counted"),
+    *_INDEX,
+    Column("s_c", "float64", "1", "the channel's share of the layer's nonlinearity: sse / Σ cyy"),
+    Column("s_c_error", "float64", "1", "standard error of s_c"),
+    Column("slope", "float64", "y/x", "slope of the affine fit"),
+    Column("intercept", "float64", "y", "intercept of the affine fit"),
+    Column("G", "float64", "1", "4·Var(gate), in [0, 1]"),
+    Column("G_error", "float64", "1", "standard error of G"),
+    Column(
+        "kappa", "float64", "1", "effective gain |β·(p1 - p2)|·std(x), β at its mean over samples"
+    ),
+    Column("rho", "float64", "1", "contrast (p1 - p2)/(p1 + p2)"),
+    Column("nu", "float64", "1", "offset mean(x)/std(x)"),
+    *_COMPARED,
+    Column("beta_mean", "float64", "1", "mean of β over samples; the parameter where it is static"),
+    Column(
+        "beta_std", "float64", "1", "standard deviation of β over samples; 0 where it is static"
+    ),
+    Column("beta_reference", "float64", "1", "constant β of the counterfactual"),
+    Column("slope_min", "float64", "y/x", "least derivative over all real x"),
+    Column("slope_max", "float64", "y/x", "greatest derivative over all real x"),
+    Column("slope_low", "float64", "y/x", "least derivative over the range of the data"),
+    Column("slope_high", "float64", "y/x", "greatest derivative over the range of the data"),
+    Column("mean_x", "float64", "x", "mean of the inputs"),
+    Column("std_x", "float64", "x", "standard deviation of the inputs"),
+    Column("min_x", "float64", "x", "smallest input"),
+    Column("max_x", "float64", "x", "largest input"),
+    Column("positive", "float64", "1", "share of inputs > 0"),
+    Column("dead", "bool", "", "the output does not vary beyond rounding: L = 1 by convention"),
+    Column("constant_input", "bool", "", "the input does not vary"),
+    Column("one_signed", "bool", "", "no input < 0, or none > 0"),
+    Column("equal_slopes", "bool", "", "p1≈p2: linear even with a sharp gate (|ρ| <= 0.1667)"),
+    Column("gate_constant", "bool", "", "G < 1e-4"),
+    Column("cause", "str", "", "why it is linear or not: a key of causes.CAUSES"),
+    Column("why", "str", "", "the same in words"),
+)
+
+#: A row a layer and call.
+LINEARITY_LAYER_COLUMNS = (
+    *_LAYER_CALL,
+    _CHANNELS,
+    Column("n", "int64", "1", "values seen in all channels"),
+    Column("n_samples", "int64", "1", "samples seen; 0 where they were not counted"),
+    *_INDEX,
+    Column("G", "float64", "1", "mean over channels of 4·Var(gate)"),
+    Column("G_error", "float64", "1", "standard error of G"),
+    Column("kappa", "float64", "1", "median over channels of the gain"),
+    Column("rho", "float64", "1", "median over channels of |ρ|"),
+    Column("nu", "float64", "1", "median over channels of |ν|"),
+    *_COMPARED,
+    Column("beta_mean", "float64", "1", "mean over channels of the mean of β"),
+    Column("slope_min", "float64", "y/x", "least derivative of any channel over all real x"),
+    Column("slope_max", "float64", "y/x", "greatest derivative of any channel over all real x"),
+    Column("slope_low", "float64", "y/x", "least derivative of any channel over the data"),
+    Column("slope_high", "float64", "y/x", "greatest derivative of any channel over the data"),
+    Column("positive", "float64", "1", "share of inputs > 0"),
+    Column("linear", "int64", "1", "channels with L >= 0.99"),
+    Column("dead", "int64", "1", "channels so flagged"),
+    Column("constant_input", "int64", "1", "channels so flagged"),
+    Column("one_signed", "int64", "1", "channels so flagged"),
+    Column("equal_slopes", "int64", "1", "channels so flagged"),
+    Column("gate_constant", "int64", "1", "channels so flagged"),
+    Column("why", "str", "", "the causes of its channels in words"),
+)
+
+#: A row a sample, layer and call.
+LINEARITY_SAMPLE_COLUMNS = (
+    _SAMPLE,
+    *_LAYER_CALL,
+    _CHANNELS,
+    Column("n", "int64", "1", "values summed"),
+    Column("L", "float64", "1", "1 - Σ_c sse / Σ_c cyy, one affine fit per channel of this sample"),
+    Column("nonlinearity", "float64", "1", "1 - L with its own digits"),
+    Column("sse", "float64", "y²", "sum over channels of the residuals"),
+    Column("cyy", "float64", "y²", "sum over channels of the output's squared deviations"),
+    Column("G", "float64", "1", "mean over channels of 4·Var(gate) within the sample"),
+    Column("kappa", "float64", "1", "mean over channels of the gain within the sample"),
+    Column("L_reference", "float64", "1", "L of the same sample at the constant reference β"),
+    Column("dead", "bool", "", "the outputs do not vary within the sample: L = 1 by convention"),
+)
+
+#: A row a layer, call and quantity of two runs.
+DIFFERENCE_COLUMNS = (
+    *_LAYER_CALL,
+    Column("quantity", "str", "", "L, L_own, beta_gain or G"),
+    Column("first", "float64", "1", "value in the first run"),
+    Column("second", "float64", "1", "value in the second run"),
+    Column("difference", "float64", "1", "second - first"),
+    Column("error", "float64", "1", "standard error of the difference"),
+    Column("low", "float64", "1", "lower end of its interval"),
+    Column("high", "float64", "1", "upper end of its interval"),
+    Column("paired", "bool", "", "whether the blocks of both runs hold the same samples"),
+)
+
+#: A row a layer and call with β per sample: how its variance splits.
+SPLIT_COLUMNS = (
+    *_LAYER_CALL,
+    Column("samples", "int64", "1", "samples"),
+    Column("channels", "int64", "1", "channels"),
+    Column("mean", "float64", "1", "mean of β"),
+    Column("sample_share", "float64", "1", "share of the variance of β that whole samples explain"),
+    Column("channel_share", "float64", "1", "share that channels explain"),
+    Column("rest_share", "float64", "1", "share that neither explains alone"),
+    Column("sample_std", "float64", "1", "standard deviation of the samples' means of β"),
+    Column("within_std", "float64", "1", "root mean square over channels of the std over samples"),
+    Column("expected_sample_std", "float64", "1", "sample_std if channels were independent"),
+    Column(
+        "ratio", "float64", "1", "variance of the samples' means over that of independent channels"
+    ),
+    Column(
+        "null_p05", "float64", "1", "5th percentile of the ratio in networks with redrawn weights"
+    ),
+    Column("null_median", "float64", "1", "its median there"),
+    Column("null_p95", "float64", "1", "its 95th percentile there"),
+    Column("p_value", "float64", "1", "chance that a redrawn network is as high"),
+    Column(
+        "ks", "float64", "1", "mean Kolmogorov-Smirnov distance of channels from BatchNorm's null"
+    ),
+    Column("ks_null", "float64", "1", "its median in networks with redrawn weights"),
+    Column(
+        "null", "str", "", "what the null keeps: batchnorm, untrained (nothing), or empty (no null)"
+    ),
+    Column("eta2", "float64", "1", "share of the samples' effect that the label explains"),
+    Column("eta2_expected", "float64", "1", "the share to expect of labels that mean nothing"),
+    Column("eta2_p", "float64", "1", "p-value of a permutation test"),
+    Column("answer", "str", "", "more, no more, less, constant or unknown"),
+    Column("text", "str", "", "the answer in words"),
+)
+
+#: A row a channel: β compared with the BatchNorm-only null model.
+NULL_COLUMNS = (
+    _CHANNEL,
+    Column("n", "int64", "1", "samples"),
+    Column("mean", "float64", "1", "mean of β over samples"),
+    Column("std", "float64", "1", "standard deviation of β over samples"),
+    Column("bn_weight", "float64", "1", "γ, the weight of the last BatchNorm before β"),
+    Column("bn_bias", "float64", "1", "b, its bias"),
+    Column("null_mean", "float64", "1", "mean of the logit-normal with b and γ"),
+    Column("null_std", "float64", "1", "its standard deviation"),
+    Column("std_ratio", "float64", "1", "std / null_std"),
+    Column("ks", "float64", "1", "Kolmogorov-Smirnov distance from the logit-normal"),
+    Column(
+        "ks_error", "float64", "1", "its sampling error: √(F(1 - F)/n) where the distance is found"
+    ),
+    Column("ks_expected", "float64", "1", "the distance to expect of n samples of the null itself"),
+    Column("ks_excess", "float64", "1", "ks - ks_expected"),
+    Column("p_value", "float64", "1", "chance of such a distance under the null"),
+)
+
+#: What identifies a row of ``moments/``; the stored numbers are `moments.fields.FIELDS`.
+MOMENT_KEY_COLUMNS = (
+    *_LAYER_CALL,
+    _CHANNEL,
+    Column("block", "int64", "", "block of samples: sample_id mod the run's number of blocks"),
+)
+
+#: A row a sample, layer and call of ``totals/``.
+TOTAL_COLUMNS = (
+    _SAMPLE,
+    *_LAYER_CALL,
+    Column("channels", "int64", "1", "channels summed"),
+    Column("n", "int64", "1", "values summed: channels times positions"),
+    Column("cyy", "float64", "y²", "sum over channels of the sample's own cyy"),
+    Column(
+        "sse", "float64", "y²", "sum over channels of the residual of the sample's own affine fit"
+    ),
+    Column("cgg", "float64", "1", "sum over channels of the sample's own cgg"),
+    Column("gain", "float64", "1", "sum over channels of std(u) within the sample: |β·d|·std(x)"),
+    Column("cyy_reference", "float64", "y²", "cyy at the reference β"),
+    Column("sse_reference", "float64", "y²", "sse at the reference β"),
+)
+
+
+def names(columns: Sequence[Column]) -> list[str]:
     """Return the names of some columns, in order."""
     return [column.name for column in columns]
+
+
+def dtypes(columns: Sequence[Column]) -> dict[str, str]:
+    """Return the pandas dtype of each column by name, in order."""
+    return {column.name: column.dtype for column in columns}

@@ -16,9 +16,9 @@ import pytest
 import acon_analysis
 import acon_figures
 import acon_hooks
+from acon_analysis import columns
 from acon_analysis.cli import app
-from acon_analysis.runs import run_statistics
-from acon_analysis.statistics import batchnorm_null, index_fields
+from acon_analysis.moments import fields
 from acon_analysis.statistics import other_measures as measures
 
 ROOT = Path(__file__).parents[1]
@@ -61,13 +61,35 @@ def test_every_measure_has_its_page() -> None:
     found = set().union(*map(explained, MEASURES))
     assert {measure.name for measure in measures.MEASURES} <= found
     tables = (
-        index_fields.LAYER_COLUMNS, index_fields.CHANNEL_COLUMNS, index_fields.SAMPLE_COLUMNS,
-        batchnorm_null.NULL_COLUMNS, run_statistics.SPLIT_COLUMNS,
+        columns.LINEARITY_LAYER_COLUMNS, columns.LINEARITY_CHANNEL_COLUMNS,
+        columns.LINEARITY_SAMPLE_COLUMNS, columns.NULL_COLUMNS, columns.SPLIT_COLUMNS,
     )  # fmt: skip
-    columns = {name for table in tables for name, *_ in table}
-    assert columns - BOOKKEEPING - found == set()
-    known = columns | {measure.name for measure in measures.MEASURES} | {"first_order"}
+    shown = {column.name for table in tables for column in table}
+    assert shown - BOOKKEEPING - found == set()
+    known = shown | {measure.name for measure in measures.MEASURES} | {"first_order"}
     assert found - known == set(), "a page explains a column that there is not"
+
+
+def test_every_table_of_columns_stands_on_the_reference_page(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(DOCS)
+    from acon_docs.columns import TITLES
+
+    tables = {name for module in (columns, fields) for name in vars(module)}
+    public = {name for name in tables if name.endswith("_COLUMNS") and not name.startswith("_")}
+    assert set(TITLES) == public - {"MOMENT_KEY_COLUMNS"}
+
+
+def test_tables_of_columns_stand_in_one_place() -> None:
+    pattern = re.compile(r'^\s+(Column)?\(\s*"\w+", "(str|int64|float64|bool)",', re.MULTILINE)
+    package = Path(acon_analysis.__file__).parent
+    found = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if pattern.search(path.read_text("utf-8"))
+    }
+    assert found == {"columns.py", "moments/fields.py"}
 
 
 @pytest.mark.parametrize("page", MEASURES, ids=lambda path: path.stem)

@@ -11,54 +11,46 @@ that does not depend on the sample; r is its even part. Nothing here imports any
 
 from dataclasses import dataclass
 
+from acon_analysis.columns import MOMENT_KEY_COLUMNS, Column
+
 
 @dataclass(frozen=True)
-class Field:
-    """One stored quantity.
+class Field(Column):
+    """One stored quantity: a column of ``moments/`` and how it merges.
+
+    Its unit is ``"x"``, ``"y"`` (as the layer's input and output), a product of them or ``"1"``.
 
     Parameters
     ----------
-    name : str
-        Its name in states, frames and files.
     group : str
         The optional set it belongs to; a state has all fields of a group or none.
     rule : str
         How two parts merge: ``"sum"``, ``"min"``, ``"max"``, ``"mean"`` or ``"moment"``.
     of : tuple of str
         For ``"mean"`` the weight; for ``"moment"`` the two means and the weight.
-    dtype : str
-        pandas dtype in frames and files.
-    unit : str
-        ``"x"``, ``"y"`` (units of the layer's input and output), products of them, or ``"1"``.
-    meaning : str
-        One sentence.
     """
 
-    name: str
     group: str
     rule: str
-    of: tuple[str, ...]
-    dtype: str
-    unit: str
-    meaning: str
+    of: tuple[str, ...] = ()
 
 
 def _total(name: str, group: str, unit: str, meaning: str, dtype: str = "float64") -> Field:
-    return Field(name, group, "sum", (), dtype, unit, meaning)
+    return Field(name, dtype, unit, meaning, group, "sum")
 
 
 def _mean(name: str, group: str, unit: str, meaning: str, weight: str = "n") -> Field:
-    return Field(name, group, "mean", (weight,), "float64", unit, meaning)
+    return Field(name, "float64", unit, meaning, group, "mean", (weight,))
 
 
 def _moment(
     name: str, group: str, means: tuple[str, str], unit: str, meaning: str, weight: str = "n"
 ) -> Field:
-    return Field(name, group, "moment", (*means, weight), "float64", unit, meaning)
+    return Field(name, "float64", unit, meaning, group, "moment", (*means, weight))
 
 
 def _extreme(name: str, group: str, rule: str, unit: str, meaning: str) -> Field:
-    return Field(name, group, rule, (), "float64", unit, meaning)
+    return Field(name, "float64", unit, meaning, group, rule)
 
 
 _X, _Y, _E, _R, _G, _B = ("mean_x", "mean_y", "mean_e", "mean_r", "mean_g", "mean_beta")
@@ -111,42 +103,14 @@ BLOCKS, FEWEST_BLOCKS, MOST_BLOCKS = 101, 2, 1000
 #: Blocks of runs that do not say how many they have.
 UNRECORDED_BLOCKS = 100
 
-#: What identifies a row of ``moments/``; (name, dtype, unit, meaning).
-KEY_COLUMNS: tuple[tuple[str, str, str, str], ...] = (
-    ("layer", "str", "", "exact name in named_modules()"),
-    ("call", "int64", "", "which use of the layer within one forward pass, from 0"),
-    ("channel", "int64", "", "channel, from 0"),
-    ("block", "int64", "", "block of samples: sample_id mod the run's number of blocks"),
-)
-
 #: A row of ``moments/`` (per layer, call, channel and block); NaN where a layer lacks a group.
-MOMENT_COLUMNS: tuple[tuple[str, str, str, str], ...] = KEY_COLUMNS + tuple(
-    (f.name, f.dtype, f.unit, f.meaning) for f in FIELDS
-)
+MOMENT_COLUMNS: tuple[Column, ...] = (*MOMENT_KEY_COLUMNS, *FIELDS)
 
 #: A row of the full states, stored on request only (per layer, call, channel and sample): the
 #: fields that describe one sample, β of that sample instead of its moments.
-STATE_COLUMNS: tuple[tuple[str, str, str, str], ...] = (
-    *KEY_COLUMNS[:3],
-    ("sample", "int64", "", "sample_id"),
-    *(
-        (f.name, f.dtype, f.unit, f.meaning)
-        for f in FIELDS
-        if f.group in {"base", "gate", "even", "reference", "argument"}
-    ),
-    ("beta", "float64", "1", "β of this sample; NaN for layers without one"),
-)
-
-#: A row of the totals of one sample over the channels of one layer.
-TOTAL_COLUMNS: tuple[tuple[str, str, str, str], ...] = (
-    ("sample", "int64", "", "sample_id"),
-    *KEY_COLUMNS[:2],
-    ("channels", "int64", "1", "channels summed"),
-    ("n", "int64", "1", "values summed: channels times positions"),
-    ("cyy", "float64", "y²", "sum over channels of the sample's own cyy"),
-    ("sse", "float64", "y²", "sum over channels of the residual of the sample's own affine fit"),
-    ("cgg", "float64", "1", "sum over channels of the sample's own cgg"),
-    ("gain", "float64", "1", "sum over channels of std(u) within the sample: |β·d|·std(x)"),
-    ("cyy_reference", "float64", "y²", "cyy at the reference β"),
-    ("sse_reference", "float64", "y²", "sse at the reference β"),
+STATE_COLUMNS: tuple[Column, ...] = (
+    *MOMENT_KEY_COLUMNS[:3],
+    Column("sample", "int64", "", "sample_id"),
+    *(f for f in FIELDS if f.group in {"base", "gate", "even", "reference", "argument"}),
+    Column("beta", "float64", "1", "β of this sample; NaN for layers without one"),
 )

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from acon_analysis.columns import TOTAL_COLUMNS, names
 from acon_analysis.errors import AconError
 from acon_analysis.moments.fields import (
     BLOCKS,
@@ -14,7 +15,6 @@ from acon_analysis.moments.fields import (
     GROUPS,
     MOMENT_COLUMNS,
     STATE_COLUMNS,
-    TOTAL_COLUMNS,
 )
 from acon_analysis.moments.state import FloatArray, Moments, group, residual
 
@@ -165,7 +165,7 @@ def sample_totals(
     Returns
     -------
     DataFrame
-        Columns `fields.TOTAL_COLUMNS`, one row a sample; NaN where a layer has no gate, no
+        Columns `columns.TOTAL_COLUMNS`, one row a sample; NaN where a layer has no gate, no
         β or no reference.
     """
     count, channels = state.shape
@@ -192,7 +192,7 @@ def sample_totals(
         if "crr" in state:
             columns["cyy_reference"] = line_variance(state, (first + second) / 2).sum(1)
             columns["sse_reference"] = residual(state, "reference").sum(1)
-    return pd.DataFrame({name: columns[name] for name, *_ in TOTAL_COLUMNS})
+    return pd.DataFrame({name: columns[name] for name in names(TOTAL_COLUMNS)})
 
 
 def line_variance(state: Moments, m: npt.ArrayLike) -> FloatArray:

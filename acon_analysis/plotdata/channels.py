@@ -39,7 +39,7 @@ def channel_facts(runs: Sequence[Run]) -> pd.DataFrame:
         Columns `FACT_COLUMNS`, one row a layer, call and channel in order of execution:
         ``beta_low``, ``beta_middle``, ``beta_high`` are `QUANTILES` of β over the samples (equal
         where β is static, NaN without β), ``std_y`` is the output's standard deviation, the rest
-        as in `index_fields.CHANNEL_COLUMNS`.
+        as in `columns.LINEARITY_CHANNEL_COLUMNS`.
     """
     tables = [_facts(run) for run in runs if has_moments(run)]
     if not tables:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from acon_analysis.statistics import index_fields
+from acon_analysis.columns import DIFFERENCE_COLUMNS, names
 from acon_analysis.statistics.differences import compare_layers
 from acon_analysis.errors import AconError
 from acon_analysis.statistics.jackknife import jackknife_error, symmetric_interval
@@ -43,7 +43,7 @@ def compare_runs(first: Run, second: Run, *, confidence: float = 0.95) -> pd.Dat
     Returns
     -------
     DataFrame
-        Columns `index_fields.DIFFERENCE_COLUMNS`: layers in the first run's order, for each the
+        Columns `columns.DIFFERENCE_COLUMNS`: layers in the first run's order, for each the
         quantity beta (the mean over samples and channels) where both have one, and L, L_own,
         beta_gain and G where both runs hold moments. NaN where a quantity does not exist.
 
@@ -74,7 +74,7 @@ def compare_runs(first: Run, second: Run, *, confidence: float = 0.95) -> pd.Dat
     order = first.layers[["layer", "call"]].assign(_place=np.arange(len(first.layers)))
     table = table.merge(order, on=["layer", "call"], how="left")
     table = table.sort_values("_place", kind="stable", ignore_index=True)
-    return table[[name for name, *_ in index_fields.DIFFERENCE_COLUMNS]]
+    return table[names(DIFFERENCE_COLUMNS)]
 
 
 def same_samples(first: Run, second: Run) -> bool:
@@ -197,7 +197,7 @@ def _beta_differences(
     """Compare the means of β over samples and channels."""
     keys = [key for key in _with_beta(first) if key in set(_with_beta(second))]
     if not keys:
-        return pd.DataFrame(columns=[name for name, *_ in index_fields.DIFFERENCE_COLUMNS])
+        return pd.DataFrame(columns=names(DIFFERENCE_COLUMNS))
     a, b = _means(first, keys, blocks[0]), _means(second, keys, blocks[1])
     difference = b.mean - a.mean
     if paired:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from acon_analysis.store.parquet import read_frame, read_lists
 from acon_analysis.errors import AconError, UsageError, closest
-from acon_analysis.columns import ERROR_COLUMNS, LAYER_COLUMNS, SAMPLE_COLUMNS, names
+from acon_analysis.columns import ERROR_COLUMNS, LAYER_COLUMNS, SAMPLE_COLUMNS, dtypes, names
 from acon_analysis.store.folder import RunFolder, StoreError
 
 #: Rows of a long frame of β beyond which `Run.betas` refuses: about 0.5 GB.
@@ -82,7 +82,7 @@ class Run:
     def layers(self) -> pd.DataFrame:
         """One row a layer and call, in order of execution, columns of `columns.LAYER_COLUMNS`."""
         frame = pd.DataFrame(self.manifest["layers"], columns=names(LAYER_COLUMNS))
-        return frame.astype({column.name: column.dtype for column in LAYER_COLUMNS})
+        return frame.astype(dtypes(LAYER_COLUMNS))
 
     @cached_property
     def channels(self) -> pd.DataFrame:
@@ -318,7 +318,7 @@ class Run:
         Returns
         -------
         pandas.DataFrame
-            Columns of `acon_analysis.statistics.index_fields`; definitions in `acon_analysis.statistics.linearity`.
+            Columns of `acon_analysis.columns.LINEARITY_LAYER_COLUMNS` and so on; definitions in `acon_analysis.statistics.linearity`.
 
         Raises
         ------
@@ -335,7 +335,7 @@ class Run:
         Returns
         -------
         pandas.DataFrame
-            ``layer``, ``call`` and the columns of `acon_analysis.statistics.batchnorm_null.NULL_COLUMNS`, one row
+            ``layer``, ``call`` and the columns of `acon_analysis.columns.NULL_COLUMNS`, one row
             a channel; see `acon_analysis.runs.run_statistics.null_frame`.
         """
         from acon_analysis.runs.run_statistics import null_frame
@@ -355,7 +355,7 @@ class Run:
         Returns
         -------
         pandas.DataFrame
-            Columns of `acon_analysis.runs.run_statistics.SPLIT_COLUMNS`, one row a layer and call.
+            Columns of `acon_analysis.columns.SPLIT_COLUMNS`, one row a layer and call.
         """
         from acon_analysis.runs.run_statistics import split_table
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from acon_analysis.columns import SPLIT_COLUMNS, dtypes, names
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.statistics.linearity import channel_table, layer_table, sample_table
 from acon_analysis.moments.fields import FEWEST_BLOCKS, MOST_BLOCKS, UNRECORDED_BLOCKS
@@ -28,36 +29,7 @@ BY = ("layer", "channel", "sample")
 #: Networks redrawn for the empirical null, and samples that they see: p >= 1/(draws + 1).
 DRAWS, MAX_SAMPLES = 99, 1024
 
-#: Columns of `split_table`: (name, dtype, unit, meaning).
-SPLIT_COLUMNS: tuple[tuple[str, str, str, str], ...] = (
-    ("layer", "str", "", "exact name in named_modules()"),
-    ("call", "int64", "", "which use of the layer within one forward pass, from 0"),
-    ("samples", "int64", "1", "samples"),
-    ("channels", "int64", "1", "channels"),
-    ("mean", "float64", "1", "mean of β"),
-    ("sample_share", "float64", "1", "share of the variance of β that whole samples explain"),
-    ("channel_share", "float64", "1", "share that channels explain"),
-    ("rest_share", "float64", "1", "share that neither explains alone"),
-    ("sample_std", "float64", "1", "standard deviation of the samples' means of β"),
-    ("within_std", "float64", "1", "root mean square over channels of the std over samples"),
-    ("expected_sample_std", "float64", "1", "sample_std if channels were independent"),
-    ("ratio", "float64", "1", "variance of the samples' means over that of independent channels"),
-    ("null_p05", "float64", "1", "5th percentile of the ratio in networks with redrawn weights"),
-    ("null_median", "float64", "1", "its median there"),
-    ("null_p95", "float64", "1", "its 95th percentile there"),
-    ("p_value", "float64", "1", "chance that a redrawn network is as high"),
-    ("ks", "float64", "1", "mean Kolmogorov-Smirnov distance of channels from BatchNorm's null"),
-    ("ks_null", "float64", "1", "its median in networks with redrawn weights"),
-    ("null", "str", "", "what the null keeps: batchnorm, untrained (nothing), or empty (no null)"),
-    ("eta2", "float64", "1", "share of the samples' effect that the label explains"),
-    ("eta2_expected", "float64", "1", "the share to expect of labels that mean nothing"),
-    ("eta2_p", "float64", "1", "p-value of a permutation test"),
-    ("answer", "str", "", "more, no more, less, constant or unknown"),
-    ("text", "str", "", "the answer in words"),
-)
-
-
-_OF_SPLIT = tuple(name for name, *_ in SPLIT_COLUMNS[2:12])
+_OF_SPLIT = names(SPLIT_COLUMNS)[2:12]
 
 
 def linearity_table(run: "Run", by: str = "layer", *, confidence: float = 0.95) -> pd.DataFrame:
@@ -75,8 +47,8 @@ def linearity_table(run: "Run", by: str = "layer", *, confidence: float = 0.95) 
     Returns
     -------
     DataFrame
-        Columns `index_fields.LAYER_COLUMNS`, `index_fields.CHANNEL_COLUMNS` or
-        `index_fields.SAMPLE_COLUMNS`; layers in
+        Columns `columns.LINEARITY_LAYER_COLUMNS`, `columns.LINEARITY_CHANNEL_COLUMNS` or
+        `columns.LINEARITY_SAMPLE_COLUMNS`; layers in
         the order of execution.
     """
     if by not in BY:
@@ -222,7 +194,7 @@ def null_frame(run: "Run", layer: str, call: int = 0) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns layer, call, then `batchnorm_null.NULL_COLUMNS`; one row a channel. NaN where β is not
+        Columns layer, call, then `columns.NULL_COLUMNS`; one row a channel. NaN where β is not
         the sigmoid of a BatchNorm's output.
     """
     row = run.layer_row(layer, call)
@@ -258,12 +230,10 @@ def split_table(
     Returns
     -------
     DataFrame
-        Columns `SPLIT_COLUMNS`, one row a layer and call with β per sample.
+        Columns `columns.SPLIT_COLUMNS`, one row a layer and call with β per sample.
     """
-    names = [name for name, *_ in SPLIT_COLUMNS]
     rows = list(_splits(run, draws, max_samples, seed))
-    dtypes = {name: dtype for name, dtype, *_ in SPLIT_COLUMNS}
-    return pd.DataFrame(rows, columns=names).astype(dtypes)
+    return pd.DataFrame(rows, columns=names(SPLIT_COLUMNS)).astype(dtypes(SPLIT_COLUMNS))
 
 
 def verdict_text(splits: pd.DataFrame) -> str:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import expit, kolmogorov, logit, ndtr
 
+from acon_analysis.columns import NULL_COLUMNS, names
 from acon_analysis.errors import AconError
 from acon_analysis.statistics.beta_variance import FloatArray, matrix
 from acon_analysis.statistics.gaussian import logit_normal_moments
@@ -27,24 +28,6 @@ _SAME = 1e-5
 
 _MEAN_D = float(np.sqrt(np.pi / 2) * np.log(2))
 _CHUNK = 4_000_000
-
-#: Columns of `null_table`: (name, dtype, unit, meaning).
-NULL_COLUMNS: tuple[tuple[str, str, str, str], ...] = (
-    ("channel", "int64", "", "channel, from 0"),
-    ("n", "int64", "1", "samples"),
-    ("mean", "float64", "1", "mean of β over samples"),
-    ("std", "float64", "1", "standard deviation of β over samples"),
-    ("bn_weight", "float64", "1", "γ, the weight of the last BatchNorm before β"),
-    ("bn_bias", "float64", "1", "b, its bias"),
-    ("null_mean", "float64", "1", "mean of the logit-normal with b and γ"),
-    ("null_std", "float64", "1", "its standard deviation"),
-    ("std_ratio", "float64", "1", "std / null_std"),
-    ("ks", "float64", "1", "Kolmogorov-Smirnov distance from the logit-normal"),
-    ("ks_error", "float64", "1", "its sampling error: √(F(1 - F)/n) where the distance is found"),
-    ("ks_expected", "float64", "1", "the distance to expect of n samples of the null itself"),
-    ("ks_excess", "float64", "1", "ks - ks_expected"),
-    ("p_value", "float64", "1", "chance of such a distance under the null"),
-)
 
 
 def logit_normal_cdf(
@@ -185,8 +168,8 @@ def null_table(beta: npt.ArrayLike, bias: npt.ArrayLike, weight: npt.ArrayLike) 
     Returns
     -------
     DataFrame
-        Columns `NULL_COLUMNS`, one row a channel. γ = 0: null_std 0, std_ratio and p_value NaN.
-        One sample: std 0.
+        Columns `columns.NULL_COLUMNS`, one row a channel. γ = 0: null_std 0, std_ratio and
+        p_value NaN. One sample: std 0.
     """
     values = matrix(beta, "β")
     count, channels = values.shape
@@ -223,4 +206,4 @@ def null_table(beta: npt.ArrayLike, bias: npt.ArrayLike, weight: npt.ArrayLike) 
         "ks_excess": distance - expected,
         "p_value": p_value,
     }
-    return pd.DataFrame({name: columns[name] for name, *_ in NULL_COLUMNS})
+    return pd.DataFrame({name: columns[name] for name in names(NULL_COLUMNS)})

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from acon_analysis.columns import DIFFERENCE_COLUMNS, names
 from acon_analysis.errors import AconError
 from acon_analysis.moments.state import FloatArray
-from acon_analysis.statistics import index_fields
 from acon_analysis.statistics.channel_sums import Parts, Units, ratio, units_of
 from acon_analysis.statistics.jackknife import jackknife_error, symmetric_interval
 from acon_analysis.statistics.linearity_columns import beta_gain
@@ -51,7 +51,7 @@ def compare_layers(
     Returns
     -------
     DataFrame
-        Columns `index_fields.DIFFERENCE_COLUMNS`, quantities L, L_own, beta_gain and G; NaN where
+        Columns `columns.DIFFERENCE_COLUMNS`, quantities L, L_own, beta_gain and G; NaN where
         a quantity does not exist, or with fewer than two blocks.
 
     Raises
@@ -60,15 +60,15 @@ def compare_layers(
         If the runs share no layer, or are called paired and have different blocks.
     """
     one, two = units_of(first, channels_first), units_of(second, channels_second)
-    names = [_layers(units) for units in (one, two)]
-    shared = [key for key in names[0] if key in names[1]]
+    keys = [_layers(units) for units in (one, two)]
+    shared = [key for key in keys[0] if key in keys[1]]
     if not shared:
         raise AconError(
-            f"the two runs share no layer: the first has {', '.join(k[0] for k in names[0])}; "
-            f"the second {', '.join(k[0] for k in names[1])}"
+            f"the two runs share no layer: the first has {', '.join(k[0] for k in keys[0])}; "
+            f"the second {', '.join(k[0] for k in keys[1])}"
         )
-    a = _side(one, [names[0].index(key) for key in shared])
-    b = _side(two, [names[1].index(key) for key in shared])
+    a = _side(one, [keys[0].index(key) for key in shared])
+    b = _side(two, [keys[1].index(key) for key in shared])
     if paired and not np.array_equal(a.blocks, b.blocks):
         raise AconError(
             f"paired runs need the same blocks of samples: the first has {len(a.blocks)} "
@@ -78,7 +78,7 @@ def compare_layers(
     tables = [_difference(name, a, b, paired, confidence) for name in a.values]
     layers, calls = [key[0] for key in shared], [key[1] for key in shared]
     frame = pd.concat([t.assign(layer=layers, call=calls) for t in tables], ignore_index=True)
-    return frame[[name for name, *_ in index_fields.DIFFERENCE_COLUMNS]]
+    return frame[names(DIFFERENCE_COLUMNS)]
 
 
 def _layers(units: Units) -> list[tuple[str, int]]:

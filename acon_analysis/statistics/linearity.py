@@ -18,12 +18,21 @@ Dead output: L = 1 by convention, and flagged. Standard errors and intervals com
 over blocks of samples (`jackknife`); with fewer than two blocks they are NaN.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from acon_analysis.columns import (
+    LINEARITY_CHANNEL_COLUMNS,
+    LINEARITY_LAYER_COLUMNS,
+    LINEARITY_SAMPLE_COLUMNS,
+    Column,
+    dtypes,
+    names,
+)
 from acon_analysis.errors import AconError
-from acon_analysis.statistics import index_fields
 from acon_analysis.statistics.affine_fit import Linearity, linearity
 from acon_analysis.statistics.causes import LINEAR, layer_sentence
 from acon_analysis.statistics.channel_sums import EPS, Units, ratio, units_of
@@ -64,11 +73,11 @@ def channel_table(
     Returns
     -------
     DataFrame
-        Columns `index_fields.CHANNEL_COLUMNS`; layers in order of appearance. What does not
+        Columns `columns.LINEARITY_CHANNEL_COLUMNS`; layers in order of appearance. What does not
         exist for a layer (κ, ρ, G and so on outside the ACON family) is NaN.
     """
     return _ordered(
-        channel_values(units_of(moments, channels), confidence, eps), index_fields.CHANNEL_COLUMNS
+        channel_values(units_of(moments, channels), confidence, eps), LINEARITY_CHANNEL_COLUMNS
     )
 
 
@@ -89,8 +98,9 @@ def layer_table(
     Returns
     -------
     DataFrame
-        Columns `index_fields.LAYER_COLUMNS`; sums over channels for L, the mean over channels for
-        G and β, medians for κ and the sizes of ρ and ν, extremes for derivatives, counts for flags.
+        Columns `columns.LINEARITY_LAYER_COLUMNS`; sums over channels for L, the mean over
+        channels for G and β, medians for κ and the sizes of ρ and ν, extremes for derivatives,
+        counts for flags.
     """
     units = units_of(moments, channels)
     table = channel_values(units, confidence, eps)
@@ -104,7 +114,7 @@ def layer_table(
         layer_sentence(table["cause"].iloc[a:b].tolist(), index)
         for a, b, index in zip(starts, ends, frame["L"], strict=True)
     ]
-    return _ordered(frame, index_fields.LAYER_COLUMNS)
+    return _ordered(frame, LINEARITY_LAYER_COLUMNS)
 
 
 def _layer_columns(units: Units, table: pd.DataFrame) -> dict[str, npt.NDArray[np.generic]]:
@@ -120,8 +130,8 @@ def _layer_columns(units: Units, table: pd.DataFrame) -> dict[str, npt.NDArray[n
         "sum": ("n", *_COUNTS),
     }
     absolute = table.assign(rho=table["rho"].abs(), nu=table["nu"].abs())
-    for rule, names in rules.items():
-        for name in names:
+    for rule, of in rules.items():
+        for name in of:
             columns[name] = absolute[name].groupby(groups).agg(rule).to_numpy()
     columns["channels"] = np.bincount(groups)
     columns["linear"] = np.bincount(groups, weights=table["L"] >= LINEAR).astype(np.int64)
@@ -142,12 +152,12 @@ def sample_table(totals: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     totals : DataFrame
-        Columns `fields.TOTAL_COLUMNS`; one row per sample, layer and call.
+        Columns `columns.TOTAL_COLUMNS`; one row per sample, layer and call.
 
     Returns
     -------
     DataFrame
-        Columns `index_fields.SAMPLE_COLUMNS`. L is that of the sample's own fits (L_own's, per
+        Columns `columns.LINEARITY_SAMPLE_COLUMNS`. L is that of the sample's own fits (L_own's, per
         sample); NaN where a sample has at most two values a channel, for a line is exact there.
     """
     frame = totals if "call" in totals.columns else totals.assign(call=0)
@@ -178,10 +188,9 @@ def sample_table(totals: pd.DataFrame) -> pd.DataFrame:
         L_reference=1 - reference,
         dead=number["cyy"] <= 0,
     )
-    return _ordered(result, index_fields.SAMPLE_COLUMNS)
+    return _ordered(result, LINEARITY_SAMPLE_COLUMNS)
 
 
-def _ordered(frame: pd.DataFrame, columns: index_fields.Columns) -> pd.DataFrame:
+def _ordered(frame: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
     """Return the columns of a table in order, with their dtypes."""
-    dtypes = {name: dtype for name, dtype, *_ in columns}
-    return frame[list(dtypes)].astype(dtypes).reset_index(drop=True)
+    return frame[names(columns)].astype(dtypes(columns)).reset_index(drop=True)

@@ -73,7 +73,7 @@ def beta_gain(parts: Parts) -> FloatArray:
 
 
 def channel_values(units: Units, confidence: float, eps: float) -> pd.DataFrame:
-    """Compute every column of `index_fields.CHANNEL_COLUMNS`.
+    """Compute every column of `columns.LINEARITY_CHANNEL_COLUMNS`.
 
     Parameters
     ----------

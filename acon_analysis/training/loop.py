@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from acon_analysis.columns import CURVE_COLUMNS, names
+from acon_analysis.columns import CURVE_COLUMNS, dtypes, names
 from acon_analysis.data.image_source import ImageSource
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.training.recipes import Recipe
@@ -122,7 +122,7 @@ class Training:
     def curves(self) -> pd.DataFrame:
         """Loss and error after every epoch, columns of `columns.CURVE_COLUMNS`."""
         frame = pd.DataFrame(self.rows, columns=names(CURVE_COLUMNS))
-        return frame.astype({column.name: column.dtype for column in CURVE_COLUMNS})
+        return frame.astype(dtypes(CURVE_COLUMNS))
 
     def run(self, progress: bool = True) -> Iterator[int]:
         """Train to the end; yield the number of finished epochs after each one."""

@@ -1,71 +1,45 @@
 """Reference tables: every column that the project writes or hands out, every activation."""
 
-import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import acon_analysis
+from acon_analysis import columns
+from acon_analysis.columns import Column
+from acon_analysis.moments import fields
 
 if TYPE_CHECKING:
     from acon_docs.pages import Folder
 
-_DEFINITION = re.compile(r"^([A-Z]+(?:_[A-Z]+)*_COLUMNS)\b", re.MULTILINE)
-
-#: What a table of columns is, by its place in the code; others show their place alone.
+#: Title of each table of columns, and where the table is found.
 TITLES = {
-    "columns.SAMPLE_COLUMNS": ("Images", "`run.samples`, `samples.parquet`"),
-    "columns.LAYER_COLUMNS": ("Layers of a run", "`run.layers`, in `manifest.json`"),
-    "columns.CHANNEL_COLUMNS": (
-        "Channels and their parameters",
-        "`run.channels`, `channels.parquet`",
-    ),
-    "columns.BETA_COLUMNS": ("β as a long table", "`run.betas()`, `recording.betas()`"),
-    "columns.HISTOGRAM_COLUMNS": ("Histograms of β", "`run.histograms()`, `histograms.parquet`"),
-    "columns.ERROR_COLUMNS": ("Images that could not be read", "`run.errors`, `errors/*.parquet`"),
-    "columns.CURVE_COLUMNS": ("Training curves", "the CSV file beside trained weights"),
-    "index_fields.LAYER_COLUMNS": ("Linearity by layer", '`run.linearity(by="layer")`'),
-    "index_fields.CHANNEL_COLUMNS": ("Linearity by channel", '`run.linearity(by="channel")`'),
-    "index_fields.SAMPLE_COLUMNS": ("Linearity by sample", '`run.linearity(by="sample")`'),
-    "index_fields.DIFFERENCE_COLUMNS": ("Two runs compared", "`acon compare RUN RUN`"),
-    "batchnorm_null.NULL_COLUMNS": ("The null model by channel", "`run.null_model(layer)`"),
-    "run_statistics.SPLIT_COLUMNS": ("The split of β's variance", "`run.variance_split()`"),
-    "fields.MOMENT_COLUMNS": ("Moments", "`moments/*.parquet`"),
-    "fields.TOTAL_COLUMNS": ("Totals of each sample", "`totals/*.parquet`"),
-    "fields.STATE_COLUMNS": ("Full states", "`states/*.parquet`, on request only"),
-    "fields.KEY_COLUMNS": ("What identifies a row of moments", "part of the next"),
+    "SAMPLE_COLUMNS": ("Images", "`run.samples`, `samples.parquet`"),
+    "LAYER_COLUMNS": ("Layers of a run", "`run.layers`, in `manifest.json`"),
+    "CHANNEL_COLUMNS": ("Channels and their parameters", "`run.channels`, `channels.parquet`"),
+    "BETA_COLUMNS": ("β as a long table", "`run.betas()`, `recording.betas()`"),
+    "HISTOGRAM_COLUMNS": ("Histograms of β", "`run.histograms()`, `histograms.parquet`"),
+    "ERROR_COLUMNS": ("Images that could not be read", "`run.errors`, `errors/*.parquet`"),
+    "CURVE_COLUMNS": ("Training curves", "the CSV file with trained weights"),
+    "LINEARITY_LAYER_COLUMNS": ("Linearity by layer", '`run.linearity(by="layer")`'),
+    "LINEARITY_CHANNEL_COLUMNS": ("Linearity by channel", '`run.linearity(by="channel")`'),
+    "LINEARITY_SAMPLE_COLUMNS": ("Linearity by sample", '`run.linearity(by="sample")`'),
+    "DIFFERENCE_COLUMNS": ("Two runs compared", "`acon compare RUN RUN`"),
+    "NULL_COLUMNS": ("The null model by channel", "`run.null_model(layer)`"),
+    "SPLIT_COLUMNS": ("The split of β's variance", "`run.variance_split()`"),
+    "MOMENT_COLUMNS": ("Moments", "`moments/*.parquet`"),
+    "TOTAL_COLUMNS": ("Totals of each sample", "`totals/*.parquet`"),
+    "STATE_COLUMNS": ("Full states", "`states/*.parquet`, on request only"),
 }
 
-
-def column_tables() -> dict[str, tuple[tuple[str, ...], ...]]:
-    """Return every tuple of columns by its place, found in the source: none can be forgotten."""
-    found = {}
-    room = Path(acon_analysis.__file__).parent
-    for path in sorted(room.rglob("*.py")):
-        for name in dict.fromkeys(_DEFINITION.findall(path.read_text("utf-8"))):
-            value = getattr(importlib.import_module(_module(path)), name)
-            rows = tuple(_row(column) for column in value)
-            if rows and all(rows):
-                found[f"{path.stem}.{name}"] = rows
-    known = [place for place in TITLES if place in found]
-    return {place: found[place] for place in [*known, *(set(found) - set(known))]}
+#: Tables whose columns have pages of their own.
+_OF_MEASURES = ("LINEARITY_", "NULL_", "SPLIT_")
 
 
-def _module(path: Path) -> str:
-    """Return the import name of a file of the package."""
-    parts = path.relative_to(Path(acon_analysis.__file__).parents[1]).with_suffix("").parts
-    return ".".join(parts)
-
-
-def _row(column: Any) -> tuple[str, ...]:
-    """Return (name, dtype, unit, meaning), or nothing if it is none."""
-    if isinstance(column, tuple) and len(column) == 4:
-        return column
-    names = ("name", "dtype", "unit", "meaning")
-    if all(hasattr(column, name) for name in names):
-        return tuple(str(getattr(column, name)) for name in names)
-    return ()
+def _table(name: str) -> tuple[str, tuple[Column, ...]]:
+    """Return a table's module and columns; moments and states stand with their merge rules."""
+    module = columns if hasattr(columns, name) else fields
+    return module.__name__, getattr(module, name)
 
 
 def measure_pages(docs: Path) -> dict[str, str]:
@@ -84,18 +58,18 @@ def cell(text: str) -> str:
     return text or " "
 
 
-def _column_table(place: str, rows: tuple[tuple[str, ...], ...],
-                  measures: dict[str, str]) -> Iterator[str]:  # fmt: skip
-    title, where = TITLES.get(place, (place, ""))
+def _column_table(name: str, measures: dict[str, str]) -> Iterator[str]:
+    """Yield the lines of a table, its measures linked to their pages."""
+    title, where = TITLES[name]
+    module, table = _table(name)
     yield f"## {title}\n"
-    yield f"{where + '; ' if where else ''}`acon_analysis.{place}`.\n"
+    yield f"{where}; `{module}.{name}`.\n"
     yield "| column | type | unit | meaning |\n|---|---|---|---|"
-    of_measure = place.startswith(("index_fields", "logitnormal", "run_statistics"))
-    for name, dtype, unit, meaning in rows:
-        linked = f"[`{name}`](../measures/{measures[name]}.md)" if (
-            of_measure and name in measures
-        ) else f"`{name}`"  # fmt: skip
-        yield f"| {linked} | {dtype} | {cell(unit)} | {cell(meaning)} |"
+    for column in table:
+        text = f"`{column.name}`"
+        if name.startswith(_OF_MEASURES) and column.name in measures:
+            text = f"[{text}](../measures/{measures[column.name]}.md)"
+        yield f"| {text} | {column.dtype} | {cell(column.unit)} | {cell(column.meaning)} |"
     yield ""
 
 
@@ -109,8 +83,8 @@ def _columns(docs: Path) -> str:
         "have none. A linked column is explained on the page of its measure.",
         "",
     ]
-    for place, rows in column_tables().items():
-        parts += list(_column_table(place, rows, measures))
+    for name in TITLES:
+        parts += _column_table(name, measures)
     return "\n".join(parts)
 
 

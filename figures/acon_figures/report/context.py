@@ -1,16 +1,20 @@
 """What a page says about a run: frames turned into texts, numbers and rows, nothing computed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from acon_analysis.columns import (
+    LINEARITY_CHANNEL_COLUMNS,
+    LINEARITY_LAYER_COLUMNS,
+    SPLIT_COLUMNS,
+)
 from acon_analysis.plotdata.overview import FLAGS, headline_frame, linearity_text
 from acon_analysis.runs.run import Run
-from acon_analysis.runs.run_statistics import SPLIT_COLUMNS, has_moments, verdict_text
+from acon_analysis.runs.run_statistics import has_moments, verdict_text
 from acon_analysis.statistics.causes import CAUSES
-from acon_analysis.statistics.index_fields import CHANNEL_COLUMNS, LAYER_COLUMNS
 from acon_figures.names import visible
 from acon_figures.report.numbers import count, exact, number, share
 
@@ -327,8 +331,8 @@ _SIGNS = {"kappa": "κ", "rho": "ρ", "L_own": "L within a sample", "beta_gain":
 
 def glossary(layers: pd.DataFrame) -> list[tuple[str, str]]:
     """Return the meaning of what the page shows, from the tables' own definitions."""
-    every: Sequence[tuple[str, str, str, str]] = (*SPLIT_COLUMNS, *LAYER_COLUMNS, *CHANNEL_COLUMNS)
-    meanings = {name: meaning for name, _, _, meaning in every}
+    every = (*SPLIT_COLUMNS, *LINEARITY_LAYER_COLUMNS, *LINEARITY_CHANNEL_COLUMNS)
+    meanings = {column.name: column.meaning for column in every}
     shown = {"s_c": "s_c_max"}
     return [
         (_SIGNS.get(name, name), meanings[name])

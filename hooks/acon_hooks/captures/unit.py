@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from acon_analysis.columns import SAMPLE_COLUMNS
+from acon_analysis.columns import SAMPLE_COLUMNS, dtypes
 from acon_analysis.store.folder import RunFolder
 from acon_analysis.store.histograms import Counts, count_betas, histogram_table
 from acon_hooks.engine.feed import Batch
@@ -69,9 +69,7 @@ class UnitBuffer:
         if self._errors:
             parts_["errors"] = pa.Table.from_pylist(self._errors)
         if self._rows:
-            frame = pd.DataFrame(self._rows).astype(
-                {column.name: column.dtype for column in SAMPLE_COLUMNS}
-            )
+            frame = pd.DataFrame(self._rows).astype(dtypes(SAMPLE_COLUMNS))
             parts_["samples"] = pa.Table.from_pandas(frame, preserve_index=False)
         return parts_
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from acon_analysis.columns import names
 from acon_analysis.moments.fields import BLOCKS, STATE_COLUMNS
 from acon_analysis.moments.frames import disk_space, to_frame
 from acon_analysis.store.folder import RunFolder
@@ -275,7 +276,7 @@ class Accumulator:
         frame["beta"] = np.nan
         if beta is not None:
             frame["beta"] = family.own(beta.cpu().numpy()).ravel()
-        self._states.append(frame[[name for name, *_ in STATE_COLUMNS]])
+        self._states.append(frame[names(STATE_COLUMNS)])
 
     def unit(self, columns: Mapping[Key, tuple[str, int]]) -> dict[str, pa.Table]:
         """Return the parts of the unit that has just ended, and begin the next one.

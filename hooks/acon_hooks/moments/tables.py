@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from acon_analysis.moments.fields import TOTAL_COLUMNS
+from acon_analysis.columns import TOTAL_COLUMNS, names
 from acon_analysis.moments.frames import to_frame
 from acon_analysis.moments.state import Moments
 from acon_hooks.moments.states import TOTALS, Family, Merged
@@ -63,7 +63,7 @@ def total_frame(
         columns["sample"] = np.tile(samples, layers)
         numbers = dict(zip(TOTALS, values.transpose(0, 2, 1), strict=True))
         columns |= {name: value.ravel() for name, value in numbers.items()}
-        frames.append(pd.DataFrame({name: columns[name] for name, *_ in TOTAL_COLUMNS}))
+        frames.append(pd.DataFrame({name: columns[name] for name in names(TOTAL_COLUMNS)}))
     return pd.concat(frames, ignore_index=True)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from acon_analysis.columns import CHANNEL_COLUMNS, LAYER_COLUMNS, names
+from acon_analysis.columns import CHANNEL_COLUMNS, LAYER_COLUMNS, dtypes, names
 from acon_analysis.store.folder import column_name
 from acon_hooks.layers.scan import Layer
 from acon_hooks.readings.proof import ProofReport
@@ -58,7 +58,7 @@ def layer_table(
             }
         )
     frame = pd.DataFrame(rows, columns=names(LAYER_COLUMNS))
-    return frame.astype({column.name: column.dtype for column in LAYER_COLUMNS})
+    return frame.astype(dtypes(LAYER_COLUMNS))
 
 
 def channel_table(layers: Sequence[Layer]) -> pd.DataFrame:
@@ -96,7 +96,7 @@ def channel_table(layers: Sequence[Layer]) -> pd.DataFrame:
         if frames
         else pd.DataFrame(columns=names(CHANNEL_COLUMNS))
     )
-    return frame.astype({column.name: column.dtype for column in CHANNEL_COLUMNS})
+    return frame.astype(dtypes(CHANNEL_COLUMNS))
 
 
 def last_norm(layer: Layer) -> tuple[torch.Tensor | None, torch.Tensor | None]:

@@ -39,7 +39,7 @@ class Fit:
     Parameters
     ----------
     table : DataFrame
-        Columns `index_fields.CHANNEL_COLUMNS`, one row a layer, call and channel.
+        Columns `columns.LINEARITY_CHANNEL_COLUMNS`, one row a layer, call and channel.
     layers : tuple of PlannedLayer
         Every use of a layer.
     model, weights_sha256, data, run_id : str

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from acon_analysis.columns import TOTAL_COLUMNS, dtypes, names
 from acon_analysis.errors import AconError
-from acon_analysis.moments.fields import FIELDS, MOMENT_COLUMNS, TOTAL_COLUMNS
+from acon_analysis.moments.fields import FIELDS, MOMENT_COLUMNS
 from acon_analysis.moments.frames import (
     disk_space,
     from_frame,
@@ -215,8 +216,8 @@ def test_frames_keep_everything_and_merge_by_key() -> None:
         "block": np.arange(5)[:, None],
     }
     acon = to_frame(block, **keys)
-    assert list(acon.columns) == [name for name, *_ in MOMENT_COLUMNS]
-    assert {n: str(t) for n, t in acon.dtypes.items()} == {n: t for n, t, *_ in MOMENT_COLUMNS}
+    assert list(acon.columns) == names(MOMENT_COLUMNS)
+    assert {n: str(t) for n, t in acon.dtypes.items()} == dtypes(MOMENT_COLUMNS)
     relu = to_frame(
         by_block(as_samples(from_samples(x, np.maximum(x, 0))), np.arange(8), 5),
         **{**keys, "layer": "relu"},
@@ -242,7 +243,7 @@ def test_totals_of_samples() -> None:
     state = acon_state(x, beta[..., None])
     p1, p2 = np.full(2, P1), np.full(2, P2)
     frame = sample_totals(state, [3, 4, 5, 6], layer="l", p1=p1, p2=p2, beta=beta)
-    assert list(frame.columns) == [name for name, *_ in TOTAL_COLUMNS]
+    assert list(frame.columns) == names(TOTAL_COLUMNS)
     assert frame["n"].tolist() == [50] * 4
     gain = (np.abs(beta * 2) * x.std(-1)).sum(1)
     np.testing.assert_allclose(frame["gain"], gain, rtol=1e-12)

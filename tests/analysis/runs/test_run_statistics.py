@@ -12,15 +12,23 @@ from torch.utils.data import TensorDataset
 from typer.testing import CliRunner
 
 import acon_analysis as acon
-from acon_analysis.statistics import index_fields
+from acon_analysis.columns import (
+    DIFFERENCE_COLUMNS,
+    LINEARITY_CHANNEL_COLUMNS,
+    LINEARITY_LAYER_COLUMNS,
+    LINEARITY_SAMPLE_COLUMNS,
+    NULL_COLUMNS,
+    SPLIT_COLUMNS,
+    TOTAL_COLUMNS,
+    names,
+)
 from acon_analysis.cli import app
 from acon_analysis.runs.compare import compare_runs, same_samples
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.layers import MetaAconC
-from acon_analysis.moments.fields import MOMENT_COLUMNS, TOTAL_COLUMNS
-from acon_analysis.statistics.batchnorm_null import NULL_COLUMNS
+from acon_analysis.moments.fields import MOMENT_COLUMNS
 from acon_analysis.runs.run import Run
-from acon_analysis.runs.run_statistics import SPLIT_COLUMNS, summary_table, verdict_text
+from acon_analysis.runs.run_statistics import summary_table, verdict_text
 from acon_analysis.runs.verify import verify_run
 
 CHANNELS = 24
@@ -125,12 +133,12 @@ def test_a_network_made_linear_is_called_linear(tmp_path: Path) -> None:
 
 def test_tables_of_a_run(spread: Run) -> None:
     for by, columns in (
-        ("layer", index_fields.LAYER_COLUMNS),
-        ("channel", index_fields.CHANNEL_COLUMNS),
-        ("sample", index_fields.SAMPLE_COLUMNS),
+        ("layer", LINEARITY_LAYER_COLUMNS),
+        ("channel", LINEARITY_CHANNEL_COLUMNS),
+        ("sample", LINEARITY_SAMPLE_COLUMNS),
     ):
         table = spread.linearity(by)
-        assert list(table.columns) == [name for name, *_ in columns]
+        assert list(table.columns) == names(columns)
         assert table["L"].between(0, 1).all()
     layer, channel = spread.linearity(), spread.linearity("channel")
     assert (layer["L_low"] < layer["L"]).all()
@@ -140,11 +148,11 @@ def test_tables_of_a_run(spread: Run) -> None:
     assert layer["n_samples"][0] == 240
     assert (layer["L_own"] >= layer["L"]).all()
     null = spread.null_model("acon")
-    assert list(null.columns) == ["layer", "call", *(name for name, *_ in NULL_COLUMNS)]
+    assert list(null.columns) == ["layer", "call", *names(NULL_COLUMNS)]
     np.testing.assert_allclose(null["null_std"], 0.2083, atol=1e-3)
     np.testing.assert_allclose(channel["beta_reference"], 0.5, atol=1e-6)
     split = spread.variance_split(draws=20)
-    assert list(split.columns) == [name for name, *_ in SPLIT_COLUMNS]
+    assert list(split.columns) == names(SPLIT_COLUMNS)
     shares = split[["sample_share", "channel_share", "rest_share"]].sum(axis=1)
     assert shares[0] == pytest.approx(1)
     assert verdict_text(split.iloc[:0]) == ""
@@ -152,9 +160,9 @@ def test_tables_of_a_run(spread: Run) -> None:
 
 def test_moments_are_read_with_pandas_alone(spread: Run) -> None:
     moments = pd.read_parquet(spread.path / "moments")
-    assert list(moments.columns) == [name for name, *_ in MOMENT_COLUMNS]
+    assert list(moments.columns) == names(MOMENT_COLUMNS)
     totals = pd.read_parquet(spread.path / "totals")
-    assert list(totals.columns) == [name for name, *_ in TOTAL_COLUMNS]
+    assert list(totals.columns) == names(TOTAL_COLUMNS)
     assert len(totals) == 240
     pooled = spread.pooled_matrix("acon")
     assert pooled is not None
@@ -238,7 +246,7 @@ def test_comparison(spread: Run, dependent: Run) -> None:
     assert (itself["difference"] == 0).all()
     assert itself["paired"].all()
     table = compare_runs(spread, dependent)
-    assert list(table.columns) == [name for name, *_ in index_fields.DIFFERENCE_COLUMNS]
+    assert list(table.columns) == names(DIFFERENCE_COLUMNS)
     assert table["quantity"].tolist() == ["beta", "L", "L_own", "beta_gain", "G"]
     finite = table.dropna()
     assert (finite["low"] <= finite["difference"]).all()

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from acon_analysis.columns import DIFFERENCE_COLUMNS, names
 from acon_analysis.errors import AconError
 from acon_analysis.statistics.differences import compare_layers
-from acon_analysis.statistics.index_fields import DIFFERENCE_COLUMNS
 from acon_analysis.statistics.linearity import layer_table
 from synthetic_layers import random_layer
 
@@ -13,7 +13,7 @@ from synthetic_layers import random_layer
 def test_differences_between_runs() -> None:
     a, b = random_layer(0, samples=100), random_layer(0, samples=100)
     same = compare_layers(a.moments, b.moments, a.channels, b.channels, paired=True)
-    assert list(same.columns) == [name for name, *_ in DIFFERENCE_COLUMNS]
+    assert list(same.columns) == names(DIFFERENCE_COLUMNS)
     assert same["quantity"].tolist() == ["L", "L_own", "beta_gain", "G"]
     np.testing.assert_allclose(same["difference"], 0, atol=1e-14)
     np.testing.assert_allclose(same["error"], 0, atol=1e-14)

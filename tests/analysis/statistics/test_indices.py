@@ -4,17 +4,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from acon_analysis.columns import (
+    LINEARITY_CHANNEL_COLUMNS,
+    LINEARITY_LAYER_COLUMNS,
+    LINEARITY_SAMPLE_COLUMNS,
+    dtypes,
+    names,
+)
 from acon_analysis.errors import AconError
 from acon_analysis.family import derivative_bounds, derivative_range
 from acon_analysis.moments.frames import sample_totals
 from acon_analysis.moments.from_samples import acon_parts, from_samples
 from acon_analysis.moments.state import FloatArray
 from acon_analysis.statistics.causes import CAUSES, layer_sentence
-from acon_analysis.statistics.index_fields import (
-    CHANNEL_COLUMNS,
-    LAYER_COLUMNS,
-    SAMPLE_COLUMNS,
-)
 from acon_analysis.statistics.linearity import channel_table, layer_table, linearity, sample_table
 from synthetic_layers import Z, acon_layer, plain_layer, random_layer
 
@@ -23,8 +25,8 @@ def test_channel_table_against_arrays() -> None:
     rng = np.random.default_rng(0)
     layer = random_layer()
     table = channel_table(layer.moments, layer.channels)
-    assert list(table.columns) == [name for name, *_ in CHANNEL_COLUMNS]
-    for name, dtype, *_ in CHANNEL_COLUMNS:
+    assert list(table.columns) == names(LINEARITY_CHANNEL_COLUMNS)
+    for name, dtype in dtypes(LINEARITY_CHANNEL_COLUMNS).items():
         assert str(table[name].dtype) == dtype, name
     x = rng.standard_normal((40, 3, 25)) + rng.standard_normal((40, 3, 1))
     for c in range(3):
@@ -53,7 +55,7 @@ def test_layer_table_is_the_ratio_of_sums() -> None:
     layer = random_layer()
     table = channel_table(layer.moments, layer.channels)
     row = layer_table(layer.moments, layer.channels).iloc[0]
-    assert list(row.index) == [name for name, *_ in LAYER_COLUMNS]
+    assert list(row.index) == names(LINEARITY_LAYER_COLUMNS)
     assert row["L"] == pytest.approx(1 - table["sse"].sum() / table["cyy"].sum())
     assert row["G"] == pytest.approx(table["G"].mean())
     assert row["kappa"] == table["kappa"].median()
@@ -273,7 +275,7 @@ def test_sample_table() -> None:
         layer.state, np.arange(40), layer="l", p1=p1, p2=p2, beta=np.full((40, 3), 0.5)
     )
     table = sample_table(totals)
-    assert list(table.columns) == [name for name, *_ in SAMPLE_COLUMNS]
+    assert list(table.columns) == names(LINEARITY_SAMPLE_COLUMNS)
     state = layer.state
     sse = state["cyy"] - state["cxy"] ** 2 / state["cxx"]
     expected = 1 - sse.sum(1) / state["cyy"].sum(1)

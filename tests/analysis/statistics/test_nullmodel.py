@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 from scipy.special import expit
 
+from acon_analysis.columns import NULL_COLUMNS, dtypes, names
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.statistics import batchnorm_null, beta_variance, gaussian, redrawn_null, verdicts
 from acon_analysis.statistics.beta_variance import FloatArray
@@ -95,8 +96,8 @@ def test_null_table_of_odd_channels() -> None:
     beta[:, 2] = 0.5
     bias, weight = np.array([0, 0.3, np.nan, 0.3]), np.array([1, 0, np.nan, 0.0])
     table = batchnorm_null.null_table(beta.astype(np.float32), bias, weight)
-    assert list(table.columns) == [name for name, *_ in batchnorm_null.NULL_COLUMNS]
-    assert [str(t) for t in table.dtypes] == [dtype for _, dtype, *_ in batchnorm_null.NULL_COLUMNS]
+    assert list(table.columns) == names(NULL_COLUMNS)
+    assert [str(t) for t in table.dtypes] == list(dtypes(NULL_COLUMNS).values())
     assert table["ks"][1] == 0
     assert table["ks"][3] == pytest.approx(
         max((beta[:, 3] > expit(0.3)).mean(), (beta[:, 3] < expit(0.3)).mean())
