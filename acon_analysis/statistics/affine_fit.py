@@ -6,12 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from acon_analysis.errors import AconError
+from acon_analysis.moments.gram import ROUNDINGS
 
 FloatArray = npt.NDArray[np.float64]
-
-#: An output (input) is dead (constant) if its deviations are below this many roundings of its
-#: own size: one rounding of p1·x, of p2·x and of the gate each, doubled for safety.
-ROUNDINGS = 8.0
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import pandas as pd
 
 from acon_analysis.errors import AconError
 from acon_analysis.moments.frames import UNIT_KEYS, from_frame, line_variance, unit_codes
+from acon_analysis.moments.gram import ROUNDINGS
 from acon_analysis.moments.state import FloatArray, Moments, group, merge_all, residual
-from acon_analysis.statistics.affine_fit import ROUNDINGS
 from acon_analysis.statistics.jackknife import leave_one_out
 
 #: Relative rounding of the networks' own arithmetic (float32).

@@ -14,8 +14,9 @@ import pandas as pd
 from scipy.optimize import linear_sum_assignment
 
 from acon_analysis.errors import AconError, UsageError
+from acon_analysis.moments.gram import ROUNDINGS
 from acon_analysis.moments.state import FloatArray
-from acon_analysis.statistics.affine_fit import ROUNDINGS, linearity
+from acon_analysis.statistics.affine_fit import linearity
 
 #: Most rows for which the transport between clouds of points is solved exactly: n³ operations.
 MAX_POINTS = 2000

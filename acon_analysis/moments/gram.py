@@ -1,0 +1,322 @@
+"""Sums of p variables: count, means and centred sums of products, exact under merging.
+
+Everything that is summed here is a `Gram`, or is merged as one: two disjoint parts merge by the
+formula of Chan, Golub and LeVeque (1983, "Algorithms for computing the sample variance", The
+American Statistician 37(3), doi:10.1080/00031305.1983.10483115)::
+
+    mean = mean_a + δ·nb/(na + nb)        C = Ca + Cb + δ·δᵀ·na·nb/(na + nb)
+
+Arrays are numpy's or torch's, in float64: only operators and methods that both have are used.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from acon_analysis.errors import AconError
+
+#: A numpy array or a torch tensor.
+Array = Any
+State = TypeVar("State")
+
+#: An output (input) is dead (constant) if its deviations are below this many roundings of its
+#: own size: one rounding of p1·x, of p2·x and of the gate each, doubled for safety.
+ROUNDINGS = 8.0
+
+#: Relative rounding of float64.
+EPS = float(np.finfo(np.float64).eps)
+
+#: All pairs of variables at once: C as a whole, and the two keys of its factors.
+_ALL_PAIRS = ((..., (slice(None), None), None),)
+
+
+@dataclass(frozen=True)
+class Gram:
+    """Count, means and centred sums of products of p variables.
+
+    Means are stored as they are: after merging, C is accurate to about eps·|mean|/std relative
+    to itself. Subtract an offset from the values where the mean is a million deviations.
+
+    Parameters
+    ----------
+    n : array
+        Number of values, shape (...,).
+    mean : array
+        Means, float64 of shape (..., p); 0 where n = 0.
+    C : array
+        Sums of (v_i - mean_i)·(v_j - mean_j), float64 of shape (..., p, p); 0 where n is 0 or 1.
+        NaN or infinite values make the entries that they touch NaN.
+    """
+
+    n: Array
+    mean: Array
+    C: Array
+
+    @classmethod
+    def of(cls, values: Array, axis: int | tuple[int, ...] = 0) -> "Gram":
+        """Sum values over one or several axes, in two passes.
+
+        Parameters
+        ----------
+        values : array
+            Real numbers of shape (..., p): the variables on the last axis.
+        axis : int or tuple of int
+            Axes to sum over, other than the last.
+
+        Returns
+        -------
+        Gram
+            Of the remaining axes.
+        """
+        values = values.double() if hasattr(values, "double") else np.asarray(values, np.float64)
+        axes = [a % values.ndim for a in (axis if isinstance(axis, tuple) else (axis,))]
+        if values.ndim < 2 or values.ndim - 1 in axes:
+            raise AconError(
+                f"sums need an axis besides that of the variables, which is the last: shape "
+                f"{tuple(values.shape)}, axis {axis}"
+            )
+        values = _moved(values, axes, range(-1 - len(axes), -1))
+        values = values.reshape((*values.shape[: -1 - len(axes)], -1, values.shape[-1]))
+        count = values.shape[-2]
+        with np.errstate(invalid="ignore", over="ignore"):
+            mean = values.sum(-2) / max(count, 1)
+            deviation = values - mean[..., None, :]
+            rest = deviation.sum(-2) / max(count, 1)  # the rounding of the mean
+            deviation = deviation - rest[..., None, :]
+            C = deviation.swapaxes(-1, -2) @ deviation
+        return cls(_full(mean, mean.shape[:-1], float(count)), mean + rest, C)
+
+    def __add__(self, other: "Gram") -> "Gram":
+        """Merge with sums of disjoint data, of the same shape."""
+        if self.C.shape != other.C.shape:
+            raise AconError(
+                f"sums to merge need one shape, given {tuple(self.C.shape)} and "
+                f"{tuple(other.C.shape)}"
+            )
+        mean, C = self.mean + 0.0, self.C + 0.0
+        first, second = ((-1,), (0,)), ((-2, -1), (0, 1))
+        with np.errstate(invalid="ignore", over="ignore"):
+            share, weight = shares(self.n, other.n)
+            merge_into(
+                _moved(mean, *first), _moved(C, *second),
+                _moved(other.mean, *first), _moved(other.C, *second),
+                share=share, weight=weight, pairs=_ALL_PAIRS,
+            )  # fmt: skip
+        return Gram(self.n + other.n, mean, C)
+
+    def __getitem__(self, index: Any) -> "Gram":
+        """Return the part that an index of the leading axes selects."""
+        key = index if isinstance(index, tuple) else (index,)
+        every = slice(None)
+        return Gram(self.n[key], self.mean[(*key, ..., every)], self.C[(*key, ..., every, every)])
+
+    def merge(self, axis: int = 0) -> "Gram":
+        """Merge along one of the leading axes; of length 0 it gives n = 0."""
+        moved = [
+            _moved(array, (axis % self.n.ndim,), (0,)) for array in (self.n, self.mean, self.C)
+        ]
+        return Gram(*moved).group(np.zeros(moved[0].shape[0], dtype=np.int64), 1)[0]
+
+    def group(self, codes: npt.ArrayLike, size: int) -> "Gram":
+        """Merge the entries of the first axis that share a code.
+
+        Parameters
+        ----------
+        codes : array_like of int
+            Shape (K,), values in [0, size).
+        size : int
+            Number of groups.
+
+        Returns
+        -------
+        Gram
+            First axis of length `size`; n = 0 for a group without members.
+        """
+
+        def merge(a: Mapping[str, Array], b: Mapping[str, Array]) -> Mapping[str, Array]:
+            return vars(Gram(**a) + Gram(**b))
+
+        found, arrays = merge_groups(vars(self), codes, size, merge)
+        whole = {name: _full(a, (size, *a.shape[1:]), 0.0) for name, a in arrays.items()}
+        for name, array in arrays.items():
+            whole[name][found] = array
+        return Gram(**whole)
+
+    def sse(self, slope: Array, intercept: Array, x: int = 0, y: int = 1) -> Array:
+        """Return the sum of squared deviations of y from given lines, shape (...,)."""
+        offset = self.mean[..., y] - slope * self.mean[..., x] - intercept
+        spread = self.C[..., y, y] + slope * (slope * self.C[..., x, x] - 2 * self.C[..., x, y])
+        return spread.clip(min=0) + self.n * offset * offset
+
+    def line(self, x: int = 0, y: int = 1) -> tuple[Array, Array]:
+        """Return slope and intercept of the least squares line of y on x.
+
+        Constant x (see `r2`) has slope 0; n = 0 gives NaN for both.
+        """
+        with np.errstate(invalid="ignore", divide="ignore"):
+            known = self.n / self.n
+            varies = self.C[..., x, x] > self._rounding(x, EPS)
+            slope = varies * self.C[..., x, y] / (self.C[..., x, x] + ~varies)
+            return slope * known, (self.mean[..., y] - slope * self.mean[..., x]) * known
+
+    def residual(self, target: int, given: Sequence[int]) -> Array:
+        """Return the sum of squared residuals of the best affine fit on some variables.
+
+        Parameters
+        ----------
+        target : int
+            The variable to fit.
+        given : sequence of int
+            The variables to fit it on. Those that are constant or, up to rounding, an affine
+            function of those before them count for nothing.
+
+        Returns
+        -------
+        array
+            Shape (...,), within [0, C of the target]; NaN where the sums are.
+        """
+        own = self.C[..., target, target]
+        rest = self.C
+        with np.errstate(invalid="ignore", over="ignore"):
+            for index in given:
+                left = rest[..., index, index]
+                dependent = ROUNDINGS * EPS * self.C.shape[-1] * self.C[..., index, index]
+                varies = (left > self._rounding(index, EPS)) & (left > dependent)
+                column = rest[..., :, index]
+                share = (varies / (left + ~varies))[..., None, None]
+                rest = rest - column[..., :, None] * column[..., None, :] * share
+            return rest[..., target, target].clip(min=0.0).clip(max=own)
+
+    def r2(self, target: int, given: Sequence[int], eps: float = EPS) -> Array:
+        """Return the share of a variable's variance that an affine function of others explains.
+
+        Parameters
+        ----------
+        target, given : int, sequence of int
+            As in `residual`.
+        eps : float
+            Relative rounding of the target's values.
+
+        Returns
+        -------
+        array
+            Shape (...,), within [0, 1]. 1 where the target is dead: its root mean square deviation
+            is at most 8·eps of its root mean square. Otherwise 0 where all given are constant (8
+            roundings of float64, likewise). NaN where n = 0 or the sums are NaN.
+        """
+        own = self.C[..., target, target]
+        dead = own <= self._rounding(target, eps)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            lost = ~dead * self.residual(target, given) / (own + dead)
+            return (1.0 - lost) * (self.n / self.n)
+
+    def _rounding(self, index: int, eps: float) -> Array:
+        """Return the largest C of a variable that is constant up to rounding, (...,)."""
+        mean = self.mean[..., index]
+        square = self.C[..., index, index] + self.n * mean * mean
+        return (ROUNDINGS * eps) ** 2 * square
+
+
+def shares(n: Array, other: Array) -> tuple[Array, Array]:
+    """Return nb/(na + nb) and na·nb/(na + nb), 0 where both counts are 0."""
+    total = n + other
+    share = other / (total + (total == 0))
+    return share, n * share
+
+
+def merge_into(
+    mean: Array,
+    C: Any,
+    other_mean: Array,
+    other_C: Any,
+    *,
+    share: Array,
+    weight: Array,
+    pairs: Sequence[tuple[Any, Any, Any]],
+) -> None:
+    """Merge means and centred sums of products into others, in place: Chan's formula.
+
+    Parameters
+    ----------
+    mean, other_mean : array
+        Means, variables on the first axis.
+    C, other_C : array, sequence or mapping of arrays
+        Centred sums of products.
+    share, weight : array
+        From `shares`; they broadcast against the axes after the first.
+    pairs : sequence of (key, key, key)
+        For each item of C its key and those of its two means.
+    """
+    step = other_mean - mean
+    for key, first, second in pairs:
+        total = C[key]
+        total += other_C[key]
+        between = step[first] * step[second]
+        between *= weight
+        total += between
+    step *= share
+    mean += step
+
+
+def merge_groups(
+    arrays: Mapping[str, Array],
+    codes: npt.ArrayLike,
+    size: int,
+    merge: Callable[[Mapping[str, Array], Mapping[str, Array]], Mapping[str, Array]],
+) -> tuple[npt.NDArray[np.int64], dict[str, Array]]:
+    """Merge entries of the first axis that share a code, neighbours first, as in a tournament.
+
+    Parameters
+    ----------
+    arrays : mapping of str to array
+        Shape (K, ...) each.
+    codes : array_like of int
+        Shape (K,), values in [0, size).
+    size : int
+        Number of codes.
+    merge : callable
+        Merges two mappings of arrays of one shape.
+
+    Returns
+    -------
+    codes : ndarray
+        The codes that occur, ascending, (G,).
+    arrays : dict
+        Shape (G, ...) each.
+    """
+    index = np.asarray(codes)
+    rows = len(next(iter(arrays.values())))
+    if index.shape != (rows,):
+        raise AconError(f"one code a row: {rows} rows, codes of shape {index.shape}")
+    if index.size and not (index.min() >= 0 and index.max() < size):
+        raise AconError(f"codes must lie in [0, {size}), given {index.min()} to {index.max()}")
+    order = np.argsort(index, kind="stable")
+    index = index[order].astype(np.int64)
+    held = {name: array[order] for name, array in arrays.items()}
+    while len(index) and (index[1:] == index[:-1]).any():
+        _, starts, counts = np.unique(index, return_index=True, return_counts=True)
+        rank = np.arange(len(index)) - np.repeat(starts, counts)
+        right, kept = np.flatnonzero(rank % 2), np.flatnonzero(rank % 2 == 0)
+        left = {name: array[right - 1] for name, array in held.items()}
+        merged = merge(left, {name: array[right] for name, array in held.items()})
+        at = np.searchsorted(kept, right - 1)
+        index, held = index[kept], {name: array[kept] for name, array in held.items()}
+        for name, array in held.items():
+            array[at] = merged[name]
+    return index, held
+
+
+def _moved(array: Array, source: Sequence[int], target: Sequence[int]) -> Array:
+    """Move axes of a numpy array or a torch tensor."""
+    move = array.movedim if hasattr(array, "movedim") else lambda a, b: np.moveaxis(array, a, b)
+    return move(tuple(source), tuple(target))
+
+
+def _full(like: Array, shape: Sequence[int], value: float) -> Array:
+    """Return a float64 array of one value, of the kind and on the device of another."""
+    if hasattr(like, "new_full"):
+        return like.new_full(tuple(shape), value)
+    return np.full(tuple(shape), value)
