@@ -36,15 +36,15 @@ def figures(
     list_: Annotated[bool, typer.Option("--list", help="list the figures and stop")] = False,
 ) -> None:
     """Draw figures: the paper's, and those it lacks."""
-    from acon_figures.drawing import draw, figure_table
-    from acon_figures.registry import find
-
-    def tell(line: str) -> None:
-        typer.echo(line, err=True)
+    from acon_figures.registry import figure_table, find
 
     if list_:
         emit(figure_table(), TableFormat.table, None)
         return
+
+    def tell(line: str) -> None:
+        typer.echo(line, err=True)
+
     for name in names or []:
         find(name)
     if run:
@@ -55,6 +55,7 @@ def figures(
         from acon_hooks.captures.defaults import default_runs
 
         runs = default_runs(out / "runs", progress=sys.stderr.isatty(), tell=tell)
+    from acon_figures.drawing import draw
     from acon_hooks.figure_inputs import figure_sources
 
     formats = format or ["png", "pdf", "svg"]

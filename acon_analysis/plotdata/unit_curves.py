@@ -1,15 +1,23 @@
 """One ACON-C unit over Gaussian inputs, as numbers: its curves, bounds and linearity."""
 
+from functools import cache
+
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from acon_analysis import family
 from acon_analysis.errors import UsageError
 
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(2000)
-
 #: Inputs further from the mean than this many standard deviations do not count: 1 in 10^15.
 _REACH = 8.0
+
+
+@cache
+def _quadrature() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return nodes and weights of Gauss and Legendre's rule, computed once: it takes a second."""
+    nodes, weights = np.polynomial.legendre.leggauss(2000)
+    return nodes, weights
 
 
 def unit_facts(
@@ -39,8 +47,9 @@ def unit_facts(
     """
     if not std > 0:
         raise UsageError(f"the standard deviation of the inputs must be positive; got {std}")
-    z = _REACH * _NODES
-    weight = _WEIGHTS * np.exp(-z * z / 2)
+    nodes, weights = _quadrature()
+    z = _REACH * nodes
+    weight = weights * np.exp(-z * z / 2)
     weight = weight / weight.sum()
     x = mean + std * z
     y = np.asarray(family.acon_c(x, p1, p2, beta))

@@ -3,28 +3,12 @@
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from acon_analysis.errors import AconError
 from acon_analysis.runs.run import Run
 from acon_figures.inputs import Frames, Sources, frames_of, main_layer
-from acon_figures.registry import FIGURES, FigureSpec, find
+from acon_figures.registry import FIGURES, find
 from acon_figures.saving import FORMATS, save
-
-
-def figure_table() -> pd.DataFrame:
-    """Return a row a figure: ``name, kind, needs, description``."""
-    return pd.DataFrame(
-        [
-            {
-                "name": spec.name,
-                "kind": spec.kind,
-                "needs": ", ".join(spec.required) or "-",
-                "description": spec.description,
-            }
-            for spec in FIGURES.values()
-        ]
-    )
+from acon_figures.spec import FigureSpec
 
 
 def draw(

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from acon_analysis.errors import UsageError
-from acon_figures.registry import FIGURES, FigureSpec
+from acon_figures.registry import FIGURES
+from acon_figures.spec import FigureSpec
 
 HEADINGS = {
     "measured": "Measured on trained networks",
@@ -16,8 +17,8 @@ HEADINGS = {
 HEAD = """# Gallery
 
 Every figure of `acon figures --list`, as `make gallery` draws it from what comes with the package:
-captured runs of networks trained on photographs (CIFAR-10), and beside them networks trained on
-handwritten digits, from which the figures that need images or live networks are. Draw one by the
+captured runs of networks trained on photographs (CIFAR-10), and networks trained on handwritten
+digits, from which the figures that need images or live networks are. Draw one by the
 command below it; `--run RUN` takes your own captured runs instead, `--format pdf` and
 `--context talk` other formats.
 """
@@ -59,10 +60,9 @@ def _entries(spec: FigureSpec, folder: Path) -> Iterator[str]:
             continue
         caption = folder / f"{name}.txt"
         text = caption.read_text(encoding="utf-8").strip() if caption.is_file() else ""
-        line = spec.description[0].upper() + spec.description[1:]
         more = f" ({suffix.replace('_', ' ')})" if suffix else ""
         yield (
-            f"### {name}\n\n{line}{more}.\n\n![{name}]({name}.png)\n\n"
+            f"### {name}\n\n{spec.description}{more}.\n\n![{name}]({name}.png)\n\n"
             f"`acon figures {spec.name}`\n\n"
             f"<details><summary>Caption</summary>\n\n{text}\n\n</details>\n"
         )

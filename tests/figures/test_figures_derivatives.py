@@ -53,7 +53,7 @@ def test_heights_and_places_of_the_extrema() -> None:
 def test_published_extrema_lie_where_the_papers_picture_has_them() -> None:
     figure = function_and_derivatives(as_published=True)
     _, b, c = figure.axes
-    peaks = [line.get_xdata()[np.argmax(line.get_ydata())] for line in (*b.lines, *c.lines)]  # type: ignore[index]
+    peaks = [line.get_xdata()[np.argmax(line.get_ydata())] for line in (*b.lines, *c.lines)]
     u = family.U_STAR / 0.7
     assert peaks == pytest.approx([u / 2, u, u / 0.1, u, u, u])
 

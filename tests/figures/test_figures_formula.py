@@ -168,7 +168,7 @@ def test_bars_are_the_printed_numbers_and_diamonds_the_others() -> None:
     marks = [c for c in axes.collections if isinstance(c, PathCollection)]
     heights = sorted(float(np.asarray(mark.get_offsets())[0, 1]) for mark in marks)
     assert heights == [0.6, 1.8]
-    words = [text for text, _ in texts(axes.figure)]  # type: ignore[arg-type]
+    words = [text for text, _ in texts(axes.figure)]
     for value in table[["swish", "senet", "meta_acon"]].to_numpy().ravel():
         assert f"{value:.1f}" in words
 

@@ -1,6 +1,7 @@
-"""The paper's example of β: ACON-C between the mean of two lines and their maximum."""
+"""ACON-C from the mean of two lines to their maximum as β grows."""
 
 from acon_analysis.plotdata import formula_curves as curves
+from acon_figures.spec import figure
 from acon_figures.style import COLORS, INK, AconFigure, cross, new_figure, theme, thin
 
 CAPTION = (
@@ -9,6 +10,7 @@ CAPTION = (
 )
 
 
+@figure(kind="formula", order=30)
 def acon_c_example(*, width: str | float = "single", context: str = "paper") -> AconFigure:
     """Draw ACON-C for p1 = 1.2, p2 = -0.8 and β = 0.01, 0.1, 1, as the paper does.
 

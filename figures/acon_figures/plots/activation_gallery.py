@@ -1,10 +1,11 @@
-"""A gallery of activations: each with its derivative and its facts."""
+"""Fifteen activations, each with derivative, formula, limits and slope bounds."""
 
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 
 from acon_analysis.plotdata.activation_gallery import GALLERY, gallery_curves, gallery_facts
+from acon_figures.spec import figure
 from acon_figures.style import COLORS, AconFigure, cross, is_narrow, new_figure, theme, thin
 
 CAPTION = (
@@ -15,6 +16,7 @@ CAPTION = (
 )
 
 
+@figure(kind="formula", order=90)
 def activation_gallery(*, width: str | float = "double", context: str = "paper") -> AconFigure:
     """Draw fifteen activations, each with its derivative, formula, limits and slope range.
 

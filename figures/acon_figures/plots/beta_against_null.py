@@ -1,4 +1,4 @@
-"""β against what BatchNorm alone imposes: by channel, by sample, and layer by layer."""
+"""β against what BatchNorm imposes: by channel, by sample, its variance by layer."""
 
 from typing import Any
 
@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from acon_analysis.errors import AconError
 from acon_analysis.selection import require_columns
 from acon_figures.names import plain
+from acon_figures.spec import figure
 from acon_figures.style import COLORS, INK, AconFigure, is_narrow, new_figure, theme, thin
 
 SHARES = {
@@ -31,6 +32,12 @@ CAPTION = (
 )
 
 
+@figure(
+    kind="measured",
+    heading="β against what BatchNorm imposes",
+    needs=("null_table", "sample_means", "splits"),
+    order=180,
+)
 def beta_against_null(
     null_table: pd.DataFrame,
     sample_means: pd.DataFrame,

@@ -1,4 +1,4 @@
-"""The paper's central picture: how the switching factor β is distributed, sample by sample."""
+"""Densities of β over one layer's channels: each sample of Meta-ACON next to static ACON."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from acon_analysis.errors import UsageError
 from acon_analysis.statistics.beta_densities import BetaDensities, beta_densities
 from acon_figures.names import plain
+from acon_figures.spec import figure
 from acon_figures.style import (
     COLORS,
     DASHES,
@@ -28,6 +29,14 @@ TOGETHER = 12
 """Beyond this many samples the legend names no single one."""
 
 
+@figure(
+    kind="measured",
+    heading="β of single samples",
+    needs=("frame",),
+    options=("static", "null", "labels"),
+    variants={"as_published": {"as_published": True}},
+    order=10,
+)
 def beta_distributions(
     frame: pd.DataFrame,
     layer: str | None = None,

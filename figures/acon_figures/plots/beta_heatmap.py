@@ -1,4 +1,4 @@
-"""β of one layer, samples against channels, both ordered by clustering, with the classes."""
+"""β of every sample and channel of one layer, ordered by clustering, with classes."""
 
 from typing import Any
 
@@ -10,6 +10,7 @@ from matplotlib.patches import Patch
 
 from acon_analysis.statistics.beta_clusters import OrderedBetas, label_purity, ordered_betas
 from acon_figures.names import entry
+from acon_figures.spec import figure
 from acon_figures.style import COLORS, AconFigure, is_narrow, new_figure, theme
 
 CLASS_COLORS = tuple(COLORS.values())
@@ -21,6 +22,13 @@ CAPTION = (
 )
 
 
+@figure(
+    kind="measured",
+    heading="β of every sample and channel",
+    needs=("frame",),
+    options=("labels",),
+    order=190,
+)
 def beta_heatmap(
     frame: pd.DataFrame,
     layer: str | None = None,

@@ -1,4 +1,4 @@
-"""β while a network learns: its spread over samples, and what whole samples share of it."""
+"""β while training: its spread and its differences between samples, against the nulls."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +10,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.selection import choose_layer, require_columns
 from acon_figures.names import entry
+from acon_figures.spec import figure
 from acon_figures.style import (
     COLORS,
     DASHES,
@@ -36,6 +37,7 @@ CAPTION = (
 )
 
 
+@figure(kind="measured", needs=("epochs",), order=200)
 def beta_over_epochs(
     epochs: pd.DataFrame,
     layer: str | None = None,

@@ -1,4 +1,4 @@
-"""One channel up close: its function, its inputs, its best straight line, and why."""
+"""One channel: its function at quantiles of β, its inputs, its best straight line."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 
 from acon_analysis.plotdata.channels import channel_curves, choose_channel
 from acon_analysis.selection import require_columns
+from acon_figures.spec import figure
 from acon_figures.style import COLORS, INK, AconFigure, is_narrow, new_figure, theme, thin
 
 LOOKS: dict[str, tuple[str, Any, str]] = {
@@ -30,6 +31,13 @@ CAPTION = (
 )
 
 
+@figure(
+    kind="measured",
+    heading="The channel that matters most in the last layer",
+    needs=("channels",),
+    options=("inputs",),
+    order=220,
+)
 def channel_portrait(
     channels: pd.DataFrame,
     layer: str | None = None,

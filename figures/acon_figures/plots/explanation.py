@@ -1,4 +1,4 @@
-"""Which pixels decide β: image, baseline, attribution map and both β, a row an image."""
+"""Which pixels decide β of the last layer: image, baseline, attribution, both β."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from acon_analysis.errors import AconError, UsageError
 from acon_figures.names import folded, plain
+from acon_figures.spec import figure
 from acon_figures.style import COLORS, INK, RULE, AconFigure, inches, is_narrow, new_figure, theme
 
 #: Blue to red over white, told apart by colour-blind readers (ColorBrewer).
@@ -26,6 +27,13 @@ METHOD_NAMES = {
 Array = npt.NDArray[Any]
 
 
+@figure(
+    kind="measured",
+    needs=("images", "baselines", "maps", "frame"),
+    options=("labels",),
+    bundle="explained",
+    order=240,
+)
 def explanation(
     images: npt.ArrayLike,
     baselines: npt.ArrayLike,

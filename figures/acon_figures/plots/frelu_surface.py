@@ -1,10 +1,11 @@
-"""FReLU and ACON-FReLU as surfaces over the pixel and its funnel condition."""
+"""FReLU and ACON-FReLU as surfaces over pixel and funnel condition."""
 
 from typing import Any
 
 import numpy as np
 
 from acon_analysis.plotdata import formula_curves as curves
+from acon_figures.spec import figure
 from acon_figures.style import AconFigure, is_narrow, new_figure, theme
 
 CAPTION = (
@@ -14,6 +15,7 @@ CAPTION = (
 )
 
 
+@figure(kind="formula", order=130)
 def frelu_surface(*, width: str | float = "double", context: str = "paper") -> AconFigure:
     """Draw FReLU and ACON-FReLU as surfaces over (x, T(x)), and their difference as a map.
 

@@ -1,4 +1,4 @@
-"""ACON-C and its first derivative in three panels, with the exact bounds of the derivative."""
+"""ACON-C and its first derivative for several β, p1, p2, with the exact bounds."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MultipleLocator
 
 from acon_analysis.plotdata import formula_curves as curves
+from acon_figures.spec import figure
 from acon_figures.style import (
     COLORS,
     DASHES,
@@ -76,6 +77,7 @@ ARROWS_PUBLISHED = {
 """Where the paper has them; names beside the curves instead of on them."""
 
 
+@figure(kind="formula", variants={"as_published": {"as_published": True}}, order=20)
 def function_and_derivatives(
     as_published: bool = False, *, width: str | float = "double", context: str = "paper"
 ) -> AconFigure:

@@ -1,4 +1,4 @@
-"""The paper's bar chart: what Swish, SENet and meta-ACON gain over ReLU."""
+"""What Swish, SENet and meta-ACON gain over ReLU in four networks."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from acon_analysis import paper
+from acon_figures.spec import figure
 from acon_figures.style import COLORS, INK, AconFigure, is_narrow, new_figure, theme, thin
 
 METHODS = {"swish": "Swish", "senet": "SENet", "meta_acon": "meta-ACON"}
@@ -21,6 +22,7 @@ CAPTION = (
 )
 
 
+@figure(kind="printed numbers", order=50)
 def improvements(*, width: str | float = "double", context: str = "paper") -> AconFigure:
     """Draw the printed gains in ImageNet top-1 accuracy over ReLU, three methods, four networks.
 

@@ -1,4 +1,4 @@
-"""How linear the layers are from the first to the last, of several networks in one plot."""
+"""How linear each layer is, from the first to the last, of several networks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.plotdata.depth import nested_layers, relative_depth, shared_layers
 from acon_figures.names import entry, plain
+from acon_figures.spec import figure
 from acon_figures.style import COLORS, AconFigure, is_narrow, new_figure, theme, thin
 
 PANELS = {"L": "$L$, all samples", "L_own": "$L$, within a sample", "G": "gate variance $G$"}
@@ -29,6 +30,7 @@ MOST_NAMED = 6
 """Layers that the caption names one by one."""
 
 
+@figure(kind="measured", heading="Linearity by depth", needs=("depth",), order=170)
 def linearity_by_depth(
     depth: pd.DataFrame,
     labels: Mapping[str, str] | None = None,

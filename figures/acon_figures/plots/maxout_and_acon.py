@@ -1,4 +1,4 @@
-"""The Maxout family beside the ACON family: the paper's table of formulas and their curves."""
+"""The Maxout family next to the ACON family: the table of formulas and the curves."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -6,6 +6,7 @@ from matplotlib.ticker import MultipleLocator
 
 from acon_analysis import family
 from acon_analysis.plotdata import formula_curves as curves
+from acon_figures.spec import figure
 from acon_figures.style import (
     COLORS,
     RULE,
@@ -38,6 +39,7 @@ CAPTION = (
 )
 
 
+@figure(kind="formula", order=40)
 def maxout_and_acon(*, width: str | float = "double", context: str = "paper") -> AconFigure:
     """Draw the table of both families, and below it each hard function with its smooth partner.
 

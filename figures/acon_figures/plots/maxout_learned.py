@@ -1,4 +1,4 @@
-"""Maxout with learned pieces: which functions a maximum of lines can become."""
+"""Maxout units with pieces learned from ReLU, |x|, x² and tanh."""
 
 from collections.abc import Callable
 from functools import cache
@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
 from acon_analysis.studies.experiments import learned_maxout
+from acon_figures.spec import figure
 from acon_figures.style import COLORS, DASHES, INK, AconFigure, is_narrow, new_figure, theme, thin
 
 CAPTION = (
@@ -19,6 +20,7 @@ CAPTION = (
 _fits: Callable[[], tuple[pd.DataFrame, pd.DataFrame]] = cache(learned_maxout)
 
 
+@figure(kind="measured", order=140)
 def maxout_learned(*, width: str | float = "double", context: str = "paper") -> AconFigure:
     """Draw Maxout units fitted to ReLU, |x|, x² and tanh.
 

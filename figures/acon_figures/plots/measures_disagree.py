@@ -1,4 +1,4 @@
-"""Which measures of nonlinearity agree about a layer's channels, and where they contradict."""
+"""Which measures of nonlinearity agree on a layer's channels, and which contradict."""
 
 from textwrap import fill
 from typing import Any
@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 from acon_analysis.plotdata.channels import channel_curves
 from acon_analysis.plotdata.measure_ranks import Disagreement, disagreement
+from acon_figures.spec import figure
 from acon_figures.style import COLORS, INK, RULE, AconFigure, is_narrow, new_figure, theme, thin
 
 NAMES = {
@@ -33,6 +34,13 @@ CAPTION = (
 )
 
 
+@figure(
+    kind="measured",
+    heading="What the measures of linearity do not agree on",
+    needs=("channels",),
+    options=("measures",),
+    order=250,
+)
 def measures_disagree(
     channels: pd.DataFrame,
     layer: str | None = None,

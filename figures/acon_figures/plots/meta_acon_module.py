@@ -1,8 +1,9 @@
-"""How Meta-ACON makes β from its input, beside squeeze-and-excitation."""
+"""How β is made layer-, channel- and pixel-wise, next to squeeze-excitation."""
 
 from matplotlib.axes import Axes
 
 from acon_figures.diagrams import ACTIVATION, BOX_HEIGHT, GATE, LINEAR, arrow, column, panel
+from acon_figures.spec import figure
 from acon_figures.style import AconFigure, is_narrow, new_figure, theme
 
 ROWS = 10.0
@@ -53,6 +54,7 @@ CAPTION = (
 )
 
 
+@figure(kind="formula", order=70)
 def meta_acon_module(*, width: str | float = "double", context: str = "paper") -> AconFigure:
     """Draw the three forms of Meta-ACON's module beside squeeze-and-excitation.
 

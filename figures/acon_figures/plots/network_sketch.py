@@ -1,4 +1,4 @@
-"""The paper's sketch of a ReLU network beside an ACON one, with six real channels."""
+"""A ReLU network next to an ACON one, with the curves of six trained channels."""
 
 import numpy as np
 import pandas as pd
@@ -7,6 +7,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Ellipse
 
 from acon_analysis.plotdata.channels import sketch_curves, spread_channels
+from acon_figures.spec import figure
 from acon_figures.style import INK, RULE, AconFigure, inches, is_narrow, new_figure, theme, thin
 
 COLUMNS = {"input": 0.08, "convolution": 0.36, "BatchNorm": 0.64, "activation": 0.92}
@@ -31,6 +32,7 @@ CAPTION = (
 )
 
 
+@figure(kind="measured", needs=("channels",), order=270)
 def network_sketch(
     channels: pd.DataFrame,
     layer: str | None = None,

@@ -1,9 +1,10 @@
-"""The paper's printed tables as one figure."""
+"""Tables 3, 4, 9, 10, meta-ACON, TFNet and the improvements, best numbers bold."""
 
 from collections.abc import Sequence
 
 from acon_analysis import paper
 from acon_analysis.errors import UsageError
+from acon_figures.spec import figure
 from acon_figures.style import (
     TALK_SIZE,
     TALK_TEXT,
@@ -23,6 +24,7 @@ GUTTER = 0.3
 """Around the figure and between tables, in inch."""
 
 
+@figure(kind="printed numbers", variants={"counts": {"names": ("counts",)}}, order=60)
 def paper_tables(
     names: Sequence[str] | None = None, *, width: str | float = "double", context: str = "paper"
 ) -> AconFigure:

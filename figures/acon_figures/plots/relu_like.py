@@ -1,6 +1,7 @@
-"""All activations that look like ReLU, in one plot."""
+"""ReLU and nine activations like it in one plot."""
 
 from acon_analysis.plotdata.activation_gallery import RELU_LIKE, gallery_curves
+from acon_figures.spec import figure
 from acon_figures.style import COLORS, DASHES, INK, AconFigure, cross, is_narrow, new_figure, theme
 
 CAPTION = (
@@ -10,6 +11,7 @@ CAPTION = (
 )
 
 
+@figure(kind="formula", order=100)
 def relu_like(*, width: str | float = "double", context: str = "paper") -> AconFigure:
     """Draw ReLU and nine activations like it in one plot.
 

@@ -1,4 +1,4 @@
-"""Which measure foretells what replacing a channel by a straight line does to the logits."""
+"""Which measure predicts the damage of replacing a channel by a straight line."""
 
 from collections.abc import Mapping
 
@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.selection import require_columns
 from acon_analysis.studies.replacement_ranks import rank_correlations
+from acon_figures.spec import figure
 from acon_figures.style import COLORS, AconFigure, is_narrow, new_figure, theme, thin
 
 #: Measures drawn by default, and what their axes say.
@@ -27,6 +28,7 @@ CAPTION = (
 )
 
 
+@figure(kind="measured", needs=("damage",), order=260)
 def replacement_damage(
     damage: pd.DataFrame,
     network: str | None = None,

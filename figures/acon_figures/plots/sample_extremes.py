@@ -1,4 +1,4 @@
-"""One channel at the images where it is straightest and at those where it bends most."""
+"""One channel at the images where it is straightest and where it bends most."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +13,7 @@ from acon_analysis.errors import AconError
 from acon_analysis.plotdata.sample_extremes import Extremes
 from acon_analysis.plotdata.sample_extremes import sample_extremes as find_extremes
 from acon_figures.names import plain
+from acon_figures.spec import figure
 from acon_figures.style import COLORS, AconFigure, is_narrow, new_figure, theme, thin
 
 Array = npt.NDArray[Any]
@@ -38,6 +39,13 @@ PICTURES = (
 )
 
 
+@figure(
+    kind="measured",
+    heading="One channel where it is straightest, and where it bends most",
+    needs=("own_channels", "frame"),
+    options=("images", "labels"),
+    order=230,
+)
 def sample_extremes(
     own_channels: pd.DataFrame,
     frame: pd.DataFrame,

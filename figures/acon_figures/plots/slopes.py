@@ -1,4 +1,4 @@
-"""The learned slopes p1 and p2 of every channel, and what derivatives the data reach."""
+"""Learned p1 and p2 of every channel, and the derivatives that the data reach."""
 
 from typing import Any
 
@@ -11,6 +11,7 @@ from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.plotdata.channels import FACT_COLUMNS, reached_share
 from acon_analysis.selection import require_columns
 from acon_figures.names import plain
+from acon_figures.spec import figure
 from acon_figures.style import COLORS, INK, RULE, AconFigure, is_narrow, new_figure, theme, thin
 
 MANY = 1000
@@ -26,6 +27,12 @@ CAPTION = (
 )
 
 
+@figure(
+    kind="measured",
+    heading="Slopes: learned, and reached by the data",
+    needs=("channels",),
+    order=210,
+)
 def slopes(
     channels: pd.DataFrame,
     network: str | None = None,

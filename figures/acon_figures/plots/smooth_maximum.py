@@ -1,8 +1,9 @@
-"""The smooth maximum of two and of many arguments, from the mean to the maximum."""
+"""The smooth maximum of two and of five numbers, from mean to maximum."""
 
 from matplotlib.axes import Axes
 
 from acon_analysis.plotdata import formula_curves as curves
+from acon_figures.spec import figure
 from acon_figures.style import (
     COLORS,
     DASHES,
@@ -22,6 +23,7 @@ CAPTION = (
 )
 
 
+@figure(kind="formula", order=120)
 def smooth_maximum(*, width: str | float = "double", context: str = "paper") -> AconFigure:
     """Draw the smooth maximum of (x, 0) over x for several β, and of five numbers over β.
 

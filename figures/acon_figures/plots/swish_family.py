@@ -1,6 +1,7 @@
-"""Swish from a line to ReLU: function and derivative for growing β."""
+"""Swish and its derivative for β = 0, 1, 5, 100: from a line to ReLU."""
 
 from acon_analysis.plotdata import formula_curves as curves
+from acon_figures.spec import figure
 from acon_figures.style import COLORS, DASHES, AconFigure, cross, is_narrow, new_figure, theme
 
 LABELS = {"0": "0 (x/2)", "1": "1 (SiLU)", "5": "5", "100": "100 (≈ ReLU)"}
@@ -11,6 +12,7 @@ CAPTION = (
 )
 
 
+@figure(kind="formula", order=110)
 def swish_family(*, width: str | float = "double", context: str = "paper") -> AconFigure:
     """Draw Swish and its derivative for β = 0, 1, 5, 100.
 

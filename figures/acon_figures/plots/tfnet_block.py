@@ -1,8 +1,9 @@
-"""TFNet's block and the ACON-FReLU in it, as a diagram."""
+"""TFNet's blocks of stride 1 and 2 and the ACON-FReLU inside."""
 
 from matplotlib.axes import Axes
 
 from acon_figures.diagrams import ACTIVATION, BOX_HEIGHT, LINEAR, arrow, box, column, panel, word
+from acon_figures.spec import figure
 from acon_figures.style import AconFigure, is_narrow, new_figure, theme
 
 ROWS = 9.6
@@ -21,6 +22,7 @@ CAPTION = (
 )
 
 
+@figure(kind="formula", order=80)
 def tfnet_block(*, width: str | float = "double", context: str = "paper") -> AconFigure:
     """Draw TFNet's blocks of stride 1 and 2 and the inside of their ACON-FReLU.
 

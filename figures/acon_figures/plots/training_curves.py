@@ -1,4 +1,4 @@
-"""The paper's training curves, of this project's own networks: error against iterations."""
+"""Training and test error of ReLU, Swish, ACON-C and Meta-ACON against iterations."""
 
 from collections.abc import Sequence
 
@@ -7,6 +7,7 @@ import pandas as pd
 from acon_analysis.errors import AconError
 from acon_analysis.training.logs import ACTIVATIONS, curve_bands
 from acon_figures.names import entry
+from acon_figures.spec import figure
 from acon_figures.style import COLORS, AconFigure, is_narrow, new_figure, theme, thin
 
 CURVE_COLORS = ("blue", "orange", "green", "red", "purple", "brown")
@@ -22,6 +23,7 @@ CAPTION = (
 )
 
 
+@figure(kind="measured", needs=("training",), order=160)
 def training_curves(
     training: pd.DataFrame, *, width: str | float = "double", context: str = "paper"
 ) -> AconFigure:

@@ -11,9 +11,10 @@ from acon_analysis.statistics.beta_clusters import ordered_betas
 from acon_analysis.statistics.beta_densities import beta_densities
 from acon_figures.inputs import FROM_PACKAGE, Frames
 from acon_figures.names import visible
-from acon_figures.registry import FIGURES, FigureSpec
+from acon_figures.registry import FIGURES
 from acon_figures.report.numbers import csv_text, packed
 from acon_figures.report.svg import inline_svg
+from acon_figures.spec import FigureSpec
 
 #: Sketches, whose colours mean the light page that they are drawn for.
 _SKETCHES = ("network_sketch",)

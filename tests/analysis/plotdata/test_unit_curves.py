@@ -68,7 +68,7 @@ def test_the_figure_shows_the_numbers(width: str, context: str) -> None:
     line = function.lines[0].get_xydata()
     assert isinstance(line, np.ndarray)
     assert line[:, 1] == pytest.approx(acon.family.acon_c(line[:, 0], 1.2, -0.8, 1.0))
-    assert [float(one.get_ydata()[0]) for one in derivative.lines[1:3]] == pytest.approx(  # type: ignore[arg-type, index]
+    assert [float(one.get_ydata()[0]) for one in derivative.lines[1:3]] == pytest.approx(
         acon.family.derivative_bounds(1.2, -0.8)
     )
     assert "L = 0.093" in figure.caption

@@ -1,0 +1,95 @@
+"""What the registry knows of a figure; it decorates the figure's function in its own file."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+if TYPE_CHECKING:
+    from acon_figures.style import AconFigure
+
+Plot = TypeVar("Plot", bound="Callable[..., AconFigure]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigureSpec:
+    """One figure of the registry.
+
+    As a decorator, ``@figure(kind="measured", needs=("depth",))``, it describes the function of a
+    plot's file and leaves it as it is. The registry reads the arguments, which must be literals,
+    from the text of the file, so that a list of the figures imports none of them.
+
+    Attributes
+    ----------
+    name : str
+        Its name on the command line, also that of its function and file, which give it.
+    description : str
+        One line: the first of its file.
+    kind : {"formula", "printed numbers", "measured"}
+        Where its numbers come from; a figure never mixes them unmarked.
+    needs : tuple of str
+        Inputs that the function takes, by argument name; `acon_figures.inputs` makes them of runs.
+        Empty: it needs no data.
+    options : tuple of str
+        Inputs that it takes as well where a run has them, by argument name.
+    variants : mapping of str to mapping
+        Further ways to draw it that are worth keeping: a suffix of the name, and the arguments.
+    bundle : str
+        The one input that holds all of `needs` and `options`, as a mapping; empty where each is
+        an input of its own.
+    heading : str
+        What the report of a run calls it; empty: a report does not show it.
+    table : str
+        A function of its file that takes the same inputs and returns the numbers that it draws,
+        for readers of a report; empty: its inputs are these numbers.
+    order : int
+        Its position in the gallery, in lists and in reports; equal ones are sorted by name.
+    """
+
+    kind: Literal["formula", "printed numbers", "measured"]
+    needs: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    bundle: str = ""
+    heading: str = ""
+    table: str = ""
+    order: int = 1000
+    name: str = ""
+    description: str = ""
+
+    def __call__(self, function: Plot) -> Plot:
+        """Return the function that it decorates."""
+        return function
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Names of the inputs without which it cannot be drawn."""
+        return (self.bundle,) if self.bundle else self.needs
+
+    @property
+    def frames(self) -> tuple[str, ...]:
+        """Names of all inputs that it draws."""
+        return (self.bundle,) if self.bundle else (*self.needs, *self.options)
+
+    @property
+    def function(self) -> "Callable[..., AconFigure]":
+        """Draws it; takes the inputs of `needs` first, ``width`` and ``context`` as keywords."""
+        function: Callable[..., AconFigure] = self._own(self.name)
+        return function
+
+    def draw(self, frames: Mapping[str, Any], **arguments: Any) -> "AconFigure":
+        """Draw it from inputs by name; those of `required` must be there."""
+        drawn: AconFigure = self._apply(self.name, frames, **arguments)
+        return drawn
+
+    def _own(self, name: str) -> Any:
+        return getattr(import_module(f"acon_figures.plots.{self.name}"), name)
+
+    def _apply(self, name: str, frames: Mapping[str, Any], **arguments: Any) -> Any:
+        """Call a function of the figure's file with its inputs."""
+        given = frames[self.bundle] if self.bundle else frames
+        options = {one: given[one] for one in self.options if one in given}
+        return self._own(name)(*(given[one] for one in self.needs), **options, **arguments)
+
+
+figure = FigureSpec
