@@ -7,7 +7,7 @@ of the store in one copy to the host. What is stored is said in `acon_analysis.m
 
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from acon_analysis.columns import names
+from acon_analysis.columns import MOMENT_KEY_COLUMNS, names
 from acon_analysis.moments.fields import BLOCKS, STATE_COLUMNS
 from acon_analysis.moments.frames import disk_space, to_frame
+from acon_analysis.moments.state import empty
 from acon_analysis.store.folder import RunFolder
 from acon_hooks.errors import HookError
 from acon_hooks.layers.reading import fold
@@ -56,11 +57,15 @@ class _Seen:
 
 
 class Accumulator:
-    """Gathers moments, batch by batch and unit by unit.
+    """Gathers moments, batch by batch.
 
-    ``Tap(model, observe=accumulator.observe)``. While `learning`, a forward pass only settles
-    constants, and is followed by ``accumulator.learned()``; every later one by
-    ``accumulator.batch(sample_ids)``, every unit by ``accumulator.unit(columns)``.
+    ``Tap(model, observe=accumulator.observe)``; after every forward pass ``batch(ids)``;
+    in the end ``frame()``, or ``unit(columns)`` for each unit of a capture.
+    Float64 inputs are summed in float64.
+
+    With a folder the constants that moments are taken about are shared by all processes of a run:
+    while `learning`, a forward pass only settles them, and is followed by
+    ``accumulator.learned()``. Without a folder the first batch settles them as it is summed.
 
     Parameters
     ----------
@@ -70,6 +75,8 @@ class Accumulator:
         Where the constants are kept, for all processes of a run; None keeps them in memory.
     identity : str
         SHA-256 of the run's identity.
+    kinds : collection of str
+        Kinds of layers that are measured.
     """
 
     def __init__(
@@ -77,6 +84,7 @@ class Accumulator:
         options: MomentOptions | None = None,
         folder: RunFolder | None = None,
         identity: str = "",
+        kinds: Collection[str] = KINDS,
     ) -> None:
         self.options, _ = settle(options or MomentOptions(), torch.device("cpu"))
         self.blocks = self.options.blocks or BLOCKS
@@ -85,13 +93,13 @@ class Accumulator:
             self._native = native()
         self.rooms: list[Room] = []
         self._places: dict[Key, tuple[Room, int]] = {}
-        self.folder, self.identity = folder, identity
+        self.folder, self.identity, self.kinds = folder, identity, kinds
         self.constants: dict[Key, Constants] = {}
         self.unmeasured: dict[Key, str] = {}
         self.families: list[Family] = []
         self._table = None if folder is None else read_references(folder, identity)
         self._rows: dict[Key, pd.DataFrame] | None = None
-        self.learning = self._table is None
+        self.learning = folder is not None and self._table is None
         self._seen: dict[Key, _Seen] = {}
         self._merged: list[list[Merged]] = []  # by batch and family
         self._states: list[pd.DataFrame] = []
@@ -100,6 +108,8 @@ class Accumulator:
         self._whole: dict[Key, Tensor] = {}  # these means, where the sums do not tell them
         self._wholes: dict[Key, list[npt.NDArray[np.float32]]] = {}
         self._ids: list[int] = []
+        self._warned: set[Key] = set()
+        self._rows_seen = 0
 
     @property
     def has_constants(self) -> bool:
@@ -161,7 +171,7 @@ class Accumulator:
         """Whether moments of a call can be taken; says why not, and whose inputs are pooled."""
         if layer.granularity == "channel" and layer.kind != "gate":
             self._pooling.add(key)
-        if layer.kind not in KINDS or key in self.unmeasured:
+        if layer.kind not in self.kinds or key in self.unmeasured:
             return False
         if key not in self.constants:
             reason = _unfit(x, y)
@@ -182,27 +192,45 @@ class Accumulator:
             raise HookError(f"the run's constants lack layer {key[0]!r}, call {key[1]}")
         return stored(layer, x, beta, axis, self._rows[key])
 
-    def batch(self, samples: list[int]) -> None:
+    def batch(self, samples: list[int] | None = None) -> None:
         """Merge what the last forward pass has shown.
 
         Parameters
         ----------
-        samples : list of int
-            sample_ids of the batch, ascending.
+        samples : list of int, optional
+            sample_ids of the batch, ascending. Without them every row that a layer saw counts as a
+            sample of its own, and nothing is kept of single samples.
         """
         seen, self._seen = self._seen, {}
         whole, self._whole = self._whole, {}
         if not self.families:
-            self._found(seen, len(samples))
-        ids = np.asarray(samples, dtype=np.int64)
-        if self.rooms:
-            self._merged.append([self._from_room(room, ids) for room in self.rooms])
-        elif self.families:
-            rows = [self._from_sums(family, seen, ids) for family in self.families]
-            self._merged.append(tell(rows, self._pools))
+            self._found(seen, None if samples is None else len(samples))
+        merged = self._merge(seen, None if samples is None else np.asarray(samples, dtype=np.int64))
+        if samples is None:
+            return
+        self._merged.append(merged)
         self._ids += samples
         for key, values in to_host(whole).items():
             self._wholes.setdefault(key, []).append(values.astype(np.float32, copy=False))
+
+    def _merge(self, seen: dict[Key, _Seen], ids: npt.NDArray[np.int64] | None) -> list[Merged]:
+        """Merge the sums of a batch into the blocks; return what is kept of single samples."""
+        rows: list[Rows] = []
+        merged: list[Merged] = []
+        most = 0
+        for index, family in enumerate(self.families):
+            own = ids
+            if own is None:
+                first = family.calls[0].key
+                count = self.rooms[index].samples if self.rooms else seen[first].sums.shape[1]
+                own = self._rows_seen + np.arange(count)
+                most = max(most, count)
+            if self.rooms:
+                merged.append(self._from_room(self.rooms[index], own))
+            else:
+                rows.append(self._from_sums(family, seen, own))
+        self._rows_seen += most
+        return merged or (tell(rows, self._pools) if rows and ids is not None else [])
 
     def _from_room(self, room: Room, ids: npt.NDArray[np.int64]) -> Merged:
         if not self.options.full:
@@ -233,26 +261,28 @@ class Accumulator:
 
     def _warn(self) -> None:
         for (name, call), reason in self.unmeasured.items():
+            if (name, call) in self._warned:
+                continue
+            self._warned.add((name, call))
             text = f"no moments of layer {name!r}, call {call}: {reason}"
             warnings.warn(text, UnmeasuredLayerWarning, stacklevel=4)
 
-    def _found(self, seen: dict[Key, _Seen], samples: int) -> None:
-        """Sort the calls into families; leave out those that cannot be told apart by sample."""
-        groups: dict[tuple[str, ...], list[Call]] = {}
+    def _found(self, seen: dict[Key, _Seen], samples: int | None) -> None:
+        """Sort the calls into families; leave out those whose rows are not the samples."""
+        groups: dict[tuple[tuple[str, ...], int], list[Call]] = {}
         for key, value in seen.items():
-            if value.sums.shape[1] != samples:
-                self.unmeasured[key] = (
-                    f"it saw {value.sums.shape[1]} rows for a batch of {samples} images"
-                )
-                self._warn()
+            count = value.sums.shape[1]
+            if samples is not None and count != samples:
+                self.unmeasured[key] = f"it saw {count} rows for a batch of {samples} images"
                 continue
             constants = self.constants[key]
             call = Call(key, value.sums.shape[2], value.pixels, constants)
-            groups.setdefault(rows_of(constants.gate), []).append(call)
+            groups.setdefault((rows_of(constants.gate), count), []).append(call)
+        self._warn()
         device = next((value.sums.device for value in seen.values()), torch.device("cpu"))
         align = 1 if self._native is None else ALIGN
         self.families = [
-            Family(rows, calls, device, self.blocks, align) for rows, calls in groups.items()
+            Family(rows, calls, device, self.blocks, align) for (rows, _), calls in groups.items()
         ]
         self._pools = [
             self.options.stride == 1 and any(c.key in self._pooling for c in family.calls)
@@ -278,6 +308,20 @@ class Accumulator:
             frame["beta"] = family.own(beta.cpu().numpy()).ravel()
         self._states.append(frame[names(STATE_COLUMNS)])
 
+    def frame(self) -> pd.DataFrame:
+        """Return the moments gathered so far, and begin anew.
+
+        Returns
+        -------
+        DataFrame
+            Columns `fields.MOMENT_COLUMNS`: a row a layer, call, channel and block of samples that
+            holds data, as `Run.moments`.
+        """
+        frames = [block_frame(family) for family in self.families]
+        if not frames:
+            return to_frame(empty(0), **{c.name: np.empty(0) for c in MOMENT_KEY_COLUMNS})
+        return pd.concat(frames, ignore_index=True)
+
     def unit(self, columns: Mapping[Key, tuple[str, int]]) -> dict[str, pa.Table]:
         """Return the parts of the unit that has just ended, and begin the next one.
 
@@ -298,8 +342,7 @@ class Accumulator:
         wholes, self._wholes = self._wholes, {}
         parts: dict[str, pa.Table] = {}
         if len(ids) and self.families:
-            frames = [block_frame(family) for family in self.families]
-            parts["moments"] = arrow(pd.concat(frames, ignore_index=True))
+            parts["moments"] = arrow(self.frame())
             parts["totals"] = arrow(total_frame(self.families, ids, merged))
         if states:
             parts["states"] = arrow(pd.concat(states, ignore_index=True))

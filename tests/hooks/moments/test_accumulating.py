@@ -12,7 +12,7 @@ import acon_analysis as acon
 from acon_analysis.data.sources import digits
 from acon_analysis.errors import UsageError
 from acon_analysis.layers import MetaAconC
-from acon_analysis.moments.fields import BLOCKS
+from acon_analysis.moments.fields import BLOCKS, MOMENT_COLUMNS
 from acon_analysis.moments.frames import disk_space, from_frame, sample_totals, to_frame
 from acon_analysis.moments.from_samples import acon_parts, as_samples, by_block, from_samples
 from acon_analysis.moments.state import Moments, Part, merge_all, residual
@@ -355,3 +355,55 @@ def test_space_is_told(images: Tensor) -> None:
     space = disk_space(channels=256, layers=6, samples=1000, units=2, full=False)
     assert told >= space.all
     assert "MB" in found.space_text(1000, 500)
+
+
+@BOTH
+def test_in_memory_as_replacement_needs_it(images: Tensor, kernel: str) -> None:
+    """Without a folder, sample ids or a second look at the first batch; float64 where asked for."""
+    model = acon.build_model("digits_metaacon")
+    found = accumulator(kernel)
+
+    def observe(layer: Layer, call: int, x: Tensor, y: Tensor, beta: Tensor | None) -> None:
+        found.observe(layer, call, x.double(), y.double(), beta)
+
+    with Tap(model, kinds=KINDS, observe=observe) as tap, torch.inference_mode():
+        for start in range(0, len(images), 40):
+            model(images[start : start + 40])
+            tap.take()
+            found.batch()
+    frame = found.frame()
+    assert not len(found.frame())
+    # The network's own y is float32; that of the ACON family is summed from x and β.
+    require_equal({"moments": frame}, oracle(model, images), 5e-8)
+    plain = {key: state for key, state in oracle(model, images).items() if "cee" not in state}
+    layers = {name for name, _ in plain}
+    require_equal({"moments": frame[frame["layer"].isin(layers)]}, plain, 1e-12)
+
+
+def test_rows_that_are_not_samples_and_other_kinds_in_memory() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.act, self.other = nn.GELU(), nn.SiLU()
+            self.eval()
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.other(self.act(x.reshape(-1, 4)).reshape(x.shape))
+            return out
+
+    found, x = Accumulator(), torch.randn(6, 4, 4)
+    with Tap(Two(), kinds=KINDS, observe=found.observe) as tap, torch.inference_mode():
+        for batch in (x[:4], x[4:]):
+            tap.model(batch)
+            tap.take()
+            found.batch()
+    table = found.frame().groupby(["layer", "channel"])[["n", "n_samples"]].sum()
+    assert table.loc["act"].to_numpy().tolist() == [[24, 24]] * 4
+    assert table.loc["other"].to_numpy().tolist() == [[24, 6]] * 4
+    none = Accumulator(kinds=("meta_acon",))
+    with Tap(Two(), kinds=KINDS, observe=none.observe) as tap, torch.inference_mode():
+        tap.model(x)
+        tap.take()
+        none.batch()
+    assert list(none.frame().columns) == [column.name for column in MOMENT_COLUMNS]
+    assert not len(none.frame())
