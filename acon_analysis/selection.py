@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from acon_analysis.errors import AconError, UsageError, closest
@@ -29,13 +30,13 @@ def choose_layer(frame: pd.DataFrame, layer: str | None) -> str:
 
 
 def choose_samples(
-    column: "pd.Series[int]", samples: int | Sequence[int], seed: int | np.random.Generator
+    column: npt.ArrayLike, samples: int | Sequence[int], seed: int | np.random.Generator
 ) -> list[int]:
     """Draw samples, or check the given ones.
 
     Parameters
     ----------
-    column : pandas.Series
+    column : array_like
         Sample ids, repeated or not.
     samples : int or sequence of int
         A count (all, where there are fewer) or the ids themselves.
@@ -52,7 +53,7 @@ def choose_samples(
     UsageError
         For a count below 1, no ids, or an id that is not there (the nearest one is named).
     """
-    known = np.unique(column.to_numpy(dtype=np.int64))
+    known = np.unique(np.asarray(column, dtype=np.int64))
     if isinstance(samples, int | np.integer):
         if samples < 1:
             raise UsageError(f"samples must be at least 1; it is {samples}")

@@ -156,13 +156,13 @@ def summary(
 ) -> None:
     """Tell β and linearity, and what was learned."""
     from acon_analysis.runs.run import open_run
-    from acon_analysis.runs.run_statistics import split_table, summary_table, verdict_text
+    from acon_analysis.statistics.verdicts import verdict_text
 
     opened = open_run(run)
     shown = None if all else _SHOWN[by]
-    emit(summary_table(opened, by.value), format, out, columns=shown)
+    emit(opened.summary_table(by.value), format, out, columns=shown)
     if by is By.layer and next(iter(opened.files("pooled")), None) is not None:
-        text = verdict_text(split_table(opened, draws=draws)) if draws else ""
+        text = verdict_text(opened.variance_split(draws=draws)) if draws else ""
         plain = format is TableFormat.table and out is None
         if text:
             typer.echo(text, err=not plain)

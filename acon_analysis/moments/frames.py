@@ -18,7 +18,7 @@ from acon_analysis.moments.fields import (
 )
 from acon_analysis.moments.state import FloatArray, Moments, group, residual
 
-UNIT_KEYS = ("layer", "call", "channel")
+CHANNEL_KEYS = ("layer", "call", "channel")
 
 
 def to_frame(state: Moments, **keys: npt.ArrayLike) -> pd.DataFrame:
@@ -86,7 +86,7 @@ def from_frame(frame: pd.DataFrame) -> Moments:
     return Moments(arrays)
 
 
-def merge_rows(frame: pd.DataFrame, by: Sequence[str] = UNIT_KEYS) -> pd.DataFrame:
+def merge_rows(frame: pd.DataFrame, by: Sequence[str] = CHANNEL_KEYS) -> pd.DataFrame:
     """Merge rows with equal keys: over units, blocks, samples, processes.
 
     Parameters
@@ -101,13 +101,13 @@ def merge_rows(frame: pd.DataFrame, by: Sequence[str] = UNIT_KEYS) -> pd.DataFra
     DataFrame
         One row a key, keys in order of first appearance.
     """
-    codes, keys = unit_codes(frame, by)
+    codes, keys = channel_codes(frame, by)
     merged = group(from_frame(frame), codes, len(keys))
     return to_frame(merged, **{name: keys[name].to_numpy() for name in by})
 
 
-def unit_codes(
-    frame: pd.DataFrame, by: Sequence[str] = UNIT_KEYS
+def channel_codes(
+    frame: pd.DataFrame, by: Sequence[str] = CHANNEL_KEYS
 ) -> tuple[npt.NDArray[np.int64], pd.DataFrame]:
     """Give each distinct key of a frame a number, in order of first appearance.
 

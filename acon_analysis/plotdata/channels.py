@@ -9,7 +9,6 @@ import pandas as pd
 from acon_analysis import family
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.runs.run import Run
-from acon_analysis.runs.run_statistics import has_moments
 from acon_analysis.selection import choose_layer, require_columns
 
 #: Columns of `channel_facts`.
@@ -41,7 +40,7 @@ def channel_facts(runs: Sequence[Run]) -> pd.DataFrame:
         where β is static, NaN without β), ``std_y`` is the output's standard deviation, the rest
         as in `columns.LINEARITY_CHANNEL_COLUMNS`.
     """
-    tables = [_facts(run) for run in runs if has_moments(run)]
+    tables = [_facts(run) for run in runs if run.has_moments]
     if not tables:
         return pd.DataFrame(columns=list(FACT_COLUMNS))
     return pd.concat(tables, ignore_index=True)
@@ -52,25 +51,22 @@ def _facts(run: Run) -> pd.DataFrame:
     table = table.merge(run.channels[["layer", "channel", "p1", "p2"]], on=["layer", "channel"])
     table = table.merge(_quantiles(run), on=["layer", "call", "channel"], how="left")
     table["std_y"] = np.sqrt(table["cyy"] / table["n"])
-    table["network"] = str(run.manifest["identity"]["model"])
+    table["network"] = run.model
     return table[list(FACT_COLUMNS)]
 
 
 def _quantiles(run: Run) -> pd.DataFrame:
     columns = ["beta_low", "beta_middle", "beta_high"]
     frames = []
-    for row in run.layers.to_dict("records"):
-        if row["kind"] == "gate" or not (row["column"] or row["granularity"] == "static"):
+    gates = set(run.layers.loc[run.layers["kind"] == "gate", "layer"])
+    for beta in run.betas_of_layers():
+        if beta.layer in gates or not beta.values.size:
             continue
-        layer, call = str(row["layer"]), int(row["call"])
-        beta = run.beta_matrix(layer, call).astype(np.float64)
-        if beta.shape[1] == 1:  # one β for all channels
-            beta = np.repeat(beta, int((run.channels["layer"] == layer).sum()), axis=1)
-        if not beta.size:
-            continue
-        found = pd.DataFrame(np.quantile(beta, QUANTILES, axis=0).T, columns=columns)
-        head = pd.DataFrame({"layer": layer, "call": call, "channel": range(beta.shape[1])})
-        frames.append(pd.concat([head, found], axis=1))
+        found = np.quantile(beta.values.astype(np.float64), QUANTILES, axis=0)
+        if found.shape[1] == 1:  # one β for all channels
+            found = np.repeat(found, int((run.channels["layer"] == beta.layer).sum()), axis=1)
+        head = {"layer": beta.layer, "call": beta.call, "channel": range(found.shape[1])}
+        frames.append(pd.DataFrame(head | dict(zip(columns, found, strict=True))))
     if not frames:
         return pd.DataFrame(columns=["layer", "call", "channel", *columns])
     return pd.concat(frames, ignore_index=True)

@@ -8,9 +8,8 @@ import pandas as pd
 from acon_analysis.errors import AconError
 from acon_analysis.moments.state import FloatArray
 from acon_analysis.runs.run import Run
-from acon_analysis.runs.run_statistics import has_moments, moments_of, parameters_of
 from acon_analysis.selection import require_columns
-from acon_analysis.statistics.channel_sums import Parts, Units, ratio, units_of
+from acon_analysis.statistics.channel_sums import ChannelSums, ResidualSums, ratio
 from acon_analysis.statistics.jackknife import share_interval
 
 #: Measures by depth: L over all samples, L of each sample on its own, and G = 4·Var(gate).
@@ -37,17 +36,16 @@ def linearity_by_depth(runs: Sequence[Run], *, confidence: float = 0.95) -> pd.D
         order of execution from 0, ``measure`` is one of `MEASURES`; ``value``, ``low`` and
         ``high`` are float64, NaN where a layer has no gate or there are fewer than two blocks.
     """
-    parts = [_of_run(run, confidence) for run in runs if has_moments(run)]
+    parts = [_of_run(run, confidence) for run in runs if run.has_moments]
     if not parts:
         return pd.DataFrame(columns=list(DEPTH_COLUMNS))
     return pd.concat(parts, ignore_index=True)
 
 
 def _of_run(run: Run, confidence: float) -> pd.DataFrame:
-    units = units_of(moments_of(run), parameters_of(run))
     order = run.layers[["layer", "call"]].assign(place=np.arange(len(run.layers)))
-    table = _measured(units, confidence).merge(order, on=["layer", "call"])
-    table.insert(0, "network", str(run.manifest["identity"]["model"]))
+    table = _measured(run.channel_sums, confidence).merge(order, on=["layer", "call"])
+    table.insert(0, "network", run.model)
     table = table.sort_values(["place", "measure"], kind="stable", key=_by_measure)
     return table[list(DEPTH_COLUMNS)].reset_index(drop=True)
 
@@ -56,11 +54,11 @@ def _by_measure(column: "pd.Series[int]") -> "pd.Series[int]":
     return column.map(MEASURES.index) if column.name == "measure" else column
 
 
-def _measured(units: Units, confidence: float) -> pd.DataFrame:
-    keys = units.keys.loc[units.layer_starts, ["layer", "call"]].reset_index(drop=True)
-    whole = _estimates(units.parts.summed(units.layer_starts))
-    without = _estimates(units.without.summed(units.layer_starts))
-    size = units.size[:, units.layer_starts]
+def _measured(sums: ChannelSums, confidence: float) -> pd.DataFrame:
+    keys = sums.keys.loc[sums.layer_starts, ["layer", "call"]].reset_index(drop=True)
+    whole = _estimates(sums.whole.summed(sums.layer_starts))
+    without = _estimates(sums.without.summed(sums.layer_starts))
+    size = sums.size[:, sums.layer_starts]
     tables = []
     for name in MEASURES:
         low, high = share_interval(whole[name], without[name], size, confidence)
@@ -68,11 +66,11 @@ def _measured(units: Units, confidence: float) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def _estimates(parts: Parts) -> dict[str, FloatArray]:
+def _estimates(sums: ResidualSums) -> dict[str, FloatArray]:
     return {
-        "L": 1 - ratio(parts.sse, parts.cyy),
-        "L_own": 1 - ratio(parts.own, parts.cyy),
-        "G": parts.gate,
+        "L": 1 - ratio(sums.sse, sums.cyy),
+        "L_own": 1 - ratio(sums.own, sums.cyy),
+        "G": sums.gate,
     }
 
 

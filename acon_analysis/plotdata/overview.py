@@ -1,15 +1,9 @@
 """A captured run at a glance: a table of its layers, of its channels, and what stands out."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 
-from acon_analysis.runs.run_statistics import has_moments
-from acon_analysis.statistics.beta_summary import summarize
-
-if TYPE_CHECKING:
-    from acon_analysis.runs.run import Run
+from acon_analysis.runs.run import Run
 
 #: Columns of `layer_overview` beside layer and call: where they come from, and their names here.
 _OF_LAYERS = ("kind", "class_name", "granularity", "channels", "reader", "proof_error")
@@ -44,7 +38,7 @@ _KEYS = ["layer", "call"]
 
 
 def layer_overview(
-    run: "Run", *, channels: pd.DataFrame | None = None, splits: pd.DataFrame | None = None
+    run: Run, *, channels: pd.DataFrame | None = None, splits: pd.DataFrame | None = None
 ) -> pd.DataFrame:
     """Put together what is known of every layer of a run.
 
@@ -63,18 +57,18 @@ def layer_overview(
         Columns `OVERVIEW_COLUMNS`, one row a layer and call in order of execution: the layer, its
         linearity (`columns.LINEARITY_LAYER_COLUMNS`), ``s_c_max`` and ``s_c_channel``, the largest
         share of the layer's nonlinearity of one channel and that channel, β over all samples and
-        channels (`summarize`), and the samples' effect (`columns.SPLIT_COLUMNS`;
+        channels (`Run.beta_summary`), and the samples' effect (`columns.SPLIT_COLUMNS`;
         ``learned`` is its text). Numbers are float64, NaN where a layer lacks them; texts are
         empty then.
     """
     table = run.layers[[*_KEYS, *_OF_LAYERS]]
-    if has_moments(run):
+    if run.has_moments:
         linearity = run.linearity()[[*_KEYS, *_OF_LINEARITY]]
         own = channel_overview(run) if channels is None else channels
         table = table.merge(linearity, on=_KEYS, how="left")
         table = table.merge(_top(own), on=_KEYS, how="left")
-    if has_beta(run):
-        betas = summarize(run)[[*_KEYS, *_OF_BETA]].rename(columns=_OF_BETA)
+    if run.has_beta:
+        betas = run.beta_summary()[[*_KEYS, *_OF_BETA]].rename(columns=_OF_BETA)
         table = table.merge(betas, on=_KEYS, how="left")
     if splits is not None and len(splits):
         found = splits[[*_KEYS, *_OF_SPLITS]].rename(columns=_OF_SPLITS)
@@ -88,7 +82,7 @@ def layer_overview(
     return table
 
 
-def channel_overview(run: "Run") -> pd.DataFrame:
+def channel_overview(run: Run) -> pd.DataFrame:
     """Put together what is known of every channel of a run.
 
     Parameters
@@ -102,18 +96,13 @@ def channel_overview(run: "Run") -> pd.DataFrame:
         Columns `CHANNEL_COLUMNS`, layers in order of execution: from `Run.linearity`, or for a run
         without moments mean and standard deviation of β alone (NaN and empty texts elsewhere).
     """
-    if has_moments(run):
+    if run.has_moments:
         return run.linearity(by="channel")[list(CHANNEL_COLUMNS)]
-    if not has_beta(run):
+    if not run.has_beta:
         return pd.DataFrame(columns=list(CHANNEL_COLUMNS))
-    betas = summarize(run, "channel").rename(columns={"mean": "beta_mean", "std": "beta_std"})
+    betas = run.beta_summary("channel").rename(columns={"mean": "beta_mean", "std": "beta_std"})
     table = betas.reindex(columns=list(CHANNEL_COLUMNS))
     return table.assign(cause="", why="")
-
-
-def has_beta(run: "Run") -> bool:
-    """Say whether a run holds any β, per sample or static."""
-    return bool(((run.layers["column"] != "") | (run.layers["granularity"] == "static")).any())
 
 
 def _top(channels: pd.DataFrame) -> pd.DataFrame:

@@ -20,7 +20,6 @@ from acon_analysis.errors import AconError
 from acon_analysis.statistics.jackknife import jackknife_error, symmetric_interval
 from acon_analysis.moments.fields import BLOCKS
 from acon_analysis.runs.run import Run
-from acon_analysis.runs.run_statistics import blocks_of, has_moments, moments_of, parameters_of
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -54,15 +53,15 @@ def compare_runs(first: Run, second: Run, *, confidence: float = 0.95) -> pd.Dat
         common divisor.
     """
     paired = same_samples(first, second)
-    blocks = shared_blocks(first, second) if paired else (blocks_of(first), blocks_of(second))
+    blocks = shared_blocks(first, second) if paired else (first.moment_blocks, second.moment_blocks)
     frames = [_beta_differences(first, second, blocks, paired=paired, confidence=confidence)]
-    if has_moments(first) and has_moments(second):
+    if first.has_moments and second.has_moments:
         frames.append(
             compare_layers(
-                _in_blocks(moments_of(first), blocks[0]),
-                _in_blocks(moments_of(second), blocks[1]),
-                parameters_of(first),
-                parameters_of(second),
+                _in_blocks(first.moments, blocks[0]),
+                _in_blocks(second.moments, blocks[1]),
+                first.parameters,
+                second.parameters,
                 paired=paired,
                 confidence=confidence,
             )
@@ -102,7 +101,7 @@ def shared_blocks(first: Run, second: Run) -> tuple[int, int]:
     AconError
         If there is none but a single block.
     """
-    numbers = [blocks_of(run) for run in (first, second) if has_moments(run)]
+    numbers = [run.moment_blocks for run in (first, second) if run.has_moments]
     if len(numbers) < 2:
         return (numbers or [BLOCKS])[0], (numbers or [BLOCKS])[0]
     found = math.gcd(*numbers)
@@ -144,7 +143,7 @@ def unlike(first: Run, second: Run) -> list[str]:
     else:
         if _preprocess(first) != _preprocess(second):
             found.append("the runs took the same images through different preprocessings")
-        numbers = [blocks_of(run) for run in (first, second) if has_moments(run)]
+        numbers = [run.moment_blocks for run in (first, second) if run.has_moments]
         if len(set(numbers)) == 2:
             found.append(
                 f"the runs' moments are of {numbers[0]} and {numbers[1]} blocks of images: the "
@@ -166,7 +165,7 @@ def unlike(first: Run, second: Run) -> list[str]:
 
 
 def _preprocess(run: Run) -> object:
-    return run.manifest.get("identity", {}).get("preprocess")
+    return run.identity.get("preprocess")
 
 
 def _layers(count: int) -> str:
@@ -224,8 +223,7 @@ def _beta_differences(
 
 
 def _with_beta(run: Run) -> list[tuple[str, int]]:
-    table = run.layers
-    own = table[(table["column"] != "") | (table["granularity"] == "static")]
+    own = run.beta_layers
     return [(str(layer), int(call)) for layer, call in zip(own["layer"], own["call"], strict=True)]
 
 

@@ -77,15 +77,14 @@ def images_of(run: Run) -> RunImages | None:
     RunImages or None
         None if the run's data are no named data set and no folder, or are not there any more.
     """
-    identity = run.manifest["identity"]
-    data = str(identity.get("data") or "")
+    data = str(run.identity.get("data") or "")
     if not {"sample_id", "path", "sha256"} <= set(run.samples.columns):
         return None
     noted = run.samples.dropna(subset=["path", "sha256"])
     if data.partition(":")[0] in NAMED:
         return _of_named(noted, data)
     folder = Path(data)
-    return _of_folder(noted, folder, identity) if data and folder.is_dir() else None
+    return _of_folder(noted, folder, run.identity) if data and folder.is_dir() else None
 
 
 def _of_named(noted: pd.DataFrame, data: str) -> RunImages | None:

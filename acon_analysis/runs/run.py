@@ -1,27 +1,64 @@
-"""A captured run, read back as frames."""
+"""A captured run: the one object that people hold; it reads, and answers with frames."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from acon_analysis.store.parquet import read_frame, read_lists
+from acon_analysis.columns import SPLIT_COLUMNS, dtypes, names
 from acon_analysis.errors import AconError, UsageError, closest
-from acon_analysis.columns import ERROR_COLUMNS, LAYER_COLUMNS, SAMPLE_COLUMNS, dtypes, names
-from acon_analysis.store.folder import RunFolder, StoreError
+from acon_analysis.runs.stored_run import StoredRun
+from acon_analysis.statistics.batchnorm_null import null_table
+from acon_analysis.statistics.beta_summary import summarize
+from acon_analysis.statistics.channel_sums import ChannelSums, channel_sums
+from acon_analysis.statistics.linearity import channel_table, layer_table, sample_table
+from acon_analysis.statistics.verdicts import split_layer
 
 #: Rows of a long frame of β beyond which `Run.betas` refuses: about 0.5 GB.
 MAX_ROWS = 20_000_000
 
+#: What a table of linearity or a summary can be by.
+BY = ("layer", "channel", "sample")
 
-class Run:
-    """A captured run: samples, layers, and every β that was read.
+#: Columns of linearity that a summary adds to those of β.
+_SUMMARY = {
+    "layer": ("layer", "call", "L", "L_low", "L_high", "G"),
+    "channel": ("layer", "call", "channel", "L", "s_c", "G", "why"),
+    "sample": ("layer", "call", "sample", "L", "G"),
+}
+
+P = ParamSpec("P")
+SomeRun = TypeVar("SomeRun", bound="Run")
+
+
+def _kept(
+    method: Callable[Concatenate[SomeRun, P], pd.DataFrame],
+) -> Callable[Concatenate[SomeRun, P], pd.DataFrame]:
+    """Keep a method's frames in the run, by its arguments, and return copies of them."""
+    signature = inspect.signature(method)
+
+    @wraps(method)
+    def answer(run: SomeRun, /, *args: P.args, **kwargs: P.kwargs) -> pd.DataFrame:
+        bound = signature.bind(run, *args, **kwargs)
+        bound.apply_defaults()
+        key = (method.__name__, *tuple(bound.arguments.values())[1:])
+        if key not in run.answers:
+            run.answers[key] = method(run, *args, **kwargs)
+        return run.answers[key].copy()
+
+    return answer
+
+
+class Run(StoredRun):
+    """A captured run: samples, layers, every β that was read, and how linear the layers are.
+
+    Frames that are attributes are read once and kept: change only copies of them. Methods return
+    frames of their own; what takes long to compute is computed once.
 
     Parameters
     ----------
@@ -35,170 +72,8 @@ class Run:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.folder = RunFolder(path)
-        self.manifest: dict[str, Any] = self.folder.read_manifest()
-        self.folder.run_id = self.manifest.get("run_id")
-
-    @property
-    def path(self) -> Path:
-        """The run's folder."""
-        return self.folder.path
-
-    def __repr__(self) -> str:
-        state = "complete" if self.complete else f"{len(self.units)} of {self._unit_count} units"
-        return (
-            f"Run({str(self.path)!r}: {self.manifest['identity']['model']}, "
-            f"{len(self.layers)} layers, {len(self.samples)} samples, {state})"
-        )
-
-    @property
-    def _unit_count(self) -> int | None:
-        count: int | None = self.manifest["units"]
-        return count
-
-    @cached_property
-    def units(self) -> list[int]:
-        """The units that are done, in order."""
-        count = self._unit_count
-        return [unit for unit in self.folder.done_units() if count is None or unit < count]
-
-    @property
-    def complete(self) -> bool:
-        """Whether every unit is done and the manifest is finished."""
-        return bool(self.manifest["complete"])
-
-    @cached_property
-    def samples(self) -> pd.DataFrame:
-        """One row an image, columns of `columns.SAMPLE_COLUMNS`."""
-        path = self.path / "samples.parquet"
-        return read_frame(path) if path.is_file() else self.collected_samples()
-
-    def collected_samples(self) -> pd.DataFrame:
-        """Return the sample table put together from the units, for data without a list."""
-        frame = self.part_frame("samples")
-        return frame if len(frame) else pd.DataFrame(columns=names(SAMPLE_COLUMNS))
-
-    @cached_property
-    def layers(self) -> pd.DataFrame:
-        """One row a layer and call, in order of execution, columns of `columns.LAYER_COLUMNS`."""
-        frame = pd.DataFrame(self.manifest["layers"], columns=names(LAYER_COLUMNS))
-        return frame.astype(dtypes(LAYER_COLUMNS))
-
-    @cached_property
-    def channels(self) -> pd.DataFrame:
-        """One row a layer and channel with p1, p2, static β: `columns.CHANNEL_COLUMNS`."""
-        return read_frame(self.path / "channels.parquet")
-
-    @cached_property
-    def references(self) -> pd.DataFrame:
-        """One row a layer, call and channel: what its moments are taken about."""
-        return read_frame(self.path / "references.parquet")
-
-    @cached_property
-    def errors(self) -> pd.DataFrame:
-        """One row an image that could not be read, with the reason."""
-        frame = self.part_frame("errors")
-        return frame if len(frame) else pd.DataFrame(columns=names(ERROR_COLUMNS))
-
-    @cached_property
-    def sample_ids(self) -> npt.NDArray[np.int64]:
-        """The samples that were captured, int64 (N,), in the order of the rows of β."""
-        tables = [pq.read_table(path, columns=["sample_id"]) for path in self.files("betas")]
-        if not tables:
-            return np.zeros(0, dtype=np.int64)
-        ids: npt.NDArray[np.int64] = pa.concat_tables(tables)["sample_id"].to_numpy()
-        return ids
-
-    def beta_matrix(self, layer: str, call: int = 0) -> npt.NDArray[np.float32]:
-        """Return β of one layer.
-
-        Parameters
-        ----------
-        layer : str
-            Exact name in ``named_modules()``.
-        call : int
-            Which use of the layer within one forward pass.
-
-        Returns
-        -------
-        numpy.ndarray
-            float32 (samples, channels), rows as `sample_ids`; read-only where it needed no copy.
-            For a layer with static β every row is the same.
-        """
-        row = self.layer_row(layer, call)
-        if row.granularity == "static":
-            own = self.channels.loc[self.channels["layer"] == layer, "beta"]
-            beta = own.to_numpy(dtype=np.float32)
-            return np.broadcast_to(beta, (len(self.sample_ids), len(beta)))
-        if not row.column:
-            raise UsageError(f"layer {layer!r} is of kind {row.kind!r}, which has no beta")
-        found = self._matrix("betas", str(row.column))
-        return np.zeros((0, int(row.channels)), dtype=np.float32) if found is None else found
-
-    def pooled_matrix(self, layer: str, call: int = 0) -> npt.NDArray[np.float32] | None:
-        """Return the pooled inputs of one layer.
-
-        Parameters
-        ----------
-        layer : str
-            Exact name in ``named_modules()``.
-        call : int
-            Which use of the layer within one forward pass.
-
-        Returns
-        -------
-        numpy.ndarray or None
-            Means of the inputs over the pixels, float32 (samples, channels), rows as `sample_ids`;
-            None where they were not captured (no moments, or β is not one number a channel).
-        """
-        row = self.layer_row(layer, call)
-        return self._matrix("pooled", str(row.column)) if row.column else None
-
-    def _matrix(self, kind: str, column: str) -> npt.NDArray[np.float32] | None:
-        return read_lists(list(self.files(kind)), column)
-
-    def histograms(self, layer: str | None = None, *, by: str = "layer") -> pd.DataFrame:
-        """Return counts of β in 256 bins from 0 to 1, summed while capturing.
-
-        No value of β is read for it: all layers of a million images take well under a second.
-
-        Parameters
-        ----------
-        layer : str, optional
-            Exact name; by default every layer whose β depends on the sample.
-        by : {"layer", "channel"}
-            What each row is.
-
-        Returns
-        -------
-        pandas.DataFrame
-            Columns of `columns.HISTOGRAM_COLUMNS`; ``count`` holds arrays, int64 (256,), between
-            the edges `histograms.bin_edges`.
-
-        Raises
-        ------
-        UsageError
-            If the layer is not in the run, or its β is static.
-        """
-        if by not in ("layer", "channel"):
-            raise UsageError(f"by: {closest(by, ('layer', 'channel'))} (given: {by!r})")
-        if layer is not None and not self.layer_row(layer, 0).column:
-            raise UsageError(f"layer {layer!r} has the same beta for all samples: see channels")
-        from acon_analysis.store.histograms import histogram_frame
-
-        whole = self.path / "histograms.parquet"
-        finished = self.complete and whole.name in self.manifest.get("tables", {})
-        table = pq.read_table(whole) if finished and whole.is_file() else self.histogram_table()
-        frame = histogram_frame(table, by_channel=by == "channel")
-        if layer is not None:
-            frame = frame[frame["layer"] == layer].reset_index(drop=True)
-        return frame
-
-    def histogram_table(self) -> pa.Table | None:
-        """Return the sum of the units' counts, a row a channel; None if there are none."""
-        from acon_analysis.store.histograms import merged
-
-        return merged(pq.read_table(path) for path in self.files("histograms"))
+        super().__init__(path)
+        self.answers: dict[tuple[Any, ...], pd.DataFrame] = {}
 
     def betas(
         self, layers: str | Sequence[str] | None = None, samples: Iterable[int] | None = None
@@ -251,27 +126,17 @@ class Run:
             )
         return pd.concat(frames, ignore_index=True)
 
-    def layer_row(self, layer: str, call: int = 0) -> Any:
-        """Return the row of `layers` of one layer and call; an error names what comes close."""
-        own = self.layers[self.layers["layer"] == layer]
-        if own.empty:
-            options = self.layers["layer"].unique()
-            raise UsageError(f"the run holds no layer {layer!r}; {closest(layer, options)}")
-        own = own[own["call"] == call]
-        if own.empty:
-            raise UsageError(f"layer {layer!r} was not called {call + 1} times in a forward pass")
-        return next(own.itertuples(index=False))
-
     def _wanted_layers(self, layers: str | Sequence[str] | None) -> pd.DataFrame:
-        table = self.layers
+        """Return the rows of `layers` that were asked for."""
         if layers is None:
-            return table[(table["column"] != "") | (table["granularity"] == "static")]
+            return self.beta_layers
         chosen = [layers] if isinstance(layers, str) else list(layers)
         for layer in chosen:
             self.layer_row(layer, 0)
-        return table[table["layer"].isin(chosen)]
+        return self.layers[self.layers["layer"].isin(chosen)]
 
     def _wanted_rows(self, samples: Iterable[int] | None) -> npt.NDArray[np.int64]:
+        """Return the rows of β of some samples."""
         ids = self.sample_ids
         if samples is None:
             return np.arange(len(ids))
@@ -286,25 +151,12 @@ class Run:
             raise UsageError(f"the run holds no sample {first}; it holds {span}")
         return found
 
-    def files(self, kind: str) -> Iterator[Path]:
-        """Yield the parts of a kind, of the units that are done, in order."""
-        for unit in self.units:
-            parts = self.folder.unit_parts(unit) or {}
-            path = self.folder.part(kind, unit)
-            if f"{kind}/{path.name}" in parts:
-                if not path.is_file():
-                    raise StoreError(f"{str(path)!r} is missing; `acon verify` tells what else is")
-                yield path
+    @cached_property
+    def channel_sums(self) -> ChannelSums:
+        """The sums behind every table of linearity; AconError without moments."""
+        return channel_sums(self.moments, self.parameters)
 
-    def part_frames(self, kind: str) -> Iterator[pd.DataFrame]:
-        """Yield a kind's parts, unit by unit."""
-        return (read_frame(path) for path in self.files(kind))
-
-    def part_frame(self, kind: str) -> pd.DataFrame:
-        """Return all parts of a kind in one frame; without columns where there are none."""
-        frames = list(self.part_frames(kind))
-        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-
+    @_kept
     def linearity(self, by: str = "layer", *, confidence: float = 0.95) -> pd.DataFrame:
         """Tabulate how linear the activation layers are, with intervals.
 
@@ -313,53 +165,166 @@ class Run:
         by : {"layer", "channel", "sample"}
             What a row is.
         confidence : float
-            Of the intervals.
+            Of the intervals; jackknife over blocks of samples.
 
         Returns
         -------
         pandas.DataFrame
-            Columns of `acon_analysis.columns.LINEARITY_LAYER_COLUMNS` and so on; definitions in `acon_analysis.statistics.linearity`.
+            Columns of `acon_analysis.columns.LINEARITY_LAYER_COLUMNS` and so on, layers in order
+            of execution; definitions in `acon_analysis.statistics.linearity`.
 
         Raises
         ------
         AconError
             If the run was captured without moments.
         """
-        from acon_analysis.runs.run_statistics import linearity_table
-
-        return linearity_table(self, by, confidence=confidence)
+        if by not in BY:
+            raise UsageError(f"linearity by {by!r}: {closest(by, BY)}")
+        if by == "sample":
+            return self._in_order(sample_table(self.totals), "sample")
+        if by == "channel":
+            return self._in_order(channel_table(self.channel_sums, confidence=confidence), by)
+        return self._in_order(layer_table(self.channel_sums, confidence=confidence))
 
     def null_model(self, layer: str, call: int = 0) -> pd.DataFrame:
-        """Set each channel's β against what BatchNorm alone makes of it.
+        """Compare the β of each channel with the BatchNorm-only null model.
+
+        Parameters
+        ----------
+        layer, call : str, int
+            A layer whose β depends on the sample, and which of its uses.
 
         Returns
         -------
         pandas.DataFrame
-            ``layer``, ``call`` and the columns of `acon_analysis.columns.NULL_COLUMNS`, one row
-            a channel; see `acon_analysis.runs.run_statistics.null_frame`.
+            ``layer``, ``call`` and the columns of `acon_analysis.columns.NULL_COLUMNS`, one row a
+            channel; NaN where β is not the sigmoid of a BatchNorm's output.
         """
-        from acon_analysis.runs.run_statistics import null_frame
+        row = self.layer_row(layer, call)
+        if not row.column:
+            others = ", ".join(self.per_sample_layers["layer"].unique()) or "none"
+            raise UsageError(
+                f"layer {layer!r} (kind {row.kind!r}) has no β that depends on the sample: the "
+                f"null model is about the others: {others}"
+            )
+        beta = self.beta_matrix(layer, call)
+        own = self.channels[self.channels["layer"] == layer]
+        if len(own) == beta.shape[1]:
+            bias, weight = own["bn_bias"].to_numpy(), own["bn_weight"].to_numpy()
+        else:  # one β for the whole layer
+            bias = weight = np.full(beta.shape[1], np.nan)
+        table = null_table(beta, bias, weight)
+        table.insert(0, "layer", pd.Series([layer] * len(table), dtype="str"))
+        table.insert(1, "call", call)
+        return table
 
-        return null_frame(self, layer, call)
-
-    def variance_split(self, *, draws: int = 99, seed: int = 0) -> pd.DataFrame:
+    @_kept
+    def variance_split(
+        self, *, draws: int = 99, seed: int = 0, max_samples: int = 1024
+    ) -> pd.DataFrame:
         """Split the variance of β into samples, channels and the rest, against the null.
 
         Parameters
         ----------
         draws : int
-            β networks redrawn for the empirical null, at least 20.
+            β networks redrawn for the empirical null, at least 20, or 0 for no null. With d draws
+            no p-value is below 1/(d + 1).
         seed : int
-            Of their weights.
+            Of their weights, and of the permutation test of the labels.
+        max_samples : int
+            Samples that the redrawn networks see.
 
         Returns
         -------
         pandas.DataFrame
-            Columns of `acon_analysis.columns.SPLIT_COLUMNS`, one row a layer and call.
+            Columns of `acon_analysis.columns.SPLIT_COLUMNS`, one row a layer and call whose β
+            depends on the sample; without pooled inputs the columns of the null are NaN.
         """
-        from acon_analysis.runs.run_statistics import split_table
+        rows = []
+        for number, row in enumerate(self.per_sample_layers.to_dict("records")):
+            beta = self.beta(str(row["layer"]), int(row["call"]))
+            if beta.values.size:
+                pooled = self.pooled_matrix(beta.layer, beta.call)
+                network = self.beta_network(beta.layer)
+                given = {"draws": draws, "seed": seed + number, "max_samples": max_samples}
+                rows.append(split_layer(beta, pooled, network, self.labels, **given))
+        return pd.DataFrame(rows, columns=names(SPLIT_COLUMNS)).astype(dtypes(SPLIT_COLUMNS))
 
-        return split_table(self, draws=draws, seed=seed)
+    @_kept
+    def beta_summary(self, by: str = "layer") -> pd.DataFrame:
+        """Summarise β by layer, channel or sample.
+
+        Parameters
+        ----------
+        by : {"layer", "channel", "sample"}
+            What a row is.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The columns of `acon_analysis.statistics.beta_summary.summarize`; by layer also
+            ``kind``, ``granularity`` and ``channels`` of `layers`.
+
+        Raises
+        ------
+        UsageError
+            For an unknown `by`.
+        AconError
+            If the run holds no β.
+        """
+        if by in BY and not self.has_beta:
+            kinds = ", ".join(sorted(self.layers["kind"].unique())) or "none"
+            raise AconError(
+                f"the run {str(self.path)!r} holds no layer with a beta; its layers are of kind: "
+                f"{kinds}"
+            )
+        table = summarize(self.betas_of_layers(), by)
+        if by == "layer":
+            facts = self.beta_layers[["layer", "call", "kind", "granularity", "channels"]]
+            rest = table.drop(columns=["layer", "call", "channels"])
+            table = pd.concat([facts.reset_index(drop=True), rest], axis=1)
+        return table
+
+    def summary_table(self, by: str = "layer") -> pd.DataFrame:
+        """Summarise β, and where the run holds moments the linearity of its layers.
+
+        Parameters
+        ----------
+        by : {"layer", "channel", "sample"}
+            What a row is.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The columns of `beta_summary`, where there is any β, then L (with its interval by
+            layer), G and, by channel, s_c and why; NaN where a layer lacks something.
+
+        Raises
+        ------
+        UsageError
+            For an unknown `by`.
+        AconError
+            If the run holds neither β nor moments.
+        """
+        if not self.has_moments:
+            return self.beta_summary(by)
+        keys = ["layer", "call", *([] if by == "layer" else [by])]
+        found = self.linearity(by)[list(_SUMMARY.get(by, keys))]
+        if not self.has_beta:
+            return found
+        table = self.beta_summary(by).merge(found, on=keys, how="outer")
+        if by == "layer":
+            kinds = self.layers[["layer", "call", "kind"]]
+            table = table.drop(columns="kind").merge(kinds, on=["layer", "call"], how="left")
+            table.insert(2, "kind", table.pop("kind"))
+        return self._in_order(table, *keys[2:])
+
+    def _in_order(self, table: pd.DataFrame, *further: str) -> pd.DataFrame:
+        """Sort by execution, then by further columns."""
+        order = self.layers[["layer", "call"]].assign(_place=np.arange(len(self.layers)))
+        placed = table.merge(order, on=["layer", "call"], how="left")
+        placed = placed.sort_values(["_place", *further], kind="stable", ignore_index=True)
+        return placed.drop(columns="_place")
 
 
 def open_run(path: str | Path) -> Run:

@@ -1,6 +1,6 @@
-"""Why a unit is linear, in words: flags and causes from the stored numbers.
+"""Why a channel is linear, in words: flags and causes from the stored numbers.
 
-The causes are counterfactual: "because p1≈p2" means that the unit would be linear for zero-mean
+The causes are counterfactual: "because p1≈p2" means that the channel would be linear for zero-mean
 Gaussian inputs even with an infinitely sharp gate; "because its gain is small" means that it would
 be linear for zero-mean Gaussian inputs with the gain it has. Only what neither explains is put
 down to one-signed inputs.
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from acon_analysis.statistics.gaussian import FloatArray, gaussian_fit
 
-#: From this L on a unit is called linear.
+#: From this L on a channel is called linear.
 LINEAR = 0.99
 #: Inputs count as one-signed in words if at least this share has one sign.
 ONE_SIGNED = 0.95
@@ -24,7 +24,7 @@ CANCELLING = 3.0
 
 BoolArray = npt.NDArray[np.bool_]
 
-#: Cause of a unit -> the words for it in the summary of a layer.
+#: Cause of a channel -> the words for it in the summary of a layer.
 CAUSES: dict[str, str] = {
     "empty": "saw no data",
     "not_finite": "hold NaN or infinity",
@@ -72,7 +72,7 @@ def causes(
     kappa: FloatArray,
     rho: FloatArray,
 ) -> list[str]:
-    """Name the cause of each unit's linearity or nonlinearity.
+    """Name the cause of each channel's linearity or nonlinearity.
 
     Parameters
     ----------
@@ -119,14 +119,14 @@ def sentence(
     low: float,
     high: float,
 ) -> str:
-    """Put one unit's cause into words.
+    """Put one channel's cause into words.
 
     Parameters
     ----------
     cause : str
         Key of `CAUSES`.
     L, G, kappa, positive : float
-        The unit's index, gate variance, gain and share of positive inputs.
+        The channel's index, gate variance, gain and share of positive inputs.
     low, high : float
         Its smallest and largest input.
 

@@ -1,4 +1,4 @@
-"""From moments to the parts of the index: sums that every table of linearity divides."""
+"""From moments to sums of channels: what every table of linearity divides."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from acon_analysis.errors import AconError
-from acon_analysis.moments.frames import UNIT_KEYS, from_frame, line_variance, unit_codes
+from acon_analysis.moments.frames import CHANNEL_KEYS, channel_codes, from_frame, line_variance
 from acon_analysis.moments.gram import ROUNDINGS
 from acon_analysis.moments.state import FloatArray, Moments, group, merge_all, residual
 from acon_analysis.statistics.jackknife import leave_one_out
@@ -19,8 +19,8 @@ PARAMETERS = ("p1", "p2", "beta", "bn_weight", "bn_bias", "beta_reference")
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Sums of one unit (or of many: arrays of any shape whose last axis is the units).
+class ResidualSums:
+    """Sums of channels: arrays of any shape whose last axis is the channels.
 
     Attributes
     ----------
@@ -43,32 +43,32 @@ class Parts:
     cyy_reference: FloatArray
     own_reference: FloatArray
 
-    def summed(self, starts: npt.NDArray[np.int64]) -> "Parts":
-        """Add up runs of units along the last axis (the gate's G is averaged)."""
+    def summed(self, starts: npt.NDArray[np.int64]) -> "ResidualSums":
+        """Add up consecutive channels along the last axis (the gate's G is averaged)."""
         lengths = np.diff([*starts, self.sse.shape[-1]])
         sums = {k: np.add.reduceat(v, starts, axis=-1) for k, v in vars(self).items()}
         sums["gate"] = sums["gate"] / lengths
-        return Parts(**sums)
+        return ResidualSums(**sums)
 
 
 @dataclass(frozen=True)
-class Units:
-    """All units of a table of moments, ready for the index.
+class ChannelSums:
+    """All channels of a table of moments, ready for the index.
 
     Attributes
     ----------
     keys : DataFrame
-        layer, call, channel, and the parameters `PARAMETERS`; one row a unit, layers in order of
+        layer, call, channel, and the parameters `PARAMETERS`; one row a channel, layers in order of
         first appearance, channels ascending.
     total : Moments
-        Shape (R,): all data of each unit.
+        Shape (R,): all data of each channel.
     blocks : ndarray
         int64, shape (B,): the blocks' numbers, ascending.
     size : ndarray
         Shape (B, R): samples (or values, where samples were not counted) in each block.
-    parts : Parts
+    whole : ResidualSums
         Of all data, arrays (R,).
-    without : Parts
+    without : ResidualSums
         With one block left out, arrays (B, R).
     layer_starts : ndarray
         First row of each layer and call.
@@ -78,12 +78,12 @@ class Units:
     total: Moments
     blocks: npt.NDArray[np.int64]
     size: FloatArray
-    parts: Parts
-    without: Parts
+    whole: ResidualSums
+    without: ResidualSums
     layer_starts: npt.NDArray[np.int64]
 
     def parameter(self, name: str) -> FloatArray:
-        """Return a parameter of every unit, NaN where it has none; shape (R,)."""
+        """Return a parameter of every channel, NaN where it has none; shape (R,)."""
         return self.keys[name].to_numpy(dtype=np.float64)
 
     def field(self, name: str) -> FloatArray:
@@ -93,8 +93,8 @@ class Units:
         return np.full(len(self.keys), np.nan)
 
 
-def units_of(moments: pd.DataFrame, channels: pd.DataFrame | None = None) -> Units:
-    """Merge a table of moments per unit and leave each block out once.
+def channel_sums(moments: pd.DataFrame, channels: pd.DataFrame | None = None) -> ChannelSums:
+    """Merge a table of moments by channel and leave each block out once.
 
     Parameters
     ----------
@@ -107,14 +107,14 @@ def units_of(moments: pd.DataFrame, channels: pd.DataFrame | None = None) -> Uni
 
     Returns
     -------
-    Units
+    ChannelSums
         Without a column ``block`` there is a single block, and no uncertainty.
     """
     if moments.empty:
         raise AconError("there are no moments: the table has no rows")
     frame = moments if "call" in moments.columns else moments.assign(call=0)
-    codes, keys = unit_codes(frame)
-    layer_codes, _ = unit_codes(keys, UNIT_KEYS[:2])
+    codes, keys = channel_codes(frame)
+    layer_codes, _ = channel_codes(keys, CHANNEL_KEYS[:2])
     order = np.lexsort((keys["channel"].to_numpy(), layer_codes))
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
@@ -130,10 +130,12 @@ def units_of(moments: pd.DataFrame, channels: pd.DataFrame | None = None) -> Uni
     total = merge_all(blocks)
     size = blocks["n_samples"] if "n_samples" in blocks and blocks["n_samples"].any() else None
     size = blocks["n"] if size is None else np.where(total["n_samples"] > 0, size, blocks["n"])
-    each = [vars(parts_of(state, middle)) for state in leave_one_out(blocks)]
-    without = Parts(**{name: np.stack([part[name] for part in each]) for name in each[0]})
+    each = [vars(residual_sums(state, middle)) for state in leave_one_out(blocks)]
+    without = ResidualSums(**{name: np.stack([part[name] for part in each]) for name in each[0]})
     numbers = values.astype(np.int64)
-    return Units(keys, total, numbers, size, parts_of(total, middle), without, layer_starts)
+    return ChannelSums(
+        keys, total, numbers, size, residual_sums(total, middle), without, layer_starts
+    )
 
 
 def _with_parameters(keys: pd.DataFrame, channels: pd.DataFrame | None) -> pd.DataFrame:
@@ -158,19 +160,19 @@ def _with_parameters(keys: pd.DataFrame, channels: pd.DataFrame | None) -> pd.Da
     return keys.assign(**absent)
 
 
-def parts_of(state: Moments, middle: FloatArray) -> Parts:
-    """Compute the parts of the index from states.
+def residual_sums(state: Moments, middle: FloatArray) -> ResidualSums:
+    """Compute the residual sums of states.
 
     Parameters
     ----------
     state : Moments
-        Any shape whose last axis is the units.
+        Any shape whose last axis is the channels.
     middle : ndarray
-        m = (p1 + p2)/2 of each unit; NaN for layers outside the ACON family.
+        m = (p1 + p2)/2 of each channel; NaN for layers outside the ACON family.
 
     Returns
     -------
-    Parts
+    ResidualSums
         Residuals come from the even part where it was stored, from y otherwise.
     """
     blank = np.full(state.shape, np.nan)
@@ -188,7 +190,7 @@ def parts_of(state: Moments, middle: FloatArray) -> Parts:
         sse_reference, cyy_reference = residual(state, "reference"), line_variance(state, middle)
     if "sse_within_reference" in state:
         own_reference = np.where(np.isnan(own), np.nan, state["sse_within_reference"])
-    return Parts(sse, state["cyy"], own, gate, sse_reference, cyy_reference, own_reference)
+    return ResidualSums(sse, state["cyy"], own, gate, sse_reference, cyy_reference, own_reference)
 
 
 def ratio(part: FloatArray, whole: FloatArray) -> FloatArray:
@@ -198,7 +200,7 @@ def ratio(part: FloatArray, whole: FloatArray) -> FloatArray:
     return np.clip(share, 0.0, 1.0)
 
 
-def dead_output(units: Units, eps: float = EPS) -> npt.NDArray[np.bool_]:
+def dead_output(sums: ChannelSums, eps: float = EPS) -> npt.NDArray[np.bool_]:
     """Say which outputs vary by no more than rounding.
 
     Where p1 and p2 are known the output is a sum of terms as large as max(|p1|, |p2|)·|x|: dead
@@ -207,8 +209,8 @@ def dead_output(units: Units, eps: float = EPS) -> npt.NDArray[np.bool_]:
 
     Parameters
     ----------
-    units : Units
-        Merged units.
+    sums : ChannelSums
+        Of all channels.
     eps : float
         Relative rounding of the network's arithmetic.
 
@@ -217,17 +219,17 @@ def dead_output(units: Units, eps: float = EPS) -> npt.NDArray[np.bool_]:
     ndarray
         bool, shape (R,).
     """
-    total = units.total
-    slope = np.fmax(np.abs(units.parameter("p1")), np.abs(units.parameter("p2")))
+    total = sums.total
+    slope = np.fmax(np.abs(sums.parameter("p1")), np.abs(sums.parameter("p2")))
     x_square = total["cxx"] + total["n"] * total["mean_x"] ** 2
     y_square = total["cyy"] + total["n"] * total["mean_y"] ** 2
     scale = np.where(np.isnan(slope), y_square, slope**2 * x_square)
     return np.asarray((total["n"] > 0) & (total["cyy"] <= (ROUNDINGS * eps) ** 2 * scale))
 
 
-def constant_input(units: Units) -> npt.NDArray[np.bool_]:
+def constant_input(sums: ChannelSums) -> npt.NDArray[np.bool_]:
     """Say which inputs do not vary: min = max, or std(x) <= 8 roundings of float64 of rms(x)."""
-    total = units.total
+    total = sums.total
     square = total["cxx"] + total["n"] * total["mean_x"] ** 2
     tolerance = (ROUNDINGS * float(np.finfo(np.float64).eps)) ** 2
     same = (total["cxx"] <= tolerance * square) | (total["min_x"] == total["max_x"])

@@ -9,7 +9,7 @@ import pandas as pd
 from acon_analysis.columns import DIFFERENCE_COLUMNS, names
 from acon_analysis.errors import AconError
 from acon_analysis.moments.state import FloatArray
-from acon_analysis.statistics.channel_sums import Parts, Units, ratio, units_of
+from acon_analysis.statistics.channel_sums import ChannelSums, ResidualSums, channel_sums, ratio
 from acon_analysis.statistics.jackknife import jackknife_error, symmetric_interval
 from acon_analysis.statistics.linearity_columns import beta_gain
 
@@ -59,8 +59,8 @@ def compare_layers(
     AconError
         If the runs share no layer, or are called paired and have different blocks.
     """
-    one, two = units_of(first, channels_first), units_of(second, channels_second)
-    keys = [_layers(units) for units in (one, two)]
+    one, two = channel_sums(first, channels_first), channel_sums(second, channels_second)
+    keys = [_layers(sums) for sums in (one, two)]
     shared = [key for key in keys[0] if key in keys[1]]
     if not shared:
         raise AconError(
@@ -81,25 +81,25 @@ def compare_layers(
     return frame[names(DIFFERENCE_COLUMNS)]
 
 
-def _layers(units: Units) -> list[tuple[str, int]]:
-    rows = units.keys.loc[units.layer_starts, ["layer", "call"]]
+def _layers(sums: ChannelSums) -> list[tuple[str, int]]:
+    rows = sums.keys.loc[sums.layer_starts, ["layer", "call"]]
     return list(zip(rows["layer"], rows["call"], strict=True))
 
 
-def _side(units: Units, rows: list[int]) -> _Side:
-    parts = units.parts.summed(units.layer_starts)
-    without = units.without.summed(units.layer_starts)
-    both = [_estimates(p) for p in (parts, without)]
+def _side(sums: ChannelSums, rows: list[int]) -> _Side:
+    whole = sums.whole.summed(sums.layer_starts)
+    without = sums.without.summed(sums.layer_starts)
+    both = [_estimates(p) for p in (whole, without)]
     values = {name: (both[0][name][rows], both[1][name][:, rows]) for name in both[0]}
-    return _Side(units.blocks, units.size[:, units.layer_starts][:, rows], values)
+    return _Side(sums.blocks, sums.size[:, sums.layer_starts][:, rows], values)
 
 
-def _estimates(parts: Parts) -> dict[str, FloatArray]:
+def _estimates(whole: ResidualSums) -> dict[str, FloatArray]:
     return {
-        "L": 1 - ratio(parts.sse, parts.cyy),
-        "L_own": 1 - ratio(parts.own, parts.cyy),
-        "beta_gain": beta_gain(parts),
-        "G": parts.gate,
+        "L": 1 - ratio(whole.sse, whole.cyy),
+        "L_own": 1 - ratio(whole.own, whole.cyy),
+        "beta_gain": beta_gain(whole),
+        "G": whole.gate,
     }
 
 

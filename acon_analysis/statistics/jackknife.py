@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import stdtrit
 
 from acon_analysis.errors import UsageError
 from acon_analysis.moments.state import FloatArray, Moments, empty, merge
@@ -100,7 +100,7 @@ def symmetric_interval(
     """
     if not 0 < confidence < 1:
         raise UsageError(f"confidence must lie between 0 and 1, given {confidence}")
-    width = stats.t.ppf(0.5 + confidence / 2, np.maximum(freedom, 1)) * error
+    width = stdtrit(np.maximum(freedom, 1), 0.5 + confidence / 2) * error
     return estimate - width, estimate + width
 
 

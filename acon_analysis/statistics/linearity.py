@@ -1,6 +1,6 @@
 """The index of linearity as tables: by channel, by layer, by sample, and between two runs.
 
-Definitions, for inputs x and outputs y of one unit (a channel over samples and positions), with
+Definitions, for inputs x and outputs y of one channel (over samples and positions), with
 C the sums of squared deviations:
 
 - L = Cxy²/(Cxx·Cyy), the share of the output's variance that the best affine fit explains;
@@ -35,7 +35,7 @@ from acon_analysis.columns import (
 from acon_analysis.errors import AconError
 from acon_analysis.statistics.affine_fit import Linearity, linearity
 from acon_analysis.statistics.causes import LINEAR, layer_sentence
-from acon_analysis.statistics.channel_sums import EPS, Units, ratio, units_of
+from acon_analysis.statistics.channel_sums import EPS, ChannelSums, channel_sums, ratio
 from acon_analysis.statistics.linearity_columns import channel_values, index_columns
 
 __all__ = [
@@ -50,7 +50,7 @@ _COUNTS = ("dead", "constant_input", "one_signed", "equal_slopes", "gate_constan
 
 
 def channel_table(
-    moments: pd.DataFrame,
+    moments: pd.DataFrame | ChannelSums,
     channels: pd.DataFrame | None = None,
     *,
     confidence: float = 0.95,
@@ -60,9 +60,9 @@ def channel_table(
 
     Parameters
     ----------
-    moments : DataFrame
+    moments : DataFrame or ChannelSums
         Rows of moments: layer, channel, optionally call and block, and the fields of
-        `acon_analysis.moments.fields`.
+        `acon_analysis.moments.fields`; or what `channel_sums` has made of them.
     channels : DataFrame, optional
         One row per layer and channel with p1, p2, beta, beta_reference, as far as they exist.
     confidence : float
@@ -76,13 +76,12 @@ def channel_table(
         Columns `columns.LINEARITY_CHANNEL_COLUMNS`; layers in order of appearance. What does not
         exist for a layer (κ, ρ, G and so on outside the ACON family) is NaN.
     """
-    return _ordered(
-        channel_values(units_of(moments, channels), confidence, eps), LINEARITY_CHANNEL_COLUMNS
-    )
+    table = channel_values(_sums(moments, channels), confidence, eps)
+    return _ordered(table, LINEARITY_CHANNEL_COLUMNS)
 
 
 def layer_table(
-    moments: pd.DataFrame,
+    moments: pd.DataFrame | ChannelSums,
     channels: pd.DataFrame | None = None,
     *,
     confidence: float = 0.95,
@@ -102,13 +101,13 @@ def layer_table(
         channels for G and β, medians for κ and the sizes of ρ and ν, extremes for derivatives,
         counts for flags.
     """
-    units = units_of(moments, channels)
-    table = channel_values(units, confidence, eps)
-    starts = units.layer_starts
+    sums = _sums(moments, channels)
+    table = channel_values(sums, confidence, eps)
+    starts = sums.layer_starts
     frame = table.loc[starts, ["layer", "call", "n_samples"]].reset_index(drop=True)
-    parts, without = units.parts.summed(starts), units.without.summed(starts)
-    frame = frame.assign(**index_columns(parts, without, units.size[:, starts], confidence))
-    frame = frame.assign(**_layer_columns(units, table))
+    whole, without = sums.whole.summed(starts), sums.without.summed(starts)
+    frame = frame.assign(**index_columns(whole, without, sums.size[:, starts], confidence))
+    frame = frame.assign(**_layer_columns(sums, table))
     ends = [*starts[1:], len(table)]
     frame["why"] = [
         layer_sentence(table["cause"].iloc[a:b].tolist(), index)
@@ -117,9 +116,14 @@ def layer_table(
     return _ordered(frame, LINEARITY_LAYER_COLUMNS)
 
 
-def _layer_columns(units: Units, table: pd.DataFrame) -> dict[str, npt.NDArray[np.generic]]:
+def _sums(moments: pd.DataFrame | ChannelSums, channels: pd.DataFrame | None) -> ChannelSums:
+    """Return the sums of channels, computed where they are not given."""
+    return moments if isinstance(moments, ChannelSums) else channel_sums(moments, channels)
+
+
+def _layer_columns(sums: ChannelSums, table: pd.DataFrame) -> dict[str, npt.NDArray[np.generic]]:
     """Reduce the channels' columns to their layers."""
-    starts = units.layer_starts
+    starts = sums.layer_starts
     groups = np.repeat(np.arange(len(starts)), np.diff([*starts, len(table)]))
     columns: dict[str, npt.NDArray[np.generic]] = {}
     rules = {
@@ -135,13 +139,13 @@ def _layer_columns(units: Units, table: pd.DataFrame) -> dict[str, npt.NDArray[n
             columns[name] = absolute[name].groupby(groups).agg(rule).to_numpy()
     columns["channels"] = np.bincount(groups)
     columns["linear"] = np.bincount(groups, weights=table["L"] >= LINEAR).astype(np.int64)
-    values = np.add.reduceat(units.total["n"], starts)
-    positives = np.add.reduceat(units.total["n_positive"], starts)
+    values = np.add.reduceat(sums.total["n"], starts)
+    positives = np.add.reduceat(sums.total["n_positive"], starts)
     columns["positive"] = positives / np.where(values > 0, values, np.nan)
-    bend = (1 - table["L_gauss"].to_numpy(dtype=np.float64)) * units.parts.cyy
+    bend = (1 - table["L_gauss"].to_numpy(dtype=np.float64)) * sums.whole.cyy
     bend = np.where(table["dead"] | table["constant_input"], 0.0, bend)
     columns["L_gauss"] = 1 - ratio(
-        np.add.reduceat(bend, starts), np.add.reduceat(units.parts.cyy, starts)
+        np.add.reduceat(bend, starts), np.add.reduceat(sums.whole.cyy, starts)
     )
     return columns
 

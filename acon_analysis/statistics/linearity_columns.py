@@ -1,4 +1,4 @@
-"""The columns of the tables of linearity, computed from merged units."""
+"""The columns of the tables of linearity, computed from channel sums."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,7 +7,13 @@ import pandas as pd
 from acon_analysis.family import derivative_bounds, derivative_range
 from acon_analysis.moments.state import FloatArray
 from acon_analysis.statistics.causes import GATE_CONSTANT, causes, equal_slopes, sentence
-from acon_analysis.statistics.channel_sums import Parts, Units, constant_input, dead_output, ratio
+from acon_analysis.statistics.channel_sums import (
+    ChannelSums,
+    ResidualSums,
+    constant_input,
+    dead_output,
+    ratio,
+)
 from acon_analysis.statistics.gaussian import gaussian_fit
 from acon_analysis.statistics.jackknife import jackknife_error, share_interval
 
@@ -16,15 +22,15 @@ _Columns = dict[str, FloatArray]
 
 
 def index_columns(
-    parts: Parts, without: Parts, size: FloatArray, confidence: float
+    whole: ResidualSums, without: ResidualSums, size: FloatArray, confidence: float
 ) -> dict[str, FloatArray]:
     """Compute L with its uncertainty, and what is compared with it.
 
     Parameters
     ----------
-    parts : Parts
+    whole : ResidualSums
         Of all data, arrays (R,).
-    without, size : Parts, ndarray
+    without, size : ResidualSums, ndarray
         With one block left out, and the blocks' sizes, arrays (B, R).
     confidence : float
         Of the interval.
@@ -34,23 +40,23 @@ def index_columns(
     dict of str to ndarray
         The columns from L to beta_gain_error, and G with its error.
     """
-    bend, bends = ratio(parts.sse, parts.cyy), ratio(without.sse, without.cyy)
+    bend, bends = ratio(whole.sse, whole.cyy), ratio(without.sse, without.cyy)
     error, _ = jackknife_error(bend, bends, size)
     low, high = share_interval(bend, bends, size, confidence)
-    gate_error, _ = jackknife_error(parts.gate, without.gate, size)
-    gain, gains = beta_gain(parts), beta_gain(without)
+    gate_error, _ = jackknife_error(whole.gate, without.gate, size)
+    gain, gains = beta_gain(whole), beta_gain(without)
     gain_error, _ = jackknife_error(gain, gains, size)
-    own = ratio(parts.own, parts.cyy)
-    reference = ratio(parts.sse_reference, parts.cyy_reference)
-    own_reference = ratio(parts.own_reference, parts.cyy_reference)
+    own = ratio(whole.own, whole.cyy)
+    reference = ratio(whole.sse_reference, whole.cyy_reference)
+    own_reference = ratio(whole.own_reference, whole.cyy_reference)
     return {
         "L": 1 - bend,
         "L_error": error,
         "L_low": 1 - high,
         "L_high": 1 - low,
         "nonlinearity": bend,
-        "sse": parts.sse,
-        "cyy": parts.cyy,
+        "sse": whole.sse,
+        "cyy": whole.cyy,
         "L_own": 1 - own,
         "gap": bend - own,
         "L_reference": 1 - reference,
@@ -58,38 +64,38 @@ def index_columns(
         "gap_reference": reference - own_reference,
         "beta_gain": gain,
         "beta_gain_error": gain_error,
-        "G": parts.gate,
+        "G": whole.gate,
         "G_error": gate_error,
     }
 
 
-def beta_gain(parts: Parts) -> FloatArray:
+def beta_gain(whole: ResidualSums) -> FloatArray:
     """Return (L_own - L) less the same at the constant reference β."""
-    gap = ratio(parts.sse, parts.cyy) - ratio(parts.own, parts.cyy)
-    reference = ratio(parts.sse_reference, parts.cyy_reference) - ratio(
-        parts.own_reference, parts.cyy_reference
+    gap = ratio(whole.sse, whole.cyy) - ratio(whole.own, whole.cyy)
+    reference = ratio(whole.sse_reference, whole.cyy_reference) - ratio(
+        whole.own_reference, whole.cyy_reference
     )
     return gap - reference
 
 
-def channel_values(units: Units, confidence: float, eps: float) -> pd.DataFrame:
+def channel_values(sums: ChannelSums, confidence: float, eps: float) -> pd.DataFrame:
     """Compute every column of `columns.LINEARITY_CHANNEL_COLUMNS`.
 
     Parameters
     ----------
-    units : Units
-        Merged units.
+    sums : ChannelSums
+        Of all channels.
     confidence, eps : float
         As for `linearity.channel_table`.
 
     Returns
     -------
     DataFrame
-        One row a unit.
+        One row a channel.
     """
-    seen = units.total["n"] > 0
-    dead = dead_output(units, eps)
-    values = index_columns(units.parts, units.without, units.size, confidence)
+    seen = sums.total["n"] > 0
+    dead = dead_output(sums, eps)
+    values = index_columns(sums.whole, sums.without, sums.size, confidence)
     for name in ("L", "L_low", "L_high", "L_own", "L_reference", "L_own_reference"):
         values[name] = np.where(dead & ~np.isnan(values[name]), 1.0, values[name])
         values[name] = np.where(seen, values[name], np.nan)
@@ -98,18 +104,18 @@ def channel_values(units: Units, confidence: float, eps: float) -> pd.DataFrame:
         values[name] = np.where(seen, values[name], np.nan)
     for name in ("gap", "gap_reference", "beta_gain", "beta_gain_error"):
         values[name] = np.where(seen & ~dead, values[name], np.nan)
-    values |= _input_columns(units) | _share_columns(units)
-    values |= _fit_columns(units) | _beta_columns(units)
-    values |= _gain_columns(units, values["std_x"], values["beta_mean"])
-    values |= _slope_columns(units, values["beta_mean"])
-    frame = units.keys[["layer", "call", "channel"]].assign(**values)
-    frame["n"] = units.total["n"].astype(np.int64)
-    frame["n_samples"] = np.nan_to_num(units.field("n_samples")).astype(np.int64)
-    return _with_causes(frame, dead, constant_input(units))
+    values |= _input_columns(sums) | _share_columns(sums)
+    values |= _fit_columns(sums) | _beta_columns(sums)
+    values |= _gain_columns(sums, values["std_x"], values["beta_mean"])
+    values |= _slope_columns(sums, values["beta_mean"])
+    frame = sums.keys[["layer", "call", "channel"]].assign(**values)
+    frame["n"] = sums.total["n"].astype(np.int64)
+    frame["n_samples"] = np.nan_to_num(sums.field("n_samples")).astype(np.int64)
+    return _with_causes(frame, dead, constant_input(sums))
 
 
-def _input_columns(units: Units) -> _Columns:
-    total = units.total
+def _input_columns(sums: ChannelSums) -> _Columns:
+    total = sums.total
     seen = total["n"] > 0
     count = np.where(seen, total["n"], np.nan)
     return {
@@ -121,66 +127,66 @@ def _input_columns(units: Units) -> _Columns:
     }
 
 
-def _share_columns(units: Units) -> _Columns:
+def _share_columns(sums: ChannelSums) -> _Columns:
     """s_c: a channel's residual over the sum of squares of its layer."""
-    starts = units.layer_starts
-    lengths = np.diff([*starts, len(units.keys)])
-    whole = np.repeat(units.parts.summed(starts).cyy, lengths)
-    wholes = np.repeat(units.without.summed(starts).cyy, lengths, axis=-1)
-    share, shares = ratio(units.parts.sse, whole), ratio(units.without.sse, wholes)
-    error, _ = jackknife_error(share, shares, units.size)
+    starts = sums.layer_starts
+    lengths = np.diff([*starts, len(sums.keys)])
+    whole = np.repeat(sums.whole.summed(starts).cyy, lengths)
+    wholes = np.repeat(sums.without.summed(starts).cyy, lengths, axis=-1)
+    share, shares = ratio(sums.whole.sse, whole), ratio(sums.without.sse, wholes)
+    error, _ = jackknife_error(share, shares, sums.size)
     return {"s_c": share, "s_c_error": error}
 
 
-def _fit_columns(units: Units) -> _Columns:
+def _fit_columns(sums: ChannelSums) -> _Columns:
     """Slope and intercept of the one affine fit; slope 0 where x is constant."""
-    total = units.total
-    moving = ~constant_input(units)
+    total = sums.total
+    moving = ~constant_input(sums)
     with np.errstate(divide="ignore", invalid="ignore"):
         slope = np.where(moving, total["cxy"] / total["cxx"], 0.0)
     slope = np.where(total["n"] > 0, slope, np.nan)
     return {"slope": slope, "intercept": total["mean_y"] - slope * total["mean_x"]}
 
 
-def _beta_columns(units: Units) -> _Columns:
-    static = units.parameter("beta")
-    mean = units.field("mean_beta")
-    samples = units.field("n_samples")
+def _beta_columns(sums: ChannelSums) -> _Columns:
+    static = sums.parameter("beta")
+    mean = sums.field("mean_beta")
+    samples = sums.field("n_samples")
     with np.errstate(divide="ignore", invalid="ignore"):
-        spread = np.sqrt(units.field("cbb") / samples)
+        spread = np.sqrt(sums.field("cbb") / samples)
     per_sample = ~np.isnan(mean)
     return {
         "beta_mean": np.where(per_sample, mean, static),
         "beta_std": np.where(per_sample, spread, static * 0),
-        "beta_reference": units.parameter("beta_reference"),
+        "beta_reference": sums.parameter("beta_reference"),
     }
 
 
-def _gain_columns(units: Units, std: FloatArray, beta: FloatArray) -> _Columns:
+def _gain_columns(sums: ChannelSums, std: FloatArray, beta: FloatArray) -> _Columns:
     """κ, ρ, ν and what they predict; ρ is ±inf where p1 = -p2, NaN where both are 0."""
-    p1, p2 = units.parameter("p1"), units.parameter("p2")
+    p1, p2 = sums.parameter("p1"), sums.parameter("p2")
     with np.errstate(divide="ignore", invalid="ignore"):
         rho = (p1 - p2) / (p1 + p2)
-        nu = np.where(std > 0, units.total["mean_x"] / std, np.nan)
+        nu = np.where(std > 0, sums.total["mean_x"] / std, np.nan)
         kappa = np.abs(beta * (p1 - p2)) * std
         swapped = np.where(beta * (p1 - p2) < 0, -rho, rho)
     predicted = gaussian_fit(kappa, swapped, nu).L
     return {"kappa": kappa, "rho": rho, "nu": nu, "L_gauss": predicted}
 
 
-def _slope_columns(units: Units, beta: FloatArray) -> _Columns:
+def _slope_columns(sums: ChannelSums, beta: FloatArray) -> _Columns:
     """Bounds of the derivative over all x, and its range over the data seen."""
-    p1, p2 = units.parameter("p1"), units.parameter("p2")
+    p1, p2 = sums.parameter("p1"), sums.parameter("p2")
     least, greatest = derivative_bounds(p1, p2, beta)
-    seen = units.total["n"] > 0
-    ends = {"low": units.total["min_x"], "high": units.total["max_x"]}
+    seen = sums.total["n"] > 0
+    ends = {"low": sums.total["min_x"], "high": sums.total["max_x"]}
     steepness = beta
-    if "min_u" in units.total:
+    if "min_u" in sums.total:
         # With β per sample the gate's argument u = β·d·x carries it: u/d is x at β = 1.
         d = p1 - p2
-        stored = ~np.isnan(units.total["min_u"])
+        stored = ~np.isnan(sums.total["min_u"])
         with np.errstate(divide="ignore", invalid="ignore"):
-            pair = [np.where(d != 0, units.total[k] / d, 0.0) for k in ("min_u", "max_u")]
+            pair = [np.where(d != 0, sums.total[k] / d, 0.0) for k in ("min_u", "max_u")]
         ends["low"] = np.where(stored, np.minimum(*pair), ends["low"])
         ends["high"] = np.where(stored, np.maximum(*pair), ends["high"])
         steepness = np.where(stored, 1.0, beta)

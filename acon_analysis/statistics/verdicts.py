@@ -2,18 +2,24 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from scipy import stats
+import numpy.typing as npt
+import pandas as pd
+from scipy.special import betainc
 
-from acon_analysis.statistics.beta_variance import VarianceSplit
-from acon_analysis.statistics.redrawn_null import EmpiricalNull
+from acon_analysis.columns import SPLIT_COLUMNS, names
+from acon_analysis.statistics.beta_matrix import BetaMatrix
+from acon_analysis.statistics.beta_variance import VarianceSplit, label_effect, variance_split
+from acon_analysis.statistics.redrawn_null import BetaNetwork, EmpiricalNull, empirical_null
 
 Answer = Literal["more", "no more", "less", "constant", "unknown"]
 
 #: Below this standard deviation β counts as constant over the samples.
 STEADY = 0.005
+
+_OF_SPLIT = names(SPLIT_COLUMNS)[2:12]
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,6 @@ def overall(verdicts: Mapping[str, Verdict], *, level: float = 0.05) -> str:
             return f"β hardly varies between samples in any of {len(constant)} layers"
         return "whether β varies between samples more than BatchNorm alone would make it is unknown"
     found = [name for name, v in tested.items() if v.answer == "more"]
-    chance = float(stats.binom.sf(len(found) - 1, len(tested), level))
     count = f"{len(found)} of {len(tested)} layers"
     still = f"; in {len(constant)} more it hardly varies" if constant else ""
     if not found:
@@ -120,7 +125,8 @@ def overall(verdicts: Mapping[str, Verdict], *, level: float = 0.05) -> str:
             f"β varies between samples no more than its network would make it without learning, "
             f"in all of {len(tested)} layers{still}"
         )
-    if chance > level:
+    # P(X >= k) for X binomial, n and level
+    if betainc(len(found), len(tested) - len(found) + 1, level) > level:
         return (
             f"β varies between samples more than its network would make it without learning in "
             f"{count} ({', '.join(found)}), as many as chance may bring{still}"
@@ -129,3 +135,93 @@ def overall(verdicts: Mapping[str, Verdict], *, level: float = 0.05) -> str:
         f"β varies between samples more than its network would make it without learning in "
         f"{count}: {', '.join(found)}{still}"
     )
+
+
+def verdict_text(splits: pd.DataFrame) -> str:
+    """Sum up a table of variance splits in one sentence.
+
+    Parameters
+    ----------
+    splits : DataFrame
+        From `Run.variance_split`.
+
+    Returns
+    -------
+    str
+        Empty for a network without β per sample.
+    """
+    found = {
+        row["layer"] + (f" (call {row['call']})" if row["call"] else ""): Verdict(
+            row["answer"], row["p_value"], row["text"]
+        )
+        for row in splits.to_dict("records")
+    }
+    return overall(found) if found else ""
+
+
+def split_layer(
+    beta: BetaMatrix,
+    pooled: npt.ArrayLike | None,
+    network: BetaNetwork | None,
+    labels: npt.ArrayLike,
+    *,
+    draws: int = 99,
+    max_samples: int = 1024,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Split the variance of one layer's β and compare it with the empirical null.
+
+    Parameters
+    ----------
+    beta : BetaMatrix
+        Measured β, (N, C), finite and not empty.
+    pooled : array_like or None
+        Pooled inputs of the layer, (N, C); without them there is no null.
+    network : BetaNetwork or None
+        Shape of the β network; without it there is no null.
+    labels : array_like
+        Class of every sample, (N,); None, NaN and empty strings are left out.
+    draws, max_samples, seed : int
+        Of the empirical null (0 draws: none); the seed also of the permutation test of the labels.
+
+    Returns
+    -------
+    dict
+        A value for each of `columns.SPLIT_COLUMNS`.
+    """
+    split = variance_split(beta.values)
+    null: EmpiricalNull | None = None
+    if draws and network is not None and pooled is not None and split.samples > 1:
+        null = empirical_null(
+            pooled, beta.values, network, seed=seed, draws=draws, max_samples=max_samples
+        )
+    effect = label_effect(beta.values.mean(1, dtype=np.float64), labels, seed=seed)
+    said = verdict(split, null)
+    return {
+        "layer": beta.layer,
+        "call": beta.call,
+        **{name: getattr(split, name) for name in _OF_SPLIT},
+        **_null_columns(null),
+        "eta2": effect.eta2,
+        "eta2_expected": effect.expected,
+        "eta2_p": effect.p_value,
+        "answer": said.answer,
+        "text": said.text,
+    }
+
+
+def _null_columns(null: EmpiricalNull | None) -> dict[str, Any]:
+    """Return what a split says of its null; NaN and an empty text without one."""
+    if null is None:
+        empty = ("null_p05", "null_median", "null_p95", "p_value", "ks", "ks_null")
+        return dict.fromkeys(empty, np.nan) | {"null": ""}
+    low, middle, high = null.draws["ratio"].quantile([0.05, 0.5, 0.95])
+    return {
+        "null_p05": low,
+        "null_median": middle,
+        "null_p95": high,
+        "p_value": null.p_value("ratio"),
+        "ks": null.observed["ks"],
+        "ks_null": null.draws["ks"].median(),
+        "null": null.kind,
+    }

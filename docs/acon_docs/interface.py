@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 #: Pages of the reference: file, title, modules. Of a module with ``__all__`` those names are
 #: documented, of others the public functions and classes written there.
 PAGES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("acon_analysis", "acon_analysis: the front door", ("acon_analysis", "acon_analysis.runs.run")),
+    ("acon_analysis", "acon_analysis: the front door", (
+        "acon_analysis", "acon_analysis.runs.run", "acon_analysis.runs.stored_run",
+    )),
     (
         "acon_hooks",
         "acon_hooks: reading live models",
@@ -56,7 +58,8 @@ PAGES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             for name in (
                 "statistics.linearity", "statistics.other_measures", "statistics.gaussian",
                 "moments.state", "statistics.jackknife", "statistics.causes", "runs.compare",
-                "statistics.differences", "statistics.beta_summary", "store.histograms",
+                "statistics.differences", "statistics.beta_matrix", "statistics.beta_summary",
+                "store.histograms",
             )
         ),
     ),
@@ -66,7 +69,7 @@ PAGES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         tuple(
             f"acon_analysis.{name}"
             for name in ("statistics.batchnorm_null", "statistics.beta_variance",
-                         "statistics.redrawn_null", "statistics.verdicts", "runs.run_statistics")
+                         "statistics.redrawn_null", "statistics.verdicts")
         ),
     ),
     (

@@ -9,7 +9,6 @@ import pandas as pd
 from acon_analysis.plotdata.channels import channel_facts
 from acon_analysis.plotdata.depth import linearity_by_depth
 from acon_analysis.runs.run import Run
-from acon_analysis.runs.run_statistics import has_moments
 from acon_analysis.studies import results
 from acon_analysis.training.logs import logged_data, training_logs
 
@@ -72,7 +71,7 @@ def frames_of(
 
 def main_layer(run: Run) -> str | None:
     """Return the last layer whose β depends on the sample."""
-    own = run.layers[(run.layers["column"] != "") & (run.layers["kind"] != "gate")]
+    own = run.per_sample_layers
     return None if own.empty else str(own["layer"].iloc[-1])
 
 
@@ -136,7 +135,7 @@ def depth_of_all(runs: Sequence[Run]) -> pd.DataFrame:
     common: set[tuple[str, int]] = set()
     for run in runs:
         own = set(zip(run.layers["layer"], run.layers["call"], strict=True))
-        if has_moments(run) and len(fitting) < MOST_NETWORKS and (not fitting or common & own):
+        if run.has_moments and len(fitting) < MOST_NETWORKS and (not fitting or common & own):
             common = common & own if fitting else own
             fitting.append(run)
     return linearity_by_depth(fitting)
@@ -149,7 +148,7 @@ def acon_channels(runs: Sequence[Run]) -> pd.DataFrame:
 
 def shipped_logs(runs: Sequence[Run]) -> pd.DataFrame:
     """Return the logs of the shipped networks of the first run's data, or else of the digits."""
-    named = (str(run.manifest["identity"]["model"]).partition("_")[0] for run in runs)
+    named = (run.model.partition("_")[0] for run in runs)
     return training_logs(next((name for name in named if name in logged_data()), "digits"))
 
 

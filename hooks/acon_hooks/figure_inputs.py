@@ -112,7 +112,7 @@ def other_measures(run: Run) -> pd.DataFrame | None:
         model, _stack(source, 0, len(source)), layers=[str(own["layer"].iloc[-1])],
         kinds=("meta_acon", "acon"),
     )  # fmt: skip
-    table.insert(0, "network", str(run.manifest["identity"]["model"]))
+    table.insert(0, "network", run.model)
     return table[["network", "layer", "call", "channel", "affinity", "gradient_variance"]]
 
 
@@ -129,13 +129,13 @@ def explained(run: Run) -> dict[str, Any] | None:
         and labels.
     """
     again = _again(run, 1)
-    own = run.layers[(run.layers["column"] != "") & (run.layers["kind"] != "gate")]
+    own = run.per_sample_layers
     if again is None or own.empty:
         return None
     facts = channel_facts([run])
     if facts.empty:
         return None
-    layer, data = str(own["layer"].iloc[-1]), str(run.manifest["identity"]["data"])
+    layer, data = str(own["layer"].iloc[-1]), str(run.identity["data"])
     ends = sample_extremes(facts, run.betas(layers=[layer]), count=EXPLAINED)
     found, labels = explain_data(
         again[0], data, layer, int(ends.facts["channel"]), list(ends.samples["sample"]),
@@ -147,10 +147,10 @@ def explained(run: Run) -> dict[str, Any] | None:
 
 def _again(run: Run, count: int) -> tuple[nn.Module, ImageSource] | None:
     """Return a run's network and its first images, if both are surely what was captured."""
-    identity, origin = run.manifest["identity"], run.manifest.get("origin") or {}
+    identity, origin = run.identity, run.manifest.get("origin") or {}
     if origin.get("weights") != "shipped":
         return None
-    model = _shipped(str(identity["model"]))
+    model = _shipped(run.model)
     if model is None or state_sha256(model) != identity["weights_sha256"]:
         return None
     try:

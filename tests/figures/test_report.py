@@ -19,7 +19,7 @@ import reportpages
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.plotdata.overview import headline_frame, layer_overview
 from acon_analysis.runs.run import Run, open_run
-from acon_analysis.runs.run_statistics import verdict_text
+from acon_analysis.statistics.verdicts import verdict_text
 from acon_figures.report import context, numbers, rendering, svg, write_report
 from acon_figures.report.pictures import specs_for
 from captures import images, tiny

@@ -13,8 +13,8 @@ from acon_analysis.columns import (
 )
 from acon_analysis.plotdata.overview import FLAGS, headline_frame, linearity_text
 from acon_analysis.runs.run import Run
-from acon_analysis.runs.run_statistics import has_moments, verdict_text
 from acon_analysis.statistics.causes import CAUSES
+from acon_analysis.statistics.verdicts import verdict_text
 from acon_figures.names import visible
 from acon_figures.report.numbers import count, exact, number, share
 
@@ -51,7 +51,7 @@ def notices(run: Run) -> list[tuple[str, str]]:
         found.append(("warning", f"{len(run.errors):,} images could not be read; see the end."))
     if run.manifest.get("origin", {}).get("weights") == "random":
         found.append(("warning", "The weights are random: this network was never trained."))
-    if not has_moments(run):
+    if not run.has_moments:
         found.append(
             (
                 "note",
@@ -78,7 +78,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("Images that could not be read", f"{len(run.errors):,}"),
         ("Preprocessing", _listed(identity.get("preprocess"))),
         ("Kinds of layers", ", ".join(identity.get("kinds") or ())),
-        ("Moments", _listed(identity.get("moments")) if has_moments(run) else "none"),
+        ("Moments", _listed(identity.get("moments")) if run.has_moments else "none"),
         ("Computed with", _listed(manifest.get("compute"))),
         ("Numbers", identity.get("dtype")),
         ("Versions", _listed(manifest.get("versions"))),

@@ -124,7 +124,7 @@ def _page(
     channels: pd.DataFrame,
     splits: pd.DataFrame | None,
 ) -> dict[str, Any]:
-    identity = run.manifest["identity"]
+    identity = run.identity
     rows = context.layer_rows(layers)
     data = []
     histograms = run.histograms()

@@ -12,7 +12,6 @@ from torch import nn
 from acon_analysis.data.sources import open_data
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.runs.run import Run, open_run
-from acon_analysis.runs.run_statistics import has_moments
 from acon_hooks.captures.identity import model_name, state_sha256
 from acon_hooks.engine.feeding import open_feed
 from acon_hooks.guards import unwrap
@@ -73,18 +72,18 @@ def fit_from_run(model: nn.Module, run: str | Path | Run, *, batch_size: int = 6
     """
     found = run if isinstance(run, Run) else open_run(run)
     network = unwrap(model)
-    identity = found.manifest["identity"]
+    identity = found.identity
     weights = state_sha256(network)
     if identity["weights_sha256"] != weights:
         raise AconError(
-            f"the run {str(found.path)!r} is of {identity['model']} with weights "
+            f"the run {str(found.path)!r} is of {found.model} with weights "
             f"{identity['weights_sha256'][:12]}..., the given model has {weights[:12]}...; "
             f"capture this model first"
         )
     run_id = str(found.manifest["run_id"])
     data = str(identity["data"])
     kinds = [kind for kind in identity["kinds"] if kind in LINEARIZABLE]
-    if not has_moments(found):
+    if not found.has_moments:
         try:
             source = open_data(data, _preprocess(network))
         except UsageError as error:

@@ -28,7 +28,7 @@ from acon_analysis.errors import AconError, UsageError
 from acon_analysis.layers import MetaAconC
 from acon_analysis.moments.fields import MOMENT_COLUMNS
 from acon_analysis.runs.run import Run
-from acon_analysis.runs.run_statistics import summary_table, verdict_text
+from acon_analysis.statistics.verdicts import verdict_text
 from acon_analysis.runs.verify import verify_run
 
 CHANNELS = 24
@@ -203,7 +203,7 @@ def test_without_moments(tmp_path: Path, spread: Run) -> None:
     with pytest.raises(AconError, match=r"holds no moments.*--moments"):
         run.linearity()
     assert run.variance_split()["answer"].tolist() == ["unknown"]
-    assert "L_low" not in summary_table(run)
+    assert "L_low" not in run.summary_table()
     table = compare_runs(run, spread)
     assert table["quantity"].tolist() == ["beta"]
     with pytest.raises(AconError, match="moments was"):

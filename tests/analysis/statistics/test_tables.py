@@ -5,11 +5,10 @@ import pytest
 
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.runs.run import Run
-from acon_analysis.statistics.beta_summary import summarize
 
 
 def test_by_layer(digits_run: Run) -> None:
-    table = summarize(digits_run).set_index("layer")
+    table = digits_run.beta_summary().set_index("layer")
     assert list(table.index) == list(digits_run.layers["layer"])
     row = table.loc["layer3.0.acon"]
     beta = digits_run.beta_matrix("layer3.0.acon").astype(np.float64)
@@ -25,7 +24,7 @@ def test_by_layer(digits_run: Run) -> None:
 
 @pytest.mark.parametrize(("by", "axis", "rows"), [("channel", 0, 256), ("sample", 1, 3000)])
 def test_by_channel_and_sample(digits_run: Run, by: str, axis: int, rows: int) -> None:
-    table = summarize(digits_run, by)
+    table = digits_run.beta_summary(by)
     assert len(table) == rows
     own = table[table["layer"] == "layer2.1.acon"]
     beta = digits_run.beta_matrix("layer2.1.acon").astype(np.float64)
@@ -36,11 +35,11 @@ def test_by_channel_and_sample(digits_run: Run, by: str, axis: int, rows: int) -
 
 def test_by_nothing_known(digits_run: Run) -> None:
     with pytest.raises(UsageError, match="did you mean 'layer'"):
-        summarize(digits_run, "layers")
+        digits_run.beta_summary("layers")
 
 
 def test_no_beta_at_all(digits_run: Run) -> None:
     run = Run(digits_run.path)
     run.__dict__["layers"] = run.layers.assign(column="", granularity="elementwise", kind="gate")
     with pytest.raises(AconError, match="no layer with a beta; its layers are of kind: gate"):
-        summarize(run)
+        run.beta_summary()

@@ -16,7 +16,6 @@ from acon_analysis.moments.fields import FIELDS
 from acon_analysis.moments.frames import merge_rows
 from acon_analysis.runs.compare import compare_runs, shared_blocks, unlike
 from acon_analysis.runs.run import Run
-from acon_analysis.runs.run_statistics import blocks_of, moments_of
 from acon_analysis.store.folder import StoreError
 from acon_hooks.captures import session
 from acon_hooks.moments.options import MomentOptions, recorded_options
@@ -46,10 +45,10 @@ def in_order(frame: pd.DataFrame) -> pd.DataFrame:
 
 @pytest.mark.parametrize("blocks", [20])
 def test_fewer_blocks_are_the_others_merged(runs: dict[int, Run], blocks: int) -> None:
-    assert blocks_of(runs[blocks]) == blocks
-    own = in_order(moments_of(runs[blocks]))
+    assert runs[blocks].moment_blocks == blocks
+    own = in_order(runs[blocks].moments)
     assert sorted(own["block"].unique()) == list(range(blocks))
-    finer = moments_of(runs[100])
+    finer = runs[100].moments
     merged = in_order(merge_rows(finer.assign(block=finer["block"] % blocks), KEYS))
     pd.testing.assert_frame_equal(own[list(KEYS)], merged[list(KEYS)])
     for field in FIELDS:
@@ -105,7 +104,7 @@ def test_a_run_keeps_its_blocks(runs: dict[int, Run], tmp_path: Path) -> None:
     assert runs[20].manifest["identity"]["moments"]["blocks"] == 20
     assert runs[100].manifest["identity"]["moments"]["blocks"] == 100
     again = capture(runs[20].path)
-    assert blocks_of(again) == 20
+    assert again.moment_blocks == 20
     with pytest.raises(StoreError, match=r"moments\.blocks was 20, is 50"):
         capture(runs[20].path, 50)
     del tmp_path
@@ -124,7 +123,7 @@ def test_runs_that_do_not_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         patch.setattr(session, "recorded_options", without)
         old = capture(tmp_path / "old", count=20)
     assert "blocks" not in old.manifest["identity"]["moments"]
-    assert blocks_of(old) == 100
+    assert old.moment_blocks == 100
     again = capture(tmp_path / "old", count=20)
     assert again.manifest["run_id"] == old.manifest["run_id"]
     with pytest.raises(StoreError, match=r"moments\.blocks was None, is 20"):
@@ -145,4 +144,4 @@ def test_wrong_numbers(tmp_path: Path, runs: dict[int, Run]) -> None:
     manifest["identity"]["moments"]["blocks"] = "many"
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(AconError, match=r"gives 'many' as the number of blocks.*2 to 1000"):
-        blocks_of(Run(tmp_path))
+        _ = Run(tmp_path).moment_blocks

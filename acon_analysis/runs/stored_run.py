@@ -1,0 +1,353 @@
+"""What a run's folder holds, read when it is asked for and kept."""
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from acon_analysis.columns import ERROR_COLUMNS, LAYER_COLUMNS, SAMPLE_COLUMNS, dtypes, names
+from acon_analysis.errors import AconError, UsageError, closest
+from acon_analysis.moments.fields import FEWEST_BLOCKS, MOST_BLOCKS, UNRECORDED_BLOCKS
+from acon_analysis.moments.frames import merge_rows
+from acon_analysis.statistics.beta_matrix import BetaMatrix
+from acon_analysis.statistics.redrawn_null import BetaNetwork
+from acon_analysis.store.folder import RunFolder, StoreError
+from acon_analysis.store.histograms import histogram_frame, merged
+from acon_analysis.store.parquet import read_frame, read_lists
+
+
+class StoredRun:
+    """The stored tables of a captured run.
+
+    Frames are read once and kept: change only copies of them.
+
+    Parameters
+    ----------
+    path : str or Path
+        The run's folder, as `capture` wrote it. Nothing is read before it is asked for.
+
+    Raises
+    ------
+    UsageError
+        If the folder does not exist or holds no run.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.folder = RunFolder(path)
+        self.manifest: dict[str, Any] = self.folder.read_manifest()
+        self.folder.run_id = self.manifest.get("run_id")
+
+    def __repr__(self) -> str:
+        state = "complete" if self.complete else f"{len(self.units)} of {self._unit_count} units"
+        return (
+            f"Run({str(self.path)!r}: {self.model}, "
+            f"{len(self.layers)} layers, {len(self.samples)} samples, {state})"
+        )
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return self.folder.path
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What was captured: the network, its weights, the data and every setting that counts."""
+        identity: dict[str, Any] = self.manifest["identity"]
+        return identity
+
+    @property
+    def model(self) -> str:
+        """The network's name, as it was given."""
+        return str(self.identity["model"])
+
+    @property
+    def _unit_count(self) -> int | None:
+        count: int | None = self.manifest["units"]
+        return count
+
+    @cached_property
+    def units(self) -> list[int]:
+        """The units that are done, in order."""
+        count = self._unit_count
+        return [unit for unit in self.folder.done_units() if count is None or unit < count]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every unit is done and the manifest is finished."""
+        return bool(self.manifest["complete"])
+
+    @cached_property
+    def samples(self) -> pd.DataFrame:
+        """One row an image, columns of `columns.SAMPLE_COLUMNS`."""
+        path = self.path / "samples.parquet"
+        return read_frame(path) if path.is_file() else self.collected_samples()
+
+    def collected_samples(self) -> pd.DataFrame:
+        """Return the sample table put together from the units, for data without a list."""
+        frame = self.part_frame("samples")
+        return frame if len(frame) else pd.DataFrame(columns=names(SAMPLE_COLUMNS))
+
+    @cached_property
+    def sample_ids(self) -> npt.NDArray[np.int64]:
+        """The samples that were captured, int64 (N,), in the order of the rows of β."""
+        tables = [pq.read_table(path, columns=["sample_id"]) for path in self.files("betas")]
+        if not tables:
+            return np.zeros(0, dtype=np.int64)
+        ids: npt.NDArray[np.int64] = pa.concat_tables(tables)["sample_id"].to_numpy()
+        return ids
+
+    @cached_property
+    def labels(self) -> "pd.Series[Any]":
+        """The class of every captured sample, by sample_id as `sample_ids`; missing without one."""
+        return self.samples.set_index("sample_id")["label"].reindex(self.sample_ids)
+
+    @cached_property
+    def layers(self) -> pd.DataFrame:
+        """One row a layer and call, in order of execution, columns of `columns.LAYER_COLUMNS`."""
+        frame = pd.DataFrame(self.manifest["layers"], columns=names(LAYER_COLUMNS))
+        return frame.astype(dtypes(LAYER_COLUMNS))
+
+    @property
+    def beta_layers(self) -> pd.DataFrame:
+        """The rows of `layers` that have a β, static or of every sample."""
+        table = self.layers
+        return table[(table["column"] != "") | (table["granularity"] == "static")]
+
+    @property
+    def per_sample_layers(self) -> pd.DataFrame:
+        """The rows of `layers` whose β depends on the sample, gates left out."""
+        table = self.layers
+        return table[(table["column"] != "") & (table["kind"] != "gate")]
+
+    @property
+    def has_beta(self) -> bool:
+        """Whether any layer has a β, static or of every sample."""
+        return not self.beta_layers.empty
+
+    def layer_row(self, layer: str, call: int = 0) -> Any:
+        """Return the row of `layers` of one layer and call; an error names what comes close."""
+        own = self.layers[self.layers["layer"] == layer]
+        if own.empty:
+            options = self.layers["layer"].unique()
+            raise UsageError(f"the run holds no layer {layer!r}; {closest(layer, options)}")
+        own = own[own["call"] == call]
+        if own.empty:
+            raise UsageError(f"layer {layer!r} was not called {call + 1} times in a forward pass")
+        return next(own.itertuples(index=False))
+
+    @cached_property
+    def channels(self) -> pd.DataFrame:
+        """One row a layer and channel with p1, p2, static β: `columns.CHANNEL_COLUMNS`."""
+        return read_frame(self.path / "channels.parquet")
+
+    @cached_property
+    def references(self) -> pd.DataFrame:
+        """One row a layer, call and channel: what its moments are taken about."""
+        return read_frame(self.path / "references.parquet")
+
+    @cached_property
+    def parameters(self) -> pd.DataFrame:
+        """`channels` with the reference β, one row a layer, call and channel; needs moments."""
+        references = self.references[["layer", "call", "channel", "beta_reference"]]
+        return references.merge(self.channels, on=["layer", "channel"], how="left")
+
+    @cached_property
+    def errors(self) -> pd.DataFrame:
+        """One row an image that could not be read, with the reason."""
+        frame = self.part_frame("errors")
+        return frame if len(frame) else pd.DataFrame(columns=names(ERROR_COLUMNS))
+
+    def beta(self, layer: str, call: int = 0) -> BetaMatrix:
+        """Return β of one layer with its name and the samples' ids.
+
+        Parameters
+        ----------
+        layer : str
+            Exact name in ``named_modules()``.
+        call : int
+            Which use of the layer within one forward pass.
+        """
+        return BetaMatrix(layer, call, self.sample_ids, self.beta_matrix(layer, call))
+
+    def betas_of_layers(self) -> Iterator[BetaMatrix]:
+        """Yield β of every layer that has one, in order of execution, each read when it is due."""
+        for layer, call in zip(self.beta_layers["layer"], self.beta_layers["call"], strict=True):
+            yield self.beta(str(layer), int(call))
+
+    def beta_matrix(self, layer: str, call: int = 0) -> npt.NDArray[np.float32]:
+        """Return β of one layer.
+
+        Parameters
+        ----------
+        layer : str
+            Exact name in ``named_modules()``.
+        call : int
+            Which use of the layer within one forward pass.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32 (samples, channels), rows as `sample_ids`; read-only where it needed no copy.
+            For a layer with static β every row is the same.
+        """
+        row = self.layer_row(layer, call)
+        if row.granularity == "static":
+            own = self.channels.loc[self.channels["layer"] == layer, "beta"]
+            beta = own.to_numpy(dtype=np.float32)
+            return np.broadcast_to(beta, (len(self.sample_ids), len(beta)))
+        if not row.column:
+            raise UsageError(f"layer {layer!r} is of kind {row.kind!r}, which has no beta")
+        found = self._matrix("betas", str(row.column))
+        return np.zeros((0, int(row.channels)), dtype=np.float32) if found is None else found
+
+    def pooled_matrix(self, layer: str, call: int = 0) -> npt.NDArray[np.float32] | None:
+        """Return the pooled inputs of one layer.
+
+        Parameters
+        ----------
+        layer : str
+            Exact name in ``named_modules()``.
+        call : int
+            Which use of the layer within one forward pass.
+
+        Returns
+        -------
+        numpy.ndarray or None
+            Means of the inputs over the pixels, float32 (samples, channels), rows as `sample_ids`;
+            None where they were not captured (no moments, or β is not one number a channel).
+        """
+        row = self.layer_row(layer, call)
+        return self._matrix("pooled", str(row.column)) if row.column else None
+
+    def _matrix(self, kind: str, column: str) -> npt.NDArray[np.float32] | None:
+        """Return a column of lists as a matrix (samples, channels); None without parts."""
+        return read_lists(list(self.files(kind)), column)
+
+    def beta_network(self, layer: str) -> BetaNetwork | None:
+        """Return the shape of a layer's β network; None where it is of another build.
+
+        Parameters
+        ----------
+        layer : str
+            Exact name in ``named_modules()``.
+        """
+        facts = self.manifest.get("beta_networks", {}).get(layer)
+        if facts is None:
+            return None
+        own = self.channels[self.channels["layer"] == layer]
+        scale, shift = (own[name].to_numpy(dtype=np.float64) for name in ("bn_weight", "bn_bias"))
+        return BetaNetwork(
+            hidden=int(facts["hidden"]),
+            bn_weight=scale if facts["norm"] else None,
+            bn_bias=shift if facts["norm"] else None,
+            inner_norm=bool(facts["inner_norm"]),
+            relu=bool(facts["relu"]),
+            eps=float(facts["eps"]),
+        )
+
+    @property
+    def has_moments(self) -> bool:
+        """Whether the run was captured with moments, and has any."""
+        return next(self.files("moments"), None) is not None
+
+    @cached_property
+    def moments(self) -> pd.DataFrame:
+        """Moments of all units merged, `fields.MOMENT_COLUMNS`; AconError without any."""
+        whole: pd.DataFrame | None = None
+        for frame in self.part_frames("moments"):
+            if whole is None:
+                whole = frame
+            else:
+                both = pd.concat([whole, frame], ignore_index=True)
+                whole = merge_rows(both, ("layer", "call", "channel", "block"))
+        return self._required(whole)
+
+    @property
+    def moment_blocks(self) -> int:
+        """The number of blocks of samples that moments are kept in; 100 where not recorded."""
+        options = self.identity.get("moments")
+        found = (options if isinstance(options, dict) else {}).get("blocks", UNRECORDED_BLOCKS)
+        if not isinstance(found, int) or not FEWEST_BLOCKS <= found <= MOST_BLOCKS:
+            raise AconError(
+                f"the manifest of the run {str(self.path)!r} gives {found!r} as the number of "
+                f"blocks of its moments; expected {FEWEST_BLOCKS} to {MOST_BLOCKS}"
+            )
+        return found
+
+    @property
+    def totals(self) -> pd.DataFrame:
+        """Sums of every sample and layer, `fields.TOTAL_COLUMNS`; AconError without moments."""
+        return self._required(self.part_frame("totals"))
+
+    def _required(self, frame: pd.DataFrame | None) -> pd.DataFrame:
+        """Return a frame of moments, or say how to capture them."""
+        if frame is None or frame.empty:
+            raise AconError(
+                f"the run {str(self.path)!r} holds no moments; capture it again with --moments "
+                "(moments=True) into another folder"
+            )
+        return frame
+
+    def histograms(self, layer: str | None = None, *, by: str = "layer") -> pd.DataFrame:
+        """Return counts of β in 256 bins from 0 to 1, summed while capturing.
+
+        No value of β is read for it: all layers of a million images take well under a second.
+
+        Parameters
+        ----------
+        layer : str, optional
+            Exact name; by default every layer whose β depends on the sample.
+        by : {"layer", "channel"}
+            What each row is.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns of `columns.HISTOGRAM_COLUMNS`; ``count`` holds arrays, int64 (256,), between
+            the edges `histograms.bin_edges`.
+
+        Raises
+        ------
+        UsageError
+            If the layer is not in the run, or its β is static.
+        """
+        if by not in ("layer", "channel"):
+            raise UsageError(f"by: {closest(by, ('layer', 'channel'))} (given: {by!r})")
+        if layer is not None and not self.layer_row(layer, 0).column:
+            raise UsageError(f"layer {layer!r} has the same beta for all samples: see channels")
+        whole = self.path / "histograms.parquet"
+        finished = self.complete and whole.name in self.manifest.get("tables", {})
+        table = pq.read_table(whole) if finished and whole.is_file() else self.histogram_table()
+        frame = histogram_frame(table, by_channel=by == "channel")
+        if layer is not None:
+            frame = frame[frame["layer"] == layer].reset_index(drop=True)
+        return frame
+
+    def histogram_table(self) -> pa.Table | None:
+        """Return the sum of the units' counts, a row a channel; None if there are none."""
+        return merged(pq.read_table(path) for path in self.files("histograms"))
+
+    def files(self, kind: str) -> Iterator[Path]:
+        """Yield the parts of a kind, of the units that are done, in order."""
+        for unit in self.units:
+            parts = self.folder.unit_parts(unit) or {}
+            path = self.folder.part(kind, unit)
+            if f"{kind}/{path.name}" in parts:
+                if not path.is_file():
+                    raise StoreError(f"{str(path)!r} is missing; `acon verify` tells what else is")
+                yield path
+
+    def part_frames(self, kind: str) -> Iterator[pd.DataFrame]:
+        """Yield a kind's parts, unit by unit."""
+        return (read_frame(path) for path in self.files(kind))
+
+    def part_frame(self, kind: str) -> pd.DataFrame:
+        """Return all parts of a kind in one frame; without columns where there are none."""
+        frames = list(self.part_frames(kind))
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
