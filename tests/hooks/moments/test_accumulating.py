@@ -367,14 +367,14 @@ def test_in_memory_as_replacement_needs_it(images: Tensor, kernel: str) -> None:
         found.observe(layer, call, x.double(), y.double(), beta)
 
     with Tap(model, kinds=KINDS, observe=observe) as tap, torch.inference_mode():
-        for start in range(0, len(images), 40):
-            model(images[start : start + 40])
+        for start in range(0, len(images), 50):
+            model(images[start : start + 50])
             tap.take()
             found.batch()
     frame = found.frame()
     assert not len(found.frame())
     # The network's own y is float32; that of the ACON family is summed from x and β.
-    require_equal({"moments": frame}, oracle(model, images), 5e-8)
+    require_equal({"moments": frame}, oracle(model, images), 3e-6)
     plain = {key: state for key, state in oracle(model, images).items() if "cee" not in state}
     layers = {name for name, _ in plain}
     require_equal({"moments": frame[frame["layer"].isin(layers)]}, plain, 1e-12)
