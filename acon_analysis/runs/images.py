@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from acon_analysis.data.sources import open_data
 from acon_analysis.errors import AconError
 from acon_analysis.data.preprocess import PREPROCESSES, get_preprocess
 from acon_analysis.runs.run import Run
@@ -88,6 +87,8 @@ def images_of(run: Run) -> RunImages | None:
 
 
 def _of_named(noted: pd.DataFrame, data: str) -> RunImages | None:
+    from acon_analysis.data.sources import open_data  # it imports torch
+
     try:
         source = open_data(data, download=False)
     except AconError:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import IO, Any
@@ -12,7 +13,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from tqdm.auto import tqdm
 
-from acon_analysis import __version__
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.files import place
 from acon_analysis.plotdata.overview import channel_overview, layer_overview
@@ -139,7 +139,7 @@ def _page(
     return {
         "title": visible(title or f"{identity['model']} on {identity.get('data') or 'given data'}"),
         "model": visible(identity["model"]),
-        "version": __version__,
+        "version": version("acon-analysis"),
         "policy": _policy(style, script),
         "style": Markup(style),
         "script": Markup(script),
