@@ -30,7 +30,7 @@ ORDER = {
         "< models < moments < store < statistics < runs < plotdata < training < studies < cli",
         "acon_hooks": "errors guards < engine < layers < readings < moments < captures "
         "< explainers replacement < figure_inputs",
-        "acon_figures": "names style saving tabular diagrams < plots < registry inputs "
+        "acon_figures": "names spec style saving tabular diagrams < plots < registry inputs "
         "< drawing gallery report",
     }.items()
 }
