@@ -45,8 +45,6 @@ NO_TORCH = (
 #: Imports that break the rules today. Whoever removes one takes it off this list.
 KNOWN_IMPORTS = {
     "acon_analysis.data.hashes -> acon_analysis.store.folder",
-    "acon_analysis.runs.run_statistics -> acon_analysis.runs.run",
-    "acon_analysis.statistics.beta_summary -> acon_analysis.runs.run",
     "acon_hooks.layers.scan -> acon_hooks.readings.recording",
     "acon_hooks.readings.layer_hooks -> acon_hooks.readings.tap",
 }
