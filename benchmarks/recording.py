@@ -29,7 +29,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import acon_analysis as acon
 from acon_hooks import Tap, to_host
-from acon_hooks.captures.engine import Engine
+from acon_hooks.captures.forward_pass import ForwardPass
 from acon_hooks.layers.scan import find_layers
 from acon_hooks.moments.accumulating import Accumulator
 from acon_hooks.moments.constants import Constants
@@ -41,7 +41,7 @@ NETWORKS = ("shufflenet_v2_x0_5_metaacon", "resnet50_metaacon")
 
 def ours(model: nn.Module, x: Tensor, *, last: bool, **options: Any) -> Callable[[], object]:
     """Return a call that runs the network, channels last or not, and brings β to the host."""
-    engine = Engine(model, ("meta_acon", "acon"), batch_size=len(x), **options)
+    engine = ForwardPass(model, ("meta_acon", "acon"), batch_size=len(x), **options)
     engine.channels_last = last
     engine.__enter__()
     engine.start(x, lambda: x)

@@ -52,9 +52,9 @@ def figures(
 
         runs = [open_run(path) for path in run]
     else:
-        from acon_hooks.captures.defaults import default_runs
+        from acon_hooks.captures.capturing import default_runs
 
-        runs = default_runs(out / "runs", progress=sys.stderr.isatty(), tell=tell)
+        runs = default_runs(out / "runs", progress=sys.stderr.isatty(), announce=tell)
     from acon_figures.drawing import draw
     from acon_hooks.figure_inputs import figure_sources
 

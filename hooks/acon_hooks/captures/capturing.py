@@ -8,12 +8,16 @@ import torch
 from torch import nn
 
 from acon_analysis.errors import UsageError
+from acon_analysis.runs.examples import example_names, example_run
 from acon_analysis.runs.run import Run
-from acon_hooks.captures.session import Session, UntrainedWarning
-from acon_hooks.captures.settings import Settings
+from acon_hooks.captures.plan import Settings, UntrainedWarning, plan_capture
+from acon_hooks.captures.session import Session
 from acon_hooks.moments.options import MomentOptions, Wish
 
-__all__ = ["Settings", "UntrainedWarning", "capture", "run_units"]
+__all__ = ["Settings", "UntrainedWarning", "capture", "default_runs", "run_units"]
+
+#: The digits networks behind the default figures: Meta-ACON, and the same with other activations.
+DEFAULT_NETWORKS = ("digits_metaacon", "digits_acon", "digits_swish", "digits_relu")
 
 
 def capture(
@@ -157,4 +161,33 @@ def run_units(
         from acon_analysis.models.registry import build_model
 
         model = build_model(model)
-    return Session(model, data, settings).run(None if units is None else frozenset(units))
+    asked = None if units is None else frozenset(units)
+    return Session(plan_capture(model, data, settings, asked)).run()
+
+
+def default_runs(
+    folder: str | Path,
+    *,
+    progress: bool = False,
+    announce: Callable[[str], None] | None = None,
+) -> list[Run]:
+    """Return the runs that figures are drawn from when no other run is given.
+
+    They are the runs of photographs that come with the package, and runs of the digits networks on
+    their test images, captured here or by an earlier call.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Gets one run a digits network.
+    progress : bool
+        Show progress bars.
+    announce : callable, optional
+        Called with one line for each network.
+    """
+    runs = [example_run(name) for name in example_names()]
+    for name in DEFAULT_NETWORKS:
+        if announce is not None:
+            announce(f"capturing {name}")
+        runs.append(capture(name, "digits", Path(folder) / name, progress=progress))
+    return runs

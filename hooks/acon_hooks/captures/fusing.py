@@ -6,15 +6,14 @@ because what a forward pass showed once need not be all that the network can do.
 The accepted difference is `TOLERANCE`, except for networks that amplify rounding. Folding changes
 the last bits of weights, and layer upon layer can make more of that: with random weights
 ShuffleNetV2 0.5x lies 2e-5 to 6e-5 from its own float64, so that no float32 copy of it could
-agree to 1e-5. `engine.Proof` then measures what rounding does to the network as given (against
-float64, and with weights off by half a last place), accepts four times that, and requires that the
-exchange itself holds to `TOLERANCE` in float64.
+agree to 1e-5. `forward_pass.Proof` then measures what rounding does to the network as given
+(against float64, and with weights off by half a last place), accepts four times that, and requires
+that the exchange itself holds to `TOLERANCE` in float64.
 """
 
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any
 from weakref import ReferenceType, ref
 
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves
 
+from acon_hooks.engine.visiting import Site, Visitor, visiting
 from acon_hooks.errors import ProofError
 from acon_hooks.layers.scan import Layer
 
@@ -107,47 +107,45 @@ def fuse(model: nn.Module, layers: Iterable[Layer], example: Tensor) -> tuple[nn
     return fused.eval(), len(pairs) + len(swaps)
 
 
-@dataclass
-class _Seen:
+class _Pairs(Visitor):
     """Which module's output each BatchNorm received; outputs are not kept alive."""
 
-    made: dict[int, tuple["ReferenceType[Tensor]", nn.Module]] = field(default_factory=dict)
-    pairs: list[tuple[nn.Module, nn.Module]] = field(default_factory=list)
-    calls: "Counter[nn.Module]" = field(default_factory=Counter)
+    def __init__(self) -> None:
+        self.made: dict[int, tuple[ReferenceType[Tensor], nn.Module]] = {}
+        self.pairs: list[tuple[nn.Module, nn.Module]] = []
+        self.calls: Counter[nn.Module] = Counter()
 
-    def linear(self, module: nn.Module, _args: Any, output: Tensor) -> None:
-        self.calls[module] += 1
-        self.made[id(output)] = (ref(output), module)
-
-    def norm(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        self.calls[module] += 1
-        known = self.made.get(id(args[0])) if args else None
-        if known is not None and known[0]() is args[0]:
-            self.pairs.append((known[1], module))
+    def after(self, site: Site, call: int, args: Any, kwargs: Any, output: Any) -> None:
+        """Count a call; remember what a convolution made, and what a BatchNorm received."""
+        del call, kwargs
+        self.calls[site.module] += 1
+        if not isinstance(site.module, _BatchNorm):
+            self.made[id(output)] = (ref(output), site.module)
+            return
+        made_by = self.made.get(id(args[0])) if args else None
+        if made_by is not None and made_by[0]() is args[0]:
+            self.pairs.append((made_by[1], site.module))
 
 
 def _pairs(model: nn.Module, example: Tensor) -> list[tuple[nn.Module, nn.Module]]:
     """Run one forward pass; return (convolution, BatchNorm) of every pair that can be folded."""
-    seen = _Seen()
-    handles = []
-    try:
-        for module in model.modules():
-            if _is_plain(module) and isinstance(module, _Linear):
-                handles.append(module.register_forward_hook(seen.linear))
-            elif (
-                _is_plain(module) and isinstance(module, _BatchNorm) and module.track_running_stats
-            ):
-                handles.append(module.register_forward_pre_hook(seen.norm))
-        with torch.inference_mode():
-            model(example)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return [pair for pair in seen.pairs if all(seen.calls[module] == 1 for module in pair)]
+    sites = [
+        Site(name, module, inner=True)
+        for name, module in model.named_modules()
+        if _is_plain(module)
+        and (
+            isinstance(module, _Linear)
+            or (isinstance(module, _BatchNorm) and module.track_running_stats)
+        )
+    ]
+    found = _Pairs()
+    with visiting(model, sites, found), torch.inference_mode():
+        model(example)
+    return [pair for pair in found.pairs if all(found.calls[module] == 1 for module in pair)]
 
 
 def _is_plain(module: nn.Module) -> bool:
-    """Tell whether a module does what its class says: nothing hooked on or parametrised."""
+    """Return whether a module does what its class says: nothing hooked on or parametrised."""
     hooked = module._forward_hooks or module._forward_pre_hooks
     return not hooked and not hasattr(module, "parametrizations")
 
@@ -169,7 +167,7 @@ def _fold(before: Any, norm: Any) -> None:
 
 
 def _exchange(model: nn.Module, new: dict[nn.Module, nn.Module]) -> None:
-    """Put other modules in the place of some, wherever they are referred to."""
+    """Exchange modules for others, wherever they are referred to."""
     for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):
             if child in new:
@@ -177,7 +175,7 @@ def _exchange(model: nn.Module, new: dict[nn.Module, nn.Module]) -> None:
 
 
 def _is_authors_form(layer: Layer, module: Any) -> bool:
-    """Tell whether a layer is σ(fc2(fc1(mean))) over pixels, normalisations folded already."""
+    """Return whether a layer is σ(fc2(fc1(mean))) over pixels, normalisations folded already."""
     reading = layer.reading
     if reading is None or layer.kind != "meta_acon" or layer.granularity != "channel":
         return False

@@ -1,4 +1,4 @@
-"""The manifest of a run: written once the first batch has told of the layers, completed last."""
+"""The manifest of a run: written after the first batch, completed last."""
 
 import json
 from collections.abc import Mapping
@@ -12,21 +12,21 @@ from acon_analysis.columns import RUN_FORMAT
 from acon_analysis.errors import UsageError
 from acon_analysis.runs.run import Run
 from acon_analysis.store.folder import RunFolder, StoreError, file_sha256, readable_io
-from acon_hooks.captures.engine import Facts
+from acon_hooks.captures.forward_pass import LayerMetadata
 from acon_hooks.captures.identity import identity_sha256, origin_facts, run_id, versions
 from acon_hooks.engine.feed import Feed
 from acon_hooks.moments.constants import REFERENCES, read_references
 
-#: What must not change between the parts of one run; the errors of the proofs may, in rounding.
+#: Columns that are equal for all parts of one run; errors of the proofs may differ by rounding.
 _FIXED = ("layer", "call", "kind", "channels", "granularity", "column")
 
 
-#: What a process killed before its first manifest leaves behind.
+#: Files of a process that was killed before its first manifest.
 _EARLY = (*(f"{name}.parquet" for name in ("samples", "channels", "hashes", REFERENCES)), "tmp")
 
 
-class Beginning:
-    """Writes what is of the whole run.
+class ManifestWriter:
+    """Writes the manifest and the tables of the whole run.
 
     Parameters
     ----------
@@ -35,9 +35,9 @@ class Beginning:
     identity : mapping
         What makes two captures the same.
     feed : Feed
-        The images.
+        The samples.
     unit_size : int
-        Images in a unit.
+        Samples in a unit.
     """
 
     def __init__(
@@ -47,14 +47,19 @@ class Beginning:
         self.feed, self.unit_size = feed, unit_size
 
     def begin(
-        self, facts: Facts, compute: dict[str, Any], model: nn.Module, *, references: bool
+        self,
+        metadata: LayerMetadata,
+        compute: dict[str, Any],
+        model: nn.Module,
+        *,
+        references: bool,
     ) -> dict[str, Any]:
         """Write the manifest and the tables, unless some process has; return the manifest.
 
         Parameters
         ----------
-        facts : Facts
-            Of the first batch.
+        metadata : LayerMetadata
+            From the first batch.
         compute : dict
             How it is computed.
         model : Module
@@ -71,7 +76,7 @@ class Beginning:
         with readable_io(f"writing to {str(self.folder.path)!r}"), self.folder.lock("manifest"):
             if self.folder.manifest_path.is_file():
                 manifest = self.folder.read_manifest()
-                self._refuse_other_layers(manifest, facts.layers)
+                self._refuse_other_layers(manifest, metadata.layers)
                 return manifest
             if references and read_references(self.folder, identity_sha256(self.identity)) is None:
                 raise StoreError(
@@ -80,7 +85,7 @@ class Beginning:
                 )
             tables = {
                 "channels.parquet": self.folder.write_table(
-                    "channels", pa.Table.from_pandas(facts.channels, preserve_index=False)
+                    "channels", pa.Table.from_pandas(metadata.channels, preserve_index=False)
                 )
             }
             if self.feed.samples is not None:
@@ -88,7 +93,7 @@ class Beginning:
             if references:
                 name = f"{REFERENCES}.parquet"
                 tables[name] = file_sha256(self.folder.path / name)
-            manifest = {**self._manifest(facts, compute, model), "tables": tables}
+            manifest = {**self._manifest(metadata, compute, model), "tables": tables}
             self.folder.write_manifest(manifest)
             return manifest
 
@@ -96,18 +101,20 @@ class Beginning:
         table = pa.Table.from_pandas(samples, preserve_index=False)
         return self.folder.write_table("samples", table)
 
-    def _manifest(self, facts: Facts, compute: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+    def _manifest(
+        self, metadata: LayerMetadata, compute: dict[str, Any], model: nn.Module
+    ) -> dict[str, Any]:
         count = self.feed.count
         return {
             "format": RUN_FORMAT,
             "identity": self.identity,
             "run_id": run_id(self.identity),
-            "layers": json.loads(facts.layers.to_json(orient="records", double_precision=15)),
+            "layers": json.loads(metadata.layers.to_json(orient="records", double_precision=15)),
             "samples": count,
             "units": None if count is None else -(-count // self.unit_size),
             "complete": False,
             "origin": origin_facts(model),
-            "beta_networks": facts.beta_networks,
+            "beta_networks": metadata.beta_networks,
             "compute": compute,
             "versions": versions(),
         }
@@ -125,7 +132,7 @@ class Beginning:
         )
 
     def finish(self, count: int) -> None:
-        """Complete the manifest if every unit is done, by whichever process."""
+        """Complete the manifest if every unit is done, by whichever process; `count` samples."""
         units = -(-count // self.unit_size)
         parts: dict[str, str] = {}
         for unit in range(units):
@@ -143,7 +150,7 @@ class Beginning:
     def _complete(
         self, manifest: dict[str, Any], parts: dict[str, str], count: int, units: int
     ) -> None:
-        """Write what follows from the parts, anew where it is damaged; refuse what does not."""
+        """Write the tables that follow from the parts; raise if one that does not is damaged."""
         recorded = manifest.get("tables", {})
         kept = [f"{name}.parquet" for name in ("channels", REFERENCES)]
         fixed = {name: recorded[name] for name in kept if name in recorded}

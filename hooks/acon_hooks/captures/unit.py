@@ -1,4 +1,4 @@
-"""What one unit of work has gathered so far, and the tables that are written of it."""
+"""One unit of work in memory, the tables that it becomes, and the thread that writes them."""
 
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,8 +19,21 @@ from acon_hooks.engine.feed import Batch
 Columns = Mapping[tuple[str, int], tuple[str, int]]
 
 
+def columns_of(manifest: Mapping[str, Any]) -> Columns:
+    """Return the columns of ``betas/`` by layer and call, from a run's manifest."""
+    layers = pd.DataFrame(manifest["layers"])
+    own = layers[layers["column"] != ""]
+    return {
+        (str(row["layer"]), int(row["call"])): (
+            str(row["column"]),
+            1 if row["granularity"] == "layer" else int(row["channels"]),
+        )
+        for row in own.to_dict("records")
+    }
+
+
 class UnitBuffer:
-    """Everything of one unit, batch by batch.
+    """The rows of one unit, gathered batch by batch.
 
     Parameters
     ----------
@@ -36,11 +49,11 @@ class UnitBuffer:
         self._ids: list[int] = []
         self._errors: list[dict[str, Any]] = []
         self._rows: list[dict[str, Any]] = []
-        self.more: dict[str, pa.Table] = {}  # parts that others have gathered for this unit
+        self.more: dict[str, pa.Table] = {}  # parts from the moments
         self._values: dict[tuple[str, int], list[npt.NDArray[Any]]] = {}
 
     def add(self, batch: Batch, values: Mapping[tuple[str, int], npt.NDArray[Any]]) -> None:
-        """Take in a batch and the β (N, channels) read from it."""
+        """Add a batch and the β (N, channels) read from it."""
         self._ids += batch.ids
         self._rows += batch.sample_rows()
         for sample, reason in batch.errors:
@@ -75,7 +88,7 @@ class UnitBuffer:
 
 
 class UnitWriter:
-    """Writes units in a thread of its own, at most one waiting, so that the network goes on."""
+    """Writes units in a thread of its own, at most one waiting, while the network goes on."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder

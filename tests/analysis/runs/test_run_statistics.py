@@ -175,7 +175,7 @@ def test_moments_are_read_with_pandas_alone(spread: Run) -> None:
 def test_units_and_a_second_process_merge(spread: Run, tmp_path: Path) -> None:
     """Other units, captured in another order by another process, give the same tables."""
     from acon_hooks.captures.capturing import run_units
-    from acon_hooks.captures.settings import Settings
+    from acon_hooks.captures.plan import Settings
 
     images, labels = pictures()
     data = TensorDataset(images, labels)

@@ -45,7 +45,7 @@ def test_other_settings_are_another_network(other: Any, tmp_path: Path) -> None:
 def test_runs_that_say_nothing_of_settings_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("acon_hooks.captures.session.settings_identity", lambda *_: {})
+    monkeypatch.setattr("acon_hooks.captures.plan.settings_identity", lambda *_: {})
     run = captured(tmp_path / "r")  # as earlier versions wrote them
     monkeypatch.undo()
     expected = contents(run.path)

@@ -19,12 +19,12 @@ from acon_analysis.errors import AconError
 from acon_analysis.layers import MetaAconC
 from acon_analysis.runs.run import Run
 from acon_analysis.runs.verify import verify_run
-from acon_analysis.store.folder import StoreError
+from acon_analysis.store.folder import RunFolder, StoreError
 from acon_hooks import run_units
 from acon_hooks.captures import session as session_module
-from acon_hooks.captures.manifest import Beginning
-from acon_hooks.captures.session import OtherBatchSizeWarning, Session
-from acon_hooks.captures.settings import Settings
+from acon_hooks.captures.manifest import ManifestWriter
+from acon_hooks.captures.plan import OtherBatchSizeWarning, Settings, plan_capture
+from acon_hooks.captures.session import Session
 from acon_hooks.moments.options import MomentOptions
 from captures import Tiny, contents, images, tiny
 from support_variants import shaken
@@ -34,7 +34,7 @@ def session(out: Path, data: Any, rank: int = 0, world: int = 1) -> Session:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RANK", str(rank))
         patch.setenv("WORLD_SIZE", str(world))
-        return Session(tiny(), data, Settings(out, unit_size=4, progress=False))
+        return Session(plan_capture(tiny(), data, Settings(out, unit_size=4, progress=False)))
 
 
 class SomeBad(Dataset[Tensor]):
@@ -57,11 +57,11 @@ def test_a_process_without_work_waits_until_another_has_begun(tmp_path: Path) ->
     data = images(8)
     idle = session(tmp_path / "r", data, 2, 3)
     found: list[Run] = []
-    thread = threading.Thread(target=lambda: found.append(idle.run(None)), daemon=True)
+    thread = threading.Thread(target=lambda: found.append(idle.run()), daemon=True)
     thread.start()
     assert thread.is_alive()
     for rank in (0, 1):
-        session(tmp_path / "r", data, rank, 3).run(None)
+        session(tmp_path / "r", data, rank, 3).run()
     thread.join(30)
     assert found[0].path == tmp_path / "r"
     assert acon.open_run(tmp_path / "r").complete
@@ -75,7 +75,7 @@ def test_a_process_alone_without_work_says_so(
     with pytest.raises(
         AconError, match="rank 2 of 3 has no unit of work, and no other process has begun the run"
     ):
-        idle.run(None)
+        idle.run()
 
 
 def test_a_unit_of_bad_images_only_is_recorded_by_the_process_that_began_first(
@@ -86,11 +86,11 @@ def test_a_unit_of_bad_images_only_is_recorded_by_the_process_that_began_first(
     bad = session(tmp_path / "r", data, 2, 3)
     other = session(tmp_path / "r", data, 2, 3)
     with pytest.raises(AconError, match="none of the images could be read, and no other process"):
-        bad.run(None)
+        bad.run()
     for rank in (0, 1):
-        session(tmp_path / "r", data, rank, 3).run(None)
+        session(tmp_path / "r", data, rank, 3).run()
     assert other.manifest is None  # made before the run began, as processes that start together
-    run = other.run(None)
+    run = other.run()
     assert run.complete
     assert list(run.errors["sample_id"]) == [8]
     assert verify_run(run.path).sound
@@ -125,11 +125,11 @@ def test_a_capture_that_is_refused_leaves_the_constants_of_the_other_alone(
 ) -> None:
     data, out = images(8), tmp_path / "r"
     settings = Settings(out, unit_size=4, progress=False)
-    second = Session(Tiny(seed=1), data, settings)  # begins while the folder is empty
+    second = Session(plan_capture(Tiny(seed=1), data, settings))  # begins while the folder is empty
     first = run_units(tiny(), data, [0], settings)
     before = (out / "references.parquet").read_bytes()
     with pytest.raises(StoreError, match=r"another capture has begun in .* meanwhile"):
-        second.run(None)
+        second.run()
     assert (out / "references.parquet").read_bytes() == before
     assert not first.complete
 
@@ -139,16 +139,16 @@ def test_a_capture_whose_constants_were_replaced_does_not_begin(
 ) -> None:
     data, out = images(8), tmp_path / "r"
     other = acon.capture(Tiny(seed=1), data, tmp_path / "other", unit_size=4, progress=False)
-    run = Session(tiny(), data, Settings(out, unit_size=4, progress=False))
-    begin = Beginning.begin
+    run = session(out, data)
+    begin = ManifestWriter.begin
 
-    def late(self: Beginning, *args: Any, **more: Any) -> dict[str, Any]:
+    def late(self: ManifestWriter, *args: Any, **more: Any) -> dict[str, Any]:
         shutil.copy(other.path / "references.parquet", out)
         return begin(self, *args, **more)
 
-    monkeypatch.setattr(Beginning, "begin", late)
+    monkeypatch.setattr(ManifestWriter, "begin", late)
     with pytest.raises(StoreError, match=r"another capture has begun .* at the same moment"):
-        run.run(None)
+        run.run()
     assert not (out / "manifest.json").exists()
 
 
@@ -180,15 +180,16 @@ def test_damaged_constants_are_named(tmp_path: Path) -> None:
 
 def test_processes_that_begin_together_must_have_as_many_threads(tmp_path: Path) -> None:
     data, out = images(8), tmp_path / "r"
-    late = session(out, data)
+    settings = Settings(out, unit_size=4, progress=False)
+    late = Session(plan_capture(tiny(), data, settings, frozenset([1])))
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)
     try:
-        run_units(tiny(), data, [0], Settings(out, unit_size=4, progress=False))
+        run_units(tiny(), data, [0], settings)
     finally:
         torch.set_num_threads(threads)
     with pytest.raises(StoreError, match=f"with {threads + 1} threads, this one has {threads}"):
-        late.run(frozenset([1]))
+        late.run()
 
 
 def test_other_batches_are_announced(tmp_path: Path) -> None:
@@ -204,16 +205,18 @@ def test_only_the_units_that_are_wanted_are_hashed(
 ) -> None:
     data, settings = images(16), Settings(tmp_path / "r", unit_size=4, progress=False)
     run_units(tiny(), data, [0, 1, 2], settings)
-    task = Session(tiny(), data, settings)
     hashed: list[int] = []
-    check = task.folder.unit_is_done
+    check = RunFolder.unit_is_done
 
-    def counted(unit: int) -> bool:
+    def counted(self: RunFolder, unit: int) -> bool:
         hashed.append(unit)
-        return check(unit)
+        return check(self, unit)
 
-    monkeypatch.setattr(task.folder, "unit_is_done", counted)
-    task.run(frozenset([2, 3]))
+    monkeypatch.setattr(RunFolder, "unit_is_done", counted)
+    plan = plan_capture(tiny(), data, settings, frozenset([2, 3]))
+    assert sorted(plan.done) == [2]
+    assert plan.left() == 4
+    Session(plan).run()
     assert set(hashed) == {2, 3}
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import acon_analysis as acon
 from acon_analysis.errors import UsageError
 from acon_hooks import Tap
-from acon_hooks.captures.engine import Engine
+from acon_hooks.captures.forward_pass import ForwardPass
 from acon_hooks.captures.fusing import FusedMetaAconC, difference, fuse, same_outputs
 from acon_hooks.errors import ProofError
 from captures import images, tiny
@@ -103,12 +103,12 @@ def test_a_fused_capture_is_the_same(tmp_path: Path, moments: bool) -> None:
 def test_the_authors_form_of_a_network(tmp_path: Path) -> None:
     model = acon.build_model("shufflenet_v2_x0_5_metaacon", weights=None)
     x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 255
-    with Engine(model, KINDS, batch_size=2, fused=True) as engine:
-        engine.start(x, lambda: x)
-        fused = {key: value.clone() for key, value in engine(x, [0, 1]).items()}
-    with Engine(model, KINDS, batch_size=2) as engine:
-        engine.start(x, lambda: x)
-        plain = engine(x, [0, 1])
+    with ForwardPass(model, KINDS, batch_size=2, fused=True) as forward:
+        forward.start(x, lambda: x)
+        fused = {key: value.clone() for key, value in forward(x, [0, 1]).items()}
+    with ForwardPass(model, KINDS, batch_size=2) as forward:
+        forward.start(x, lambda: x)
+        plain = forward(x, [0, 1])
         assert fused.keys() == plain.keys()
         assert len(plain) == 37
         for key, value in plain.items():  # random weights amplify float32's rounding

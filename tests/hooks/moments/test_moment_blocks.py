@@ -17,7 +17,7 @@ from acon_analysis.moments.frames import merge_rows
 from acon_analysis.runs.compare import compare_runs, shared_blocks, unlike
 from acon_analysis.runs.run import Run
 from acon_analysis.store.folder import StoreError
-from acon_hooks.captures import session
+from acon_hooks.captures import plan
 from acon_hooks.moments.options import MomentOptions, recorded_options
 from captures import Tiny, images
 
@@ -120,7 +120,7 @@ def test_runs_that_do_not_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(session, "recorded_options", without)
+        patch.setattr(plan, "recorded_options", without)
         old = capture(tmp_path / "old", count=20)
     assert "blocks" not in old.manifest["identity"]["moments"]
     assert old.moment_blocks == 100

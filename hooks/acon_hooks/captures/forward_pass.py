@@ -1,4 +1,4 @@
-"""Images in, β out: by hooks, or by a fused or compiled copy that is proved against them."""
+"""Inputs in, β out: by hooks, or by a fused or compiled copy that is proved against them."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from acon_hooks.captures.arithmetic import channels_last, laid_out, wants_channels_last
 from acon_hooks.captures.compiling import CompiledReader
+from acon_hooks.captures.devices import channels_last, laid_out, wants_channels_last
 from acon_hooks.captures.fusing import TOLERANCE, difference, fuse, same_outputs
 from acon_hooks.errors import ProofError
 from acon_hooks.guards import refuse_other_images, refuse_training
@@ -27,8 +27,8 @@ Values = dict[Key, Tensor]
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What the first batch has told of the network as it was given.
+class LayerMetadata:
+    """Layer metadata from the first batch, of the network as it was given.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class Facts:
     beta_networks: dict[str, dict[str, Any]]
 
 
-class Engine:
+class ForwardPass:
     """Context manager that runs a network on batches and reads β of every layer.
 
     Every reading is proved by hooks on the network as it was given. A fused or compiled copy has
@@ -64,7 +64,7 @@ class Engine:
 
     Attributes
     ----------
-    facts : Facts or None
+    metadata : LayerMetadata or None
         None before the first batch.
     """
 
@@ -80,7 +80,7 @@ class Engine:
     ) -> None:
         self.model, self.kinds, self.batch_size = model, tuple(kinds), batch_size
         self.fused, self.compiled, self.moments = fused, compiled, moments
-        self.facts: Facts | None = None
+        self.metadata: LayerMetadata | None = None
         self.channels_last = wants_channels_last(model)
         self._stack = ExitStack()
         self._tap: Tap | None = None
@@ -125,8 +125,8 @@ class Engine:
         values = self._tapped(images)[1]
         if self.moments is not None:
             self.moments.batch(ids)
-        if self.facts is None and self._tap is not None:
-            self.facts = _facts(self._tap)
+        if self.metadata is None and self._tap is not None:
+            self.metadata = _metadata(self._tap)
         return values
 
     def _laid_out(self, images: Tensor) -> Tensor:
@@ -142,7 +142,7 @@ class Engine:
 
     def _tapped(self, images: Tensor) -> tuple[Any, Batch]:
         if self._tap is None:
-            raise RuntimeError("the engine was not started")
+            raise RuntimeError("the forward pass was not started")
         with torch.inference_mode():
             output = self._tap.model(images)
         return output, self._tap.take()
@@ -153,7 +153,7 @@ class Engine:
         Hooks come off in between, because copies must not inherit them.
         """
         output, values, tap = read(self.model, self.kinds, images)
-        self.facts = _facts(tap)
+        self.metadata = _metadata(tap)
         model = self.model
         given = Proof(model, self.kinds, _used(tap), images, output, values)
         if self.fused:
@@ -195,11 +195,11 @@ def _used(tap: Tap) -> list[Layer]:
     return [layer for layer in tap.layers if layer.name not in tap.unused]
 
 
-def _facts(tap: Tap) -> Facts:
+def _metadata(tap: Tap) -> LayerMetadata:
     by_name = {layer.name: layer for layer in tap.layers}
     settled = {key: by_name[key[0]] for key in tap.shapes}
     used = _used(tap)
-    return Facts(
+    return LayerMetadata(
         layer_table(settled, tap.reports, tap.shapes), channel_table(used), run_facts(used)
     )
 

@@ -1,0 +1,286 @@
+"""What one process of a capture has to do, decided before the first batch."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from acon_analysis.errors import UsageError
+from acon_analysis.store.folder import UNIT_SIZE, RunFolder, StoreError
+from acon_hooks.captures.devices import default_workers, pick_device, rank_and_world
+from acon_hooks.captures.identity import (
+    differences,
+    model_name,
+    run_id,
+    settings_identity,
+    state_sha256,
+)
+from acon_hooks.captures.manifest import existing_manifest
+from acon_hooks.engine.feed import Feed
+from acon_hooks.engine.feeding import open_feed
+from acon_hooks.layers.scan import check_kinds
+from acon_hooks.moments.options import (
+    MomentOptions,
+    Wish,
+    default_kinds,
+    options_of,
+    recorded_options,
+    settle,
+)
+
+#: Images a forward pass, unless asked otherwise.
+BATCH_SIZE = 64
+
+
+class UntrainedWarning(UserWarning):
+    """The network has random weights, so what it decides means nothing."""
+
+
+class OtherBatchSizeWarning(UserWarning):
+    """A run goes on with batches of another size, which may change the last digits."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a capture is done; see `capture` for the meaning of each field."""
+
+    out: Path
+    preprocess: str | None = None
+    device: str | torch.device = "auto"
+    batch_size: int | None = None
+    workers: int | None = None
+    limit: int | None = None
+    unit_size: int | None = None
+    strict: bool = False
+    kinds: tuple[str, ...] | None = None
+    moments: Wish | MomentOptions | None = None
+    announce: Callable[[str], None] | None = None
+    compile: bool = False
+    fuse: bool = False
+    threads: int | None = None
+    progress: bool = True
+
+
+@dataclass(frozen=True)
+class CapturePlan:
+    """One process's part of a capture, resolved and checked; see `plan_capture`.
+
+    Parameters
+    ----------
+    model : Module
+        In evaluation mode.
+    feed : Feed
+        Its samples.
+    settings : Settings
+        As given.
+    folder : RunFolder
+        The run's files.
+    manifest : dict or None
+        Of a run that is continued; None of one that has not begun.
+    identity : dict
+        What makes two captures the same.
+    kinds : tuple of str
+        Kinds of layers to watch.
+    moments : MomentOptions or None
+        What is summed, with which kernel; None for no moments.
+    eager_because : str
+        Why moments are summed by torch although the kernel was left open; empty otherwise.
+    unit_size, batch_size : int
+        Samples in a unit of work and in a forward pass.
+    device : torch.device
+        Where the model runs.
+    threads : int or None
+        Threads within an operator; None leaves torch's number.
+    rank, world : int
+        Number of this process, and how many there are.
+    units : frozenset of int or None
+        Units asked for; None for every `world`-th, from `rank` on.
+    done : frozenset of int
+        Those of them that are finished and whose files are what was written.
+    """
+
+    model: nn.Module
+    feed: Feed
+    settings: Settings
+    folder: RunFolder
+    manifest: dict[str, Any] | None
+    identity: dict[str, Any]
+    kinds: tuple[str, ...]
+    moments: MomentOptions | None
+    eager_because: str
+    unit_size: int
+    batch_size: int
+    device: torch.device
+    threads: int | None
+    rank: int
+    world: int
+    units: frozenset[int] | None
+    done: frozenset[int]
+
+    def wanted(self, unit: int) -> bool:
+        """Whether this process has to capture a unit."""
+        mine = unit % self.world == self.rank if self.units is None else unit in self.units
+        return mine and unit not in self.done
+
+    def left(self) -> int | None:
+        """Return the number of samples in the units to do; None if nobody knows beforehand."""
+        if self.feed.count is None:
+            return None
+        sizes = (
+            min(self.unit_size, self.feed.count - start)
+            for start in range(0, self.feed.count, self.unit_size)
+            if self.wanted(start // self.unit_size)
+        )
+        return sum(sizes)
+
+    def require_units(self) -> None:
+        """Raise UsageError if a unit asked for does not exist, as far as is known."""
+        count = self.feed.count
+        end = None if count is None else -(-count // self.unit_size)
+        for unit in sorted(self.units or ()):
+            if unit < 0 or (end is not None and unit >= end):
+                raise UsageError(
+                    f"units: there is no unit {unit}; {count} images in units of "
+                    f"{self.unit_size} are units 0 to {(end or 0) - 1}"
+                )
+
+
+def plan_capture(
+    model: nn.Module, data: Any, settings: Settings, units: frozenset[int] | None = None
+) -> CapturePlan:
+    """Decide what this process captures, and how; refuse what cannot be one run.
+
+    What is not given is taken from the run that is continued, if there is one.
+
+    Parameters
+    ----------
+    model, data, settings, units
+        As in `run_units`.
+
+    Raises
+    ------
+    StoreError
+        If the folder holds a run of something else (the message names the difference).
+    UsageError
+        If a setting is out of range, makes no sense, or a unit does not exist.
+    """
+    folder = RunFolder(settings.out)
+    rank, world = rank_and_world()
+    device = pick_device(settings.device)
+    manifest = existing_manifest(folder)
+    begun: dict[str, Any] = {"identity": {}, "compute": {}, **(manifest or {})}
+    if settings.kinds is not None:
+        check_kinds(settings.kinds)
+    _refuse_idle_preprocess(settings.preprocess, data)
+
+    unit_size: int = _first_of(settings.unit_size, begun["identity"].get("unit_size"), UNIT_SIZE)
+    batch_size: int = _first_of(settings.batch_size, begun["compute"].get("batch_size"), BATCH_SIZE)
+    warn_of_other_batches(folder, begun["compute"], batch_size)
+    threads = _threads(folder, settings.threads, begun["compute"].get("threads"), device)
+    moments, eager_because = options_of(settings.moments, compiled=settings.compile), ""
+    begun_moments = begun["identity"].get("moments")
+    if moments is not None:
+        moments, eager_because = settle(moments, device, begun_moments, settings.announce)
+    kinds = settings.kinds or default_kinds(model, moments=moments is not None)
+
+    origin = getattr(model, "acon_origin", None)
+    feed = open_feed(
+        data,
+        preprocess=settings.preprocess or getattr(origin, "preprocess", None),
+        limit=settings.limit,
+        batch_size=batch_size,
+        unit_size=unit_size,
+        workers=settings.workers,
+        default_workers=lambda: default_workers(device),
+        pin_memory=device.type == "cuda",
+        memory=folder.path / "hashes.parquet",
+    )
+    identity = {
+        "model": model_name(model),
+        "weights_sha256": state_sha256(model),
+        **settings_identity(model, manifest),
+        "dtype": ", ".join(sorted({str(value.dtype) for value in model.parameters()})),
+        "kinds": list(kinds),
+        "moments": None if moments is None else recorded_options(moments, begun_moments),
+        "unit_size": unit_size,
+        "compile": settings.compile,
+        "fuse": settings.fuse,
+        **feed.identity,
+    }
+    refuse_another(folder, manifest, identity)
+    folder.run_id = begun.get("run_id", run_id(identity))
+    if origin is not None and origin.weights == "random":
+        warnings.warn(
+            f"{origin.model} is untrained: its weights are random (seed {origin.seed})",
+            UntrainedWarning,
+            stacklevel=4,
+        )
+
+    plan = CapturePlan(
+        model, feed, settings, folder, manifest, identity, kinds, moments, eager_because,
+        unit_size, batch_size, device, threads, rank, world, units, done=frozenset(),
+    )  # fmt: skip
+    plan.require_units()
+    if manifest is None:
+        return plan
+    marked = filter(plan.wanted, folder.done_units())
+    return replace(plan, done=frozenset(folder.sound_units(marked)))
+
+
+def _first_of(*values: Any) -> Any:
+    """Return the first value that is not None."""
+    return next(value for value in values if value is not None)
+
+
+def _threads(
+    folder: RunFolder, asked: int | None, recorded: int | None, device: torch.device
+) -> int | None:
+    """Return the number of threads to compute with; None to leave it."""
+    if asked is not None and asked < 1:
+        raise UsageError(f"threads must be at least 1; got {asked}")
+    if device.type != "cpu":
+        return asked
+    if asked is not None and recorded is not None and asked != recorded:
+        raise StoreError(
+            f"out: {str(folder.path)!r} was begun with {recorded} threads, asked for are "
+            f"{asked}: bytes repeat only for equal numbers; leave --threads out"
+        )
+    return asked or recorded
+
+
+def warn_of_other_batches(folder: RunFolder, compute: Mapping[str, Any], batch_size: int) -> None:
+    """Warn if a run was begun with batches of another size."""
+    recorded = compute.get("batch_size", batch_size)
+    if recorded != batch_size:
+        warnings.warn(
+            f"{str(folder.path)!r} was begun with batches of {recorded} images and goes "
+            f"on with {batch_size}: last digits may differ between its units",
+            OtherBatchSizeWarning,
+            stacklevel=5,
+        )
+
+
+def refuse_another(
+    folder: RunFolder, manifest: Mapping[str, Any] | None, identity: Mapping[str, Any]
+) -> None:
+    """Raise StoreError if the folder holds a run of something else."""
+    found = [] if manifest is None else list(differences(manifest["identity"], identity))
+    if found:
+        raise StoreError(
+            f"out: {str(folder.path)!r} holds a run of something else: "
+            f"{'; '.join(found)}; choose another folder"
+        )
+
+
+def _refuse_idle_preprocess(preprocess: str | None, data: Any) -> None:
+    """Raise if a preprocessing was asked for that would not be used."""
+    if preprocess is None or (isinstance(data, str | Path) and Path(data).expanduser().is_dir()):
+        return
+    named = repr(str(data)) if isinstance(data, str | Path) else f"a {type(data).__name__}"
+    raise UsageError(
+        f"preprocess {preprocess!r} is for a folder of images; {named} has its images ready"
+    )
