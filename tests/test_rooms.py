@@ -52,7 +52,6 @@ KNOWN_IMPORTS = {
 #: Modules outside acon_hooks/engine that set hooks or modes today. It shrinks in the same way.
 KNOWN_HOOKS = {
     "acon_hooks.captures.compiling",
-    "acon_hooks.captures.fusing",
     "acon_hooks.explainers.importance",
     "acon_hooks.explainers.probing",
     "acon_hooks.layers.axes",
