@@ -56,10 +56,10 @@ def ours(model: nn.Module, x: Tensor, *, last: bool, **options: Any) -> Callable
 
 
 def with_moments(
-    model: nn.Module, x: Tensor, *, kernel: str, last: bool, stride: int = 1, part: str = ""
+    model: nn.Module, x: Tensor, *, kernel: str, last: bool, part: str = ""
 ) -> Callable[[], object]:
     """Return a call that also takes the moments of every layer's input and output, or a part."""
-    options = MomentOptions(kernel=kernel, stride=stride)
+    options = MomentOptions(kernel=kernel)
     return ours(model, x, last=last, moments=Part(options, part) if part else Accumulator(options))
 
 
@@ -248,13 +248,9 @@ def ways() -> dict[str, Way]:
     for kernel in kernels():
         found[f"{MOMENTS}, {kernel}"] = partial(with_moments, kernel=kernel)
     if "compiled" in kernels():
-        parts: dict[str, dict[str, Any]] = {
-            "every 4th pixel": {"stride": 4},
-            **{name: {"part": name} for name in PARTS},
-        }
-        for words, given in parts.items():
-            way = partial(with_moments, kernel="compiled", **given)
-            found[f"{MOMENTS}, compiled, {words}"] = way
+        for part in PARTS:
+            way = partial(with_moments, kernel="compiled", part=part)
+            found[f"{MOMENTS}, compiled, {part}"] = way
     return {**found, "acon β, --fuse": partial(ours, fused=True)}
 
 

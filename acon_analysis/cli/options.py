@@ -51,17 +51,15 @@ def build(model: str, weights: Path | None) -> Any:
 
 
 def parse_moments(
-    wanted: bool | None, full: bool, stride: int, kernel: str = "auto", blocks: int | None = None
+    wanted: bool | None, full: bool, kernel: str = "auto", blocks: int | None = None
 ) -> Any:
     """Return the moments to gather; None for what suits the other options."""
     from acon_hooks.moments.options import MomentOptions
 
-    special = full or stride > 1 or kernel != "auto" or blocks is not None
+    special = full or kernel != "auto" or blocks is not None
     if special and wanted is False:
-        raise UsageError(
-            "--full-moments, --moment-stride, --moment-kernel and --moment-blocks go with --moments"
-        )
-    return MomentOptions(full, stride, kernel, blocks) if special else wanted
+        raise UsageError("--full-moments, --moment-kernel and --moment-blocks go with --moments")
+    return MomentOptions(full, kernel, blocks) if special else wanted
 
 
 def parse_list(text: str) -> tuple[str, ...]:

@@ -53,12 +53,6 @@ def capture(
     full_moments: Annotated[
         bool, typer.Option(help="also the states of every sample and channel (large)")
     ] = False,
-    moment_stride: Annotated[
-        int,
-        typer.Option(
-            help="moments of every so many-th pixel only (inexact, and only a little faster)", min=1
-        ),
-    ] = 1,
     moment_kernel: Annotated[
         str, typer.Option(help="auto, compiled (C++, once a machine) or eager (torch, slower)")
     ] = "auto",
@@ -92,7 +86,7 @@ def capture(
         limit=limit,
         unit_size=unit,
         kinds=None if kinds is None else parse_list(kinds),
-        moments=parse_moments(moments, full_moments, moment_stride, moment_kernel, moment_blocks),
+        moments=parse_moments(moments, full_moments, moment_kernel, moment_blocks),
         announce=lambda text: typer.echo(f"acon: {text}", err=True),
         strict=strict,
         compile=compile,

@@ -27,7 +27,7 @@ from acon_hooks.errors import HookError
 from acon_hooks.layers.reading import fold
 from acon_hooks.layers.scan import Layer
 from acon_hooks.moments.constants import Constants, learn, read_references, stored, write_references
-from acon_hooks.moments.kernels import rows_of, sums, thinned
+from acon_hooks.moments.kernels import rows_of, sums
 from acon_hooks.moments.native.sums import NativeSums, Prepared, native
 from acon_hooks.moments.options import KINDS, MomentOptions, settle
 from acon_hooks.moments.states import Call, Family, Merged, Rows, tell
@@ -120,29 +120,27 @@ class Accumulator:
         """Take in one call of a layer; see `acon_hooks.readings.tap.Observer`."""
         key = layer.name, call
         place = self._places.get(key)
-        axis, stride = layer.axis, self.options.stride
+        axis = layer.axis
         measures = place is not None or self._measures(layer, key, x, y)
-        if key in self._pooling and not (measures and stride == 1):
+        if key in self._pooling and not measures:
             exact = torch.promote_types(x.dtype, torch.float32)
             self._whole[key] = fold(x, axis).mean(2, dtype=exact)
         if not measures:
             return
         if place is not None:
             room, index = place
-            if room.put(index, x, y, beta, axis, stride):
+            if room.put(index, x, y, beta, axis):
                 return
-        thin = self._thinned(x, y, beta, axis)
         if place is None and key not in self.constants:
             with torch.no_grad():
-                self.constants[key] = self._settle(layer, key, *thin)
+                self.constants[key] = self._settle(layer, key, x, y, beta)
         if self.learning:
             return
         constants = self.constants[key]
         raw = None
         if place is None and self._native is not None:
             prepared = Prepared(constants.gate, constants.guards)
-            raw = self._native.sums(x, y, beta, axis, prepared, stride)
-        x, y, beta, axis = thin
+            raw = self._native.sums(x, y, beta, axis, prepared)
         if raw is None:
             raw = sums(x, y, beta, axis, constants.gate, constants.guards)
         mean = None
@@ -155,17 +153,6 @@ class Accumulator:
         else:
             room, index = place
             room.copy(index, raw, mean)
-
-    def _thinned(
-        self, x: Tensor, y: Tensor, beta: Tensor | None, axis: int
-    ) -> tuple[Tensor, Tensor, Tensor | None, int]:
-        """Leave out the pixels that are not wanted."""
-        stride = self.options.stride
-        if stride == 1:
-            return x, y, beta, axis
-        if beta is not None and beta.shape[2] > 1:
-            beta = beta[:, :, ::stride]
-        return thinned(x, axis, stride), thinned(y, axis, stride), beta, 1
 
     def _measures(self, layer: Layer, key: Key, x: Tensor, y: Tensor) -> bool:
         """Whether moments of a call can be taken; says why not, and whose inputs are pooled."""
@@ -181,16 +168,16 @@ class Accumulator:
         return True
 
     def _settle(
-        self, layer: Layer, key: Key, x: Tensor, y: Tensor, beta: Tensor | None, axis: int
+        self, layer: Layer, key: Key, x: Tensor, y: Tensor, beta: Tensor | None
     ) -> Constants:
         if self._table is None:
-            return learn(layer, x, y, beta, axis)
+            return learn(layer, x, y, beta, layer.axis)
         if self._rows is None:
             groups: Any = self._table.groupby(["layer", "call"], sort=False)
             self._rows = {(str(k[0]), int(k[1])): rows for k, rows in groups}
         if key not in self._rows:
             raise HookError(f"the run's constants lack layer {key[0]!r}, call {key[1]}")
-        return stored(layer, x, beta, axis, self._rows[key])
+        return stored(layer, x, beta, layer.axis, self._rows[key])
 
     def batch(self, samples: list[int] | None = None) -> None:
         """Merge what the last forward pass has shown.
@@ -285,8 +272,7 @@ class Accumulator:
             Family(rows, calls, device, self.blocks, align) for (rows, _), calls in groups.items()
         ]
         self._pools = [
-            self.options.stride == 1 and any(c.key in self._pooling for c in family.calls)
-            for family in self.families
+            any(c.key in self._pooling for c in family.calls) for family in self.families
         ]
         if self._native is None:
             return

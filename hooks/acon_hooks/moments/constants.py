@@ -73,7 +73,7 @@ def learn(layer: Layer, x: Tensor, y: Tensor, beta: Tensor | None, axis: int) ->
     layer : Layer
         Settled by the first batch.
     x, y, beta : Tensor
-        As handed to an observer, or `thinned`.
+        As handed to an observer.
     axis : int
         Channel axis of x and y.
     """

@@ -83,31 +83,6 @@ def rows_of(gate: Gate | None) -> tuple[str, ...]:
     return GATED if gate.reference is None else REFERRED
 
 
-def thinned(x: Tensor, axis: int, stride: int) -> Tensor:
-    """Take every so many-th pixel.
-
-    Parameters
-    ----------
-    x : Tensor
-        Samples on axis 0, channels on `axis`.
-    axis : int
-        Channel axis.
-    stride : int
-        At least 1.
-
-    Returns
-    -------
-    Tensor
-        (N, C, P), or x itself where it has no pixels; channels stay side by side in memory where
-        they are.
-    """
-    if x.ndim == 2:
-        return x
-    if _channels_last(x, axis):
-        return x.movedim(axis, -1).flatten(1, -2)[:, ::stride].contiguous().transpose(1, 2)
-    return x.movedim(axis, 1).flatten(2)[:, :, ::stride].contiguous()
-
-
 def sums(
     x: Tensor,
     y: Tensor,

@@ -37,9 +37,6 @@ class MomentOptions:
     ----------
     full : bool
         Store the states of every sample and channel, too: about 190 bytes each.
-    stride : int
-        Take every so many-th pixel only: inexact. It does not save time in proportion: results
-        are as many, and the means of the inputs, where β comes from them, take all pixels.
     kernel : {"auto", "compiled", "eager"}
         What sums over the pixels: C++ that is compiled once on this machine, or the operators of
         torch (several times slower; the only one on accelerators). Both keep the same digits, but
@@ -50,13 +47,10 @@ class MomentOptions:
     """
 
     full: bool = False
-    stride: int = 1
     kernel: str = "auto"
     blocks: int | None = None
 
     def __post_init__(self) -> None:
-        if self.stride < 1:
-            raise UsageError(f"the pixel stride must be at least 1, given {self.stride}")
         if self.kernel not in KERNELS:
             raise UsageError(
                 f"the kernel of moments must be one of {', '.join(KERNELS)}, given {self.kernel!r}"
@@ -176,7 +170,7 @@ def recorded_options(
         Options that the run was begun with. Without a number of blocks they are of a version that
         knew 100 only: such runs keep their identity.
     """
-    found = asdict(options)
+    found = {"stride": 1, **asdict(options)}  # as runs of versions that could leave out pixels
     if recorded is not None and "blocks" not in recorded and options.blocks == UNRECORDED_BLOCKS:
         del found["blocks"]
     return found

@@ -65,16 +65,14 @@ class Room:
             self._address = np.array([raw.data_ptr() for raw in self._raw], dtype=np.int64)
             self._capacity = samples
 
-    def put(
-        self, index: int, x: Tensor, y: Tensor, beta: Tensor | None, axis: int, stride: int
-    ) -> bool:
+    def put(self, index: int, x: Tensor, y: Tensor, beta: Tensor | None, axis: int) -> bool:
         """Have the sums of one call written; return whether they are there.
 
         Parameters
         ----------
         index : int
             Place of the call in its family.
-        x, y, beta, axis, stride
+        x, y, beta, axis
             As in `NativeSums.sums`.
         """
         if x.shape[0] != self.samples or self._full[index]:
@@ -82,7 +80,7 @@ class Room:
         row = self._row[index]
         place = int(self._address[index]), row, self.rows * row
         prepared = self._prepared[index]
-        self._full[index] = self.kernel.into(x, y, beta, axis, prepared, place, stride)
+        self._full[index] = self.kernel.into(x, y, beta, axis, prepared, place)
         return self._full[index]
 
     def copy(self, index: int, found: Tensor, beta: Tensor | None) -> None:

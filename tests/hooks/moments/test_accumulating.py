@@ -19,7 +19,6 @@ from acon_analysis.moments.state import Moments, Part, merge_all, residual
 from acon_analysis.statistics.linearity import channel_table, sample_table
 from acon_hooks.layers.scan import Layer
 from acon_hooks.moments.accumulating import Accumulator, UnmeasuredLayerWarning
-from acon_hooks.moments.kernels import thinned
 from acon_hooks.moments.options import MomentOptions, default_kinds, options_of
 from acon_hooks.readings.batch import Key
 from acon_hooks.readings.tap import Tap
@@ -224,13 +223,13 @@ def test_totals_of_samples(images: Tensor) -> None:
 
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("kernel", ["auto", "eager"])
-def test_full_states_and_pixel_stride(images: Tensor, kernel: str, last: bool) -> None:
+def test_full_states(images: Tensor, kernel: str, last: bool) -> None:
     model = acon.build_model("digits_metaacon")
     if last:
         model = model.to(memory_format=torch.channels_last)
         images = images.to(memory_format=torch.channels_last)
     layer = "layer2.1.acon"
-    full = Accumulator(MomentOptions(full=True, stride=3, kernel=kernel))
+    full = Accumulator(MomentOptions(full=True, kernel=kernel))
     _, parts = gather(model, images[:20], accumulator=full, kinds=("meta_acon",))
     own = parts["states"].query("layer == @layer")
     assert len(own) == 20 * 32
@@ -239,7 +238,7 @@ def test_full_states_and_pixel_stride(images: Tensor, kernel: str, last: bool) -
     with torch.inference_mode():
         model(images[:20])
     handle.remove()
-    x = caught[0].flatten(2)[:, :, ::3].double()
+    x = caught[0].flatten(2).double()
     table = own.pivot(index="sample", columns="channel")
     assert (own["n"] == x.shape[2]).all()
     np.testing.assert_allclose(table["mean_x"], x.mean(2), rtol=1e-5, atol=1e-6)
@@ -247,17 +246,6 @@ def test_full_states_and_pixel_stride(images: Tensor, kernel: str, last: bool) -
         table["cxx"], ((x - x.mean(2, keepdim=True)) ** 2).sum(2), rtol=1e-4, atol=1e-6
     )
     assert own["beta"].between(0, 1).all()
-
-
-@pytest.mark.parametrize("axis", [1, 2, 3])
-def test_thinned_takes_every_so_many_th_pixel_in_any_layout(axis: int) -> None:
-    x = torch.arange(2.0 * 5 * 4 * 3).reshape(2, 5, 4, 3)  # pixels and channels, the latter last
-    given = x.movedim(-1, axis)
-    expected = torch.stack([x.reshape(2, 20, 3)[:, i] for i in (0, 7, 14)], 2)
-    for data in (given, given.contiguous()):
-        assert torch.equal(thinned(data, axis, 7), expected)
-    flat = x[:, 0, 0]
-    assert thinned(flat, 1, 7) is flat
 
 
 class Constant(nn.Module):
@@ -335,7 +323,7 @@ def test_options() -> None:
     wrong: list[Callable[[], object]] = [
         lambda: options_of(True, compiled=True),
         lambda: options_of("all"),  # type: ignore[arg-type]
-        lambda: MomentOptions(stride=0),
+        lambda: MomentOptions(blocks=0),
     ]
     for call in wrong:
         with pytest.raises(UsageError):

@@ -145,3 +145,8 @@ def test_wrong_numbers(tmp_path: Path, runs: dict[int, Run]) -> None:
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(AconError, match=r"gives 'many' as the number of blocks.*2 to 1000"):
         _ = Run(tmp_path).moment_blocks
+
+
+def test_runs_begun_when_pixels_could_be_left_out_go_on() -> None:
+    begun = {"full": False, "stride": 1, "kernel": "eager", "blocks": 101}
+    assert recorded_options(MomentOptions(kernel="eager", blocks=101), begun) == begun

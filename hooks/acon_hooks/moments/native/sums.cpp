@@ -105,8 +105,7 @@ void add(Slot& slot, const Constants& constants, const float* x, const float* y,
 
 struct Problem {
   const float *x, *y, *constants, *beta;
-  int64_t samples, channels, pixels;  // pixels that are taken, of a sample that has `all` values
-  int64_t all, step;                  // values from one of them to the next
+  int64_t samples, channels, pixels;
   int64_t beta_sample, beta_channel;  // strides; 0 where all share one
   double* out;
   int64_t out_row, out_sample;
@@ -282,11 +281,11 @@ bool along(const Problem& p, int64_t group) {
 struct Layout {
   int64_t period, together, vectors;  // vectors, pixels, and those of all channels
 
-  Layout(int64_t channels, bool whole) {
+  explicit Layout(int64_t channels) {
     int64_t common = LANES;
     while (channels % common) common /= 2;
     period = channels / common, together = LANES / common;
-    if (period > PERIOD || together == 1 || !whole) period = 0;
+    if (period > PERIOD || together == 1) period = 0;
     vectors = (channels + LANES - 1) / LANES;
   }
 
@@ -340,7 +339,8 @@ bool across(const Problem& p, int64_t sample, int64_t piece, const Layout& layou
   Slot slots[SIDE];
   Constants constants[SIDE];
   int64_t channel[SIDE];
-  const float *x = p.x + sample * p.all, *y = p.y + sample * p.all;
+  const int64_t size = p.channels * p.pixels;
+  const float *x = p.x + sample * size, *y = p.y + sample * size;
   for (int v = 0; v < count; ++v) {
     channel[v] = (first + v) * LANES;  // the last vector may take some channels again
     if (channel[v] + LANES > p.channels) channel[v] = p.channels - LANES;
@@ -351,8 +351,8 @@ bool across(const Problem& p, int64_t sample, int64_t piece, const Layout& layou
   }
   for (int64_t from = 0; from < p.pixels; from += SPAN)
     for (int v = 0; v < count; ++v) {
-      const int64_t at = from * p.step + channel[v];
-      add<kind, true>(slots[v], constants[v], x + at, y + at, p.step,
+      const int64_t at = from * p.channels + channel[v];
+      add<kind, true>(slots[v], constants[v], x + at, y + at, p.channels,
                 p.pixels - from < SPAN ? p.pixels - from : SPAN);
     }
   bool finite = true;
@@ -369,7 +369,7 @@ bool run(const Problem& p, bool last, int64_t begin, int64_t end) {
     for (int64_t group = begin; group < end; ++group) finite &= along<kind>(p, group);
     return finite;
   }
-  const Layout layout(p.channels, p.step == p.channels);
+  const Layout layout(p.channels);
   for (int64_t piece = begin; piece < end; ++piece)
     finite &= layout.period ? periodic<kind>(p, piece, layout)
                             : across<kind>(p, piece / layout.pieces(), piece % layout.pieces(),
@@ -391,28 +391,21 @@ struct WithoutDenormals {
 
 extern "C" {
 
-// Channels from which pixels may be left out.
-int64_t acon_moment_lanes() { return LANES; }
-
 // Number of pieces of work that a call can be cut into.
-int64_t acon_moment_pieces(int64_t samples, int64_t channels, int last, int64_t stride) {
-  return last ? samples * Layout(channels, stride == 1).pieces()
+int64_t acon_moment_pieces(int64_t samples, int64_t channels, int last) {
+  return last ? samples * Layout(channels).pieces()
               : (samples * channels + LANES - 1) / LANES;
 }
 
-// x, y: (N, C, P), or with `last` (N, P, C), without gaps, of whose pixels every `stride`-th is
-// taken if that is not 1 (`last`, and at least `acon_moment_lanes` channels); constants: (7, C);
+// x, y: (N, C, P), or with `last` (N, P, C), without gaps; constants: (7, C);
 // out: doubles, rows `out_row` and samples `out_sample` apart. Returns 1 if all results are finite.
 int acon_moment_sums(int kind, int last, const float* x, const float* y, const float* constants,
                      const float* beta, int64_t beta_sample, int64_t beta_channel,
-                     int64_t samples, int64_t channels, int64_t pixels, int64_t stride,
+                     int64_t samples, int64_t channels, int64_t pixels,
                      double* out, int64_t out_row, int64_t out_sample, int64_t begin, int64_t end) {
   const WithoutDenormals guard;
-  const int64_t taken = (pixels + stride - 1) / stride;
-  const Problem p = {x,        y,        constants,         beta,
-                     samples,  channels, taken,             channels * pixels,
-                     stride * channels,  beta_sample,       beta_channel,
-                     out,      out_row,  out_sample};
+  const Problem p = {x,      y,           constants,    beta, samples, channels,
+                     pixels, beta_sample, beta_channel, out,  out_row, out_sample};
   if (kind == PLAIN) return run<PLAIN>(p, last, begin, end);
   if (kind == GATED) return run<GATED>(p, last, begin, end);
   return run<REFERRED>(p, last, begin, end);

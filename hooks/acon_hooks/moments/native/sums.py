@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from acon_hooks.moments.kernels import Gate, Guards, over, rows_of, sums, thinned, unguarded
+from acon_hooks.moments.kernels import Gate, Guards, over, rows_of, sums, unguarded
 from acon_hooks.moments.native.build import NativeError, compiler_path, library
 
 __all__ = ["FamilyArgument", "NativeError", "NativeSums", "Prepared", "native"]
@@ -85,13 +85,11 @@ class NativeSums:
         self._sums = library.acon_moment_sums
         self._sums.restype = _CHOICE
         self._sums.argtypes = [
-            *(_CHOICE, _CHOICE), *(_POINTER,) * 4, *(_INTEGER,) * 6, _POINTER, *(_INTEGER,) * 4,
+            *(_CHOICE, _CHOICE), *(_POINTER,) * 4, *(_INTEGER,) * 5, _POINTER, *(_INTEGER,) * 4,
         ]  # fmt: skip
         self._pieces = library.acon_moment_pieces
         self._pieces.restype = _INTEGER
-        self._pieces.argtypes = [_INTEGER, _INTEGER, _CHOICE, _INTEGER]
-        library.acon_moment_lanes.restype = _INTEGER
-        self._lanes: int = library.acon_moment_lanes()
+        self._pieces.argtypes = [_INTEGER, _INTEGER, _CHOICE]
         self._merge = library.acon_moment_merge
         self._merge.restype = None
         self._merge.argtypes = [_POINTER, _INTEGER, _INTEGER]
@@ -103,7 +101,6 @@ class NativeSums:
         beta: Tensor | None,
         axis: int,
         constants: Prepared,
-        stride: int = 1,
     ) -> Tensor | None:
         """Sum over the pixels of each sample and channel, as `kernels.sums` does.
 
@@ -117,8 +114,6 @@ class NativeSums:
             Channel axis.
         constants : Prepared
             Of the call.
-        stride : int
-            1, or every so many-th pixel is taken, as by `kernels.thinned`.
 
         Returns
         -------
@@ -130,7 +125,7 @@ class NativeSums:
         rows = constants.rows + (constants.kind > 0)  # and β
         out = torch.empty((rows, samples, channels), dtype=torch.float64)
         place = out.data_ptr(), samples * channels, channels
-        done = self.into(x, y, beta, axis, constants, place, stride)
+        done = self.into(x, y, beta, axis, constants, place)
         return out[: constants.rows] if done else None
 
     def into(
@@ -141,7 +136,6 @@ class NativeSums:
         axis: int,
         constants: Prepared,
         place: tuple[int, int, int],
-        stride: int = 1,
     ) -> bool:
         """Write what `sums` returns, and β in a further row, to a place in memory.
 
@@ -151,8 +145,6 @@ class NativeSums:
             As in `sums`.
         place : (int, int, int)
             Address, and how many float64 rows and samples are apart.
-        stride : int
-            As in `sums`.
 
         Returns
         -------
@@ -162,7 +154,7 @@ class NativeSums:
         shape = x.shape
         samples, channels = shape[0], shape[axis]
         pixels = x.numel() // max(samples * channels, 1)
-        if pixels <= stride or x.dtype == torch.float64 or not x.is_cpu:
+        if pixels <= 1 or x.dtype == torch.float64 or not x.is_cpu:
             return False
         kind = constants.kind
         pointer, steps = None, (0, 0)
@@ -173,19 +165,13 @@ class NativeSums:
             pointer, (first, second, _), (one, two, _) = beta.data_ptr(), beta.stride(), beta.shape
             steps = (first if one > 1 else 0, second if two > 1 else 0)
         last = x.stride(axis) == 1 and channels > 1
-        if stride > 1 and not (
-            last and channels >= self._lanes and all(_lies_so(t, axis, last=True) for t in (x, y))
-        ):
-            x, y = thinned(x, axis, stride), y if kind else thinned(y, axis, stride)
-            pixels, axis, stride = x.shape[2], 1, 1
-            last = x.stride(1) == 1 and channels > 1
         x = _laid_out(x, axis, last=last)
         y = x if kind else _laid_out(y, axis, last=last)
         given = (
             kind, last, x.data_ptr(), y.data_ptr(), constants.pointer, pointer, *steps,
-            samples, channels, pixels, stride, *place,
+            samples, channels, pixels, *place,
         )  # fmt: skip
-        pieces: int = self._pieces(samples, channels, last, stride)
+        pieces: int = self._pieces(samples, channels, last)
         parts = min(torch.get_num_threads(), x.numel() // _WORTH, pieces)
         if parts < 2:
             return bool(self._sums(*given, 0, pieces))
@@ -274,12 +260,10 @@ def _load(path: Path) -> NativeSums:
         flat = unguarded(21, x.device)
         guards = Guards(flat.slope + 0.3, flat.offsets + 0.2, torch.arange(21))
         for gate in (None, Gate(half, half, None), Gate(half, half, half + 0.5)):
-            for stride in (1, 3):
-                few = thinned(x, 1, stride).double()
-                expected = sums(few, few.relu(), beta.double(), 1, gate, guards)
-                scale = expected.abs().amax((1, 2), keepdim=True)
-                for data in (x, x.contiguous(memory_format=last)):
-                    found = kernel.sums(data, data.relu(), beta, 1, Prepared(gate, guards), stride)
-                    if found is None or ((found - expected) / scale).abs().max() > _TOLERANCE:
-                        raise NativeError("the compiled kernel sums otherwise than torch does")
+            expected = sums(x.double(), x.double().relu(), beta.double(), 1, gate, guards)
+            scale = expected.abs().amax((1, 2), keepdim=True)
+            for data in (x, x.contiguous(memory_format=last)):
+                found = kernel.sums(data, data.relu(), beta, 1, Prepared(gate, guards))
+                if found is None or ((found - expected) / scale).abs().max() > _TOLERANCE:
+                    raise NativeError("the compiled kernel sums otherwise than torch does")
     return kernel
