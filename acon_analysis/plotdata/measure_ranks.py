@@ -18,7 +18,7 @@ COMPARED = ("nonlinearity", "s_c", "G", "kappa", "affinity", "gradient_variance"
 #: Measures that each example sets against 1 - L.
 AGAINST = ("abs_beta", "gate_entropy", "s_c")
 
-#: Columns of `Disagreement.examples`.
+#: Columns of `MeasureRanks.examples`.
 EXAMPLE_COLUMNS = (
     "channel", "against", "rank_nonlinearity", "rank_against", "headline", "reason",
 )  # fmt: skip
@@ -34,7 +34,7 @@ _KEYS = ["network", "layer", "call", "channel"]
 
 
 @dataclass(frozen=True)
-class Disagreement:
+class MeasureRanks:
     """How measures rank the channels of one layer.
 
     Attributes
@@ -58,9 +58,9 @@ class Disagreement:
     examples: pd.DataFrame
 
 
-def disagreement(
+def measure_ranks(
     facts: pd.DataFrame, measures: pd.DataFrame | None = None, layer: str | None = None
-) -> Disagreement:
+) -> MeasureRanks:
     """Rank the channels of a layer by every measure, and find who contradicts 1 - L most.
 
     Parameters
@@ -97,7 +97,7 @@ def disagreement(
     )
     table = ranks[[f"rank_{name}" for name in present]]
     correlations = table.rename(columns=lambda name: str(name).removeprefix("rank_")).corr()
-    return Disagreement(ranks, present, correlations, _examples(ranks, present))
+    return MeasureRanks(ranks, present, correlations, _examples(ranks, present))
 
 
 def _with_values(own: pd.DataFrame, measures: pd.DataFrame | None) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""One channel at the samples where its β makes it straightest, and where it bends it most."""
+"""One channel at the samples where its β makes it most linear, and most nonlinear."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,8 @@ import pandas as pd
 from acon_analysis import family
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.plotdata.channels import FACT_COLUMNS, choose_channel
-from acon_analysis.selection import choose_call, choose_layer, require_columns, require_finite
+from acon_analysis.selection import require_columns
+from acon_analysis.statistics.beta_matrix import BetaMatrix, as_matrix
 
 #: Columns of `Extremes.samples` and `Extremes.curves`.
 SAMPLE_COLUMNS = ("side", "sample", "beta")
@@ -41,7 +42,7 @@ class Extremes:
 
 def sample_extremes(
     facts: pd.DataFrame,
-    frame: pd.DataFrame,
+    frame: BetaMatrix | pd.DataFrame,
     layer: str | None = None,
     channel: int | None = None,
     count: int = 4,
@@ -55,8 +56,9 @@ def sample_extremes(
     ----------
     facts : pandas.DataFrame
         From `channels.channel_facts`, of one network.
-    frame : pandas.DataFrame
-        Columns ``sample``, ``layer``, ``channel``, ``beta`` (and ``call``): β of every sample.
+    frame : BetaMatrix or pandas.DataFrame
+        β of every sample: from `Run.beta`, or columns ``sample``, ``layer``, ``channel``, ``beta``
+        (and ``call``).
     layer : str, optional
         By default the last layer of the frame.
     channel : int, optional
@@ -73,16 +75,15 @@ def sample_extremes(
         layer has no p1 and p2.
     """
     require_columns(facts, FACT_COLUMNS, "the table of channels")
-    require_columns(frame, ["sample", "layer", "channel", "beta"], "the frame of β")
     if count < 1:
         raise UsageError(f"count must be at least 1; it is {count}")
-    name = choose_layer(frame, layer)
-    own = choose_call(frame[frame["layer"] == name], None)
-    require_finite(own, name)
+    own = as_matrix(frame, layer)
+    name = own.layer
     if channel is None:
         channel = switching_channel(facts[facts["layer"] == name])
     row = choose_channel(facts, name, channel)
-    betas = own[own["channel"] == channel].set_index("sample")["beta"].astype(np.float64)
+    values = own.values[:, own.channels == channel].astype(np.float64)
+    betas = pd.Series(values.reshape(-1), index=own.sample_ids)
     if len(betas) < 2:
         raise AconError(f"two samples at least are to be compared; layer {name!r} has {len(betas)}")
     order = betas.abs().sort_values(kind="stable").index
@@ -127,6 +128,7 @@ def switching_channel(facts: pd.DataFrame) -> int:
 
 
 def _curves(row: "pd.Series[Any]", samples: pd.DataFrame) -> pd.DataFrame:
+    """Evaluate the channel's function at the β of every sample."""
     low = max(float(row["min_x"]), float(row["mean_x"] - 3 * row["std_x"]))
     high = min(float(row["max_x"]), float(row["mean_x"] + 3 * row["std_x"]))
     x = np.linspace(low, high, _POINTS)

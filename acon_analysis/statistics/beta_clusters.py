@@ -1,4 +1,4 @@
-"""β of one layer as a matrix whose rows and columns lie beside those most like them."""
+"""β of one layer as a matrix whose rows and columns are ordered by a clustering."""
 
 from dataclasses import dataclass
 
@@ -8,13 +8,7 @@ import pandas as pd
 from scipy.cluster.hierarchy import leaves_list, linkage
 
 from acon_analysis.errors import AconError
-from acon_analysis.selection import (
-    choose_call,
-    choose_layer,
-    choose_samples,
-    require_columns,
-    require_finite,
-)
+from acon_analysis.statistics.beta_matrix import BetaMatrix, as_matrix
 
 #: Beyond this many samples a clustering draws some: its memory grows with their square.
 MAX_SAMPLES = 1000
@@ -41,7 +35,7 @@ class OrderedBetas:
 
 
 def ordered_betas(
-    frame: pd.DataFrame,
+    frame: BetaMatrix | pd.DataFrame,
     layer: str | None = None,
     samples: int = MAX_SAMPLES,
     seed: int | np.random.Generator = 0,
@@ -54,8 +48,8 @@ def ordered_betas(
 
     Parameters
     ----------
-    frame : pandas.DataFrame
-        Columns ``sample``, ``layer``, ``channel``, ``beta`` (and ``call``).
+    frame : BetaMatrix or pandas.DataFrame
+        From `Run.beta`, or columns ``sample``, ``layer``, ``channel``, ``beta`` (and ``call``).
     layer : str, optional
         By default the last of the frame.
     samples : int
@@ -72,33 +66,23 @@ def ordered_betas(
     AconError
         If a column is missing, a β is not finite, or a sample lacks a channel.
     """
-    require_columns(frame, ["sample", "layer", "channel", "beta"], "the frame of β")
-    name = choose_layer(frame, layer)
-    own = choose_call(frame[frame["layer"] == name], call)
-    require_finite(own, name)
-    chosen = choose_samples(own["sample"], samples, seed)
-    own = own[own["sample"].isin(chosen)]
-    wide = own.pivot(index="sample", columns="channel", values="beta")
-    if wide.isna().any(axis=None):
-        raise AconError(f"in layer {name!r} not every sample has a β for every channel")
-    values = wide.to_numpy(dtype=np.float64)
+    own = as_matrix(frame, layer, call, samples, seed)
+    values = own.values.astype(np.float64)
     rows, columns = _order(values), _order(values.T)
     return OrderedBetas(
-        name,
-        values[np.ix_(rows, columns)],
-        wide.index.to_numpy(dtype=np.int64)[rows],
-        wide.columns.to_numpy(dtype=np.int64)[columns],
+        own.layer, values[np.ix_(rows, columns)], own.sample_ids[rows], own.channels[columns]
     )
 
 
 def _order(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Return the order of the rows (R, D) by Ward's linkage, (R,)."""
     if len(values) < 3:
         return np.arange(len(values))
     return np.asarray(leaves_list(linkage(values, method="ward")), dtype=np.int64)
 
 
 def label_purity(labels: npt.NDArray[np.object_]) -> tuple[float, float]:
-    """Say how often neighbours in an order have one label, and how often chance would have it.
+    """Return how often neighbours in an order share a label, and how often chance makes them.
 
     Parameters
     ----------

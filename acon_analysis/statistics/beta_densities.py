@@ -12,13 +12,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from acon_analysis.errors import AconError, UsageError
-from acon_analysis.selection import (
-    choose_call,
-    choose_layer,
-    choose_samples,
-    require_columns,
-    require_finite,
-)
+from acon_analysis.selection import choose_layer, require_columns, require_finite
+from acon_analysis.statistics.beta_matrix import BetaMatrix, as_matrix
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -189,7 +184,7 @@ def default_edges(values: npt.ArrayLike) -> FloatArray:
 
 
 def beta_densities(
-    frame: pd.DataFrame,
+    frame: BetaMatrix | pd.DataFrame,
     layer: str | None = None,
     samples: int | Sequence[int] = 7,
     seed: int | np.random.Generator = 0,
@@ -204,9 +199,9 @@ def beta_densities(
 
     Parameters
     ----------
-    frame : pandas.DataFrame
-        Columns ``sample``, ``layer``, ``channel``, ``beta`` (and ``call``, where layers are used
-        more than once): β of every sample.
+    frame : BetaMatrix or pandas.DataFrame
+        β of every sample: from `Run.beta`, or columns ``sample``, ``layer``, ``channel``, ``beta``
+        (and ``call``, where layers are used more than once).
     layer : str, optional
         By default the last layer in the frame's order.
     samples : int or sequence of int
@@ -238,16 +233,12 @@ def beta_densities(
     AconError
         For missing columns, an empty frame, or a β that is not finite.
     """
-    require_columns(frame, ("sample", "layer", "channel", "beta"), "the frame of β")
-    name = choose_layer(frame, layer)
-    one_layer = choose_call(frame[frame["layer"] == name], call)
-    chosen = choose_samples(one_layer["sample"], samples, seed)
-    picked = one_layer[one_layer["sample"].isin(chosen)]
-    require_finite(picked, name)
-    series: list[tuple[str, int | None, FloatArray]] = []
-    for sample in chosen:
-        mine = picked["sample"] == sample
-        series.append(("sample", sample, picked.loc[mine, "beta"].to_numpy(dtype=np.float64)))
+    picked = as_matrix(frame, layer, call, samples, seed)
+    name, chosen = picked.layer, [int(sample) for sample in picked.sample_ids]
+    series: list[tuple[str, int | None, FloatArray]] = [
+        ("sample", sample, values.astype(np.float64))
+        for sample, values in zip(chosen, picked.values, strict=True)
+    ]
     bars = pd.DataFrame(columns=list(BAR_COLUMNS), dtype=np.float64)
     if static is not None:
         values = static_betas(static, name)

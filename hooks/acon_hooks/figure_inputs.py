@@ -135,8 +135,9 @@ def explained(run: Run) -> dict[str, Any] | None:
     facts = channel_facts([run])
     if facts.empty:
         return None
-    layer, data = str(own["layer"].iloc[-1]), str(run.identity["data"])
-    ends = sample_extremes(facts, run.betas(layers=[layer]), count=EXPLAINED)
+    layer, call = str(own["layer"].iloc[-1]), int(own["call"].iloc[-1])
+    data = str(run.identity["data"])
+    ends = sample_extremes(facts, run.beta(layer, call), count=EXPLAINED)
     found, labels = explain_data(
         again[0], data, layer, int(ends.facts["channel"]), list(ends.samples["sample"]),
         device="cpu",

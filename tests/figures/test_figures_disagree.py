@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 
 import figureframes
 from acon_analysis.errors import AconError, UsageError
-from acon_analysis.plotdata.measure_ranks import AGAINST, disagreement
+from acon_analysis.plotdata.measure_ranks import AGAINST, measure_ranks
 from acon_analysis.studies import results
 from acon_figures import beta_over_epochs, measures_disagree
 
@@ -20,7 +20,7 @@ LAST = figureframes.LAYERS[-1]
 
 
 def test_ranks_and_correlations_are_scipys() -> None:
-    found = disagreement(FACTS, MEASURES)
+    found = measure_ranks(FACTS, MEASURES)
     own = FACTS[FACTS["layer"] == LAST].reset_index(drop=True)
     expected = spearmanr(1 - own["L"], own["s_c"]).statistic
     assert found.correlations.loc["nonlinearity", "s_c"] == pytest.approx(expected)
@@ -29,9 +29,9 @@ def test_ranks_and_correlations_are_scipys() -> None:
     ranks = found.ranks["rank_nonlinearity"]
     assert int(ranks.argmin()) == int(own["L"].argmax())
     assert (ranks.min(), ranks.max()) == (0.0, 1.0)
-    assert "affinity" not in disagreement(FACTS).measures
-    assert "G" in disagreement(FACTS).measures
-    assert "G" not in disagreement(FACTS.assign(G=np.nan)).measures
+    assert "affinity" not in measure_ranks(FACTS).measures
+    assert "G" in measure_ranks(FACTS).measures
+    assert "G" not in measure_ranks(FACTS.assign(G=np.nan)).measures
 
 
 def _unit(**changes: Any) -> pd.DataFrame:
@@ -65,7 +65,7 @@ def _unit(**changes: Any) -> pd.DataFrame:
 def test_the_channel_that_contradicts_is_named_with_the_reason(
     changes: dict[str, float], against: str, headline: str, reason: str
 ) -> None:
-    examples = disagreement(_unit(**changes)).examples.set_index("against")
+    examples = measure_ranks(_unit(**changes)).examples.set_index("against")
     one = examples.loc[against]
     assert one["channel"] == 11
     assert headline in one["headline"]
@@ -73,19 +73,19 @@ def test_the_channel_that_contradicts_is_named_with_the_reason(
 
 
 def test_measures_that_agree_give_no_example_and_few_channels_no_ranks() -> None:
-    assert disagreement(_unit()).examples.empty
+    assert measure_ranks(_unit()).examples.empty
     figure = measures_disagree(_unit())
     assert len(figure.axes) == 1
     with pytest.raises(AconError, match="has 3 channels whose output varies"):
-        disagreement(_unit().iloc[:3])
+        measure_ranks(_unit().iloc[:3])
     with pytest.raises(AconError, match="other measures lacks the column affinity"):
-        disagreement(FACTS, MEASURES.drop(columns="affinity"))
+        measure_ranks(FACTS, MEASURES.drop(columns="affinity"))
     with pytest.raises(UsageError, match="no layer 'x'"):
         measures_disagree(FACTS, "x")
 
 
 def test_the_figure_shows_the_correlations_and_the_ranks() -> None:
-    found = disagreement(FACTS, MEASURES)
+    found = measure_ranks(FACTS, MEASURES)
     figure = measures_disagree(FACTS, measures=MEASURES)
     matrix, *cells = figure.axes
     np.testing.assert_array_equal(np.asarray(matrix.images[0].get_array()), found.correlations)

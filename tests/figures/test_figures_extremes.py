@@ -111,9 +111,7 @@ def test_images_that_were_captured_are_found_again(digits_run: Run) -> None:
 
 
 def _run(data: str, samples: pd.DataFrame, **spec: str) -> Any:
-    return SimpleNamespace(
-        manifest={"identity": {"data": data, "preprocess": spec}}, samples=samples
-    )
+    return SimpleNamespace(identity={"data": data, "preprocess": spec}, samples=samples)
 
 
 def test_images_of_a_folder_are_those_of_the_hash(tmp_path: Path) -> None:
@@ -183,10 +181,8 @@ def test_nothing_is_measured_again_of_other_weights_or_images(digits_run: Run) -
         ({"data": "no such folder"}, shipped),
         ({"data": "digits:train"}, shipped),
     ):
-        manifest = {"identity": {**identity, **changed}, "origin": origin}
-        run: Any = SimpleNamespace(
-            manifest=manifest, samples=digits_run.samples, layers=digits_run.layers
-        )
+        run = Run(digits_run.path)
+        run.manifest |= {"identity": {**identity, **changed}, "origin": origin}
         assert other_measures(run) is None
         assert explained(run) is None
 

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from acon_analysis.plotdata.channels import channel_curves
-from acon_analysis.plotdata.measure_ranks import Disagreement, disagreement
+from acon_analysis.plotdata.measure_ranks import MeasureRanks, measure_ranks
 from acon_figures.spec import figure
 from acon_figures.style import COLORS, INK, RULE, AconFigure, is_narrow, new_figure, theme, thin
 
@@ -75,9 +75,9 @@ def measures_disagree(
     Raises
     ------
     UsageError, AconError
-        As `acon_analysis.plotdata.measure_ranks.disagreement`.
+        As `acon_analysis.plotdata.measure_ranks.measure_ranks`.
     """
-    found = disagreement(channels, measures, layer)
+    found = measure_ranks(channels, measures, layer)
     count = len(found.examples)
     with theme(context):
         narrow = is_narrow(width)
@@ -108,7 +108,7 @@ def measures_disagree(
     return figure
 
 
-def _draw_matrix(axes: Axes, found: Disagreement) -> None:
+def _draw_matrix(axes: Axes, found: MeasureRanks) -> None:
     values = found.correlations.to_numpy(dtype=np.float64)
     axes.imshow(values, cmap=COLORMAP, vmin=-1.0, vmax=1.0, interpolation="nearest")
     places = range(len(found.measures))
@@ -127,7 +127,7 @@ def _draw_matrix(axes: Axes, found: Disagreement) -> None:
     axes.set_title("(a) rank correlation of measures")
 
 
-def _draw_function(axes: Axes, found: Disagreement, example: dict[Any, Any]) -> None:
+def _draw_function(axes: Axes, found: MeasureRanks, example: dict[Any, Any]) -> None:
     facts = found.ranks.set_index("channel", drop=False).loc[example["channel"]]
     curves = channel_curves(facts)
     for name, color, style in (("beta_middle", "blue", "solid"), ("fit", None, ":")):
@@ -143,7 +143,7 @@ def _draw_function(axes: Axes, found: Disagreement, example: dict[Any, Any]) -> 
     axes.set_ylim(low, high + 0.25 * (high - low))
 
 
-def _draw_ranks(axes: Axes, found: Disagreement, example: dict[Any, Any], *, named: bool) -> None:
+def _draw_ranks(axes: Axes, found: MeasureRanks, example: dict[Any, Any], *, named: bool) -> None:
     row = found.ranks.set_index("channel").loc[example["channel"]]
     ranks = np.array([row[f"rank_{name}"] for name in found.measures], dtype=np.float64)
     places = np.arange(len(ranks))
@@ -159,7 +159,7 @@ def _draw_ranks(axes: Axes, found: Disagreement, example: dict[Any, Any], *, nam
     axes.grid(visible=False)
 
 
-def _caption(found: Disagreement) -> str:
+def _caption(found: MeasureRanks) -> str:
     words = {"abs_beta": "|β|", "gate_entropy": "the entropy of the gate's sign", "s_c": "s_c"}
     reasons = " ".join(
         f"Channel {row['channel']}: {row['reason']}." for row in found.examples.to_dict("records")
