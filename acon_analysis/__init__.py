@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from acon_analysis.statistics.affine_fit import linearity
     from acon_hooks.captures.capturing import capture
     from acon_hooks.explainers.explaining import explain
-    from acon_hooks.layers.scan import find_layers
-    from acon_hooks.readings.recording import record
+    from acon_hooks.readings.recording import find_layers, record
     from acon_hooks.replacement.linearizing import linearize
 
 __version__ = "0.1.0"
@@ -31,7 +30,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "example_run": ("acon_analysis.runs.examples", "example_run"),
     "explain": ("acon_hooks.explainers.explaining", "explain"),
     "family": ("acon_analysis.family", None),
-    "find_layers": ("acon_hooks.layers.scan", "find_layers"),
+    "find_layers": ("acon_hooks.readings.recording", "find_layers"),
     "layers": ("acon_analysis.layers", None),
     "linearity": ("acon_analysis.statistics.affine_fit", "linearity"),
     "linearize": ("acon_hooks.replacement.linearizing", "linearize"),

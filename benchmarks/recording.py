@@ -30,10 +30,11 @@ from torch.profiler import ProfilerActivity, profile
 import acon_analysis as acon
 from acon_hooks import Tap, to_host
 from acon_hooks.captures.forward_pass import ForwardPass
-from acon_hooks.layers.scan import find_layers
 from acon_hooks.moments.accumulating import Accumulator
 from acon_hooks.moments.constants import Constants
 from acon_hooks.moments.options import MomentOptions
+from acon_hooks.readings.recording import find_layers
+from acon_hooks.readings.sources import InnerModule
 
 PARTS = ("only x and y", "without the reference β")
 NETWORKS = ("shufflenet_v2_x0_5_metaacon", "resnet50_metaacon")
@@ -201,9 +202,10 @@ def made_beforehand(model: nn.Module, x: Tensor) -> list[Ready]:
             model(x)
             tap.take()
         for layer in tap.layers:
-            if layer.reading is None or layer.reading.source != "module":
+            source = None if layer.reading is None else layer.reading.source
+            if not isinstance(source, InnerModule):
                 raise SystemExit(f"{layer.name} is not read from a module: it cannot be isolated")
-            watch(layer.name, layer.reading.where)
+            watch(layer.name, source.path)
         model(x)
     for handle in handles:
         handle.remove()

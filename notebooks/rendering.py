@@ -131,7 +131,7 @@ class _Rows(HTMLParser):
         self.rows: list[list[str]] = []
         self.open = False
 
-    def handle_starttag(self, tag: str, attrs: Any) -> None:  # noqa: ARG002 - its signature
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
         """Begin a row or a cell."""
         if tag == "tr":
             self.rows.append([])

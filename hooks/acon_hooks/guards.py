@@ -257,3 +257,12 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
     """Return the dtype that autocast would use on a device now; None where it is off."""
     kind = device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+
+
+def refuse_autocast(dtype: torch.dtype | None, *, allowed: bool) -> None:
+    """Raise if autocast is on, with the dtype given, and was not allowed."""
+    if dtype is not None and not allowed:
+        raise HookError(
+            f"the model runs under autocast ({dtype}), which rounds β (errors of 2e-3 in "
+            "bfloat16): leave autocast, or pass allow_autocast=True"
+        )

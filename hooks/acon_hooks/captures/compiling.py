@@ -17,6 +17,7 @@ from acon_hooks.errors import HookError
 from acon_hooks.layers.reading import TRANSFORMS
 from acon_hooks.layers.scan import Layer
 from acon_hooks.readings.batch import Key
+from acon_hooks.readings.sources import InnerModule
 
 
 class CompiledReader:
@@ -54,8 +55,8 @@ class CompiledReader:
         self._handles: list[RemovableHandle] = []
         self._compiled: Callable[[Tensor], tuple[Any, Tensor]] | None = None
         for (name, call), layer in layers.items():
-            reading = layer.reading
-            simple = reading is not None and reading.source == "module" and not reading.ordinal
+            source = None if layer.reading is None else layer.reading.source
+            simple = isinstance(source, InnerModule) and not source.ordinal
             if not simple or call or layer.granularity == "pixel":
                 raise UsageError(
                     f"compile: β of layer {name!r} is read from {layer.reader}, which a compiled "
@@ -64,9 +65,11 @@ class CompiledReader:
 
     def __enter__(self) -> "CompiledReader":
         for layer in self.layers.values():
+            if layer.reading is None:
+                continue
             reading = layer.reading
-            if reading is not None:
-                inner = self.model.get_submodule(f"{layer.name}.{reading.where}".lstrip("."))
+            inner = reading.source.inner(self.model.get_submodule(layer.name))
+            if inner is not None:
                 hook = _catcher(self._caught, TRANSFORMS[reading.transform])
                 self._handles.append(inner.register_forward_hook(hook))
         torch._dynamo.reset()

@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_leaves
 from acon_hooks.engine.visiting import Site, Visitor, visiting
 from acon_hooks.errors import ProofError
 from acon_hooks.layers.scan import Layer
+from acon_hooks.readings.sources import InnerModule
 
 #: Largest difference of outputs and β that counts as the same, relative to 1 or the largest.
 TOLERANCE = 1e-5
@@ -179,7 +180,11 @@ def _is_authors_form(layer: Layer, module: Any) -> bool:
     reading = layer.reading
     if reading is None or layer.kind != "meta_acon" or layer.granularity != "channel":
         return False
-    if reading.source != "module" or reading.transform != "sigmoid" or reading.identity != "acon":
+    if (
+        not isinstance(reading.source, InnerModule)
+        or reading.transform != "sigmoid"
+        or reading.identity != "acon"
+    ):
         return False
     inner = [name for name, child in module.named_children() if not isinstance(child, nn.Identity)]
     if inner != ["fc1", "fc2"] or not all(_is_pointwise(module.get_submodule(n)) for n in inner):

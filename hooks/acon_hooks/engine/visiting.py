@@ -8,10 +8,10 @@ the context count; forward passes that are recomputed in a backward pass do not.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +71,29 @@ class Site:
     inner: bool = False
 
 
+class SiteCall(NamedTuple):
+    """One call of a site.
+
+    Parameters
+    ----------
+    site : Site
+        Which site.
+    number : int
+        Which of its calls within the forward pass.
+    args, kwargs
+        The arguments; a site that works in place overwrites them.
+    """
+
+    site: Site
+    number: int
+    args: Args
+    kwargs: Kwargs
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Yield the arguments that are tensors."""
+        return (v for v in (*self.args, *self.kwargs.values()) if isinstance(v, Tensor))
+
+
 class Visitor:
     """Looks at sites, or changes what they return. Override what is needed.
 
@@ -80,14 +103,14 @@ class Visitor:
     def begin(self) -> None:
         """Prepare for a forward pass of the model."""
 
-    def before(self, site: Site, call: int, args: Args, kwargs: Kwargs) -> None:
-        """See the arguments of a site, which may overwrite them."""
+    def before(self, call: SiteCall) -> None:
+        """See the arguments of a site before it runs."""
 
-    def after(self, site: Site, call: int, args: Args, kwargs: Kwargs, output: Any) -> Any:
+    def after(self, call: SiteCall, output: Any) -> Any:
         """See the output of a site; return None, or what takes the output's place."""
 
-    def failed(self, site: Site) -> None:
-        """Learn that a site's forward has raised an exception."""
+    def raised(self, site: Site) -> None:
+        """Learn that the forward of a site has raised an exception."""
 
     def end(self) -> None:
         """Finish a forward pass that has succeeded."""
@@ -131,6 +154,7 @@ class Visited:
         self.active = False
         self.skip_before()
         self._after.remove()
+        self.visit.sites.pop(self, None)
 
     def skip_before(self) -> None:
         """Take away the hook that runs before the site: the visitor needs only the output."""
@@ -150,7 +174,7 @@ class Visited:
             if module is not site.module or not self.active or not visit.mine(site):
                 return
             if site.call is None or site.call == self.calls:
-                visitor.before(site, self.calls, args, kwargs)
+                visitor.before(SiteCall(site, self.calls, args, kwargs))
 
         return before
 
@@ -162,26 +186,26 @@ class Visited:
             if module is not target or thread() != visit.owner or not self.active:
                 return None
             if output is None:  # its forward has raised
-                visitor.failed(site)
+                visitor.raised(site)
                 return None
             if not visit.running and not visit.mine(site):
                 return None
-            call = self.calls
-            self.calls = call + 1
+            call = SiteCall(site, self.calls, args, kwargs)
+            self.calls += 1
             if not site.inner:
-                self._compare(call, args, kwargs)
-            if site.call is not None and site.call != call:
+                self._compare(call)
+            if site.call is not None and site.call != call.number:
                 return None
             if type(output) is Tensor and not listening():
-                new = visitor.after(site, call, args, kwargs, output)
+                new = visitor.after(call, output)
             else:  # what a visitor computes is no part of a layer that is being listened to
                 with torch._C.DisableTorchFunction():
-                    new = visitor.after(site, call, args, kwargs, output)
-            return None if new is None else replaced(args, kwargs, output, new)
+                    new = visitor.after(call, output)
+            return None if new is None else replaced(call, output, new)
 
         return after
 
-    def _compare(self, call: int, args: Args, kwargs: Kwargs) -> None:
+    def _compare(self, call: SiteCall) -> None:
         """Compare the input of a call with that of the first forward pass.
 
         Raises
@@ -189,27 +213,28 @@ class Visited:
         HookError
             If shape or dtype differ, or the call is one more than in the first forward pass.
         """
-        x = args[0] if args else None
+        number = call.number
+        x = call.args[0] if call.args else None
         if type(x) is not Tensor:
-            x = next((v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)), None)
+            x = next(call.tensors(), None)
         shape, dtype = (torch.Size(), None) if x is None else (x.shape[1:], x.dtype)
-        if call < len(self.expected):
-            known, known_dtype = self.expected[call]
+        if number < len(self.expected):
+            known, known_dtype = self.expected[number]
             if shape == known and dtype is known_dtype:
                 return
         elif self.visit.first:
             self.expected.append((shape, dtype))
             return
-        where = f"layer {self.site.name!r}, call {call}, batch {self.visit.passes}"
-        if call >= len(self.expected):
+        where = f"layer {self.site.name!r}, call {number}, batch {self.visit.passes}"
+        if number >= len(self.expected):
             raise HookError(
                 f"{where}: it ran more often than on the first batch ({len(self.expected)} times)"
             )
         given = "none" if x is None else f"{tuple(x.shape)} {dtype}"
-        sizes = ", ".join(map(str, self.expected[call][0]))
+        sizes = ", ".join(map(str, self.expected[number][0]))
         raise HookError(
             f"{where}: its input is {given}, but on the first batch it was "
-            f"(N, {sizes}) {self.expected[call][1]}"
+            f"(N, {sizes}) {self.expected[number][1]}"
         )
 
 
@@ -226,7 +251,7 @@ class Visit:
         The network, in evaluation mode. Compiled models run eagerly inside the context.
     visitor : Visitor
         Is called at the beginning and the end of every forward pass.
-    sites : mapping of Site to Visitor
+    sites : sequence of (Site, Visitor)
         Who sees which site.
 
     Attributes
@@ -243,12 +268,14 @@ class Visit:
         the pass differs from the first one.
     """
 
-    def __init__(self, model: nn.Module, visitor: Visitor, sites: Mapping[Site, Visitor]) -> None:
+    def __init__(
+        self, model: nn.Module, visitor: Visitor, sites: Sequence[tuple[Site, Visitor]]
+    ) -> None:
         self.given = model
         self.model = unwrap(model)
         self.visitor = visitor
-        self.visitors = dict(sites)
-        self.sites: list[Visited] = []
+        self.sites: dict[Visited, None] = {}  # in the order in which they were added
+        self._given_sites = sites
         self.running = False
         self.passes = 0
         self.owner = 0
@@ -263,14 +290,14 @@ class Visit:
     def __enter__(self) -> Self:
         if self.owner:
             raise HookError("a visit serves one context: make a new one")
-        refuse_unwatchable(self.given, [site.name for site in self.visitors])
+        refuse_unwatchable(self.given, [site.name for site, _ in self._given_sites])
         with ExitStack() as stack:
             stack.enter_context(exclusive(self.model))
             stack.enter_context(eager())
             self.owner = threading.get_ident()
             stack.callback(self._leave)
             self._root_hooks(stack)
-            for site, visitor in self.visitors.items():
+            for site, visitor in self._given_sites:
                 self.add(site, visitor)
             self._exit = stack.pop_all()
         return self
@@ -281,7 +308,7 @@ class Visit:
     def add(self, site: Site, visitor: Visitor) -> Visited:
         """Let a visitor see one more site, until `Visited.remove` or the end of the context."""
         visited = Visited(self, site, visitor)
-        self.sites.append(visited)
+        self.sites[visited] = None
         return visited
 
     def forget(self) -> None:
@@ -312,9 +339,8 @@ class Visit:
 
     def _leave(self) -> None:
         self.owner, self.running = -1, False  # no thread
-        for visited in self.sites:
+        for visited in list(self.sites):
             visited.remove()
-        self.sites.clear()
         self.visitor.abort()
 
     def _root_hooks(self, stack: ExitStack) -> None:
@@ -406,11 +432,11 @@ def visiting(model: nn.Module, sites: Iterable[Site], visitor: Visitor) -> Itera
     ------
     Visit
     """
-    with Visit(model, visitor, dict.fromkeys(sites, visitor)) as visit:
+    with Visit(model, visitor, [(site, visitor) for site in sites]) as visit:
         yield visit
 
 
-def replaced(args: Args, kwargs: Kwargs, output: Any, new: Any) -> Any:
+def replaced(call: SiteCall, output: Any, new: Any) -> Any:
     """Return what takes an output's place, so that every reader of the output sees it.
 
     A module that works in place returns the memory of its input, which a shortcut may read too:
@@ -418,9 +444,8 @@ def replaced(args: Args, kwargs: Kwargs, output: Any, new: Any) -> Any:
     """
     if not isinstance(output, Tensor) or not isinstance(new, Tensor):
         return new
-    inputs = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
     memory = output.untyped_storage().data_ptr()
-    if any(value.untyped_storage().data_ptr() == memory for value in inputs):
+    if any(value.untyped_storage().data_ptr() == memory for value in call.tensors()):
         return output.copy_(new)
     return new
 

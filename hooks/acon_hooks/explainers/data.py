@@ -16,7 +16,7 @@ from acon_hooks.explainers.explaining import explain
 from acon_hooks.explainers.explanations import Explanation
 from acon_hooks.explainers.importance import conductance, correlations
 from acon_hooks.explainers.sanity import randomization_check
-from acon_hooks.layers.scan import find_layers
+from acon_hooks.layers.scan import scan_layers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -177,7 +177,7 @@ def conductance_data(
     network = model.to(place)
     kinds: tuple[str, ...] = ("meta_acon", "acon", "activation")
     if layers is None:
-        known = {layer.kind for layer in find_layers(network, kinds)}
+        known = {layer.kind for layer in scan_layers(network, kinds)}
         kinds = ("meta_acon", "acon") if known & {"meta_acon", "acon"} else ("activation",)
     table = conductance(network, images.to(place), layers=layers, kinds=kinds, baseline=baseline)
     ranks = correlations(table)

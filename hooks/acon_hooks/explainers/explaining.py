@@ -20,7 +20,8 @@ from acon_hooks.explainers.baselines import make_baseline
 from acon_hooks.explainers.explanations import Explanation
 from acon_hooks.explainers.probing import BetaProbe
 from acon_hooks.guards import unwrap
-from acon_hooks.layers.scan import KINDS, Layer, find_layers
+from acon_hooks.layers.scan import KINDS, Layer, scan_layers
+from acon_hooks.readings.sources import Constant, OwnTensor
 from acon_hooks.readings.tap import Tap
 
 #: Kinds of layers whose β (or gate) can depend on the image.
@@ -190,7 +191,7 @@ def settled(model: nn.Module, images: Tensor, baselines: Tensor, layer: str | La
     if (
         reading is None
         or found.granularity == "static"
-        or reading.source in ("parameter", "constant")
+        or isinstance(reading.source, OwnTensor | Constant)
     ):
         raise UsageError(
             f"β of layer {found.name!r} is a parameter of the network ({found.reader}): it is "
@@ -211,7 +212,7 @@ def _refuse_undefined(layer: Layer, beta: Tensor, where: str) -> None:
 
 def _check_layer(model: nn.Module, name: str) -> None:
     """Raise for a name that is no layer, or a layer without β."""
-    known = {layer.name: layer for layer in find_layers(model, KINDS)}
+    known = {layer.name: layer for layer in scan_layers(model, KINDS)}
     if name in known and known[name].kind in EXPLAINABLE:
         return
     if name in known:
@@ -225,7 +226,7 @@ def _check_layer(model: nn.Module, name: str) -> None:
 
 
 def _others(model: nn.Module, *kinds: str) -> str:
-    there = [layer.name for layer in find_layers(model, kinds)]
+    there = [layer.name for layer in scan_layers(model, kinds)]
     if not there:
         return "this network has no layer whose β depends on the image"
     shown = ", ".join(map(repr, there[:5]))

@@ -1,29 +1,38 @@
 """Where the channels of a plain activation lie: where the layer before it puts them."""
 
+from typing import Any
+
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+
+from acon_hooks.engine.visiting import Site, SiteCall, Visit, Visited, Visitor
 
 _LAST = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.MultiheadAttention)
 
 
-class Producers:
+class Producers(Visitor):
     """Remembers, during the first batch, the last module that made channels.
 
     Convolutions and batch normalisations put the channels on axis 1, linear layers and layer
     normalisations on the last axis. Where sizes contradict this, the sizes win.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
+    def __init__(self) -> None:
         self.last: nn.Module | None = None
+        self._visited: list[Visited] = []
 
-    def attach(self) -> list[RemovableHandle]:
-        """Register hooks on every module that has channels; the caller removes them."""
-        return [
-            module.register_forward_hook(self._note)
-            for module in self.model.modules()
-            if module is not self.model and _width(module) is not None
+    def attach(self, visit: Visit) -> None:
+        """Visit every module that has channels."""
+        self._visited = [
+            visit.add(Site(name, module, inner=True), self)
+            for name, module in visit.model.named_modules()
+            if module is not visit.model and _width(module) is not None
         ]
+
+    def remove(self) -> None:
+        """Visit them no longer."""
+        for visited in self._visited:
+            visited.remove()
+        self._visited = []
 
     def axis(self, x: Tensor) -> int:
         """Return the channel axis of an input; 1 where nothing tells."""
@@ -36,8 +45,9 @@ class Producers:
             return 1 if first_fits else last
         return last if isinstance(self.last, _LAST) else 1
 
-    def _note(self, module: nn.Module, _args: object, _output: object) -> None:
-        self.last = module
+    def after(self, call: SiteCall, output: Any) -> None:
+        """Note the module."""
+        self.last = call.site.module
 
 
 def _width(module: nn.Module) -> int | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from acon_analysis.errors import UsageError, closest
-from acon_hooks.layers.scan import KINDS, Layer, find_layers
+from acon_hooks.layers.scan import KINDS, Layer, scan_layers
 
 
 def choose_layers(
@@ -28,7 +28,7 @@ def choose_layers(
     UsageError
         If a name is no layer of the kinds, if a `Layer` is of another model, or if there is none.
     """
-    found = {layer.name: layer for layer in find_layers(model, kinds)}
+    found = {layer.name: layer for layer in scan_layers(model, kinds)}
     if layers is None:
         if not found:
             raise UsageError(_none(model, kinds))
@@ -43,7 +43,7 @@ def choose_layers(
             chosen.append(found[layer])
         elif modules.get(layer.name) is not layer.module:
             raise UsageError(
-                f"layer {layer.name!r} belongs to another model: call find_layers on this one"
+                f"layer {layer.name!r} belongs to another model: call scan_layers on this one"
             )
         else:
             chosen.append(layer)
@@ -53,7 +53,7 @@ def choose_layers(
 
 
 def _none(model: nn.Module, kinds: tuple[str, ...]) -> str:
-    there = Counter(layer.kind for layer in find_layers(model, KINDS))
+    there = Counter(layer.kind for layer in scan_layers(model, KINDS))
     have = ", ".join(f"{count} of kind {kind!r}" for kind, count in there.items())
     return (
         f"{type(model).__name__} has no layer of kind {' or '.join(map(repr, kinds))}; "

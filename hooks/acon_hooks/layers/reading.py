@@ -4,14 +4,16 @@ Notation: S is the sigmoid, d = (p1 - p2)·x, and a tensor is *folded* when it h
 (N, C, P): samples, channels, and all other axes together.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-Source = Literal["parameter", "module", "argument", "function", "least squares", "constant"]
+from acon_hooks.errors import HookError
+
 Granularity = Literal["channel", "layer", "pixel", "static", "elementwise", "unknown"]
 
 #: What turns the tensor that was caught into β; the proof decides which of them fits.
@@ -82,20 +84,83 @@ def folded(compact: Tensor) -> Tensor:
     return compact.unsqueeze(2) if compact.ndim == 2 else compact
 
 
+@dataclass
+class LiveCall:
+    """One call of a layer whose reading is known.
+
+    Parameters
+    ----------
+    layer : str
+        Name of the layer.
+    x : Tensor
+        The activated input, as it was before the call.
+    args, kwargs
+        Arguments of the call.
+    caught : Tensor or None
+        What the hooks inside the layer have caught.
+    """
+
+    layer: str
+    x: Tensor
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    caught: Tensor | None = None
+
+
+class Source(ABC):
+    """Where β, or what it is computed from, is found in a layer: see `readings.sources`."""
+
+    #: Whether functions that the layer calls must be listened to.
+    listens: ClassVar[bool] = False
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Return the source in words, as shown in tables."""
+
+    @abstractmethod
+    def raw(self, module: nn.Module, reading: "Reading", call: LiveCall) -> Tensor | None:
+        """Return the tensor that becomes β by the reading's layout; None if there is none."""
+
+    def own_tensor(self, module: nn.Module) -> Tensor | None:
+        """Return the layer's own parameter or buffer that is the source, if it is one."""
+        return None
+
+    def inner(self, module: nn.Module) -> nn.Module | None:
+        """Return the inner module whose output must be caught, if there is one."""
+        return None
+
+    def beta(self, module: nn.Module, reading: "Reading", call: LiveCall) -> Tensor:
+        """Return β of a call, compact; see `Layout.compact`.
+
+        Raises
+        ------
+        HookError
+            If the source gave nothing, or has another shape than on the first batch.
+        """
+        raw = self.raw(module, reading, call)
+        samples, channels = call.x.shape[0], call.x.shape[reading.axis]
+        if raw is None:
+            raise HookError(
+                f"layer {call.layer!r}: {reading.describe()} gave nothing in this call, but was "
+                "the source of β on the first batch"
+            )
+        try:
+            return reading.layout.compact(raw, samples, channels)
+        except RuntimeError as error:
+            raise HookError(
+                f"layer {call.layer!r}: {reading.describe()} has the shape {tuple(raw.shape)}, "
+                f"which is no β for {samples} samples of {channels} channels"
+            ) from error
+
+
 @dataclass(frozen=True)
 class Reading:
     """One proved way to read β from a layer.
 
     Parameters
     ----------
-    source : str
-        Where the tensor is caught: an own "parameter", an inner "module", an "argument" of the
-        layer, a "function" called inside its forward, "least squares" on the argument of the gate,
-        or "constant".
-    where : str
-        Name of that parameter, inner module, argument or function.
-    ordinal : int
-        Which call of that module or function within one call of the layer, from 0.
+    source : Source
+        Where the tensor is caught.
     transform : str
         Key of `TRANSFORMS`, applied to what was caught.
     layout : Layout
@@ -109,9 +174,7 @@ class Reading:
     """
 
     source: Source
-    where: str
     layout: Layout
-    ordinal: int = 0
     transform: str = "identity"
     identity: str = "acon"
     x: int | str = 0
@@ -120,18 +183,7 @@ class Reading:
 
     def describe(self) -> str:
         """Return the reading in words, as shown in tables."""
-        which = f" (call {self.ordinal})" if self.ordinal else ""
-        match self.source:
-            case "constant":
-                return f"constant {self.where}"
-            case "least squares":
-                return f"least squares on the argument of {self.where}{which}"
-            case "function":
-                return f"function {self.where}{which}"
-            case "module":
-                text = f"module {self.where}{which}"
-            case _:
-                text = f"{self.source} {self.where}"
+        text = self.source.describe()
         return text if self.transform == "identity" else f"{text}, {self.transform}"
 
 

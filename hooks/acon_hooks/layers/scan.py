@@ -1,11 +1,7 @@
-"""Which layers of a model can be watched, found by structure and never by class name.
-
-`find_layers(model, kinds=("meta_acon", "acon"), example=None) -> list[Layer]`
-"""
+"""Which layers of a model can be read, found by structure and never by class name."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +10,7 @@ from acon_analysis.errors import UsageError, closest
 from acon_hooks.guards import unwrap
 from acon_hooks.layers.elementwise import is_activation
 from acon_hooks.layers.gates import looks_like_gate
-from acon_hooks.layers.reading import Granularity, Reading
+from acon_hooks.layers.reading import TRANSFORMS, Granularity, Reading
 
 #: Every kind of layer, with what it is.
 KINDS = {
@@ -89,11 +85,9 @@ class Layer:
         """Static β, (C,); None where β depends on the sample or is not known yet."""
         if self.kind == "acon_frelu" and self.channels is not None:
             return torch.ones(self.channels)
-        if self.reading is not None and self.reading.source == "parameter":
-            from acon_hooks.layers.reading import TRANSFORMS
-
-            raw = own_tensors(self.module)[self.reading.where].detach()
-            return self._spread(TRANSFORMS[self.reading.transform](raw))
+        raw = None if self.reading is None else self.reading.source.own_tensor(self.module)
+        if raw is not None and self.reading is not None:
+            return self._spread(TRANSFORMS[self.reading.transform](raw.detach()))
         if self.reading is None and self.kind == "acon" and "beta" in own_tensors(self.module):
             return self._spread(own_tensors(self.module)["beta"].detach())
         return None
@@ -185,44 +179,10 @@ def check_kinds(kinds: Iterable[str]) -> tuple[str, ...]:
     return given
 
 
-def find_layers(
-    model: nn.Module, kinds: Iterable[str] = DEFAULT_KINDS, example: Any = None
-) -> list[Layer]:
-    """Find the layers of some kinds.
-
-    Layers that own p1 and p2 of equal shape are ACON layers, whoever wrote them. What only a
-    forward pass can tell (how β is read, whether it depends on the sample, where the channels
-    are) is a guess until a batch has been seen; give `example` to have it settled and proved.
-
-    Parameters
-    ----------
-    model : Module
-        The network. DistributedDataParallel, DataParallel and torch.compile wrappers are looked
-        through: names are those of the module inside.
-    kinds : iterable of str
-        Keys of `KINDS`.
-    example : Tensor or tuple, optional
-        A batch, handed to the model in one forward pass (a tuple as its arguments).
-
-    Returns
-    -------
-    list of Layer
-        In the order of `named_modules()`; a layer that is used in several places once.
-
-    Raises
-    ------
-    UsageError
-        If a kind is unknown.
-    ProofError
-        If `example` is given and β of a layer cannot be read.
-    """
+def scan_layers(model: nn.Module, kinds: Iterable[str] = DEFAULT_KINDS) -> list[Layer]:
+    """Find the layers of some kinds without a forward pass; see `scan_layers`."""
     asked = check_kinds(kinds)
-    found = list(_walk(unwrap(model), asked))
-    if example is None:
-        return found
-    from acon_hooks.readings.recording import resolve  # a Tap is built on this module
-
-    return resolve(model, found, example)
+    return list(_walk(unwrap(model), asked))
 
 
 def _walk(model: nn.Module, asked: tuple[str, ...]) -> Iterator[Layer]:

@@ -15,7 +15,7 @@ from acon_analysis.moments.fields import (
     UNRECORDED_BLOCKS,
 )
 from acon_analysis.store.folder import StoreError
-from acon_hooks.layers.scan import DEFAULT_KINDS, find_layers
+from acon_hooks.layers.scan import DEFAULT_KINDS, scan_layers
 from acon_hooks.moments.constants import GATED_KINDS
 from acon_hooks.moments.native.sums import NativeError, native
 
@@ -186,6 +186,6 @@ def default_kinds(model: nn.Module, *, moments: bool) -> tuple[str, ...]:
     moments : bool
         Whether moments are taken: a network without any ACON layer has them of its activations.
     """
-    if moments and not find_layers(model, DEFAULT_KINDS):
+    if moments and not scan_layers(model, DEFAULT_KINDS):
         return ("activation",)
     return DEFAULT_KINDS

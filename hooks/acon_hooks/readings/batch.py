@@ -1,6 +1,7 @@
 """What one forward pass has yielded, and its way to the host."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from acon_hooks.errors import HookError
+from acon_hooks.layers.scan import Layer
+from acon_hooks.readings.proof import ProofReport
 
 #: A layer's name, and which of its uses within one forward pass.
 Key = tuple[str, int]
@@ -35,6 +38,70 @@ class Batch(dict[Key, Tensor]):
         self.spread: dict[Key, Tensor] = {}
         self.maps: dict[Key, Tensor] = {}
         self.samples = 0
+
+
+#: Called inside the hook of every call of every layer with (layer, call, x, y, β): the input and
+#: the output as the layer saw them (both with the channels on `layer.axis`), and β folded to
+#: (N, C, 1), (N, 1, 1), (1, C, 1) or (N, C, P), or None for activations. Nothing may be kept.
+Observer = Callable[[Layer, int, Tensor, Tensor, Tensor | None], None]
+
+
+@dataclass
+class Results:
+    """What the layers' hooks have read.
+
+    Parameters
+    ----------
+    observe : Observer or None
+        Sees every call of every layer.
+    full : bool
+        Whether β of every pixel is kept where it differs between pixels.
+    batch : Batch or None
+        β of the forward pass that is running.
+    shapes : dict
+        (layer, call) -> shape of the activated input without the axis of the samples.
+    reports : list of ProofReport
+        The proof of every call; a later one of the same call takes its place.
+    """
+
+    observe: Observer | None
+    full: bool
+    batch: Batch | None = None
+    shapes: dict[Key, tuple[int, ...]] = field(default_factory=dict)
+    reports: list[ProofReport] = field(default_factory=list)
+
+    def report(self, report: ProofReport) -> None:
+        """Keep a proof."""
+        calls = [(old.layer, old.call) for old in self.reports]
+        if (report.layer, report.call) in calls:
+            self.reports[calls.index((report.layer, report.call))] = report
+        else:
+            self.reports.append(report)
+
+    def store(self, layer: Layer, key: Key, beta: Tensor) -> None:
+        """Put β of one call, compact, into the current batch."""
+        batch = self.batch
+        if batch is None:
+            return
+        if layer.granularity != "pixel":
+            batch[key] = beta
+            return
+        batch[key], batch.spread[key] = over_pixels(beta)
+        if self.full:
+            shape = list(self.shapes[key])
+            del shape[layer.axis - 1]
+            batch.maps[key] = beta.reshape(*beta.shape[:2], *shape).clone()
+
+    def drop(self, layer: Layer) -> None:
+        """Drop what a layer has yielded in the current batch: its proof has failed."""
+        batch = self.batch
+        if batch is not None:
+            for part in (batch, batch.spread, batch.maps):
+                for key in [key for key in part if key[0] == layer.name]:
+                    del part[key]
+        for key in [key for key in self.shapes if key[0] == layer.name]:
+            del self.shapes[key]
+        self.reports[:] = [report for report in self.reports if report.layer != layer.name]
 
 
 def to_host(values: Mapping[Key, Tensor]) -> dict[Key, NDArray[Any]]:

@@ -11,24 +11,34 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from acon_hooks.layers.gates import GATE_NAMES
 from acon_hooks.layers.reading import (
     GATES,
     TRANSFORMS,
     Granularity,
     Layout,
     Reading,
+    Source,
     fold,
     folded,
     layouts,
     rare_transforms,
     transforms,
 )
-from acon_hooks.layers.scan import Layer, own_tensors, slopes, whole
-from acon_hooks.readings.call_trace import Seen
+from acon_hooks.layers.scan import Layer, slopes, whole
+from acon_hooks.readings.call_trace import CallTrace
 from acon_hooks.readings.proof import Case
+from acon_hooks.readings.sources import (
+    Argument,
+    Constant,
+    FunctionResult,
+    InnerModule,
+    LeastSquares,
+    OwnTensor,
+    fitted,
+    regressor,
+)
 
 #: A way to see input and output, a reading, and the β that it gives, folded.
 Candidate = tuple["Setting", Reading, Tensor]
@@ -44,13 +54,13 @@ class Setting:
     reading: Reading
 
 
-def settings_of(layer: Layer, seen: Seen, output: Any) -> Iterator[Setting]:
+def settings_of(layer: Layer, trace: CallTrace, output: Any) -> Iterator[Setting]:
     """Yield every way to pair an argument with the output, the usual ones first."""
     outputs = output if isinstance(output, tuple | list) else (output,)
     for y in outputs:
         if not isinstance(y, Tensor) or not y.is_floating_point():
             continue
-        for key, x in seen.arguments.items():
+        for key, x in trace.arguments.items():
             if x.numel() != y.numel() or x.ndim < 2 or x.ndim != y.ndim:
                 continue
             for axis in _channel_axes(layer, x):
@@ -72,7 +82,7 @@ def _settings_at(
         identities.append("plain_gate")
     for identity in ["scale"] if layer.kind == "gate" else identities:
         reading = Reading(
-            "constant", "1", Layout("static"), identity=identity, x=key, axis=axis, y_axis=y_axis
+            Constant(1), Layout("static"), identity=identity, x=key, axis=axis, y_axis=y_axis
         )
         yield Setting(case, case.small()[0], x, reading)
 
@@ -88,71 +98,52 @@ def _channel_axes(layer: Layer, x: Tensor) -> list[int]:
     return sorted(axes, key=lambda axis: axis != place)
 
 
-def candidates(layer: Layer, seen: Seen, settings: list[Setting]) -> Iterator[Candidate]:
+def candidates(layer: Layer, trace: CallTrace, settings: list[Setting]) -> Iterator[Candidate]:
     """Yield every candidate, the most trusted first."""
-    for source, where, ordinal, transform, raw in _caught(layer, seen):
-        own = getattr(layer.module, where, None) if source == "parameter" else None
-        fixed = isinstance(own, nn.Parameter)  # a buffer may be filled for every batch
+    for source, transform, raw in _caught(layer, trace):
+        fixed = isinstance(source, OwnTensor) and source.is_parameter(layer.module)
         for setting in settings:
             for layout in layouts(raw, setting.x, setting.reading.axis, fixed=fixed):
                 reading = replace(
-                    setting.reading,
-                    source=source,
-                    where=where,
-                    ordinal=ordinal,
-                    transform=transform,
-                    layout=layout,
+                    setting.reading, source=source, transform=transform, layout=layout
                 )
                 n, c, _ = setting.case.x.shape
                 beta = layout.compact(TRANSFORMS[transform](raw), n, c)
                 yield setting, reading, folded(beta)
     for setting in settings:
         if setting.reading.identity != "scale":
-            yield from _least_squares(seen, setting)
+            yield from _least_squares(trace, setting)
             c = setting.case.x.shape[1]
             yield setting, setting.reading, torch.ones((1, c, 1), device=setting.x.device)
 
 
-def _caught(layer: Layer, seen: Seen) -> Iterator[tuple[Any, str, int, str, Tensor]]:
-    """Yield (source, where, ordinal, transform, tensor), the most trusted first."""
-    own = {
-        name: whole(tensor.detach())
-        for name, tensor in own_tensors(layer.module).items()
-        if name not in ("p1", "p2") and tensor.is_floating_point()
-    }
-    named = [("parameter", name, own[name]) for name in own if "beta" in name.lower()]
-    rest = [("parameter", name, own[name]) for name in own if "beta" not in name.lower()]
-    for source, name, raw in named:
-        yield source, name, 0, "identity", raw
-    fired = seen.fired[::-1]
-    trusted = GATE_NAMES if layer.kind == "gate" else ("bn2", "fc2")
-    fired.sort(key=lambda inner: _trust(inner.path, trusted))
-    for inner in fired:
-        for transform in transforms(activated=inner.activated or layer.kind == "gate"):
-            yield "module", inner.path, inner.ordinal, transform, inner.output
-    for key, raw in seen.arguments.items():
+def _caught(layer: Layer, trace: CallTrace) -> Iterator[tuple[Source, str, Tensor]]:
+    """Yield (source, transform, tensor), the most trusted first."""
+    own = OwnTensor.of(layer)
+    modules = InnerModule.of(layer, trace)
+    for tensor, raw in own:
+        if tensor.named_beta:
+            yield tensor, "identity", raw
+    for module, call in modules:
+        for transform in transforms(activated=call.activated or layer.kind == "gate"):
+            yield module, transform, call.output
+    for argument, raw in Argument.of(trace):
         for transform in transforms(activated=True):
-            yield "argument", str(key), 0, transform, raw
-    for inner in fired:
+            yield argument, transform, raw
+    for module, call in modules:
         for transform in rare_transforms():
-            yield "module", inner.path, inner.ordinal, transform, inner.output
-    for called in sorted(seen.called, key=lambda c: c.name not in ("sigmoid", "expit")):
-        yield "function", called.name, called.ordinal, "identity", called.output
-    for source, name, raw in [*named, *rest]:
+            yield module, transform, call.output
+    for function, raw in FunctionResult.of(trace):
+        yield function, "identity", raw
+    for tensor, raw in own:
         for transform in TRANSFORMS:
-            yield source, name, 0, transform, raw
+            yield tensor, transform, raw
 
 
-def _trust(path: str, names: tuple[str, ...]) -> int:
-    last = path.split(".")[-1]
-    return names.index(last) if last in names else len(names)
-
-
-def _least_squares(seen: Seen, setting: Setting) -> Iterator[Candidate]:
-    """Yield β = Σ z·d / Σ d² for the gates' arguments z, over coarser and finer groups."""
+def _least_squares(trace: CallTrace, setting: Setting) -> Iterator[Candidate]:
+    """Yield the fits on the gates' arguments, over coarser and finer groups."""
     case, axis = setting.case, setting.reading.axis
-    for called in seen.gates.values():
-        z = called.output
+    for source, z in LeastSquares.of(trace):
         if z.numel() != setting.x.numel() or z.ndim != setting.x.ndim:
             continue
         target = setting.x.movedim(axis, 1).shape
@@ -160,7 +151,7 @@ def _least_squares(seen: Seen, setting: Setting) -> Iterator[Candidate]:
             if z.movedim(z_axis, 1).shape != target:
                 continue
             d = regressor(setting.reading.identity, case.x, case.p1, case.p2)
-            folded = fold(z, z_axis) * GATES[called.name]
+            argument = fold(z, z_axis) * GATES[source.name]
             n, c, p = case.x.shape
             groups: dict[Granularity, int] = {"static": n * p, "layer": c * p, "channel": p}
             for granularity, size in groups.items():
@@ -168,38 +159,5 @@ def _least_squares(seen: Seen, setting: Setting) -> Iterator[Candidate]:
                 if size < 2 or (granularity == "static" and n == 1):
                     continue
                 layout = Layout(granularity, axis=z_axis)
-                reading = replace(
-                    setting.reading,
-                    source="least squares",
-                    where=called.name,
-                    ordinal=called.ordinal,
-                    layout=layout,
-                )
-                yield setting, reading, fitted(folded, d, granularity)
-
-
-def regressor(identity: str, x: Tensor, p1: Tensor, p2: Tensor) -> Tensor:
-    """Return what β multiplies inside the gate, (N, C, P): d, or x for the plain gate."""
-    return x if identity == "plain_gate" else (p1 - p2) * x
-
-
-def fitted(z: Tensor, d: Tensor, granularity: str) -> Tensor:
-    """Return β = Σ z·d / Σ d² over the axes on which β does not depend; NaN where d is 0.
-
-    Parameters
-    ----------
-    z, d : Tensor
-        (N, C, P): the gate's argument and what β multiplies in it.
-    granularity : str
-        "static" sums over samples and pixels, "channel" over pixels, "layer" over channels and
-        pixels.
-
-    Returns
-    -------
-    Tensor
-        Folded β in float32, or in float64 for float64 input.
-    """
-    wide = torch.float64 if z.dtype == torch.float64 else torch.float32
-    z, d = z.to(wide), d.to(wide)
-    axes = {"static": (0, 2), "layer": (1, 2), "channel": (2,)}[granularity]
-    return (z * d).sum(axes, keepdim=True) / (d * d).sum(axes, keepdim=True)
+                reading = replace(setting.reading, source=source, layout=layout)
+                yield setting, reading, fitted(argument, d, granularity)

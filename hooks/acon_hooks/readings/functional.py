@@ -1,16 +1,14 @@
 """Activations that a model calls as functions: hooks cannot reach them, so they are reported."""
 
 from collections import Counter
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from acon_hooks.guards import eager, exclusive, refuse_unwatchable, unwrap
-from acon_hooks.layers.scan import find_layers
-from acon_hooks.readings.call_trace import function_name
+from acon_hooks.engine.visiting import Listener, Site, SiteCall, Visitor, function_name, visiting
+from acon_hooks.guards import unwrap
+from acon_hooks.layers.scan import scan_layers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,34 +44,41 @@ _ACTIVATIONS = frozenset(
 )
 
 
-class _Listener(TorchFunctionMode):
+class _Counter(Visitor):
     """Counts activation functions by the innermost module that is running."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.running: list[str] = [""]
+        self.running: list[str] = []
         self.counts: Counter[tuple[str, str]] = Counter()
+        self._listener = Listener(self._count)
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
+    def begin(self) -> None:
+        """Listen to the forward pass."""
+        self._listener.on()
+
+    def before(self, call: SiteCall) -> None:
+        """Enter a module."""
+        self.running.append(call.site.name)
+
+    def after(self, call: SiteCall, output: Any) -> None:
+        """Leave a module."""
+        self.running.pop()
+
+    def end(self) -> None:
+        """Stop listening."""
+        self._listener.off()
+
+    def abort(self) -> None:
+        """Stop listening."""
+        self._listener.off()
+        self.running.clear()
+
+    def _count(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name = function_name(func)
         first = args[0] if args else None
         if name in _ACTIVATIONS and isinstance(first, Tensor) and first.is_floating_point():
-            self.counts[self.running[-1], name] += 1
-        return func(*args, **(kwargs or {}))
-
-    def enter(self, name: str) -> Any:
-        def before(_module: nn.Module, _args: Any) -> None:
-            self.running.append(name)
-
-        return before
-
-    def leave(self) -> Any:
-        def after(_module: nn.Module, _args: Any, _output: Any) -> None:
-            self.running.pop()
-
-        return after
+            self.counts[self.running[-1] if self.running else "", name] += 1
+        return func(*args, **kwargs)
 
 
 def functional_activations(model: nn.Module, example: Any) -> "pd.DataFrame":
@@ -103,24 +108,17 @@ def functional_activations(model: nn.Module, example: Any) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    inner = unwrap(model)
-    refuse_unwatchable(model, [])
-    modules = dict(inner.named_modules())
+    modules = dict(unwrap(model).named_modules())
     kinds = ("meta_acon", "acon", "acon_plain_gate", "acon_frelu", "activation")
-    watched = {part for layer in find_layers(inner, kinds) for part in layer.module.modules()}
-    listener = _Listener()
-    with ExitStack() as stack:
-        stack.enter_context(exclusive(inner))
-        stack.enter_context(eager())
-        stack.enter_context(torch.no_grad())
-        for name, module in modules.items():
-            if not isinstance(module, torch.jit.ScriptModule):
-                before = module.register_forward_pre_hook(listener.enter(name), prepend=True)
-                stack.callback(before.remove)
-                after = module.register_forward_hook(listener.leave(), always_call=True)
-                stack.callback(after.remove)
-        stack.enter_context(listener)
-        inner(*example) if isinstance(example, tuple) else inner(example)
+    watched = {part for layer in scan_layers(model, kinds) for part in layer.module.modules()}
+    counter = _Counter()
+    sites = [
+        Site(name, module)
+        for name, module in modules.items()
+        if not isinstance(module, torch.jit.ScriptModule)
+    ]
+    with visiting(model, sites, counter), torch.no_grad():
+        model(*example) if isinstance(example, tuple) else model(example)
     rows = [
         {
             "layer": name,
@@ -128,7 +126,7 @@ def functional_activations(model: nn.Module, example: Any) -> "pd.DataFrame":
             "function": function,
             "calls": calls,
         }
-        for (name, function), calls in listener.counts.items()
+        for (name, function), calls in counter.counts.items()
         if modules[name] not in watched
     ]
     return pd.DataFrame(rows, columns=["layer", "class_name", "function", "calls"])

@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from acon_analysis.columns import CHANNEL_COLUMNS, LAYER_COLUMNS, dtypes, names
@@ -102,9 +101,9 @@ def channel_table(layers: Sequence[Layer]) -> pd.DataFrame:
 def last_norm(layer: Layer) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Return scale and shift of the BatchNorm whose output's sigmoid is β, if that is so."""
     reading = layer.reading
-    if reading is None or reading.source != "module" or reading.transform != "sigmoid":
+    if reading is None or reading.transform != "sigmoid":
         return None, None
-    module: nn.Module = layer.module.get_submodule(reading.where)
+    module = reading.source.inner(layer.module)
     if not isinstance(module, _BatchNorm) or not module.affine:
         return None, None
     return module.weight.detach(), module.bias.detach()

@@ -13,13 +13,11 @@ S is the sigmoid. For ACON-FReLU the two lines are maps: p1·x is x1, p2·x is x
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from acon_hooks.layers.scan import Layer
+from acon_hooks.layers.scan import Layer
 
 #: Largest accepted error by the coarsest dtype involved. Right readings of the known variants
 #: reach 3e-6 in float32; a wrong one misses by more than 0.01 wherever the proof has power.
@@ -137,6 +135,37 @@ class Check:
     error: float
     power: float
     silent: int
+
+    @property
+    def status(self) -> str:
+        """The word for a proof that has passed."""
+        if self.power == 0:
+            return "unproved"
+        return "proved" if self.power == 1 else "partly proved"
+
+    def report(
+        self,
+        layer: Layer,
+        call: int,
+        reader: str,
+        identity: str,
+        accepted: tuple[float, torch.dtype],
+        channels: int,
+    ) -> ProofReport:
+        """Return the report of a passed proof; `accepted` is what `tolerance` returns."""
+        return ProofReport(
+            layer=layer.name,
+            call=call,
+            reader=reader,
+            identity=identity,
+            error=self.error,
+            tolerance=accepted[0],
+            dtype=str(accepted[1]).removeprefix("torch."),
+            channels=channels,
+            power=self.power,
+            silent=self.silent,
+            status=self.status,
+        )
 
 
 def terms(identity: str, case: Case, beta: Tensor) -> tuple[Tensor, Tensor]:
@@ -256,14 +285,7 @@ def _silent(identity: str, case: Case) -> Tensor:
     return dead if identity == "scale" else dead | (case.p1 == case.p2)[0, :, 0]
 
 
-def status_of(found: Check) -> str:
-    """Return the word for a passed proof."""
-    if found.power == 0:
-        return "unproved"
-    return "proved" if found.power == 1 else "partly proved"
-
-
-def failed_report(layer: "Layer", call: int, reason: str) -> ProofReport:
+def failed_report(layer: Layer, call: int, reason: str) -> ProofReport:
     """Return the report of a proof that failed, with the reason in words."""
     nan = float("nan")
     return ProofReport(

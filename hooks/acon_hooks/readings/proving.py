@@ -1,6 +1,6 @@
-"""The activation layers of a network as a table, each reading proved on some images."""
+"""The layers of a network as a table, each reading proved on some images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,7 +10,7 @@ from torch import nn
 from acon_analysis.data.sources import open_data
 from acon_analysis.errors import UsageError
 from acon_hooks.guards import refuse_other_images
-from acon_hooks.layers.scan import KINDS, find_layers
+from acon_hooks.layers.scan import DEFAULT_KINDS, KINDS, Layer, scan_layers
 from acon_hooks.readings.functional import functional_activations
 from acon_hooks.readings.layer_tables import layer_table
 from acon_hooks.readings.tap import Tap
@@ -20,6 +20,62 @@ LISTED_KINDS = tuple(kind for kind in KINDS if kind != "acon_plain_gate")
 
 #: Images the proof is made on: more than one, for it to have power.
 PROOF_IMAGES = 8
+
+
+def prove(
+    model: nn.Module,
+    images: Any,
+    layers: Sequence[Layer | str] | None = None,
+    kinds: Iterable[str] = DEFAULT_KINDS,
+) -> pd.DataFrame:
+    """Prove the reading of every layer on one batch, without stopping at a failure.
+
+    Parameters
+    ----------
+    model : Module
+        The network, in evaluation mode.
+    images : Tensor or tuple
+        A batch; a tuple is handed over as the model's arguments. At least two samples give the
+        proof its power.
+    layers : sequence of Layer or str, optional
+        Which layers; by default all of the given kinds.
+    kinds : iterable of str
+        Keys of `acon_hooks.KINDS`.
+
+    Returns
+    -------
+    DataFrame
+        One row for each use of a layer, in the order of execution: layer, call, kind, channels,
+        granularity, reader, class_name, proof_error, proof_power, tolerance, dtype, silent,
+        status, reason; see `ProofReport`.
+    """
+    with Tap(model, layers, kinds=kinds, report_failures=True) as tap, torch.no_grad():
+        model(*images) if isinstance(images, tuple) else model(images)
+        return pd.DataFrame(_rows(tap))
+
+
+def _rows(tap: Tap) -> list[dict[str, Any]]:
+    """Return a row for every proof of the first batch."""
+    known = {layer.name: layer for layer in tap.settled()}
+    return [
+        {
+            "layer": report.layer,
+            "call": report.call,
+            "kind": known[report.layer].kind,
+            "channels": report.channels,
+            "granularity": known[report.layer].granularity,
+            "reader": report.reader,
+            "class_name": known[report.layer].class_name,
+            "proof_error": report.error,
+            "proof_power": report.power,
+            "tolerance": report.tolerance,
+            "dtype": report.dtype,
+            "silent": report.silent,
+            "status": report.status,
+            "reason": report.reason,
+        }
+        for report in tap.reports
+    ]
 
 
 def proved_layers(
@@ -62,7 +118,7 @@ def proved_layers(
     parts = []
     if "activation" in kinds:
         parts.append(_not_hookable(model, images))
-    if not len(parts) or parts[0].empty or find_layers(model, kinds):
+    if not len(parts) or parts[0].empty or scan_layers(model, kinds):
         parts = [_proved(model, images, kinds), *parts]
     found = [part for part in parts if len(part)]
     return pd.concat(found, ignore_index=True) if found else parts[0]
@@ -70,34 +126,18 @@ def proved_layers(
 
 def _proved(model: nn.Module, images: torch.Tensor, kinds: Sequence[str]) -> pd.DataFrame:
     """Return a row a layer and call that hooks can reach."""
-    with Tap(model, kinds=kinds, report_failures=True) as tap:
-        with torch.inference_mode():
-            model(images)
+    with Tap(model, kinds=kinds, report_failures=True) as tap, torch.inference_mode():
+        model(images)
         tap.take()
         by_name = {layer.name: layer for layer in tap.layers}
         calls = {key: by_name[key[0]] for key in tap.shapes if key[0] in by_name}
-        table = layer_table(calls, tap.reports, tap.shapes)
-        failed = [report for report in tap.reports if report.status == "failed"]
-        status = {(report.layer, report.call): report.status for report in tap.reports}
-    keys = zip(table["layer"], table["call"], strict=True)
-    table["status"] = [status.get(key, "") for key in keys]
-    table["reason"] = ""
-    lost = [
-        {
-            "layer": report.layer,
-            "call": report.call,
-            "channels": report.channels,
-            "reader": report.reader,
-            "proof_error": report.error,
-            "proof_power": report.power,
-            "status": report.status,
-            "reason": report.reason,
-        }
-        for report in failed
-    ]
-    if lost:
-        table = pd.concat([table, pd.DataFrame(lost)], ignore_index=True)
-    return table.drop(columns="column")
+        table = layer_table(calls, tap.reports, tap.shapes).drop(columns="column")
+        proofs = pd.DataFrame(_rows(tap), columns=[*table.columns, "status", "reason"])
+    keys = ["layer", "call"]
+    table = table.merge(proofs[[*keys, "status", "reason"]], on=keys, how="left")
+    lost = proofs[proofs["status"] == "failed"]
+    table = pd.concat([table, lost], ignore_index=True) if len(lost) else table
+    return table.fillna({"status": "", "reason": ""})
 
 
 def _not_hookable(model: nn.Module, images: torch.Tensor) -> pd.DataFrame:

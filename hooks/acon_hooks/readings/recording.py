@@ -1,4 +1,4 @@
-"""`record`: β of every forward pass inside a context, as a DataFrame."""
+"""`find_layers` and `record`: the layers of a model, and β of every forward pass as a DataFrame."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from torch import nn
 
 from acon_analysis.errors import UsageError, closest
 from acon_hooks.errors import HookError
-from acon_hooks.layers.scan import DEFAULT_KINDS, Layer
+from acon_hooks.layers.scan import DEFAULT_KINDS, Layer, scan_layers
 from acon_hooks.readings.batch import Key, to_host
 from acon_hooks.readings.proof import ProofReport
 from acon_hooks.readings.tap import Tap
@@ -223,85 +223,40 @@ def record(
         yield recording
 
 
-def resolve(model: nn.Module, layers: Sequence[Layer], example: Any) -> list[Layer]:
-    """Settle and prove layers in one forward pass without gradient.
+def find_layers(
+    model: nn.Module, kinds: Iterable[str] = DEFAULT_KINDS, example: Any = None
+) -> list[Layer]:
+    """Find the layers of some kinds.
+
+    Layers that own p1 and p2 of equal shape are ACON layers, whoever wrote them. What only a
+    forward pass can show (how β is read, whether it depends on the sample, where the channels
+    are) is a guess until a batch has been seen; give `example` to have it settled and proved.
 
     Parameters
     ----------
     model : Module
-        The network, in evaluation mode.
-    layers : sequence of Layer
-        As found.
-    example : Tensor or tuple
-        A batch; a tuple is handed over as the model's arguments.
+        The network. DistributedDataParallel, DataParallel and torch.compile wrappers are looked
+        through: names are those of the module inside.
+    kinds : iterable of str
+        Keys of `KINDS`.
+    example : Tensor or tuple, optional
+        A batch, handed to the model in one forward pass (a tuple as its arguments).
 
     Returns
     -------
     list of Layer
-        The same layers with their readings.
+        In the order of `named_modules()`; a layer that is used in several places once.
 
     Raises
     ------
+    UsageError
+        If a kind is unknown.
     ProofError
-        If β of a layer cannot be read.
+        If `example` is given and β of a layer cannot be read.
     """
-    if not layers:
-        return []
-    with Tap(model, layers) as tap, torch.no_grad():
+    found = scan_layers(model, kinds)
+    if example is None or not found:
+        return found
+    with Tap(model, found) as tap, torch.no_grad():
         model(*example) if isinstance(example, tuple) else model(example)
         return tap.layers
-
-
-def prove(
-    model: nn.Module,
-    images: Any,
-    layers: Sequence[Layer | str] | None = None,
-    kinds: Iterable[str] = DEFAULT_KINDS,
-) -> "pd.DataFrame":
-    """Prove the reading of every layer on one batch, without stopping at a failure.
-
-    Parameters
-    ----------
-    model : Module
-        The network, in evaluation mode.
-    images : Tensor or tuple
-        A batch; a tuple is handed over as the model's arguments. At least two samples give the
-        proof its power.
-    layers : sequence of Layer or str, optional
-        Which layers; by default all of the given kinds.
-    kinds : iterable of str
-        Keys of `acon_hooks.KINDS`.
-
-    Returns
-    -------
-    DataFrame
-        One row for each use of a layer, in the order of execution: layer, call, kind, channels,
-        granularity, reader, class_name, proof_error, proof_power, tolerance, dtype, silent,
-        status, reason; see `ProofReport`.
-    """
-    import pandas as pd  # slow to load
-
-    with Tap(model, layers, kinds=kinds, report_failures=True) as tap, torch.no_grad():
-        model(*images) if isinstance(images, tuple) else model(images)
-        known = {layer.name: layer for layer in tap.settled()}
-        rows = [_row(report, known[report.layer]) for report in tap.reports]
-    return pd.DataFrame(rows)
-
-
-def _row(report: ProofReport, layer: Layer) -> dict[str, Any]:
-    return {
-        "layer": report.layer,
-        "call": report.call,
-        "kind": layer.kind,
-        "channels": report.channels,
-        "granularity": layer.granularity,
-        "reader": report.reader,
-        "class_name": layer.class_name,
-        "proof_error": report.error,
-        "proof_power": report.power,
-        "tolerance": report.tolerance,
-        "dtype": report.dtype,
-        "silent": report.silent,
-        "status": report.status,
-        "reason": report.reason,
-    }

@@ -10,9 +10,16 @@ from acon_hooks.errors import ProofError
 from acon_hooks.layers.reading import Layout, Reading, fold, folded, layouts
 from acon_hooks.layers.scan import Layer, slopes
 from acon_hooks.readings import proof
-from acon_hooks.readings.call_trace import Called, Seen
+from acon_hooks.readings.call_trace import CallTrace, FunctionCall
 from acon_hooks.readings.candidates import Setting, candidates, settings_of
-from acon_hooks.readings.proof import Check, ProofReport
+from acon_hooks.readings.proof import ProofReport
+from acon_hooks.readings.sources import (
+    Argument,
+    Constant,
+    FunctionResult,
+    InnerModule,
+    LeastSquares,
+)
 
 _IDENTITY_TEXT = {
     "acon": "d·S(β·d) + p2·x, d = (p1 - p2)·x",
@@ -30,7 +37,7 @@ class Found:
     beta: Tensor
 
 
-def search(layer: Layer, call: int, seen: Seen, output: Any) -> Found:
+def search(layer: Layer, call: int, trace: CallTrace, output: Any) -> Found:
     """Find how β can be read from a layer, and prove it.
 
     Parameters
@@ -39,7 +46,7 @@ def search(layer: Layer, call: int, seen: Seen, output: Any) -> Found:
         An ACON layer, or a gate.
     call : int
         Which use of the layer in this forward pass.
-    seen : Seen
+    trace : CallTrace
         What was caught during the call.
     output : Tensor or tuple of Tensor
         What the layer returned.
@@ -55,22 +62,22 @@ def search(layer: Layer, call: int, seen: Seen, output: Any) -> Found:
     ProofError
         If no candidate passes.
     """
-    settings = list(settings_of(layer, seen, output))
+    settings = list(settings_of(layer, trace, output))
     if not settings:
-        raise ProofError(_shape_message(layer, seen, output))
+        raise ProofError(_shape_message(layer, trace, output))
     attempts: dict[tuple[str, str], float] = {}
     best: tuple[int, Found] | None = None
-    for setting, reading, beta in candidates(layer, seen, settings):
+    for setting, reading, beta in candidates(layer, trace, settings):
         found, error = _try(layer, call, setting, reading, beta)
-        fits = found is not None and reading.source == "least squares"
-        if fits and reading.identity == "acon" and _is_plain(layer, seen, settings):
+        fits = found is not None and isinstance(reading.source, LeastSquares)
+        if fits and reading.identity == "acon" and _is_plain(layer, trace, settings):
             break  # the fit is β/(p1 - p2): another function, written with a β of its own
         key = (reading.describe(), reading.identity)
         attempts[key] = min(error, attempts.get(key, torch.inf))
         if found is None:
             continue
-        found = _where_it_ends(found, setting, seen)
-        occurs = _occurs(reading, beta, seen)
+        found = _where_it_ends(found, setting, trace)
+        occurs = _occurs(reading, beta, trace)
         if layer.kind == "gate" and not occurs:
             continue  # where x·1 is the output, many functions give the 1
         rank = 2 * occurs + (found.report.power > 0)
@@ -80,10 +87,10 @@ def search(layer: Layer, call: int, seen: Seen, output: Any) -> Found:
             break
     if best is not None:
         return best[1]
-    raise ProofError(_failure(layer, call, seen, settings, attempts))
+    raise ProofError(_failure(layer, call, trace, settings, attempts))
 
 
-def verify(layer: Layer, call: int, seen: Seen, output: Any) -> Found:
+def verify(layer: Layer, call: int, trace: CallTrace, output: Any) -> Found:
     """Prove the reading that a layer already has on another call of it.
 
     Raises
@@ -92,7 +99,9 @@ def verify(layer: Layer, call: int, seen: Seen, output: Any) -> Found:
         If it does not hold there.
     """
     reading = layer.reading
-    for setting, candidate, beta in candidates(layer, seen, list(settings_of(layer, seen, output))):
+    for setting, candidate, beta in candidates(
+        layer, trace, list(settings_of(layer, trace, output))
+    ):
         if candidate == reading:
             found, error = _try(layer, call, setting, candidate, beta)
             if found is not None:
@@ -112,45 +121,24 @@ def _try(
     case = setting.case
     limit, dtype = proof.tolerance(case.x, case.y, beta)
     # A fit has no β where d is 0; any value explains the output there.
-    tested = beta.nan_to_num(0.0) if reading.source == "least squares" else beta
+    tested = beta.nan_to_num(0.0) if isinstance(reading.source, LeastSquares) else beta
     error = _misses(setting, reading.identity, tested, limit)
     if error > limit:
         return None, error
     full = proof.check(reading.identity, case, tested, limit)
     if full.error > limit:
         return None, full.error
-    report = _report(layer, call, reading, full, limit, dtype, case.x.shape[1])
-    return Found(_settled(layer, reading, case.x.shape[1]), report, beta), full.error
+    channels = case.x.shape[1]
+    report = full.report(
+        layer, call, reading.describe(), reading.identity, (limit, dtype), channels
+    )
+    return Found(_settled(layer, reading, channels), report, beta), full.error
 
 
 def _misses(setting: Setting, identity: str, beta: Tensor, limit: float) -> float:
     """Return a candidate's error on a part of the data: most are far off, and that shows there."""
     _, part = setting.case.small()
     return proof.check(identity, setting.small, part(beta), limit, power=False).error
-
-
-def _report(
-    layer: Layer,
-    call: int,
-    reading: Reading,
-    full: Check,
-    limit: float,
-    dtype: torch.dtype,
-    channels: int,
-) -> ProofReport:
-    return ProofReport(
-        layer=layer.name,
-        call=call,
-        reader=reading.describe(),
-        identity=reading.identity,
-        error=full.error,
-        tolerance=limit,
-        dtype=str(dtype).removeprefix("torch."),
-        channels=channels,
-        power=full.power,
-        silent=full.silent,
-        status=proof.status_of(full),
-    )
 
 
 def _settled(layer: Layer, reading: Reading, channels: int) -> Layer:
@@ -171,15 +159,15 @@ def _settled(layer: Layer, reading: Reading, channels: int) -> Layer:
     )
 
 
-def _occurs(reading: Reading, beta: Tensor, seen: Seen) -> bool:
+def _occurs(reading: Reading, beta: Tensor, trace: CallTrace) -> bool:
     """Tell whether the layer itself has computed this β, to the last bit.
 
     Near 0 many functions agree to within the tolerance: σ(z) and the hard sigmoid, for one. Only
     the one that the layer applies gives the very same numbers.
     """
-    if reading.transform == "identity" and reading.source not in ("least squares", "constant"):
+    if reading.transform == "identity" and not isinstance(reading.source, LeastSquares | Constant):
         return True
-    made = [fired.output for fired in seen.fired] + [called.output for called in seen.called]
+    made = [call.output for call in trace.modules] + [call.output for call in trace.functions]
     flat = beta.reshape(-1)
     return any(
         tensor.numel() == flat.numel()
@@ -213,18 +201,18 @@ _COPIES = frozenset(
 )
 
 
-def _where_it_ends(found: Found, setting: Setting, seen: Seen) -> Found:
+def _where_it_ends(found: Found, setting: Setting, trace: CallTrace) -> Found:
     """Read β from the last function that changed nothing on this batch, if there is one.
 
     A clamp after the sigmoid hands on every value while none is beyond its bounds. On another
     batch it may not, so β must be read behind it.
     """
     reading = found.layer.reading
-    if reading is None or reading.source not in ("module", "argument", "function"):
+    if reading is None or not isinstance(reading.source, InnerModule | Argument | FunctionResult):
         return found
-    same: list[tuple[Called, Layout]] = []
+    same: list[tuple[FunctionCall, Layout]] = []
     n, c, _ = setting.case.x.shape
-    for called in seen.called[: seen.gated or None]:
+    for called in trace.functions[: trace.gated or None]:
         if called.name in _COPIES or called.output.numel() != found.beta.numel():
             continue
         for layout in layouts(called.output, setting.x, reading.axis):
@@ -236,9 +224,7 @@ def _where_it_ends(found: Found, setting: Setting, seen: Seen) -> Found:
     last, layout = same[-1]
     moved = replace(
         reading,
-        source="function",
-        where=last.name,
-        ordinal=last.ordinal,
+        source=FunctionResult(last.name, last.ordinal),
         transform="identity",
         layout=layout,
     )
@@ -266,11 +252,11 @@ def _without_power(setting: Setting, reading: Reading) -> bool:
     return proof.check(reading.identity, case, zero, limit, power=False).error <= limit
 
 
-def _is_plain(layer: Layer, seen: Seen, settings: list[Setting]) -> bool:
+def _is_plain(layer: Layer, trace: CallTrace, settings: list[Setting]) -> bool:
     """Tell whether a β that exists as a tensor explains the output without p1 - p2 in the gate."""
     plain = [replace(s, reading=replace(s.reading, identity="plain_gate")) for s in settings]
-    for setting, reading, beta in candidates(layer, seen, plain):
-        if reading.source not in ("least squares", "constant"):
+    for setting, reading, beta in candidates(layer, trace, plain):
+        if not isinstance(reading.source, LeastSquares | Constant):
             case = setting.case
             limit = proof.tolerance(case.x, case.y, beta)[0]
             if _misses(setting, "plain_gate", beta, limit) > limit:
@@ -280,9 +266,9 @@ def _is_plain(layer: Layer, seen: Seen, settings: list[Setting]) -> bool:
     return False
 
 
-def _shape_message(layer: Layer, seen: Seen, output: Any) -> str:
+def _shape_message(layer: Layer, trace: CallTrace, output: Any) -> str:
     outputs = output if isinstance(output, tuple | list) else (output,)
-    given = [tuple(t.shape) for t in seen.arguments.values()]
+    given = [tuple(t.shape) for t in trace.arguments.values()]
     made = [tuple(t.shape) for t in outputs if isinstance(t, Tensor)]
     pair = slopes(layer.module)
     own = f" with p1 of shape {tuple(pair[0].shape)}" if pair else ""
@@ -299,7 +285,7 @@ def _shape_message(layer: Layer, seen: Seen, output: Any) -> str:
 def _failure(
     layer: Layer,
     call: int,
-    seen: Seen,
+    trace: CallTrace,
     settings: list[Setting],
     attempts: dict[tuple[str, str], float],
 ) -> str:
@@ -320,18 +306,18 @@ def _failure(
     tried = "; ".join(f"{reader} misses by {error:.1e}" for (reader, _), error in shown)
     text += f"no reading of β explains the output as {formula} to {limit:.0e} ({tried})"
     if isinstance(layer.module, torch.jit.ScriptModule):
-        text += "; the layer is TorchScript, so nothing inside it can be seen"
-    near = _near(layer, seen, settings[:1])
+        text += "; the layer is TorchScript, so nothing inside it can be trace"
+    near = _near(layer, trace, settings[:1])
     return text + near + "; leave the layer out with layers=[...] or kinds=[...]"
 
 
-def _near(layer: Layer, seen: Seen, settings: list[Setting]) -> str:
+def _near(layer: Layer, trace: CallTrace, settings: list[Setting]) -> str:
     """Name the variant formula that fits, with the reading that makes it fit."""
     if layer.kind == "gate":
         return ""
     best: tuple[float, str, str] = (torch.inf, "", "")
     limit = proof.tolerance(settings[0].case.x, settings[0].case.y)[0]
-    for setting, reading, beta in candidates(layer, seen, settings):
+    for setting, reading, beta in candidates(layer, trace, settings):
         for name in proof.NEAR:
             error = _misses(setting, name, beta, limit)
             if error < best[0] / 2:  # of equals the most trusted

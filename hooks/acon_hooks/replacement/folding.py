@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from acon_analysis.errors import AconError
-from acon_hooks.layers.scan import KINDS, find_layers
+from acon_hooks.layers.scan import KINDS, scan_layers
 from acon_hooks.replacement.affine_layer import AffineChannels, LinearizedActivation
 from acon_hooks.replacement.fold_rules import exact_intercept, fold_after, fold_before, foldable
 from acon_hooks.replacement.linearizing import linearized_layers, put_module
@@ -223,7 +223,7 @@ class _Tracer(fx.Tracer):
 
 def _trace(model: nn.Module) -> fx.Graph:
     leaves: set[nn.Module] = set(linearized_layers(model).values())
-    leaves |= {layer.module for layer in find_layers(model, KINDS) if layer.name}
+    leaves |= {layer.module for layer in scan_layers(model, KINDS) if layer.name}
     try:
         return _Tracer(leaves).trace(model)
     except Exception as error:  # whatever a foreign forward raises under tracing

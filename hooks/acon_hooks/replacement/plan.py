@@ -77,7 +77,7 @@ class PlannedLayer:
     channels, axis : int
         Channels of the input, and the axis they lie on.
     kind : str
-        As `find_layers` tells it.
+        As `scan_layers` tells it.
     """
 
     layer: str

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 import acon_analysis as acon
 from acon_analysis.data.sources import digits
 from acon_hooks.errors import HookError
-from acon_hooks.layers.scan import find_layers
 from acon_hooks.moments.accumulating import Accumulator
 from acon_hooks.moments.options import MomentOptions
+from acon_hooks.readings.recording import find_layers
 from gathering import BOTH, accumulator, acon_c, gather
 
 CUTS = ((2, 43), (17, 11, 9), (13,))

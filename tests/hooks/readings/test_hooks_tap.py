@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import acon_analysis as acon
 from acon_analysis.errors import UsageError
 from acon_hooks import HookError, Layer, Tap, find_layers, fold, prove, record, to_host
-from acon_hooks.readings.layer_hooks import Station
+from acon_hooks.readings.layer_hooks import LayerHooks
 from support_variants import (
     Detector,
     Hidden,
@@ -218,7 +218,7 @@ def test_cheap_hooks_and_thorough_ones_give_the_same(
     mixed: Any, inference: bool, watched: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x = [tensor("map", 3, C) for _ in range(3)]
-    deliver, quick = Station._deliver_quickly, False
+    deliver, quick = LayerHooks._deliver_quickly, False
     shown: dict[bool, list[Any]] = {True: [], False: []}
     taken: dict[bool, list[Any]] = {True: [], False: []}
     done = {True: 0, False: 0}
@@ -232,7 +232,7 @@ def test_cheap_hooks_and_thorough_ones_give_the_same(
         done[quick] += (answer := quick and deliver(*given))
         return answer
 
-    monkeypatch.setattr(Station, "_deliver_quickly", counted)
+    monkeypatch.setattr(LayerHooks, "_deliver_quickly", counted)
     for quick in (True, False):
         with torch.inference_mode(inference), Tap(mixed, observe=observe if watched else None) as t:
             for images in x:

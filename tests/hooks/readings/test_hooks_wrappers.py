@@ -118,7 +118,7 @@ def test_a_model_compiled_only_inside_the_context_is_loud(
     net: Any, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As in a process where nothing had been compiled before the context began.
-    monkeypatch.setattr("acon_hooks.readings.tap.eager", nullcontext)
+    monkeypatch.setattr("acon_hooks.engine.visiting.eager", nullcontext)
     reset()
     with torch.no_grad(), record(net) as recording:
         compiled: Any = torch.compile(net, backend="eager")

@@ -1,0 +1,219 @@
+"""The first batch of a layer: everything inside it is watched, and how β is read is settled."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from acon_hooks.engine.visiting import Listener, Site, SiteCall, Visit, Visited, Visitor
+from acon_hooks.errors import ProofError
+from acon_hooks.layers.elementwise import is_activation
+from acon_hooks.layers.gates import GATE_NAMES, is_named_gate
+from acon_hooks.layers.reading import fold
+from acon_hooks.layers.scan import Layer, owns_slopes
+from acon_hooks.readings import proof
+from acon_hooks.readings.call_trace import CallTrace
+from acon_hooks.readings.live import argument
+from acon_hooks.readings.proof import Case, ProofReport
+from acon_hooks.readings.search import search, verify
+
+_Norm = torch.nn.modules.batchnorm._BatchNorm
+
+
+@dataclass(frozen=True)
+class ResolvedCall:
+    """A layer after one watched call: how it is read, what the proof found, and β.
+
+    Parameters
+    ----------
+    layer : Layer
+        With its metadata from the call.
+    x : Tensor
+        A copy of the activated input.
+    report : ProofReport or None
+        None for activations, which have no β.
+    beta : Tensor or None
+        β, compact: (N, C), (N, 1), (C,), or (N, C or 1, P) where it differs between pixels.
+    """
+
+    layer: Layer
+    x: Tensor
+    report: ProofReport | None = None
+    beta: Tensor | None = None
+
+
+class FirstBatchHooks(Visitor):
+    """Watches everything that happens inside one layer, call by call.
+
+    Parameters
+    ----------
+    visit : Visit
+        Sets the hooks.
+    layer : Layer
+        As found by its structure.
+    """
+
+    def __init__(self, visit: Visit, layer: Layer) -> None:
+        self.layer = layer
+        self.inside = layer.kind != "activation"
+        self.trace: CallTrace | None = None
+        self._listener = Listener(self._run)
+        self._inner: list[Visited] = []
+        if self.inside and not isinstance(layer.module, torch.jit.ScriptModule):
+            self._inner = [
+                visit.add(Site(path, module, inner=True), self)
+                for path, module in layer.module.named_modules()
+                if path and not isinstance(module, torch.jit.ScriptModule)
+            ]
+        self._activated = {
+            visited.site.name: _ends_in_activation(visited.site.module) for visited in self._inner
+        }
+
+    def begin_call(self, call: SiteCall) -> None:
+        """Start watching one call; copies the arguments."""
+        self.trace = CallTrace.of(call)
+        if self.inside:
+            self._listener.on()
+
+    def end_call(self) -> CallTrace | None:
+        """End the call; return what was caught, or None if its beginning was missed."""
+        trace = self.trace
+        self.stop()
+        return trace
+
+    def after(self, call: SiteCall, output: Any) -> None:
+        """Write down a call of an inner module."""
+        if self.trace is not None:
+            activated = self._activated[call.site.name]
+            self.trace.module(call, output, activated=activated)
+
+    def stop(self) -> None:
+        """Forget a call that did not end."""
+        self.trace = None
+        self._listener.off()
+
+    def remove(self) -> None:
+        """Take all hooks inside the layer away."""
+        self.stop()
+        for visited in self._inner:
+            visited.remove()
+
+    def certain(self, trace: CallTrace) -> bool:
+        """Whether the structure leaves no doubt about the kind of the layer."""
+        module = self.layer.module
+        if self.layer.kind == "acon_frelu":
+            return hasattr(module, "conv_frelu")
+        if self.layer.kind == "gate":
+            named = any(call.path in GATE_NAMES for call in trace.modules)
+            return is_named_gate(module) and named
+        return owns_slopes(module)
+
+    def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        trace = self.trace
+        return func(*args, **kwargs) if trace is None else trace.function(func, args, kwargs)
+
+
+def _ends_in_activation(module: nn.Module) -> bool:
+    leaves = [part for part in module.modules() if next(part.children(), None) is None]
+    return bool(leaves) and is_activation(leaves[-1])
+
+
+def resolve_call(
+    layer: Layer,
+    call: SiteCall,
+    trace: CallTrace,
+    output: Any,
+    axis: int,
+    *,
+    again: bool = False,
+) -> ResolvedCall:
+    """Settle how a layer is read from one watched call.
+
+    Parameters
+    ----------
+    layer : Layer
+        As found, or as settled by an earlier call.
+    call : SiteCall
+        The call, after it has ended.
+    trace : CallTrace
+        What was caught.
+    output : Any
+        What the layer returned.
+    axis : int
+        Channel axis of a plain activation.
+    again : bool
+        True proves the reading that the layer has, as for a further call.
+
+    Raises
+    ------
+    ProofError
+        If β cannot be read.
+    """
+    if layer.kind == "activation":
+        return _resolve_activation(layer, call.number, trace, output, axis)
+    if layer.kind == "acon_frelu":
+        resolved = _resolve_frelu(layer, call.number, trace)
+    else:
+        find = verify if call.number or again else search
+        found = find(layer, call.number, trace, output)
+        reading = found.layer.reading
+        x = trace.arguments[reading.x if reading is not None else 0]
+        beta = _compact(found.layer, found.beta)
+        resolved = ResolvedCall(found.layer, x, found.report, beta)
+    original = argument(resolved.layer, call)
+    if isinstance(original, Tensor) and not torch.equal(original, resolved.x):
+        return replace(resolved, layer=replace(resolved.layer, in_place=True))
+    return resolved
+
+
+def _resolve_activation(
+    layer: Layer, call: int, trace: CallTrace, output: Any, axis: int
+) -> ResolvedCall:
+    x = next(iter(trace.arguments.values()), None)
+    if x is None:
+        raise ProofError(f"activation {layer.name!r} was given no floating-point tensor")
+    if call:
+        return ResolvedCall(layer, x)
+    channels = 1 if x.ndim < 2 else x.shape[axis]
+    overwritten = isinstance(output, Tensor) and output.data_ptr() in trace.pointers.values()
+    return ResolvedCall(replace(layer, axis=axis, channels=channels, in_place=overwritten), x)
+
+
+def _compact(layer: Layer, beta: Tensor) -> Tensor:
+    if layer.granularity == "static":
+        return beta[0, :, 0]
+    return beta if layer.granularity == "pixel" else beta[:, :, 0]
+
+
+def _resolve_frelu(layer: Layer, call: int, trace: CallTrace) -> ResolvedCall:
+    """Prove bn2's argument to be (x1 - x2)·S(x1 - x2) + x2, with x2 the first BN's output."""
+    norms = [m for m in trace.modules if isinstance(layer.module.get_submodule(m.path), _Norm)]
+    x = next(iter(trace.arguments.values()))
+    if len(norms) != 2 or norms[1].taken is None or norms[1].taken.shape != norms[0].output.shape:
+        raise ProofError(
+            f"layer {layer.name!r} (class {layer.class_name}) has the parts of ACON-FReLU, but "
+            f"{len(norms)} of its two normalisations ran; leave it out with kinds=[...]"
+        )
+    second, target = norms[0].output, norms[1].taken
+    first = x
+    if x.shape != second.shape:
+        first = torch.nn.functional.max_pool2d(x, 3, stride=2, padding=1)
+    one = torch.ones((1, 1, 1), dtype=x.dtype, device=x.device)
+    if first.shape != second.shape:
+        raise ProofError(
+            f"layer {layer.name!r} (class {layer.class_name}) is no ACON-FReLU: its two lines "
+            f"have the shapes {tuple(first.shape)} and {tuple(second.shape)}"
+        )
+    case = Case(fold(first, 1), fold(target, 1), one, one, fold(second, 1))
+    beta = torch.ones((1, first.shape[1], 1), dtype=x.dtype, device=x.device)
+    limit, dtype = proof.tolerance(first, target)
+    found = proof.check("acon", case, beta, limit)
+    if found.error > limit:
+        raise ProofError(
+            f"layer {layer.name!r} (class {layer.class_name}) has the parts of ACON-FReLU, but "
+            f"misses its formula by {found.error:.1e} (accepted: {limit:.0e})"
+        )
+    channels = case.x.shape[1]
+    report = found.report(layer, call, layer.reader, "acon", (limit, dtype), channels)
+    return ResolvedCall(replace(layer, channels=channels), x, report, beta[0, :, 0])
