@@ -45,20 +45,12 @@ NO_TORCH = (
 #: Imports that break the rules today. Whoever removes one takes it off this list.
 KNOWN_IMPORTS = {
     "acon_analysis.data.hashes -> acon_analysis.store.folder",
-    "acon_hooks.layers.scan -> acon_hooks.readings.recording",
-    "acon_hooks.readings.layer_hooks -> acon_hooks.readings.tap",
 }
 
 #: Modules outside acon_hooks/engine that set hooks or modes today. It shrinks in the same way.
 KNOWN_HOOKS = {
     "acon_hooks.captures.compiling",
     "acon_hooks.explainers.importance",
-    "acon_hooks.explainers.probing",
-    "acon_hooks.layers.axes",
-    "acon_hooks.readings.call_trace",
-    "acon_hooks.readings.functional",
-    "acon_hooks.readings.live",
-    "acon_hooks.readings.tap",
     "acon_hooks.replacement.experiment",
     "acon_hooks.replacement.folding",
     "acon_hooks.replacement.linearizing",

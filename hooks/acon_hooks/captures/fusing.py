@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves
 
-from acon_hooks.engine.visiting import Site, Visitor, visiting
+from acon_hooks.engine.visiting import Site, SiteCall, Visitor, visiting
 from acon_hooks.errors import ProofError
 from acon_hooks.layers.scan import Layer
 from acon_hooks.readings.sources import InnerModule
@@ -116,16 +116,16 @@ class _Pairs(Visitor):
         self.pairs: list[tuple[nn.Module, nn.Module]] = []
         self.calls: Counter[nn.Module] = Counter()
 
-    def after(self, site: Site, call: int, args: Any, kwargs: Any, output: Any) -> None:
+    def after(self, call: SiteCall, output: Any) -> None:
         """Count a call; remember what a convolution made, and what a BatchNorm received."""
-        del call, kwargs
-        self.calls[site.module] += 1
-        if not isinstance(site.module, _BatchNorm):
-            self.made[id(output)] = (ref(output), site.module)
+        module, args = call.site.module, call.args
+        self.calls[module] += 1
+        if not isinstance(module, _BatchNorm):
+            self.made[id(output)] = (ref(output), module)
             return
         made_by = self.made.get(id(args[0])) if args else None
         if made_by is not None and made_by[0]() is args[0]:
-            self.pairs.append((made_by[1], site.module))
+            self.pairs.append((made_by[1], module))
 
 
 def _pairs(model: nn.Module, example: Tensor) -> list[tuple[nn.Module, nn.Module]]:
