@@ -20,6 +20,20 @@ class Limits(NamedTuple):
     right: Line
 
 
+#: The asymptotes 0 and x.
+RECTIFIER = Limits(Line(0.0, 0.0), Line(1.0, 0.0))
+
+
+def fixed_limits(left: Line, right: Line) -> Callable[[], Limits]:
+    """Return the asymptotes of a function without parameters."""
+    return lambda: Limits(left, right)
+
+
+def fixed_bounds(low: float, high: float) -> Callable[[], tuple[float, float]]:
+    """Return the bounds of the derivative of a function without parameters."""
+    return lambda: (low, high)
+
+
 @dataclass(frozen=True)
 class Source:
     """Where an activation was published; one of doi, arxiv and url is given at least."""
@@ -36,6 +50,14 @@ class Source:
         parts += [f"arXiv:{self.arxiv}"] if self.arxiv else []
         parts += [self.url] if self.url else []
         return ", ".join(parts)
+
+
+#: The paper of ACON-A to C, of the smooth maximum and of ACON-FReLU.
+ACON_PAPER = Source(
+    "Ma, Zhang, Liu, Sun: Activate or Not: Learning Customized Activation, CVPR 2021",
+    doi="10.1109/CVPR46437.2021.00794",
+    arxiv="2009.04759",
+)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

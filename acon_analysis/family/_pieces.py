@@ -49,3 +49,26 @@ def normal_cdf(ops: Ops, x: Any) -> Any:
 def normal_density(ops: Ops, x: Any) -> Any:
     """Return the standard normal density."""
     return ops.exp(-0.5 * x * x) * (1.0 / math.sqrt(2.0 * math.pi))
+
+
+def difference(ops: Ops, x1: Any, x2: Any) -> Any:
+    """Return x1 - x2, and 0 for two equal infinities."""
+    same = (x1 == x2) & ops.isinf(x1)
+    return ops.where(same, 0.0, x1) - ops.where(same, 0.0, x2)
+
+
+def gate_argument(ops: Ops, x: Any, p1: Any, p2: Any, beta: Any) -> Any:
+    """Return u = beta (p1 - p2) x, where 0 times infinity is 0."""
+    return product(ops, beta, product(ops, p1 - p2, x))
+
+
+def smooth_line(ops: Ops, x: Any, p1: Any, p2: Any, beta: Any) -> Any:
+    """Return ACON-C for a kernel of this package."""
+    u = gate_argument(ops, x, p1, p2, beta)
+    return product(ops, p1 * ops.sigmoid(u) + p2 * ops.sigmoid(-u), x)
+
+
+def smooth_line_slope(ops: Ops, x: Any, p1: Any, p2: Any, beta: Any) -> Any:
+    """Return the derivative of ACON-C for a kernel of this package."""
+    u = gate_argument(ops, x, p1, p2, beta)
+    return p1 * gated_slope(ops, u) + p2 * gated_slope(ops, -u)

@@ -13,8 +13,19 @@ doi:10.1109/CVPR46437.2021.00794, arXiv:2009.04759.
 
 from typing import Any
 
+from acon_analysis.family._activation import ACON_PAPER, Activation
 from acon_analysis.family._backend import Ops, elementwise
-from acon_analysis.family._pieces import gated_slope, product
+from acon_analysis.family._pieces import gated_slope, product, smooth_line, smooth_line_slope
+from acon_analysis.family.bounds import asymptotes, derivative_bounds
+
+__all__ = [
+    "acon_a",
+    "acon_a_derivative",
+    "acon_b",
+    "acon_b_derivative",
+    "acon_c",
+    "acon_c_derivative",
+]
 
 
 @elementwise
@@ -101,18 +112,54 @@ def acon_c_derivative(ops: Ops, x: Any, p1: Any, p2: Any, beta: Any = 1.0) -> An
     return smooth_line_slope(ops, x, p1, p2, beta)
 
 
-def gate_argument(ops: Ops, x: Any, p1: Any, p2: Any, beta: Any) -> Any:
-    """Return u = beta (p1 - p2) x, where 0 times infinity is 0."""
-    return product(ops, beta, product(ops, p1 - p2, x))
-
-
-def smooth_line(ops: Ops, x: Any, p1: Any, p2: Any, beta: Any) -> Any:
-    """Return ACON-C for a kernel of this package."""
-    u = gate_argument(ops, x, p1, p2, beta)
-    return product(ops, p1 * ops.sigmoid(u) + p2 * ops.sigmoid(-u), x)
-
-
-def smooth_line_slope(ops: Ops, x: Any, p1: Any, p2: Any, beta: Any) -> Any:
-    """Return the derivative of ACON-C for a kernel of this package."""
-    u = gate_argument(ops, x, p1, p2, beta)
-    return p1 * gated_slope(ops, u) + p2 * gated_slope(ops, -u)
+RECORDS = (
+    Activation(
+        name="acon_a",
+        title="ACON-A",
+        function=acon_a,
+        derivative=acon_a_derivative,
+        parameters={"beta": 1.0},
+        formula="x * sigmoid(beta * x)",
+        derivative_formula="sigmoid(beta * x) * (1 + beta * x * sigmoid(-beta * x))",
+        latex=r"x\,\sigma(\beta x)",
+        derivative_latex=r"\sigma(\beta x)\,(1 + \beta x\,\sigma(-\beta x))",
+        source=ACON_PAPER,
+        limits=lambda beta: asymptotes(1.0, 0.0, beta),
+        derivative_bounds=lambda beta: derivative_bounds(1.0, 0.0, beta),
+    ),
+    Activation(
+        name="acon_b",
+        title="ACON-B",
+        function=acon_b,
+        derivative=acon_b_derivative,
+        parameters={"p": 0.25, "beta": 1.0},
+        formula="(1 - p) * x * sigmoid(beta * (1 - p) * x) + p * x",
+        derivative_formula=(
+            "(1 - p) * sigmoid(beta * (1 - p) * x)"
+            " * (1 + beta * (1 - p) * x * sigmoid(-beta * (1 - p) * x)) + p"
+        ),
+        latex=r"(1 - p)\,x\,\sigma(\beta (1 - p) x) + p\,x",
+        derivative_latex=r"p + (1 - p)\,\sigma(u)\,(1 + u\,\sigma(-u)),\ u = \beta (1 - p) x",
+        source=ACON_PAPER,
+        limits=lambda p, beta: asymptotes(1.0, p, beta),
+        derivative_bounds=lambda p, beta: derivative_bounds(1.0, p, beta),
+    ),
+    Activation(
+        name="acon_c",
+        title="ACON-C",
+        function=acon_c,
+        derivative=acon_c_derivative,
+        parameters={"p1": 1.2, "p2": -0.8, "beta": 1.0},
+        formula="(p1 - p2) * x * sigmoid(beta * (p1 - p2) * x) + p2 * x",
+        derivative_formula=(
+            "(p1 - p2) * sigmoid(beta * (p1 - p2) * x)"
+            " * (1 + beta * (p1 - p2) * x * sigmoid(-beta * (p1 - p2) * x)) + p2"
+        ),
+        latex=r"(p_1 - p_2)\,x\,\sigma(\beta (p_1 - p_2) x) + p_2\,x",
+        derivative_latex=r"p_2 + (p_1 - p_2)\,\sigma(u)\,(1 + u\,\sigma(-u)),"
+        r"\ u = \beta (p_1 - p_2) x",
+        source=ACON_PAPER,
+        limits=asymptotes,
+        derivative_bounds=derivative_bounds,
+    ),
+)

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from acon_analysis.errors import UsageError
+from acon_analysis.family._activation import Limits, Line
 from acon_analysis.family._backend import Ops, elementwise
-from acon_analysis.family.acon import gate_argument, smooth_line_slope
+from acon_analysis.family._pieces import gate_argument, smooth_line_slope
 
 T_STAR = 1.1996786402577338339
 """The positive root of t tanh t = 1."""
@@ -110,6 +111,17 @@ def derivative_range(
         low = ops.where(inside, ops.minimum(low, extreme), low)
         high = ops.where(inside, ops.maximum(high, extreme), high)
     return low, high
+
+
+def asymptotes(p1: Any, p2: Any, beta: Any) -> Limits:
+    """Return the asymptotes of ACON-C: the greater slope is right for beta > 0, else left."""
+    p1, p2, beta = np.broadcast_arrays(*(np.asarray(v, dtype=float) for v in (p1, p2, beta)))
+    with np.errstate(invalid="ignore", over="ignore"):
+        least, greatest, mean = np.minimum(p1, p2), np.maximum(p1, p2), 0.5 * p1 + 0.5 * p2
+        level = np.where(beta == 0.0, mean, np.nan)
+        left = np.where(beta > 0.0, least, np.where(beta < 0.0, greatest, level))[()]
+        right = np.where(beta > 0.0, greatest, np.where(beta < 0.0, least, level))[()]
+    return Limits(Line(left, 0.0), Line(right, 0.0))
 
 
 def _overshoot(ops: Ops, beta: Any) -> Any:

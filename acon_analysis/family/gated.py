@@ -5,6 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 from acon_analysis.errors import UsageError, closest
+from acon_analysis.family._activation import (
+    RECTIFIER,
+    Activation,
+    Source,
+    fixed_bounds,
+    fixed_limits,
+)
 from acon_analysis.family._backend import Ops, elementwise
 from acon_analysis.family._pieces import (
     gated_slope,
@@ -14,6 +21,22 @@ from acon_analysis.family._pieces import (
     product,
     sech_squared,
 )
+from acon_analysis.family.bounds import asymptotes, derivative_bounds
+
+__all__ = [
+    "gelu",
+    "gelu_derivative",
+    "gelu_tanh",
+    "gelu_tanh_derivative",
+    "hardswish",
+    "hardswish_derivative",
+    "mish",
+    "mish_derivative",
+    "silu",
+    "silu_derivative",
+    "swish",
+    "swish_derivative",
+]
 
 # GELU's tanh form is x sigmoid(SCALE (x + CUBIC x^3)), with twice sqrt(2 / pi) for the scale.
 _GELU_SCALE = 2.0 * math.sqrt(2.0 / math.pi)
@@ -172,3 +195,95 @@ def _gelu_tanh_derivative(ops: Ops, x: Any) -> Any:
     bend = gate * _gelu_gate(ops, -x)
     argument = _GELU_SCALE * x * (1.0 + 3.0 * _GELU_CUBIC * x * x)
     return gate + product(ops, bend, argument)
+
+
+_GELU = Source("Hendrycks, Gimpel: Gaussian Error Linear Units (GELUs), 2016", arxiv="1606.08415")
+# The bounds of Mish and of GELU's tanh form have no closed form: they are the derivatives'
+# stationary values. GELU's are Phi(s) + s phi(s) at s = +-sqrt(2).
+RECORDS = (
+    Activation(
+        name="swish",
+        title="Swish",
+        aliases=("silu",),
+        function=swish,
+        derivative=swish_derivative,
+        parameters={"beta": 1.0},
+        formula="x * sigmoid(beta * x)",
+        derivative_formula="sigmoid(beta * x) * (1 + beta * x * sigmoid(-beta * x))",
+        latex=r"x\,\sigma(\beta x)",
+        derivative_latex=r"\sigma(\beta x)\,(1 + \beta x\,\sigma(-\beta x))",
+        source=Source(
+            "Ramachandran, Zoph, Le: Searching for Activation Functions, 2017 (beta = 1 is the "
+            "SiLU of Elfwing, Uchibe, Doya, Neural Networks 2018)",
+            arxiv="1710.05941",
+            url="https://doi.org/10.1016/j.neunet.2017.12.012",
+        ),
+        limits=lambda beta: asymptotes(1.0, 0.0, beta),
+        derivative_bounds=lambda beta: derivative_bounds(1.0, 0.0, beta),
+    ),
+    Activation(
+        name="gelu",
+        title="GELU",
+        function=gelu,
+        derivative=gelu_derivative,
+        formula="x * normal_cdf(x)",
+        derivative_formula="normal_cdf(x) + x * normal_pdf(x)",
+        latex=r"x\,\Phi(x) = \frac{x}{2}\,(1 + \mathrm{erf}(x / \sqrt{2}))",
+        derivative_latex=r"\Phi(x) + x\,\varphi(x)",
+        source=_GELU,
+        limits=fixed_limits(*RECTIFIER),
+        derivative_bounds=fixed_bounds(-0.12890414518515479, 1.1289041451851548),
+    ),
+    Activation(
+        name="gelu_tanh",
+        title="GELU (tanh)",
+        function=gelu_tanh,
+        derivative=gelu_tanh_derivative,
+        formula="x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)))",
+        derivative_formula=(
+            "(1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3))) / 2"
+            " + x / 2 * (1 - tanh(sqrt(2 / pi) * (x + 0.044715 * x**3))**2)"
+            " * sqrt(2 / pi) * (1 + 0.134145 * x**2)"
+        ),
+        latex=r"\frac{x}{2}\,(1 + \tanh v),\ v = \sqrt{2 / \pi}\,(x + 0.044715\,x^3)",
+        derivative_latex=r"\frac{1}{2}\,(1 + \tanh v) + \frac{x}{2}\,(1 - \tanh^2 v)"
+        r"\,\sqrt{2 / \pi}\,(1 + 0.134145\,x^2)",
+        source=_GELU,
+        limits=fixed_limits(*RECTIFIER),
+        derivative_bounds=fixed_bounds(-0.12899306865877177, 1.1289930686587718),
+    ),
+    Activation(
+        name="mish",
+        title="Mish",
+        function=mish,
+        derivative=mish_derivative,
+        formula="x * tanh(softplus(x))",
+        derivative_formula="tanh(softplus(x)) + x * sigmoid(x) * (1 - tanh(softplus(x))**2)",
+        latex=r"x\,\tanh(s),\ s = \log(1 + e^x)",
+        derivative_latex=r"\tanh(s) + x\,\sigma(x)\,(1 - \tanh^2(s))",
+        source=Source(
+            "Misra: Mish: A Self Regularized Non-Monotonic Activation Function, 2019",
+            arxiv="1908.08681",
+        ),
+        limits=fixed_limits(*RECTIFIER),
+        derivative_bounds=fixed_bounds(-0.11252612238946256, 1.0884981612517279),
+    ),
+    Activation(
+        name="hardswish",
+        title="Hardswish",
+        function=hardswish,
+        derivative=hardswish_derivative,
+        formula="x * min(max(x + 3, 0), 6) / 6",
+        derivative_formula="0 if x <= -3 else 1 if x >= 3 else x / 3 + 1/2",
+        latex=r"x\,\min(\max(x + 3, 0), 6) / 6",
+        derivative_latex=r"0\ \mathrm{if}\ x \leq -3,\ 1\ \mathrm{if}\ x \geq 3,"
+        r"\ \mathrm{else}\ x / 3 + 1 / 2",
+        source=Source(
+            "Howard et al.: Searching for MobileNetV3, ICCV 2019",
+            doi="10.1109/ICCV.2019.00140",
+            arxiv="1905.02244",
+        ),
+        limits=fixed_limits(*RECTIFIER),
+        derivative_bounds=fixed_bounds(-0.5, 1.5),
+    ),
+)

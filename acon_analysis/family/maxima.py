@@ -1,4 +1,4 @@
-"""Maxima of several values, hard and smooth: Maxout, the smooth maximum, FReLU, ACON-FReLU.
+"""Maxima of several values, hard and smooth: Maxout and the smooth maximum.
 
 The smooth maximum of x_1..x_n is sum(x_i e^(beta x_i)) / sum(e^(beta x_i)): the mean for beta = 0,
 the maximum for beta -> inf, the minimum for beta -> -inf (Ma et al., CVPR 2021, eq. of section 3,
@@ -8,9 +8,20 @@ doi:10.1109/CVPR46437.2021.00794).
 import math
 from typing import Any
 
+import numpy as np
+
 from acon_analysis.errors import UsageError
-from acon_analysis.family._backend import Ops, check_shapes, elementwise, over_pieces
-from acon_analysis.family._pieces import gated_slope, keep_nan, product
+from acon_analysis.family._activation import ACON_PAPER, Activation, Limits, Line, Source
+from acon_analysis.family._backend import Ops, check_shapes, over_pieces
+from acon_analysis.family._pieces import difference, product
+
+__all__ = [
+    "maxout",
+    "maxout_derivative",
+    "smooth_maximum",
+    "smooth_maximum_derivative",
+    "smooth_maximum_derivative_bounds",
+]
 
 
 @over_pieces
@@ -131,59 +142,6 @@ def smooth_maximum_derivative_bounds(count: int = 2, beta: float = 1.0) -> tuple
     return 0.5 - _extreme_gap(1) / 4.0, 0.5 + _extreme_gap(count - 1) / 4.0
 
 
-@elementwise
-def frelu(ops: Ops, x: Any, t: Any) -> Any:
-    """Return max(x, t) of a feature and its spatial condition.
-
-    Parameters
-    ----------
-    x : array_like
-        Features.
-    t : array_like
-        The condition T(x): a 3x3 depthwise convolution of x and its batch normalisation; broadcast.
-    """
-    return ops.maximum(x, t)
-
-
-@elementwise
-def frelu_derivative(ops: Ops, x: Any, t: Any) -> Any:
-    """Return the partial derivatives of `frelu`, (by x, by t); 1/2 each at a tie."""
-    x, t = ops.broadcast(x, t)
-    by_x = ops.where(x > t, 1.0, ops.where(x == t, ops.like(x, 0.5), 0.0))
-    by_x = keep_nan(ops, x, keep_nan(ops, t, by_x))
-    return by_x, 1.0 - by_x
-
-
-@elementwise
-def acon_frelu(ops: Ops, x1: Any, x2: Any, beta: Any = 1.0) -> Any:
-    """Return (x1 - x2) sigmoid(beta (x1 - x2)) + x2, the smooth maximum of two values.
-
-    Parameters
-    ----------
-    x1 : array_like
-        Features (in a block of stride 2: their 3x3 maximum).
-    x2 : array_like
-        Their spatial condition, a normalised 3x3 depthwise convolution; broadcast with x1.
-    beta : array_like
-        Switching factor; the official networks fix it at 1. Broadcast with x1.
-    """
-    u = product(ops, beta, _difference(ops, x1, x2))
-    return product(ops, ops.sigmoid(u), x1) + product(ops, ops.sigmoid(-u), x2)
-
-
-@elementwise
-def acon_frelu_derivative(ops: Ops, x1: Any, x2: Any, beta: Any = 1.0) -> Any:
-    """Return the partial derivatives of `acon_frelu`, (by x1, by x2); they add up to 1."""
-    u = product(ops, beta, _difference(ops, x1, x2))
-    return gated_slope(ops, u), gated_slope(ops, -u)
-
-
-def _difference(ops: Ops, x1: Any, x2: Any) -> Any:
-    """Return x1 - x2, and 0 for two equal infinities."""
-    same = (x1 == x2) & ops.isinf(x1)
-    return ops.where(same, 0.0, x1) - ops.where(same, 0.0, x2)
-
-
 def _softmax(ops: Ops, values: Any, beta: Any, axis: int) -> tuple[Any, Any]:
     """Return the weights e^(beta x) / sum and the exponents beta (x - extreme) <= 0."""
     if beta.ndim >= -axis:
@@ -191,7 +149,7 @@ def _softmax(ops: Ops, values: Any, beta: Any, axis: int) -> tuple[Any, Any]:
     # For beta < 0 the least value has the greatest weight.
     greatest, least = ops.largest(values, axis), -ops.largest(-values, axis)
     extreme = ops.where(beta < 0.0, least, greatest)
-    exponent = product(ops, beta, _difference(ops, *ops.broadcast(values, extreme)))
+    exponent = product(ops, beta, difference(ops, *ops.broadcast(values, extreme)))
     powers = ops.exp(exponent)
     return powers / ops.total(powers, axis), exponent
 
@@ -230,3 +188,58 @@ def _extreme_gap(others: int) -> float:
         if abs(step) < 1e-15 * y:
             break
     return y
+
+
+def _maxout_limits(slopes: Any, intercepts: Any = 0.0) -> Limits:
+    """Return the steepest falling and rising line; of parallel ones the upper one."""
+    slopes, intercepts = np.broadcast_arrays(np.asarray(slopes, float), intercepts)
+    ends = []
+    for extreme in (slopes.min(axis=-1, keepdims=True), slopes.max(axis=-1, keepdims=True)):
+        top = np.where(slopes == extreme, intercepts, -np.inf).max(axis=-1)
+        ends.append(Line(extreme[..., 0][()], top))
+    return Limits(*ends)
+
+
+def _maxout_bounds(slopes: Any, intercepts: Any = 0.0) -> tuple[Any, Any]:  # noqa: ARG001
+    """Return the least and the greatest slope: both lines are the maximum somewhere."""
+    return np.min(slopes, axis=-1), np.max(slopes, axis=-1)
+
+
+RECORDS = (
+    Activation(
+        name="maxout",
+        title="Maxout",
+        function=maxout,
+        derivative=maxout_derivative,
+        parameters={"slopes": (-0.5, 0.25, 1.0), "intercepts": (-1.0, 0.0, -0.5)},
+        formula="max(a * x + b for a, b in zip(slopes, intercepts))",
+        derivative_formula="max((a * x + b, a) for a, b in zip(slopes, intercepts))[1]",
+        latex=r"\max_k\,(a_k x + b_k)",
+        derivative_latex=r"a_{k(x)},\ k(x) = \mathrm{arg\,max}_k\,(a_k x + b_k)",
+        source=Source(
+            "Goodfellow, Warde-Farley, Mirza, Courville, Bengio: Maxout Networks, ICML 2013",
+            arxiv="1302.4389",
+        ),
+        limits=_maxout_limits,
+        derivative_bounds=_maxout_bounds,
+    ),
+    Activation(
+        name="smooth_maximum",
+        title="Smooth maximum",
+        function=smooth_maximum,
+        derivative=smooth_maximum_derivative,
+        arguments=("values",),
+        parameters={"beta": 1.0},
+        formula="sum(v * exp(beta * v) for v in values) / sum(exp(beta * v) for v in values)",
+        derivative_formula=(
+            "[exp(beta * v) / sum(exp(beta * u) for u in values)"
+            " * (1 + beta * (v - smooth_maximum(values, beta))) for v in values]"
+        ),
+        latex=r"S_\beta(x_1, \ldots, x_n) = \frac{\sum_i x_i\,e^{\beta x_i}}"
+        r"{\sum_i e^{\beta x_i}}",
+        derivative_latex=r"\frac{e^{\beta x_i}}{\sum_j e^{\beta x_j}}"
+        r"\,(1 + \beta\,(x_i - S_\beta))",
+        source=ACON_PAPER,
+        derivative_bounds=smooth_maximum_derivative_bounds,
+    ),
+)

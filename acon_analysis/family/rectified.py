@@ -2,8 +2,38 @@
 
 from typing import Any
 
+import numpy as np
+
+from acon_analysis.family._activation import (
+    RECTIFIER,
+    Activation,
+    Limits,
+    Line,
+    Source,
+    fixed_bounds,
+    fixed_limits,
+)
 from acon_analysis.family._backend import Ops, elementwise
 from acon_analysis.family._pieces import keep_nan, product
+
+__all__ = [
+    "SELU_ALPHA",
+    "SELU_SCALE",
+    "elu",
+    "elu_derivative",
+    "leaky_relu",
+    "leaky_relu_derivative",
+    "prelu",
+    "prelu_derivative",
+    "relu",
+    "relu_derivative",
+    "rrelu",
+    "rrelu_derivative",
+    "selu",
+    "selu_derivative",
+    "softplus",
+    "softplus_derivative",
+]
 
 # Klambauer et al. (2017), the fixed point (mean 0, variance 1) of the map of moments.
 SELU_ALPHA = 1.6732632423543772848
@@ -165,3 +195,155 @@ def _elu(ops: Ops, x: Any, alpha: Any) -> Any:
 def _elu_derivative(ops: Ops, x: Any, alpha: Any) -> Any:
     left = alpha * ops.exp(_left_half(ops, x))
     return keep_nan(ops, x, ops.where(x <= 0.0, left, 1.0))
+
+
+def _leaky_limits(slope: Any) -> Limits:
+    """Return the asymptotes slope x and x."""
+    return Limits(Line(slope, 0.0), RECTIFIER.right)
+
+
+def _leaky_bounds(slope: Any) -> tuple[Any, Any]:
+    """Return the two slopes in order."""
+    return np.minimum(slope, 1.0), np.maximum(slope, 1.0)
+
+
+def _rrelu_limits(lower: Any, upper: Any) -> Limits:
+    """Return the asymptotes of the evaluation form."""
+    return _leaky_limits((lower + upper) / 2.0)
+
+
+def _rrelu_bounds(lower: Any, upper: Any) -> tuple[Any, Any]:
+    """Return the two slopes of the evaluation form in order."""
+    return _leaky_bounds((lower + upper) / 2.0)
+
+
+def _elu_bounds(alpha: Any) -> tuple[Any, Any]:
+    """Return the range of alpha e^x for x <= 0, and 1."""
+    return np.minimum(alpha, 0.0), np.maximum(alpha, 1.0)
+
+
+RECORDS = (
+    Activation(
+        name="relu",
+        title="ReLU",
+        function=relu,
+        derivative=relu_derivative,
+        formula="max(x, 0)",
+        derivative_formula="1 if x > 0 else 0",
+        latex=r"\max(x, 0)",
+        derivative_latex=r"1\ \mathrm{if}\ x > 0,\ \mathrm{else}\ 0",
+        source=Source(
+            "Nair, Hinton: Rectified Linear Units Improve Restricted Boltzmann Machines, ICML 2010",
+            url="https://www.cs.toronto.edu/~hinton/absps/reluICML.pdf",
+        ),
+        limits=fixed_limits(*RECTIFIER),
+        derivative_bounds=fixed_bounds(0.0, 1.0),
+    ),
+    Activation(
+        name="leaky_relu",
+        title="Leaky ReLU",
+        function=leaky_relu,
+        derivative=leaky_relu_derivative,
+        parameters={"slope": 0.01},
+        formula="x if x > 0 else slope * x",
+        derivative_formula="1 if x > 0 else slope",
+        latex=r"\max(x, 0) + a\,\min(x, 0)",
+        derivative_latex=r"1\ \mathrm{if}\ x > 0,\ \mathrm{else}\ a",
+        source=Source(
+            "Maas, Hannun, Ng: Rectifier Nonlinearities Improve Neural Network Acoustic Models, "
+            "ICML 2013",
+            url="https://ai.stanford.edu/~amaas/papers/relu_hybrid_icml2013_final.pdf",
+        ),
+        limits=_leaky_limits,
+        derivative_bounds=_leaky_bounds,
+    ),
+    Activation(
+        name="prelu",
+        title="PReLU",
+        function=prelu,
+        derivative=prelu_derivative,
+        parameters={"slope": 0.25},
+        formula="x if x > 0 else slope * x",
+        derivative_formula="1 if x > 0 else slope",
+        latex=r"\max(x, 0) + a\,\min(x, 0)",
+        derivative_latex=r"1\ \mathrm{if}\ x > 0,\ \mathrm{else}\ a",
+        source=Source(
+            "He, Zhang, Ren, Sun: Delving Deep into Rectifiers, ICCV 2015",
+            doi="10.1109/ICCV.2015.123",
+            arxiv="1502.01852",
+        ),
+        limits=_leaky_limits,
+        derivative_bounds=_leaky_bounds,
+    ),
+    Activation(
+        name="rrelu",
+        title="RReLU",
+        function=rrelu,
+        derivative=rrelu_derivative,
+        parameters={"lower": 1.0 / 8.0, "upper": 1.0 / 3.0},
+        formula="x if x > 0 else (lower + upper) / 2 * x",
+        derivative_formula="1 if x > 0 else (lower + upper) / 2",
+        latex=r"\max(x, 0) + \frac{l + u}{2}\,\min(x, 0)",
+        derivative_latex=r"1\ \mathrm{if}\ x > 0,\ \mathrm{else}\ (l + u) / 2",
+        source=Source(
+            "Xu, Wang, Chen, Li: Empirical Evaluation of Rectified Activations in Convolutional "
+            "Network, 2015",
+            arxiv="1505.00853",
+        ),
+        limits=_rrelu_limits,
+        derivative_bounds=_rrelu_bounds,
+    ),
+    Activation(
+        name="elu",
+        title="ELU",
+        function=elu,
+        derivative=elu_derivative,
+        parameters={"alpha": 1.0},
+        formula="x if x > 0 else alpha * (exp(x) - 1)",
+        derivative_formula="1 if x > 0 else alpha * exp(x)",
+        latex=r"\max(x, 0) + \alpha\,(e^{\min(x, 0)} - 1)",
+        derivative_latex=r"1\ \mathrm{if}\ x > 0,\ \mathrm{else}\ \alpha\,e^x",
+        source=Source(
+            "Clevert, Unterthiner, Hochreiter: Fast and Accurate Deep Network Learning by "
+            "Exponential Linear Units, ICLR 2016",
+            arxiv="1511.07289",
+        ),
+        limits=lambda alpha: Limits(Line(0.0, -alpha), RECTIFIER.right),
+        derivative_bounds=_elu_bounds,
+    ),
+    Activation(
+        name="selu",
+        title="SELU",
+        function=selu,
+        derivative=selu_derivative,
+        formula="1.0507009873554805 * (x if x > 0 else 1.6732632423543772 * (exp(x) - 1))",
+        derivative_formula="1.0507009873554805 * (1 if x > 0 else 1.6732632423543772 * exp(x))",
+        latex=r"\lambda\,(\max(x, 0) + \alpha\,(e^{\min(x, 0)} - 1)),"
+        r"\ \alpha \approx 1.67326324,\ \lambda \approx 1.05070098",
+        derivative_latex=r"\lambda\ \mathrm{if}\ x > 0,\ \mathrm{else}\ \lambda\,\alpha\,e^x",
+        source=Source(
+            "Klambauer, Unterthiner, Mayr, Hochreiter: Self-Normalizing Neural Networks, NIPS 2017",
+            arxiv="1706.02515",
+        ),
+        limits=fixed_limits(Line(0.0, -SELU_SCALE * SELU_ALPHA), Line(SELU_SCALE, 0.0)),
+        derivative_bounds=fixed_bounds(0.0, SELU_SCALE * SELU_ALPHA),
+    ),
+    Activation(
+        name="softplus",
+        title="Softplus",
+        function=softplus,
+        derivative=softplus_derivative,
+        formula="log(1 + exp(x))",
+        derivative_formula="sigmoid(x)",
+        latex=r"\log(1 + e^x)",
+        derivative_latex=r"\sigma(x)",
+        source=Source(
+            "Dugas, Bengio, Bélisle, Nadeau, Garcia: Incorporating Second-Order Functional "
+            "Knowledge for Better Option Pricing, NIPS 2000",
+            url="https://papers.nips.cc/paper/1920-incorporating-second-order-functional-knowledge-for-"
+            "better-option-pricing",
+        ),
+        limits=fixed_limits(*RECTIFIER),
+        derivative_bounds=fixed_bounds(0.0, 1.0),
+    ),
+)

@@ -4,12 +4,15 @@ import types
 from collections.abc import Mapping
 
 from acon_analysis.errors import UsageError, closest
+from acon_analysis.family import acon, funnel, gated, maxima, rectified, saturating
 from acon_analysis.family._activation import Activation
-from acon_analysis.family._maximum_records import MAXIMA
-from acon_analysis.family._pointwise_records import POINTWISE
 
 ACTIVATIONS: Mapping[str, Activation] = types.MappingProxyType(
-    {record.name: record for record in (*POINTWISE, *MAXIMA)}
+    {
+        record.name: record
+        for kind in (saturating, rectified, gated, maxima, acon, funnel)
+        for record in kind.RECORDS
+    }
 )
 """Every activation of the project by its name, in the order of the files."""
 

@@ -2,8 +2,29 @@
 
 from typing import Any
 
+from acon_analysis.family._activation import (
+    Activation,
+    Limits,
+    Line,
+    Source,
+    fixed_bounds,
+    fixed_limits,
+)
 from acon_analysis.family._backend import Ops, elementwise
 from acon_analysis.family._pieces import keep_nan, sech_squared
+
+__all__ = [
+    "hardsigmoid",
+    "hardsigmoid_derivative",
+    "hardtanh",
+    "hardtanh_derivative",
+    "relu6",
+    "relu6_derivative",
+    "sigmoid",
+    "sigmoid_derivative",
+    "tanh",
+    "tanh_derivative",
+]
 
 
 @elementwise
@@ -105,3 +126,91 @@ def _hardtanh(ops: Ops, x: Any, low: Any, high: Any) -> Any:
 
 def _hardtanh_derivative(ops: Ops, x: Any, low: Any, high: Any) -> Any:
     return keep_nan(ops, x, ops.where((x > low) & (x < high), 1.0, 0.0))
+
+
+RECORDS = (
+    Activation(
+        name="sigmoid",
+        title="Sigmoid",
+        function=sigmoid,
+        derivative=sigmoid_derivative,
+        formula="1 / (1 + exp(-x))",
+        derivative_formula="sigmoid(x) * sigmoid(-x)",
+        latex=r"\sigma(x) = \frac{1}{1 + e^{-x}}",
+        derivative_latex=r"\sigma(x)\,\sigma(-x)",
+        source=Source(
+            "Rumelhart, Hinton, Williams: Learning representations by back-propagating errors, "
+            "Nature 1986",
+            doi="10.1038/323533a0",
+        ),
+        limits=fixed_limits(Line(0.0, 0.0), Line(0.0, 1.0)),
+        derivative_bounds=fixed_bounds(0.0, 0.25),
+    ),
+    Activation(
+        name="tanh",
+        title="tanh",
+        function=tanh,
+        derivative=tanh_derivative,
+        formula="tanh(x)",
+        derivative_formula="1 - tanh(x)**2",
+        latex=r"\tanh(x)",
+        derivative_latex=r"1 - \tanh^2(x)",
+        source=Source(
+            "LeCun, Bottou, Orr, Müller: Efficient BackProp, Neural Networks: Tricks of the "
+            "Trade 1998",
+            doi="10.1007/3-540-49430-8_2",
+        ),
+        limits=fixed_limits(Line(0.0, -1.0), Line(0.0, 1.0)),
+        derivative_bounds=fixed_bounds(0.0, 1.0),
+    ),
+    Activation(
+        name="hardsigmoid",
+        title="Hard sigmoid",
+        function=hardsigmoid,
+        derivative=hardsigmoid_derivative,
+        formula="min(max(x + 3, 0), 6) / 6",
+        derivative_formula="1/6 if -3 < x < 3 else 0",
+        latex=r"\min(\max(x + 3, 0), 6) / 6",
+        derivative_latex=r"1/6\ \mathrm{if}\ -3 < x < 3,\ \mathrm{else}\ 0",
+        source=Source(
+            "Howard et al.: Searching for MobileNetV3, ICCV 2019",
+            doi="10.1109/ICCV.2019.00140",
+            arxiv="1905.02244",
+        ),
+        limits=fixed_limits(Line(0.0, 0.0), Line(0.0, 1.0)),
+        derivative_bounds=fixed_bounds(0.0, 1.0 / 6.0),
+    ),
+    Activation(
+        name="hardtanh",
+        title="Hard tanh",
+        function=hardtanh,
+        derivative=hardtanh_derivative,
+        parameters={"low": -1.0, "high": 1.0},
+        formula="min(max(x, low), high)",
+        derivative_formula="1 if low < x < high else 0",
+        latex=r"\min(\max(x, l), h)",
+        derivative_latex=r"1\ \mathrm{if}\ l < x < h,\ \mathrm{else}\ 0",
+        source=Source(
+            "Collobert et al.: Natural Language Processing (Almost) from Scratch, JMLR 2011",
+            arxiv="1103.0398",
+        ),
+        limits=lambda low, high: Limits(Line(0.0, low), Line(0.0, high)),
+        derivative_bounds=lambda low, high: (0.0, 1.0),  # noqa: ARG005 (called by name)
+    ),
+    Activation(
+        name="relu6",
+        title="ReLU6",
+        function=relu6,
+        derivative=relu6_derivative,
+        formula="min(max(x, 0), 6)",
+        derivative_formula="1 if 0 < x < 6 else 0",
+        latex=r"\min(\max(x, 0), 6)",
+        derivative_latex=r"1\ \mathrm{if}\ 0 < x < 6,\ \mathrm{else}\ 0",
+        source=Source(
+            "Krizhevsky: Convolutional Deep Belief Networks on CIFAR-10, 2010",
+            url="https://www.cs.toronto.edu/~kriz/conv-cifar10-aug2010.pdf",
+        ),
+        limits=fixed_limits(Line(0.0, 0.0), Line(0.0, 6.0)),
+        derivative_bounds=fixed_bounds(0.0, 1.0),
+    ),
+)

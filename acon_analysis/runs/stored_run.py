@@ -282,7 +282,7 @@ class StoredRun:
 
     @property
     def totals(self) -> pd.DataFrame:
-        """Sums of every sample and layer, `fields.TOTAL_COLUMNS`; AconError without moments."""
+        """Sums of every sample and layer, `columns.TOTAL_COLUMNS`; AconError without moments."""
         return self._required(self.part_frame("totals"))
 
     def _required(self, frame: pd.DataFrame | None) -> pd.DataFrame:
