@@ -1,0 +1,170 @@
+"""What takes the place of a site's output, and the visitor that puts it there.
+
+``with visiting(model, edits, Editing(edits)): model(x)``
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from acon_hooks.engine.visiting import Site, SiteCall, Visitor
+from acon_hooks.errors import HookError
+
+
+class Edit(Protocol):
+    """What takes the place of a site's output.
+
+    Attributes
+    ----------
+    reads_input : bool
+        Whether `apply` needs the site's input.
+    """
+
+    @property
+    def reads_input(self) -> bool:
+        """Whether `apply` needs the site's input."""
+
+    def apply(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the new output.
+
+        Parameters
+        ----------
+        x : Tensor
+            The site's first tensor argument, as it was before the call; anything where the edit
+            reads no input.
+        y : Tensor
+            The site's output. It stays as it is.
+
+        Returns
+        -------
+        Tensor
+            Of the shape of y.
+        """
+
+
+#: What is edited, and how. The empty plan is the unchanged network.
+Edits = Mapping[Site, Edit]
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """A straight line, slope·x + intercept, on some channels of an elementwise layer.
+
+    Parameters
+    ----------
+    slope, intercept : Tensor
+        Of shape (C,); taken to the dtype and device of x.
+    chosen : Tensor or None
+        Bool, of shape (C,): the other channels keep their output. None for all channels.
+    axis : int
+        Channel axis of x and y.
+    """
+
+    reads_input: ClassVar[bool] = True
+    slope: Tensor
+    intercept: Tensor
+    chosen: Tensor | None = None
+    axis: int = 1
+
+    def apply(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return y with the line of x on the chosen channels."""
+        slope, intercept = (_along(v.to(x), x, self.axis) for v in (self.slope, self.intercept))
+        straight = torch.addcmul(intercept, x, slope)
+        if self.chosen is None:
+            return straight
+        return torch.where(_along(self.chosen, y, self.axis), straight, y)
+
+
+@dataclass(frozen=True, eq=False)
+class Hold:
+    """A constant on some channels: 0, or their mean, whatever the input is.
+
+    Parameters
+    ----------
+    value : Tensor
+        Of shape (C,); taken to the dtype and device of y.
+    chosen : Tensor
+        Bool, of shape (C,): the other channels keep their output.
+    axis : int
+        Channel axis of y.
+    """
+
+    reads_input: ClassVar[bool] = False
+    value: Tensor
+    chosen: Tensor
+    axis: int = 1
+
+    def apply(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return y with the constants on the chosen channels."""
+        chosen, value = (_along(v, y, self.axis) for v in (self.chosen, self.value.to(y)))
+        return torch.where(chosen, value, y)
+
+
+class Editing(Visitor):
+    """Puts edits in the place of outputs, also where a layer overwrites its input.
+
+    Parameters
+    ----------
+    edits : mapping of Site to Edit
+        Those of the next forward pass; the attribute may change between forward passes.
+
+    Raises
+    ------
+    HookError
+        At the end of a forward pass in which an edited site did not run.
+    """
+
+    def __init__(self, edits: Edits) -> None:
+        self.edits = edits
+        self._inputs: dict[Site, Tensor] = {}
+        self._edited: set[Site] = set()
+
+    def before(self, call: SiteCall) -> None:
+        """Keep a copy of what the edit needs."""
+        edit = self.edits.get(call.site)
+        if edit is not None and edit.reads_input:
+            x = next(call.tensors(), None)
+            if x is None:
+                raise HookError(
+                    f"layer {call.site.name!r} cannot be edited: {type(edit).__name__} needs its "
+                    "input, and no tensor is among its arguments"
+                )
+            self._inputs[call.site] = x.clone()
+
+    def after(self, call: SiteCall, output: Any) -> Any:
+        """Return the new output."""
+        edit = self.edits.get(call.site)
+        if edit is None:
+            return None
+        self._edited.add(call.site)
+        return self.edit(call.site, edit, self._inputs.pop(call.site, output), output)
+
+    def edit(self, site: Site, edit: Edit, x: Tensor, y: Tensor) -> Tensor:
+        """Return what an edit makes of one output."""
+        return edit.apply(x, y)
+
+    def end(self) -> None:
+        """Raise if an edit was not made."""
+        left = [site for site in self.edits if site not in self._edited]
+        self.abort()
+        if left:
+            call = "" if left[0].call is None else f" has no call {left[0].call}, or"
+            raise HookError(
+                f"layer {left[0].name!r}{call} did not run in this forward pass, so it could not "
+                "be edited"
+            )
+
+    def abort(self) -> None:
+        """Forget the forward pass."""
+        self._inputs.clear()
+        self._edited.clear()
+
+
+def _along(values: Tensor, like: Tensor, axis: int) -> Tensor:
+    """View (C,) values so that they broadcast along the channel axis of another tensor."""
+    shape = [1] * like.ndim
+    shape[axis] = -1
+    return values.reshape(shape)

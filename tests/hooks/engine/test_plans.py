@@ -1,0 +1,150 @@
+"""Networks under plans, against deep copies whose modules are exchanged and a plain loop."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.special import log_softmax
+from torch import Tensor, nn
+
+from acon_analysis.errors import AconError, UsageError
+from acon_hooks.engine.edits import Edits, Hold, Line
+from acon_hooks.engine.feeding import open_feed
+from acon_hooks.engine.plans import run_plans
+from acon_hooks.engine.visiting import Site
+from acon_hooks.errors import HookError
+
+
+class Net(nn.Module):
+    """In-place ReLUs with a shortcut around the second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.first = nn.Conv2d(1, 4, 3), nn.ReLU(inplace=True)
+        self.middle, self.second = nn.Conv2d(4, 4, 1), nn.ReLU()
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(self.conv(x))
+        out: Tensor = self.head((self.second(self.middle(h)) + h).mean((2, 3)))
+        return out
+
+
+class Replaced(nn.Module):
+    """Channel 1 of a ReLU is a line or a constant."""
+
+    def __init__(self, slope: float, intercept: float) -> None:
+        super().__init__()
+        self.slope, self.intercept = slope, intercept
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = x.relu()
+        out[:, 1] = self.slope * x[:, 1] + self.intercept
+        return out
+
+
+@pytest.fixture(scope="module")
+def net() -> Net:
+    torch.manual_seed(0)
+    return Net().double().eval()
+
+
+def data(count: int = 7) -> tuple[Tensor, list[int]]:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(count, 1, 6, 6, dtype=torch.float64, generator=generator)
+    return images, [index % 3 for index in range(count)]
+
+
+def plans(net: Net) -> dict[str, Edits]:
+    chosen = torch.tensor([False, True, False, False])
+    line = Line(torch.full((4,), 0.5), torch.full((4,), 0.25), chosen)
+    first, second = Site("first", net.first), Site("second", net.second, call=0)
+    hold = Hold(torch.full((4,), 0.5), chosen)
+    return {"line": {first: line}, "both": {first: line, second: hold}}
+
+
+def by_hand(net: Net, images: Tensor) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
+    """Return the logits under each plan, from copies of the network."""
+    exchanged = {"unchanged": {}, "line": {"first": (0.5, 0.25)},
+                 "both": {"first": (0.5, 0.25), "second": (0.0, 0.5)}}  # fmt: skip
+    outputs = {}
+    for name, lines in exchanged.items():
+        changed = copy.deepcopy(net)
+        for module, (slope, intercept) in lines.items():
+            setattr(changed, module, Replaced(slope, intercept))
+        outputs[name] = changed(images).detach().numpy()
+    return outputs
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_each_plan_is_a_network_with_exchanged_modules(net: Net, labelled: bool) -> None:
+    images, labels = data()
+    batches = [images[:4], images[4:]]
+    given: list[Any] = [
+        (part, torch.tensor(labels[4 * i : 4 * i + 4])) if labelled else part
+        for i, part in enumerate(batches)
+    ]
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    frame = run_plans(net, open_feed(given), plans(net))
+    assert list(frame.columns) == ["plan", "sample", "loss", "correct", "output_change", "agrees"]
+    assert list(frame["plan"].unique()) == ["unchanged", "line", "both"]
+    logits = by_hand(net, images)
+    before_log = log_softmax(logits["unchanged"], axis=1)
+    for name, own in frame.groupby("plan"):
+        z = logits[str(name)]
+        log = log_softmax(z, axis=1)
+        assert own["sample"].tolist() == list(range(7))
+        change = np.linalg.norm(z - logits["unchanged"], axis=1)
+        change /= np.linalg.norm(logits["unchanged"], axis=1)
+        np.testing.assert_allclose(own["output_change"], change, rtol=1e-12, atol=1e-15)
+        loss = -log[np.arange(7), labels]
+        if not labelled:
+            loss = (np.exp(before_log) * (before_log - log)).sum(1)
+        np.testing.assert_allclose(own["loss"], loss, rtol=1e-12, atol=1e-15)
+        agrees = z.argmax(1) == logits["unchanged"].argmax(1)
+        assert own["agrees"].tolist() == agrees.tolist()
+        correct = z.argmax(1) == labels
+        assert own["correct"].tolist() == (correct.tolist() if labelled else [pd.NA] * 7)
+    assert all(torch.equal(net.state_dict()[name], value) for name, value in before.items())
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+def test_without_plans_only_the_unchanged_network_runs(net: Net) -> None:
+    frame = run_plans(net, open_feed([data(3)[0]]), {})
+    assert frame["plan"].tolist() == ["unchanged"] * 3
+    assert frame[["loss", "output_change"]].to_numpy().tolist() == [[0.0, 0.0]] * 3
+    assert frame["agrees"].all()
+
+
+def test_the_network_runs_in_its_own_dtype(net: Net) -> None:
+    images, _ = data()
+    single = copy.deepcopy(net).float()
+    frame = run_plans(single, open_feed([images.float()]), plans(single))
+    wide = run_plans(net, open_feed([images]), plans(net))
+    np.testing.assert_allclose(frame["output_change"], wide["output_change"], rtol=1e-4, atol=1e-7)
+    assert not np.array_equal(frame["output_change"], wide["output_change"])
+
+
+@pytest.mark.parametrize("labels", [["a", "b", "c"], [0, 1, 3], [-1, 0, 1], [0, None, 1]])
+def test_labels_that_are_no_class_indices_are_no_labels(net: Net, labels: list[Any]) -> None:
+    frame = run_plans(net, open_feed([(data(3)[0], labels)]), {})
+    assert frame["correct"].isna().all()
+    assert frame["loss"].tolist() == [0.0] * 3
+
+
+def test_mistakes(net: Net) -> None:
+    images, _ = data(4)
+    edits = plans(net)["line"]
+    with pytest.raises(UsageError, match="the plan 'unchanged' is the network as it is"):
+        run_plans(net, open_feed([images]), {"unchanged": edits})
+    with pytest.raises(UsageError, match="some batches have class indices as labels and others"):
+        run_plans(net, open_feed([(images, [0, 1, 2, 0]), images]), {})
+    with pytest.raises(AconError, match=r"must be logits \(N, K\); it is \(4, 4, 4, 4\)"):
+        run_plans(nn.Sequential(net.conv), open_feed([images]), {})
+    third = {"third": {Site("first", net.first, call=2): next(iter(edits.values()))}}
+    with pytest.raises(HookError, match="layer 'first' has no call 2"):
+        run_plans(net, open_feed([images]), third)
+    assert not any(module._forward_hooks for module in net.modules())
