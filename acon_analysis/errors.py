@@ -16,6 +16,10 @@ class UsageError(AconError):
     exit_code = 2
 
 
+class StoreError(AconError):
+    """A run on disk cannot be written, or read, or belongs to something else."""
+
+
 def closest(given: str, options: Iterable[str], *, count: int = 3) -> str:
     """Return a phrase that names what comes close to a misspelt name.
 

@@ -1,8 +1,8 @@
-"""Files that are there whole or not at all, locks between processes, and what the dead left.
+"""Files that are written whole or not at all, locks between processes, stale temporary files.
 
-Every writer keeps an exclusive lock on its temporary file while it writes, so that what a killed
-process has left can be told from what a living one is working on: the kernel drops the locks of
-the dead. Where a file system knows no locks, age decides.
+Every writer keeps an exclusive lock on its temporary file while it writes. The kernel drops the
+locks of a killed process, which distinguishes its stale files from those of a living one. Where a
+file system has no locks, the age of the file decides.
 """
 
 import contextlib
@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from io import BufferedRandom
 from pathlib import Path
 from typing import IO, cast
+
+from acon_analysis.errors import StoreError
 
 #: Seconds after which a temporary file without a living writer is taken for a leftover.
 GRACE = 10.0
@@ -44,15 +46,27 @@ def user_cache() -> Path:
     return base / "acon-analysis"
 
 
-def place(path: Path, write: Callable[[IO[bytes]], None], scratch: Path | None = None) -> str:
+@contextlib.contextmanager
+def readable_io(what: str) -> Iterator[None]:
+    """Convert OSError (disk full, read-only, no permission) to StoreError, one sentence."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StoreError(f"{what}: {reason}; what is finished stays valid") from error
+
+
+def atomic_write(
+    path: Path, write: Callable[[IO[bytes]], None], scratch: Path | None = None
+) -> str:
     """Write a file so that it is there whole or not at all, even after a power cut.
 
     Parameters
     ----------
     path : Path
-        Where it shall be.
+        Of the file.
     write : callable
-        Gets an open file to write to.
+        Called with an open binary file.
     scratch : Path, optional
         Folder on the same file system for the temporary file; by default the file's own.
 
@@ -129,8 +143,7 @@ def try_lock(file: IO[bytes], *, wait: bool = False) -> bool | None:
 def locked(path: Path) -> Iterator[None]:
     """Hold a lock between processes, by a file of this name; a killed holder's lock is void.
 
-    Where the file system knows no locks, nothing is held: whoever relies on this must come to no
-    harm then, only do work twice.
+    Where the file system has no locks, nothing is held: callers must then at worst do work twice.
 
     Parameters
     ----------
@@ -156,7 +169,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def clear_leftovers(scratch: Path, grace: float = GRACE) -> None:
-    """Remove what killed processes left half-written; files of living ones stay.
+    """Remove stale temporary files of killed processes; those of living ones stay.
 
     Parameters
     ----------

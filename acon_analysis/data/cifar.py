@@ -21,7 +21,7 @@ from acon_analysis.columns import SAMPLE_COLUMNS, names
 from acon_analysis.data.image_source import ImageSource
 from acon_analysis.data.preprocess import CIFAR_MEAN, CIFAR_STD
 from acon_analysis.errors import AconError, UsageError, closest
-from acon_analysis.files import place, user_cache
+from acon_analysis.files import atomic_write, user_cache
 
 #: Class names, in the data set's own order.
 CLASSES = (
@@ -140,7 +140,7 @@ def _decoded(part: str) -> _Arrays:
             return arrays["pixels"], arrays["labels"]
     read = _read_original if source.name == _ORIGINAL else _read_archive
     pixels, labels = _alternate(*read(source, part))
-    place(cache, lambda file: np.savez(file, pixels=pixels, labels=labels))
+    atomic_write(cache, lambda file: np.savez(file, pixels=pixels, labels=labels))
     return pixels, labels
 
 

@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from acon_analysis.errors import AconError
-from acon_analysis.files import locked, place
-from acon_analysis.store.folder import readable_io
+from acon_analysis.files import atomic_write, locked, readable_io
 
 #: A file that changed so shortly before it was hashed may change again within one clock tick of
 #: its file system; it is hashed anew next time.
@@ -112,4 +111,4 @@ def _remember(memory: Path, known: dict[str, tuple[int, int, str]]) -> None:
     def write(file: IO[bytes]) -> None:
         pq.write_table(table, file, compression="zstd")
 
-    place(memory, write, memory.parent / "tmp")
+    atomic_write(memory, write, memory.parent / "tmp")

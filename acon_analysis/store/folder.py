@@ -1,8 +1,8 @@
 """A run on disk: Parquet parts, one file per fixed unit of work, and a manifest.
 
 The name of a part is the number of its unit, so redone work overwrites and never duplicates;
-every file is written beside its place, flushed and renamed, so a kill at any moment leaves either
-the whole file or none; ``done/`` alone says what is finished.
+every file is written under a temporary name, flushed and renamed, so that a kill at any moment
+leaves either the whole file or none. Only ``done/`` says what is finished.
 """
 
 import contextlib
@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from acon_analysis.columns import RUN_FORMAT
-from acon_analysis.errors import AconError, UsageError
-from acon_analysis.files import GRACE, clear_leftovers, locked, place
+from acon_analysis.errors import StoreError as StoreError
+from acon_analysis.errors import UsageError
+from acon_analysis.files import GRACE, atomic_write, clear_leftovers, locked, readable_io
 
 #: Samples in a unit of work, unless asked otherwise.
 UNIT_SIZE = 4096
@@ -31,10 +32,6 @@ PARTS = (
 )  # fmt: skip
 
 _MARK = re.compile(r"unit-(\d{7,})\.json")
-
-
-class StoreError(AconError):
-    """A run on disk cannot be written, or read, or belongs to something else."""
 
 
 def unit_name(unit: int) -> str:
@@ -63,23 +60,13 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@contextlib.contextmanager
-def readable_io(what: str) -> Iterator[None]:
-    """Turn a disk's refusal (full, read-only, no permission) into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StoreError(f"{what}: {reason}; what is finished stays valid") from error
-
-
 def write_atomically(path: Path, content: bytes, scratch: Path | None = None) -> str:
     """Write a file so that it is there whole or not at all; return its SHA-256."""
 
     def write(file: IO[bytes]) -> None:
         file.write(content)
 
-    return place(path, write, scratch)
+    return atomic_write(path, write, scratch)
 
 
 def write_parquet(path: Path, table: pa.Table, scratch: Path | None = None) -> str:
@@ -103,13 +90,13 @@ def write_parquet(path: Path, table: pa.Table, scratch: Path | None = None) -> s
             store_schema=True,
         )
 
-    return place(path, write, scratch)
+    return atomic_write(path, write, scratch)
 
 
 def _declared_full(table: pa.Table) -> pa.Table:
-    """Return a table whose columns of lists say that no list and no element can be missing.
+    """Return a table whose list columns are declared to hold no nulls.
 
-    Otherwise Parquet notes for every single element whether it is there.
+    Otherwise Parquet stores for every single element whether it is null.
     """
     for index, field in enumerate(table.schema):
         column = table.column(index)
@@ -141,14 +128,14 @@ def _leaf(field: pa.Field) -> str:
 
 
 class RunFolder:
-    """The files of a run: where they lie, how they are written, which units are done.
+    """The files of a run: their paths, how they are written, which units are done.
 
     Parameters
     ----------
     path : str or Path
         The run's folder.
     run_id : str, optional
-        The run's, as in its manifest: marks of another run's units then count for nothing.
+        As in the run's manifest: units that another run has marked are then not done.
     """
 
     def __init__(self, path: str | Path, run_id: str | None = None) -> None:
@@ -162,11 +149,11 @@ class RunFolder:
 
     @property
     def manifest_path(self) -> Path:
-        """The manifest, the first file to be there and the last to be finished."""
+        """Path of the manifest, the first file that is written and the last that is finished."""
         return self.path / "manifest.json"
 
     def part(self, kind: str, unit: int) -> Path:
-        """Return where a unit's part of a kind lies."""
+        """Return the path of a unit's part of a kind."""
         return self.path / kind / f"{unit_name(unit)}.parquet"
 
     def done_path(self, unit: int) -> Path:
@@ -256,20 +243,20 @@ class RunFolder:
             return None
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
-        # A mark may only speak of its own unit's files, whoever has written it.
+        # Only marks that name nothing but their own unit's files count.
         own = {f"{kind}/{unit_name(unit)}.parquet" for kind in PARTS}
         return parts if set(parts) <= own and any(parts) else None
 
     def unit_is_done(self, unit: int) -> bool:
-        """Say whether a unit is marked as done and its files are the ones that were written."""
+        """Whether a unit is marked as done and its files are the ones that were written."""
         parts = self.unit_parts(unit)
         return parts is not None and not any(self.damage(parts))
 
     def sound_units(self, units: Iterable[int]) -> set[int]:
         """Return those of some units that are done, their files read and hashed in threads.
 
-        Hashing keeps up with the disk (1 to 2 GB a second and core), so a run of 50,000 images
-        is checked in well under a second and altered bytes never pass for finished work.
+        Hashing takes 1 to 2 GB a second and core, so that a run of 50,000 images is checked in
+        well under a second, and altered files are never taken for finished work.
         """
         chosen = sorted(set(units) & set(self.done_units()))
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
@@ -293,7 +280,7 @@ class RunFolder:
         return locked(self.scratch / f"{name}.lock")
 
     def clear_scratch(self, grace: float = GRACE) -> None:
-        """Remove what killed processes left half-written; files of living ones stay."""
+        """Remove stale temporary files of killed processes; those of living ones stay."""
         clear_leftovers(self.scratch, grace)
 
 

@@ -116,8 +116,8 @@ def _counts(table: pa.Table) -> Counts:
     counts = np.empty((table.num_rows, _ROW), dtype=np.int64)
     listed = table["count"].combine_chunks()
     counts[:, 1:-2] = listed.flatten().to_numpy().reshape(-1, HISTOGRAM_BINS)
-    for place, name in ((0, "below"), (-2, "above"), (-1, "invalid")):
-        counts[:, place] = table[name].to_numpy()
+    for column, name in ((0, "below"), (-2, "above"), (-1, "invalid")):
+        counts[:, column] = table[name].to_numpy()
     return counts
 
 

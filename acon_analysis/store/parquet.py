@@ -1,4 +1,4 @@
-"""Columns out of Parquet parts, as fast as they can be had."""
+"""Columns of Parquet parts, read in threads."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from acon_analysis.store.folder import StoreError
+from acon_analysis.errors import StoreError
 
 Matrix = npt.NDArray[np.float32]
 

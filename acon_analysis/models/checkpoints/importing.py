@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from acon_analysis.errors import UsageError
-from acon_analysis.files import place
+from acon_analysis.files import atomic_write
 from acon_analysis.models.checkpoints.dtypes import BY_NAME
 from acon_analysis.models.checkpoints.errors import CheckpointError
 from acon_analysis.models.checkpoints.limits import DEFAULT_LIMITS, Limits
@@ -153,6 +153,6 @@ def write_safetensors(
             file.write(flat.view(torch.uint8).numpy().data)
 
     try:
-        place(path, write)
+        atomic_write(path, write)
     except OSError as error:
         raise CheckpointError(f"cannot write {str(path)!r} ({error.strerror or error})") from None

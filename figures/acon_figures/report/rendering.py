@@ -14,7 +14,7 @@ from markupsafe import Markup
 from tqdm.auto import tqdm
 
 from acon_analysis.errors import AconError, UsageError
-from acon_analysis.files import place
+from acon_analysis.files import atomic_write
 from acon_analysis.plotdata.overview import channel_overview, layer_overview
 from acon_analysis.runs.run import Run, open_run
 from acon_figures.inputs import frames_of
@@ -74,7 +74,7 @@ def write_report(
     def write(file: IO[bytes]) -> None:
         file.write(data)
 
-    place(target, write)
+    atomic_write(target, write)
     return target
 
 

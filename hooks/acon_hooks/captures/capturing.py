@@ -1,4 +1,4 @@
-"""Run a network over images and write what its activation layers decide for every sample."""
+"""Run a network over a data set and write what its activation layers decide for every sample."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -64,7 +64,7 @@ def capture(
         Worker processes that decode images; by default none, except for a folder of at least 200
         images: there the first two batches show how long decoding and the network take.
     limit : int, optional
-        Take only the first so many images.
+        Take only the first `limit` images.
     unit_size : int, optional
         Images a unit of work, 4,096 unless an existing run says otherwise.
     strict : bool
@@ -79,8 +79,8 @@ def capture(
         `acon_hooks.moments.options.MomentOptions` also chooses the kernel that sums: C++ compiled
         once on this machine, or torch. A run keeps the one it began with.
     announce : callable, optional
-        Called with one sentence about the disk space that the moments will take, as soon as the
-        first batch has told it; and before something is compiled for them.
+        Called with one sentence about the disk space that the moments will take, after the first
+        batch, and with one before a kernel is compiled.
     compile : bool
         Run the network through torch.compile, β being one of its outputs, compared on the first
         batch with the proved readings.

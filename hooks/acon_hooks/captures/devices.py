@@ -108,9 +108,9 @@ def default_workers(device: torch.device) -> Callable[[float, float], int]:
 
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """Compute with so many threads inside one operator; None leaves them as they are.
+    """Compute with `count` threads inside one operator; None leaves their number as it is.
 
-    Sums are split differently for different numbers, so bytes only repeat for equal ones.
+    Sums are split by the number of threads, so bytes repeat only for equal numbers.
     """
     before = torch.get_num_threads()
     if count is not None and count != before:

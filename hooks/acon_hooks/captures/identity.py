@@ -40,8 +40,8 @@ def state_sha256(model: nn.Module) -> str:
 def modules_sha256(model: nn.Module) -> str:
     """Return the SHA-256 of the modules as they print themselves: classes, order, settings.
 
-    Settings are what a state dict does not hold: strides, the eps of BatchNorm. Those that a
-    module does not print, and what its ``forward`` does, cannot be told.
+    Settings are what a state dict does not hold: strides, the eps of BatchNorm. Changes of settings
+    that a module does not print, or of its ``forward``, go unnoticed.
 
     Parameters
     ----------

@@ -9,9 +9,10 @@ import pyarrow as pa
 from torch import nn
 
 from acon_analysis.columns import RUN_FORMAT
-from acon_analysis.errors import UsageError
+from acon_analysis.errors import StoreError, UsageError
+from acon_analysis.files import readable_io
 from acon_analysis.runs.run import Run
-from acon_analysis.store.folder import RunFolder, StoreError, file_sha256, readable_io
+from acon_analysis.store.folder import RunFolder, file_sha256
 from acon_hooks.captures.forward_pass import LayerMetadata
 from acon_hooks.captures.identity import identity_sha256, origin_facts, run_id, versions
 from acon_hooks.engine.feed import Feed

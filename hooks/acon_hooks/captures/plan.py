@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from acon_analysis.errors import UsageError
-from acon_analysis.store.folder import UNIT_SIZE, RunFolder, StoreError
+from acon_analysis.errors import StoreError, UsageError
+from acon_analysis.store.folder import UNIT_SIZE, RunFolder
 from acon_hooks.captures.devices import default_workers, pick_device, rank_and_world
 from acon_hooks.captures.identity import (
     differences,

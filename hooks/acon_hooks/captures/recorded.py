@@ -6,12 +6,13 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from acon_analysis.store.folder import RunFolder, StoreError
+from acon_analysis.errors import StoreError
+from acon_analysis.store.folder import RunFolder
 from acon_hooks.engine.feed import Batch
 
 
 class Recorded:
-    """What a run holds of images without names, to be compared with what comes now.
+    """What a run holds of samples without names, to be compared with what is read now.
 
     Parameters
     ----------
@@ -22,7 +23,7 @@ class Recorded:
     unit_size : int
         Images a unit.
     what : str
-        What the images come from, for messages.
+        What the samples come from, for messages.
     """
 
     def __init__(
@@ -39,9 +40,9 @@ class Recorded:
         self._known: pd.DataFrame | None = None
 
     def compare(self, batch: Batch) -> None:
-        """Raise if images are not those that a finished unit, or the complete run, holds.
+        """Raise if samples differ from those that a finished unit, or the complete run, holds.
 
-        Of a unit that is done again because other files of it are damaged, too.
+        This includes units that are done again because other files of them are damaged.
 
         Parameters
         ----------

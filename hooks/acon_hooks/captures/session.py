@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from acon_analysis.errors import AconError
+from acon_analysis.errors import AconError, StoreError
 from acon_analysis.runs.run import Run
-from acon_analysis.store.folder import StoreError
 from acon_hooks.captures.devices import full_precision, threads
 from acon_hooks.captures.forward_pass import ForwardPass
 from acon_hooks.captures.identity import identity_sha256

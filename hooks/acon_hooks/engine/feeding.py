@@ -53,7 +53,7 @@ def open_feed(
     pin_memory: bool = False,
     memory: Path | None = None,
 ) -> Feed:
-    """Make a feed of whatever holds images.
+    """Make a feed of any data.
 
     Parameters
     ----------
@@ -65,14 +65,15 @@ def open_feed(
     preprocess : str, optional
         For folders.
     limit : int, optional
-        Take only the first so many images.
+        Take only the first `limit` samples.
     batch_size, unit_size : int
-        Images a batch and a unit; a loader has its own batches.
+        Samples a batch and a unit; a loader has its own batches.
     workers : int, optional
         Worker processes that decode; by default none, except for a folder of at least `MANY`
-        images, whose first two batches tell how many.
+        images: there the first two batches are timed.
     default_workers : callable, optional
-        Returns what chooses from the seconds that decoding and computing a batch have taken.
+        Returns a function that chooses the number of workers from the seconds that a batch took to
+        decode and to compute.
     pin_memory : bool
         Page-locked batches, for a device to copy from.
     memory : Path, optional
@@ -190,7 +191,7 @@ class MapFeed:
         return _Tried(self.source, known=self.samples is not None)
 
     def _collated(self, plan: list[list[int]]) -> Iterator["_Collated | str"]:
-        """Yield the batches of a plan; the first ones show how many processes shall decode."""
+        """Yield the batches of a plan; the first ones are timed to choose the number of workers."""
         if self.choose_workers is not None:
             source = self._tried()
             decoding = computing = 0.0
@@ -218,7 +219,7 @@ class MapFeed:
 
 
 def _running(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Yield what a loader yields; a worker that died is one sentence."""
+    """Yield what a loader yields; raise AconError if a worker process dies."""
     try:
         yield from loader
     except RuntimeError as error:
@@ -231,7 +232,7 @@ def _running(loader: DataLoader[Any]) -> Iterator[Any]:
 
 
 def _probe(source: Any, count: int) -> str:
-    """Return the SHA-256 of a few items, evenly spread: a data set has no other name."""
+    """Return the SHA-256 of a few items, evenly spread, to identify a data set without a name."""
     digest = sha256()
     for index in dict.fromkeys(round(k * (count - 1) / (PROBES - 1)) for k in range(PROBES)):
         try:
@@ -282,7 +283,7 @@ _Collated = tuple[list[int], Any, list[Any] | None, list[tuple[int, str]], list[
 
 
 def _collate(items: Sequence[_Item]) -> _Collated | str:
-    """Return good sample ids, stacked inputs, labels, errors and rows; or why all must end."""
+    """Return good sample ids, stacked inputs, labels, errors, rows; or the text of an error."""
     for item in items:
         if item.failure:
             return item.failure

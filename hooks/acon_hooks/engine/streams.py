@@ -20,7 +20,7 @@ _RANDOM = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 
 
 class StreamFeed:
-    """Batches of a loader or another iterable; the order in which they come is their name.
+    """Batches of a loader or another iterable; samples are known by their order.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class StreamFeed:
     unit_size : int
         Samples a unit.
     limit : int or None
-        Take only the first so many samples.
+        Take only the first `limit` samples.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def _labels_of(labels: Any, count: int, number: int) -> list[Any] | None:
 
 
 def _refuse_unordered(loader: DataLoader[Any]) -> None:
-    """Raise if a loader's order is another one every time, or another one in every process."""
+    """Raise if a loader's order differs every time, or in every process."""
     samplers: list[Any] = []
     for found in (loader.sampler, loader.batch_sampler):
         while found is not None and not any(found is one for one in samplers):

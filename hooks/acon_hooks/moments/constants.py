@@ -20,8 +20,9 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from acon_analysis.files import readable_io
 from acon_analysis.statistics.gaussian import logit_normal_moments
-from acon_analysis.store.folder import RunFolder, StoreError, readable_io
+from acon_analysis.store.folder import RunFolder, StoreError
 from acon_hooks.errors import HookError
 from acon_hooks.layers.scan import Layer
 from acon_hooks.moments.kernels import Gate, Guards, sums

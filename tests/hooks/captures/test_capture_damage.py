@@ -19,7 +19,7 @@ from torch.utils.data import Dataset, TensorDataset
 import acon_analysis as acon
 from acon_analysis.data import hashes as filehash
 from acon_analysis.errors import AconError, UsageError
-from acon_analysis.files import clear_leftovers, locked, place
+from acon_analysis.files import atomic_write, clear_leftovers, locked
 from acon_analysis.runs.run import Run, open_run
 from acon_analysis.runs.verify import verify_run
 from acon_analysis.store.folder import RunFolder, StoreError
@@ -116,7 +116,7 @@ def test_a_lock_is_free_again_and_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_file_is_there_with_usual_permissions(tmp_path: Path) -> None:
     (tmp_path / "plain").touch()
-    place(tmp_path / "placed", lambda file: None)
+    atomic_write(tmp_path / "placed", lambda file: None)
     assert (tmp_path / "placed").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 

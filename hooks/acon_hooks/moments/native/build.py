@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from acon_analysis.files import place, user_cache
+from acon_analysis.files import atomic_write, user_cache
 
 #: What is compiled, and what it includes.
 UNITS = tuple(Path(__file__).with_name(f"{name}.cpp") for name in ("sums", "merge"))
@@ -74,7 +74,7 @@ def library(compiler: str, announce: Callable[[str], None] | None) -> Path:
         file.write(library)
 
     try:
-        place(path, write)
+        atomic_write(path, write)
     except OSError as error:
         raise NativeError(f"{str(path)!r} cannot be written: {error.strerror}") from error
     return path
