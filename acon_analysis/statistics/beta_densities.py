@@ -13,6 +13,7 @@ import pandas as pd
 
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.selection import choose_layer, require_columns, require_finite
+from acon_analysis.statistics.batchnorm_null import logit_normal_pdf
 from acon_analysis.statistics.beta_matrix import BetaMatrix, as_matrix
 
 FloatArray = npt.NDArray[np.float64]
@@ -300,13 +301,7 @@ def batchnorm_null(channels: pd.DataFrame, layer: str, grid: npt.ArrayLike) -> F
     # A weight of 0 is a point mass; the smallest width keeps it drawable (σ' is at most 1/4).
     weight = np.maximum(weight, 4.0 * MIN_BANDWIDTH)
     at = np.asarray(grid, dtype=np.float64)
-    density = np.zeros_like(at)
-    inside = (at > 0.0) & (at < 1.0)
-    beta = at[inside]
-    logit = np.log(beta) - np.log1p(-beta)
-    z = (logit[:, None] - bias[None, :]) / weight[None, :]
-    normal = np.exp(-0.5 * z * z) / (np.sqrt(2.0 * np.pi) * weight[None, :])
-    density[inside] = normal.mean(axis=1) / (beta * (1.0 - beta))
+    density: FloatArray = logit_normal_pdf(at[:, None], bias, weight).mean(axis=1)
     return density
 
 

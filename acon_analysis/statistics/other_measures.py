@@ -29,7 +29,7 @@ class Measure:
     Attributes
     ----------
     name : str
-        Column of `measure_table` or `layer_measures`.
+        Column of `measure_table`, or `affine_r2`.
     formula : str
         Its definition.
     source : str
@@ -94,11 +94,6 @@ MEASURES: tuple[Measure, ...] = (
         "(c·p1, c·p2, β/c) gives c times the same function for every c: β alone measures nothing",
     ),
 )
-
-
-def measures_frame() -> pd.DataFrame:
-    """Return `MEASURES` as a table: name, formula, source, linear, failure."""
-    return pd.DataFrame([vars(measure) for measure in MEASURES])
 
 
 def affine_r2(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
@@ -258,7 +253,7 @@ def measure_table(
     slopes: npt.ArrayLike | None = None,
     beta: npt.ArrayLike | None = None,
 ) -> pd.DataFrame:
-    """Set the measures of every channel of a layer beside each other.
+    """Tabulate the measures of every channel of a layer.
 
     Parameters
     ----------
@@ -296,40 +291,6 @@ def measure_table(
     columns["gradient_variance"] = blank if slopes is None else gradient_variance(slopes)
     columns["abs_beta"] = blank if beta is None else abs_beta(beta)
     return pd.DataFrame(columns)
-
-
-def layer_measures(
-    x: npt.ArrayLike,
-    y: npt.ArrayLike,
-    *,
-    slopes: npt.ArrayLike | None = None,
-    beta: npt.ArrayLike | None = None,
-) -> "pd.Series[float]":
-    """Set the measures of a whole layer beside each other.
-
-    Parameters
-    ----------
-    x, y, slopes, beta
-        As for `measure_table`.
-
-    Returns
-    -------
-    Series
-        L (ratio of sums), affine_r2 (full matrix), and the means over channels of affinity,
-        gate_entropy and abs_beta; the median of gradient_variance, for a mean would be ruled by
-        one channel of mean slope 0.
-    """
-    xs, ys = _checked(x, y)
-    table = measure_table(xs, ys, slopes=slopes, beta=beta)
-    values = {
-        "L": 1 - float(table["s_c"].sum(skipna=False)),
-        "affine_r2": affine_r2(xs, ys),
-        "affinity": float(table["affinity"].mean()),
-        "gate_entropy": float(table["gate_entropy"].mean()),
-        "gradient_variance": float(table["gradient_variance"].median()),
-        "abs_beta": float(table["abs_beta"].mean()),
-    }
-    return pd.Series(values)
 
 
 def _centred(values: FloatArray) -> FloatArray:

@@ -118,27 +118,28 @@ def test_scoring_after_pooling_moves_the_index() -> None:
     assert pooled - full > 0.05
 
 
-def test_layer_measures_and_their_catalogue() -> None:
+def test_measures_and_their_catalogue() -> None:
     rng = np.random.default_rng(3)
     x = rng.standard_normal((300, 4))
     y = np.maximum(x, 0) * [1, 2, 0, 1]
-    layer = measures.layer_measures(x, y, slopes=(x > 0).astype(float), beta=np.ones((5, 4)))
-    table = measures.measure_table(x, y)
+    table = measures.measure_table(x, y, slopes=(x > 0).astype(float), beta=np.ones((5, 4)))
     assert table["L"][2] == 1
-    assert layer["L"] == pytest.approx(1 - table["s_c"].sum())
-    assert layer["abs_beta"] == 1
-    assert layer["gradient_variance"] == pytest.approx(1, abs=0.3)
-    assert set(layer.index) == {measure.name for measure in measures.MEASURES}
-    catalogue = measures.measures_frame()
-    assert list(catalogue.columns) == ["name", "formula", "source", "linear", "failure"]
-    assert (catalogue["failure"].str.len() > 20).all()
+    dx, dy = x - x.mean(0), y - y.mean(0)
+    explained = (dx * dy).sum(0) ** 2 / (dx**2).sum(0)
+    assert table["s_c"].sum() == pytest.approx(1 - explained.sum() / (dy**2).sum())
+    assert (table["abs_beta"] == 1).all()
+    assert table["gradient_variance"].median() == pytest.approx(1, abs=0.3)
+    known = {measure.name for measure in measures.MEASURES}
+    assert known == {*table.columns, "affine_r2"} - {"channel", "s_c"}
+    assert all(len(measure.failure) > 20 for measure in measures.MEASURES)
 
 
 def test_odd_inputs() -> None:
     empty = measures.measure_table(np.zeros((0, 3)), np.zeros((0, 3)))
     assert empty["L"].isna().all()
     assert len(empty) == 3
-    assert measures.layer_measures(np.zeros((0, 3)), np.zeros((0, 3))).isna().all()
+    assert empty.drop(columns="channel").isna().all(axis=None)
+    assert np.isnan(measures.affine_r2(np.zeros((0, 3)), np.zeros((0, 3))))
     assert np.isnan(measures.affinity_score([1.0], [2.0]))
     assert np.isnan(measures.affinity_score([1.0, 1, 1], [1.0, 2, 3]))
     assert measures.affinity_score([1.0, 2, 3], [1.0, 1, 1]) == 1
