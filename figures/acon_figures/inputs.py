@@ -1,6 +1,6 @@
-"""The frames that measured figures need, taken from captured runs and the package's own logs."""
+"""What measured figures draw: frames and matrices of captured runs and the package's logs."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,64 +9,88 @@ import pandas as pd
 from acon_analysis.plotdata.channels import channel_facts
 from acon_analysis.plotdata.depth import linearity_by_depth
 from acon_analysis.runs.run import Run
+from acon_analysis.statistics.beta_matrix import BetaMatrix
 from acon_analysis.studies import results
 from acon_analysis.training.logs import logged_data, training_logs
-
-Frames = dict[str, Any]
-"""Frames by name: pandas.DataFrame or Series, or a mapping for images and what was explained."""
+from acon_figures.spec import FigureSpec
 
 Sources = Mapping[str, Callable[[Run], Any]]
-"""What runs do not hold, by the frames' names: each takes a run, and returns None for nothing."""
+"""What runs do not hold, by the inputs' names: each takes a run, and returns None for nothing."""
 
 MOST_NETWORKS = 12
-"""As many as `linearity_by_depth` can tell apart."""
+"""As many as `linearity_by_depth` can distinguish."""
 
 
-def frames_of(
-    runs: Sequence[Run],
-    names: Collection[str] | None = None,
-    sources: Sources | None = None,
-) -> Frames:
-    """Return every frame that these runs can give to a figure, by the figures' argument names.
+class Inputs:
+    """The inputs of figures, each made from captured runs when a figure asks for it.
+
+    Nothing is kept but the facts of the channels, which several figures draw.
 
     Parameters
     ----------
     runs : sequence of Run
         Captured runs.
-    names : collection of str, optional
-        Frames that are wanted, by default all.
     sources : mapping of str to callable, optional
-        What a run does not hold itself, such as its images; asked for the main run.
+        What a run does not hold itself, such as its images; asked for the main run, or for the
+        first one if none is the main one.
 
-    Returns
-    -------
-    dict of str to pandas.DataFrame, Series or mapping
-        Names as in `FigureSpec.frames`; without what no run has. Frames of `OF_MAIN` are of one
-        run, the main one: the first with β per sample; those of `OF_ANY` of the first run that
-        has them, those of `OF_ALL` of all runs together.
+    Attributes
+    ----------
+    main : Run or None
+        The first run with β per sample, of which figures of a single run are.
     """
-    main = next((run for run in runs if main_layer(run) is not None), None)
-    found: Frames = {}
-    for name, of_all in OF_ALL.items():
-        if names is None or name in names:
-            found[name] = of_all(runs)
-    for name, of_one in {**OF_MAIN, **OF_ANY}.items():
-        if names is not None and name not in names:
-            continue
-        candidates = runs if name in OF_ANY else [main] if main is not None else []
-        if name == "static" and main is not None:  # beside β of the same layer only
-            candidates = [run for run in runs if main_layer(main) in set(run.layers["layer"])]
-        frames = (of_one(run) for run in candidates)
-        frame = next((one for one in frames if one is not None and len(one)), None)
-        if frame is not None:
-            found[name] = frame
-    for name, source in (sources or {}).items():
-        asked = main if main is not None else next(iter(runs), None)
-        if asked is not None and (names is None or name in names):
-            frame = source(asked)
-            if frame is not None:
-                found[name] = frame
-    return {name: frame for name, frame in found.items() if len(frame)}
+
+    def __init__(self, runs: Sequence[Run], sources: Sources | None = None) -> None:
+        self.runs = list(runs)
+        self.sources = sources or {}
+        self.main = next((run for run in runs if main_layer(run) is not None), None)
+        self._facts: dict[Run, pd.DataFrame] = {}
+
+    def of(self, spec: FigureSpec) -> dict[str, Any]:
+        """Return what there is of a figure's inputs, by the names of `FigureSpec.frames`."""
+        made = {name: self.get(name, spec) for name in spec.frames}
+        return {name: found for name, found in made.items() if found is not None}
+
+    def get(self, name: str, spec: FigureSpec | None = None) -> Any:
+        """Make one input.
+
+        Parameters
+        ----------
+        name : str
+            A name of `sources` or of `PROVIDES`, or a function of the figure's own file that takes
+            the runs.
+        spec : FigureSpec, optional
+            The figure that asks for it.
+
+        Returns
+        -------
+        BetaMatrix, pandas.DataFrame, pandas.Series, mapping or None
+            None where no run has it, or it is empty.
+        """
+        if name in self.sources:
+            asked = self.main or next(iter(self.runs), None)
+            found = None if asked is None else self.sources[name](asked)
+        elif name in PROVIDES:
+            found = PROVIDES[name](self)
+        else:
+            own = None if spec is None else spec.own(name)
+            found = None if own is None else own(self.runs)
+        size = found.values if isinstance(found, BetaMatrix) else found
+        return found if size is not None and len(size) else None
+
+    def later(self) -> Iterator["Inputs"]:
+        """Yield the inputs of ever fewer runs: those from the next main run on."""
+        for number, run in enumerate(self.runs[1:], 1):
+            if main_layer(run) is not None:
+                found = Inputs(self.runs[number:], self.sources)
+                found._facts = self._facts
+                yield found
+
+    def facts(self, run: Run) -> pd.DataFrame:
+        """Return the facts of a run's channels that have p1, p2 and β; they are kept."""
+        if run not in self._facts:
+            self._facts[run] = channel_facts([run]).dropna(subset=["p1", "p2", "beta_middle"])
+        return self._facts[run]
 
 
 def main_layer(run: Run) -> str | None:
@@ -75,16 +99,19 @@ def main_layer(run: Run) -> str | None:
     return None if own.empty else str(own["layer"].iloc[-1])
 
 
-def last_betas(run: Run) -> pd.DataFrame | None:
-    """Return β per sample of the run's last Meta-ACON layer."""
-    layer = main_layer(run)
-    return None if layer is None else run.betas(layers=[layer])
+def last_betas(run: Run) -> BetaMatrix:
+    """Return β of the last use of the run's last Meta-ACON layer."""
+    last = run.per_sample_layers.iloc[-1]
+    return run.beta(str(last["layer"]), int(last["call"]))
 
 
-def static_betas(run: Run) -> pd.DataFrame | None:
-    """Return layer, channel, β of every layer whose β is a parameter."""
-    own = run.channels.dropna(subset=["beta"])
-    return None if own.empty else own[["layer", "channel", "beta"]]
+def static_betas(inputs: Inputs) -> pd.DataFrame | None:
+    """Return layer, channel, β of the first run with static β, in layers as the main run's."""
+    main = inputs.main and main_layer(inputs.main)
+    fitting = (run for run in inputs.runs if main is None or main in set(run.layers["layer"]))
+    tables = (run.channels.dropna(subset=["beta"]) for run in fitting)
+    own = next((table for table in tables if len(table)), None)
+    return None if own is None else own[["layer", "channel", "beta"]]
 
 
 def batch_norms(run: Run) -> pd.DataFrame | None:
@@ -95,45 +122,35 @@ def batch_norms(run: Run) -> pd.DataFrame | None:
     return own[["layer", "channel", "bn_weight", "bn_bias"]]
 
 
-def sample_labels(run: Run) -> "pd.Series[Any] | None":
+def sample_labels(run: Run) -> "pd.Series[Any]":
     """Return each sample's class, by sample_id, where the images have classes."""
-    labels = run.samples.set_index("sample_id")["label"].dropna()
-    return None if labels.empty else labels
+    return run.labels.dropna()
 
 
 def channel_null(run: Run) -> pd.DataFrame | None:
-    """Return β of every channel of the last Meta-ACON layer against BatchNorm's null."""
+    """Compare β of every channel of the last Meta-ACON layer with BatchNorm's null model."""
     layer = main_layer(run)
-    if layer is None or batch_norms(run) is None:
-        return None
-    return run.null_model(layer)
+    return None if layer is None or batch_norms(run) is None else run.null_model(layer)
 
 
-def mean_betas(run: Run) -> pd.DataFrame | None:
+def mean_betas(run: Run) -> pd.DataFrame:
     """Return each sample's mean β over the channels of the last Meta-ACON layer."""
-    layer = main_layer(run)
-    if layer is None:
-        return None
-    means = run.beta_matrix(layer).mean(axis=1, dtype=np.float64)
+    means = run.beta_matrix(str(main_layer(run))).mean(axis=1, dtype=np.float64)
     return pd.DataFrame({"sample": run.sample_ids, "beta": means})
 
 
-def variance_splits(run: Run) -> pd.DataFrame | None:
-    """Return the split of the variance of β, layer by layer."""
-    return run.variance_split()
+def acon_channels(inputs: Inputs) -> pd.DataFrame | None:
+    """Return the facts of the channels of all runs that have p1, p2 and β."""
+    tables = [inputs.facts(run) for run in inputs.runs if run.has_moments]
+    tables = [table for table in tables if len(table)]
+    return pd.concat(tables, ignore_index=True) if tables else None
 
 
-def own_channels(run: Run) -> pd.DataFrame | None:
-    """Return the facts of the run's channels that have p1, p2 and β."""
-    own = acon_channels([run])
-    return None if own.empty else own
-
-
-def depth_of_all(runs: Sequence[Run]) -> pd.DataFrame:
-    """Return the measures by depth of the first run and of up to five that share its layers."""
+def depth_of_all(inputs: Inputs) -> pd.DataFrame:
+    """Return the measures by depth of the first run and of those that share its layers."""
     fitting: list[Run] = []
     common: set[tuple[str, int]] = set()
-    for run in runs:
+    for run in inputs.runs:
         own = set(zip(run.layers["layer"], run.layers["call"], strict=True))
         if run.has_moments and len(fitting) < MOST_NETWORKS and (not fitting or common & own):
             common = common & own if fitting else own
@@ -141,47 +158,50 @@ def depth_of_all(runs: Sequence[Run]) -> pd.DataFrame:
     return linearity_by_depth(fitting)
 
 
-def acon_channels(runs: Sequence[Run]) -> pd.DataFrame:
-    """Return the facts of the channels that have p1, p2 and β."""
-    return channel_facts(runs).dropna(subset=["p1", "p2", "beta_middle"])
-
-
-def shipped_logs(runs: Sequence[Run]) -> pd.DataFrame:
+def shipped_logs(inputs: Inputs) -> pd.DataFrame:
     """Return the logs of the shipped networks of the first run's data, or else of the digits."""
-    named = (run.model.partition("_")[0] for run in runs)
+    named = (run.model.partition("_")[0] for run in inputs.runs)
     return training_logs(next((name for name in named if name in logged_data()), "digits"))
 
 
-def shipped_table(name: str) -> Callable[[Sequence[Run]], pd.DataFrame]:
-    """Return what reads a table of `studies.results`; it is empty where it is missing."""
-
-    def read(_runs: Sequence[Run]) -> pd.DataFrame:
-        return results.table(name) if name in results.available() else pd.DataFrame()
-
-    return read
+def shipped_table(name: str) -> Callable[[Inputs], pd.DataFrame | None]:
+    """Return what reads a table of `studies.results`, where there is one."""
+    return lambda _inputs: results.table(name) if name in results.available() else None
 
 
-OF_MAIN: Mapping[str, Callable[[Run], "pd.DataFrame | pd.Series[Any] | None"]] = {
-    "frame": last_betas,
-    "null": batch_norms,
-    "labels": sample_labels,
-    "null_table": channel_null,
-    "sample_means": mean_betas,
-    "splits": variance_splits,
-    "own_channels": own_channels,
-}
-OF_ANY: Mapping[str, Callable[[Run], "pd.DataFrame | pd.Series[Any] | None"]] = {
-    "static": static_betas,
-}
-OF_ALL: Mapping[str, Callable[[Sequence[Run]], pd.DataFrame]] = {
-    "training": shipped_logs,
-    "depth": depth_of_all,
+def of_main(make: Callable[[Run], Any]) -> Callable[[Inputs], Any]:
+    """Return what makes an input of the main run, where there is one."""
+    return lambda inputs: None if inputs.main is None else make(inputs.main)
+
+
+#: What makes each input, by the figures' argument names; it may return None for nothing.
+PROVIDES: Mapping[str, Callable[[Inputs], Any]] = {
+    "frame": of_main(last_betas),
+    "null": of_main(batch_norms),
+    "labels": of_main(sample_labels),
+    "null_table": of_main(channel_null),
+    "sample_means": of_main(mean_betas),
+    "splits": of_main(Run.variance_split),
+    "own_channels": lambda inputs: None if inputs.main is None else inputs.facts(inputs.main),
     "channels": acon_channels,
+    "static": static_betas,
+    "depth": depth_of_all,
+    "training": shipped_logs,
     "damage": shipped_table("replacement_damage"),
     "epochs": shipped_table("beta_over_epochs"),
 }
-FROM_PACKAGE = ("training", "damage", "epochs")
-"""Frames that come with the package, whatever the runs."""
 
-FROM_SOURCES = ("images", "inputs", "measures", "explained")
-"""Frames that only `sources` give."""
+#: What the inputs are, for people who lack them.
+IN_WORDS = {
+    "frame": "β per sample (a Meta-ACON layer)",
+    "training": "training curves",
+    "depth": "moments of activation layers (acon capture --moments)",
+    "null_table": "a Meta-ACON layer with BatchNorm",
+    "sample_means": "β per sample (a Meta-ACON layer)",
+    "splits": "pooled inputs of a β network (acon capture --moments)",
+    "channels": "moments of ACON layers (acon capture --moments)",
+    "own_channels": "moments of a Meta-ACON layer (acon capture --moments)",
+    "explained": "a Meta-ACON layer and shipped weights (others: acon explain)",
+    "damage": "the table of replaced channels",
+    "epochs": "the table of β over epochs",
+}

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 if TYPE_CHECKING:
     from acon_figures.style import AconFigure
 
+Result = TypeVar("Result")
 Plot = TypeVar("Plot", bound="Callable[..., AconFigure]")
 
 
@@ -28,8 +29,9 @@ class FigureSpec:
     kind : {"formula", "printed numbers", "measured"}
         Where its numbers come from; a figure never mixes them unmarked.
     needs : tuple of str
-        Inputs that the function takes, by argument name; `acon_figures.inputs` makes them of runs.
-        Empty: it needs no data.
+        Inputs that the function takes, by argument name: those of `acon_figures.inputs.PROVIDES`,
+        or functions of its own file that take captured runs and return a frame, or None for
+        nothing. Empty: it needs no data.
     options : tuple of str
         Inputs that it takes as well where a run has them, by argument name.
     variants : mapping of str to mapping
@@ -74,22 +76,27 @@ class FigureSpec:
     @property
     def function(self) -> "Callable[..., AconFigure]":
         """Draws it; takes the inputs of `needs` first, ``width`` and ``context`` as keywords."""
-        function: Callable[..., AconFigure] = self._own(self.name)
-        return function
+        return cast("Callable[..., AconFigure]", self.own(self.name))
 
     def draw(self, frames: Mapping[str, Any], **arguments: Any) -> "AconFigure":
         """Draw it from inputs by name; those of `required` must be there."""
-        drawn: AconFigure = self._apply(self.name, frames, **arguments)
-        return drawn
+        return self._apply(self.function, frames, **arguments)
 
-    def _own(self, name: str) -> Any:
-        return getattr(import_module(f"acon_figures.plots.{self.name}"), name)
+    def numbers(self, frames: Mapping[str, Any]) -> Any:
+        """Return the frame of `table`, from inputs by name; None if the inputs are the numbers."""
+        return self._apply(self.own(self.table), frames) if self.table else None
 
-    def _apply(self, name: str, frames: Mapping[str, Any], **arguments: Any) -> Any:
+    def own(self, name: str) -> Any:
+        """Return what the figure's file holds under a name, or None."""
+        return getattr(import_module(f"acon_figures.plots.{self.name}"), name, None)
+
+    def _apply(
+        self, function: Callable[..., Result], frames: Mapping[str, Any], **arguments: Any
+    ) -> Result:
         """Call a function of the figure's file with its inputs."""
         given = frames[self.bundle] if self.bundle else frames
         options = {one: given[one] for one in self.options if one in given}
-        return self._own(name)(*(given[one] for one in self.needs), **options, **arguments)
+        return function(*(given[one] for one in self.needs), **options, **arguments)
 
 
 figure = FigureSpec

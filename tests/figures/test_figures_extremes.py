@@ -20,7 +20,7 @@ from acon_analysis.plotdata.sample_extremes import switching_channel
 from acon_analysis.runs.images import RunImages, images_of
 from acon_analysis.runs.run import Run
 from acon_figures import sample_extremes
-from acon_figures.inputs import frames_of
+from acon_figures.inputs import Inputs
 from acon_hooks.figure_inputs import explained, figure_sources, input_histograms, other_measures
 
 FACTS, FRAME = figureframes.own_channels(), figureframes.betas()
@@ -105,8 +105,10 @@ def test_images_that_were_captured_are_found_again(digits_run: Run) -> None:
     source = open_data("digits")
     expected = source[3].numpy()[0]
     np.testing.assert_allclose(images[3], expected / expected.max())
-    drawn = frames_of([digits_run], ["images", "own_channels", "frame"], {"images": images_of})
-    figure = sample_extremes(drawn["own_channels"], drawn["frame"], images=drawn["images"])
+    drawn = Inputs([digits_run], {"images": images_of})
+    figure = sample_extremes(
+        drawn.get("own_channels"), drawn.get("frame"), images=drawn.get("images")
+    )
     assert all(axes.images for axes in figure.axes[1:])
 
 

@@ -6,7 +6,7 @@ from acon_analysis.errors import UsageError
 from acon_analysis.studies import results
 from acon_figures import FIGURES
 from acon_figures.gallery import index_page, main
-from acon_figures.inputs import FROM_PACKAGE, FROM_SOURCES, OF_ALL, OF_ANY, OF_MAIN
+from acon_figures.inputs import IN_WORDS, PROVIDES
 from acon_hooks.figure_inputs import figure_sources
 
 GALLERY = Path(__file__).parents[2] / "figures" / "gallery"
@@ -29,10 +29,10 @@ def test_the_index_shows_what_the_folder_holds(tmp_path: Path) -> None:
 
 
 def test_every_frame_comes_from_somewhere() -> None:
-    given = {*OF_MAIN, *OF_ANY, *OF_ALL, *FROM_SOURCES}
+    given = {*PROVIDES, *figure_sources()}
     assert {name for spec in FIGURES.values() for name in spec.frames} == given
-    assert set(FROM_PACKAGE) < set(OF_ALL)
-    assert set(figure_sources()) == set(FROM_SOURCES)
+    assert PROVIDES.keys() & figure_sources().keys() == set()
+    assert {name for spec in FIGURES.values() for name in spec.required} == set(IN_WORDS)
 
 
 def test_the_gallery_is_complete_and_its_index_current() -> None:

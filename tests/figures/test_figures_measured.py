@@ -8,6 +8,7 @@ from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.patches import Ellipse, Rectangle, StepPatch
 
 import acon_analysis as acon
+import acon_figures
 import figureframes
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.plotdata.channels import (
@@ -22,6 +23,7 @@ from acon_analysis.plotdata.depth import linearity_by_depth as depth_of_runs
 from acon_analysis.plotdata.depth import nested_layers, relative_depth, shared_layers
 from acon_analysis.runs.run import Run
 from acon_analysis.statistics.beta_clusters import label_purity, ordered_betas
+from acon_analysis.statistics.beta_matrix import BetaMatrix
 from acon_analysis.training.logs import curve_bands, logged_data, training_logs
 from acon_figures import (
     beta_against_null,
@@ -32,7 +34,7 @@ from acon_figures import (
     slopes,
     training_curves,
 )
-from acon_figures.inputs import frames_of
+from acon_figures.inputs import PROVIDES, Inputs
 
 
 def test_the_shipped_logs_are_read_in_the_papers_order(tmp_path: Path) -> None:
@@ -160,15 +162,19 @@ def _renamed(depth: pd.DataFrame) -> pd.DataFrame:
 
 
 def test_a_run_gives_the_frames_that_figures_name(digits_run: Run) -> None:
-    found = frames_of([digits_run])
-    frame, null, labels = (found[name] for name in ("frame", "null", "labels"))
-    assert isinstance(frame, pd.DataFrame)
-    layer = frame["layer"].iloc[0]
-    assert (null.loc[null["layer"] == layer, "channel"].to_numpy() == np.arange(128)).all()
-    assert labels.loc[frame["sample"].iloc[0]] in {str(digit) for digit in range(10)}
-    assert "static" not in found
-    assert list(frames_of([digits_run], ["labels"])) == ["labels"]
-    assert set(frames_of([], ["training", "depth", "frame"])) == {"training"}
+    inputs = Inputs([digits_run])
+    betas, null, labels = (inputs.get(name) for name in ("frame", "null", "labels"))
+    assert isinstance(betas, BetaMatrix)
+    assert (betas.layer, betas.call) == ("layer3.0.acon", 0)
+    np.testing.assert_array_equal(betas.values, digits_run.beta_matrix("layer3.0.acon"))
+    assert (null.loc[null["layer"] == betas.layer, "channel"].to_numpy() == np.arange(128)).all()
+    assert labels.loc[betas.sample_ids[0]] in {str(digit) for digit in range(10)}
+    assert inputs.get("static") is None
+    assert set(inputs.of(acon_figures.find("beta_heatmap"))) == {"frame", "labels"}
+    without = Inputs([])
+    assert {name for name in PROVIDES if without.get(name) is not None} == {
+        "training", "damage", "epochs",
+    }  # fmt: skip
 
 
 def test_facts_of_channels_are_the_runs(digits_run: Run) -> None:
@@ -285,9 +291,10 @@ def test_runs_that_do_not_fit_together_are_not_drawn_together(
     plain = torch.nn.Sequential(convolution, torch.nn.ReLU()).eval()
     images = [torch.rand(4, 1, 8, 8)]
     other = acon.capture(plain, images, tmp_path / "plain", progress=False)
-    alone = frames_of([other], ["depth", "channels", "frame", "null"])
-    assert set(alone) == {"depth"}
-    depth = frames_of([digits_run, other], ["depth"])["depth"]
+    alone = Inputs([other])
+    found = [name for name in ("depth", "channels", "frame", "null") if alone.get(name) is not None]
+    assert found == ["depth"]
+    depth = Inputs([digits_run, other]).get("depth")
     assert set(depth["layer"]) == set(digits_run.layers["layer"])
 
 
@@ -341,7 +348,7 @@ def test_beta_against_the_null_draws_its_three_tables() -> None:
 
 
 def test_the_null_of_a_run_is_of_one_layer(digits_run: Run) -> None:
-    found = frames_of([digits_run], ["null_table", "sample_means"])
-    assert set(found["null_table"]["layer"]) == {"layer3.0.acon"}
+    inputs = Inputs([digits_run])
+    assert set(inputs.get("null_table")["layer"]) == {"layer3.0.acon"}
     matrix = digits_run.beta_matrix("layer3.0.acon")
-    np.testing.assert_allclose(found["sample_means"]["beta"], matrix.mean(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(inputs.get("sample_means")["beta"], matrix.mean(axis=1), rtol=1e-5)

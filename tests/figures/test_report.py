@@ -21,7 +21,7 @@ from acon_analysis.plotdata.overview import headline_frame, layer_overview
 from acon_analysis.runs.run import Run, open_run
 from acon_analysis.statistics.verdicts import verdict_text
 from acon_figures.report import context, numbers, rendering, svg, write_report
-from acon_figures.report.pictures import specs_for
+from acon_figures.report.pictures import reported
 from captures import images, tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*untrained.*")
@@ -65,7 +65,7 @@ def table_of(text: str, name: str) -> pd.DataFrame:
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw no figure: a test of something else need not wait for them."""
-    monkeypatch.setattr(rendering, "specs_for", lambda frames: [])
+    monkeypatch.setattr(rendering, "reported", list)
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +186,7 @@ def test_it_can_be_used_without_a_mouse_or_eyes(page: str) -> None:
 def test_the_same_run_gives_the_same_bytes(
     hostile_report: tuple[Run, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rendering, "specs_for", lambda frames: specs_for(frames)[:1])
+    monkeypatch.setattr(rendering, "reported", lambda: reported()[:1])
     run = hostile_report[0]
     one = write_report(run, tmp_path / "a" / "one.html").read_bytes()
     (tmp_path / "two.html").write_text("an older page")

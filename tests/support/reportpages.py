@@ -14,7 +14,7 @@ import acon_analysis as acon
 from acon_analysis.layers import MetaAconC
 from acon_analysis.runs.run import Run
 from acon_figures.report import write_report
-from acon_figures.report.pictures import specs_for
+from acon_figures.report.pictures import reported as every
 
 #: A name that would run a script if the page took it for markup, and one that leaves an attribute.
 SCRIPT = "<script>alert(1)</script>"
@@ -92,8 +92,6 @@ def reported(place: Path) -> tuple[Run, Path]:
     """Capture the hostile network on hostile images; return the run and its page."""
     run = captured(Hostile, folder(place / "images"), place / "run", preprocess="none")
 
-    def naming(frames: Any) -> list[Any]:
-        return [spec for spec in specs_for(frames) if spec.name in NAMING]
-
-    with mock.patch("acon_figures.report.rendering.specs_for", naming):
+    naming = [spec for spec in every() if spec.name in NAMING]
+    with mock.patch("acon_figures.report.rendering.reported", return_value=naming):
         return run, write_report(run, place / "page.html", title=TITLE)

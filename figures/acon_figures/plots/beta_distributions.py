@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 from acon_analysis.errors import UsageError
 from acon_analysis.statistics.beta_densities import BetaDensities, beta_densities
+from acon_analysis.statistics.beta_matrix import BetaMatrix
 from acon_figures.names import plain
 from acon_figures.spec import figure
 from acon_figures.style import (
@@ -35,10 +36,11 @@ TOGETHER = 12
     needs=("frame",),
     options=("static", "null", "labels"),
     variants={"as_published": {"as_published": True}},
+    table="density_curves",
     order=10,
 )
 def beta_distributions(
-    frame: pd.DataFrame,
+    frame: BetaMatrix | pd.DataFrame,
     layer: str | None = None,
     samples: int | Sequence[int] = 7,
     seed: int | np.random.Generator = 0,
@@ -59,9 +61,9 @@ def beta_distributions(
 
     Parameters
     ----------
-    frame : pandas.DataFrame
-        Columns ``sample``, ``layer``, ``channel``, ``beta`` (and ``call``): β of a Meta-ACON
-        network, one row a sample and channel.
+    frame : BetaMatrix or pandas.DataFrame
+        β of one layer of a Meta-ACON network, from `Run.beta`; or a frame with the columns
+        ``sample``, ``layer``, ``channel``, ``beta`` (and ``call``), one row a sample and channel.
     layer : str, optional
         By default the last layer in the frame's order.
     samples : int or sequence of int
@@ -126,6 +128,17 @@ def beta_distributions(
     if peak is not None:
         figure.caption += f" Cut: the static density rises to {peak:.0f}."
     return figure
+
+
+def density_curves(
+    frame: BetaMatrix | pd.DataFrame,
+    *,
+    static: pd.DataFrame | None = None,
+    null: pd.DataFrame | None = None,
+    labels: object = None,  # noqa: ARG001
+) -> pd.DataFrame:
+    """Return the curves that `beta_distributions` draws by default."""
+    return beta_densities(frame, static=static, null=null).curves
 
 
 def _cut_the_spike(axes: Axes, data: BetaDensities) -> float | None:

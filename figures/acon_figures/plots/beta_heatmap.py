@@ -9,6 +9,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
 from acon_analysis.statistics.beta_clusters import OrderedBetas, label_purity, ordered_betas
+from acon_analysis.statistics.beta_matrix import BetaMatrix
 from acon_figures.names import entry
 from acon_figures.spec import figure
 from acon_figures.style import COLORS, AconFigure, is_narrow, new_figure, theme
@@ -30,7 +31,7 @@ CAPTION = (
     order=190,
 )
 def beta_heatmap(
-    frame: pd.DataFrame,
+    frame: BetaMatrix | pd.DataFrame,
     layer: str | None = None,
     samples: int = 1000,
     seed: int | np.random.Generator = 0,
@@ -47,8 +48,9 @@ def beta_heatmap(
 
     Parameters
     ----------
-    frame : pandas.DataFrame
-        Columns ``sample``, ``layer``, ``channel``, ``beta`` (and ``call``).
+    frame : BetaMatrix or pandas.DataFrame
+        β of one layer, from `Run.beta`; or a frame with the columns ``sample``, ``layer``,
+        ``channel``, ``beta`` (and ``call``).
     layer : str, optional
         By default the last layer in the frame's order.
     samples : int

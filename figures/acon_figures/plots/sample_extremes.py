@@ -12,6 +12,7 @@ from matplotlib.gridspec import SubplotSpec
 from acon_analysis.errors import AconError
 from acon_analysis.plotdata.sample_extremes import Extremes
 from acon_analysis.plotdata.sample_extremes import sample_extremes as find_extremes
+from acon_analysis.statistics.beta_matrix import BetaMatrix
 from acon_figures.names import plain
 from acon_figures.spec import figure
 from acon_figures.style import COLORS, AconFigure, is_narrow, new_figure, theme, thin
@@ -48,7 +49,7 @@ PICTURES = (
 )
 def sample_extremes(
     own_channels: pd.DataFrame,
-    frame: pd.DataFrame,
+    frame: BetaMatrix | pd.DataFrame,
     layer: str | None = None,
     channel: int | None = None,
     count: int = 4,
@@ -67,8 +68,9 @@ def sample_extremes(
     ----------
     own_channels : pandas.DataFrame
         From `acon_analysis.plotdata.channels.channel_facts`, of the network of `frame`.
-    frame : pandas.DataFrame
-        Columns ``sample``, ``layer``, ``channel``, ``beta`` (and ``call``).
+    frame : BetaMatrix or pandas.DataFrame
+        β of one layer, from `Run.beta`; or a frame with the columns ``sample``, ``layer``,
+        ``channel``, ``beta`` (and ``call``).
     layer : str, optional
         By default the last layer in the frame's order.
     channel : int, optional

@@ -17,16 +17,10 @@ from acon_analysis.errors import AconError, UsageError
 from acon_analysis.files import atomic_write
 from acon_analysis.plotdata.overview import channel_overview, layer_overview
 from acon_analysis.runs.run import Run, open_run
-from acon_figures.inputs import frames_of
+from acon_figures.inputs import Inputs
 from acon_figures.names import visible
 from acon_figures.report import context
-from acon_figures.report.pictures import (
-    Numbers,
-    numbers,
-    picture,
-    specs_for,
-    wanted_frames,
-)
+from acon_figures.report.pictures import Numbers, numbers, picture, reported
 
 ENDINGS = (".html", ".htm")
 
@@ -81,21 +75,20 @@ def write_report(
 def render(run: Run, *, title: str | None = None, progress: bool = False) -> str:
     """Return the page of a run as text; see `write_report`."""
     _require_images(run)
-    with tqdm(total=2, desc="report", unit="step", disable=not progress, leave=False) as bar:
-        frames = frames_of([run], wanted_frames())
-        bar.update()
-        given = frames.get("splits")
-        splits = given if isinstance(given, pd.DataFrame) else None
+    specs, inputs = reported(), Inputs([run])
+    steps = 2 + len(specs)
+    with tqdm(total=steps, desc="report", unit="step", disable=not progress, leave=False) as bar:
+        splits = inputs.get("splits")
         channels = channel_overview(run)
         layers = layer_overview(run, channels=channels, splits=splits)
         bar.update()
-        specs = specs_for(frames)
-        bar.total = 3 + len(specs)
         pictures = []
         offered = {"layers": numbers("layers", layers)}
         for spec in specs:
             bar.set_postfix_str(spec.name)
-            pictures.append(picture(spec, frames, offered))
+            frames = inputs.of(spec)
+            if frames.keys() >= set(spec.required):
+                pictures.append(picture(spec, frames, offered))
             bar.update()
         page = _page(run, title, layers, channels, splits)
         page |= {
