@@ -88,9 +88,10 @@ PAGES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         (
             "acon_analysis.data.sources", "acon_analysis.data.preprocess",
             "acon_analysis.models.registry",
-            "acon_analysis.models.checkpoints", "acon_analysis.store.folder",
+            "acon_analysis.models.checkpoints", "acon_analysis.errors",
+            "acon_analysis.store.folder",
             "acon_analysis.runs.verify", "acon_hooks.captures.plan",
-            "acon_hooks.engine.feeding",
+            "acon_hooks.engine.feeding", "acon_hooks.engine.feed",
         ),
     ),
     ("paper", "paper: the printed tables", ("acon_analysis.paper",)),

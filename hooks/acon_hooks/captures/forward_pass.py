@@ -56,11 +56,11 @@ class ForwardPass:
     kinds : sequence of str
         Kinds of layers to watch.
     batch_size : int
-        Images of a full batch; for compiled code only.
+        Samples of a full batch; for compiled code only.
     fused, compiled : bool
         See `acon_hooks.captures.fusing` and `acon_hooks.captures.compiling`.
     moments : Accumulator, optional
-        Gets to see every layer; not of compiled code.
+        Observes every layer; not possible in compiled code.
 
     Attributes
     ----------
@@ -96,15 +96,15 @@ class ForwardPass:
         self._stack.close()
 
     def start(self, images: Tensor, opening: Callable[[], Tensor]) -> None:
-        """Prove the readings and bring up what reads them from now on.
+        """Prove the readings on the first batch; hook or compile the network for all that follow.
 
         Parameters
         ----------
         images : Tensor
-            The first batch.
+            The first batch of this process.
         opening : callable
-            Returns the data set's first batch, so that all processes settle what moments are taken
-            about on the same one.
+            Returns the first batch of the data set: all processes take the constants that moments
+            are about from it.
         """
         refuse_other_images(self.model, images)
         images = self._laid_out(images)
@@ -122,7 +122,7 @@ class ForwardPass:
         if self._reader is not None:
             with torch.inference_mode():
                 return self._reader(images)
-        values = self._tapped(images)[1]
+        values = self._tapped(images)
         if self.moments is not None:
             self.moments.batch(ids)
         if self.metadata is None and self._tap is not None:
@@ -130,27 +130,26 @@ class ForwardPass:
         return values
 
     def _laid_out(self, images: Tensor) -> Tensor:
+        """Return inputs in the memory layout of the weights."""
         return laid_out(images, channels_last=self.channels_last)
 
     def _observing(self, model: nn.Module) -> Tap:
-        moments = self.moments
-        return Tap(
-            model,
-            kinds=self.kinds,
-            observe=None if moments is None else moments.observe,
-        )
+        """Return a tap of the layers, with the moments as its observer."""
+        observe = None if self.moments is None else self.moments.observe
+        return Tap(model, kinds=self.kinds, observe=observe)
 
-    def _tapped(self, images: Tensor) -> tuple[Any, Batch]:
+    def _tapped(self, images: Tensor) -> Batch:
+        """Run the hooked network; return β of every layer and call."""
         if self._tap is None:
             raise RuntimeError("the forward pass was not started")
         with torch.inference_mode():
-            output = self._tap.model(images)
-        return output, self._tap.take()
+            self._tap.model(images)
+        return self._tap.take()
 
     def _speed_up(self, images: Tensor) -> None:
-        """Make a fused, compiled or fused and compiled copy, and compare each with the one before.
+        """Make a fused and (or) compiled copy, each compared with the network that it replaces.
 
-        Hooks come off in between, because copies must not inherit them.
+        No hooks are set while a copy is made, because it would inherit them.
         """
         output, values, tap = read(self.model, self.kinds, images)
         self.metadata = _metadata(tap)
@@ -168,6 +167,7 @@ class ForwardPass:
             self._tap = self._stack.enter_context(self._observing(model))
 
     def _compile(self, given: "Proof") -> None:
+        """Compile the network; its outputs and β must agree with those given."""
         by_name = {layer.name: layer for layer in given.layers}
         own = {key: value for key, value in given.values.items() if value.ndim == 2}
         layers = {key: by_name[key[0]] for key in own}
@@ -192,10 +192,12 @@ def read(model: nn.Module, kinds: Sequence[str], images: Tensor) -> tuple[Any, B
 
 
 def _used(tap: Tap) -> list[Layer]:
+    """Return the layers that ran in the first forward pass."""
     return [layer for layer in tap.layers if layer.name not in tap.unused]
 
 
 def _metadata(tap: Tap) -> LayerMetadata:
+    """Return the tables of the layers that a tap has proved."""
     by_name = {layer.name: layer for layer in tap.layers}
     settled = {key: by_name[key[0]] for key in tap.shapes}
     used = _used(tap)
@@ -206,7 +208,7 @@ def _metadata(tap: Tap) -> LayerMetadata:
 
 @dataclass(frozen=True)
 class Proof:
-    """What another form of a network has to reproduce on the first batch.
+    """Outputs and β on the first batch, which a fused or compiled network has to reproduce.
 
     Parameters
     ----------
@@ -256,6 +258,7 @@ class Proof:
     def _require(
         self, name: str, output: Any, values: Values, other: Any, others: Values, allowed: float
     ) -> None:
+        """Raise unless outputs and β of a network agree with others."""
         same_outputs(f"outputs of {name} and of the network as given", output, other, allowed)
         for key, value in values.items():
             what = f"β of layer {key[0]!r} in {name} and as given"

@@ -185,7 +185,7 @@ class Session:
         if batch.last:
             self.waiting.append(buffer)
         if self.columns is not None:
-            # Units of bad images only may have had to wait until the layers were known.
+            # Units of bad images only wait until the layers are known.
             for done in self.waiting:
                 writer.write(done, self.columns)
             self.waiting.clear()

@@ -71,7 +71,7 @@ class Batch:
         Parameters
         ----------
         order : sequence of int
-            A permutation of 0 to N - 1: sample `order[i]` becomes sample i.
+            A permutation of 0 to N - 1: sample ``order[i]`` becomes sample i.
 
         Raises
         ------
