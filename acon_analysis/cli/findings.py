@@ -42,7 +42,7 @@ def figures(
         emit(figure_table(), TableFormat.table, None)
         return
 
-    def tell(line: str) -> None:
+    def announce(line: str) -> None:
         typer.echo(line, err=True)
 
     for name in names or []:
@@ -54,14 +54,14 @@ def figures(
     else:
         from acon_hooks.captures.capturing import default_runs
 
-        runs = default_runs(out / "runs", progress=sys.stderr.isatty(), announce=tell)
+        runs = default_runs(out / "runs", progress=sys.stderr.isatty(), announce=announce)
     from acon_figures.drawing import draw
     from acon_hooks.figure_inputs import figure_sources
 
     formats = format or ["png", "pdf", "svg"]
     drawn = draw(
         names or None, runs, out, formats=formats, context=context, dpi=dpi,
-        sources=figure_sources(), tell=tell,
+        sources=figure_sources(), announce=announce,
     )  # fmt: skip
     files = list(drawn)
     typer.echo(f"{len(files)} files in {out}: " + ", ".join(sorted({f.stem for f in files})))

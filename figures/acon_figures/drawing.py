@@ -21,7 +21,7 @@ def draw(
     context: str = "paper",
     dpi: int = 300,
     sources: Sources | None = None,
-    tell: Callable[[str], None] | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> Iterator[Path]:
     """Draw figures and their variants; yield every file as it is written.
 
@@ -41,7 +41,7 @@ def draw(
         Points per inch of PNG files.
     sources : mapping of str to callable, optional
         What runs do not hold themselves, such as images; see `inputs.Inputs`.
-    tell : callable, optional
+    announce : callable, optional
         Gets one line for each figure, before it is drawn, and for each that is left out.
 
     Raises
@@ -61,9 +61,9 @@ def draw(
             raise AconError(
                 f"figure {spec.name!r} needs {lacking}, which no run has (runs: {given})"
             )
-        if tell is not None:
+        if announce is not None:
             without = f": left out, no run has {lacking}" if lacking else ""
-            tell(f"{number} of {len(specs)}: {spec.name}{without}")
+            announce(f"{number} of {len(specs)}: {spec.name}{without}")
         if not lacking:
             for suffix, arguments in {"": {}, **spec.variants}.items():
                 figure = spec.draw(own, context=context, **arguments)

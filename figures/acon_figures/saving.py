@@ -30,7 +30,7 @@ def save(
     caption: str | None = None,
     dpi: int = 300,
 ) -> list[Path]:
-    """Save a figure in several formats, with its caption as text beside it.
+    """Save a figure in several formats, with its caption as a text file.
 
     Parameters
     ----------

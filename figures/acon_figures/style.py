@@ -32,7 +32,7 @@ COLORS = {
     "yellow": "#ece133",
     "sky": "#56b4e9",
 }
-"""seaborn's "colorblind" palette with a darker brown: told apart by colour-blind readers."""
+"""seaborn's "colorblind" palette with a darker brown, which colour-blind readers distinguish."""
 
 PUBLISHED_COLORS = {
     "blue": "#1f77b4",
@@ -55,7 +55,7 @@ DASHES: tuple[Any, ...] = (
     (0, (3, 1, 1, 1, 1, 1)),
     (0, (2, 1)),
 )
-"""Line styles beside the colours, so that curves differ in grey print as well."""
+"""Line styles in addition to colours, so that curves differ in grey print as well."""
 
 INK = "#222222"
 RULE = "#b8b8b8"
@@ -69,7 +69,7 @@ class AconFigure(Figure):
     Attributes
     ----------
     caption : str
-        What the figure shows, as text for the paper; `save` writes it beside the picture.
+        What the figure shows, as text for the paper; `save` writes it next to the picture.
     """
 
     caption: str = ""
@@ -181,7 +181,7 @@ def new_figure(width: str | float, height: float, context: str = "paper") -> Aco
 
 
 def is_narrow(width: str | float) -> bool:
-    """Tell whether a figure has one column's width, so that its panels go below one another."""
+    """Say whether a figure has one column's width, so that its panels go below one another."""
     return inches(width) < 5.0
 
 

@@ -15,16 +15,23 @@ from acon_figures.spec import figure
 
 NEW = '''"""One thing that only a test needs to be drawn."""
 
+import pandas as pd
+
 from acon_figures.spec import figure
 from acon_figures.style import AconFigure, new_figure, theme
 
 
-@figure(kind="formula", variants={"twice": {"times": 2}})
-def throwaway(times: int = 1, *, width: str = "single", context: str = "paper") -> AconFigure:
+def counts(runs):
+    """Count the runs."""
+    return pd.DataFrame({"runs": [0, len(runs)]})
+
+
+@figure(kind="measured", needs=("counts", "training"), variants={"twice": {"times": 2}})
+def throwaway(counts, training, times=1, *, width="single", context="paper") -> AconFigure:
     """Draw a line."""
     with theme(context):
         drawn = new_figure(width, 2.0, context)
-        drawn.add_subplot().plot([0, times])
+        drawn.add_subplot().plot(times * counts["runs"] + len(training))
     drawn.caption = "A line that ends somewhere, over nothing that matters at all."
     return drawn
 '''
@@ -39,10 +46,12 @@ print("loaded", *{name.partition(".")[0] for name in sys.modules})
 
 DRAW = """
 from pathlib import Path
+import pandas as pd
 import acon_figures
 from acon_figures.drawing import draw
 print(*(path.name for path in draw(["throwaway"], [], Path("out"), formats=["svg"])))
-print(*acon_figures.throwaway(3).axes[0].lines[0].get_ydata())
+frame = pd.DataFrame({"runs": [1, 2]})
+print(*acon_figures.throwaway(frame, [7], times=3).axes[0].lines[0].get_ydata())
 """
 
 
@@ -65,7 +74,7 @@ def test_one_file_adds_a_figure(tmp_path: Path) -> None:
     assert "throwaway" in listed
     assert "One thing that only a test needs to be drawn" in listed
     files = ["throwaway.svg", "throwaway.txt", "throwaway_twice.svg", "throwaway_twice.txt"]
-    assert output(DRAW, tmp_path).split("\n")[:2] == [" ".join(files), "0 3"]
+    assert output(DRAW, tmp_path).split("\n")[:2] == [" ".join(files), "4 7"]
 
 
 def test_a_list_of_the_figures_imports_no_matplotlib() -> None:

@@ -60,7 +60,7 @@ def beta_against_null(
     splits : pandas.DataFrame
         As `Run.variance_split` gives it: one row a layer.
     width : {"single", "double"} or float
-        Panels beside or below one another.
+        Panels side by side or one below the other.
     context : {"paper", "talk"}
 
     Returns

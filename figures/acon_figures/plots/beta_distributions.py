@@ -145,7 +145,7 @@ def _cut_the_spike(axes: Axes, data: BetaDensities) -> float | None:
     """End the y axis above the samples' curves; return the height of what is cut off, if any.
 
     A static β that has hardly moved from where it started is a spike many times as high as any
-    sample's density, beside which those could not be seen.
+    sample's density, and would hide those.
     """
     static = data.curves[data.curves["source"] == "static"]
     others = data.curves[data.curves["source"] != "static"]
@@ -215,7 +215,7 @@ def _draw_samples(
         name = f"Sample {index + 1}" if as_published else f"sample {sample}"
         if labels is not None and sample in labels:
             name = f"{name}: {plain(labels[sample])}"
-        if many:  # a crowd: no curve can be told from the others, so none pretends to
+        if many:  # a crowd: no curve can be distinguished, so none has a style
             color = colors["grey"]
             name = f"{len(data.samples)} samples" if index == 0 else f"_{name}"
         look: dict[str, Any] = {"linestyle": style}

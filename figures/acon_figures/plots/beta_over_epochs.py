@@ -63,7 +63,7 @@ def beta_over_epochs(
     variants : sequence of str, optional
         Which to draw and in which order, by default all.
     width : {"single", "double"} or float
-        Panels beside or below one another.
+        Panels side by side or one below the other.
     context : {"paper", "talk"}
 
     Returns
@@ -78,7 +78,7 @@ def beta_over_epochs(
     UsageError
         For an unknown layer or variant.
     AconError
-        If a column is missing, the frame is empty, or the variants are too many to tell apart.
+        If a column is missing, the frame is empty, or the variants are too many to distinguish.
     """
     require_columns(epochs, NEEDED, "the frame of β over epochs")
     own = epochs[epochs["layer"] == choose_layer(epochs, layer)]

@@ -14,7 +14,7 @@ from acon_figures.names import folded, plain
 from acon_figures.spec import figure
 from acon_figures.style import COLORS, INK, RULE, AconFigure, inches, is_narrow, new_figure, theme
 
-#: Blue to red over white, told apart by colour-blind readers (ColorBrewer).
+#: Blue to red over white, which colour-blind readers distinguish (ColorBrewer).
 COLORMAP = "RdBu_r"
 MOST_ROWS = 12
 METHOD_NAMES = {

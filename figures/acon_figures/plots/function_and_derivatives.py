@@ -74,7 +74,7 @@ ARROWS_PUBLISHED = {
         Arrow((-13.0, 0.08), (-13.0, -0.06), "p₂", (-10.9, 0.045)),
     ),
 }
-"""Where the paper has them; names beside the curves instead of on them."""
+"""Where the paper has them; names next to the curves instead of on them."""
 
 
 @figure(kind="formula", variants={"as_published": {"as_published": True}}, order=20)

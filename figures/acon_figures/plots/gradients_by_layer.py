@@ -22,7 +22,7 @@ def gradients_by_layer(
     tables : mapping of str to pandas.DataFrame
         Title to a table of `acon_analysis.studies.activation_trials.start_signals`.
     width : {"single", "double"} or float
-        Panels beside or below one another.
+        Panels side by side or one below the other.
     context : {"paper", "talk"}
 
     Returns

@@ -55,7 +55,7 @@ def linearity_by_depth(
         layers the depth from the first layer to the last. By default layers where all networks
         have those of the smallest.
     width : {"single", "double"} or float
-        Panels beside or below one another.
+        Panels side by side or one below the other.
     context : {"paper", "talk"}
 
     Returns
@@ -68,7 +68,7 @@ def linearity_by_depth(
     UsageError
         For an unknown `by`.
     AconError
-        If the networks share no layer and are drawn by it, or are too many to tell apart.
+        If the networks share no layer and are drawn by it, or are too many to distinguish.
     """
     if by not in (None, *BY):
         raise UsageError(f"there is no axis by {by!r}; {closest(str(by), BY)}")

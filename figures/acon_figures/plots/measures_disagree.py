@@ -51,8 +51,8 @@ def measures_disagree(
 ) -> AconFigure:
     """Draw how measures of nonlinearity correlate, and the channels they contradict about.
 
-    The reading: measures of one dark block tell the same story about a layer's channels; a pale
-    row is a measure that tells another one, and the examples say what misleads it.
+    The reading: measures of one dark block agree about a layer's channels; a pale row is a
+    measure that contradicts them, and the examples say what misleads it.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def measures_disagree(
     measures : pandas.DataFrame, optional
         Columns network, layer, call, channel, affinity, gradient_variance.
     width : {"single", "double"} or float
-        Examples beside or below the correlations.
+        Examples next to or below the correlations.
     context : {"paper", "talk"}
 
     Returns

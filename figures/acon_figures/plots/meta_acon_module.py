@@ -56,7 +56,7 @@ CAPTION = (
 
 @figure(kind="formula", order=70)
 def meta_acon_module(*, width: str | float = "double", context: str = "paper") -> AconFigure:
-    """Draw the three forms of Meta-ACON's module beside squeeze-and-excitation.
+    """Draw the three forms of Meta-ACON's module next to squeeze-and-excitation.
 
     Parameters
     ----------

@@ -40,7 +40,7 @@ def network_sketch(
     width: str | float = "double",
     context: str = "paper",
 ) -> AconFigure:
-    """Draw six rows of a ReLU network beside the same of an ACON network with trained curves.
+    """Draw six rows of a ReLU network next to the same of an ACON network with trained curves.
 
     The reading: ReLU bends every channel alike; ACON learns for each whether, and how, to bend
     (white circles: not at all).
@@ -52,7 +52,7 @@ def network_sketch(
     layer : str, optional
         By default the last ACON layer.
     width : {"single", "double"} or float
-        Networks beside or below one another.
+        Networks side by side or one below the other.
     context : {"paper", "talk"}
 
     Returns

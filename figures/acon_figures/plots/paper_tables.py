@@ -17,7 +17,7 @@ from acon_figures.style import (
 from acon_figures.tabular import Cells, draw_table, fitting_size
 
 ROWS = (("table3",), ("meta_acon", "table4"), ("table9", "table10"), ("tfnet", "improvements"))
-"""Tables beside one another at two columns' width."""
+"""Tables side by side at two columns' width."""
 
 MARGIN = 0.06
 GUTTER = 0.3
@@ -87,7 +87,7 @@ def paper_tables(
 
 
 def _points(count: int, width: str | float) -> float:
-    """Return the width of one of `count` tables beside one another, in points on paper."""
+    """Return the width of one of `count` tables side by side, in points on paper."""
     return 72.0 * (inches(width) - 2.0 * MARGIN - (count - 1) * GUTTER) / count
 
 

@@ -39,8 +39,8 @@ def replacement_damage(
 ) -> AconFigure:
     """Draw measures of nonlinearity against the measured damage, one panel a measure.
 
-    The reading: where the points climb along a line, the measure tells which channel can be
-    replaced; a cloud tells nothing.
+    The reading: where the points climb along a line, the measure says which channel can be
+    replaced; a cloud says nothing.
 
     Parameters
     ----------

@@ -52,7 +52,7 @@ def slopes(
     network : str, optional
         By default the first in the table.
     width : {"single", "double"} or float
-        Panels beside or below one another.
+        Panels side by side or one below the other.
     context : {"paper", "talk"}
 
     Returns
@@ -157,7 +157,7 @@ def _dots(count: int) -> float:
 
 
 def _weight(count: int) -> float:
-    """Return a line width at which so many bars beside one another do not hide each other."""
+    """Return a line width at which so many adjacent bars do not hide each other."""
     return thin(min(0.9, max(0.25, 250.0 / count)))
 
 

@@ -44,7 +44,7 @@ def training_curves(
     -------
     AconFigure
         Two lines an activation, train (dashed) and test (solid); where there are several seeds,
-        a band from the least to the greatest beside each.
+        a band from the least to the greatest around each.
 
     Raises
     ------

@@ -24,7 +24,7 @@ def trial_accuracies(
     trials : mapping of str to pandas.DataFrame
         Title to a table of `acon_analysis.studies.activation_trials.train_trials`.
     width : {"single", "double"} or float
-        Panels beside or below one another.
+        Panels side by side or one below the other.
     context : {"paper", "talk"}
 
     Returns

@@ -1,4 +1,4 @@
-"""A run as one page that can be mailed: no network, no framework, nothing beside the file."""
+"""A run as one page that can be mailed: no network, no framework, one file."""
 
 from acon_figures.report.rendering import write_report
 

@@ -8,7 +8,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import IO, Any
 
-import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from tqdm.auto import tqdm
@@ -19,7 +18,7 @@ from acon_analysis.plotdata.overview import channel_overview, layer_overview
 from acon_analysis.runs.run import Run, open_run
 from acon_figures.inputs import Inputs
 from acon_figures.names import visible
-from acon_figures.report import context
+from acon_figures.report.context import page_of, sentence
 from acon_figures.report.pictures import Numbers, numbers, picture, reported
 
 ENDINGS = (".html", ".htm")
@@ -90,8 +89,10 @@ def render(run: Run, *, title: str | None = None, progress: bool = False) -> str
             if frames.keys() >= set(spec.required):
                 pictures.append(picture(spec, frames, offered))
             bar.update()
-        page = _page(run, title, layers, channels, splits)
-        page |= {
+        page = page_of(run, layers, channels, splits)
+        page |= _assets() | {
+            "title": visible(title) if title else page["title"],
+            "channels": Markup(_for_script(page["channels"])),
             "pictures": pictures,
             "tables": _carried(offered),
             "layer_table": offered["layers"],
@@ -110,54 +111,6 @@ def _require_images(run: Run) -> None:
         )
 
 
-def _page(
-    run: Run,
-    title: str | None,
-    layers: pd.DataFrame,
-    channels: pd.DataFrame,
-    splits: pd.DataFrame | None,
-) -> dict[str, Any]:
-    identity = run.identity
-    rows = context.layer_rows(layers)
-    data = []
-    histograms = run.histograms()
-    for row, layer in zip(rows, layers.to_dict("records"), strict=True):
-        own = channels[(channels["layer"] == layer["layer"]) & (channels["call"] == layer["call"])]
-        row["histogram"] = context.histogram(histograms, str(layer["layer"]), int(layer["call"]))
-        row["profile"] = context.profile(own)
-        row["ends"] = context.ends(own)
-        row["listed"] = len(own)
-        data.append(context.channel_data(own))
-    style, script = _asset("style.css"), _asset("script.js")
-    return {
-        "title": visible(title or f"{identity['model']} on {identity.get('data') or 'given data'}"),
-        "model": visible(identity["model"]),
-        "version": version("acon-analysis"),
-        "policy": _policy(style, script),
-        "style": Markup(style),
-        "script": Markup(script),
-        "notices": context.notices(run),
-        "verdicts": context.verdicts(layers, splits),
-        "tiles": context.tiles(layers, run),
-        "facts": context.facts(run),
-        "layers": rows,
-        "kinds": sorted({row["kind"] for row in rows}),
-        "shows": _shows(layers),
-        "errors": context.errors(run),
-        "glossary": context.glossary(layers),
-        "channels": Markup(_for_script(data)),
-    }
-
-
-def _shows(layers: pd.DataFrame) -> dict[str, bool]:
-    """Say which columns hold anything."""
-    groups = {
-        "L": "L", "G": "G", "kappa": "kappa", "beta": "beta_mean", "ratio": "ratio",
-        "null": "null_p05",
-    }  # fmt: skip
-    return {name: bool(layers[column].notna().any()) for name, column in groups.items()}
-
-
 def _carried(offered: dict[str, Numbers]) -> list[Numbers]:
     """Return every table that the page carries, once."""
     return list({one.name: one for one in offered.values() if one.data is not None}.values())
@@ -169,8 +122,18 @@ def _for_script(data: Any) -> str:
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _asset(name: str) -> str:
-    return (files("acon_figures.report") / "templates" / name).read_text(encoding="utf-8")
+def _assets() -> dict[str, str]:
+    """Return the page's style, script and policy, and the version that made it."""
+    folder = files("acon_figures.report") / "templates"
+    style, script = (
+        (folder / name).read_text(encoding="utf-8") for name in ("style.css", "script.js")
+    )
+    return {
+        "version": version("acon-analysis"),
+        "policy": _policy(style, script),
+        "style": Markup(style),
+        "script": Markup(script),
+    }
 
 
 def _policy(style: str, script: str) -> str:
@@ -194,5 +157,5 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["sentence"] = context.sentence
+    environment.filters["sentence"] = sentence
     return environment

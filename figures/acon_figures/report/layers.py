@@ -1,0 +1,186 @@
+"""What a page says of each layer: rows of tables turned into texts and numbers, none computed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from acon_analysis.plotdata.overview import FLAGS
+from acon_analysis.statistics.causes import CAUSES
+from acon_figures.names import visible
+from acon_figures.report.numbers import count, exact, number, share
+
+Page = dict[str, Any]
+
+#: Bars of a layer's histogram, of the 256 that are counted.
+BARS = 64
+
+#: Channels that a layer's view names at either end.
+ENDS = 5
+
+#: Columns of the channels of a layer in the page.
+CHANNEL_FIELDS = ("channel", "L", "s_c", "G", "kappa", "beta_mean", "beta_std")
+
+_FLAG_WORDS = {
+    "dead": "dead", "constant_input": "constant input", "one_signed": "one-signed",
+    "equal_slopes": "p1≈p2", "gate_constant": "constant gate",
+}  # fmt: skip
+
+#: Columns by which a browser sorts the layers.
+_SORTED = ("channels", "L", "s_c_max", "G", "kappa", "beta_mean", "beta_std", "ratio")
+
+
+def layer_entries(
+    layers: pd.DataFrame, channels: pd.DataFrame, histograms: pd.DataFrame
+) -> tuple[list[Page], list[Page]]:
+    """Return what a page shows of every layer, and the numbers of its channels for the script.
+
+    Parameters
+    ----------
+    layers, channels : pandas.DataFrame
+        From `plotdata.overview`.
+    histograms : pandas.DataFrame
+        From `Run.histograms`.
+    """
+    entries, data = [], []
+    for index, row in enumerate(layers.to_dict("records")):
+        own, counted = (
+            table[(table["layer"] == row["layer"]) & (table["call"] == row["call"])]
+            for table in (channels, histograms)
+        )
+        entries.append({
+            "place": index, **_columns(row), "histogram": _histogram(counted),
+            "profile": _profile(own), "ends": _ends(own), "listed": len(own),
+        })  # fmt: skip
+        data.append(_channel_data(own))
+    return entries, data
+
+
+def _columns(row: Mapping[Any, Any]) -> Page:
+    """Return the cells of a layer in the table of layers."""
+    known = {name: row[name] for name in FLAGS if row[name] > 0}  # not NaN either
+    measured, tested = not np.isnan(row["L"]), not np.isnan(row["null_p05"])
+    name = visible(row["layer"]) + (f" (call {int(row['call']) + 1})" if row["call"] else "")
+    texts = ("kind", "learned", "why")
+    return {
+        **{text: visible(row[text]) for text in texts},
+        "name": name,
+        "brief": _brief(visible(row["why"])),
+        "channels": count(row["channels"]),
+        "L": share(row["L"]),
+        "L_interval": f"{share(row['L_low'])} to {share(row['L_high'])}" if measured else "",
+        "bar": [_percent(row[name]) for name in ("L", "L_low", "L_high")] if measured else None,
+        "s_c": number(row["s_c_max"]),
+        "s_c_channel": count(row["s_c_channel"]),
+        "G": number(row["G"]),
+        "kappa": number(row["kappa"]),
+        "beta": number(row["beta_mean"]),
+        "beta_std": number(row["beta_std"]),
+        "ratio": number(row["ratio"], 2),
+        "null": f"{number(row['null_p05'], 2)} to {number(row['null_p95'], 2)}" if tested else "",
+        "p_value": number(row["p_value"], 2),
+        "answer": row["answer"],
+        "flags": [f"{count(value)} {_FLAG_WORDS[flag]}" for flag, value in known.items()],
+        "flagged": sum(known.values()),
+        "numbers": {name: exact(row[name]) for name in _SORTED},
+        "more": _more(row),
+    }
+
+
+def _brief(why: str) -> str:
+    """Return the first three causes of a layer's sentence; a layer's own view has them all."""
+    parts = why.split(", ")
+    more = len(parts) - 3
+    if more < 2:  # one cause takes no more room than the words for it
+        return why
+    return ", ".join([*parts[:3], f"{more} more causes"])
+
+
+def _percent(value: float) -> float:
+    return round(100 * min(max(float(np.nan_to_num(value)), 0.0), 1.0), 2)
+
+
+def _more(row: Mapping[Any, Any]) -> list[tuple[str, str]]:
+    """Return the facts of a layer that the table has no column for."""
+    found = [("Module", f"{visible(row['class_name'])}, {visible(row['granularity'])}")]
+    if row["reader"]:
+        error = row["proof_error"]
+        proof = "" if np.isnan(error) else f"; largest error of the proof {number(error, 1)}"
+        found.append(("β read from", f"{visible(row['reader'])}{proof}"))
+    if not np.isnan(row["beta_q05"]):
+        found.append(("β, middle 90 %", f"{number(row['beta_q05'])} to {number(row['beta_q95'])}"))
+    if not np.isnan(row["L_own"]):
+        found.append(("L within a sample", share(row["L_own"])))
+    if not np.isnan(row["beta_gain"]):
+        found.append(("what β per sample adds to it", number(row["beta_gain"])))
+    if not np.isnan(row["slope_low"]):
+        reached = f"{number(row['slope_low'], 2)} to {number(row['slope_high'], 2)}"
+        bounds = f"{number(row['slope_min'], 2)} to {number(row['slope_max'], 2)}"
+        found.append(("Derivative over the data", f"{reached}; bounds {bounds}"))
+    if not np.isnan(row["positive"]):
+        found.append(("Inputs > 0", f"{100 * row['positive']:.1f} %"))
+    return found
+
+
+def _histogram(counted: pd.DataFrame) -> Page | None:
+    """Return a layer's β in `BARS` bars: heights of 0 to 1, and what lies outside 0 to 1."""
+    if counted.empty:
+        return None
+    row = counted.iloc[0]
+    bars = np.asarray(row["count"], dtype=np.int64).reshape(BARS, -1).sum(axis=1)
+    total = int(bars.sum() + row["below"] + row["above"] + row["invalid"])
+    if not bars.sum():
+        return None
+    return {
+        "heights": [round(float(value), 4) for value in bars / bars.max()],
+        "total": total,
+        "outside": int(row["below"] + row["above"]),
+        "invalid": int(row["invalid"]),
+    }
+
+
+def _profile(channels: pd.DataFrame) -> list[tuple[float, float]] | None:
+    """Return L of a layer's channels in rising order: at most 200 points, each from 0 to 1."""
+    values = np.sort(channels["L"].dropna().to_numpy(dtype=np.float64))
+    if len(values) < 2:
+        return None
+    ranks = np.unique(np.linspace(0, len(values) - 1, min(len(values), 200)).round().astype(int))
+    return [
+        (round(float(rank) / (len(values) - 1), 4), round(float(np.clip(values[rank], 0, 1)), 4))
+        for rank in ranks
+    ]
+
+
+def _ends(channels: pd.DataFrame) -> dict[str, list[Page]]:
+    """Return a layer's most linear channels and those with most of its nonlinearity."""
+    known = channels.dropna(subset=["L"])
+    most = known.sort_values(["L", "channel"], ascending=[False, True]).head(ENDS)
+    least = known.sort_values(["s_c", "channel"], ascending=[False, True]).head(ENDS)
+    return {"linear": _short(most), "nonlinear": _short(least)}
+
+
+def _short(channels: pd.DataFrame) -> list[Page]:
+    return [
+        {
+            "channel": int(row["channel"]),
+            "L": share(row["L"]),
+            "s_c": number(row["s_c"], 4),
+            "why": visible(row["why"]),
+        }
+        for row in channels.to_dict("records")
+    ]
+
+
+def _channel_data(channels: pd.DataFrame) -> Page:
+    """Return a layer's channels for the script: lists of numbers, None where there is none."""
+    lists = {}
+    for name in CHANNEL_FIELDS:
+        values = channels[name].to_numpy(dtype=np.float64)
+        if not np.isnan(values).all():
+            lists[name] = [None if np.isnan(value) else float(f"{value:.6g}") for value in values]
+    causes = [str(cause) for cause in channels["cause"]]
+    names = sorted(set(causes) - {""})
+    if names:
+        lists["cause"] = [names.index(cause) if cause else None for cause in causes]
+    return {"columns": lists, "causes": [CAUSES.get(name, name) for name in names]}
