@@ -1,8 +1,8 @@
-"""Moments of what goes into and comes out of activation layers, gathered while a run is captured.
+"""Moments of what goes into and comes out of activation layers, gathered while a network runs.
 
 An `Accumulator` observes a `Tap`: it sums every call of every layer over the pixels inside the
-hook, merges the sums of a batch into float64 states on the device, and hands over a unit's parts
-of the store in one copy to the host. What is stored is said in `acon_analysis.moments.fields`.
+hook, merges the sums of a batch into float64 states on the device, and returns them as a table, or
+as the parts of a unit of a capture. What is stored is listed in `acon_analysis.moments.fields`.
 """
 
 import shutil
@@ -28,10 +28,10 @@ from acon_hooks.layers.reading import fold
 from acon_hooks.layers.scan import Layer
 from acon_hooks.moments.constants import Constants, learn, read_references, stored, write_references
 from acon_hooks.moments.kernels import rows_of, sums
+from acon_hooks.moments.layer_groups import Call, LayerGroup, PerSample, States, per_sample
 from acon_hooks.moments.native.sums import NativeSums, Prepared, native
 from acon_hooks.moments.options import KINDS, MomentOptions, settle
-from acon_hooks.moments.states import Call, Family, Merged, Rows, tell
-from acon_hooks.moments.sum_buffers import ALIGN, Room
+from acon_hooks.moments.sum_buffers import ALIGN, SumBuffers
 from acon_hooks.moments.tables import (
     arrow,
     block_frame,
@@ -42,14 +42,16 @@ from acon_hooks.moments.tables import (
 )
 from acon_hooks.readings.batch import Key, to_host
 
+Ids = npt.NDArray[np.int64]
+
 
 class UnmeasuredLayerWarning(UserWarning):
     """Moments of a layer cannot be taken."""
 
 
 @dataclass
-class _Seen:
-    """Sums of one call in the current batch."""
+class _CallSums:
+    """Sums of one call in the current batch, (rows, N, C), and its β, (N, C)."""
 
     sums: Tensor
     beta: Tensor | None
@@ -88,28 +90,27 @@ class Accumulator:
     ) -> None:
         self.options, _ = settle(options or MomentOptions(), torch.device("cpu"))
         self.blocks = self.options.blocks or BLOCKS
-        self._native: NativeSums | None = None
-        if self.options.kernel == "compiled":
-            self._native = native()
-        self.rooms: list[Room] = []
-        self._places: dict[Key, tuple[Room, int]] = {}
         self.folder, self.identity, self.kinds = folder, identity, kinds
         self.constants: dict[Key, Constants] = {}
         self.unmeasured: dict[Key, str] = {}
-        self.families: list[Family] = []
         self._table = None if folder is None else read_references(folder, identity)
         self._rows: dict[Key, pd.DataFrame] | None = None
         self.learning = folder is not None and self._table is None
-        self._seen: dict[Key, _Seen] = {}
-        self._merged: list[list[Merged]] = []  # by batch and family
-        self._states: list[pd.DataFrame] = []
-        self._pooling: set[Key] = set()  # whose β comes from the means of the inputs
-        self._pools: list[bool] = []  # by family: whether these means are taken from the sums
-        self._whole: dict[Key, Tensor] = {}  # these means, where the sums do not tell them
+        self._native: NativeSums | None = None
+        if self.options.kernel == "compiled":
+            self._native = native()
+        self._groups: list[LayerGroup] = []
+        self._buffers: list[SumBuffers] = []  # one a group; of the compiled kernel only
+        self._slots: dict[Key, tuple[SumBuffers, int]] = {}
+        self._seen: dict[Key, _CallSums] = {}
+        self._warned: set[Key] = set()
+        self._pooling: set[Key] = set()  # calls whose β comes from the means of the inputs
+        self._whole: dict[Key, Tensor] = {}  # these means, where the sums do not have them
         self._wholes: dict[Key, list[npt.NDArray[np.float32]]] = {}
         self._ids: list[int] = []
-        self._warned: set[Key] = set()
-        self._rows_seen = 0
+        self._unnumbered = 0  # samples of batches without sample_ids
+        self._kept: list[list[PerSample]] = []  # by batch and group
+        self._states: list[pd.DataFrame] = []
 
     @property
     def has_constants(self) -> bool:
@@ -119,43 +120,41 @@ class Accumulator:
     def observe(self, layer: Layer, call: int, x: Tensor, y: Tensor, beta: Tensor | None) -> None:
         """Take in one call of a layer; see `acon_hooks.readings.tap.Observer`."""
         key = layer.name, call
-        place = self._places.get(key)
-        axis = layer.axis
-        measures = place is not None or self._measures(layer, key, x, y)
-        if key in self._pooling and not measures:
+        slot = self._slots.get(key)
+        if slot is not None:
+            self._write(*slot, x, y, beta, layer.axis)
+        elif self._measures(layer, key, x, y):
+            if key not in self.constants:
+                with torch.no_grad():
+                    self.constants[key] = self._settle(layer, key, x, y, beta)
+            if not self.learning:
+                self._sum(key, x, y, beta, layer.axis)
+        elif key in self._pooling:
             exact = torch.promote_types(x.dtype, torch.float32)
-            self._whole[key] = fold(x, axis).mean(2, dtype=exact)
-        if not measures:
-            return
-        if place is not None:
-            room, index = place
-            if room.put(index, x, y, beta, axis):
-                return
-        if place is None and key not in self.constants:
-            with torch.no_grad():
-                self.constants[key] = self._settle(layer, key, x, y, beta)
-        if self.learning:
-            return
-        constants = self.constants[key]
-        raw = None
-        if place is None and self._native is not None:
+            self._whole[key] = fold(x, layer.axis).mean(2, dtype=exact)
+
+    def _write(
+        self, buffers: SumBuffers, index: int, x: Tensor, y: Tensor, beta: Tensor | None, axis: int
+    ) -> None:
+        """Sum a call into its buffer: every batch of the compiled kernel but the first."""
+        if not buffers.put(index, x, y, beta, axis):
+            constants = buffers.group.calls[index].constants
+            raw = sums(x, y, beta, axis, constants.gate, constants.guards)
+            buffers.copy(index, raw, _mean_beta(beta, constants, raw))
+
+    def _sum(self, key: Key, x: Tensor, y: Tensor, beta: Tensor | None, axis: int) -> None:
+        """Sum a call and keep the sums until the batch ends."""
+        constants, raw = self.constants[key], None
+        if self._native is not None:
             prepared = Prepared(constants.gate, constants.guards)
             raw = self._native.sums(x, y, beta, axis, prepared)
         if raw is None:
             raw = sums(x, y, beta, axis, constants.gate, constants.guards)
-        mean = None
-        if beta is not None and constants.gate is not None:
-            mean = (beta[:, :, 0] if beta.shape[2] == 1 else beta.mean(2)).double()
-            mean = mean.expand(raw.shape[1], raw.shape[2])
-        if place is None:
-            pixels = x.numel() // max(raw.shape[1] * raw.shape[2], 1)
-            self._seen[key] = _Seen(raw, mean, pixels)
-        else:
-            room, index = place
-            room.copy(index, raw, mean)
+        pixels = x.numel() // max(raw.shape[1] * raw.shape[2], 1)
+        self._seen[key] = _CallSums(raw, _mean_beta(beta, constants, raw), pixels)
 
     def _measures(self, layer: Layer, key: Key, x: Tensor, y: Tensor) -> bool:
-        """Whether moments of a call can be taken; says why not, and whose inputs are pooled."""
+        """Return whether moments of a call can be taken; keep why not, and whose inputs pool."""
         if layer.granularity == "channel" and layer.kind != "gate":
             self._pooling.add(key)
         if layer.kind not in self.kinds or key in self.unmeasured:
@@ -170,6 +169,7 @@ class Accumulator:
     def _settle(
         self, layer: Layer, key: Key, x: Tensor, y: Tensor, beta: Tensor | None
     ) -> Constants:
+        """Return what the moments of a call are taken about: the run's, or learned here."""
         if self._table is None:
             return learn(layer, x, y, beta, layer.axis)
         if self._rows is None:
@@ -190,52 +190,88 @@ class Accumulator:
         """
         seen, self._seen = self._seen, {}
         whole, self._whole = self._whole, {}
-        if not self.families:
-            self._found(seen, None if samples is None else len(samples))
-        merged = self._merge(seen, None if samples is None else np.asarray(samples, dtype=np.int64))
+        if not self._groups:
+            self._group(seen, None if samples is None else len(samples))
         if samples is None:
+            counts = [self._rows_in(index, seen) for index in range(len(self._groups))]
+            self._merge(seen, [self._unnumbered + np.arange(count) for count in counts])
+            self._unnumbered += max(counts, default=0)
             return
-        self._merged.append(merged)
+        ids = np.asarray(samples, dtype=np.int64)
+        self._kept.append(self._merge(seen, [ids] * len(self._groups)))
         self._ids += samples
         for key, values in to_host(whole).items():
             self._wholes.setdefault(key, []).append(values.astype(np.float32, copy=False))
 
-    def _merge(self, seen: dict[Key, _Seen], ids: npt.NDArray[np.int64] | None) -> list[Merged]:
-        """Merge the sums of a batch into the blocks; return what is kept of single samples."""
-        rows: list[Rows] = []
-        merged: list[Merged] = []
-        most = 0
-        for index, family in enumerate(self.families):
-            own = ids
-            if own is None:
-                first = family.calls[0].key
-                count = self.rooms[index].samples if self.rooms else seen[first].sums.shape[1]
-                own = self._rows_seen + np.arange(count)
-                most = max(most, count)
-            if self.rooms:
-                merged.append(self._from_room(self.rooms[index], own))
-            else:
-                rows.append(self._from_sums(family, seen, own))
-        self._rows_seen += most
-        return merged or (tell(rows, self._pools) if rows and ids is not None else [])
+    def _group(self, seen: dict[Key, _CallSums], samples: int | None) -> None:
+        """Sort the calls of the first batch into groups; leave out those with other rows."""
+        found: dict[tuple[tuple[str, ...], int], list[Call]] = {}
+        for key, value in seen.items():
+            _, count, channels = value.sums.shape
+            if samples is not None and count != samples:
+                self.unmeasured[key] = f"it saw {count} rows for a batch of {samples} images"
+                continue
+            constants = self.constants[key]
+            call = Call(key, channels, value.pixels, constants)
+            found.setdefault((rows_of(constants.gate), count), []).append(call)
+        self._warn()
+        device = next((value.sums.device for value in seen.values()), torch.device("cpu"))
+        for (rows, _), calls in found.items():
+            pools = any(call.key in self._pooling for call in calls)
+            align = 1 if self._native is None else ALIGN
+            group = LayerGroup(rows, calls, device, self.blocks, align, pools=pools)
+            self._groups.append(group)
+            if self._native is None:
+                continue
+            buffers = SumBuffers(group, self._native)
+            self._buffers.append(buffers)
+            for index, call in enumerate(calls):
+                self._slots[call.key] = buffers, index
+                buffers.copy(index, seen[call.key].sums, seen[call.key].beta)
 
-    def _from_room(self, room: Room, ids: npt.NDArray[np.int64]) -> Merged:
-        if not self.options.full:
-            return room.merge(ids)
-        room.require(len(ids))
-        raw, beta = room.sums()
-        self._keep_states(room.family, room.family.states(raw, beta), beta, ids)
-        return room.merge(ids)
+    def _rows_in(self, index: int, seen: dict[Key, _CallSums]) -> int:
+        """Return the number of rows that the layers of a group saw in this batch."""
+        if self._buffers:
+            return self._buffers[index].samples
+        return _of(seen, self._groups[index].calls[0].key).sums.shape[1]
 
-    def _from_sums(
-        self, family: Family, seen: dict[Key, _Seen], ids: npt.NDArray[np.int64]
-    ) -> Rows:
-        """Merge by torch's operators."""
-        rows = family_rows(family, seen)
-        family.merge(rows, torch.from_numpy(ids))
+    def _merge(self, seen: dict[Key, _CallSums], ids: list[Ids]) -> list[PerSample]:
+        """Merge a batch, `ids` for each group; return what is kept of its samples."""
+        if self._buffers:
+            return [self._merge_buffers(*both) for both in zip(self._buffers, ids, strict=True)]
+        states, totals = [], []
+        for group, own in zip(self._groups, ids, strict=True):
+            calls = [_of(seen, call.key) for call in group.calls]
+            wide = any(call.sums.dtype == torch.float64 for call in calls)
+            raw = torch.cat([call.sums.double() if wide else call.sums for call in calls], 2)
+            betas = [call.beta for call in calls if call.beta is not None]
+            beta = torch.cat(betas, 1) if len(betas) == len(calls) else None
+            state, total = group.states(raw, beta)
+            group.merge(state, torch.from_numpy(own))
+            self._keep_states(group, state, beta, own)
+            states.append(state)
+            totals.append(total)
+        return per_sample(self._groups, states, totals) if states else []
+
+    def _merge_buffers(self, buffers: SumBuffers, ids: Ids) -> PerSample:
+        """Merge a batch with the compiled kernel."""
         if self.options.full:
-            self._keep_states(family, rows, _betas(family, seen), ids)
-        return rows
+            buffers.require(len(ids))
+            raw, beta = buffers.sums()
+            self._keep_states(buffers.group, buffers.group.states(raw, beta)[0], beta, ids)
+        return buffers.merge(ids)
+
+    def _keep_states(
+        self, group: LayerGroup, states: States, beta: Tensor | None, ids: Ids
+    ) -> None:
+        """Keep the states of single samples, where they are asked for."""
+        if not self.options.full:
+            return
+        frame = to_frame(group.take_states(states), sample=ids[:, None], **keys_of(group))
+        frame["beta"] = np.nan
+        if beta is not None:
+            frame["beta"] = group.own(beta.cpu().numpy()).ravel()
+        self._states.append(frame[names(STATE_COLUMNS)])
 
     def learned(self) -> None:
         """Keep the constants, or those that another process was first to keep."""
@@ -254,46 +290,6 @@ class Accumulator:
             text = f"no moments of layer {name!r}, call {call}: {reason}"
             warnings.warn(text, UnmeasuredLayerWarning, stacklevel=4)
 
-    def _found(self, seen: dict[Key, _Seen], samples: int | None) -> None:
-        """Sort the calls into families; leave out those whose rows are not the samples."""
-        groups: dict[tuple[tuple[str, ...], int], list[Call]] = {}
-        for key, value in seen.items():
-            count = value.sums.shape[1]
-            if samples is not None and count != samples:
-                self.unmeasured[key] = f"it saw {count} rows for a batch of {samples} images"
-                continue
-            constants = self.constants[key]
-            call = Call(key, value.sums.shape[2], value.pixels, constants)
-            groups.setdefault((rows_of(constants.gate), count), []).append(call)
-        self._warn()
-        device = next((value.sums.device for value in seen.values()), torch.device("cpu"))
-        align = 1 if self._native is None else ALIGN
-        self.families = [
-            Family(rows, calls, device, self.blocks, align) for (rows, _), calls in groups.items()
-        ]
-        self._pools = [
-            any(c.key in self._pooling for c in family.calls) for family in self.families
-        ]
-        if self._native is None:
-            return
-        self.rooms = [
-            Room(family, self._native, pools=pools)
-            for family, pools in zip(self.families, self._pools, strict=True)
-        ]
-        for room in self.rooms:
-            for index, call in enumerate(room.family.calls):
-                self._places[call.key] = room, index
-                room.copy(index, seen[call.key].sums, seen[call.key].beta)
-
-    def _keep_states(
-        self, family: Family, rows: Rows, beta: Tensor | None, ids: npt.NDArray[np.int64]
-    ) -> None:
-        frame = to_frame(family.take_rows(rows), sample=ids[:, None], **keys_of(family))
-        frame["beta"] = np.nan
-        if beta is not None:
-            frame["beta"] = family.own(beta.cpu().numpy()).ravel()
-        self._states.append(frame[names(STATE_COLUMNS)])
-
     def frame(self) -> pd.DataFrame:
         """Return the moments gathered so far, and begin anew.
 
@@ -303,9 +299,9 @@ class Accumulator:
             Columns `fields.MOMENT_COLUMNS`: a row a layer, call, channel and block of samples that
             holds data, as `Run.moments`.
         """
-        frames = [block_frame(family) for family in self.families]
+        frames = [block_frame(group) for group in self._groups]
         if not frames:
-            return to_frame(empty(0), **{c.name: np.empty(0) for c in MOMENT_KEY_COLUMNS})
+            return to_frame(empty(0), **dict.fromkeys(names(MOMENT_KEY_COLUMNS), np.empty(0)))
         return pd.concat(frames, ignore_index=True)
 
     def unit(self, columns: Mapping[Key, tuple[str, int]]) -> dict[str, pa.Table]:
@@ -323,17 +319,17 @@ class Accumulator:
             ``betas/`` and the means of the inputs in them. Empty where nothing could be measured.
         """
         ids, self._ids = np.asarray(self._ids, dtype=np.int64), []
-        merged, self._merged = self._merged, []
+        kept, self._kept = self._kept, []
         states, self._states = self._states, []
         wholes, self._wholes = self._wholes, {}
         parts: dict[str, pa.Table] = {}
-        if len(ids) and self.families:
+        if len(ids) and self._groups:
             parts["moments"] = arrow(self.frame())
-            parts["totals"] = arrow(total_frame(self.families, ids, merged))
+            parts["totals"] = arrow(total_frame(self._groups, ids, kept))
         if states:
             parts["states"] = arrow(pd.concat(states, ignore_index=True))
         pooled = {key: np.concatenate(values) for key, values in wholes.items()}
-        pooled |= means_of_inputs(self.families, merged, self._pooling)
+        pooled |= means_of_inputs(self._groups, kept, self._pooling)
         if pooled:
             parts["pooled"] = pooled_table(ids, pooled, columns)
         return parts
@@ -348,7 +344,7 @@ class Accumulator:
         unit_size : int
             Images a unit.
         """
-        calls = [call for family in self.families for call in family.calls]
+        calls = [call for group in self._groups for call in group.calls]
         pooled = sum(call.channels for call in calls if call.key in self._pooling)
         space = disk_space(
             channels=sum(call.channels for call in calls),
@@ -371,18 +367,19 @@ class Accumulator:
         return f"{text} in {str(self.folder.path)!r} ({free / 1e6:,.0f} MB free)"
 
 
-def family_rows(family: Family, seen: dict[Key, _Seen]) -> Rows:
-    """Return the states of the samples of one batch for a family's columns."""
-    found = [seen[call.key].sums for call in family.calls]
-    wide = any(t.dtype == torch.float64 for t in found)
-    raw = torch.cat([t.double() for t in found] if wide else found, 2)
-    return family.states(raw, _betas(family, seen))
+def _mean_beta(beta: Tensor | None, constants: Constants, raw: Tensor) -> Tensor | None:
+    """Return β of each sample and channel, (N, C) float64; None outside the ACON family."""
+    if beta is None or constants.gate is None:
+        return None
+    mean = (beta[:, :, 0] if beta.shape[2] == 1 else beta.mean(2)).double()
+    return mean.expand(raw.shape[1], raw.shape[2])
 
 
-def _betas(family: Family, seen: dict[Key, _Seen]) -> Tensor | None:
-    betas = [seen[call.key].beta for call in family.calls]
-    some = [beta for beta in betas if beta is not None]
-    return torch.cat(some, 1) if len(some) == len(betas) and some else None
+def _of(seen: dict[Key, _CallSums], key: Key) -> _CallSums:
+    """Return the sums of a call in this batch."""
+    if key not in seen:
+        raise HookError(f"layer {key[0]!r} has not run in this batch")
+    return seen[key]
 
 
 def _unfit(x: Tensor, y: Tensor) -> str:

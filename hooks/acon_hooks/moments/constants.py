@@ -25,7 +25,7 @@ from acon_analysis.statistics.gaussian import logit_normal_moments
 from acon_analysis.store.folder import RunFolder, StoreError
 from acon_hooks.errors import HookError
 from acon_hooks.layers.scan import Layer
-from acon_hooks.moments.kernels import Gate, Guards, sums
+from acon_hooks.moments.kernels import Gate, Guards, Sums, sums
 from acon_hooks.readings.batch import Key
 from acon_hooks.readings.layer_tables import last_norm
 
@@ -156,22 +156,23 @@ class _Fit:
     def __init__(self, raw: Tensor, x: Tensor, axis: int) -> None:
         samples = x.shape[0]
         count = max(x.numel() // max(x.shape[axis] * samples, 1), 1)
-        total = raw.double().sum(1) / (samples * count)
-        mean_x, mean_w = total[0], total[2]
-        cxx, cxw = total[1] - mean_x**2, total[4] - mean_x * mean_w
-        usable = (cxx > 1e-5 * total[1]) & cxw.isfinite()
+        mean = Sums(*(raw.double().sum(1) / (samples * count)))
+        cxx, cxw = mean.xx - mean.x**2, mean.xw - mean.x * mean.w
+        usable = (cxx > 1e-5 * mean.xx) & cxw.isfinite()
         self.slope = torch.where(usable, cxw / torch.where(usable, cxx, 1.0), 0.0)
-        nothing = torch.zeros_like(mean_x)
-        gate = total[8] if len(total) > 8 else nothing
-        mean_r, square_r = (total[12], total[13]) if len(total) > 12 else (nothing, nothing)
-        means = [mean_x, mean_w, mean_r, gate]
-        squares = [total[1], total[3], square_r]
+        nothing = torch.zeros_like(mean.x)
+        means, squares = [mean.x, mean.w, nothing, nothing], [mean.xx, mean.ww, nothing]
+        if mean.t is not None:
+            means[3] = mean.t
+        if mean.r is not None and mean.rr is not None:
+            means[2], squares[2] = mean.r, mean.rr
         large = [m**2 > SHIFTED * s for m, s in zip(means[:3], squares, strict=True)]
         # A gate's own spread matters less than a saturated gate is frequent.
         self.shifted = torch.stack([*large, torch.stack(large).any(0)])
-        low, high = raw[5].double().amin(0), raw[6].double().amax(0)
+        ends = Sums(*raw)
+        low, high = ends.low_x.double().amin(0), ends.high_x.double().amax(0)
         # About its only value a constant input has no deviation at all, not even by rounding.
-        means[0] = torch.where(low == high, low, mean_x)
+        means[0] = torch.where(low == high, low, mean.x)
         self.centres = torch.stack(means).float().double()
         if count == 1:  # summed in float64 anyway
             self.shifted = torch.zeros_like(self.shifted)

@@ -13,16 +13,43 @@ k, offsets and the constant reference β are fixed per run (`acon_hooks.moments.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-#: Rows of the sums: of x, x², w, w², x·w (x and w about their offsets), extremes of x, count of
-#: x > 0; for the ACON family sums of t = tanh(z) and t², extremes of z = (β·d/2)·x; with a
-#: reference also those of r, which is w at the reference β, r² and x·r.
-PLAIN = ("sx", "qx", "sw", "qw", "sxw", "low_x", "high_x", "positive")
-GATED = (*PLAIN, "st", "qt", "low_z", "high_z")
-REFERRED = (*GATED, "sr", "qr", "sxr")
+
+class Sums(NamedTuple):
+    """Sums over the pixels, (N, C) each, in the order of ``rows.h``; None where a kind has none.
+
+    Of x, x², w, w² and x·w, x and w about their offsets; the extremes of x and the count of x > 0.
+    For the ACON family those of t = tanh(z) and t², and the extremes of z = (β·d/2)·x. With a
+    reference those of r, which is w at the reference β, of r² and of x·r.
+    """
+
+    x: Tensor
+    xx: Tensor
+    w: Tensor
+    ww: Tensor
+    xw: Tensor
+    low_x: Tensor
+    high_x: Tensor
+    positive: Tensor
+    t: Tensor | None = None
+    tt: Tensor | None = None
+    low_z: Tensor | None = None
+    high_z: Tensor | None = None
+    r: Tensor | None = None
+    rr: Tensor | None = None
+    xr: Tensor | None = None
+
+
+#: Names of the sums that are taken: of activations, of ACON with one β a channel, and of ACON with
+#: one β a sample and channel, compared with the constant reference.
+PLAIN, GATED, REFERRED = Sums._fields[:8], Sums._fields[:12], Sums._fields
+
+#: Sums of squares of one variable.
+_SQUARES = ("xx", "ww", "tt", "rr")
 
 #: Elements of a tile on the CPU: 512 KB of float32. Accelerators take a layer in one piece.
 TILE = 1 << 17
@@ -232,15 +259,15 @@ class _Sheet:
             self._tile(dict(zip(names, out[:, part], strict=True)), x, part, room)
         if self.dim == -1:
             for row, name in enumerate(names):
-                if name.startswith("q"):
+                if name in _SQUARES:
                     out[row].square_()
         out = out.reshape(len(names), *shape)
         if self.half is not None:  # so far w and r lack the factor d/2
             square = self.half * self.half
             for row, name in enumerate(names):
-                if name in ("sw", "sxw", "sr", "sxr"):
+                if name in ("w", "xw", "r", "xr"):
                     out[row] *= self.half
-                elif name in ("qw", "qr"):
+                elif name in ("ww", "rr"):
                     out[row] *= square
         return out
 
@@ -260,8 +287,8 @@ class _Sheet:
         centred = x
         if self.offsets is not None:
             centred = torch.sub(x, self.offsets[0][part], out=room[2])
-        torch.sum(centred, self.dim, out=out["sx"])
-        self._square(centred, out["qx"], room[1])
+        torch.sum(centred, self.dim, out=out["x"])
+        self._square(centred, out["xx"], room[1])
         if self.y is not None:
             y = self.y[part].to(self.work)
             torch.mul(x, self.slope[part], out=a)
@@ -282,8 +309,8 @@ class _Sheet:
                 gate = a
                 if self.offsets is not None:
                     gate = torch.sub(a, self.offsets[3][part], out=room[1])
-                torch.sum(gate, self.dim, out=out["st"])
-                self._square(gate, out["qt"], room[1])
+                torch.sum(gate, self.dim, out=out["t"])
+                self._square(gate, out["tt"], room[1])
             # Kernels with two broadcast operands do not vectorise: never addcmul here.
             a.add_(self.slope[part]).mul_(x)
             self._products(a, centred, room[1], out, "wr"[index], part)
@@ -294,9 +321,9 @@ class _Sheet:
         """Sum w, w² and x·w; w is overwritten."""
         if self.offsets is not None:
             w.sub_(self.offsets[1 if name == "w" else 2][part])
-        torch.sum(w, self.dim, out=out[f"s{name}"])
-        self._square(w, out[f"q{name}"], free)
-        torch.sum(w.mul_(x), self.dim, out=out[f"sx{name}"])
+        torch.sum(w, self.dim, out=out[name])
+        self._square(w, out[name * 2], free)
+        torch.sum(w.mul_(x), self.dim, out=out[f"x{name}"])
 
     def _square(self, values: Tensor, out: Tensor, free: Tensor) -> None:
         """Sum the squares: a norm is the fastest kernel along rows, and the slowest across."""

@@ -1,4 +1,4 @@
-"""Families of layers as the tables of a unit."""
+"""Groups of layers as the tables of a unit."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -11,53 +11,53 @@ import pyarrow as pa
 from acon_analysis.columns import TOTAL_COLUMNS, names
 from acon_analysis.moments.frames import to_frame
 from acon_analysis.moments.state import Moments
-from acon_hooks.moments.states import TOTALS, Family, Merged
+from acon_hooks.moments.layer_groups import TOTALS, LayerGroup, PerSample
 from acon_hooks.readings.batch import Key
 
 
-def keys_of(family: Family) -> dict[str, npt.NDArray[Any]]:
-    """Return layer, call and channel of a family's columns."""
-    widths = [call.channels for call in family.calls]
+def keys_of(group: LayerGroup) -> dict[str, npt.NDArray[Any]]:
+    """Return layer, call and channel of a group's columns."""
+    widths = [call.channels for call in group.calls]
     return {
-        "layer": np.repeat([call.key[0] for call in family.calls], widths),
-        "call": np.repeat([call.key[1] for call in family.calls], widths),
+        "layer": np.repeat([call.key[0] for call in group.calls], widths),
+        "call": np.repeat([call.key[1] for call in group.calls], widths),
         "channel": np.concatenate([np.arange(width) for width in widths]),
     }
 
 
-def block_frame(family: Family) -> pd.DataFrame:
-    """Take rows of ``moments/`` out of a family: by layer, channel and block."""
-    state, _ = family.take()
+def block_frame(group: LayerGroup) -> pd.DataFrame:
+    """Take rows of ``moments/`` out of a group: by layer, channel and block."""
+    state = group.take()
     turned = Moments({name: array.T for name, array in state.arrays.items()})
-    keys = {name: values[:, None] for name, values in keys_of(family).items()}
-    return to_frame(turned, **keys, block=np.arange(family.blocks))
+    keys = {name: values[:, None] for name, values in keys_of(group).items()}
+    return to_frame(turned, **keys, block=np.arange(group.blocks))
 
 
 def total_frame(
-    families: Sequence[Family],
+    groups: Sequence[LayerGroup],
     samples: npt.NDArray[np.int64],
-    merged: Sequence[Sequence[Merged]],
+    merged: Sequence[Sequence[PerSample]],
 ) -> pd.DataFrame:
     """Return rows of ``totals/``.
 
     Parameters
     ----------
-    families : sequence of Family
+    groups : sequence of LayerGroup
         Of the accumulator.
     samples : ndarray
         sample_ids of all batches.
-    merged : sequence of sequence of Merged
-        One item a batch; in it one a family.
+    merged : sequence of sequence of PerSample
+        One item a batch; in it one a group.
     """
     frames = []
-    for index, family in enumerate(families):
+    for index, group in enumerate(groups):
         values = np.concatenate([batch[index].totals for batch in merged], axis=1)
         count, layers = values.shape[1:]
         each = {
-            "layer": np.array([call.key[0] for call in family.calls]),
-            "call": np.array([call.key[1] for call in family.calls]),
-            "channels": np.array([call.channels for call in family.calls]),
-            "n": np.array([call.channels * call.pixels for call in family.calls]),
+            "layer": np.array([call.key[0] for call in group.calls]),
+            "call": np.array([call.key[1] for call in group.calls]),
+            "channels": np.array([call.channels for call in group.calls]),
+            "n": np.array([call.channels * call.pixels for call in group.calls]),
         }
         columns = {name: np.repeat(value, count) for name, value in each.items()}
         columns["sample"] = np.tile(samples, layers)
@@ -73,21 +73,21 @@ def arrow(frame: pd.DataFrame) -> pa.Table:
 
 
 def means_of_inputs(
-    families: Sequence[Family], merged: Sequence[Sequence[Merged]], wanted: Collection[Key]
+    groups: Sequence[LayerGroup], merged: Sequence[Sequence[PerSample]], wanted: Collection[Key]
 ) -> dict[Key, npt.NDArray[np.float32]]:
     """Return the means of the inputs over the pixels, (N, C), of the calls that are wanted.
 
     Parameters
     ----------
-    families, merged
+    groups, merged
         As in `total_frame`.
     wanted : collection of (str, int)
         Layers and calls.
     """
     found = {}
-    for index, family in enumerate(families):
+    for index, group in enumerate(groups):
         known = [means for batch in merged if (means := batch[index].inputs) is not None]
-        for at, call in zip(family.first, family.calls, strict=False):
+        for at, call in zip(group.first, group.calls, strict=False):
             if call.key in wanted and known:
                 span = slice(at, at + call.channels)
                 found[call.key] = np.concatenate([values[:, span] for values in known])

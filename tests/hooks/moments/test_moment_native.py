@@ -14,7 +14,7 @@ from acon_hooks.moments.accumulating import Accumulator
 from acon_hooks.moments.kernels import Gate, Guards, rows_of, sums
 from acon_hooks.moments.native import sums as native_module
 from acon_hooks.moments.native.build import SOURCES
-from acon_hooks.moments.native.sums import NativeError, NativeSums, Prepared, native
+from acon_hooks.moments.native.sums import NativeError, NativeSums, Prepared, Target, native
 from acon_hooks.moments.options import MomentOptions, settle
 from captures import Tiny, images
 
@@ -126,7 +126,7 @@ def test_beta_is_passed_on_as_it_is_even_where_it_is_next_to_nothing(
     beta[0, 3], beta[1, 5] = 9.2e-39, 1.4e-45  # float32 below its smallest normal number
     constants = Prepared(gate, guards)
     out = torch.full((constants.rows + 1, 2, 40), torch.nan, dtype=torch.float64)
-    assert kernel.into(x, x, beta, 1, constants, (out.data_ptr(), 80, 40))
+    assert kernel.into(x, x, beta, 1, constants, Target(out.data_ptr(), 80, 40))
     assert torch.equal(out[-1], beta[:, :, 0].double())
     assert 0 < float(out[-1].min()) < 2e-45
 
@@ -154,8 +154,8 @@ def test_gates_that_are_shut_for_good_have_no_spread(kernel: NativeSums) -> None
     found = kernel.sums(x, x, torch.tensor([[[1.0], [-1.0]]]), 1, Prepared(gate, guards))
     assert found is not None
     at = dict(zip(rows_of(gate), found, strict=True))
-    assert at["st"].tolist() == [[100.0, -100.0]]
-    assert at["qt"].tolist() == [[100.0, 100.0]]
+    assert at["t"].tolist() == [[100.0, -100.0]]
+    assert at["tt"].tolist() == [[100.0, 100.0]]
 
 
 def test_without_a_compiler_torch_sums(monkeypatch: pytest.MonkeyPatch) -> None:

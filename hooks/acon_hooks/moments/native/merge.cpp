@@ -1,6 +1,6 @@
 // From the sums of a batch to states of samples, merged into blocks of samples at once.
 //
-// The algebra is that of Family.states and Family.merge in states.py, in double precision
+// The algebra is that of LayerGroup.states and LayerGroup.merge in layer_groups.py, in double precision
 // and in one pass over memory. All numbers must be finite.
 
 #include <cmath>
@@ -47,7 +47,7 @@ inline Wide residual(Wide xx, Wide xw, Wide ww) {
 extern "C" {
 
 // Layers of one kind side by side; rows of every array are `*_row` values apart.
-struct acon_family {
+struct acon_group {
   int64_t kind, layers, columns, samples;
   const int64_t* first;    // (layers + 1): first column of each, multiples of the vectors' width
   const double* pixels;    // (layers)
@@ -66,34 +66,34 @@ struct acon_family {
 
 namespace {
 
-typedef acon_family Family;
+typedef acon_group Group;
 
 // Merges columns of one sample into its block.
 template <Kind kind>
-void merge(const Family& f, int64_t layer, int64_t sample) {
-  const double pixels = f.pixels[layer], each = 1.0 / pixels, several = pixels > 1.0;
-  const double before = f.before[sample], share = 1.0 / (before + 1.0);
+void merge(const Group& g, int64_t layer, int64_t sample) {
+  const double pixels = g.pixels[layer], each = 1.0 / pixels, several = pixels > 1.0;
+  const double before = g.before[sample], share = 1.0 / (before + 1.0);
   const double weight = before * share * pixels;
-  const double* raw = f.raw[layer] + sample * f.rows * f.raw_row[layer] - f.first[layer];
+  const double* raw = g.raw[layer] + sample * g.rows * g.raw_row[layer] - g.first[layer];
   Wide sums[6] = {};
-  for (int64_t c = f.first[layer]; c < f.first[layer + 1]; c += WIDE) {
-    const auto row = [&](int i) { return load(raw + i * f.raw_row[layer] + c); };
-    const auto constant = [&](int i) { return load(f.constants + i * f.columns + c); };
-    const int64_t at = f.blocks[sample] * f.columns + c;
+  for (int64_t c = g.first[layer]; c < g.first[layer + 1]; c += WIDE) {
+    const auto row = [&](int i) { return load(raw + i * g.raw_row[layer] + c); };
+    const auto constant = [&](int i) { return load(g.constants + i * g.columns + c); };
+    const int64_t at = g.blocks[sample] * g.columns + c;
     const auto centred = [&](Wide square, Wide a, Wide b) {
       return (square - a * b * each) * several;
     };
     const auto add = [&](double* to, int i, Wide value) {
-      store(to + i * f.store_row + at, load(to + i * f.store_row + at) + value);
+      store(to + i * g.store_row + at, load(to + i * g.store_row + at) + value);
     };
     const auto step = [&](int i, Wide value) {
-      double* mean = f.means + i * f.store_row + at;
+      double* mean = g.means + i * g.store_row + at;
       const Wide old = load(mean), change = value - old;
       store(mean, old + change * share);
       return change;
     };
     const auto extreme = [&](int i, Wide low, Wide high) {
-      double *to_low = f.low + i * f.store_row + at, *to_high = f.high + i * f.store_row + at;
+      double *to_low = g.low + i * g.store_row + at, *to_high = g.high + i * g.store_row + at;
       store(to_low, least(load(to_low), low));
       store(to_high, largest(load(to_high), high));
     };
@@ -105,20 +105,20 @@ void merge(const Family& f, int64_t layer, int64_t sample) {
     const Wide ww = largest(centred(row(QW), sw, sw), Wide{});
     const Wide xw = centred(row(SXW), sx, sw), sse = residual(xx, xw, ww);
     const Wide mean = sx * each + constant(1);
-    if (f.inputs) store(f.inputs + sample * f.columns + c, mean);
+    if (g.inputs) store(g.inputs + sample * g.columns + c, mean);
     const Wide dx = step(0, mean), dw = step(1, sw * each + constant(2));
-    add(f.moments, 0, xx + dx * dx * weight);
-    add(f.moments, 1, xw + dx * dw * weight);
-    add(f.moments, 2, ww + dw * dw * weight);
-    add(f.within, 0, xx), add(f.within, 1, xw), add(f.within, 2, ww);
-    add(f.within, 3, sse), add(f.within, 4, row(POSITIVE));
+    add(g.moments, 0, xx + dx * dx * weight);
+    add(g.moments, 1, xw + dx * dw * weight);
+    add(g.moments, 2, ww + dw * dw * weight);
+    add(g.within, 0, xx), add(g.within, 1, xw), add(g.within, 2, ww);
+    add(g.within, 3, sse), add(g.within, 4, row(POSITIVE));
     extreme(0, row(LOW_X), row(HIGH_X));
     sums[0] += variance(xx, xw, ww), sums[1] += sse;
     if constexpr (kind != PLAIN) {
       const Wide st = row(ST), tt = largest(centred(row(QT), st, st), Wide{});
       const Wide dt = step(2, st * each + constant(4));
       const Wide gain = row(kind == GATED ? SR : BETA) * constant(5);
-      add(f.moments, 3, tt + dt * dt * weight);
+      add(g.moments, 3, tt + dt * dt * weight);
       extreme(1, row(LOW_Z), row(HIGH_Z));
       sums[2] += tt * 0.25;
       sums[3] += 2.0 * largest(gain, -gain) * root(xx * each);
@@ -127,16 +127,16 @@ void merge(const Family& f, int64_t layer, int64_t sample) {
       const Wide sr = row(SR), rr = largest(centred(row(QR), sr, sr), Wide{});
       const Wide xr = centred(row(SXR), sx, sr), other = residual(xx, xr, rr);
       const Wide dr = step(3, sr * each + constant(3)), db = step(4, row(BETA));
-      add(f.moments, 4, xr + dx * dr * weight);
-      add(f.moments, 5, rr + dr * dr * weight);
-      add(f.moments, 6, db * db * weight);
-      add(f.within, 5, other);
+      add(g.moments, 4, xr + dx * dr * weight);
+      add(g.moments, 5, rr + dr * dr * weight);
+      add(g.moments, 6, db * db * weight);
+      add(g.within, 5, other);
       sums[4] += variance(xx, xr, rr), sums[5] += other;
     }
   }
   constexpr int used = kind == PLAIN ? 2 : kind == GATED ? 4 : 6;
   for (int i = 0; i < used; ++i)
-    f.totals[(i * f.samples + sample) * f.layers + layer] = total(sums[i]);
+    g.totals[(i * g.samples + sample) * g.layers + layer] = total(sums[i]);
 }
 
 }  // namespace
@@ -144,13 +144,13 @@ void merge(const Family& f, int64_t layer, int64_t sample) {
 extern "C" {
 
 // Merges the layers from `begin` to `end`.
-void acon_moment_merge(const acon_family* family, int64_t begin, int64_t end) {
+void acon_moment_merge(const acon_group* group, int64_t begin, int64_t end) {
   for (int64_t layer = begin; layer < end; ++layer)
-    for (int64_t sample = 0; sample < family->samples; ++sample)
-      switch (family->kind) {
-        case PLAIN: merge<PLAIN>(*family, layer, sample); break;
-        case GATED: merge<GATED>(*family, layer, sample); break;
-        default: merge<REFERRED>(*family, layer, sample);
+    for (int64_t sample = 0; sample < group->samples; ++sample)
+      switch (group->kind) {
+        case PLAIN: merge<PLAIN>(*group, layer, sample); break;
+        case GATED: merge<GATED>(*group, layer, sample); break;
+        default: merge<REFERRED>(*group, layer, sample);
       }
 }
 }

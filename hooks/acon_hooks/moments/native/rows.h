@@ -21,7 +21,7 @@ constexpr int LANES = 4;
 // Activations, ACON with one β a channel, and with one β a sample and channel.
 enum Kind { PLAIN, GATED, REFERRED };
 
-// The rows of the sums, in the order of kernels.REFERRED. β follows the last one of a kind.
+// The rows of the sums, in the order of kernels.Sums. β follows the last one of a kind.
 enum Row {
   SX, QX, SW, QW, SXW, LOW_X, HIGH_X, POSITIVE, ST, QT, LOW_Z, HIGH_Z, SR, QR, SXR, BETA
 };

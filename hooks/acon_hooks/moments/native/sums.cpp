@@ -26,7 +26,7 @@ constexpr int SIDE = 4;
 // Most vectors after which channels begin anew at the first lane.
 constexpr int PERIOD = 16;
 
-// Rows of the constants of a call; see native.py.
+// Rows of the constants of a call; see `Prepared` in sums.py.
 enum Constant { LINE, OFFSET_X, OFFSET_W, OFFSET_R, OFFSET_T, HALF, REFERENCE, CONSTANTS };
 
 // Sums of an accumulator: of x, w, t and r in the order in which kinds come to need them.

@@ -1,4 +1,4 @@
-"""The sums of `kernels` and the merging of `states` in C++ (``sums.cpp``, ``merge.cpp``).
+"""The sums of `kernels` and the merging of `layer_groups` in C++ (``sums.cpp``, ``merge.cpp``).
 
 Compiled by `build`, and compared with torch's operators every time it is loaded.
 """
@@ -6,6 +6,7 @@ Compiled by `build`, and compared with torch's operators every time it is loaded
 import ctypes
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor
 from acon_hooks.moments.kernels import Gate, Guards, over, rows_of, sums, unguarded
 from acon_hooks.moments.native.build import NativeError, compiler_path, library
 
-__all__ = ["FamilyArgument", "NativeError", "NativeSums", "Prepared", "native"]
+__all__ = ["GroupArgument", "NativeError", "NativeSums", "Prepared", "Target", "native"]
 
 #: Values for each thread below which more threads are not worth their start.
 _WORTH = 1 << 17
@@ -30,8 +31,8 @@ _kept: "dict[str, NativeSums | NativeError]" = {}
 _POINTER, _INTEGER, _CHOICE = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 
 
-class FamilyArgument(ctypes.Structure):
-    """``acon_family`` of merge.cpp."""
+class GroupArgument(ctypes.Structure):
+    """``acon_group`` of merge.cpp."""
 
     _fields_ = (
         *((name, _INTEGER) for name in ("kind", "layers", "columns", "samples")),
@@ -68,6 +69,23 @@ class Prepared:
             parts = [over(gate.middle - guards.slope, gate.half), *scaled, gate.half, steep]
         self.table = torch.stack([part.float() for part in parts]).contiguous()
         self.pointer = self.table.data_ptr()
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the sums of a call are written, as float64.
+
+    Parameters
+    ----------
+    address : int
+        Of the first number.
+    row, sample : int
+        Numbers from one row to the next, and from one sample to the next.
+    """
+
+    address: int
+    row: int
+    sample: int
 
 
 class NativeSums:
@@ -124,8 +142,8 @@ class NativeSums:
         samples, channels = x.shape[0], x.shape[axis]
         rows = constants.rows + (constants.kind > 0)  # and β
         out = torch.empty((rows, samples, channels), dtype=torch.float64)
-        place = out.data_ptr(), samples * channels, channels
-        done = self.into(x, y, beta, axis, constants, place)
+        target = Target(out.data_ptr(), samples * channels, channels)
+        done = self.into(x, y, beta, axis, constants, target)
         return out[: constants.rows] if done else None
 
     def into(
@@ -135,16 +153,16 @@ class NativeSums:
         beta: Tensor | None,
         axis: int,
         constants: Prepared,
-        place: tuple[int, int, int],
+        target: Target,
     ) -> bool:
-        """Write what `sums` returns, and β in a further row, to a place in memory.
+        """Write what `sums` returns, and β in a further row, into memory.
 
         Parameters
         ----------
         x, y, beta, axis, constants
             As in `sums`.
-        place : (int, int, int)
-            Address, and how many float64 rows and samples are apart.
+        target : Target
+            Room for a row more than `sums` has.
 
         Returns
         -------
@@ -169,7 +187,7 @@ class NativeSums:
         y = x if kind else _laid_out(y, axis, last=last)
         given = (
             kind, last, x.data_ptr(), y.data_ptr(), constants.pointer, pointer, *steps,
-            samples, channels, pixels, *place,
+            samples, channels, pixels, target.address, target.row, target.sample,
         )  # fmt: skip
         pieces: int = self._pieces(samples, channels, last)
         parts = min(torch.get_num_threads(), x.numel() // _WORTH, pieces)
@@ -178,17 +196,17 @@ class NativeSums:
         cuts = [pieces * part // parts for part in range(parts + 1)]
         return all(list(_pool(parts).map(lambda span: self._sums(*given, *span), pairwise(cuts))))
 
-    def merge(self, family: FamilyArgument) -> None:
-        """Merge the sums of a batch into a family's blocks; all must be finite.
+    def merge(self, group: GroupArgument) -> None:
+        """Merge the sums of a batch into a group's blocks; all must be finite.
 
         Parameters
         ----------
-        family : FamilyArgument
+        group : GroupArgument
             Addresses of arrays that outlive the call.
         """
-        layers, values = family.layers, family.columns * family.samples
+        layers, values = group.layers, group.columns * group.samples
         parts = min(torch.get_num_threads(), values // _WORTH, layers)
-        given = ctypes.byref(family)
+        given = ctypes.byref(group)
         if parts < 2:
             self._merge(given, 0, layers)
             return

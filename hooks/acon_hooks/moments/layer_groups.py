@@ -1,0 +1,378 @@
+"""Float64 states on the device: all channels of all layers of one group at once.
+
+A group holds layers with the same sums (see `kernels.Sums`), their channels concatenated, so that a
+batch costs the same few small kernels however many layers there are. Means and centred sums of
+products of x, w, t, r and β merge into blocks of samples as every `Gram` does; the host turns them
+into those of y, the gate and the even part, which is exact algebra (`LayerGroup.moments`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from acon_analysis.moments.fields import BLOCKS
+from acon_analysis.moments.gram import merge_into, residual
+from acon_analysis.moments.state import Moments
+from acon_hooks.moments.constants import Constants
+from acon_hooks.moments.kernels import GATED, PLAIN, REFERRED, Sums
+from acon_hooks.readings.batch import Key, to_host
+
+FloatArray = npt.NDArray[np.float64]
+
+#: Columns of the totals of one sample over the channels of a layer.
+TOTALS = ("cyy", "sse", "cgg", "gain", "cyy_reference", "sse_reference")
+
+#: Of each kind of sums: the variables, the pairs whose products are kept, the sums within samples.
+_VARIABLES = {PLAIN: ("x", "w"), GATED: ("x", "w", "t"), REFERRED: ("x", "w", "t", "r", "beta")}
+_PAIRS = {
+    PLAIN: (("x", "x"), ("x", "w"), ("w", "w")),
+    GATED: (("x", "x"), ("x", "w"), ("w", "w"), ("t", "t")),
+    REFERRED: (
+        *(("x", "x"), ("x", "w"), ("w", "w"), ("t", "t")),
+        *(("x", "r"), ("r", "r"), ("beta", "beta")),
+    ),
+}
+_WITHIN = {
+    PLAIN: ("xx", "xw", "ww", "sse", "positive"),
+    GATED: ("xx", "xw", "ww", "sse", "positive"),
+    REFERRED: ("xx", "xw", "ww", "sse", "positive", "sse_reference"),
+}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a layer within a group.
+
+    Parameters
+    ----------
+    key : (str, int)
+        Layer and call.
+    channels, pixels : int
+        C, and values that a sample has in each channel.
+    constants : Constants
+        Of its channels.
+    """
+
+    key: Key
+    channels: int
+    pixels: int
+    constants: Constants
+
+
+class States(NamedTuple):
+    """States of single samples, or of blocks of them: (field, N or blocks, columns), float64."""
+
+    means: Tensor
+    moments: Tensor
+    within: Tensor
+    low: Tensor
+    high: Tensor
+
+
+class PerSample(NamedTuple):
+    """What is kept of the single samples of a batch; on the host.
+
+    Parameters
+    ----------
+    totals : ndarray
+        By layer: (total, N, layers), float64.
+    inputs : ndarray or None
+        Means of x over the pixels, (N, columns), float32; None where they are not needed.
+    """
+
+    totals: FloatArray
+    inputs: npt.NDArray[np.float32] | None
+
+
+class _OnHost(NamedTuple):
+    """`States` on the host, (N or blocks, columns) each: by variable, pair or sum."""
+
+    mean: dict[str, FloatArray]
+    c: dict[str, FloatArray]
+    within: dict[str, FloatArray]
+    low: dict[str, FloatArray]
+    high: dict[str, FloatArray]
+
+
+class LayerGroup:
+    """Layers with the same sums, merged together.
+
+    Parameters
+    ----------
+    rows : tuple of str
+        `PLAIN`, `GATED` or `REFERRED`.
+    calls : sequence of Call
+        In the order of their columns.
+    device : torch.device
+        Where the states live.
+    blocks : int
+        Blocks of samples that are kept apart.
+    align : int
+        Columns of every call begin at a multiple of it; those in between hold nothing.
+    pools : bool
+        Whether the means of the inputs are kept of every sample.
+
+    Attributes
+    ----------
+    first : list of int
+        First column of each call, and the number of all columns.
+    blocks_held : States
+        Of the blocks; neutral at first.
+    samples : Tensor
+        Samples in each block, (blocks,).
+    """
+
+    def __init__(
+        self,
+        rows: tuple[str, ...],
+        calls: Sequence[Call],
+        device: torch.device,
+        blocks: int = BLOCKS,
+        align: int = 1,
+        *,
+        pools: bool = False,
+    ) -> None:
+        self.rows, self.calls, self.device, self.blocks = rows, list(calls), device, blocks
+        self.pools = pools
+        sizes = [-(-call.channels // align) * align for call in calls]
+        self.first = [0, *accumulate(sizes)]
+        self.columns = self.first[-1]
+        spans = zip(self.first[:-1], calls, strict=True)
+        self._own = np.concatenate([np.arange(at, at + call.channels) for at, call in spans])
+        widths = torch.tensor(sizes, device=device)
+        pixels = torch.tensor([call.pixels for call in calls], dtype=torch.float64, device=device)
+        self.pixels = pixels.repeat_interleave(widths)
+        self.layer = torch.arange(len(calls), device=device).repeat_interleave(widths)
+        guards = [call.constants.guards for call in calls]
+        self.slope = self._concatenated([g.slope.double() for g in guards])
+        self.offsets = self._concatenated([g.offsets.double() for g in guards])
+        gates = [call.constants.gate for call in calls]
+        self.half = self.middle = None
+        if rows != PLAIN:
+            self.half = self._concatenated([g.half for g in gates if g is not None])
+            self.middle = self._concatenated([g.middle for g in gates if g is not None])
+        index = {name: i for i, name in enumerate(_VARIABLES[rows])}
+        self._pairs = [(k, index[a], index[b]) for k, (a, b) in enumerate(_PAIRS[rows])]
+        self.clear()
+
+    def _concatenated(self, values: Sequence[Tensor]) -> Tensor:
+        """Lay tensors (..., C) of all calls out as one (..., columns), 0 in between."""
+        if sum(value.shape[-1] for value in values) == self.columns:
+            return torch.cat(list(values), -1)
+        whole = values[0].new_zeros((*values[0].shape[:-1], self.columns))
+        for at, value in zip(self.first, values, strict=False):
+            whole[..., at : at + value.shape[-1]] = value
+        return whole
+
+    def clear(self) -> None:
+        """Forget all samples."""
+
+        def zeros(count: int) -> Tensor:
+            shape = (count, self.blocks, self.columns)
+            return torch.zeros(shape, dtype=torch.float64, device=self.device)
+
+        ends = zeros(1 if self.rows == PLAIN else 2) + torch.inf
+        sums = [zeros(len(table[self.rows])) for table in (_VARIABLES, _PAIRS, _WITHIN)]
+        self.blocks_held = States(*[*sums, ends, -ends])
+        self.samples = torch.zeros(self.blocks, dtype=torch.float64, device=self.device)
+
+    def states(self, raw: Tensor, beta: Tensor | None) -> tuple[States, Tensor]:
+        """Turn sums over pixels into states of single samples.
+
+        Parameters
+        ----------
+        raw : Tensor
+            (rows, N, columns).
+        beta : Tensor or None
+            (N, columns): β of each sample, or the static one; None outside the ACON family.
+
+        Returns
+        -------
+        states : States
+            Of the samples.
+        totals : Tensor
+            `TOTALS` over the channels of each layer, (total, N, layers); NaN where there are none.
+        """
+        at, count = Sums(*raw.double()), self.pixels
+        several = (count > 1).double()  # the moments of one value are 0, not its rounding
+
+        def centred(product: Tensor, first: Tensor, second: Tensor) -> Tensor:
+            return (product - first * second / count) * several
+
+        xx = centred(at.xx, at.x, at.x).clamp_min(0)
+        ww = centred(at.ww, at.w, at.w).clamp_min(0)
+        xw = centred(at.xw, at.x, at.w)
+        sse = residual(xx, xw, ww)
+        means = [at.x / count + self.offsets[0], at.w / count + self.offsets[1]]
+        moments, within = [xx, xw, ww], [xx, xw, ww, sse, at.positive]
+        totals = [self._variance(xx, xw, ww), sse]
+        low, high = [at.low_x], [at.high_x]
+        if at.t is not None and at.tt is not None and self.half is not None and beta is not None:
+            assert at.low_z is not None
+            assert at.high_z is not None
+            tt = centred(at.tt, at.t, at.t).clamp_min(0)
+            means.append(at.t / count + self.offsets[3])
+            moments.append(tt)
+            low.append(at.low_z)
+            high.append(at.high_z)
+            totals += [tt / 4, (2 * beta * self.half).abs() * (xx / count).sqrt()]
+        if at.r is not None and at.rr is not None and at.xr is not None and beta is not None:
+            rr = centred(at.rr, at.r, at.r).clamp_min(0)
+            xr = centred(at.xr, at.x, at.r)
+            sse_reference = residual(xx, xr, rr)
+            means += [at.r / count + self.offsets[2], beta]
+            moments += [xr, rr, torch.zeros_like(rr)]
+            within.append(sse_reference)
+            totals += [self._variance(xx, xr, rr), sse_reference]
+        stacks = (torch.stack(values) for values in (means, moments, within, low, high))
+        return States(*stacks), self._per_layer(totals)
+
+    def _variance(self, xx: Tensor, xw: Tensor, ww: Tensor) -> Tensor:
+        """Cyy of y = k·x + w."""
+        return (self.slope * (self.slope * xx + 2 * xw) + ww).clamp_min(0)
+
+    def _per_layer(self, totals: Sequence[Tensor]) -> Tensor:
+        """Sum (N, columns) over the columns of each layer: (total, N, layers)."""
+        shape = (len(TOTALS), len(totals[0]), len(self.calls))
+        found = torch.full(shape, torch.nan, dtype=torch.float64, device=self.device)
+        for index, values in enumerate(totals):
+            found[index] = 0
+            found[index].index_add_(1, self.layer, values)
+        return found
+
+    def merge(self, states: States, samples: Tensor) -> None:
+        """Merge states of single samples into their blocks.
+
+        Parameters
+        ----------
+        states : States
+            From `states`.
+        samples : Tensor
+            sample_ids on the host, ascending.
+        """
+        # Consecutive ids, the usual case, are slices of the blocks: nothing is copied.
+        ends = (torch.diff(samples // self.blocks) != 0) | (torch.diff(samples) != 1)
+        start = 0
+        for end in [*(torch.nonzero(ends).flatten() + 1).tolist(), len(samples)]:
+            first = int(samples[start]) % self.blocks
+            self._merge_run(states, slice(start, end), slice(first, first + end - start))
+            start = end
+
+    def _merge_run(self, states: States, span: slice, blocks: slice) -> None:
+        """Merge samples that fall into neighbouring blocks."""
+        held = States(*(values[:, blocks] for values in self.blocks_held))
+        new = States(*(values[:, span] for values in states))
+        before = self.samples[blocks].unsqueeze(1)
+        share = 1 / (before + 1)
+        weight = before * share * self.pixels
+        merge_into(
+            held.means, held.moments, new.means, new.moments,
+            share=share, weight=weight, pairs=self._pairs,
+        )  # fmt: skip
+        held.within.add_(new.within)
+        torch.minimum(held.low, new.low, out=held.low)
+        torch.maximum(held.high, new.high, out=held.high)
+        self.samples[blocks] += 1
+
+    def take(self) -> Moments:
+        """Return the states of the blocks, (blocks, C of all calls), and forget them."""
+        held, samples = self._to_host(self.blocks_held), self.samples.cpu().numpy()
+        self.clear()
+        return self.moments(held, samples[:, None])
+
+    def take_states(self, states: States) -> Moments:
+        """Return states of single samples on the host, (N, C of all calls), without β."""
+        return self.moments(self._to_host(states), np.ones((states.means.shape[1], 1)))
+
+    def _to_host(self, states: States) -> _OnHost:
+        """Copy everything in one transfer; name the fields."""
+        pairs = ["".join(pair) for pair in _PAIRS[self.rows]]
+        names = (_VARIABLES[self.rows], pairs, _WITHIN[self.rows], ("x", "z"), ("x", "z"))
+        arrays = arrays_on_host(states)
+        return _OnHost(*(dict(zip(n, a, strict=False)) for n, a in zip(names, arrays, strict=True)))
+
+    def own(self, values: FloatArray) -> FloatArray:
+        """Return the columns that belong to calls, (..., C of all calls) of (..., columns)."""
+        return values if self._own.size == self.columns else values[..., self._own]
+
+    def moments(self, at: _OnHost, samples: FloatArray) -> Moments:
+        """Turn means and moments of x, w, t, r into those of x, y, the gate and the even part.
+
+        y = k·x + w; the even part is e = y - m·x = w + (k - m)·x, at the reference β likewise;
+        the gate is (1 + t)/2, its argument 2·z. `samples` are those behind each row, (B, 1).
+        """
+        slope, pixels = self.slope.cpu().numpy(), self.pixels.cpu().numpy()
+        count = samples * pixels
+        fields: dict[str, FloatArray] = {
+            "n": count,
+            "mean_x": at.mean["x"],
+            "cxx": at.c["xx"],
+            "min_x": at.low["x"],
+            "max_x": at.high["x"],
+            "n_positive": at.within["positive"],
+            "n_samples": np.broadcast_to(samples, count.shape),
+            "cxx_within": at.within["xx"],
+            "sse_within": at.within["sse"],
+        }
+        with np.errstate(invalid="ignore", over="ignore"):
+            fields |= _tilted(at, slope, "w", "y")
+            fields["cxy_within"], fields["cyy_within"] = _tilt(
+                at.within["xx"], at.within["xw"], at.within["ww"], slope
+            )
+            if self.middle is not None:
+                rest = slope - self.middle.cpu().numpy()
+                fields |= _tilted(at, rest, "w", "e")
+                gate = np.where(count > 0, (1 + at.mean["t"]) / 2, 0.0)
+                fields |= {"mean_g": gate, "cgg": at.c["tt"] / 4}
+                fields |= {"min_u": 2 * at.low["z"], "max_u": 2 * at.high["z"]}
+            if self.middle is not None and self.rows == REFERRED:
+                fields |= _tilted(at, rest, "r", "r")
+                fields["sse_within_reference"] = at.within["sse_reference"]
+                fields["mean_beta"] = at.mean["beta"]
+                fields["cbb"] = at.c["betabeta"] / pixels
+        return Moments({name: self.own(values) for name, values in fields.items()})
+
+
+def per_sample(
+    groups: Sequence[LayerGroup], states: Sequence[States], totals: Sequence[Tensor]
+) -> list[PerSample]:
+    """Copy what is kept of single samples to the host: one transfer of totals, one of means.
+
+    Parameters
+    ----------
+    groups : sequence of LayerGroup
+        Whose states and totals follow.
+    states, totals : sequence
+        From `LayerGroup.states`, one a group.
+    """
+    both = zip(groups, states, strict=True)
+    means = iter(arrays_on_host([s.means[0].float() for group, s in both if group.pools]))
+    return [
+        PerSample(total, next(means) if group.pools else None)
+        for group, total in zip(groups, arrays_on_host(totals), strict=True)
+    ]
+
+
+def arrays_on_host(tensors: Sequence[Tensor]) -> list[npt.NDArray[Any]]:
+    """Copy tensors of one dtype to the host in one transfer."""
+    return list(to_host({("", index): t for index, t in enumerate(tensors)}).values())
+
+
+def _tilted(at: _OnHost, slope: FloatArray, old: str, new: str) -> dict[str, FloatArray]:
+    """Means and moments of new = old + slope·x."""
+    cross, own = _tilt(at.c["xx"], at.c[f"x{old}"], at.c[old * 2], slope)
+    mean = at.mean[old] + slope * at.mean["x"]
+    return {f"mean_{new}": mean, f"cx{new}": cross, f"c{new}{new}": own}
+
+
+def _tilt(
+    xx: FloatArray, xw: FloatArray, ww: FloatArray, slope: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Cxy and Cyy of y = slope·x + w."""
+    return xw + slope * xx, np.maximum(ww + slope * (2 * xw + slope * xx), 0.0)
