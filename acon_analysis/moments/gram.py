@@ -11,7 +11,7 @@ Arrays are numpy's or torch's, in float64: only operators and methods that both 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,8 @@ from acon_analysis.errors import AconError
 
 #: A numpy array or a torch tensor.
 Array = Any
-State = TypeVar("State")
+Arrays = Mapping[str, Array]
+Merge = Callable[[Arrays, Arrays], Arrays]
 
 #: An output (input) is dead (constant) if its deviations are below this many roundings of its
 #: own size: one rounding of p1·x, of p2·x and of the gate each, doubled for safety.
@@ -115,10 +116,11 @@ class Gram:
 
     def merge(self, axis: int = 0) -> "Gram":
         """Merge along one of the leading axes; of length 0 it gives n = 0."""
-        moved = [
-            _moved(array, (axis % self.n.ndim,), (0,)) for array in (self.n, self.mean, self.C)
-        ]
-        return Gram(*moved).group(np.zeros(moved[0].shape[0], dtype=np.int64), 1)[0]
+        axis = axis % self.n.ndim
+        arrays = {name: _moved(array, (axis,), (0,)) for name, array in vars(self).items()}
+        if not len(arrays["n"]):
+            return Gram(**{name: array.sum(0) for name, array in arrays.items()})
+        return Gram(**merge_axis(arrays, _merge_grams))
 
     def group(self, codes: npt.ArrayLike, size: int) -> "Gram":
         """Merge the entries of the first axis that share a code.
@@ -135,11 +137,7 @@ class Gram:
         Gram
             First axis of length `size`; n = 0 for a group without members.
         """
-
-        def merge(a: Mapping[str, Array], b: Mapping[str, Array]) -> Mapping[str, Array]:
-            return vars(Gram(**a) + Gram(**b))
-
-        found, arrays = merge_groups(vars(self), codes, size, merge)
+        found, arrays = merge_groups(vars(self), codes, size, _merge_grams)
         whole = {name: _full(a, (size, *a.shape[1:]), 0.0) for name, a in arrays.items()}
         for name, array in arrays.items():
             whole[name][found] = array
@@ -261,11 +259,48 @@ def merge_into(
     mean += step
 
 
+def residual(xx: Array, xy: Array, yy: Array) -> Array:
+    """Return the sum of squared residuals of the affine fit of y on x: Cyy - Cxy²/Cxx.
+
+    Within [0, Cyy]; Cyy where Cxx is 0, NaN where the sums are.
+    """
+    varies = xx > 0
+    explained = xy * (xy / (xx + ~varies)) * varies
+    return (yy - explained).clip(min=0.0).clip(max=yy)
+
+
+def merge_axis(arrays: Arrays, merge: Merge) -> dict[str, Array]:
+    """Merge all entries of the first axis: one half with the other, until one is left.
+
+    Parameters
+    ----------
+    arrays : mapping of str to array
+        Shape (K, ...) each, K at least 1.
+    merge : callable
+        Merges two mappings of arrays of one shape.
+
+    Returns
+    -------
+    dict
+        Shape (...) each.
+    """
+    held = dict(arrays)
+    while (count := len(next(iter(held.values())))) > 1:
+        half = count // 2
+        left, right, odd = (
+            {name: array[part] for name, array in held.items()}
+            for part in (slice(half), slice(half, 2 * half), slice(2 * half, None))
+        )
+        held = dict(merge(left, right))
+        if count % 2:
+            first = merge({name: array[:1] for name, array in held.items()}, odd)
+            for name, array in held.items():
+                array[:1] = first[name]
+    return {name: array[0] for name, array in held.items()}
+
+
 def merge_groups(
-    arrays: Mapping[str, Array],
-    codes: npt.ArrayLike,
-    size: int,
-    merge: Callable[[Mapping[str, Array], Mapping[str, Array]], Mapping[str, Array]],
+    arrays: Arrays, codes: npt.ArrayLike, size: int, merge: Merge
 ) -> tuple[npt.NDArray[np.int64], dict[str, Array]]:
     """Merge entries of the first axis that share a code, neighbours first, as in a tournament.
 
@@ -307,6 +342,11 @@ def merge_groups(
         for name, array in held.items():
             array[at] = merged[name]
     return index, held
+
+
+def _merge_grams(a: Arrays, b: Arrays) -> Arrays:
+    """Merge the fields of two `Gram`."""
+    return vars(Gram(**a) + Gram(**b))
 
 
 def _moved(array: Array, source: Sequence[int], target: Sequence[int]) -> Array:

@@ -1,19 +1,14 @@
 """Mergeable float64 moments of what goes into and comes out of activation layers.
 
 A state is a structure of arrays over any shape (samples x channels, blocks x channels, ...): the
-fields of `acon_analysis.moments.fields`, each an array. Two states of disjoint data merge exactly
-by the formula of Chan, Golub and LeVeque (1983, "Algorithms for computing the sample variance",
-The American Statistician 37(3), doi:10.1080/00031305.1983.10483115)::
-
-    C = Ca + Cb + δx·δy·na·nb/(na + nb)
-
-so batches, units and processes may come in any order and any cut. An empty state (n = 0) is
-neutral: means and moments 0, min +inf, max -inf. A state of one value has all moments 0. A
-constant input has cxx = 0 up to rounding. NaN or infinity in the data makes the means and moments
-that it touches NaN; nothing is dropped in silence.
+fields of `acon_analysis.moments.fields`, each an array. Means and centred sums of products merge
+as every `gram.Gram` does, so batches, units and processes may come in any order and any cut. An
+empty state (n = 0) is neutral: means and moments 0, min +inf, max -inf. The moments of one value
+are 0. A constant input has cxx = 0 up to rounding. NaN or infinity in the data makes the means
+and moments that it touches NaN; nothing is dropped in silence.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,13 +16,24 @@ import numpy as np
 import numpy.typing as npt
 
 from acon_analysis.errors import AconError
+from acon_analysis.moments import gram
 from acon_analysis.moments.fields import FIELD, FIELDS, GROUPS
+from acon_analysis.moments.gram import merge_axis, merge_groups, merge_into, shares
 
 FloatArray = npt.NDArray[np.float64]
 Part = Literal["y", "even", "reference"]
-_Reducer = Callable[[FloatArray], FloatArray]
 
 _NEUTRAL = {"min": np.inf, "max": -np.inf}
+
+#: By weight: the means, and each centred sum of products with its two means.
+_GRAMS = {
+    weight: (
+        [f.name for f in FIELDS if f.rule == "mean" and f.of == (weight,)],
+        [(f.name, *f.of[:2]) for f in FIELDS if f.rule == "moment" and f.of[2] == weight],
+    )
+    for weight in ("n", "n_samples")
+}
+
 _COLUMNS = {"y": ("cxy", "cyy"), "even": ("cxe", "cee"), "reference": ("cxr", "crr")}
 
 
@@ -135,31 +141,31 @@ def merge(a: Moments, b: Moments) -> Moments:
         The state of both data together. ``merge(a, empty)`` is a.
     """
     _require_equal(a, b)
-    merged: dict[str, FloatArray] = {}
     with np.errstate(invalid="ignore", over="ignore"):
-        for field in FIELDS:
-            if field.name not in a:
-                continue
-            left, right = a[field.name], b[field.name]
-            if field.rule == "min":
-                merged[field.name] = np.minimum(left, right)
-            elif field.rule == "max":
-                merged[field.name] = np.maximum(left, right)
-            else:
-                merged[field.name] = left + right
-        for field in FIELDS:
-            if field.name not in a or field.rule not in {"mean", "moment"}:
-                continue
-            weight = field.of[-1]
-            total = a[weight] + b[weight]
-            share = b[weight] / np.where(total > 0, total, 1.0)
-            if field.rule == "mean":
-                step = (b[field.name] - a[field.name]) * share
-                merged[field.name] = a[field.name] + step
-            else:
-                first, second = (b[name] - a[name] for name in field.of[:2])
-                merged[field.name] += first * second * (a[weight] * share)
-    return Moments(merged)
+        return Moments(_merged(a.arrays, b.arrays))
+
+
+def _merged(a: Mapping[str, FloatArray], b: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    """Merge two states of the same fields and shape, each field by its rule."""
+    plain = {"sum": np.add, "min": np.minimum, "max": np.maximum}
+    merged = {name: np.array(array) for name, array in a.items()}
+    for name in merged:
+        if FIELD[name].rule in plain:
+            plain[FIELD[name].rule](a[name], b[name], out=merged[name])
+    for weight, (means, pairs) in _GRAMS.items():
+        own = [name for name in means if name in a]
+        if not own:
+            continue
+        mean = np.stack([a[name] for name in own])
+        index = {name: i for i, name in enumerate(own)}
+        known = [(name, index[i], index[j]) for name, i, j in pairs if name in a]
+        share, scale = shares(a[weight], b[weight])
+        merge_into(
+            mean, merged, np.stack([b[name] for name in own]), b,
+            share=share, weight=scale, pairs=known,
+        )  # fmt: skip
+        merged |= dict(zip(own, mean, strict=True))
+    return merged
 
 
 def _require_equal(a: Moments, b: Moments) -> None:
@@ -171,7 +177,7 @@ def _require_equal(a: Moments, b: Moments) -> None:
 
 
 def merge_all(state: Moments, axis: int = 0) -> Moments:
-    """Merge a state along one of its axes (all parts at once, the means' rounding corrected).
+    """Merge a state along one of its axes.
 
     Parameters
     ----------
@@ -185,17 +191,11 @@ def merge_all(state: Moments, axis: int = 0) -> Moments:
     Moments
         With that axis gone.
     """
-
-    def spread(array: FloatArray) -> FloatArray:
-        return np.expand_dims(array, axis)
-
-    return _reduce(
-        state,
-        add=lambda a: a.sum(axis),
-        low=lambda a: a.min(axis, initial=np.inf),
-        high=lambda a: a.max(axis, initial=-np.inf),
-        spread=spread,
-    )
+    arrays = {name: np.moveaxis(array, axis, 0) for name, array in state.arrays.items()}
+    if not len(arrays["n"]):
+        return empty(arrays["n"].shape[1:], state.groups)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return Moments(merge_axis(arrays, _merged))
 
 
 def group(state: Moments, codes: npt.ArrayLike, size: int) -> Moments:
@@ -215,55 +215,14 @@ def group(state: Moments, codes: npt.ArrayLike, size: int) -> Moments:
     Moments
         Shape (size, ...); a group without members is neutral.
     """
-    index = np.asarray(codes)
-    if index.shape != state.shape[:1]:
-        raise AconError(f"one code a row: {state.shape[0]} rows, codes of shape {index.shape}")
-    if index.size and not (index.min() >= 0 and index.max() < size):
-        raise AconError(f"codes must lie in [0, {size}), given {index.min()} to {index.max()}")
+    with np.errstate(invalid="ignore", over="ignore"):
+        present, merged = merge_groups(state.arrays, codes, size, _merged)
+    if len(present) == size:
+        return Moments(merged)
     result = empty((size, *state.shape[1:]), state.groups)
-    if not index.size:
-        return result
-    order = np.argsort(index, kind="stable")
-    present, starts, counts = np.unique(index[order], return_index=True, return_counts=True)
-    merged = _reduce(
-        state.select(order),
-        add=lambda a: np.add.reduceat(a, starts, axis=0),
-        low=lambda a: np.minimum.reduceat(a, starts, axis=0),
-        high=lambda a: np.maximum.reduceat(a, starts, axis=0),
-        spread=lambda a: np.repeat(a, counts, axis=0),
-    )
     for name, array in result.arrays.items():
         array[present] = merged[name]
     return result
-
-
-def _reduce(
-    state: Moments, *, add: _Reducer, low: _Reducer, high: _Reducer, spread: _Reducer
-) -> Moments:
-    """Chan's formula for many parts: C = ΣC_i + Σ n_i·(x̄_i - x̄)·(ȳ_i - ȳ)."""
-    reduced: dict[str, FloatArray] = {}
-    deviation: dict[str, FloatArray] = {}
-    plain = {"sum": add, "min": low, "max": high}
-    with np.errstate(invalid="ignore", over="ignore"):
-        for field in FIELDS:
-            if field.name in state and field.rule in plain:
-                reduced[field.name] = plain[field.rule](state[field.name])
-        for field in FIELDS:
-            if field.name not in state or field.rule != "mean":
-                continue
-            weight, values = state[field.of[0]], state[field.name]
-            total = reduced[field.of[0]]
-            safe = np.where(total > 0, total, 1.0)
-            mean = add(weight * values) / safe
-            mean = mean + add(weight * (values - spread(mean))) / safe
-            reduced[field.name] = mean
-            deviation[field.name] = values - spread(mean)
-        for field in FIELDS:
-            if field.name in state and field.rule == "moment":
-                first, second = (deviation[name] for name in field.of[:2])
-                between = state[field.of[2]] * first * second
-                reduced[field.name] = add(state[field.name] + between)
-    return Moments(reduced)
 
 
 def residual(state: Moments, part: Part = "y") -> FloatArray:
@@ -284,6 +243,5 @@ def residual(state: Moments, part: Part = "y") -> FloatArray:
     """
     cross, own = _COLUMNS[part]
     cxx, cxp, cpp = state["cxx"], state[cross], state[own]
-    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        explained = np.where(cxx > 0, cxp * (cxp / np.where(cxx > 0, cxx, 1.0)), cxx * 0)
-        return np.clip(cpp - explained, 0.0, cpp)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.asarray(gram.residual(cxx, cxp, cpp))

@@ -186,7 +186,8 @@ class Visited:
             if module is not target or thread() != visit.owner or not self.active:
                 return None
             if output is None:  # its forward has raised
-                visitor.raised(site)
+                if visit.running:
+                    visitor.raised(site)
                 return None
             if not visit.running and not visit.mine(site):
                 return None
