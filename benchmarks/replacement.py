@@ -28,10 +28,14 @@ from acon_analysis.studies.replacement_ranks import (
     summarize_correlations,
 )
 from acon_analysis.training.release import train_network
-from acon_hooks.replacement.experiment import first_order_damage, relative_change, unit_damage
+from acon_hooks.replacement.damage import (
+    channel_damage,
+    channel_measures,
+    first_order_damage,
+    relative_change,
+)
 from acon_hooks.replacement.fitting import Fit, fit_units
 from acon_hooks.replacement.linearizing import linearize
-from acon_hooks.replacement.measuring import unit_measures
 
 #: Measures that are compared; larger is more nonlinear.
 MEASURES = (
@@ -85,7 +89,7 @@ def run_case(case: Case, options: argparse.Namespace) -> tuple[pd.DataFrame, pd.
     layers = studied(model, ("meta_acon", "acon", "activation"), options.layers)
     fit = fit_units(model, f"{data}:train", layers=layers, limit=options.fit_images, batch_size=256)
     images, targets = test_images(data, options.images)
-    damage = unit_damage(model, fit, images, layers=layers, replacements=REPLACEMENTS)
+    damage = channel_damage(model, fit, images, layers=layers, replacements=REPLACEMENTS)
     table = scores(model, fit, layers)
     keys = ["layer", "call", "channel"]
     units = damage.merge(table, on=keys, validate="many_to_one")
@@ -112,7 +116,7 @@ def scores(model: nn.Module, fit: Fit, layers: Sequence[str]) -> pd.DataFrame:
     keys = ["layer", "call", "channel"]
     train = open_data(f"{fit.data.partition(':')[0]}:train")
     some = torch.stack([train[index] for index in range(0, len(train), max(len(train) // 200, 1))])
-    others = unit_measures(model, some, layers=layers, kinds=("meta_acon", "acon", "activation"))
+    others = channel_measures(model, some, layers=layers, kinds=("meta_acon", "acon", "activation"))
     first = first_order_damage(model, fit, some, layers=layers)
     names = ["s_c", "G", "kappa", "nonlinearity", "slope", "intercept"]
     table = fit.table[[*keys, *names]].merge(first, on=keys)

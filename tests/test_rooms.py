@@ -48,9 +48,6 @@ KNOWN_IMPORTS: set[str] = set()
 #: Modules outside acon_hooks/engine that set hooks or modes today. It shrinks in the same way.
 KNOWN_HOOKS = {
     "acon_hooks.captures.compiling",
-    "acon_hooks.explainers.importance",
-    "acon_hooks.replacement.experiment",
-    "acon_hooks.replacement.folding",
     "acon_hooks.replacement.linearizing",
 }
 

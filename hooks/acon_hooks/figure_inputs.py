@@ -25,8 +25,8 @@ from acon_hooks.captures.identity import state_sha256
 from acon_hooks.explainers.data import explain_data
 from acon_hooks.layers.scan import Layer
 from acon_hooks.readings.tap import Tap
+from acon_hooks.replacement.damage import channel_measures
 from acon_hooks.replacement.fitting import folded_values
-from acon_hooks.replacement.measuring import unit_measures
 
 #: Images for the histograms of inputs, and for the other measures (which hold all values).
 INPUT_IMAGES, MEASURE_IMAGES = 500, 100
@@ -108,7 +108,7 @@ def other_measures(run: Run) -> pd.DataFrame | None:
     if again is None or own.empty:
         return None
     model, source = again
-    table = unit_measures(
+    table = channel_measures(
         model, _stack(source, 0, len(source)), layers=[str(own["layer"].iloc[-1])],
         kinds=("meta_acon", "acon"),
     )  # fmt: skip

@@ -142,8 +142,8 @@ class Editing(Visitor):
         self._edited.add(call.site)
         return self.edit(call.site, edit, self._inputs.pop(call.site, output), output)
 
-    def edit(self, site: Site, edit: Edit, x: Tensor, y: Tensor) -> Tensor:
-        """Return what an edit makes of one output."""
+    def edit(self, site: Site, edit: Edit, x: Tensor, y: Tensor) -> Tensor | None:
+        """Return what an edit makes of one output; None leaves it as it is."""
         return edit.apply(x, y)
 
     def end(self) -> None:

@@ -3,8 +3,7 @@
 ``table = conductance(model, images, labels); correlations(table)``
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from acon_analysis.errors import UsageError
 from acon_analysis.statistics.affine_fit import linearity as affine_linearity
+from acon_hooks.engine.visiting import Site, SiteCall, Visitor, visiting
 from acon_hooks.explainers.attribution import batches
 from acon_hooks.explainers.baselines import make_baseline
 from acon_hooks.explainers.sanity import rank_correlation
@@ -158,14 +158,10 @@ def layer_conductance(
 
     chunk = max(1, batch_size // (steps + 1))
     parts = []
-    inner = unwrap(model)
-    with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        eager(),
-        one_call(inner, layer.module, call) as place,
-    ):
-        method = LayerConductance(inner, place)
+    inner, led = unwrap(model), _Led()
+    site = Site(layer.name, layer.module, call, layer.axis)
+    with torch.inference_mode(False), torch.enable_grad(), visiting(inner, [site], led):
+        method = LayerConductance(inner, led.through)
         for part, blank, target in zip(
             batches(images, chunk), batches(baselines, chunk), batches(targets, chunk), strict=True
         ):
@@ -174,32 +170,19 @@ def layer_conductance(
     return np.asarray(torch.cat(parts).numpy())
 
 
-@contextmanager
-def one_call(model: nn.Module, module: nn.Module, call: int) -> Iterator[nn.Module]:
-    """Give a module that stands for one use of another in a forward pass.
+class _Led(Visitor):
+    """Leads the output of one call through an identity, which runs once in a forward pass.
 
-    Captum sees only the last call of a module that runs several times. The output of the call
-    that is meant is led through an identity, which runs once.
+    Of a module that runs several times, Captum sees only the last call.
     """
-    place = nn.Identity()
-    calls = 0
 
-    def begin(*_: Any) -> None:
-        nonlocal calls
-        calls = 0
+    def __init__(self) -> None:
+        self.through = nn.Identity()
 
-    def lead(_module: nn.Module, _args: Any, output: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        return place(output) if calls == call + 1 else None
-
-    handles = [model.register_forward_pre_hook(begin)]
-    try:
-        handles.append(module.register_forward_hook(lead))
-        yield place
-    finally:
-        for handle in handles:
-            handle.remove()
+    def after(self, call: SiteCall, output: Any) -> Any:
+        """Run the identity, where Captum has its hooks."""
+        led = self.through(output)
+        return None if led is output else led
 
 
 def correlations(table: "pd.DataFrame") -> "pd.DataFrame":

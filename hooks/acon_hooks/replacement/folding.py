@@ -3,13 +3,13 @@
 A line a·x + b on every channel goes exactly into the convolution, linear layer or batch
 normalisation before it. It goes into the one behind it only where every output sees the whole
 kernel: behind zero padding, border outputs would see less of b. The slope alone could go there,
-but the addition that stays would cost as much as the line does.
+but the addition that stays would cost as much as the line does. Products are taken in float64 and
+rounded once; new parameters replace the old ones, so that modules sharing a parameter keep theirs.
 """
 
 import copy
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,18 @@ import torch
 from torch import Tensor, fx, nn
 
 from acon_analysis.errors import AconError
+from acon_hooks.engine.visiting import Site, SiteCall, Visitor, visiting
 from acon_hooks.layers.scan import KINDS, scan_layers
-from acon_hooks.replacement.affine_layer import AffineChannels, LinearizedActivation
-from acon_hooks.replacement.fold_rules import exact_intercept, fold_after, fold_before, foldable
-from acon_hooks.replacement.linearizing import linearized_layers, put_module
+from acon_hooks.replacement.linearizing import (
+    AffineChannels,
+    LinearizedActivation,
+    linearized_layers,
+    put_module,
+)
+
+_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 #: Largest difference of the outputs, relative to their largest value, that a fold may make.
 TOLERANCE = 1e-5
@@ -83,15 +91,15 @@ def fold_lines(model: nn.Module, images: Tensor, *, tolerance: float = TOLERANCE
     turns: Counter[str] = Counter()
     rows = []
     for node in graph.nodes:
-        layer = modules.get(str(node.target)) if node.op == "call_module" else None
+        name = str(node.target)
+        layer = modules.get(name) if node.op == "call_module" else None
         if not isinstance(layer, LinearizedActivation):
             continue
-        name, call = str(node.target), turns[str(node.target)]
-        turns[name] += 1
-        line = dict(layer.lines.items()).get(str(call))
-        if isinstance(line, AffineChannels) and line.whole:
-            place = _Place(modules, uses, ranks[name][call])
-            rows.append({"layer": name, "call": call, **_fold_use(node, line, place)})
+        call, turns[name] = turns[name], turns[name] + 1
+        line = layer.line(call)
+        if line is not None and line.whole:
+            near = _Neighbours(modules, uses, ranks[name][call])
+            rows.append({"layer": name, "call": call, **_fold_use(node, line, layer, near)})
     _drop_identities(changed)
     error = _difference(model, changed, images)
     if not error <= tolerance:
@@ -137,14 +145,14 @@ def forward_times(
 
 
 @dataclass(frozen=True)
-class _Place:
-    """What folding must know beside the graph: modules by name, their uses, the input's rank."""
+class _Neighbours:
+    """The modules by name, how often each is used, and the number of axes of a layer's input."""
 
     modules: dict[str, nn.Module]
     uses: Counter[str]
     rank: int
 
-    def neighbour(self, node: Any, line: AffineChannels) -> tuple[nn.Module | None, str]:
+    def module(self, node: Any, line: AffineChannels) -> tuple[nn.Module | None, str]:
         """Return the module of a node if lines can go there, or None and the reason."""
         if not isinstance(node, fx.Node) or node.op != "call_module":
             return None, f"{_called(node)} is no convolution, linear layer or normalisation"
@@ -159,21 +167,45 @@ class _Place:
             return None, f"{name} has its channels on axis {axis}, the layer on axis {line.axis}"
         return module, ""
 
+    def earlier(self, node: fx.Node) -> fx.Node:
+        """Return the node before, through identities that nothing else uses."""
+        node = node.all_input_nodes[0]
+        while self._passive(node) and len(node.users) == 1:
+            node = node.all_input_nodes[0]
+        return node
 
-def _fold_use(node: fx.Node, line: AffineChannels, place: _Place) -> dict[str, Any]:
+    def later(self, node: fx.Node) -> fx.Node | None:
+        """Return the only user of a node, through identities; None if there are several."""
+        while len(node.users) == 1:
+            (user,) = node.users
+            if not self._passive(user):
+                return user
+            node = user
+        return None
+
+    def _passive(self, node: fx.Node) -> bool:
+        kinds = nn.Identity | nn.Dropout | nn.Dropout2d | nn.Dropout3d
+        return node.op == "call_module" and isinstance(self.modules[str(node.target)], kinds)
+
+
+def _fold_use(
+    node: fx.Node, line: AffineChannels, layer: LinearizedActivation, near: _Neighbours
+) -> dict[str, Any]:
     """Fold one use of a layer; return where it went."""
-    before = _earlier(node.all_input_nodes[0], place)
-    if len(before.users) == 1:
-        module, reason = place.neighbour(before, line)
-    else:
+    before = near.earlier(node)
+    shared = len(before.users) > 1
+    module, reason = near.module(before, line)
+    if shared:
         module, reason = None, f"{_called(before)} is used {len(before.users)} times"
     if module is not None:
         fold_before(module, line.slope, line.intercept)
         line.passes = True
         return {"where": "before", "into": str(before.target), "reason": ""}
-    behind, why = _later(node, place), "the output is used several times"
+    behind, why = near.later(node), "the output is used several times"
+    if layer.inplace and shared:
+        behind, why = None, "the layer overwrites an input that others use"
     if behind is not None:
-        module, why = place.neighbour(behind, line)
+        module, why = near.module(behind, line)
         if module is not None and (exact_intercept(module) or not bool(line.intercept.any())):
             fold_after(module, line.slope, line.intercept)
             line.passes = True
@@ -182,29 +214,8 @@ def _fold_use(node: fx.Node, line: AffineChannels, place: _Place) -> dict[str, A
     return {"where": "", "into": "", "reason": f"before: {reason}; behind: {why}"}
 
 
-def _passive(node: fx.Node, place: _Place) -> bool:
-    kinds = nn.Identity | nn.Dropout | nn.Dropout2d | nn.Dropout3d
-    return node.op == "call_module" and isinstance(place.modules[str(node.target)], kinds)
-
-
-def _earlier(node: fx.Node, place: _Place) -> fx.Node:
-    """Return the node before, through identities that nothing else uses."""
-    while _passive(node, place) and len(node.users) == 1:
-        node = node.all_input_nodes[0]
-    return node
-
-
-def _later(node: fx.Node, place: _Place) -> fx.Node | None:
-    """Return the only user of a node, through identities; None if there are several."""
-    while len(node.users) == 1:
-        (user,) = node.users
-        if not _passive(user, place):
-            return user
-        node = user
-    return None
-
-
 def _called(node: Any) -> str:
+    """Return the name of what a node calls."""
     target = getattr(node, "target", node)
     return str(getattr(target, "__name__", target))
 
@@ -217,11 +228,12 @@ class _Tracer(fx.Tracer):
         self.leaves = leaves
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Tell whether the graph shows a module as one node."""
+        """Return whether the graph shows a module as one node."""
         return m in self.leaves or super().is_leaf_module(m, module_qualified_name)
 
 
 def _trace(model: nn.Module) -> fx.Graph:
+    """Trace a model, activations and linearised layers as one node each."""
     leaves: set[nn.Module] = set(linearized_layers(model).values())
     leaves |= {layer.module for layer in scan_layers(model, KINDS) if layer.name}
     try:
@@ -233,40 +245,32 @@ def _trace(model: nn.Module) -> fx.Graph:
         ) from error
 
 
+class _Ranks(Visitor):
+    """Notes the number of axes of the input of every use of every site."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, list[int]] = defaultdict(list)
+
+    def before(self, call: SiteCall) -> None:
+        """Note one input."""
+        self.found[call.site.name].append(next(call.tensors()).ndim)
+
+
 def _ranks(model: nn.Module, images: Tensor) -> dict[str, list[int]]:
     """Return the number of axes of the input of every use of every linearised layer."""
-    ranks: dict[str, list[int]] = {}
-
-    def noting(name: str) -> Callable[..., None]:
-        def note(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            ranks[name].append(args[0].ndim)
-
-        return note
-
-    handles = []
-    try:
-        for name, layer in linearized_layers(model).items():
-            ranks[name] = []
-            handles.append(layer.register_forward_pre_hook(noting(name)))
-        with torch.inference_mode():
-            model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return ranks
+    ranks = _Ranks()
+    sites = [Site(name, layer) for name, layer in linearized_layers(model).items()]
+    with torch.inference_mode(), visiting(model, sites, ranks):
+        model(images)
+    return ranks.found
 
 
 def _drop_identities(model: nn.Module) -> None:
+    """Put an identity where every use of a layer was folded."""
     for layer in linearized_layers(model).values():
-        lines = list(_affine(layer))
-        if layer.calls == len(lines) and all(line.passes for line in lines):
+        lines = [layer.line(call) for call in range(layer.calls)]
+        if all(line is not None and line.passes for line in lines):
             put_module(model, layer, nn.Identity())
-
-
-def _affine(layer: LinearizedActivation) -> Iterator[AffineChannels]:
-    for line in layer.lines.values():
-        if isinstance(line, AffineChannels):
-            yield line
 
 
 def _difference(first: nn.Module, second: nn.Module, images: Tensor) -> float:
@@ -275,3 +279,116 @@ def _difference(first: nn.Module, second: nn.Module, images: Tensor) -> float:
     with torch.inference_mode():
         a, b = (copy.deepcopy(model).eval().double()(wide) for model in (first, second))
     return float((b - a).abs().max() / a.abs().max())
+
+
+def foldable(module: nn.Module) -> bool:
+    """Return whether lines can go into a module: a normalisation needs statistics of its own."""
+    if isinstance(module, _NORMS):
+        return module.running_mean is not None and module.running_var is not None
+    return isinstance(module, (*_CONVS, *_TRANSPOSED, nn.Linear))
+
+
+def exact_intercept(module: nn.Module) -> bool:
+    """Return whether a constant added to a module's input is a constant at its output.
+
+    Not so behind zero padding: at the border part of the kernel sees zeros, not the constant; nor
+    in a transposed convolution, whose border outputs see part of the kernel. Padding that repeats
+    values of the input repeats the constant as well.
+    """
+    if isinstance(module, _TRANSPOSED):
+        return False
+    if not isinstance(module, _CONVS) or module.padding_mode != "zeros":
+        return True
+    if isinstance(module.padding, str):
+        return module.padding == "valid" or all(size == 1 for size in module.kernel_size)
+    return not any(module.padding)
+
+
+def fold_before(module: nn.Module, slope: Tensor, intercept: Tensor) -> None:
+    """Change a module so that its output is slope·(what it was) + intercept, channel by channel.
+
+    Parameters
+    ----------
+    module : Module
+        See `foldable`.
+    slope, intercept : Tensor
+        (C,), C its output channels.
+    """
+    a, b = slope.double(), intercept.double()
+    if isinstance(module, _NORMS):
+        weight, bias = _norm_parameters(module)
+        _set(module, weight * a, bias * a + b)
+        return
+    weight = _tensor(module.weight).double()
+    groups = module.groups if isinstance(module, _TRANSPOSED) else 1
+    if isinstance(module, _TRANSPOSED):  # (in, out / groups, ...)
+        parts = weight.reshape(groups, -1, *weight.shape[1:])
+        scale = a.reshape(groups, 1, -1, *[1] * (weight.ndim - 2))
+        scaled = (parts * scale).reshape(weight.shape)
+    else:
+        scaled = weight * a.reshape(-1, *[1] * (weight.ndim - 1))
+    _set(module, scaled, _bias(module, a) * a + b)
+
+
+def fold_after(module: nn.Module, slope: Tensor, intercept: Tensor) -> None:
+    """Change a module so that it does to x what it did to slope·x + intercept.
+
+    Parameters
+    ----------
+    module : Module
+        See `foldable`; for an intercept other than 0 also `exact_intercept`.
+    slope, intercept : Tensor
+        (C,), C its input channels.
+    """
+    a, b = slope.double(), intercept.double()
+    if isinstance(module, _NORMS):
+        weight, bias = _norm_parameters(module)
+        mean = _tensor(module.running_mean).double()
+        deviation = (_tensor(module.running_var).double() + module.eps).sqrt()
+        _set(module, weight * a, bias + weight * (a * mean + b - mean) / deviation)
+        return
+    weight = _tensor(module.weight).double()
+    if isinstance(module, _TRANSPOSED):  # (in, out / groups, ...)
+        _set(module, weight * a.reshape(-1, *[1] * (weight.ndim - 1)), None)
+        return
+    groups = int(module.groups) if isinstance(module, _CONVS) else 1
+    parts = weight.reshape(
+        groups, -1, *weight.shape[1:]
+    )  # (groups, out / groups, in / groups, ...)
+    shape = (groups, 1, -1, *[1] * (weight.ndim - 2))
+    constant = (parts * b.reshape(shape)).flatten(2).sum(2).reshape(-1)
+    scaled = (parts * a.reshape(shape)).reshape(weight.shape)
+    if bool(b.any()):
+        _set(module, scaled, _bias(module, constant) + constant)
+    else:
+        _set(module, scaled, None)
+
+
+def _norm_parameters(module: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of a normalisation, 1 and 0 where it has none; float64."""
+    like = _tensor(module.running_mean).double()
+    weight, bias = module.weight, _bias(module, like)
+    scale = _tensor(weight).double() if isinstance(weight, Tensor) else torch.ones_like(like)
+    return scale, bias
+
+
+def _tensor(value: Tensor | nn.Module | None) -> Tensor:
+    """Return the tensor of a module's attribute, detached."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"expected a tensor, got {type(value).__name__}")
+    return value.detach()
+
+
+def _bias(module: nn.Module, like: Tensor) -> Tensor:
+    """Return the bias of a module in float64, zeros where it has none."""
+    bias = module.bias
+    return _tensor(bias).double() if isinstance(bias, Tensor) else torch.zeros_like(like)
+
+
+def _set(module: nn.Module, weight: Tensor, bias: Tensor | None) -> None:
+    """Give a module new parameters of its old dtype; bias None leaves the old bias."""
+    old = module.weight if isinstance(module.weight, Tensor) else module.running_mean
+    like = _tensor(old)
+    module.weight = nn.Parameter(weight.to(like.dtype))
+    if bias is not None:
+        module.bias = nn.Parameter(bias.to(like.dtype))

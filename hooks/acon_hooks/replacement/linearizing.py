@@ -1,36 +1,202 @@
-"""Make chosen units of a network affine, on a copy; write it down and rebuild it.
+"""Channels of a network as straight lines: in the network itself, or in a copy that can be saved.
 
-``linearize(model, plan)`` is a copy of the model with the plan's units made affine.
+``plan_edits(model, plan)`` edits a model while it is visited; ``linearize(model, plan)`` is a copy
+of it in which the plan's channels are lines.
 """
 
 import copy
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from acon_analysis.errors import UsageError, closest
 from acon_analysis.models.registry import build_model
 from acon_hooks.captures.identity import state_sha256
+from acon_hooks.engine.edits import Line
+from acon_hooks.engine.visiting import Site
+from acon_hooks.errors import HookError
 from acon_hooks.guards import unwrap
-from acon_hooks.replacement.affine_layer import AffineChannels, LinearizedActivation, restart_turns
-from acon_hooks.replacement.plan import Plan, PlanError, PlannedLayer, load_plan
+from acon_hooks.replacement.plan import Plan, PlanError, load_plan
 
 PLAN_FILE = "plan.json"
 WEIGHTS_FILE = "model.safetensors"
 
 
+class AffineChannels(nn.Module):
+    """The lines of one use of an activation, as buffers.
+
+    Parameters
+    ----------
+    line : Line
+        Slopes, intercepts and channels.
+    like : Tensor
+        Gives the buffers' dtype and device.
+
+    Attributes
+    ----------
+    slope, intercept, chosen : Tensor
+        Of shape (C,); where ``chosen`` is False the activation itself is used.
+    axis : int
+        Channel axis.
+    passes : bool
+        Whether this use returns its input: its lines were folded into neighbours.
+    """
+
+    slope: Tensor
+    intercept: Tensor
+    chosen: Tensor
+
+    def __init__(self, line: Line, like: Tensor) -> None:
+        super().__init__()
+        self.axis = line.axis
+        self.passes = False
+        chosen = torch.ones_like(line.slope).bool() if line.chosen is None else line.chosen
+        self.register_buffer("slope", line.slope.to(like, copy=True))
+        self.register_buffer("intercept", line.intercept.to(like, copy=True))
+        self.register_buffer("chosen", chosen.to(like.device, copy=True))
+        self.settle()
+
+    def settle(self) -> None:
+        """Note whether all channels are chosen; after every change of the buffers."""
+        self.whole = bool(self.chosen.all())
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return y with the lines of x on the chosen channels; y may be anything if all are."""
+        chosen = None if self.whole else self.chosen
+        return Line(self.slope, self.intercept, chosen, self.axis).apply(x, y)
+
+    def extra_repr(self) -> str:
+        """Return the arguments for `print(layer)`."""
+        return f"{int(self.chosen.sum())} of {self.chosen.numel()} channels, axis={self.axis}"
+
+
+class LinearizedActivation(nn.Module):
+    """An activation of which some channels are straight lines, use by use.
+
+    The activation runs only where a channel of the use still needs it. Where it overwrites its
+    input, so do the lines. They stay what they are in training; the rest of the network may be
+    trained further.
+
+    Parameters
+    ----------
+    inner : Module
+        The activation. It overwrites its input if its attribute ``inplace`` is true.
+    calls : int
+        How often it is used within one forward pass.
+    lines : mapping of int to AffineChannels
+        Lines of the uses that have any.
+    """
+
+    def __init__(self, inner: nn.Module, calls: int, lines: Mapping[int, AffineChannels]) -> None:
+        super().__init__()
+        self.inner = inner
+        self.inplace = bool(getattr(inner, "inplace", False))
+        self.calls = calls
+        self.position = 0
+        self.lines = nn.ModuleDict({str(call): line for call, line in sorted(lines.items())})
+        self.train(inner.training)
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the activation of x, its chosen channels replaced."""
+        line = self.line(self._turn())
+        if line is None:
+            result: Tensor = self.inner(x, *args, **kwargs)
+            return result
+        if line.passes:
+            return x
+        y = x if line.whole else self.inner(x.clone() if self.inplace else x, *args, **kwargs)
+        new: Tensor = line(x, y)
+        return x.copy_(new) if self.inplace else new
+
+    def line(self, call: int) -> AffineChannels | None:
+        """Return the lines of a use."""
+        found = dict(self.lines.items()).get(str(call))
+        return found if isinstance(found, AffineChannels) else None
+
+    def _turn(self) -> int:
+        """Return which use of this forward pass it is; the model's own hook starts the count."""
+        if self.calls == 1:
+            return 0
+        turn = self.position
+        if turn >= self.calls:
+            raise HookError(
+                f"a linearised activation ran {turn + 1} times in one forward pass, but "
+                f"{self.calls} times when the plan was made: call the whole model, not a part of it"
+            )
+        self.position = turn + 1
+        return turn
+
+    def extra_repr(self) -> str:
+        """Return the arguments for `print(layer)`."""
+        return f"calls={self.calls}"
+
+
+def restart_turns(model: nn.Module, _args: Any = None) -> None:
+    """Start the count of uses anew; a pre-hook of the linearised model, which is the user's own."""
+    for layer in linearized_layers(model).values():
+        layer.position = 0
+
+
+def plan_edits(model: nn.Module, plan: Plan, *, any_weights: bool = False) -> dict[Site, Line]:
+    """Return a plan as edits of a model, for `acon_hooks.engine`.
+
+    Parameters
+    ----------
+    model : Module
+        The network that the plan was made for.
+    plan : Plan
+        Channels and lines.
+    any_weights : bool
+        True accepts a model whose weights are not those that the lines were fitted on.
+
+    Returns
+    -------
+    dict of Site to Line
+        One a use of a layer, in the plan's order; tensors float64 on the model's device.
+
+    Raises
+    ------
+    PlanError
+        If the plan does not fit the model; the message names what differs.
+    """
+    network = unwrap(model)
+    if not any_weights:
+        _check_weights(network, plan)
+    modules = dict(network.named_modules(remove_duplicate=False))
+    device = next((value.device for value in network.parameters()), torch.device("cpu"))
+    rows = dict(iter(plan.table.groupby(["layer", "call"], sort=False)))
+    edits = {}
+    for use in plan.layers:
+        if use.layer not in modules:
+            raise PlanError(
+                f"plan: the model has no layer {use.layer!r}; {closest(use.layer, modules)}"
+            )
+        own = rows[use.layer, use.call]
+        index = torch.tensor(own["channel"].to_numpy())
+        slope, intercept = torch.ones(use.channels).double(), torch.zeros(use.channels).double()
+        slope[index] = torch.tensor(own["slope"].to_numpy())
+        intercept[index] = torch.tensor(own["intercept"].to_numpy())
+        chosen = torch.zeros(use.channels, dtype=torch.bool)
+        chosen[index] = True
+        site = Site(use.layer, modules[use.layer], use.call, use.axis)
+        edits[site] = Line(slope.to(device), intercept.to(device), chosen.to(device), use.axis)
+    return edits
+
+
 def linearize(model: nn.Module, plan: Plan, *, any_weights: bool = False) -> nn.Module:
-    """Return a copy of a model in which a plan's units are affine.
+    """Return a copy of a model in which a plan's channels are affine.
 
     Parameters
     ----------
     model : Module
         The network that the plan was made for; it stays as it is.
     plan : Plan
-        Units and lines.
+        Channels and lines.
     any_weights : bool
         True accepts a model whose weights are not those that the lines were fitted on.
 
@@ -45,32 +211,16 @@ def linearize(model: nn.Module, plan: Plan, *, any_weights: bool = False) -> nn.
     PlanError
         If the plan does not fit the model; the message names what differs.
     """
-    source = unwrap(model)
-    _check_weights(source, plan, any_weights)
-    changed = copy.deepcopy(source)
-    places: dict[str, list[PlannedLayer]] = defaultdict(list)
-    for layer in plan.layers:
-        places[layer.layer].append(layer)
-    names = dict(changed.named_modules(remove_duplicate=False))
-    rows = dict(iter(plan.table.groupby(["layer", "call"], sort=False)))
-    for name, uses in places.items():
-        if name not in names:
-            raise PlanError(f"plan: the model has no layer {name!r}; {closest(name, names)}")
-        inner = names[name]
+    changed = copy.deepcopy(unwrap(model))
+    calls = {layer.layer: layer.calls for layer in plan.layers}
+    uses: dict[tuple[str, nn.Module], dict[int, Line]] = defaultdict(dict)
+    for site, line in plan_edits(changed, plan, any_weights=any_weights).items():
+        uses[site.name, site.module][site.call or 0] = line
+    for (name, inner), lines in uses.items():
         like = next((t for t in [*inner.parameters(), *changed.parameters()]), torch.empty(0))
-        lines = {}
-        for use in uses:
-            line = AffineChannels(use.channels, use.axis, like)
-            own = rows[(name, use.call)]
-            index = torch.tensor(own["channel"].to_numpy(), device=like.device)
-            for target, column in ((line.slope, "slope"), (line.intercept, "intercept")):
-                values = torch.tensor(own[column].to_numpy())
-                target[index] = values.to(target.device, target.dtype)
-            line.chosen[index] = True
-            line.settle()
-            lines[use.call] = line
-        changed = put_module(changed, inner, LinearizedActivation(inner, uses[0].calls, lines))
-    if any(layer.calls > 1 for layer in plan.layers):
+        affine = {call: AffineChannels(line, like) for call, line in lines.items()}
+        changed = put_module(changed, inner, LinearizedActivation(inner, calls[name], affine))
+    if any(count > 1 for count in calls.values()):
         changed.register_forward_pre_hook(restart_turns)
     return changed
 
@@ -141,9 +291,8 @@ def load_linearized(folder: str | Path, model: nn.Module | None = None) -> nn.Mo
     return changed.eval()
 
 
-def _check_weights(model: nn.Module, plan: Plan, any_weights: bool) -> None:
-    if any_weights:
-        return
+def _check_weights(model: nn.Module, plan: Plan) -> None:
+    """Raise if a model's weights are not those that a plan's lines were fitted on."""
     given = state_sha256(model)
     if given != plan.weights_sha256:
         raise PlanError(
@@ -154,7 +303,7 @@ def _check_weights(model: nn.Module, plan: Plan, any_weights: bool) -> None:
 
 
 def put_module(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
-    """Put a module in every place of another; the model itself may be that place."""
+    """Put a module wherever another is used; the model itself may be that one."""
     if model is old:
         return new
     for parent in list(model.modules()):

@@ -16,7 +16,7 @@ from acon_hooks.captures.identity import model_name, state_sha256
 from acon_hooks.engine.feeding import open_feed
 from acon_hooks.guards import unwrap
 from acon_hooks.readings.tap import Tap
-from acon_hooks.replacement.experiment import first_order_damage
+from acon_hooks.replacement.damage import first_order_damage
 from acon_hooks.replacement.fitting import LINEARIZABLE, Fit, fit_units
 from acon_hooks.replacement.folding import Folded, fold_lines
 from acon_hooks.replacement.linearizing import linearize, save_linearized

@@ -8,22 +8,30 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import ttest_rel
 from torch import Tensor, nn
 
 import acon_analysis as acon
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.layers import AconC, MetaAconC
 from acon_hooks import HookError, Layer, Tap
-from acon_hooks.replacement.affine_layer import LinearizedActivation
-from acon_hooks.replacement.experiment import first_order_damage, relative_change, unit_damage
+from acon_hooks.engine.edits import Editing
+from acon_hooks.engine.visiting import visiting
+from acon_hooks.replacement.damage import (
+    channel_damage,
+    channel_measures,
+    first_order_damage,
+    relative_change,
+)
 from acon_hooks.replacement.fitting import LINEARIZABLE, Fit, fit_units
 from acon_hooks.replacement.linearizing import (
+    LinearizedActivation,
     linearize,
     linearized_layers,
     load_linearized,
+    plan_edits,
     save_linearized,
 )
-from acon_hooks.replacement.measuring import unit_measures
 from acon_hooks.replacement.plan import PlanError, load_plan
 from acon_hooks.replacement.verifying import verify_plan
 
@@ -186,8 +194,8 @@ def test_a_linearised_model_is_rebuilt_from_its_folder(tmp_path: Path) -> None:
 
 def test_the_damage_of_a_unit_is_that_of_its_plan(net: nn.Module, fit: Fit) -> None:
     x = images(12, 2)
-    damage = unit_damage(net, fit, x, replacements=["affine", "zero"])
-    again = unit_damage(net, fit, x, replacements=["affine"], reuse=False)
+    damage = channel_damage(net, fit, x, replacements=["affine", "zero"])
+    again = channel_damage(net, fit, x, replacements=["affine"])
     affine = damage[damage["replacement"] == "affine"].reset_index(drop=True)
     np.testing.assert_allclose(affine["mean"], again["mean"], rtol=1e-5, atol=1e-9)
     with torch.no_grad():
@@ -199,13 +207,13 @@ def test_the_damage_of_a_unit_is_that_of_its_plan(net: nn.Module, fit: Fit) -> N
             assert row.median == pytest.approx(np.median(change), rel=1e-4, abs=1e-8)
     assert not any("forward" in vars(module) for module in net.modules())
     with pytest.raises(UsageError, match="no replacement 'nil'"):
-        unit_damage(net, fit, x, replacements=["nil"])
+        channel_damage(net, fit, x, replacements=["nil"])
 
 
 def test_first_order_foretells_small_damage(net: nn.Module, fit: Fit) -> None:
     keys = ["layer", "call", "channel"]
     x = images(12, 2)
-    both = unit_damage(net, fit, x).merge(first_order_damage(net, fit, x), on=keys)
+    both = channel_damage(net, fit, x).merge(first_order_damage(net, fit, x), on=keys)
     assert len(both) == 33
     # Above a kink near its mean a ReLU network has no single derivative: not exact.
     np.testing.assert_allclose(both["first_order"], both["mean"], rtol=0.3, atol=1e-9)
@@ -247,7 +255,7 @@ def test_the_output_must_be_logits() -> None:
 
 
 def test_other_measures_of_live_units(net: nn.Module) -> None:
-    table = unit_measures(net, images())
+    table = channel_measures(net, images())
     groups = dict(iter(table.groupby(["layer", "call"])))
     np.testing.assert_array_equal(groups["acon", 0]["abs_beta"], 1)
     assert groups["meta", 0]["abs_beta"].between(0, 1).all()
@@ -277,3 +285,126 @@ def test_without_images_there_are_no_lines(data: Any, reason: str) -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU()).eval()
     with pytest.raises(UsageError, match=f"^there are no images to fit lines on: {reason}"):
         fit_units(model, data)
+
+
+class Shortcut(nn.Module):
+    """h, a copy of the input; twice its ReLU plus h, which an in-place ReLU overwrites."""
+
+    def __init__(self, inplace: bool) -> None:
+        super().__init__()
+        self.relu, self.fc = nn.ReLU(inplace), nn.Linear(3, 2, dtype=torch.float64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x + 0
+        logits: Tensor = self.fc(2 * self.relu(h) + h)
+        return logits
+
+
+@pytest.mark.parametrize("channels", [[1], [0, 1, 2]])
+@pytest.mark.parametrize("inplace", [False, True])
+def test_a_shortcut_carries_what_the_layer_returns_where_it_overwrites_its_input(
+    inplace: bool, channels: list[int]
+) -> None:
+    torch.manual_seed(3)
+    model, x = Shortcut(inplace).eval(), torch.randn(20, 3, dtype=torch.float64)
+    fit = fit_units(model, [x])
+    plan = fit.plan(units=[("relu", channel) for channel in channels])
+    new = x.clone().relu()
+    for unit in plan.units:
+        new[:, unit.channel] = unit.slope * x[:, unit.channel] + unit.intercept
+    with torch.no_grad():
+        expected = model.fc(2 * new + (new if inplace else x))
+    changed = linearize(model, plan)
+    torch.testing.assert_close(changed(x).detach(), expected, rtol=1e-12, atol=1e-12)
+    edits = plan_edits(model, plan)
+    with torch.no_grad(), visiting(model, edits, Editing(edits)):
+        torch.testing.assert_close(model(x), expected, rtol=1e-12, atol=1e-12)
+    report = verify_plan(model, plan, [x])
+    change = relative_change(model(x).detach(), expected)
+    np.testing.assert_allclose(report.samples["change"], change, rtol=1e-10)
+    # All that follows is linear: the first order is the whole change.
+    np.testing.assert_allclose(report.samples["predicted"], change, rtol=1e-10)
+    leaf = x.clone().requires_grad_()
+    changed(leaf).sum().backward()
+    assert leaf.grad is not None
+    assert bool(leaf.grad.isfinite().all())
+
+
+class Tripled(torch.autograd.Function):
+    """Has no derivative in forward mode."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return 3 * x
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Any) -> Any:
+        return 3 * slopes[0]
+
+
+class Threefold(nn.Module):
+    def __init__(self, custom: bool) -> None:
+        super().__init__()
+        self.custom, self.silu, self.fc = custom, nn.SiLU(), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.silu(x)
+        logits: Tensor = self.fc((Tripled.apply(out) if self.custom else 3 * out).tanh())
+        return logits
+
+
+def test_without_forward_derivatives_the_prediction_is_a_difference_quotient() -> None:
+    torch.manual_seed(0)
+    plain, custom = Threefold(False).eval(), Threefold(True).eval()
+    custom.load_state_dict(plain.state_dict())
+    batches = torch.split(torch.randn(30, 3), 12)
+    reports = []
+    for model in (plain, custom):
+        plan = fit_units(model, batches).plan(budget=1.0)
+        reports.append(verify_plan(model, plan, batches))
+    first, second = reports
+    np.testing.assert_allclose(
+        first.samples["predicted"], second.samples["predicted"], rtol=2e-5, atol=1e-7
+    )
+    np.testing.assert_allclose(first.layers["measured"], second.layers["measured"], rtol=1e-5)
+    np.testing.assert_array_equal(first.samples["change"], second.samples["change"])
+
+
+def test_the_report_compares_the_losses(net: nn.Module, fit: Fit) -> None:
+    plan, labels = fit.plan(budget=0.4), torch.arange(24) % 3
+    report = verify_plan(net, plan, [(images(), labels)])
+    with torch.no_grad():
+        losses = [
+            torch.nn.functional.cross_entropy(model(images()), labels, reduction="none").numpy()
+            for model in (net, linearize(net, plan))
+        ]
+    expected = ttest_rel(losses[1], losses[0])
+    interval = expected.confidence_interval(0.95)
+    told = report.summary
+    assert [told[f"loss_{name}"] for name in ("change", "low", "high", "p")] == pytest.approx(
+        [np.mean(losses[1] - losses[0]), interval.low, interval.high, expected.pvalue], rel=1e-8
+    )
+    with torch.no_grad():
+        accuracy = float((net(images()).argmax(1) == labels).double().mean())
+    assert told["accuracy_before"] == pytest.approx(accuracy)
+
+
+def test_a_layer_that_does_not_reach_the_output_is_predicted_to_do_no_damage() -> None:
+    class Aside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.silu, self.fc = nn.SiLU(), nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.silu(x)
+            logits: Tensor = self.fc(x)
+            return logits
+
+    model, x = Aside().eval(), torch.randn(9, 3)
+    fit = fit_units(model, [x])
+    assert first_order_damage(model, fit, x)["first_order"].tolist() == [0.0] * 3
+    assert verify_plan(model, fit.plan(budget=1.0), [x]).summary["predicted"] == 0

@@ -115,7 +115,7 @@ def test_a_line_goes_into_what_stands_behind_where_borders_allow(name: str) -> N
 
 def test_an_intercept_behind_zero_padding_would_have_been_wrong() -> None:
     """The check can fail: the rule that is broken here is the one the borders need."""
-    from acon_hooks.replacement.fold_rules import exact_intercept, fold_after
+    from acon_hooks.replacement.folding import exact_intercept, fold_after
 
     conv = nn.Conv2d(1, 1, 3, padding=1, bias=False)
     x = torch.zeros(1, 1, 4, 4)
@@ -175,6 +175,29 @@ def test_what_is_used_elsewhere_is_left_alone() -> None:
     assert (row["where"], row["into"]) == ("", "")
     assert row["reason"] == "before: conv is used 2 times; behind: twice is used 2 times"
     assert done.error == 0
+
+
+class Carried(nn.Module):
+    """A shortcut around an activation that overwrites what the shortcut carries."""
+
+    def __init__(self, inplace: bool) -> None:
+        super().__init__()
+        self.conv, self.relu = nn.Conv2d(4, 4, 1), nn.ReLU(inplace)
+        self.behind, self.flat = nn.Conv2d(4, 4, 1), Flat()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv(x)
+        return calling(self.flat, self.behind(self.relu(h)) + h)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_a_line_that_a_shortcut_carries_does_not_go_behind(inplace: bool) -> None:
+    lined, done = folded(Carried(inplace).eval(), conv_images())
+    row = done.table.iloc[0]
+    assert row["where"] == ("" if inplace else "behind")
+    assert ("overwrites an input that others use" in row["reason"]) == inplace
+    assert done.error < 1e-6
+    torch.testing.assert_close(done.model(conv_images()), lined(conv_images()))
 
 
 class Twice(nn.Module):

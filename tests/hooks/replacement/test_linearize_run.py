@@ -11,7 +11,7 @@ import acon_analysis as acon
 from acon_analysis.cli import main
 from acon_analysis.data.sources import open_data
 from acon_analysis.errors import AconError, UsageError
-from acon_hooks.replacement.experiment import first_order_damage
+from acon_hooks.replacement.damage import first_order_damage
 from acon_hooks.replacement.fitting import fit_units
 from acon_hooks.replacement.linearizing import load_linearized
 from acon_hooks.replacement.replacing import fit_from_run, parse_budget, with_first_order

@@ -1,0 +1,261 @@
+"""What replacing single channels does to a network's output, and what could predict it."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from acon_analysis.errors import UsageError
+from acon_analysis.statistics.other_measures import measure_table
+from acon_hooks.engine.edits import Edit, Editing, Edits, Hold, Line
+from acon_hooks.engine.feeding import open_feed
+from acon_hooks.engine.plans import run_plans
+from acon_hooks.engine.visiting import Site, visiting
+from acon_hooks.guards import unwrap
+from acon_hooks.layers.reading import fold
+from acon_hooks.layers.scan import Layer
+from acon_hooks.readings.tap import Tap
+from acon_hooks.replacement.fitting import LINEARIZABLE, Fit, acon_slopes, folded_values
+from acon_hooks.replacement.linearizing import plan_edits
+from acon_hooks.replacement.plan import Plan
+
+_KEYS = ["layer", "call", "channel"]
+
+FloatArray = npt.NDArray[np.float64]
+
+#: What can take a channel's place: made of its line, which holds that channel alone, and of the
+#: mean of its input.
+REPLACEMENTS: dict[str, Callable[[Line, Tensor, float], Edit]] = {
+    "affine": lambda line, only, _mean: Line(line.slope, line.intercept, only, line.axis),
+    "identity": lambda line, only, _mean: Line(
+        torch.ones_like(line.slope), torch.zeros_like(line.slope), only, line.axis
+    ),
+    "zero": lambda line, only, _mean: Hold(torch.zeros_like(line.slope), only, line.axis),
+    "mean": lambda line, only, mean: Hold(line.slope * mean + line.intercept, only, line.axis),
+}
+
+
+def channel_damage(
+    model: nn.Module,
+    fit: Fit,
+    images: Tensor,
+    *,
+    layers: Sequence[str] | None = None,
+    replacements: Sequence[str] = ("affine",),
+) -> pd.DataFrame:
+    """Replace every channel alone and measure the change of the logits.
+
+    Parameters
+    ----------
+    model : Module
+        The network that was fitted, in evaluation mode.
+    fit : Fit
+        Lines of its channels, from another split than `images`.
+    images : Tensor
+        (N, ...), one forward pass a channel and replacement.
+    layers : sequence of str, optional
+        Only these layers.
+    replacements : sequence of str
+        Keys of `REPLACEMENTS`: the line, the input itself, zero, or the mean of the line.
+
+    Returns
+    -------
+    DataFrame
+        layer, call, channel, replacement; mean, median, q95 over the images of the relative
+        change of the logits, the norm of the difference over the norm; flips, the share of
+        images whose largest logit is another one.
+
+    Raises
+    ------
+    UsageError
+        For an unknown replacement.
+    """
+    for name in replacements:
+        if name not in REPLACEMENTS:
+            known = ", ".join(REPLACEMENTS)
+            raise UsageError(f"there is no replacement {name!r}; choose from {known}")
+    network = unwrap(model)
+    plan = _whole_plan(fit, layers)
+    lines = {
+        (site.name, site.call): (site, line) for site, line in plan_edits(network, plan).items()
+    }
+    means = plan.table[_KEYS].merge(fit.table[[*_KEYS, "mean_x"]], on=_KEYS)["mean_x"]
+    plans: dict[str, Edits] = {}
+    for unit, mean in zip(plan.units, means, strict=True):
+        site, line = lines[unit.layer, unit.call]
+        only = torch.zeros_like(line.slope).bool()
+        only[unit.channel] = True
+        for name in replacements:
+            plans[str(len(plans))] = {site: REPLACEMENTS[name](line, only, mean)}
+    frame = run_plans(network, open_feed([images]), plans)
+    groups = frame.groupby("plan")
+    change = groups["output_change"]
+    found = pd.DataFrame(
+        {
+            "mean": change.mean(),
+            "median": change.median(),
+            "q95": change.quantile(0.95),
+            "flips": 1 - groups["agrees"].mean(),
+        }
+    ).loc[list(plans)]
+    table = plan.table[_KEYS].merge(pd.DataFrame({"replacement": replacements}), how="cross")
+    return pd.concat([table, found.reset_index(drop=True)], axis=1)
+
+
+def first_order_damage(
+    model: nn.Module, fit: Fit, images: Tensor, *, layers: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Predict every channel's damage from the residual of its line and the network's derivative.
+
+    One forward pass and one backward pass a logit give, for all channels at once, the first-order
+    change of the logits Σ_pixels ∂z/∂y · (slope·x + intercept - y).
+
+    Parameters
+    ----------
+    model, fit, images, layers
+        As for `channel_damage`.
+
+    Returns
+    -------
+    DataFrame
+        layer, call, channel, first_order: the mean over images of its norm over that of z. One
+        row a channel that has a line.
+    """
+    network = unwrap(model)
+    plan = _whole_plan(fit, layers)
+    edits = plan_edits(network, plan)
+    residuals = _Residuals(edits)
+    with torch.inference_mode(False), torch.enable_grad():
+        with visiting(network, edits, residuals):
+            logits = network(images.detach().clone().requires_grad_())
+        edges, rests = zip(*(residuals.found[site] for site in edits), strict=True)
+        totals = [torch.zeros(rest.shape[:2]).double() for rest in rests]
+        for column in range(logits.shape[1]):
+            keep = column + 1 < logits.shape[1]
+            slopes = torch.autograd.grad(
+                logits[:, column].sum(), edges, retain_graph=keep, allow_unused=True
+            )
+            for site, total, rest, slope in zip(edits, totals, rests, slopes, strict=True):
+                if slope is not None:
+                    change = (fold(slope, site.axis) * rest).sum(2)
+                    total += change.double().cpu() ** 2
+    norm = logits.detach().double().norm(dim=1).cpu().unsqueeze(1)
+    values = {
+        (site.name, site.call): (total.sqrt() / norm).mean(0).numpy()
+        for site, total in zip(edits, totals, strict=True)
+    }
+    found = [float(values[unit.layer, unit.call][unit.channel]) for unit in plan.units]
+    return plan.table[_KEYS].assign(first_order=found)
+
+
+def relative_change(before: Tensor, after: Tensor) -> FloatArray:
+    """Return ‖after - before‖ / ‖before‖ of each row, float64 (N,)."""
+    first, second = before.double(), after.double()
+    change = (second - first).norm(dim=1) / first.norm(dim=1)
+    return np.asarray(change.cpu().numpy(), dtype=np.float64)
+
+
+class _Residuals(Editing):
+    """Notes what each line would add to its output, and where the output's gradient arrives."""
+
+    def __init__(self, edits: Edits) -> None:
+        super().__init__(edits)
+        self.found: dict[Site, tuple[GradientEdge, Tensor]] = {}
+
+    def edit(self, site: Site, edit: Edit, x: Tensor, y: Tensor) -> Tensor | None:
+        """Leave the output as it is, but for a gradient where it has none."""
+        x, kept = x.detach(), y.detach()
+        rest = fold(edit.apply(x, kept) - kept, site.axis)
+        new = y if y.requires_grad else y + torch.zeros_like(y).requires_grad_()
+        self.found[site] = get_gradient_edge(new), rest
+        return None if new is y else new
+
+
+def _whole_plan(fit: Fit, layers: Sequence[str] | None) -> Plan:
+    """Return a plan of all channels that have a line, or of those of some layers."""
+    return fit.plan(budget=1.0) if layers is None else fit.plan(layers=layers)
+
+
+def channel_measures(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    kinds: Sequence[str] = LINEARIZABLE,
+    layers: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """Compute the other measures of every channel, in one forward pass.
+
+    Parameters
+    ----------
+    model : Module
+        The network, in evaluation mode.
+    images : Tensor
+        (N, ...); all values of a layer are held in memory at once.
+    kinds : sequence of str
+        Kinds of layers.
+    layers : sequence of str, optional
+        Only these layers.
+
+    Returns
+    -------
+    DataFrame
+        Layer, call, the columns of `measure_table`. Slopes are those at the inputs
+        seen, β held at its value; NaN for layers that are not elementwise.
+    """
+    frames: list[pd.DataFrame] = []
+
+    def observe(layer: Layer, call: int, x: Tensor, y: Tensor, beta: Tensor | None) -> None:
+        slopes = _slopes(layer, x, beta)
+        table = measure_table(
+            _rows(x, layer.axis),
+            _rows(y, layer.axis),
+            slopes=None if slopes is None else _rows(slopes, layer.axis),
+            beta=None if beta is None else _per_sample(beta, x.shape[layer.axis]),
+        )
+        frames.append(table.assign(layer=layer.name, call=call))
+
+    with (
+        torch.inference_mode(),
+        Tap(model, layers, kinds=tuple(kinds), observe=observe) as tap,
+    ):
+        model(images)
+        tap.take()
+    table = pd.concat(frames, ignore_index=True).astype({"layer": "str"})
+    return table[["layer", "call", *table.columns.drop(["layer", "call"])]]
+
+
+def _rows(values: Tensor, axis: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """Return (N·positions, C)."""
+    folded = folded_values(values, axis)
+    return folded.transpose(0, 2, 1).reshape(-1, folded.shape[1])
+
+
+def _per_sample(beta: Tensor, channels: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """Return β as (N, C), pixels averaged."""
+    means = beta.double().mean(2).cpu()
+    return np.asarray(means.expand(len(means), channels).numpy())
+
+
+def _slopes(layer: Layer, x: Tensor, beta: Tensor | None) -> Tensor | None:
+    """Return f'(x) of every value, x's shape; None where a value's output has other inputs."""
+    pair = acon_slopes(layer)
+    if pair is not None and beta is not None:
+        moved = x.movedim(layer.axis, 1)
+        flat = moved.reshape(*moved.shape[:2], -1)
+        p1, p2 = (slope.reshape(1, -1, 1) for slope in pair)
+        d = p1 - p2
+        u = beta * d * flat
+        gate = torch.sigmoid(u)
+        slopes = p2 + d * (gate + u * gate * (1 - gate))
+        return slopes.reshape(moved.shape).movedim(1, layer.axis)
+    if layer.kind != "activation":
+        return None
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = x.clone().requires_grad_()
+        output: Tensor = layer.module.forward(leaf.clone())
+        (slopes,) = torch.autograd.grad(output.sum(), leaf)
+    return slopes
