@@ -297,8 +297,15 @@ class Accumulator:
         -------
         DataFrame
             Columns `fields.MOMENT_COLUMNS`: a row a layer, call, channel and block of samples that
-            holds data, as `Run.moments`.
+            holds data, as `Run.moments`; layers in order of execution.
         """
+        frame = self._frame()
+        order = {key: index for index, key in enumerate(self.constants)}
+        ranks = [order[key] for key in zip(frame["layer"], frame["call"], strict=True)]
+        return frame.iloc[np.argsort(ranks, kind="stable")].reset_index(drop=True)
+
+    def _frame(self) -> pd.DataFrame:
+        """Take the rows of ``moments/`` of all groups."""
         frames = [block_frame(group) for group in self._groups]
         if not frames:
             return to_frame(empty(0), **dict.fromkeys(names(MOMENT_KEY_COLUMNS), np.empty(0)))
@@ -324,7 +331,7 @@ class Accumulator:
         wholes, self._wholes = self._wholes, {}
         parts: dict[str, pa.Table] = {}
         if len(ids) and self._groups:
-            parts["moments"] = arrow(self.frame())
+            parts["moments"] = arrow(self._frame())
             parts["totals"] = arrow(total_frame(self._groups, ids, kept))
         if states:
             parts["states"] = arrow(pd.concat(states, ignore_index=True))

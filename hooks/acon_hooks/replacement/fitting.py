@@ -1,7 +1,7 @@
 """The lines of every unit of a network, fitted on some images; the table that plans are made of."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from acon_analysis.errors import UsageError
-from acon_analysis.moments.frames import to_frame
-from acon_analysis.moments.from_samples import acon_parts, as_samples, from_samples
-from acon_analysis.moments.state import FloatArray, Moments, merge, merge_all
+from acon_analysis.moments.frames import merge_rows
+from acon_analysis.moments.state import FloatArray
 from acon_analysis.statistics.linearity import channel_table
 from acon_hooks.captures.identity import model_name, state_sha256
 from acon_hooks.engine.feed import Feed
@@ -20,6 +19,8 @@ from acon_hooks.engine.feeding import open_feed
 from acon_hooks.errors import NoImagesError
 from acon_hooks.guards import unwrap
 from acon_hooks.layers.scan import Layer
+from acon_hooks.moments.accumulating import Accumulator
+from acon_hooks.moments.options import MomentOptions
 from acon_hooks.readings.batch import Key
 from acon_hooks.readings.layer_tables import channel_table as parameter_table
 from acon_hooks.readings.tap import Tap
@@ -97,7 +98,7 @@ def fit_units(
 ) -> Fit:
     """Fit a line to every unit of a network's activation layers.
 
-    One pass over the images, moments in float64 (`acon_analysis.moments.from_samples`).
+    One pass over the images, moments in float64 (`acon_hooks.moments.accumulating.Accumulator`).
 
     Parameters
     ----------
@@ -131,21 +132,17 @@ def fit_units(
     network = unwrap(model)
     try:
         feed = open_feed(data, limit=limit, batch_size=batch_size)
-        sums, found = _summed(network, feed, kinds, layers)
+        moments, uses = _summed(network, feed, kinds, layers)
     except NoImagesError as error:
         raise UsageError(f"there are no images to fit lines on: {error}") from error
-    calls = pd.Series([name for name, _ in sums.states]).value_counts()
+    calls = pd.Series([name for name, _ in uses]).value_counts()
     facts = tuple(
-        PlannedLayer(name, call, int(calls[name]), state.shape[0], sums.axes[name, call],
-                     found[name].kind)
-        for (name, call), state in sums.states.items()
-    )  # fmt: skip
-    frames = [
-        to_frame(state, layer=name, call=call, channel=np.arange(state.shape[0]))
-        for (name, call), state in sums.states.items()
-    ]
-    moments = pd.concat(frames, ignore_index=True)
-    table = channel_table(moments, _parameters(list(found.values())))
+        PlannedLayer(name, call, int(calls[name]), channels, layer.axis, layer.kind)
+        for (name, call), (layer, channels) in uses.items()
+    )
+    table = channel_table(
+        moments, _parameters(list({layer.name: layer for layer, _ in uses.values()}.values()))
+    )
     identity = feed.identity
     return Fit(
         table, facts, model_name(network), state_sha256(network), str(identity["data"]), run_id
@@ -154,43 +151,25 @@ def fit_units(
 
 def _summed(
     network: nn.Module, feed: Feed, kinds: Sequence[str], layers: Sequence[str] | None
-) -> "tuple[_Sums, dict[str, Layer]]":
-    """Run the network over all images; return the sums of the layers that ran, and these."""
+) -> tuple[pd.DataFrame, dict[Key, tuple[Layer, int]]]:
+    """Run the network over all images; return moments, and layer and channels of each use."""
     device = next((value.device for value in network.parameters()), torch.device("cpu"))
-    sums = _Sums()
-    with (
-        Tap(network, layers, kinds=tuple(kinds), observe=sums) as tap,
-        torch.inference_mode(),
-    ):
+    sums = Accumulator(MomentOptions(kernel="eager"), kinds=kinds)
+    uses: dict[Key, tuple[Layer, int]] = {}
+
+    def observe(layer: Layer, call: int, x: Tensor, y: Tensor, beta: Tensor | None) -> None:
+        if x.ndim == 1:  # the channels of one sample
+            x, y = x.unsqueeze(0), y.unsqueeze(0)
+        sums.observe(layer, call, x.double(), y.double(), beta)
+        uses[layer.name, call] = layer, x.shape[layer.axis]
+
+    with Tap(network, layers, kinds=tuple(kinds), observe=observe) as tap, torch.inference_mode():
         for batch in feed.batches():
             if batch.ids:
                 network(*batch.to(device).arguments())
                 tap.take()
-        return sums, {layer.name: layer for layer in tap.layers if layer.name not in tap.unused}
-
-
-@dataclass
-class _Sums:
-    """Adds up the moments of every use of every layer; a `Tap`'s observer."""
-
-    states: dict[Key, Moments] = field(default_factory=dict)
-    axes: dict[Key, int] = field(default_factory=dict)
-
-    def __call__(self, layer: Layer, call: int, x: Tensor, y: Tensor, beta: Tensor | None) -> None:
-        """Take one call's values in."""
-        key = layer.name, call
-        xs, ys = folded_values(x, layer.axis), folded_values(y, layer.axis)
-        slopes = acon_slopes(layer)
-        parts, per_sample = None, None
-        if slopes is not None and beta is not None:
-            values = beta.double().cpu().numpy()
-            p1, p2 = (slope.double().cpu().numpy().reshape(1, -1, 1) for slope in slopes)
-            parts = acon_parts(xs, p1, p2, values)
-            if layer.kind == "meta_acon":
-                per_sample = values.mean(-1)
-        state = merge_all(as_samples(from_samples(xs, ys, parts=parts), per_sample))
-        self.axes[key] = layer.axis
-        self.states[key] = merge(self.states[key], state) if key in self.states else state
+                sums.batch()
+    return merge_rows(sums.frame()), {key: uses[key] for key in sums.constants}
 
 
 def acon_slopes(layer: Layer) -> tuple[Tensor, Tensor] | None:
