@@ -5,7 +5,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
 
 import pandas as pd
 import pyarrow as pa
@@ -13,7 +12,7 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from acon_analysis.errors import AconError
-from acon_analysis.files import atomic_write, locked, readable_io
+from acon_analysis.files import atomic_write, locked, store_errors
 
 #: A file that changed so shortly before it was hashed may change again within one clock tick of
 #: its file system; it is hashed anew next time.
@@ -56,7 +55,7 @@ def hash_files(
     if memory is None or len(paths) < WORTH_REMEMBERING:
         return [(size, digest) for size, _, digest in _hash(folder, paths)]
     lock = memory.parent / "tmp" / f"{memory.stem}.lock"
-    with readable_io(f"writing to {str(memory.parent)!r}"), locked(lock):
+    with store_errors(f"writing to {str(memory.parent)!r}"), locked(lock):
         known = _recall(memory)
         fresh = [path for path in paths if _facts(folder / path) != known.get(path, (0, 0, ""))[:2]]
         if fresh:
@@ -108,7 +107,6 @@ def _remember(memory: Path, known: dict[str, tuple[int, int, str]]) -> None:
     )
     table = pa.Table.from_pandas(frame, preserve_index=False)
 
-    def write(file: IO[bytes]) -> None:
-        pq.write_table(table, file, compression="zstd")
-
-    atomic_write(memory, write, memory.parent / "tmp")
+    atomic_write(
+        memory, lambda file: pq.write_table(table, file, compression="zstd"), memory.parent / "tmp"
+    )

@@ -17,7 +17,8 @@ from acon_analysis.moments.fields import FEWEST_BLOCKS, MOST_BLOCKS, UNRECORDED_
 from acon_analysis.moments.frames import merge_rows
 from acon_analysis.statistics.beta_matrix import BetaMatrix
 from acon_analysis.statistics.redrawn_null import BetaNetwork
-from acon_analysis.store.folder import RunFolder, StoreError
+from acon_analysis.errors import StoreError
+from acon_analysis.store.folder import RunFolder
 from acon_analysis.store.histograms import histogram_frame, merged
 from acon_analysis.store.parquet import read_frame, read_lists
 

@@ -19,9 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from acon_analysis.columns import RUN_FORMAT
-from acon_analysis.errors import StoreError as StoreError
-from acon_analysis.errors import UsageError
-from acon_analysis.files import GRACE, atomic_write, clear_leftovers, locked, readable_io
+from acon_analysis.errors import StoreError, UsageError
+from acon_analysis.files import GRACE, atomic_write, locked, remove_stale_files, store_errors
 
 #: Samples in a unit of work, unless asked otherwise.
 UNIT_SIZE = 4096
@@ -58,15 +57,6 @@ def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_atomically(path: Path, content: bytes, scratch: Path | None = None) -> str:
-    """Write a file so that it is there whole or not at all; return its SHA-256."""
-
-    def write(file: IO[bytes]) -> None:
-        file.write(content)
-
-    return atomic_write(path, write, scratch)
 
 
 def write_parquet(path: Path, table: pa.Table, scratch: Path | None = None) -> str:
@@ -189,13 +179,13 @@ class RunFolder:
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Write the manifest, keys sorted."""
-        with readable_io(f"writing the manifest of {str(self.path)!r}"):
-            write_atomically(self.manifest_path, _json(manifest), self.scratch)
+        with store_errors(f"writing the manifest of {str(self.path)!r}"):
+            atomic_write(self.manifest_path, _json(manifest), self.scratch)
 
     def write_table(self, name: str, table: pa.Table) -> str:
         """Write a table of the whole run (``samples``, ``channels``); return its SHA-256."""
         path = self.path / f"{name}.parquet"
-        with readable_io(f"writing {str(path)!r}"):
+        with store_errors(f"writing {str(path)!r}"):
             return write_parquet(path, table, self.scratch)
 
     def write_unit(self, unit: int, parts: Mapping[str, pa.Table]) -> None:
@@ -207,7 +197,7 @@ class RunFolder:
         if unknown:
             raise ValueError(f"part {unknown[0]!r} is none of {PARTS}")
         with (
-            readable_io(f"writing unit {unit} of {str(self.path)!r}"),
+            store_errors(f"writing unit {unit} of {str(self.path)!r}"),
             locked(self.scratch / f"{unit_name(unit)}.lock"),
         ):
             if self.unit_is_done(unit):
@@ -222,7 +212,7 @@ class RunFolder:
                 else:
                     path.unlink(missing_ok=True)  # of an earlier, unfinished try
             mark = _json({"unit": unit, "run_id": self.run_id, "parts": hashes})
-            write_atomically(self.done_path(unit), mark, self.scratch)
+            atomic_write(self.done_path(unit), mark, self.scratch)
 
     def done_units(self) -> list[int]:
         """Return the numbers of the units that are marked as done, in order."""
@@ -280,8 +270,8 @@ class RunFolder:
         return locked(self.scratch / f"{name}.lock")
 
     def clear_scratch(self, grace: float = GRACE) -> None:
-        """Remove stale temporary files of killed processes; those of living ones stay."""
-        clear_leftovers(self.scratch, grace)
+        """Remove the temporary files and locks of killed processes."""
+        remove_stale_files(self.scratch, grace)
 
 
 def _json(content: Mapping[str, Any]) -> bytes:

@@ -1,14 +1,13 @@
 """Write a figure to disk: the same figure gives the same bytes, whenever and wherever."""
 
-import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from acon_analysis.errors import AconError, UsageError, closest
+from acon_analysis.files import atomic_write
 from acon_figures.style import theme
 
 FORMATS = ("png", "pdf", "svg")
@@ -74,31 +73,15 @@ def save(
         target.mkdir(parents=True, exist_ok=True)
         for one in formats:
             path = target / f"{name}.{one}"
-            with theme(), _replacing(path) as temporary:
-                figure.savefig(temporary, format=one, dpi=dpi, metadata=METADATA[one])
+            with theme():
+                atomic_write(
+                    path, partial(figure.savefig, format=one, dpi=dpi, metadata=METADATA[one])
+                )
             written.append(path)
         if text:
             path = target / f"{name}.txt"
-            with _replacing(path) as temporary:
-                temporary.write_text(text.strip() + "\n", encoding="utf-8")
+            atomic_write(path, f"{text.strip()}\n".encode())
             written.append(path)
     except OSError as error:
         raise AconError(f"cannot write the figure {name!r} to {target}: {error}") from error
     return written
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary file that takes the place of `path` on success and goes on failure."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        # mkstemp makes files private; pictures are for everyone who may read the folder.
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

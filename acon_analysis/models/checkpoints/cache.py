@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from acon_analysis.files import user_cache
+from acon_analysis.files import atomic_write, user_cache
 from acon_analysis.models.checkpoints.errors import Refusal
 
 _INDEX_BYTES = 4096
@@ -69,11 +69,9 @@ def keep(made: Path, digest: str, index: str) -> None:
     Refusal
         The cache folder cannot be written to.
     """
-    note = made.with_name("index.json")
     try:
         made.replace(cache_folder() / f"{digest}.safetensors")
-        note.write_text(json.dumps({"weights_sha256": digest}), encoding="utf-8")
-        note.replace(cache_folder() / index)
+        atomic_write(cache_folder() / index, json.dumps({"weights_sha256": digest}).encode())
     except OSError as error:
         raise Refusal(
             f"the cache folder cannot be written to ({error.strerror or error})"

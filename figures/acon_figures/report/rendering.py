@@ -6,7 +6,7 @@ import json
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -64,10 +64,7 @@ def write_report(
     page = render(run if isinstance(run, Run) else open_run(run), title=title, progress=progress)
     data = page.encode("utf-8", "backslashreplace")
 
-    def write(file: IO[bytes]) -> None:
-        file.write(data)
-
-    atomic_write(target, write)
+    atomic_write(target, data)
     return target
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from acon_analysis.columns import RUN_FORMAT
 from acon_analysis.errors import StoreError, UsageError
-from acon_analysis.files import readable_io
+from acon_analysis.files import store_errors
 from acon_analysis.runs.run import Run
 from acon_analysis.store.folder import RunFolder, file_sha256
 from acon_hooks.captures.forward_pass import LayerMetadata
@@ -74,7 +74,7 @@ class ManifestWriter:
             If the run has other layers, or they are read differently; if another capture begins
             in the folder.
         """
-        with readable_io(f"writing to {str(self.folder.path)!r}"), self.folder.lock("manifest"):
+        with store_errors(f"writing to {str(self.folder.path)!r}"), self.folder.lock("manifest"):
             if self.folder.manifest_path.is_file():
                 manifest = self.folder.read_manifest()
                 self._refuse_other_layers(manifest, metadata.layers)
@@ -141,7 +141,7 @@ class ManifestWriter:
             if own is None:
                 return
             parts |= own
-        with readable_io(f"writing to {str(self.folder.path)!r}"), self.folder.lock("manifest"):
+        with store_errors(f"writing to {str(self.folder.path)!r}"), self.folder.lock("manifest"):
             manifest = self.folder.read_manifest()
             damaged = list(self.folder.damage(manifest.get("tables", {})))
             if not manifest["complete"] or parts != manifest.get("parts") or damaged:

@@ -20,9 +20,10 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from acon_analysis.files import readable_io
+from acon_analysis.errors import StoreError
+from acon_analysis.files import store_errors
 from acon_analysis.statistics.gaussian import logit_normal_moments
-from acon_analysis.store.folder import RunFolder, StoreError
+from acon_analysis.store.folder import RunFolder
 from acon_hooks.errors import HookError
 from acon_hooks.layers.scan import Layer
 from acon_hooks.moments.kernels import Gate, Guards, Sums, sums
@@ -202,7 +203,7 @@ def write_references(
         {**(table.schema.metadata or {}), _IDENTITY: identity.encode()}
     )
     where = repr(str(folder.path))
-    with readable_io(f"writing to {where}"), folder.lock("manifest"):
+    with store_errors(f"writing to {where}"), folder.lock("manifest"):
         found = read_references(folder, identity)
         if found is not None:
             return found

@@ -7,14 +7,13 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from acon_analysis.errors import UsageError
+from acon_analysis.errors import StoreError, UsageError
 from acon_analysis.moments.fields import (
     BLOCKS,
     FEWEST_BLOCKS,
     MOST_BLOCKS,
     UNRECORDED_BLOCKS,
 )
-from acon_analysis.store.folder import StoreError
 from acon_hooks.layers.scan import DEFAULT_KINDS, scan_layers
 from acon_hooks.moments.constants import GATED_KINDS
 from acon_hooks.moments.native.sums import NativeError, native

@@ -14,10 +14,9 @@ from acon_analysis.data import hashes as filehash
 from acon_analysis.data import sources as data
 from acon_analysis.data.preprocess import BadImageError
 from acon_analysis.data.sources import open_data
-from acon_analysis.errors import AconError, UsageError
+from acon_analysis.errors import AconError, StoreError, UsageError
 from acon_analysis.runs.run import Run
 from acon_analysis.runs.verify import verify_run
-from acon_analysis.store.folder import StoreError
 from captures import Tiny, contents, tiny
 from pictures import picture, save
 

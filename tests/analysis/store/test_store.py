@@ -1,8 +1,14 @@
 """Parts on disk: whole or not at all, marked when done, found out when altered."""
 
 import errno
+import hashlib
 import json
 import os
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from acon_analysis.errors import UsageError
-from acon_analysis.store.folder import (
-    RunFolder,
-    StoreError,
-    column_name,
-    file_sha256,
-    write_atomically,
-    write_parquet,
-)
+from acon_analysis.errors import StoreError, UsageError
+from acon_analysis.files import atomic_write, locked
+from acon_analysis.store.folder import RunFolder, column_name, file_sha256, write_parquet
 from acon_analysis.store.parquet import read_lists
 
 
@@ -100,14 +100,14 @@ def test_a_failed_write_leaves_the_old_file_and_no_scratch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "manifest.json"
-    write_atomically(path, b"old")
+    atomic_write(path, b"old")
 
     def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        write_atomically(path, b"new")
+        atomic_write(path, b"new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -177,3 +177,57 @@ def test_frames_of_parts_can_be_read_by_pandas_alone(tmp_path: Path) -> None:
     frame = pd.read_parquet(tmp_path / "betas")
     assert list(frame.columns) == ["sample_id", "layer4_2_acon"]
     assert len(frame) == 4
+
+
+def test_an_atomic_write_takes_bytes_or_a_function_and_hashes_them(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "x"
+    expected = hashlib.sha256(b"content").hexdigest()
+    assert atomic_write(path, b"content", tmp_path / "tmp") == expected
+    assert atomic_write(path, lambda file: file.write(b"content")) == expected
+    assert path.read_bytes() == b"content"
+    assert not list((tmp_path / "tmp").iterdir())
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_lock_excludes_threads_and_loses_no_turn(tmp_path: Path) -> None:
+    inside, most, turns = 0, 0, 0
+
+    def work(_: int) -> None:
+        nonlocal inside, most, turns
+        with locked(tmp_path / "tmp" / "x.lock"):
+            inside += 1
+            most = max(most, inside)
+            before = turns
+            time.sleep(0.001)
+            turns = before + 1
+            inside -= 1
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(40)))
+    assert (most, turns) == (1, 40)
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
+    lock = tmp_path / "x.lock"
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom acon_analysis.files import locked\n"
+        "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(600)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(lock)], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        taken = threading.Event()
+
+        def wait() -> None:
+            with locked(lock):
+                taken.set()
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        assert not taken.wait(0.3)
+        holder.kill()
+        assert taken.wait(30)
+        thread.join()
+    assert not lock.exists()

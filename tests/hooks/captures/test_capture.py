@@ -15,11 +15,11 @@ from torch.utils.data import DataLoader, TensorDataset
 import acon_analysis as acon
 from acon_analysis.columns import BETA_COLUMNS, LAYER_COLUMNS, SAMPLE_COLUMNS, names
 from acon_analysis.data.sources import digits
-from acon_analysis.errors import AconError, UsageError
+from acon_analysis.errors import AconError, StoreError, UsageError
 from acon_analysis.layers import AconC, MetaAconC
 from acon_analysis.runs.run import Run
 from acon_analysis.runs.verify import verify_run
-from acon_analysis.store.folder import StoreError, file_sha256
+from acon_analysis.store.folder import file_sha256
 from acon_hooks.captures.capturing import Settings, UntrainedWarning, run_units
 
 

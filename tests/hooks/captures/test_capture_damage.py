@@ -18,11 +18,11 @@ from torch.utils.data import Dataset, TensorDataset
 
 import acon_analysis as acon
 from acon_analysis.data import hashes as filehash
-from acon_analysis.errors import AconError, UsageError
-from acon_analysis.files import atomic_write, clear_leftovers, locked
+from acon_analysis.errors import AconError, StoreError, UsageError
+from acon_analysis.files import atomic_write, locked, remove_stale_files
 from acon_analysis.runs.run import Run, open_run
 from acon_analysis.runs.verify import verify_run
-from acon_analysis.store.folder import RunFolder, StoreError
+from acon_analysis.store.folder import RunFolder
 from captures import contents, images, tiny
 from pictures import picture, save
 
@@ -103,7 +103,7 @@ def test_leftovers_of_the_dead_go_and_files_of_the_living_stay(tmp_path: Path) -
         import fcntl
 
         fcntl.flock(file, fcntl.LOCK_EX)
-        clear_leftovers(tmp_path)
+        remove_stale_files(tmp_path)
     assert (dead.exists(), living.exists(), young.exists()) == (False, True, True)
 
 
@@ -166,7 +166,7 @@ def test_no_permission_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Monke
     def refuse(*_: Any, **__: Any) -> Any:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("acon_analysis.files.tempfile.mkstemp", refuse)
+    monkeypatch.setattr("acon_analysis.files._opened", refuse)
     with pytest.raises(StoreError, match="Permission denied"):
         captured(tmp_path / "r")
 

@@ -7,9 +7,9 @@ import pytest
 from torch import nn
 
 import acon_analysis as acon
+from acon_analysis.errors import StoreError
 from acon_analysis.runs.run import Run
 from acon_analysis.runs.verify import verify_run
-from acon_analysis.store.folder import StoreError
 from acon_hooks.captures import identity
 from acon_hooks.captures.identity import modules_sha256, settings_identity, state_sha256
 from captures import Tiny, contents, images, tiny

@@ -15,11 +15,11 @@ from torch.utils.data import Dataset, TensorDataset
 
 import acon_analysis as acon
 from acon_analysis.data.preprocess import BadImageError
-from acon_analysis.errors import AconError
+from acon_analysis.errors import AconError, StoreError
 from acon_analysis.layers import MetaAconC
 from acon_analysis.runs.run import Run
 from acon_analysis.runs.verify import verify_run
-from acon_analysis.store.folder import RunFolder, StoreError
+from acon_analysis.store.folder import RunFolder
 from acon_hooks import run_units
 from acon_hooks.captures import session as session_module
 from acon_hooks.captures.manifest import ManifestWriter

@@ -23,10 +23,9 @@ from torch.utils.data import (
 )
 
 import acon_analysis as acon
-from acon_analysis.errors import AconError, UsageError
+from acon_analysis.errors import AconError, StoreError, UsageError
 from acon_analysis.runs.run import Run
 from acon_analysis.runs.verify import verify_run
-from acon_analysis.store.folder import StoreError
 from acon_hooks.captures.capturing import Settings, run_units
 from acon_hooks.engine.feeding import open_feed
 from captures import contents, images, tiny

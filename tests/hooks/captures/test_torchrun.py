@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 import acon_analysis as acon
+from acon_analysis.errors import StoreError
 from acon_analysis.runs.verify import verify_run
-from acon_analysis.store.folder import RunFolder, StoreError
+from acon_analysis.store.folder import RunFolder
 from acon_hooks.captures.capturing import Settings, run_units
 from captures import Tiny, contents, images, tiny
 

@@ -11,12 +11,11 @@ from typer.testing import CliRunner
 
 import acon_analysis as acon
 from acon_analysis.cli import app
-from acon_analysis.errors import AconError, UsageError
+from acon_analysis.errors import AconError, StoreError, UsageError
 from acon_analysis.moments.fields import FIELDS
 from acon_analysis.moments.frames import merge_rows
 from acon_analysis.runs.compare import compare_runs, shared_blocks, unlike
 from acon_analysis.runs.run import Run
-from acon_analysis.store.folder import StoreError
 from acon_hooks.captures import plan
 from acon_hooks.moments.options import MomentOptions, recorded_options
 from captures import Tiny, images

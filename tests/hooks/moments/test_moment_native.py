@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 import acon_analysis as acon
-from acon_analysis.errors import UsageError
-from acon_analysis.store.folder import StoreError
+from acon_analysis.errors import StoreError, UsageError
 from acon_hooks.moments.accumulating import Accumulator
 from acon_hooks.moments.kernels import Gate, Guards, rows_of, sums
 from acon_hooks.moments.native import sums as native_module

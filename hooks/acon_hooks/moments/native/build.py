@@ -13,7 +13,6 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 from acon_analysis.files import atomic_write, user_cache
 
@@ -70,11 +69,8 @@ def library(compiler: str, announce: Callable[[str], None] | None) -> Path:
                     raise
         library = made.read_bytes()
 
-    def write(file: IO[bytes]) -> None:
-        file.write(library)
-
     try:
-        atomic_write(path, write)
+        atomic_write(path, library)
     except OSError as error:
         raise NativeError(f"{str(path)!r} cannot be written: {error.strerror}") from error
     return path
