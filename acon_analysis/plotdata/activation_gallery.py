@@ -93,6 +93,7 @@ def gallery_facts(entries: tuple[Entry, ...] = GALLERY) -> pd.DataFrame:
 
 
 def _facts(entry: Entry) -> dict[str, Any]:
+    """Return one row of `gallery_facts`."""
     activation = family.ACTIVATIONS[entry.name]
     parameters = {**activation.parameters, **entry.parameters}
     low, high = activation.derivative_bounds(**parameters)
@@ -122,5 +123,6 @@ def line_text(slope: float, intercept: float) -> str:
 
 
 def _number(value: float) -> str:
+    """Format a number with three digits and a minus sign."""
     text = f"{value:.3g}"
     return ("0" if text == "-0" else text).replace("-", "\N{MINUS SIGN}")

@@ -47,6 +47,7 @@ def channel_facts(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def _facts(run: Run) -> pd.DataFrame:
+    """Return the facts of one run's channels."""
     table = run.linearity(by="channel")
     table = table.merge(run.channels[["layer", "channel", "p1", "p2"]], on=["layer", "channel"])
     table = table.merge(_quantiles(run), on=["layer", "call", "channel"], how="left")
@@ -56,6 +57,7 @@ def _facts(run: Run) -> pd.DataFrame:
 
 
 def _quantiles(run: Run) -> pd.DataFrame:
+    """Return `QUANTILES` of β of every channel of a run, gates left out."""
     columns = ["beta_low", "beta_middle", "beta_high"]
     frames = []
     gates = set(run.layers.loc[run.layers["kind"] == "gate", "layer"])

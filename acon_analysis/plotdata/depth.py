@@ -43,6 +43,7 @@ def linearity_by_depth(runs: Sequence[Run], *, confidence: float = 0.95) -> pd.D
 
 
 def _of_run(run: Run, confidence: float) -> pd.DataFrame:
+    """Tabulate the measures of one run's layers."""
     order = run.layers[["layer", "call"]].assign(place=np.arange(len(run.layers)))
     table = _measured(run.channel_sums, confidence).merge(order, on=["layer", "call"])
     table.insert(0, "network", run.model)
@@ -51,10 +52,12 @@ def _of_run(run: Run, confidence: float) -> pd.DataFrame:
 
 
 def _by_measure(column: "pd.Series[int]") -> "pd.Series[int]":
+    """Return a column's key for sorting: measures in the order of `MEASURES`."""
     return column.map(MEASURES.index) if column.name == "measure" else column
 
 
 def _measured(sums: ChannelSums, confidence: float) -> pd.DataFrame:
+    """Tabulate the measures of the layers of channel sums, with intervals."""
     keys = sums.keys.loc[sums.layer_starts, ["layer", "call"]].reset_index(drop=True)
     whole = _estimates(sums.whole.summed(sums.layer_starts))
     without = _estimates(sums.without.summed(sums.layer_starts))
@@ -67,6 +70,7 @@ def _measured(sums: ChannelSums, confidence: float) -> pd.DataFrame:
 
 
 def _estimates(sums: ResidualSums) -> dict[str, FloatArray]:
+    """Compute the measures of layers."""
     return {
         "L": 1 - ratio(sums.sse, sums.cyy),
         "L_own": 1 - ratio(sums.own, sums.cyy),
@@ -112,7 +116,7 @@ def shared_layers(depth: pd.DataFrame) -> pd.DataFrame:
 
 
 def nested_layers(depth: pd.DataFrame) -> bool:
-    """Tell whether all networks have every layer of the one that has fewest, by name and call."""
+    """Whether all networks have every layer of the one that has fewest, by name and call."""
     sets = [
         set(zip(own["layer"], own["call"], strict=True))
         for _, own in depth.groupby("network", sort=False)

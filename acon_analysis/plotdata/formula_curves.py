@@ -90,6 +90,7 @@ def function_and_derivatives(as_published: bool = False) -> tuple[pd.DataFrame, 
 
 
 def _bounds(head: dict[str, Any]) -> dict[str, Any]:
+    """Add a curve's bounds of the derivative and where they are reached."""
     p1, p2, beta = head["p1"], head["p2"], head["beta"]
     low, high = family.derivative_bounds(p1, p2, beta)
     x_low, x_high = family.extremum_position(p1, p2, beta)
@@ -98,6 +99,7 @@ def _bounds(head: dict[str, Any]) -> dict[str, Any]:
 
 
 def _points(head: dict[str, Any], bounds: pd.DataFrame, as_published: bool) -> dict[str, Any]:
+    """Return the points of one curve of a panel."""
     panel, p1, p2, beta = head["panel"], head["p1"], head["p2"], head["beta"]
     here = bounds[bounds["panel"] == panel]
     # All curves of a panel share abscissae that hold the exact extrema of every one of them.

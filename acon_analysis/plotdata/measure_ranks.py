@@ -143,6 +143,7 @@ def _examples(ranks: pd.DataFrame, present: tuple[str, ...]) -> pd.DataFrame:
 
 
 def _why_beta(row: "pd.Series[Any]") -> tuple[str, str]:
+    """Say why a channel's abs(β) and its nonlinearity disagree."""
     beta = f"mean |β| is {abs(row['beta_mean']):.2f}"
     near = abs(row["p1"] - row["p2"]) <= abs(row["p1"] + row["p2"]) / NEARLY
     opposite = abs(row["p1"] + row["p2"]) <= abs(row["p1"] - row["p2"]) / NEARLY
@@ -155,6 +156,7 @@ def _why_beta(row: "pd.Series[Any]") -> tuple[str, str]:
 
 
 def _why_entropy(row: "pd.Series[Any]") -> tuple[str, str]:
+    """Say why a channel's gate entropy and its nonlinearity disagree."""
     share = f"{row['positive']:.0%} of its inputs are positive"
     explained = f"but a line explains {row['L']:.1%} of its output"
     if row["rank_gate_entropy"] < row["rank_nonlinearity"]:
@@ -163,6 +165,7 @@ def _why_entropy(row: "pd.Series[Any]") -> tuple[str, str]:
 
 
 def _why_share(row: "pd.Series[Any]") -> tuple[str, str]:
+    """Say why a channel's s_c and its nonlinearity disagree."""
     share = f"{100 * row['s_c']:.2g} % of the variance of the layer's output"
     if row["rank_s_c"] < row["rank_nonlinearity"]:
         return "bends, but hardly acts", f"its output varies so little that its bend is {share}"

@@ -5,7 +5,7 @@ import pandas as pd
 
 from acon_analysis.runs.run import Run
 
-#: Columns of `layer_overview` beside layer and call: where they come from, and their names here.
+#: Columns of `layer_overview` but layer and call: where they come from, and their names here.
 _OF_LAYERS = ("kind", "class_name", "granularity", "channels", "reader", "proof_error")
 _OF_LINEARITY = (
     "L", "L_low", "L_high", "G", "kappa", "rho", "nu", "L_own", "beta_gain", "slope_min",

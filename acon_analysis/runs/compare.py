@@ -1,4 +1,4 @@
-"""Two captured runs side by side: per layer β, L, L_own, beta_gain and G, with intervals.
+"""Two captured runs compared: per layer β, L, L_own, beta_gain and G, with intervals.
 
 The jackknife of a paired comparison leaves the same images out of both runs. Runs of a and b blocks
 are therefore merged to their greatest common divisor g: a block sample_id mod g holds exactly the
@@ -70,9 +70,9 @@ def compare_runs(first: Run, second: Run, *, confidence: float = 0.95) -> pd.Dat
     if not filled:
         raise AconError(_nothing_shared(first, second))
     table = pd.concat(filled, ignore_index=True)
-    order = first.layers[["layer", "call"]].assign(_place=np.arange(len(first.layers)))
+    order = first.layers[["layer", "call"]].assign(_order=np.arange(len(first.layers)))
     table = table.merge(order, on=["layer", "call"], how="left")
-    table = table.sort_values("_place", kind="stable", ignore_index=True)
+    table = table.sort_values("_order", kind="stable", ignore_index=True)
     return table[names(DIFFERENCE_COLUMNS)]
 
 
@@ -120,7 +120,7 @@ def _in_blocks(moments: pd.DataFrame, blocks: int) -> pd.DataFrame:
 
 
 def unlike(first: Run, second: Run) -> list[str]:
-    """Tell in what two runs differ that a comparison takes to be equal.
+    """Return in what two runs differ that a comparison takes to be equal.
 
     Parameters
     ----------
@@ -153,11 +153,11 @@ def unlike(first: Run, second: Run) -> list[str]:
         {(row["layer"], row["call"]): row["channels"] for row in run.layers.to_dict("records")}
         for run in (first, second)
     ]
-    for place, (own, other) in (("first", keys), ("second", keys[::-1])):
+    for order, (own, other) in (("first", keys), ("second", keys[::-1])):
         alone = [layer + (f" (call {call})" if call else "") for layer, call in own.keys() - other]
         if alone:
             named = ", ".join(sorted(alone)[:3]) + (", ..." if alone[3:] else "")
-            found.append(f"{_layers(len(alone))} only in the {place} run: {named}")
+            found.append(f"{_layers(len(alone))} only in the {order} run: {named}")
     wider = [key for key, width in keys[0].items() if keys[1].get(key, width) != width]
     if wider:
         found.append(f"{_layers(len(wider))} of other widths in the two runs: {wider[0][0]}, ...")
@@ -165,14 +165,17 @@ def unlike(first: Run, second: Run) -> list[str]:
 
 
 def _preprocess(run: Run) -> object:
+    """Return how a run's images were preprocessed."""
     return run.identity.get("preprocess")
 
 
 def _layers(count: int) -> str:
+    """Return a number of layers as the subject of a sentence."""
     return "1 layer is" if count == 1 else f"{count} layers are"
 
 
 def _nothing_shared(first: Run, second: Run) -> str:
+    """Return the message for two runs that cannot be compared."""
     shown = [", ".join(run.layers["layer"].unique()[:5]) or "none" for run in (first, second)]
     return (
         "the two runs have nothing in common that could be compared: the layers of the first are "
@@ -223,11 +226,13 @@ def _beta_differences(
 
 
 def _with_beta(run: Run) -> list[tuple[str, int]]:
+    """Return layer and call of every layer with a β."""
     own = run.beta_layers
     return [(str(layer), int(call)) for layer, call in zip(own["layer"], own["call"], strict=True)]
 
 
 def _means(run: Run, keys: list[tuple[str, int]], number: int) -> _Means:
+    """Return the mean β of some layers, and without each block of samples."""
     each = [run.beta_matrix(*key).mean(1, dtype=np.float64) for key in keys]
     values = np.stack(each, 1)
     blocks = run.sample_ids % number

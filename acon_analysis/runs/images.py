@@ -27,27 +27,27 @@ class RunImages(Mapping[int, Picture]):
 
     Parameters
     ----------
-    places : mapping of int to object
+    addresses : mapping of int to object
         Where each sample's image is.
     load : callable
-        Place -> image (C, H, W) as the network gets it; raises AconError or OSError for none.
+        Address -> image (C, H, W) as the network gets it; raises AconError or OSError for none.
     bgr : bool
         Whether the channels of a colour image are stored blue first.
     """
 
     def __init__(
         self,
-        places: Mapping[int, Any],
+        addresses: Mapping[int, Any],
         load: Callable[[Any], npt.NDArray[Any]],
         *,
         bgr: bool = False,
     ) -> None:
-        self._places, self._load, self._bgr = dict(places), load, bgr
+        self._addresses, self._load, self._bgr = dict(addresses), load, bgr
 
     def __getitem__(self, sample: int) -> Picture:
         """Return a picture to show: (H, W) or (H, W, 3), red first, its range brought to 0..1."""
         try:
-            image = self._load(self._places[sample]).astype(np.float64)
+            image = self._load(self._addresses[sample]).astype(np.float64)
         except (AconError, OSError) as error:
             raise KeyError(sample) from error
         low, high = float(image.min()), float(image.max())
@@ -57,10 +57,10 @@ class RunImages(Mapping[int, Picture]):
         return np.asarray((image[::-1] if self._bgr else image).transpose(1, 2, 0))
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._places)
+        return iter(self._addresses)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._addresses)
 
 
 def images_of(run: Run) -> RunImages | None:
@@ -87,6 +87,7 @@ def images_of(run: Run) -> RunImages | None:
 
 
 def _of_named(noted: pd.DataFrame, data: str) -> RunImages | None:
+    """Return the images of a data set with a name, matched by path and hash."""
     from acon_analysis.data.sources import open_data  # it imports torch
 
     try:
@@ -94,25 +95,26 @@ def _of_named(noted: pd.DataFrame, data: str) -> RunImages | None:
     except AconError:
         return None
     keys = zip(source.samples["path"], source.samples["sha256"], strict=True)
-    index = {key: place for place, key in enumerate(keys)}
+    index = {key: number for number, key in enumerate(keys)}
     rows = zip(noted["sample_id"], noted["path"], noted["sha256"], strict=True)
-    places = {int(sample): index[path, sha] for sample, path, sha in rows if (path, sha) in index}
-    return RunImages(places, lambda place: source[place].numpy()) if places else None
+    addresses = {int(sample): index[path, sha] for sample, path, sha in rows if (path, sha) in index}
+    return RunImages(addresses, lambda number: source[number].numpy()) if addresses else None
 
 
 def _of_folder(noted: pd.DataFrame, folder: Path, identity: Mapping[str, Any]) -> RunImages | None:
+    """Return the images of a folder, each checked by its hash when it is read."""
     spec = identity.get("preprocess") or {}
     name = str(spec.get("name", "none"))
     # Code of the user's is not run again only to show an image.
     preprocess = get_preprocess(name if name in PREPROCESSES else "none")
 
-    def load(place: tuple[str, str]) -> npt.NDArray[Any]:
-        path, expected = folder / place[0], place[1]
+    def load(address: tuple[str, str]) -> npt.NDArray[Any]:
+        path, expected = folder / address[0], address[1]
         if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
             raise AconError(f"{str(path)!r} is not the image that was captured")
         return np.asarray(preprocess(path))
 
     rows = zip(noted["sample_id"], noted["path"], noted["sha256"], strict=True)
-    places = {int(sample): (str(path), str(sha)) for sample, path, sha in rows}
+    addresses = {int(sample): (str(path), str(sha)) for sample, path, sha in rows}
     bgr = name in PREPROCESSES and spec.get("channels") == "BGR"
-    return RunImages(places, load, bgr=bgr) if places else None
+    return RunImages(addresses, load, bgr=bgr) if addresses else None

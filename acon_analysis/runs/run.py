@@ -142,8 +142,8 @@ class Run(StoredRun):
             return np.arange(len(ids))
         chosen = np.asarray(list(samples), dtype=np.int64)
         order = np.argsort(ids)
-        place = np.searchsorted(ids, chosen, sorter=order)
-        found = order[np.minimum(place, len(ids) - 1)] if len(ids) else np.zeros_like(chosen)
+        position = np.searchsorted(ids, chosen, sorter=order)
+        found = order[np.minimum(position, len(ids) - 1)] if len(ids) else np.zeros_like(chosen)
         missing = chosen[ids[found] != chosen] if len(ids) else chosen
         if len(missing):
             first = ", ".join(str(sample) for sample in missing[:5])
@@ -321,10 +321,10 @@ class Run(StoredRun):
 
     def _in_order(self, table: pd.DataFrame, *further: str) -> pd.DataFrame:
         """Sort by execution, then by further columns."""
-        order = self.layers[["layer", "call"]].assign(_place=np.arange(len(self.layers)))
+        order = self.layers[["layer", "call"]].assign(_order=np.arange(len(self.layers)))
         placed = table.merge(order, on=["layer", "call"], how="left")
-        placed = placed.sort_values(["_place", *further], kind="stable", ignore_index=True)
-        return placed.drop(columns="_place")
+        placed = placed.sort_values(["_order", *further], kind="stable", ignore_index=True)
+        return placed.drop(columns="_order")
 
 
 def open_run(path: str | Path) -> Run:

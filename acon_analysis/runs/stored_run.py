@@ -69,6 +69,7 @@ class StoredRun:
 
     @property
     def _unit_count(self) -> int | None:
+        """The units that the run is planned to have; None for data of unknown length."""
         count: int | None = self.manifest["units"]
         return count
 

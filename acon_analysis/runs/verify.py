@@ -73,6 +73,7 @@ def verify_run(path: str | Path) -> Verification:
 
 
 def _unit_problems(run: Run) -> Iterator[str]:
+    """Yield what is wrong with the units of work and their parts."""
     expected = run.manifest["units"]
     missing = [unit for unit in range(expected or 0) if unit not in set(run.units)]
     if missing:
@@ -94,6 +95,7 @@ def _unit_problems(run: Run) -> Iterator[str]:
 
 
 def _foreign_files(run: Run) -> list[str]:
+    """Return a sentence for each file that no finished unit has written."""
     known = {name for unit in run.units for name in (run.folder.unit_parts(unit) or {})}
     marks = {f"{unit_name(unit)}.json" for unit in run.units}
     return [
@@ -135,6 +137,7 @@ def _count(run: Run) -> tuple[int, int, list[str]]:
 
 
 def _table_problems(run: Run) -> Iterator[str]:
+    """Yield what is wrong with the tables of a finished run."""
     for name, digest in run.manifest.get("tables", {}).items():
         file = run.path / name
         if not file.is_file():

@@ -140,6 +140,7 @@ def _scaled(values: FloatArray) -> tuple[FloatArray, int]:
 
 
 def _centred(values: FloatArray) -> tuple[float, FloatArray]:
+    """Return the mean and the deviations from it, both without the rounding of the mean."""
     mean = float(values.mean())
     deviation = values - mean
     rest = float(deviation.mean())

@@ -124,7 +124,7 @@ def ks_distance(
         D, shape (C,); NaN where there is no BatchNorm. γ = 0: the share of samples on one side of
         σ(b), beyond 1e-5.
     error : ndarray
-        √(F(1 - F)/N) with the measured F at the place of the distance; 0 at the ends.
+        √(F(1 - F)/N) with the measured F where the distance is found; 0 at the ends.
     """
     values = matrix(beta, "β")
     count, channels = values.shape

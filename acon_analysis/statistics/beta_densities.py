@@ -347,6 +347,7 @@ def finite_values(values: npt.ArrayLike) -> FloatArray:
 
 
 def _kernel_sum(data: FloatArray, at: FloatArray, width: float) -> FloatArray:
+    """Sum Gaussian kernels of data (n,) at abscissae (m,), (m,)."""
     z = (at[:, None] - data[None, :]) / width
     total: FloatArray = np.exp(-0.5 * z * z).sum(axis=1) / (np.sqrt(2.0 * np.pi) * width)
     return total
@@ -355,6 +356,7 @@ def _kernel_sum(data: FloatArray, at: FloatArray, width: float) -> FloatArray:
 def _curve(
     source: str, sample: int | None, values: FloatArray, *, grid: FloatArray, as_published: bool
 ) -> tuple[pd.DataFrame, dict[Hashable, object]]:
+    """Return the curve of one group of values (n,), and its row of `groups`."""
     width = scott_bandwidth(values)
     outside = float(np.mean((values < 0.0) | (values > 1.0)))
     reflected = not as_published and outside == 0.0
@@ -380,5 +382,6 @@ def _curve(
 def _curve_table(
     source: str, sample: int | None, at: FloatArray, density: FloatArray
 ) -> pd.DataFrame:
+    """Return a curve as rows of `curves`."""
     ids = pd.array([sample] * len(at), dtype="Int64")
     return pd.DataFrame({"source": source, "sample": ids, "x": at, "density": density})

@@ -1,4 +1,4 @@
-"""Where β varies: between samples, between channels, or both; and what the label tells of it."""
+"""Where β varies: between samples, between channels, or both; and how much the label explains."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -100,12 +100,14 @@ def variance_split(beta: npt.ArrayLike) -> VarianceSplit:
     count, channels = values.shape
     rows = max(1, _CHUNK // channels)
     chunks = [slice(i, i + rows) for i in range(0, count, rows)]
-    by_channel = sum((_wide(values[c]).sum(0) for c in chunks), np.zeros(channels)) / count
+    by_channel = (
+        sum((values[c].sum(0, dtype=np.float64) for c in chunks), np.zeros(channels)) / count
+    )
     mean = float(by_channel.mean())
     by_channel -= mean
     by_sample, ss_rest = np.zeros(count), 0.0
     for chunk in chunks:
-        centred = _wide(values[chunk]) - mean - by_channel
+        centred = values[chunk].astype(np.float64) - mean - by_channel
         by_sample[chunk] = centred.mean(1)
         rest = centred - by_sample[chunk, None]
         ss_rest += float(np.einsum("sc,sc->", rest, rest))
@@ -150,10 +152,6 @@ def matrix(values: npt.ArrayLike, name: str) -> npt.NDArray[np.floating[Any]]:
         if bad:
             raise AconError(f"{name} holds {bad} NaN or infinite of {array.size} values")
     return array
-
-
-def _wide(values: npt.NDArray[np.floating[Any]]) -> FloatArray:
-    return values.astype(np.float64)
 
 
 @dataclass(frozen=True)

@@ -82,11 +82,13 @@ def compare_layers(
 
 
 def _layers(sums: ChannelSums) -> list[tuple[str, int]]:
+    """Return layer and call of every layer of the sums."""
     rows = sums.keys.loc[sums.layer_starts, ["layer", "call"]]
     return list(zip(rows["layer"], rows["call"], strict=True))
 
 
 def _side(sums: ChannelSums, rows: list[int]) -> _Side:
+    """Return the estimates of some layers of one run, given by their positions."""
     whole = sums.whole.summed(sums.layer_starts)
     without = sums.without.summed(sums.layer_starts)
     both = [_estimates(p) for p in (whole, without)]
@@ -95,6 +97,7 @@ def _side(sums: ChannelSums, rows: list[int]) -> _Side:
 
 
 def _estimates(whole: ResidualSums) -> dict[str, FloatArray]:
+    """Compute the compared quantities of layers."""
     return {
         "L": 1 - ratio(whole.sse, whole.cyy),
         "L_own": 1 - ratio(whole.own, whole.cyy),
@@ -104,6 +107,7 @@ def _estimates(whole: ResidualSums) -> dict[str, FloatArray]:
 
 
 def _difference(name: str, a: _Side, b: _Side, paired: bool, confidence: float) -> pd.DataFrame:
+    """Tabulate the difference of one quantity, a row a layer."""
     (first, firsts), (second, seconds) = a.values[name], b.values[name]
     difference = second - first
     if paired:

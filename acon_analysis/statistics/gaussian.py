@@ -180,10 +180,8 @@ def _switch(gain: FloatArray, x: FloatArray) -> FloatArray:
 
 
 def _panels(gain: FloatArray, offset: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Nodes and weights, shape (channels, nodes), of integrals against the standard normal.
-
-    The panels are a unit grid and a geometric ladder in units of the gate's width about -ν.
-    """
+    """Nodes and weights, (channels, nodes), of integrals against the standard normal."""
+    # Panels: a unit grid, and a geometric ladder in units of the gate's width about -ν.
     width = 1 / np.clip(gain, 0.05, None)
     ladder = np.clip(-offset + width * _BOTH_SIDES, -10.0, 10.0)
     grid = np.broadcast_to(_GRID, (len(gain), len(_GRID)))

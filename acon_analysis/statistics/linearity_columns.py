@@ -115,6 +115,7 @@ def channel_values(sums: ChannelSums, confidence: float, eps: float) -> pd.DataF
 
 
 def _input_columns(sums: ChannelSums) -> _Columns:
+    """Mean, spread, extremes and positive share of x."""
     total = sums.total
     seen = total["n"] > 0
     count = np.where(seen, total["n"], np.nan)
@@ -149,6 +150,7 @@ def _fit_columns(sums: ChannelSums) -> _Columns:
 
 
 def _beta_columns(sums: ChannelSums) -> _Columns:
+    """Mean and spread of β over the samples; static β has spread 0."""
     static = sums.parameter("beta")
     mean = sums.field("mean_beta")
     samples = sums.field("n_samples")

@@ -182,6 +182,7 @@ def _transport(source: FloatArray, target: FloatArray) -> FloatArray:
 
 
 def _root(matrix: FloatArray) -> FloatArray:
+    """Return the square root of a symmetric, positive semidefinite matrix."""
     values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
     return np.asarray((vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T)
 

@@ -121,10 +121,8 @@ def _folded(
     shift: FloatArray,
     eps: float,
 ) -> tuple[FloatArray, FloatArray]:
-    """Linear layer and the BatchNorm after it as one, with the statistics of these inputs.
-
-    The layer's own bias falls out. The outputs' variances are wᵀ·Cov(inputs)·w: no pass over them.
-    """
+    """Fold a linear layer (without its bias) and the BatchNorm after it, on these inputs."""
+    # The outputs' variances are wᵀ·Cov(inputs)·w: no pass over the outputs.
     mean = inputs.mean(0)
     centred = inputs - mean
     covariance = centred.T @ centred / len(inputs)
@@ -135,7 +133,7 @@ def _folded(
 
 @dataclass(frozen=True)
 class EmpiricalNull:
-    """Statistics of the measured β beside those of redrawn β networks.
+    """Statistics of the measured β and of redrawn β networks.
 
     Attributes
     ----------
@@ -236,6 +234,7 @@ def empirical_null(
 
 
 def _statistics(beta: npt.NDArray[np.floating[Any]], network: BetaNetwork) -> dict[str, float]:
+    """Return the statistics of β (N, C) that measured and redrawn networks are compared by."""
     split = variance_split(beta)
     distance = np.nan
     if network.bn_weight is not None and network.bn_bias is not None:

@@ -1,4 +1,4 @@
-"""The null model in words: whether β varies between samples more than BatchNorm makes it."""
+"""Whether β varies between samples more than without learning: a layer's split, in words."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,9 +29,9 @@ class Verdict:
     Attributes
     ----------
     answer : {"more", "no more", "less", "constant", "unknown"}
-        ``"constant"`` where β hardly varies over samples, ``"unknown"`` where it cannot be told.
+        ``"constant"`` where β hardly varies over samples, ``"unknown"`` where it cannot be decided.
     p_value : float
-        Of the samples' effect, upper tail; NaN where it cannot be told.
+        Of the samples' effect, upper tail; NaN where there is no test.
     text : str
         One sentence.
     """

@@ -84,10 +84,7 @@ def write_parquet(path: Path, table: pa.Table, scratch: Path | None = None) -> s
 
 
 def _declared_full(table: pa.Table) -> pa.Table:
-    """Return a table whose list columns are declared to hold no nulls.
-
-    Otherwise Parquet stores for every single element whether it is null.
-    """
+    """Declare list columns to hold no nulls: Parquet then stores no flag for every element."""
     for index, field in enumerate(table.schema):
         column = table.column(index)
         if not pa.types.is_fixed_size_list(field.type) or _has_nulls(column):
@@ -103,16 +100,19 @@ def _declared_full(table: pa.Table) -> pa.Table:
 
 
 def _has_nulls(column: pa.ChunkedArray) -> bool:
+    """Whether a column of lists has a null, as a list or as an element."""
     return bool(column.null_count or any(chunk.flatten().null_count for chunk in column.chunks))
 
 
 def _is_float(kind: pa.DataType) -> bool:
+    """Whether a type is a floating number, or a list of them."""
     if pa.types.is_fixed_size_list(kind):
         kind = kind.value_type
     return bool(pa.types.is_floating(kind))
 
 
 def _leaf(field: pa.Field) -> str:
+    """Return a column's path in the Parquet schema."""
     listed = pa.types.is_fixed_size_list(field.type)
     return f"{field.name}.list.element" if listed else str(field.name)
 
@@ -275,4 +275,5 @@ class RunFolder:
 
 
 def _json(content: Mapping[str, Any]) -> bytes:
+    """Return content as JSON with sorted keys."""
     return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()

@@ -113,6 +113,7 @@ def merged(parts: Iterable[pa.Table]) -> pa.Table | None:
 
 
 def _counts(table: pa.Table) -> Counts:
+    """Return the counts of a table, int64 (rows, below + bins + above + invalid)."""
     counts = np.empty((table.num_rows, _ROW), dtype=np.int64)
     listed = table["count"].combine_chunks()
     counts[:, 1:-2] = listed.flatten().to_numpy().reshape(-1, HISTOGRAM_BINS)

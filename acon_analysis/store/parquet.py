@@ -80,6 +80,7 @@ def read_frame(path: Path) -> pd.DataFrame:
 
 
 def _rows(path: Path) -> int:
+    """Return the number of rows of a file."""
     with _readable(path):
         return int(pq.read_metadata(path).num_rows)
 
