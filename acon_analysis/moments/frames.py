@@ -1,5 +1,6 @@
-"""Moments as tables: states to frames and back, rows merged, totals of samples, disk space."""
+"""Moments as tables: states to frames and back, data to frames, rows merged, disk space."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from acon_analysis.columns import TOTAL_COLUMNS, names
+from acon_analysis.columns import TOTAL_COLUMNS
 from acon_analysis.errors import AconError
 from acon_analysis.moments.fields import (
     BLOCKS,
@@ -16,7 +17,8 @@ from acon_analysis.moments.fields import (
     MOMENT_COLUMNS,
     STATE_COLUMNS,
 )
-from acon_analysis.moments.state import FloatArray, Moments, group, residual
+from acon_analysis.moments.gram import Gram
+from acon_analysis.moments.state import FloatArray, Moments, group, merge_all
 
 CHANNEL_KEYS = ("layer", "call", "channel")
 
@@ -49,6 +51,53 @@ def to_frame(state: Moments, **keys: npt.ArrayLike) -> pd.DataFrame:
             blank = 0 if field.dtype == "int64" else np.nan
             columns[field.name] = np.full(int(seen.sum()), blank, dtype=field.dtype)
     return pd.DataFrame(columns)
+
+
+def moment_frame(x: npt.ArrayLike, y: npt.ArrayLike, layer: str = "layer") -> pd.DataFrame:
+    """Return the moments of given inputs and outputs of a layer, as those of a capture.
+
+    Parameters
+    ----------
+    x, y : array_like
+        Inputs and outputs of one shape: (N, C) or (N, C, ...), samples and channels first.
+    layer : str
+        Its name.
+
+    Returns
+    -------
+    DataFrame
+        Columns of `Run.moments` without ``block``, one row a channel: all of ``"base"`` and
+        ``"within"``, NaN in the groups that need the parameters of ACON.
+    """
+    xs, ys = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if xs.shape != ys.shape or xs.ndim < 2:
+        raise AconError(
+            f"x and y need one shape, samples and channels first: x is {xs.shape}, y is {ys.shape}"
+        )
+    shape = *xs.shape[:2], math.prod(xs.shape[2:])
+    xs, ys = xs.reshape(shape), ys.reshape(shape)
+    each = Gram.of(np.stack([xs, ys], -1), axis=2)
+    cxx, cxy, cyy = each.C[..., 0, 0], each.C[..., 0, 1], each.C[..., 1, 1]
+    state = Moments(
+        {
+            "n": each.n,
+            "mean_x": each.mean[..., 0],
+            "mean_y": each.mean[..., 1],
+            "cxx": cxx,
+            "cxy": cxy,
+            "cyy": cyy,
+            "min_x": xs.min(-1, initial=np.inf),
+            "max_x": xs.max(-1, initial=-np.inf),
+            "n_positive": (xs > 0).sum(-1),
+            "n_samples": each.n > 0,
+            "cxx_within": cxx,
+            "cxy_within": cxy,
+            "cyy_within": cyy,
+            "sse_within": each.residual(1, [0]),
+        }
+    )
+    channels = np.arange(xs.shape[1])
+    return to_frame(merge_all(state), layer=layer, call=0, channel=channels)
 
 
 def from_frame(frame: pd.DataFrame) -> Moments:
@@ -135,64 +184,6 @@ def channel_codes(
     codes = np.asarray(grouped.ngroup(), dtype=np.int64)
     keys = frame.loc[:, list(by)].drop_duplicates(ignore_index=True)
     return codes, keys
-
-
-def sample_totals(
-    state: Moments,
-    samples: npt.ArrayLike,
-    *,
-    layer: str,
-    call: int = 0,
-    p1: npt.ArrayLike | None = None,
-    p2: npt.ArrayLike | None = None,
-    beta: npt.ArrayLike | None = None,
-) -> pd.DataFrame:
-    """Sum the states of single samples over the channels of one layer.
-
-    Parameters
-    ----------
-    state : Moments
-        Shape (samples, channels), one sample each.
-    samples : array_like of int
-        sample_id, shape (samples,).
-    layer, call : str, int
-        Keys.
-    p1, p2 : array_like, optional
-        Shape (channels,); needed for the gain and for the reference's variance.
-    beta : array_like, optional
-        Shape (samples, channels) or (channels,).
-
-    Returns
-    -------
-    DataFrame
-        Columns `columns.TOTAL_COLUMNS`, one row a sample; NaN where a layer has no gate, no
-        β or no reference.
-    """
-    count, channels = state.shape
-    blank = np.full(count, np.nan)
-    columns: dict[str, object] = {
-        "sample": np.asarray(samples, dtype=np.int64),
-        "layer": np.repeat(layer, count),
-        "call": np.full(count, call, dtype=np.int64),
-        "channels": np.full(count, channels, dtype=np.int64),
-        "n": state["n"].sum(1).astype(np.int64),
-        "cyy": state["cyy"].sum(1),
-        "sse": residual(state, "even" if "cee" in state else "y").sum(1),
-        "cgg": state["cgg"].sum(1) if "cgg" in state else blank,
-        "gain": blank,
-        "cyy_reference": blank,
-        "sse_reference": blank,
-    }
-    if p1 is not None and p2 is not None:
-        first, second = np.asarray(p1, dtype=np.float64), np.asarray(p2, dtype=np.float64)
-        if beta is not None:
-            steepness = np.abs(np.asarray(beta, dtype=np.float64) * (first - second))
-            std = np.sqrt(state["cxx"] / np.maximum(state["n"], 1))
-            columns["gain"] = (steepness * std).sum(1)
-        if "crr" in state:
-            columns["cyy_reference"] = line_variance(state, (first + second) / 2).sum(1)
-            columns["sse_reference"] = residual(state, "reference").sum(1)
-    return pd.DataFrame({name: columns[name] for name in names(TOTAL_COLUMNS)})
 
 
 def line_variance(state: Moments, m: npt.ArrayLike) -> FloatArray:

@@ -9,6 +9,7 @@ American Statistician 37(3), doi:10.1080/00031305.1983.10483115)::
 Arrays are numpy's or torch's, in float64: only operators and methods that both have are used.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -79,9 +80,10 @@ class Gram:
                 f"sums need an axis besides that of the variables, which is the last: shape "
                 f"{tuple(values.shape)}, axis {axis}"
             )
-        values = _moved(values, axes, range(-1 - len(axes), -1))
-        values = values.reshape((*values.shape[: -1 - len(axes)], -1, values.shape[-1]))
-        count = values.shape[-2]
+        first = -1 - len(axes)
+        values = _moved(values, axes, range(first, -1))
+        count = math.prod(values.shape[first:-1])
+        values = values.reshape((*values.shape[:first], count, values.shape[-1]))
         with np.errstate(invalid="ignore", over="ignore"):
             mean = values.sum(-2) / max(count, 1)
             deviation = values - mean[..., None, :]

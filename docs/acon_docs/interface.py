@@ -57,9 +57,9 @@ PAGES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             f"acon_analysis.{name}"
             for name in (
                 "statistics.linearity", "statistics.other_measures", "statistics.gaussian",
-                "moments.state", "statistics.jackknife", "statistics.causes", "runs.compare",
-                "statistics.differences", "statistics.beta_matrix", "statistics.beta_summary",
-                "store.histograms",
+                "moments.state", "moments.gram", "statistics.jackknife", "statistics.causes",
+                "runs.compare", "statistics.differences", "statistics.beta_matrix",
+                "statistics.beta_summary", "store.histograms",
             )
         ),
     ),

@@ -8,8 +8,8 @@ import pandas as pd
 from scipy import stats
 
 from acon_analysis.moments.frames import to_frame
-from acon_analysis.moments.from_samples import acon_parts, as_samples, by_block, from_samples
 from acon_analysis.moments.state import FloatArray, Moments
+from moment_oracle import acon_parts, as_samples, by_block, from_samples
 
 Z = stats.norm.ppf((np.arange(4096) + 0.5) / 4096)
 

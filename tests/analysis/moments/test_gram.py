@@ -167,6 +167,9 @@ def test_nothing_and_what_is_not_finite(kind: object) -> None:
     assert (float(empty.n), float(empty.C.sum()), float(empty.mean.sum())) == (0, 0, 0)
     assert np.isnan(float(empty.r2(1, [0])))
     assert np.isnan(float(empty.line()[0]))
+    for shape in ((0, 5, 2), (5, 0, 2), (0, 0, 2)):
+        assert Gram.of(kind(np.zeros(shape)), 1).C.shape == (shape[0], 2, 2)  # type: ignore[operator]
+        assert float(Gram.of(kind(np.zeros(shape)), 1).merge().n) == 0  # type: ignore[operator]
     bad = some + Gram.of(kind(np.array([[np.nan, 1.0], [1.0, 1.0]])))  # type: ignore[operator]
     assert float(bad.n) == 4
     assert np.isnan(np.asarray(bad.C)).tolist() == [[True, True], [True, False]]

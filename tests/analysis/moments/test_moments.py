@@ -18,10 +18,9 @@ from acon_analysis.moments.frames import (
     from_frame,
     line_variance,
     merge_rows,
-    sample_totals,
+    moment_frame,
     to_frame,
 )
-from acon_analysis.moments.from_samples import acon_parts, as_samples, by_block, from_samples
 from acon_analysis.moments.state import (
     FloatArray,
     Moments,
@@ -31,6 +30,7 @@ from acon_analysis.moments.state import (
     merge_all,
     residual,
 )
+from moment_oracle import acon_parts, as_samples, by_block, from_samples, sample_totals
 
 P1, P2 = 1.2, -0.8
 
@@ -277,3 +277,18 @@ def test_errors_say_what_was_given() -> None:
         from_frame(pd.DataFrame({"layer": ["a"]}))
     with pytest.raises(AconError, match="no such group: gates"):
         empty(1, ["gates"])
+
+
+def test_moments_of_given_inputs_and_outputs() -> None:
+    rng = np.random.default_rng(8)
+    x = rng.standard_normal((9, 3, 4, 5)) + 2
+    y = np.maximum(x, 0)
+    frame = moment_frame(x, y, "relu")
+    flat = (v.reshape(9, 3, 20) for v in (x, y))
+    expected = to_frame(merge_all(as_samples(from_samples(*flat))), layer="relu", call=0,
+                        channel=np.arange(3))  # fmt: skip
+    pd.testing.assert_frame_equal(frame, expected, rtol=1e-12)
+    assert moment_frame(x[..., 0, 0], y[..., 0, 0])["n"].tolist() == [9, 9, 9]
+    assert not len(moment_frame(np.zeros((0, 2)), np.zeros((0, 2))))
+    with pytest.raises(AconError, match=r"x is \(3,\), y is \(3,\)"):
+        moment_frame(np.ones(3), np.ones(3))

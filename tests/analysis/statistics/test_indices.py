@@ -13,11 +13,10 @@ from acon_analysis.columns import (
 )
 from acon_analysis.errors import AconError
 from acon_analysis.family import derivative_bounds, derivative_range
-from acon_analysis.moments.frames import sample_totals
-from acon_analysis.moments.from_samples import acon_parts, from_samples
 from acon_analysis.moments.state import FloatArray
 from acon_analysis.statistics.causes import CAUSES, layer_sentence
 from acon_analysis.statistics.linearity import channel_table, layer_table, linearity, sample_table
+from moment_oracle import acon_parts, from_samples, sample_totals
 from synthetic_layers import Z, acon_layer, plain_layer, random_layer
 
 

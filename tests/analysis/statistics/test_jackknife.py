@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from acon_analysis.errors import UsageError
-from acon_analysis.moments.from_samples import as_samples, by_block, from_samples
 from acon_analysis.moments.state import Moments, merge_all, residual
 from acon_analysis.statistics.jackknife import (
     jackknife_error,
@@ -12,6 +11,7 @@ from acon_analysis.statistics.jackknife import (
     share_interval,
     symmetric_interval,
 )
+from moment_oracle import as_samples, by_block, from_samples
 
 
 def test_leaving_one_out_equals_merging_the_others() -> None:

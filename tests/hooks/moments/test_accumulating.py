@@ -13,8 +13,7 @@ from acon_analysis.data.sources import digits
 from acon_analysis.errors import UsageError
 from acon_analysis.layers import MetaAconC
 from acon_analysis.moments.fields import BLOCKS, MOMENT_COLUMNS
-from acon_analysis.moments.frames import disk_space, from_frame, sample_totals, to_frame
-from acon_analysis.moments.from_samples import acon_parts, as_samples, by_block, from_samples
+from acon_analysis.moments.frames import disk_space, from_frame, to_frame
 from acon_analysis.moments.state import Moments, Part, merge_all, residual
 from acon_analysis.statistics.linearity import channel_table, sample_table
 from acon_hooks.layers.scan import Layer
@@ -23,6 +22,7 @@ from acon_hooks.moments.options import MomentOptions, default_kinds, options_of
 from acon_hooks.readings.batch import Key
 from acon_hooks.readings.tap import Tap
 from gathering import BOTH, KINDS, Parts, accumulator, acon_c, gather
+from moment_oracle import acon_parts, as_samples, by_block, from_samples, sample_totals
 
 
 def oracle(model: nn.Module, images: Tensor, kinds: Sequence[str] = KINDS) -> dict[Key, Moments]:

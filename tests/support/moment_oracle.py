@@ -1,17 +1,16 @@
-"""From data to moments: the parts of an ACON layer, states of samples, blocks of samples.
-
-The float64 reference of what a capture accumulates on a device; see `moments.state` for
-what empty, constant and non-finite data give.
-"""
+"""The float64 oracle of what a capture accumulates: moments of data by direct computation."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy.special import expit
 
+from acon_analysis.columns import TOTAL_COLUMNS, names
 from acon_analysis.errors import AconError
 from acon_analysis.moments.fields import BLOCKS
+from acon_analysis.moments.frames import line_variance
 from acon_analysis.moments.state import FloatArray, Moments, group, residual
 
 Axis = int | tuple[int, ...]
@@ -196,3 +195,61 @@ def by_block(state: Moments, samples: npt.ArrayLike, blocks: int = BLOCKS) -> Mo
         Shape (blocks, ...).
     """
     return group(state, np.asarray(samples) % blocks, blocks)
+
+
+def sample_totals(
+    state: Moments,
+    samples: npt.ArrayLike,
+    *,
+    layer: str,
+    call: int = 0,
+    p1: npt.ArrayLike | None = None,
+    p2: npt.ArrayLike | None = None,
+    beta: npt.ArrayLike | None = None,
+) -> pd.DataFrame:
+    """Sum the states of single samples over the channels of one layer.
+
+    Parameters
+    ----------
+    state : Moments
+        Shape (samples, channels), one sample each.
+    samples : array_like of int
+        sample_id, shape (samples,).
+    layer, call : str, int
+        Keys.
+    p1, p2 : array_like, optional
+        Shape (channels,); needed for the gain and for the reference's variance.
+    beta : array_like, optional
+        Shape (samples, channels) or (channels,).
+
+    Returns
+    -------
+    DataFrame
+        Columns `columns.TOTAL_COLUMNS`, one row a sample; NaN where a layer has no gate, no
+        β or no reference.
+    """
+    count, channels = state.shape
+    blank = np.full(count, np.nan)
+    columns: dict[str, object] = {
+        "sample": np.asarray(samples, dtype=np.int64),
+        "layer": np.repeat(layer, count),
+        "call": np.full(count, call, dtype=np.int64),
+        "channels": np.full(count, channels, dtype=np.int64),
+        "n": state["n"].sum(1).astype(np.int64),
+        "cyy": state["cyy"].sum(1),
+        "sse": residual(state, "even" if "cee" in state else "y").sum(1),
+        "cgg": state["cgg"].sum(1) if "cgg" in state else blank,
+        "gain": blank,
+        "cyy_reference": blank,
+        "sse_reference": blank,
+    }
+    if p1 is not None and p2 is not None:
+        first, second = np.asarray(p1, dtype=np.float64), np.asarray(p2, dtype=np.float64)
+        if beta is not None:
+            steepness = np.abs(np.asarray(beta, dtype=np.float64) * (first - second))
+            std = np.sqrt(state["cxx"] / np.maximum(state["n"], 1))
+            columns["gain"] = (steepness * std).sum(1)
+        if "crr" in state:
+            columns["cyy_reference"] = line_variance(state, (first + second) / 2).sum(1)
+            columns["sse_reference"] = residual(state, "reference").sum(1)
+    return pd.DataFrame({name: columns[name] for name in names(TOTAL_COLUMNS)})
