@@ -198,11 +198,9 @@ def _used(tap: Tap) -> list[Layer]:
 
 def _metadata(tap: Tap) -> LayerMetadata:
     """Return the tables of the layers that a tap has proved."""
-    by_name = {layer.name: layer for layer in tap.layers}
-    settled = {key: by_name[key[0]] for key in tap.shapes}
     used = _used(tap)
     return LayerMetadata(
-        layer_table(settled, tap.reports, tap.shapes), channel_table(used), run_facts(used)
+        layer_table(tap.calls, tap.reports, tap.shapes), channel_table(used), run_facts(used)
     )
 
 

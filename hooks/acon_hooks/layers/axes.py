@@ -1,59 +1,191 @@
-"""Where the channels of a plain activation lie: where the layer before it puts them."""
+"""Which axis holds the channels: followed from function to function through a forward pass."""
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
-from acon_hooks.engine.visiting import Site, SiteCall, Visit, Visited, Visitor
+from acon_hooks.engine.visiting import Listener, function_name
+from acon_hooks.layers.elementwise import channel_axis
 
-_LAST = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.MultiheadAttention)
+#: Functions whose result has its channels on the last axis, whatever the axes of the input mean.
+_LAST = frozenset({
+    "linear", "embedding", "layer_norm", "rms_norm", "lstm", "gru", "rnn_tanh", "rnn_relu",
+    "multi_head_attention_forward", "addmm", "scaled_dot_product_attention",
+})  # fmt: skip
+#: Products of matrices: the last axis is that of the second factor.
+_PRODUCTS = frozenset({
+    "matmul", "mm", "__matmul__", "__rmatmul__", "bmm",
+})  # fmt: skip
+#: Functions whose result has its channels after the axis of the samples.
+_FIRST = frozenset({
+    "batch_norm", "instance_norm", "group_norm",
+})  # fmt: skip
+#: Functions that move values without changing them, or reduce some axes.
+_REARRANGING = frozenset({
+    "reshape", "view", "flatten", "unflatten", "permute", "transpose", "swapaxes", "swapdims",
+    "movedim", "moveaxis", "squeeze", "unsqueeze", "expand", "expand_as", "view_as",
+    "reshape_as", "chunk", "split", "tensor_split", "unbind", "select", "narrow",
+    "__getitem__", "__get__", "roll", "flip", "repeat", "repeat_interleave", "index_select",
+    "diagonal", "unfold", "t", "adjoint", "mean", "sum", "amax", "amin",
+})  # fmt: skip
+#: Functions whose axes are named by a formula.
+_UNKNOWN = frozenset({"einsum", "tensordot"})
 
 
-class Producers(Visitor):
-    """Remembers, during the first batch, the last module that made channels.
+class ChannelAxes:
+    """Knows the channel axis of every tensor of a forward pass, while it listens.
 
-    Convolutions and batch normalisations put the channels on axis 1, linear layers and layer
-    normalisations on the last axis. Where sizes contradict this, the sizes win.
+    Convolutions and batch normalisations put the channels on axis 1, linear layers, layer
+    normalisations, embeddings and recurrent layers on the last axis. Elementwise functions keep
+    the axis; what moves axes is applied to the channels' numbers too, which shows where they go.
     """
 
     def __init__(self) -> None:
-        self.last: nn.Module | None = None
-        self._visited: list[Visited] = []
+        self._axes = WeakTensorKeyDictionary()
+        self._listener = Listener(self._follow)
 
-    def attach(self, visit: Visit) -> None:
-        """Visit every module that has channels."""
-        self._visited = [
-            visit.add(Site(name, module, inner=True), self)
-            for name, module in visit.model.named_modules()
-            if module is not visit.model and _width(module) is not None
-        ]
+    def start(self) -> None:
+        """Follow the functions that are called from now on."""
+        self._listener.on()
 
-    def remove(self) -> None:
-        """Visit them no longer."""
-        for visited in self._visited:
-            visited.remove()
-        self._visited = []
+    def stop(self) -> None:
+        """Follow no longer."""
+        self._listener.off()
+        self._axes = WeakTensorKeyDictionary()
 
-    def axis(self, x: Tensor) -> int:
-        """Return the channel axis of an input; 1 where nothing tells."""
+    def axis(self, module: nn.Module, x: Tensor) -> tuple[int, bool]:
+        """Return the channel axis of an activation's input, and whether it is known.
+
+        Without any evidence it is assumed to be axis 1.
+        """
+        own = channel_axis(module, x.ndim)
+        if own is not None:
+            return own, True
         if x.ndim < 3:
-            return min(1, x.ndim - 1)
-        last = x.ndim - 1
-        width = None if self.last is None else _width(self.last)
-        first_fits, last_fits = x.shape[1] == width, x.shape[last] == width
-        if first_fits != last_fits:
-            return 1 if first_fits else last
-        return last if isinstance(self.last, _LAST) else 1
+            return min(1, x.ndim - 1), True
+        found = self._known(x)
+        return (1, False) if found is None else (found, True)
 
-    def after(self, call: SiteCall, output: Any) -> None:
-        """Note the module."""
-        self.last = call.site.module
+    def _known(self, x: Any) -> int | None:
+        return self._axes[x] if _plain(x) and x in self._axes else None
+
+    def _follow(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+        name = function_name(func)
+        before = [(x, self._known(x)) for x in _tensors((*args, *kwargs.values()))]
+        shapes = [tuple(x.shape) for x, _ in before]
+        out = func(*args, **kwargs)
+        made = [y for y in _tensors((out,)) if y.is_floating_point()]
+        if made and before:
+            with torch._C.DisableTorchFunction():
+                self._note(name, func, args, kwargs, before, shapes, made)
+        return out
+
+    def _note(
+        self,
+        name: str,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        before: list[tuple[Tensor, int | None]],
+        shapes: list[tuple[int, ...]],
+        made: list[Tensor],
+    ) -> None:
+        """Write down the axis of what a function has returned."""
+        if name in _UNKNOWN:
+            return
+        if name in _REARRANGING:
+            axes = _moved(func, args, kwargs, before)
+        else:
+            axis = _set_by(name, made[0], before)
+            if axis is None:
+                dim = (
+                    kwargs.get("dim", args[1] if len(args) > 1 else 0) if name == "stack" else None
+                )
+                axis = _kept(made[0], before, shapes, dim)
+            axes = [axis if y.ndim == made[0].ndim else None for y in made]
+        for y, axis in zip(made, axes, strict=False):
+            if axis is not None:
+                self._axes[y] = axis
 
 
-def _width(module: nn.Module) -> int | None:
-    for name in ("out_features", "out_channels", "num_features", "num_channels", "embedding_dim"):
-        found = getattr(module, name, None)
-        if isinstance(found, int):
-            return found
-    shape = getattr(module, "normalized_shape", None)
-    return int(shape[-1]) if isinstance(shape, tuple) and shape else None
+def _plain(value: Any) -> bool:
+    return isinstance(value, Tensor) and not is_functorch_wrapped_tensor(value)
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    """Yield the tensors among some values, and in tuples and lists among them."""
+    for value in values:
+        if _plain(value):
+            yield value
+        elif isinstance(value, tuple | list):
+            yield from (inner for inner in value if _plain(inner))
+
+
+def _set_by(name: str, y: Tensor, before: list[tuple[Tensor, int | None]]) -> int | None:
+    """Return the axis that a function puts the channels on, if it decides that."""
+    if name.startswith("conv"):
+        spatial = int(name[-2]) if name[-1] == "d" and name[-2].isdigit() else y.ndim - 2
+        return max(0, y.ndim - spatial - 1)
+    if name in _FIRST and y.ndim > 1:
+        return 1
+    if name in _LAST:
+        return y.ndim - 1
+    if name in _PRODUCTS and len(before) > 1:
+        second, axis = before[0 if name == "__rmatmul__" else 1]
+        if isinstance(second, nn.Parameter) or second.ndim == 2 or axis == second.ndim - 1:
+            return y.ndim - 1
+    return None
+
+
+def _kept(
+    y: Tensor,
+    before: list[tuple[Tensor, int | None]],
+    shapes: list[tuple[int, ...]],
+    stacked: int | None,
+) -> int | None:
+    """Return the axis that a function leaves where the first input with a known axis has it."""
+    for (_, axis), shape in zip(before, shapes, strict=True):
+        if axis is None:
+            continue
+        if stacked is not None:
+            return axis + (stacked % y.ndim <= axis)
+        if len(shape) == y.ndim:
+            return axis
+        if len(shape) < y.ndim and axis == len(shape) - 1:  # broadcast
+            return y.ndim - 1
+    return None
+
+
+def _moved(
+    func: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    before: list[tuple[Tensor, int | None]],
+) -> list[int | None]:
+    """Apply a function to the numbers of the channels; return the axis along which they differ."""
+    source = next(((x, axis) for x, axis in before if axis is not None), None)
+    if source is None or not args or source[0] is not args[0]:
+        return []
+    x, axis = args[0], source[1]
+    shape = [1] * x.ndim
+    shape[axis or 0] = -1
+    numbers = torch.arange(x.shape[axis or 0], dtype=torch.float32, device=x.device)
+    try:
+        out = func(numbers.reshape(shape).expand(x.shape), *args[1:], **kwargs)
+    except Exception:  # what works on the values need not work on the numbers
+        return []
+    return [_varying(y) for y in _tensors((out,))]
+
+
+def _varying(numbers: Tensor) -> int | None:
+    """Return the one axis along which numbers differ; None if there is no such axis."""
+    axes = [
+        axis
+        for axis, size in enumerate(numbers.shape)
+        if size > 1 and bool((numbers != numbers.narrow(axis, 0, 1)).any())
+    ]
+    return axes[0] if len(axes) == 1 else None

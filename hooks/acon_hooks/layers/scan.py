@@ -113,9 +113,21 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def own_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Return a module's own parameters and buffers by name, without its children's."""
-    own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-    return dict(own)
+    """Return a module's own parameters and buffers by name, without its children's.
+
+    One that is parametrised, pruned or normalised by torch.nn.utils has the value that it is used
+    with; what that is computed from is left out.
+    """
+    own = dict([*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)])
+    computed = set(getattr(module, "parametrizations", {}))
+    computed |= {name.removesuffix("_orig").removesuffix("_g") for name in own} - set(own)
+    for name in computed:
+        value = getattr(module, name, None)
+        if isinstance(value, Tensor):
+            for ending in ("orig", "mask", "g", "v"):
+                own.pop(f"{name}_{ending}", None)
+            own[name] = value
+    return own
 
 
 def slopes(module: nn.Module) -> tuple[Tensor, Tensor] | None:
@@ -126,7 +138,7 @@ def slopes(module: nn.Module) -> tuple[Tensor, Tensor] | None:
     """
     own = own_tensors(module)
     p1, p2 = own.get("p1"), own.get("p2")
-    if p1 is None and p2 is None and "beta" in own and not list(module.children()):
+    if p1 is None and p2 is None and "beta" in own and not _parts(module):
         rest = [tensor for name, tensor in own.items() if name != "beta"]
         if set(own) <= {"beta", "p"}:
             p2 = rest[0] if rest else torch.zeros_like(own["beta"])
@@ -136,6 +148,11 @@ def slopes(module: nn.Module) -> tuple[Tensor, Tensor] | None:
     if not p1.is_floating_point() or sum(size != 1 for size in p1.shape) > 1:
         return None
     return p1, p2
+
+
+def _parts(module: nn.Module) -> list[nn.Module]:
+    """Return the children of a module that are no parametrisations."""
+    return [child for name, child in module.named_children() if name != "parametrizations"]
 
 
 def owns_slopes(module: nn.Module) -> bool:
@@ -186,13 +203,15 @@ def scan_layers(model: nn.Module, kinds: Iterable[str] = DEFAULT_KINDS) -> list[
 
 
 def _walk(model: nn.Module, asked: tuple[str, ...]) -> Iterator[Layer]:
-    inside: set[nn.Module] = set()  # the activations of a β network are no layers of their own
+    inside: set[nn.Module] = set()  # the parts of a layer are no layers of their own
     for name, module in model.named_modules():
         if slopes(module) is not None:
             inside.update(m for m in module.modules() if m is not module and slopes(m) is None)
         layer = None if module in inside else _match(name, module, asked)
         if layer is not None:
             yield layer
+            if layer.kind == "activation":
+                inside.update(module.modules())
 
 
 def _match(name: str, module: nn.Module, asked: tuple[str, ...]) -> Layer | None:

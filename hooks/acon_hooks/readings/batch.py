@@ -60,6 +60,9 @@ class Results:
         β of the forward pass that is running.
     shapes : dict
         (layer, call) -> shape of the activated input without the axis of the samples.
+    calls : dict
+        (layer, call) -> the layer as this call of it uses it: an activation may be used on
+        inputs whose channels lie on different axes.
     reports : list of ProofReport
         The proof of every call; a later one of the same call takes its place.
     """
@@ -68,6 +71,7 @@ class Results:
     full: bool
     batch: Batch | None = None
     shapes: dict[Key, tuple[int, ...]] = field(default_factory=dict)
+    calls: dict[Key, Layer] = field(default_factory=dict)
     reports: list[ProofReport] = field(default_factory=list)
 
     def report(self, report: ProofReport) -> None:
@@ -100,7 +104,7 @@ class Results:
                 for key in [key for key in part if key[0] == layer.name]:
                     del part[key]
         for key in [key for key in self.shapes if key[0] == layer.name]:
-            del self.shapes[key]
+            del self.shapes[key], self.calls[key]
         self.reports[:] = [report for report in self.reports if report.layer != layer.name]
 
 

@@ -55,6 +55,7 @@ class CallTrace:
 
     arguments: dict[int | str, Tensor] = field(default_factory=dict)
     pointers: dict[int | str, int] = field(default_factory=dict)  # where the originals lie
+    given: list[Tensor] = field(default_factory=list)  # the originals, for their identity
     modules: list[ModuleCall] = field(default_factory=list)
     functions: list[FunctionCall] = field(default_factory=list)
     gates: dict[str, FunctionCall] = field(default_factory=dict)  # the last gate's argument
@@ -74,6 +75,7 @@ class CallTrace:
         return cls(
             {key: value.detach().clone() for key, value in floats.items()},
             {key: value.data_ptr() for key, value in floats.items()},
+            list(floats.values()),
         )
 
     def module(self, call: SiteCall, output: Any, *, activated: bool) -> None:

@@ -124,7 +124,7 @@ def resolve_call(
     call: SiteCall,
     trace: CallTrace,
     output: Any,
-    axis: int,
+    axis: tuple[int, bool],
     *,
     again: bool = False,
 ) -> ResolvedCall:
@@ -140,8 +140,8 @@ def resolve_call(
         What was caught.
     output : Any
         What the layer returned.
-    axis : int
-        Channel axis of a plain activation.
+    axis : tuple of (int, bool)
+        Channel axis of a plain activation, and whether it is known.
     again : bool
         True proves the reading that the layer has, as for a further call.
 
@@ -151,7 +151,7 @@ def resolve_call(
         If β cannot be read.
     """
     if layer.kind == "activation":
-        return _resolve_activation(layer, call.number, trace, output, axis)
+        return _resolve_activation(layer, trace, output, axis)
     if layer.kind == "acon_frelu":
         resolved = _resolve_frelu(layer, call.number, trace)
     else:
@@ -168,16 +168,16 @@ def resolve_call(
 
 
 def _resolve_activation(
-    layer: Layer, call: int, trace: CallTrace, output: Any, axis: int
+    layer: Layer, trace: CallTrace, output: Any, axis: tuple[int, bool]
 ) -> ResolvedCall:
     x = next(iter(trace.arguments.values()), None)
     if x is None:
         raise ProofError(f"activation {layer.name!r} was given no floating-point tensor")
-    if call:
-        return ResolvedCall(layer, x)
-    channels = 1 if x.ndim < 2 else x.shape[axis]
+    channels = 1 if x.ndim < 2 else x.shape[axis[0]]
     overwritten = isinstance(output, Tensor) and output.data_ptr() in trace.pointers.values()
-    return ResolvedCall(replace(layer, axis=axis, channels=channels, in_place=overwritten), x)
+    words = "" if axis[1] else f"channels assumed on axis {axis[0]}"
+    found = replace(layer, axis=axis[0], channels=channels, in_place=overwritten, reader=words)
+    return ResolvedCall(found, x)
 
 
 def _compact(layer: Layer, beta: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from acon_hooks.engine.visiting import Site, SiteCall, Visited, Visitor
 from acon_hooks.errors import HookError, ProofError
 from acon_hooks.guards import autocast_dtype, refuse_autocast
-from acon_hooks.layers.axes import Producers
+from acon_hooks.layers.axes import ChannelAxes
 from acon_hooks.layers.reading import folded
 from acon_hooks.layers.scan import Layer, slopes
 from acon_hooks.readings.batch import Key, Results
@@ -31,7 +31,7 @@ class LayerHooks(Visitor):
         The layer as found; replaced by what the first batch settles.
     results : Results
         Gets what is read.
-    producers : Producers
+    axes : ChannelAxes
         Knows, on the first batch, where the channels of plain activations lie.
     allow_autocast, report_failures : bool
         As for `Tap`.
@@ -41,7 +41,7 @@ class LayerHooks(Visitor):
         self,
         layer: Layer,
         results: Results,
-        producers: Producers,
+        axes: ChannelAxes,
         *,
         allow_autocast: bool,
         report_failures: bool,
@@ -49,7 +49,7 @@ class LayerHooks(Visitor):
         self.layer = layer
         self.site = Site(layer.name, layer.module)
         self.results = results
-        self.producers = producers
+        self.axes = axes
         self.allow_autocast = allow_autocast
         self.report_failures = report_failures
         self.failed = False
@@ -149,18 +149,19 @@ class LayerHooks(Visitor):
         x = next(iter(trace.arguments.values()), None)
         if x is not None:
             refuse_autocast(autocast_dtype(x.device), allowed=self.allow_autocast)
-        axis = 1 if x is None else self.producers.axis(x)
+        axis = (1, True) if x is None else self.axes.axis(self.layer.module, trace.given[0])
         again = not self.visit.first
         try:
             found = resolve_call(self.layer, call, trace, output, axis, again=again)
         except ProofError as error:
             self._disproved(hooks, trace, call.number, error)
             return
-        self.layer = found.layer
+        if call.number == 0 or found.report is not None:
+            self.layer = found.layer
         if found.report is not None:
             self.power = max(self.power, found.report.power)
             self.results.report(found.report)
-        self._hand_over(call.number, found.x, output, found.beta)
+        self._hand_over(call.number, found.x, output, found.beta, found.layer)
 
     def _disproved(
         self, hooks: FirstBatchHooks, trace: CallTrace, call: int, error: ProofError
@@ -216,20 +217,30 @@ class LayerHooks(Visitor):
         self._hand_over(call.number, x, output, beta)
         live.stop()
 
-    def _hand_over(self, call: int, x: Tensor, output: Any, beta: Tensor | None) -> None:
+    def _hand_over(
+        self,
+        call: int,
+        x: Tensor,
+        output: Any,
+        beta: Tensor | None,
+        layer: Layer | None = None,
+    ) -> None:
         """Store β of one call, and show the call to the observer."""
         if call == len(self.keys):
             self.keys.append((self.layer.name, call))
             self.results.shapes[self.keys[call]] = tuple(x.shape[1:])
         key = self.keys[call]
+        if layer is not None:
+            self.results.calls[key] = layer
+        layer = self.results.calls.setdefault(key, self.layer)
         if beta is not None:
             if self.layer.granularity == "static":
                 self._compare_static(key, beta)
             self.results.store(self.layer, key, beta)
         if self.results.observe is not None:
-            y = _aligned(output, x, self.layer)
+            y = _aligned(output, x, layer)
             shown = None if beta is None else folded(beta)
-            self.results.observe(self.layer, call, x.detach(), y.detach(), shown)
+            self.results.observe(layer, call, x.detach(), y.detach(), shown)
 
     def _compare_static(self, key: Key, beta: Tensor) -> None:
         """Refuse a β that all samples share and that is still another one in every batch.

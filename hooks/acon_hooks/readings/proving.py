@@ -129,9 +129,7 @@ def _proved(model: nn.Module, images: torch.Tensor, kinds: Sequence[str]) -> pd.
     with Tap(model, kinds=kinds, report_failures=True) as tap, torch.inference_mode():
         model(images)
         tap.take()
-        by_name = {layer.name: layer for layer in tap.layers}
-        calls = {key: by_name[key[0]] for key in tap.shapes if key[0] in by_name}
-        table = layer_table(calls, tap.reports, tap.shapes).drop(columns="column")
+        table = layer_table(tap.calls, tap.reports, tap.shapes).drop(columns="column")
         proofs = pd.DataFrame(_rows(tap), columns=[*table.columns, "status", "reason"])
     keys = ["layer", "call"]
     table = table.merge(proofs[[*keys, "status", "reason"]], on=keys, how="left")

@@ -14,7 +14,7 @@ from torch import nn
 from acon_hooks.engine.visiting import Visit, Visitor
 from acon_hooks.errors import HookError, UnusedLayerWarning
 from acon_hooks.guards import autocast_dtype, refuse_autocast, unwrap
-from acon_hooks.layers.axes import Producers
+from acon_hooks.layers.axes import ChannelAxes
 from acon_hooks.layers.choosing import choose_layers
 from acon_hooks.layers.scan import DEFAULT_KINDS, Layer, check_kinds
 from acon_hooks.readings.batch import Batch, Key, Observer, Results, count_samples
@@ -80,12 +80,12 @@ class Tap(Visitor):
         self.unused: list[str] = []
         self._named = layers is not None and any(isinstance(layer, str) for layer in layers)
         self._results = Results(observe, full)
-        self._producers = Producers()
+        self._axes = ChannelAxes()
         self._hooks = [
             LayerHooks(
                 layer,
                 self._results,
-                self._producers,
+                self._axes,
                 allow_autocast=allow_autocast,
                 report_failures=report_failures,
             )
@@ -117,6 +117,11 @@ class Tap(Visitor):
         return self._results.shapes
 
     @property
+    def calls(self) -> dict[Key, Layer]:
+        """(layer, call) -> the layer as this call of it uses it."""
+        return self._results.calls
+
+    @property
     def batches(self) -> int:
         """How many forward passes have been read."""
         return self._visit.passes
@@ -126,8 +131,6 @@ class Tap(Visitor):
             stack.enter_context(self._visit)
             for hooks, visited in zip(self._hooks, list(self._visit.sites), strict=True):
                 hooks.attach(visited, prove=self.prove)
-            if any(hooks.layer.kind == "activation" for hooks in self._hooks):
-                self._producers.attach(self._visit)
             self._exit = stack.pop_all()
         return self
 
@@ -167,12 +170,16 @@ class Tap(Visitor):
         if self._visit.first:
             self.reports.clear()
             self.shapes.clear()
+            self.calls.clear()
             for hooks in self._hooks:
                 hooks.forget()
+            if any(hooks.layer.kind == "activation" for hooks in self._hooks):
+                self._axes.start()
         self._results.batch = Batch()
 
     def end(self) -> None:
         """Finish a forward pass: its β can be taken."""
+        self._axes.stop()
         batch = self._results.batch
         if batch is None:
             return
@@ -188,6 +195,7 @@ class Tap(Visitor):
 
     def abort(self) -> None:
         """Forget a forward pass that has failed."""
+        self._axes.stop()
         self._results.batch = self._finished = None
         for hooks in self._hooks:
             hooks.stop()
@@ -205,7 +213,6 @@ class Tap(Visitor):
                 raise HookError(f"{text}; leave them out")
             warnings.warn(text, UnusedLayerWarning, stacklevel=2)
         self.unused = idle
-        self._producers.remove()
 
     def _drop_wrappers(self) -> None:
         """Drop modules that are gates only because a gate inside them is their last step."""

@@ -74,12 +74,15 @@ class Foreign(nn.Module):
 
 
 class OwnNorm(nn.Module):
+    mean: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        pytest.fail("running it would change its statistics")
+        self.mean += 1
+        return x - self.mean
 
 
 def _fail(x: Tensor) -> Tensor:
