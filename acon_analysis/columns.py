@@ -316,6 +316,94 @@ TOTAL_COLUMNS = (
 )
 
 
+# What figures draw. Runs are known there by the name of their network.
+_NETWORK = Column("network", "str", "", "MODEL of the run")
+
+
+def _of(table: Sequence[Column], *chosen: str) -> list[Column]:
+    """Return some columns of a table, in the order given."""
+    by_name = {column.name: column for column in table}
+    return [by_name[name] for name in chosen]
+
+
+#: A row a network, layer, call and channel: `plotdata.channels.channel_facts`.
+FACT_COLUMNS = (
+    _NETWORK,
+    *_LAYER_CALL,
+    _CHANNEL,
+    *_of(CHANNEL_COLUMNS, "p1", "p2"),
+    Column("beta_low", "float64", "1", "5th percentile of β over samples; NaN without β"),
+    Column("beta_middle", "float64", "1", "median of β over samples; NaN without β"),
+    Column("beta_high", "float64", "1", "95th percentile of β over samples; NaN without β"),
+    *_of(LINEARITY_CHANNEL_COLUMNS, "beta_mean", "slope", "intercept", "L", "s_c", "G", "kappa",
+         "mean_x", "std_x", "min_x", "max_x", "positive"),
+    Column("std_y", "float64", "y", "standard deviation of the outputs"),
+    *_of(LINEARITY_CHANNEL_COLUMNS, "slope_min", "slope_max", "slope_low", "slope_high", "why"),
+)  # fmt: skip
+
+#: A row a network, layer, call and measure: `plotdata.depth.linearity_by_depth`.
+DEPTH_COLUMNS = (
+    _NETWORK,
+    Column("place", "int64", "", "number of the layer in order of execution, from 0"),
+    *_LAYER_CALL,
+    Column("measure", "str", "", "L, L_own or G"),
+    Column("value", "float64", "1", "the measure; NaN where the layer has no gate"),
+    Column("low", "float64", "1", "lower end of its interval; NaN with fewer than two blocks"),
+    Column("high", "float64", "1", "upper end of its interval; NaN with fewer than two blocks"),
+)
+
+#: A row a bin of a channel's inputs.
+INPUT_COLUMNS = (
+    _NETWORK,
+    *_LAYER_CALL,
+    _CHANNEL,
+    Column("left", "float64", "x", "left edge of the bin"),
+    Column("right", "float64", "x", "right edge of the bin"),
+    Column("count", "int64", "1", "inputs in the bin"),
+    Column("images", "int64", "1", "images whose inputs were counted"),
+)
+
+#: A row a sample at one end of a channel's β: `plotdata.sample_extremes.Extremes.samples`.
+EXTREME_SAMPLE_COLUMNS = (
+    Column("side", "str", "", "straight (least |β|) or bent (greatest)"),
+    _SAMPLE,
+    Column("beta", "float64", "1", "β of the channel for this sample"),
+)
+
+#: A row a point of a channel's function at a sample's β: `Extremes.curves`.
+EXTREME_CURVE_COLUMNS = (
+    _SAMPLE,
+    Column("x", "float64", "x", "input"),
+    Column("y", "float64", "y", "output"),
+)
+
+#: A row a contradiction between two measures: `plotdata.measure_ranks.MeasureRanks.examples`.
+RANK_EXAMPLE_COLUMNS = (
+    _CHANNEL,
+    Column("against", "str", "", "the measure that contradicts 1 - L"),
+    Column("rank_nonlinearity", "float64", "1", "rank by 1 - L, 0 (most linear) to 1"),
+    Column("rank_against", "float64", "1", "rank by the other measure"),
+    Column("headline", "str", "", "the contradiction in a few words"),
+    Column("reason", "str", "", "why the two measures differ"),
+)
+
+#: A row a bar of a histogram of β: `statistics.beta_densities.BetaDensities.bars`.
+DENSITY_BAR_COLUMNS = (
+    Column("left", "float64", "1", "left edge, in units of β"),
+    Column("right", "float64", "1", "right edge"),
+    Column("count", "int64", "1", "channels in the bar"),
+    Column("density", "float64", "1", "share of the channels per unit of β"),
+)
+
+#: A row a quantity that stands out in a run: `plotdata.overview.headline_frame`.
+HEADLINE_COLUMNS = (
+    Column("quantity", "str", "", "name of the quantity"),
+    Column("value", "float64", "1", "its value"),
+    Column("total", "float64", "1", "of how many; NaN where it is no count"),
+    Column("layer", "str", "", "the layer it belongs to; empty for the whole run"),
+)
+
+
 def names(columns: Sequence[Column]) -> list[str]:
     """Return the names of some columns, in order."""
     return [column.name for column in columns]

@@ -92,6 +92,18 @@ def test_tables_of_columns_stand_in_one_place() -> None:
     assert found == {"columns.py", "moments/fields.py"}
 
 
+def test_no_table_of_columns_has_the_name_of_another() -> None:
+    packages = ("acon_analysis", "hooks/acon_hooks", "figures/acon_figures")
+    files = [path for package in packages for path in (ROOT / package).rglob("*.py")]
+    found = [
+        name
+        for path in files
+        for name in re.findall(r"(?m)^([A-Z]\w*_COLUMNS)\b.*=", path.read_text("utf-8"))
+    ]
+    assert len(found) > 20
+    assert sorted(found) == sorted(set(found))
+
+
 @pytest.mark.parametrize("page", MEASURES, ids=lambda path: path.stem)
 def test_a_measure_page_answers_every_question(page: Path) -> None:
     text = page.read_text("utf-8")

@@ -7,16 +7,10 @@ import numpy as np
 import pandas as pd
 
 from acon_analysis import family
+from acon_analysis.columns import FACT_COLUMNS, names
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.runs.run import Run
 from acon_analysis.selection import choose_layer, require_columns
-
-#: Columns of `channel_facts`.
-FACT_COLUMNS = (
-    "network", "layer", "call", "channel", "p1", "p2", "beta_low", "beta_middle", "beta_high",
-    "beta_mean", "slope", "intercept", "L", "s_c", "G", "kappa", "mean_x", "std_x", "min_x",
-    "max_x", "positive", "std_y", "slope_min", "slope_max", "slope_low", "slope_high", "why",
-)  # fmt: skip
 
 #: Quantiles of β over the samples in `channel_facts`.
 QUANTILES = (0.05, 0.5, 0.95)
@@ -35,14 +29,14 @@ def channel_facts(runs: Sequence[Run]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns `FACT_COLUMNS`, one row a layer, call and channel in order of execution:
+        Columns `columns.FACT_COLUMNS`, one row a layer, call and channel in order of execution:
         ``beta_low``, ``beta_middle``, ``beta_high`` are `QUANTILES` of β over the samples (equal
         where β is static, NaN without β), ``std_y`` is the output's standard deviation, the rest
         as in `columns.LINEARITY_CHANNEL_COLUMNS`.
     """
     tables = [_facts(run) for run in runs if run.has_moments]
     if not tables:
-        return pd.DataFrame(columns=list(FACT_COLUMNS))
+        return pd.DataFrame(columns=names(FACT_COLUMNS))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -53,7 +47,7 @@ def _facts(run: Run) -> pd.DataFrame:
     table = table.merge(_quantiles(run), on=["layer", "call", "channel"], how="left")
     table["std_y"] = np.sqrt(table["cyy"] / table["n"])
     table["network"] = run.model
-    return table[list(FACT_COLUMNS)]
+    return table[names(FACT_COLUMNS)]
 
 
 def _quantiles(run: Run) -> pd.DataFrame:
@@ -91,7 +85,7 @@ def choose_channel(
     Returns
     -------
     pandas.Series
-        Columns `FACT_COLUMNS`.
+        Columns `columns.FACT_COLUMNS`.
 
     Raises
     ------
@@ -100,7 +94,7 @@ def choose_channel(
     AconError
         If a column is missing, or no channel has p1, p2 and β.
     """
-    require_columns(facts, FACT_COLUMNS, "the table of channels")
+    require_columns(facts, names(FACT_COLUMNS), "the table of channels")
     known = facts.dropna(subset=["p1", "p2", "beta_middle"])
     if known.empty:
         raise AconError("no channel of the table has p1, p2 and β: its layers are not ACON")
@@ -156,9 +150,9 @@ def spread_channels(facts: pd.DataFrame, layer: str | None = None, count: int = 
     Returns
     -------
     pandas.DataFrame
-        Columns `FACT_COLUMNS` and ``strength``, √(1 - L): the share of the output's standard
-        deviation that no straight line explains. The channels are those at `count` equally spaced
-        ranks of L, in the order of the channels.
+        Columns `columns.FACT_COLUMNS` and ``strength``, √(1 - L): the share of the output's
+        standard deviation that no straight line explains. The channels are those at `count`
+        equally spaced ranks of L, in the order of the channels.
 
     Raises
     ------

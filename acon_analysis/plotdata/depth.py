@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from acon_analysis.columns import DEPTH_COLUMNS, names
 from acon_analysis.errors import AconError
 from acon_analysis.moments.state import FloatArray
 from acon_analysis.runs.run import Run
@@ -14,9 +15,6 @@ from acon_analysis.statistics.jackknife import share_interval
 
 #: Measures by depth: L over all samples, L of each sample on its own, and G = 4·Var(gate).
 MEASURES = ("L", "L_own", "G")
-
-#: Columns of `linearity_by_depth`.
-DEPTH_COLUMNS = ("network", "place", "layer", "call", "measure", "value", "low", "high")
 
 
 def linearity_by_depth(runs: Sequence[Run], *, confidence: float = 0.95) -> pd.DataFrame:
@@ -32,13 +30,13 @@ def linearity_by_depth(runs: Sequence[Run], *, confidence: float = 0.95) -> pd.D
     Returns
     -------
     pandas.DataFrame
-        Columns `DEPTH_COLUMNS`: ``network`` is the run's MODEL, ``place`` counts the layers in
-        order of execution from 0, ``measure`` is one of `MEASURES`; ``value``, ``low`` and
-        ``high`` are float64, NaN where a layer has no gate or there are fewer than two blocks.
+        Columns `columns.DEPTH_COLUMNS`: ``network`` is the run's MODEL, ``place`` counts the
+        layers in order of execution from 0, ``measure`` is one of `MEASURES`; ``value``, ``low``
+        and ``high`` are float64, NaN where a layer has no gate or there are fewer than two blocks.
     """
     parts = [_of_run(run, confidence) for run in runs if run.has_moments]
     if not parts:
-        return pd.DataFrame(columns=list(DEPTH_COLUMNS))
+        return pd.DataFrame(columns=names(DEPTH_COLUMNS))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -48,7 +46,7 @@ def _of_run(run: Run, confidence: float) -> pd.DataFrame:
     table = _measured(run.channel_sums, confidence).merge(order, on=["layer", "call"])
     table.insert(0, "network", run.model)
     table = table.sort_values(["place", "measure"], kind="stable", key=_by_measure)
-    return table[list(DEPTH_COLUMNS)].reset_index(drop=True)
+    return table[names(DEPTH_COLUMNS)].reset_index(drop=True)
 
 
 def _by_measure(column: "pd.Series[int]") -> "pd.Series[int]":
@@ -96,7 +94,7 @@ def shared_layers(depth: pd.DataFrame) -> pd.DataFrame:
     AconError
         If a column is missing, the table is empty, or the networks share no layer.
     """
-    require_columns(depth, DEPTH_COLUMNS, "the table by depth")
+    require_columns(depth, names(DEPTH_COLUMNS), "the table by depth")
     if depth.empty:
         raise AconError("the table by depth holds no layer")
     networks = depth["network"].nunique()
@@ -142,7 +140,7 @@ def relative_depth(depth: pd.DataFrame) -> pd.DataFrame:
     AconError
         If a column is missing or the table is empty.
     """
-    require_columns(depth, DEPTH_COLUMNS, "the table by depth")
+    require_columns(depth, names(DEPTH_COLUMNS), "the table by depth")
     if depth.empty:
         raise AconError("the table by depth holds no layer")
     last = depth.groupby("network")["place"].transform("max").clip(lower=1)

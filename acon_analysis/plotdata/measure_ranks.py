@@ -6,8 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from acon_analysis.columns import FACT_COLUMNS, RANK_EXAMPLE_COLUMNS, names
 from acon_analysis.errors import AconError
-from acon_analysis.plotdata.channels import FACT_COLUMNS, choose_channel
+from acon_analysis.plotdata.channels import choose_channel
 from acon_analysis.selection import require_columns
 from acon_analysis.statistics.other_measures import gate_entropy
 
@@ -17,11 +18,6 @@ COMPARED = ("nonlinearity", "s_c", "G", "kappa", "affinity", "gradient_variance"
 
 #: Measures that each example sets against 1 - L.
 AGAINST = ("abs_beta", "gate_entropy", "s_c")
-
-#: Columns of `MeasureRanks.examples`.
-EXAMPLE_COLUMNS = (
-    "channel", "against", "rank_nonlinearity", "rank_against", "headline", "reason",
-)  # fmt: skip
 
 #: p1 and p2 count as nearly equal (opposite) where their difference (sum) is a sixth of their sum
 #: (difference) or less.
@@ -48,8 +44,8 @@ class MeasureRanks:
     correlations : pandas.DataFrame
         Spearman's correlation of each pair of measures over the channels.
     examples : pandas.DataFrame
-        Columns `EXAMPLE_COLUMNS`, one row a contradiction: the channel whose rank by the measure
-        ``against`` differs most from that by 1 - L, and why in words.
+        Columns `columns.RANK_EXAMPLE_COLUMNS`, one row a contradiction: the channel whose rank
+        by the measure ``against`` differs most from that by 1 - L, and why in words.
     """
 
     ranks: pd.DataFrame
@@ -80,7 +76,7 @@ def measure_ranks(
     AconError
         If a column is missing, or the layer has too few channels to rank.
     """
-    require_columns(facts, FACT_COLUMNS, "the table of channels")
+    require_columns(facts, names(FACT_COLUMNS), "the table of channels")
     first = choose_channel(facts, layer)
     own = facts
     for name in ("network", "layer", "call"):
@@ -139,7 +135,7 @@ def _examples(ranks: pd.DataFrame, present: tuple[str, ...]) -> pd.DataFrame:
                 "reason": reason,
             }
         )
-    return pd.DataFrame(rows, columns=list(EXAMPLE_COLUMNS))
+    return pd.DataFrame(rows, columns=names(RANK_EXAMPLE_COLUMNS))
 
 
 def _why_beta(row: "pd.Series[Any]") -> tuple[str, str]:

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from acon_analysis.columns import HEADLINE_COLUMNS, names
 from acon_analysis.runs.run import Run
 
 #: Columns of `layer_overview` but layer and call: where they come from, and their names here.
@@ -28,11 +29,9 @@ OVERVIEW_COLUMNS = (
 _TEXTS = ("layer", "kind", "class_name", "granularity", "reader", "why", "answer", "learned")
 
 #: Columns of `channel_overview`.
-CHANNEL_COLUMNS = (
+OVERVIEW_CHANNEL_COLUMNS = (
     "layer", "call", "channel", "L", "s_c", "G", "kappa", "beta_mean", "beta_std", "cause", "why",
 )  # fmt: skip
-
-HEADLINE_COLUMNS = ("quantity", "value", "total", "layer")
 
 _KEYS = ["layer", "call"]
 
@@ -93,15 +92,16 @@ def channel_overview(run: Run) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns `CHANNEL_COLUMNS`, layers in order of execution: from `Run.linearity`, or for a run
-        without moments mean and standard deviation of β alone (NaN and empty texts elsewhere).
+        Columns `OVERVIEW_CHANNEL_COLUMNS`, layers in order of execution: from `Run.linearity`, or
+        for a run without moments mean and standard deviation of β alone (NaN and empty texts
+        elsewhere).
     """
     if run.has_moments:
-        return run.linearity(by="channel")[list(CHANNEL_COLUMNS)]
+        return run.linearity(by="channel")[list(OVERVIEW_CHANNEL_COLUMNS)]
     if not run.has_beta:
-        return pd.DataFrame(columns=list(CHANNEL_COLUMNS))
+        return pd.DataFrame(columns=list(OVERVIEW_CHANNEL_COLUMNS))
     betas = run.beta_summary("channel").rename(columns={"mean": "beta_mean", "std": "beta_std"})
-    table = betas.reindex(columns=list(CHANNEL_COLUMNS))
+    table = betas.reindex(columns=list(OVERVIEW_CHANNEL_COLUMNS))
     return table.assign(cause="", why="")
 
 
@@ -124,10 +124,11 @@ def headline_frame(layers: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns `HEADLINE_COLUMNS`; ``quantity`` is one of ``layers``, ``channels``, ``L_least``,
-        ``L_greatest`` (with their layer), ``linear`` and ``dead`` (channels, of ``total``),
-        ``beta_least`` and ``beta_greatest`` (mean β of a layer), ``more`` (layers whose β varies
-        between samples more than without learning, of those tested); what a run lacks is left out.
+        Columns `columns.HEADLINE_COLUMNS`; ``quantity`` is one of ``layers``, ``channels``,
+        ``L_least``, ``L_greatest`` (with their layer), ``linear`` and ``dead`` (channels, of
+        ``total``), ``beta_least`` and ``beta_greatest`` (mean β of a layer), ``more`` (layers whose
+        β varies between samples more than without learning, of those tested); what a run lacks is
+        left out.
     """
     rows: list[tuple[str, float, float, str]] = [
         ("layers", len(layers), np.nan, ""),
@@ -147,7 +148,7 @@ def headline_frame(layers: pd.DataFrame) -> pd.DataFrame:
     tested = layers[layers["answer"].isin(["more", "no more", "less"])]
     if len(tested):
         rows.append(("more", (tested["answer"] == "more").sum(), len(tested), ""))
-    return pd.DataFrame(rows, columns=list(HEADLINE_COLUMNS)).astype(
+    return pd.DataFrame(rows, columns=names(HEADLINE_COLUMNS)).astype(
         {"value": "float64", "total": "float64"}
     )
 

@@ -7,14 +7,11 @@ import numpy as np
 import pandas as pd
 
 from acon_analysis import family
+from acon_analysis.columns import EXTREME_SAMPLE_COLUMNS, FACT_COLUMNS, names
 from acon_analysis.errors import AconError, UsageError
-from acon_analysis.plotdata.channels import FACT_COLUMNS, choose_channel
+from acon_analysis.plotdata.channels import choose_channel
 from acon_analysis.selection import require_columns
 from acon_analysis.statistics.beta_matrix import BetaMatrix, as_matrix
-
-#: Columns of `Extremes.samples` and `Extremes.curves`.
-SAMPLE_COLUMNS = ("side", "sample", "beta")
-CURVE_COLUMNS = ("sample", "x", "y")
 
 _POINTS = 161
 
@@ -28,11 +25,11 @@ class Extremes:
     facts : pandas.Series
         The channel's row of `channels.channel_facts`.
     samples : pandas.DataFrame
-        Columns `SAMPLE_COLUMNS`: ``side`` is "straight" (least abs(β) first) or "bent" (greatest
-        first).
+        Columns `columns.EXTREME_SAMPLE_COLUMNS`: ``side`` is "straight" (least abs(β)
+        first) or "bent" (greatest first).
     curves : pandas.DataFrame
-        Columns `CURVE_COLUMNS`: the function at the sample's β, within three standard deviations
-        of the mean of the channel's inputs and within their range.
+        Columns `columns.EXTREME_CURVE_COLUMNS`: the function at the sample's β, within three
+        standard deviations of the mean of the channel's inputs and within their range.
     """
 
     facts: "pd.Series[Any]"
@@ -74,7 +71,7 @@ def sample_extremes(
         If a column is missing, a β is not finite, there are fewer than two samples, or the
         layer has no p1 and p2.
     """
-    require_columns(facts, FACT_COLUMNS, "the table of channels")
+    require_columns(facts, names(FACT_COLUMNS), "the table of channels")
     if count < 1:
         raise UsageError(f"count must be at least 1; it is {count}")
     own = as_matrix(frame, layer)
@@ -92,7 +89,7 @@ def sample_extremes(
     chosen += [("bent", sample) for sample in order[::-1][:count]]
     samples = pd.DataFrame(
         [(side, int(sample), float(betas.loc[sample])) for side, sample in chosen],
-        columns=list(SAMPLE_COLUMNS),
+        columns=names(EXTREME_SAMPLE_COLUMNS),
     )
     return Extremes(row, samples, _curves(row, samples))
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from acon_analysis.columns import DENSITY_BAR_COLUMNS, names
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.selection import choose_layer, require_columns, require_finite
 from acon_analysis.statistics.batchnorm_null import logit_normal_pdf
@@ -23,9 +24,6 @@ MIN_BANDWIDTH = 0.01
 
 MAX_BINS = 50
 """Most bars of a histogram."""
-
-CURVE_COLUMNS = ("source", "sample", "x", "density")
-BAR_COLUMNS = ("left", "right", "count", "density")
 
 
 @dataclass(frozen=True)
@@ -169,7 +167,7 @@ def histogram_bars(values: npt.ArrayLike, *, edges: npt.ArrayLike | None = None)
     count, ends = np.histogram(data, bins=ends)
     density = count / (data.size * np.diff(ends))
     columns = (ends[:-1], ends[1:], count.astype(np.int64), density)
-    return pd.DataFrame(dict(zip(BAR_COLUMNS, columns, strict=True)))
+    return pd.DataFrame(dict(zip(names(DENSITY_BAR_COLUMNS), columns, strict=True)))
 
 
 def default_edges(values: npt.ArrayLike) -> FloatArray:
@@ -240,7 +238,7 @@ def beta_densities(
         ("sample", sample, values.astype(np.float64))
         for sample, values in zip(chosen, picked.values, strict=True)
     ]
-    bars = pd.DataFrame(columns=list(BAR_COLUMNS), dtype=np.float64)
+    bars = pd.DataFrame(columns=names(DENSITY_BAR_COLUMNS), dtype=np.float64)
     if static is not None:
         values = static_betas(static, name)
         bars = histogram_bars(values)

@@ -30,6 +30,14 @@ TITLES = {
     "MOMENT_COLUMNS": ("Moments", "`moments/*.parquet`"),
     "TOTAL_COLUMNS": ("Totals of each sample", "`totals/*.parquet`"),
     "STATE_COLUMNS": ("Full states", "`states/*.parquet`, on request only"),
+    "FACT_COLUMNS": ("Channels for figures", "`plotdata.channels.channel_facts`"),
+    "DEPTH_COLUMNS": ("Linearity by depth", "`plotdata.depth.linearity_by_depth`"),
+    "INPUT_COLUMNS": ("Inputs of channels, counted", "the figure channel_portrait"),
+    "EXTREME_SAMPLE_COLUMNS": ("Samples at both ends of β", "the figure sample_extremes"),
+    "EXTREME_CURVE_COLUMNS": ("A channel's function by sample", "the figure sample_extremes"),
+    "RANK_EXAMPLE_COLUMNS": ("Measures that disagree", "the figure measures_disagree"),
+    "DENSITY_BAR_COLUMNS": ("Histogram of static β", "the figure beta_distributions"),
+    "HEADLINE_COLUMNS": ("What stands out in a run", "`acon show`"),
 }
 
 #: Tables whose columns have pages of their own.

@@ -35,9 +35,6 @@ EXPLAINED = 2
 BATCH = 100
 BINS = 60
 
-#: Columns of `input_histograms`.
-INPUT_COLUMNS = ("network", "layer", "call", "channel", "left", "right", "count", "images")
-
 
 def figure_sources() -> dict[str, Callable[[Run], Any]]:
     """Return what `acon_figures.drawing.draw` takes as `sources`, by the frames' names.
@@ -63,8 +60,8 @@ def input_histograms(run: Run) -> pd.DataFrame | None:
     Returns
     -------
     pandas.DataFrame or None
-        Columns `INPUT_COLUMNS`, `BINS` rows a channel, from the smallest to the greatest input
-        of the run.
+        Columns `columns.INPUT_COLUMNS`, `BINS` rows a channel, from the smallest to the
+        greatest input of the run.
     """
     again = _again(run, INPUT_IMAGES)
     facts = channel_facts([run]).dropna(subset=["p1", "beta_middle"])

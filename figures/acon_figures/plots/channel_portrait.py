@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
+from acon_analysis.columns import INPUT_COLUMNS, names
 from acon_analysis.plotdata.channels import channel_curves, choose_channel
 from acon_analysis.selection import require_columns
 from acon_figures.spec import figure
@@ -19,7 +20,6 @@ LOOKS: dict[str, tuple[str, Any, str]] = {
 FLOOR = 0.3
 """Where the counts stand, above the strip at 0; the highest is 1 higher."""
 
-INPUT_COLUMNS = ("network", "layer", "call", "channel", "left", "right", "count", "images")
 
 CAPTION = (
     "Channel {channel} of layer {layer} ({network}): its function at the 5 % quantile, the median "
@@ -122,7 +122,7 @@ def _counts(inputs: pd.DataFrame | None, facts: "pd.Series[Any]") -> pd.DataFram
     """Return the rows of the channel in order of the inputs; None without any."""
     if inputs is None:
         return None
-    require_columns(inputs, INPUT_COLUMNS, "the counts of inputs")
+    require_columns(inputs, names(INPUT_COLUMNS), "the counts of inputs")
     own = inputs
     for name in ("network", "layer", "call", "channel"):
         own = own[own[name] == facts[name]]
