@@ -26,7 +26,8 @@ from acon_hooks.readings.recording import Recording, find_layers, record
 from acon_hooks.readings.tap import Tap
 from acon_hooks.replacement.fitting import fit_units
 from acon_hooks.replacement.folding import fold_lines
-from acon_hooks.replacement.linearizing import linearize
+from acon_hooks.replacement.linearizing import linearize, load_linearized, save_linearized
+from acon_hooks.replacement.plan import load_plan
 from acon_hooks.replacement.verifying import verify_plan
 
 __all__ = [
@@ -49,9 +50,12 @@ __all__ = [
     "fold_lines",
     "functional_activations",
     "linearize",
+    "load_linearized",
+    "load_plan",
     "prove",
     "record",
     "run_units",
+    "save_linearized",
     "to_host",
     "verify_plan",
 ]

@@ -1,4 +1,4 @@
-"""The lines of every unit of a network, fitted on some images; the table that plans are made of."""
+"""The line of every channel of a network, fitted on some images; the table plans are made of."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from acon_hooks.readings.layer_tables import channel_table as parameter_table
 from acon_hooks.readings.tap import Tap
 from acon_hooks.replacement.plan import Plan, PlannedLayer, choose_units, make_plan
 
-#: Every kind of layer whose units can become lines.
+#: Every kind of layer whose channels can become lines.
 LINEARIZABLE = ("meta_acon", "acon", "acon_frelu", "activation")
 
 #: Kinds whose output is m·x + e with the β that is read.
@@ -35,7 +35,7 @@ _EXACT = ("meta_acon", "acon")
 
 @dataclass(frozen=True)
 class Fit:
-    """The line of every unit of a network, and how well it describes the unit.
+    """The line of every channel of a network, and how well it describes the channel.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class Fit:
         layers: Iterable[str] | None = None,
         units: Iterable[Sequence[Any]] | None = None,
     ) -> Plan:
-        """Choose units and write them down; see `plan.choose_units` for the arguments."""
+        """Choose channels and write them down; see `plan.choose_units` for the arguments."""
         names = None if layers is None else [layers] if isinstance(layers, str) else list(layers)
         chosen = choose_units(
             self.table, budget=budget, by=by, within=within, layers=names, units=units
@@ -73,8 +73,8 @@ class Fit:
             where = "all layers" if names is None else ", ".join(names)
             words = f"whole layers: {where}"
             if budget is not None:
-                place = "within" if within else "over"
-                words = f"budget {budget}, least {by} {place} {where}"
+                scope = "within" if within else "over"
+                words = f"budget {budget}, least {by} {scope} {where}"
         return make_plan(
             chosen,
             self.layers,
@@ -96,7 +96,7 @@ def fit_units(
     batch_size: int = 64,
     run_id: str = "",
 ) -> Fit:
-    """Fit a line to every unit of a network's activation layers.
+    """Fit a line to every channel of a network's activation layers.
 
     One pass over the images, moments in float64 (`acon_hooks.moments.accumulating.Accumulator`).
 
@@ -140,12 +140,10 @@ def fit_units(
         PlannedLayer(name, call, int(calls[name]), channels, layer.axis, layer.kind)
         for (name, call), (layer, channels) in uses.items()
     )
-    table = channel_table(
-        moments, _parameters(list({layer.name: layer for layer, _ in uses.values()}.values()))
-    )
-    identity = feed.identity
+    found = {layer.name: layer for layer, _ in uses.values()}
+    table = channel_table(moments, _parameters(list(found.values())))
     return Fit(
-        table, facts, model_name(network), state_sha256(network), str(identity["data"]), run_id
+        table, facts, model_name(network), state_sha256(network), str(feed.identity["data"]), run_id
     )
 
 
@@ -180,7 +178,7 @@ def acon_slopes(layer: Layer) -> tuple[Tensor, Tensor] | None:
 
 
 def _parameters(layers: list[Layer]) -> pd.DataFrame:
-    """p1, p2 and static β of every channel of the ACON family."""
+    """Return p1, p2 and static β of every channel of the ACON family."""
     frame = parameter_table([layer for layer in layers if layer.kind in _EXACT])
     return frame[["layer", "channel", "p1", "p2", "beta"]]
 

@@ -1,9 +1,9 @@
-"""Which units of a network to replace by straight lines, written down as a plan.
+"""Which channels of a network to replace by straight lines, written down as a plan.
 
-A unit is one channel of one use of an activation layer; its replacement is the least squares line
-y = slope·x + intercept of that channel, fitted on one split of the data. Units are ranked by their
-share of the layer's nonlinearity s_c (`statistics.linearity`), the squared error that replacing
-the unit makes, over the variance of the whole layer's output.
+A planned unit is one channel of one use of an activation layer, and its replacement the least
+squares line y = slope·x + intercept of that channel, fitted on one split of the data. Channels are
+ranked by their share of the layer's nonlinearity s_c (`statistics.linearity`): the squared error of
+the line over the variance of the whole layer's output.
 """
 
 import json
@@ -37,7 +37,7 @@ class PlanError(AconError):
 
 @dataclass(frozen=True)
 class PlannedUnit:
-    """One unit and the line that takes its place.
+    """One channel of one use of a layer, and its line.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class PlannedUnit:
 
 @dataclass(frozen=True)
 class PlannedLayer:
-    """What a plan must know of a use of a layer to apply its lines there.
+    """A use of a layer, as far as its lines need to know it.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ class PlannedLayer:
     channels, axis : int
         Channels of the input, and the axis they lie on.
     kind : str
-        As `scan_layers` tells it.
+        Key of `acon_hooks.KINDS`.
     """
 
     layer: str
@@ -90,7 +90,7 @@ class PlannedLayer:
 
 @dataclass(frozen=True)
 class Plan:
-    """Units to make affine, with their lines; saved as JSON.
+    """Channels to make affine, with their lines; saved as JSON.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ class Plan:
     run_id : str
         Run that the fit came from; empty where it came from a model directly.
     chosen_by : str
-        How the units were chosen, in words.
+        How they were chosen, in words.
     """
 
     units: tuple[PlannedUnit, ...]
@@ -194,10 +194,12 @@ def load_plan(path: str | Path) -> Plan:
             f"plan: {str(path)!r} has the format {given!r}, this version reads {PLAN_FORMAT!r}"
         )
     return Plan(
-        units=tuple(_read(PlannedUnit, row, path) for row in _list(content, "units", path)),
-        layers=tuple(_read(PlannedLayer, row, path) for row in _list(content, "layers", path)),
+        units=tuple(_read(PlannedUnit, row, path) for row in _entry(content, "units", list, path)),
+        layers=tuple(
+            _read(PlannedLayer, row, path) for row in _entry(content, "layers", list, path)
+        ),
         **{
-            name: _text(content, name, path)
+            name: _entry(content, name, str, path)
             for name in ("model", "weights_sha256", "data", "run_id", "chosen_by")
         },
     )
@@ -212,7 +214,7 @@ def choose_units(
     layers: Iterable[str] | None = None,
     units: Iterable[Sequence[Any]] | None = None,
 ) -> pd.DataFrame:
-    """Choose units to replace: the least nonlinear up to a budget, whole layers, or the given ones.
+    """Choose channels to replace: the least nonlinear, whole layers, or the given ones.
 
     Parameters
     ----------
@@ -234,7 +236,7 @@ def choose_units(
     Returns
     -------
     DataFrame
-        Rows of the table, in its order. Units without a finite line are never chosen by rank.
+        Rows of the table, in its order. Channels without a finite line are never chosen by rank.
 
     Raises
     ------
@@ -282,14 +284,14 @@ def make_plan(
     run_id: str = "",
     chosen_by: str = "",
 ) -> Plan:
-    """Make a plan of chosen units.
+    """Make a plan of chosen channels.
 
     Parameters
     ----------
     chosen : DataFrame
         Rows of a channel table, usually from `choose_units`.
     layers : iterable of PlannedLayer
-        Facts of every use of a layer; those without a unit are dropped.
+        Every use of a layer; those without a chosen channel are dropped.
     model, weights_sha256, data, run_id, chosen_by
         As for `Plan`.
     """
@@ -297,7 +299,7 @@ def make_plan(
     require_columns(chosen, columns, "the table of chosen units")
     used = set(zip(chosen["layer"], chosen["call"], strict=True))
     facts = tuple(layer for layer in layers if (layer.layer, layer.call) in used)
-    order = {(layer.layer, layer.call): place for place, layer in enumerate(facts)}
+    order = {(layer.layer, layer.call): index for index, layer in enumerate(facts)}
     units = [
         PlannedUnit(**{str(name): _KINDS[str(name)](value) for name, value in row.items()})
         for row in chosen[columns].to_dict("records")
@@ -311,11 +313,13 @@ def make_plan(
 
 
 def _least(frame: pd.DataFrame, by: str, count: int) -> pd.DataFrame:
+    """Return the rows with the least values of a column, in the frame's order."""
     order: npt.NDArray[np.int64] = np.argsort(frame[by].to_numpy(dtype=np.float64), kind="stable")
     return frame.iloc[np.sort(order[:count])]
 
 
 def _count(budget: int | float, total: int) -> int:
+    """Return a budget as a number of channels."""
     if isinstance(budget, float):
         if not 0 < budget <= 1:
             raise UsageError(
@@ -329,6 +333,7 @@ def _count(budget: int | float, total: int) -> int:
 
 
 def _given(table: pd.DataFrame, units: list[Sequence[Any]]) -> pd.DataFrame:
+    """Return the rows of (layer, channel) or (layer, call, channel)."""
     if not units:
         raise UsageError("linearize: the list of units is empty")
     rows = pd.Series(False, index=table.index)
@@ -350,17 +355,12 @@ def _given(table: pd.DataFrame, units: list[Sequence[Any]]) -> pd.DataFrame:
     return table[rows]
 
 
-def _list(content: dict[str, Any], name: str, path: Path) -> list[Any]:
+def _entry(content: dict[str, Any], name: str, kind: type[Any], path: Path) -> Any:
+    """Return an entry of a plan's file, a list or a text."""
     value = content.get(name)
-    if not isinstance(value, list):
-        raise PlanError(f"plan: {str(path)!r} has no list {name!r}")
-    return value
-
-
-def _text(content: dict[str, Any], name: str, path: Path) -> str:
-    value = content.get(name)
-    if not isinstance(value, str):
-        raise PlanError(f"plan: {str(path)!r} has no text {name!r}")
+    if not isinstance(value, kind):
+        word = "list" if kind is list else "text"
+        raise PlanError(f"plan: {str(path)!r} has no {word} {name!r}")
     return value
 
 

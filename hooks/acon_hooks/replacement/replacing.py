@@ -53,7 +53,7 @@ class Replaced:
 
 
 def fit_from_run(model: nn.Module, run: str | Path | Run, *, batch_size: int = 64) -> Fit:
-    """Return the lines of every unit from a captured run.
+    """Return the lines of every channel from a captured run.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def replace_from_run(
     batch_size: int = 64,
     fold: bool = False,
 ) -> Replaced:
-    """Linearise a network by a run's lines, measure it on other images, and write it all down.
+    """Linearise a network by a run's lines, measure it on other images, and write the tables.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ def replace_from_run(
 def with_first_order(model: nn.Module, fit: Fit, *, images: int = FIRST_ORDER_IMAGES) -> Fit:
     """Add the column ``first_order`` to a fit: the predicted change of the logits.
 
-    Of all measures that were tried it ranks single units best (README). It costs, for each 64
+    Of all measures that were tried it ranks single channels best (README). It costs, for each 64
     images, one forward pass and one backward pass *a logit*: 10 for ten classes, 1,000 for
     ImageNet's; and the memory of all activations of those images.
 
@@ -213,15 +213,15 @@ def with_first_order(model: nn.Module, fit: Fit, *, images: int = FIRST_ORDER_IM
 
 
 def sentence(done: Replaced) -> str:
-    """Say in words what a replacement did."""
-    told = done.report.summary
+    """Return in one sentence what a replacement did."""
+    found = done.report.summary
     text = (
         f"{len(done.plan.units)} units affine ({done.plan.chosen_by}); logits change by "
-        f"{told['q50']:.3g} (median over {told['images']:.0f} images; predicted "
-        f"{told['predicted']:.3g}), 5 to 95 %: {told['q05']:.3g} to {told['q95']:.3g}"
+        f"{found['q50']:.3g} (median over {found['images']:.0f} images; predicted "
+        f"{found['predicted']:.3g}), 5 to 95 %: {found['q05']:.3g} to {found['q95']:.3g}"
     )
-    if "accuracy_after" in told:
-        text += f"; accuracy {told['accuracy_before']:.4f} -> {told['accuracy_after']:.4f}"
+    if "accuracy_after" in found:
+        text += f"; accuracy {found['accuracy_before']:.4f} -> {found['accuracy_after']:.4f}"
     if done.folded is not None:
         gone = int((done.folded.table["where"] != "").sum())
         text += (
@@ -267,8 +267,10 @@ def _axes(model: nn.Module, kinds: Sequence[str]) -> dict[str, int]:
 
 
 def _preprocess(model: nn.Module) -> str | None:
+    """Return the name of the preprocessing that a model's weights came with."""
     return getattr(getattr(model, "acon_origin", None), "preprocess", None)
 
 
 def _write(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table as CSV."""
     frame.to_csv(path, index=False, lineterminator="\n")
