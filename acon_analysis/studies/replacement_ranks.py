@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.stats import spearmanr
 
 from acon_analysis.errors import UsageError
 from acon_analysis.selection import require_columns
@@ -50,9 +51,8 @@ def rank_correlations(
         for measure in measures:
             pair = part[[measure, damage]].dropna()
             value = np.nan
-            if len(pair) >= LEAST_UNITS and pair[measure].nunique() > 1:
-                ranks = pair.rank().to_numpy(dtype=np.float64)
-                value = _correlation(ranks[:, 0], ranks[:, 1])
+            if len(pair) >= LEAST_UNITS and bool((pair.nunique() > 1).all()):
+                value = float(spearmanr(pair[measure], pair[damage]).statistic)
             rows.append((*_tuple(key), measure, len(pair), value))
     return pd.DataFrame(rows, columns=[*LAYER_KEYS, "measure", "units", "spearman"])
 
@@ -160,17 +160,12 @@ def compare_replacements(damage: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _correlation(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
-    """Pearson's correlation; NaN if either is constant."""
-    a, b = a - a.mean(), b - b.mean()
-    scale = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / scale if scale > 0 else np.nan
-
-
 def _drawn(groups: list[npt.NDArray[np.float64]], rng: np.random.Generator) -> float:
+    """Return the mean of the means of layers drawn within drawn seeds."""
     chosen = rng.integers(len(groups), size=len(groups))
     return float(np.mean([rng.choice(groups[i], len(groups[i])).mean() for i in chosen]))
 
 
 def _tuple(key: object) -> tuple[object, ...]:
+    """Return a key of a group as a tuple."""
     return key if isinstance(key, tuple) else (key,)

@@ -55,6 +55,7 @@ def make_baseline(
 
 
 def _given(images: Tensor, baseline: Tensor) -> tuple[Tensor, str]:
+    """Return a given image, or one each, in the images' shape."""
     shape = tuple(images.shape)
     if tuple(baseline.shape) not in (shape, shape[1:], (1, *shape[1:])):
         raise UsageError(
@@ -67,6 +68,7 @@ def _given(images: Tensor, baseline: Tensor) -> tuple[Tensor, str]:
 
 
 def _mean(images: Tensor, reference: Tensor | None) -> tuple[Tensor, str]:
+    """Return the mean of the reference images."""
     reference = images if reference is None else reference
     if reference.shape[1:] != images.shape[1:]:
         raise UsageError(
@@ -83,6 +85,7 @@ def _mean(images: Tensor, reference: Tensor | None) -> tuple[Tensor, str]:
 
 
 def _blur(images: Tensor) -> tuple[Tensor, str]:
+    """Return the images under a Gaussian."""
     if images.ndim != 4:
         raise UsageError(f"blur needs images (N, C, H, W); these have {tuple(images.shape)}")
     sigma = min(images.shape[2:]) / 4
@@ -93,7 +96,7 @@ def _blur(images: Tensor) -> tuple[Tensor, str]:
 
 
 def _smooth(images: Tensor, axis: int, sigma: float) -> Tensor:
-    """Blur along one axis; beyond the border the image goes on with its border value.
+    """Blur along one axis; beyond the border the image has its border value.
 
     As a matrix product, so that a σ larger than the image needs no padding.
     """
@@ -101,8 +104,8 @@ def _smooth(images: Tensor, axis: int, sigma: float) -> Tensor:
     radius = int(4 * sigma + 0.5)
     steps = torch.arange(-radius, radius + 1)
     weights = torch.exp(-0.5 * (steps.double() / sigma) ** 2)
-    places = torch.arange(size)
-    sources = (places[:, None] + steps[None, :]).clamp(0, size - 1)
+    positions = torch.arange(size)
+    sources = (positions[:, None] + steps[None, :]).clamp(0, size - 1)
     matrix = torch.zeros(size, size, dtype=torch.float64)
     matrix.scatter_add_(1, sources, (weights / weights.sum()).expand(size, -1))
     moved = images.movedim(axis, -1) @ matrix.T.to(images)

@@ -173,13 +173,13 @@ def conductance_data(
     if count < 1:
         raise UsageError(f"at least one image is needed; the limit is {limit}")
     images = load(source, [index * len(source) // count for index in range(count)])
-    place = pick_device(device)
-    network = model.to(place)
+    target = pick_device(device)
+    network = model.to(target)
     kinds: tuple[str, ...] = ("meta_acon", "acon", "activation")
     if layers is None:
         known = {layer.kind for layer in scan_layers(network, kinds)}
         kinds = ("meta_acon", "acon") if known & {"meta_acon", "acon"} else ("activation",)
-    table = conductance(network, images.to(place), layers=layers, kinds=kinds, baseline=baseline)
+    table = conductance(network, images.to(target), layers=layers, kinds=kinds, baseline=baseline)
     ranks = correlations(table)
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in (("conductance.csv", table), ("layers.csv", ranks)):
@@ -224,5 +224,6 @@ def check_data(
 
 
 def _default(count: int) -> list[int]:
+    """Return the sample ids that are explained where none is given."""
     wanted = min(DEFAULT_SAMPLES, count)
     return [(2 * index + 1) * count // (2 * wanted) for index in range(wanted)]

@@ -128,14 +128,9 @@ def explain(
         match method:
             case "integrated_gradients":
                 integrated = attribution.integrated_gradients(
-                    score,
-                    images,
-                    baselines,
-                    tolerance=tolerance,
-                    steps=steps,
-                    max_steps=max_steps,
-                    batch_size=batch_size,
-                )
+                    score, images, baselines, tolerance=tolerance, steps=steps,
+                    max_steps=max_steps, batch_size=batch_size,
+                )  # fmt: skip
                 attributions, delta = integrated.attributions, integrated.delta
                 taken = integrated.steps
             case "saliency":
@@ -150,23 +145,13 @@ def explain(
                     score, images, module, into=into, batch_size=batch_size
                 )
     result = Explanation(
-        layer=found.name,
-        kind=found.kind,
-        granularity=found.granularity,
-        channel=channel,
-        call=call,
-        method=method,
-        baseline=baseline_name,
+        layer=found.name, kind=found.kind, granularity=found.granularity, channel=channel,
+        call=call, method=method, baseline=baseline_name,
         samples=tuple(range(len(images))) if samples is None else tuple(map(int, samples)),
-        images=_array(images),
-        baselines=_array(baselines),
-        attributions=_array(attributions),
-        beta=_array(beta),
-        beta_baseline=_array(beta_baseline),
-        delta=_array(delta),
-        steps=taken.cpu().numpy(),
-        tolerance=tolerance,
-    )
+        images=_array(images), baselines=_array(baselines), attributions=_array(attributions),
+        beta=_array(beta), beta_baseline=_array(beta_baseline), delta=_array(delta),
+        steps=taken.cpu().numpy(), tolerance=tolerance,
+    )  # fmt: skip
     _warn(result)
     return result
 
@@ -202,6 +187,7 @@ def settled(model: nn.Module, images: Tensor, baselines: Tensor, layer: str | La
 
 
 def _refuse_undefined(layer: Layer, beta: Tensor, where: str) -> None:
+    """Raise where β is not finite."""
     if not bool(torch.isfinite(beta).all()):
         raise HookError(
             f"β of layer {layer.name!r} is not defined for {where}: as it is read "
@@ -226,6 +212,7 @@ def _check_layer(model: nn.Module, name: str) -> None:
 
 
 def _others(model: nn.Module, *kinds: str) -> str:
+    """Return which layers have a β that depends on the image, for a message."""
     there = [layer.name for layer in scan_layers(model, kinds)]
     if not there:
         return "this network has no layer whose β depends on the image"
@@ -235,6 +222,7 @@ def _others(model: nn.Module, *kinds: str) -> str:
 
 
 def _check_channel(layer: Layer, channel: int | None) -> None:
+    """Raise for a channel that the layer does not have."""
     count = layer.channels or 0
     if channel is not None and not 0 <= channel < count:
         raise UsageError(
@@ -252,6 +240,7 @@ def _check(
     max_steps: int,
     batch_size: int,
 ) -> None:
+    """Raise for arguments out of range."""
     if method not in METHODS:
         raise UsageError(f"there is no method {method!r}: {closest(method, METHODS)}")
     if not images.is_floating_point() or images.ndim < 3:
@@ -271,6 +260,7 @@ def _check(
 
 
 def _tensor(images: Any) -> Tensor:
+    """Return the images; raise if they are no tensor."""
     if isinstance(images, Tensor):
         return images
     raise UsageError(f"images must be a tensor (N, C, H, W); got {type(images).__name__}")
@@ -300,11 +290,13 @@ def _cam_module(model: nn.Module, layer: Layer, at: str | None) -> tuple[nn.Modu
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:
+    """Return a tensor as an array; bfloat16 as float32."""
     tensor = tensor.detach().cpu()
     return tensor.float().numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
 
 
 def _warn(result: Explanation) -> None:
+    """Warn of attributions that miss the change of β."""
     missed = ~result.converged
     if missed.any():
         worst = float(np.abs(result.delta).max())

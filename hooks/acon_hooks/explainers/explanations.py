@@ -42,7 +42,7 @@ class Explanation:
     tolerance : float
         The accepted size of delta.
     preprocess : mapping
-        What was done to the images before the network, as their source tells; `pictures` undoes it.
+        What was done to the images before the network, by their source; `pictures` undoes it.
     """
 
     layer: str

@@ -1,4 +1,4 @@
-"""Are the nonlinear channels the important ones? Conductance of every channel beside its L.
+"""Are the nonlinear channels the important ones? Conductance of every channel, and its L.
 
 ``table = conductance(model, images, labels); correlations(table)``
 """
@@ -46,7 +46,7 @@ def conductance(
     steps: int = 32,
     batch_size: int = 256,
 ) -> "pd.DataFrame":
-    """Measure how much of the class score flows through each channel, beside the channel's L.
+    """Measure how much of the class score flows through each channel, and the channel's L.
 
     Parameters
     ----------
@@ -122,19 +122,8 @@ def conductance(
             )
         )
     joined = pd.concat(frames, ignore_index=True).merge(table, how="left", on=KEYS)
-    return joined[
-        [
-            "layer",
-            "call",
-            "kind",
-            "channel",
-            "outputs",
-            *VALUES,
-            "conductance",
-            "importance",
-            "share",
-        ]
-    ]
+    first, last = ["layer", "call", "kind", "channel", "outputs"], ["conductance", "importance"]
+    return joined[[*first, *VALUES, *last, "share"]]
 
 
 def layer_conductance(
@@ -232,6 +221,7 @@ def correlations(table: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def _interval(rho: float, count: int) -> tuple[float, float]:
+    """Return the 95 % interval of a rank correlation; NaN where it has none."""
     if count < 4 or not np.isfinite(rho):
         return float("nan"), float("nan")
     if abs(rho) >= 1:
@@ -271,6 +261,7 @@ def _observe(
 
 
 def _linearity(points: dict[Key, list[tuple[Tensor, Tensor]]]) -> "pd.DataFrame":
+    """Return `KEYS` and `VALUES`, one row a channel and use, from its points."""
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
@@ -294,6 +285,7 @@ def _linearity(points: dict[Key, list[tuple[Tensor, Tensor]]]) -> "pd.DataFrame"
 
 
 def _checked(linearity: "pd.DataFrame") -> "pd.DataFrame":
+    """Return `KEYS` and `VALUES` of a given table; raise if it lacks columns."""
     lacking = [name for name in ("layer", "channel", "L") if name not in linearity]
     if lacking:
         raise UsageError(
@@ -312,6 +304,7 @@ def _checked(linearity: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def _targets(model: nn.Module, images: Tensor, targets: Tensor | None, batch_size: int) -> Tensor:
+    """Return one class an image, (N,), by default the predicted ones; raise for impossible ones."""
     model = unwrap(model)
     with torch.no_grad(), eager():
         scores = torch.cat([model(part) for part in batches(images, batch_size)])

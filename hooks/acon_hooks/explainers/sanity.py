@@ -33,7 +33,7 @@ def randomization_check(
 ) -> "pd.DataFrame":
     """Compare the maps of β with those after randomising what computes β.
 
-    Parameters and buffers keep their values but lose their places: each tensor's entries are
+    Parameters and buffers keep their values but not their order: each tensor's entries are
     shuffled, in a copy of the network. A map that stays the same shows the image and not what the
     layer has learned.
 
@@ -111,6 +111,7 @@ def shuffle(module: nn.Module, generator: torch.Generator) -> None:
 
 
 def _rows(draw: int, before: Explanation, after: Explanation) -> list[dict[str, Any]]:
+    """Return one row an image of the maps before and after one shuffling."""
     rows = []
     for index, sample in enumerate(before.samples):
         first, second = before.maps[index].ravel(), after.maps[index].ravel()

@@ -1,1 +1,1 @@
-"""Units replaced by straight lines: fitted, folded into their neighbours, and what it does."""
+"""Channels replaced by straight lines: fitted, folded into their neighbours, and what that does."""

@@ -184,6 +184,7 @@ class _Neighbours:
         return None
 
     def _passive(self, node: fx.Node) -> bool:
+        """Return whether a node returns its input."""
         kinds = nn.Identity | nn.Dropout | nn.Dropout2d | nn.Dropout3d
         return node.op == "call_module" and isinstance(self.modules[str(node.target)], kinds)
 

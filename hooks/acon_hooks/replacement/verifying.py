@@ -227,6 +227,7 @@ class _Prediction:
             return self._quotient(arguments)
 
     def _derivative(self, arguments: tuple[Any, ...]) -> FloatArray:
+        """Return the prediction by forward-mode differentiation."""
         with forward.dual_level(), warnings.catch_warnings():
             # The first dual number makes PyTorch script some functions of its own.
             warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
@@ -236,6 +237,7 @@ class _Prediction:
         return np.asarray((change.norm(dim=1) / logits.norm(dim=1)).numpy())
 
     def _quotient(self, arguments: tuple[Any, ...]) -> FloatArray:
+        """Return the prediction by a difference quotient."""
         wide = [v.double() if v.is_floating_point() else v for v in arguments]
         outputs = []
         for self.step.size in (0.0, STEP):
@@ -244,6 +246,7 @@ class _Prediction:
         return np.asarray((change.norm(dim=1) / outputs[0].norm(dim=1)).numpy())
 
     def _run(self, arguments: Sequence[Any]) -> Any:
+        """Return the output of the network while outputs take their first step."""
         with visiting(self.network, self.step.edits, self.step):
             return self.network(*arguments)
 
