@@ -79,6 +79,7 @@ PAGES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "acon_hooks.replacement.plan", "acon_analysis.studies.replacement_ranks",
             "acon_hooks.replacement.linearizing", "acon_hooks.replacement.fitting",
             "acon_hooks.replacement.verifying", "acon_hooks.replacement.damage",
+            "acon_hooks.engine.edits", "acon_hooks.engine.plans", "acon_analysis.statistics.paired",
             "acon_hooks.explainers.importance", "acon_hooks.explainers.explaining",
         ),
     ),
