@@ -144,7 +144,7 @@ def sums(
     if pixels == 1:
         flat = (x.shape[0], width)
         wide = None if beta is None else beta.double()
-        return _Sheet(
+        return _Tiles(
             x.double().reshape(*flat, 1), y.double().reshape(*flat, 1), wide, gate, guards, -1
         ).reduce(flat)
     shape = (x.shape[0], width)
@@ -152,11 +152,11 @@ def sums(
     if _channels_last(x, axis) and (width >= WIDE or x.device.type != "cpu"):
         xs, ys = (t.movedim(axis, -1).flatten(1, -2) for t in (x, y))
         steep = None if beta is None else beta.transpose(1, 2)
-        total = _Sheet(xs, ys, steep, gate, plain, 1).reduce(shape)
+        total = _Tiles(xs, ys, steep, gate, plain, 1).reduce(shape)
         xs, ys = xs.transpose(1, 2), ys.transpose(1, 2)
     else:
         xs, ys = (t.movedim(axis, 1).flatten(2) for t in (x, y))
-        total = _Sheet(xs, ys, beta, gate, plain, -1).reduce(shape)
+        total = _Tiles(xs, ys, beta, gate, plain, -1).reduce(shape)
     if guards.shifted is not None:
         some = _select(xs, ys, beta, gate, guards)
         total[:, :, guards.shifted] = some.reduce((x.shape[0], guards.shifted.numel()))
@@ -164,14 +164,14 @@ def sums(
 
 
 def _channels_last(x: Tensor, axis: int) -> bool:
-    """Tell whether the channels lie next to each other in memory."""
+    """Return whether channels are adjacent in memory."""
     return x.ndim > 2 and x.stride(axis) == 1 and x.shape[axis] > 1
 
 
 def _select(
     xs: Tensor, ys: Tensor, beta: Tensor | None, gate: Gate | None, guards: Guards
-) -> "_Sheet":
-    """Return the sheet of the shifted channels only."""
+) -> "_Tiles":
+    """Return the tiles of the shifted channels only."""
     index = guards.shifted
     assert index is not None
     if beta is not None and beta.shape[1] > 1:
@@ -180,7 +180,7 @@ def _select(
         reference = None if gate.reference is None else gate.reference[index]
         gate = Gate(gate.half[index], gate.middle[index], reference)
     some = Guards(guards.slope[index], guards.offsets[:, index], index)
-    return _Sheet(xs[:, index], ys[:, index] if gate is None else xs, beta, gate, some, -1)
+    return _Tiles(xs[:, index], ys[:, index] if gate is None else xs, beta, gate, some, -1)
 
 
 def over(values: Tensor, half: Tensor) -> Tensor:
@@ -188,7 +188,7 @@ def over(values: Tensor, half: Tensor) -> Tensor:
     return torch.where(half == 0, 0.0, values / torch.where(half == 0, 1.0, half))
 
 
-class _Sheet:
+class _Tiles:
     """Data of one call as a matrix of pixels, cut into tiles along its first axis.
 
     With ``dim=-1`` (N, C, P) becomes (N·C, P); with ``dim=1`` it stays (N, P, C).
@@ -228,14 +228,14 @@ class _Sheet:
                 self.curves.append(self._per_channel(gate.reference * gate.half))
 
     def _per_channel(self, values: Tensor) -> Tensor:
-        """Lay (C,) out beside the data."""
+        """Give (C,) the layout of the data."""
         values = values.to(self.work)
         if self.dim == -1:
             return values.repeat(self.count).unsqueeze(1)
         return values.expand(self.count, 1, self.width)
 
     def _spread(self, beta: Tensor, half: Tensor) -> Tensor:
-        """Lay β·d/2 out beside the data."""
+        """Give β·d/2 the layout of the data."""
         half = half.to(self.work)
         if self.dim == 1:
             return (beta * half).expand(self.count, -1, self.width)
@@ -251,12 +251,12 @@ class _Sheet:
             dtype=self.work,
             device=self.x.device,
         )
-        room: list[Tensor] = []
+        scratch: list[Tensor] = []
         for part in self._tiles():
             x = self.x[part].to(self.work)
-            if not room or room[0].shape != x.shape:
-                room = [torch.empty_like(x) for _ in range(3 if self.offsets else 2)]
-            self._tile(dict(zip(names, out[:, part], strict=True)), x, part, room)
+            if not scratch or scratch[0].shape != x.shape:
+                scratch = [torch.empty_like(x) for _ in range(3 if self.offsets else 2)]
+            self._tile(dict(zip(names, out[:, part], strict=True)), x, part, scratch)
         if self.dim == -1:
             for row, name in enumerate(names):
                 if name in _SQUARES:
@@ -278,22 +278,22 @@ class _Sheet:
         for start in range(0, length, step):
             yield slice(start, start + step)
 
-    def _tile(self, out: dict[str, Tensor], x: Tensor, part: slice, room: list[Tensor]) -> None:
-        a = room[0]
+    def _tile(self, out: dict[str, Tensor], x: Tensor, part: slice, scratch: list[Tensor]) -> None:
+        a = scratch[0]
         torch.amin(x, self.dim, out=out["low_x"])
         torch.amax(x, self.dim, out=out["high_x"])
         torch.gt(x, 0, out=a)
         torch.sum(a, self.dim, out=out["positive"])
         centred = x
         if self.offsets is not None:
-            centred = torch.sub(x, self.offsets[0][part], out=room[2])
+            centred = torch.sub(x, self.offsets[0][part], out=scratch[2])
         torch.sum(centred, self.dim, out=out["x"])
-        self._square(centred, out["xx"], room[1])
+        self._square(centred, out["xx"], scratch[1])
         if self.y is not None:
             y = self.y[part].to(self.work)
             torch.mul(x, self.slope[part], out=a)
             torch.sub(y, a, out=a)
-            self._products(a, centred, room[1], out, "w", part)
+            self._products(a, centred, scratch[1], out, "w", part)
             return
         for index, steep in enumerate(self.curves):
             torch.mul(x, steep[part], out=a)
@@ -308,12 +308,12 @@ class _Sheet:
             if index == 0:
                 gate = a
                 if self.offsets is not None:
-                    gate = torch.sub(a, self.offsets[3][part], out=room[1])
+                    gate = torch.sub(a, self.offsets[3][part], out=scratch[1])
                 torch.sum(gate, self.dim, out=out["t"])
-                self._square(gate, out["tt"], room[1])
+                self._square(gate, out["tt"], scratch[1])
             # Kernels with two broadcast operands do not vectorise: never addcmul here.
             a.add_(self.slope[part]).mul_(x)
-            self._products(a, centred, room[1], out, "wr"[index], part)
+            self._products(a, centred, scratch[1], out, "wr"[index], part)
 
     def _products(
         self, w: Tensor, x: Tensor, free: Tensor, out: dict[str, Tensor], name: str, part: slice

@@ -48,7 +48,7 @@ def compiler_path() -> str:
 
 
 def library(compiler: str, announce: Callable[[str], None] | None) -> Path:
-    """Return the library's place in the cache; compile it if it is not there."""
+    """Return the library's path in the cache; compile it if it is not there."""
     source = b"\0".join(path.read_bytes() for path in SOURCES)
     about = "\0".join((compiler, _output([compiler, "--version"]), _processor(), *_FLAGS))
     digest = hashlib.sha256(source + about.encode()).hexdigest()[:16]

@@ -220,7 +220,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def _lies_so(x: Tensor, axis: int, *, last: bool) -> bool:
-    """Tell whether `_laid_out` has nothing to do; the usual cases without an operator."""
+    """Return whether `_laid_out` has nothing to do; the usual cases without an operator."""
     if x.dtype != torch.float32:
         return False
     if axis == 1 and not last:
