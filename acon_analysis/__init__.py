@@ -64,8 +64,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(
             f"module 'acon_analysis' has no attribute {name!r}; {closest(name, _PUBLIC)}"
         )
-    place, attribute = _PUBLIC[name]
-    module = import_module(place)
+    path, attribute = _PUBLIC[name]
+    module = import_module(path)
     value = module if attribute is None else getattr(module, attribute)
     globals()[name] = value
     return value

@@ -1,6 +1,6 @@
 """Every column that this project writes or hands out: name, type, unit, meaning.
 
-One place, so that the store, the tables and the figures cannot disagree.
+They stand together, so that the store, the tables and the figures cannot disagree.
 """
 
 from collections.abc import Sequence

@@ -12,7 +12,7 @@ from typing import Any
 from acon_analysis.errors import UsageError, closest
 
 
-def load_callable(what: str, place: str) -> tuple[Callable[..., Any], str | None]:
+def load_callable(what: str, address: str) -> tuple[Callable[..., Any], str | None]:
     """Return the callable at ``file.py:callable`` or ``package.module:callable``.
 
     This runs the code of the file or module.
@@ -21,7 +21,7 @@ def load_callable(what: str, place: str) -> tuple[Callable[..., Any], str | None
     ----------
     what : str
         What the user was asked for, the first word of every error message, e.g. ``"model"``.
-    place : str
+    address : str
         The two forms above; of several colons the last one counts.
 
     Returns
@@ -37,16 +37,16 @@ def load_callable(what: str, place: str) -> tuple[Callable[..., Any], str | None
         If there is no such file, module or attribute, if running the code fails, or if the
         attribute cannot be called.
     """
-    source, colon, name = place.rpartition(":")
+    source, colon, name = address.rpartition(":")
     if not colon or not source or not name:
-        raise UsageError(f"{what}: {place!r} is not of the form 'file.py:callable'")
+        raise UsageError(f"{what}: {address!r} is not of the form 'file.py:callable'")
     module = _from_file(what, Path(source)) if source.endswith(".py") else _module(what, source)
     target = getattr(module, name, None)
     if target is None:
         options = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
         raise UsageError(f"{what}: {source!r} has no {name!r}; {closest(name, options)}")
     if not callable(target):
-        raise UsageError(f"{what}: {place} is not callable but a {type(target).__name__!r}")
+        raise UsageError(f"{what}: {address} is not callable but a {type(target).__name__!r}")
     return target, _digest(module)
 
 
@@ -55,7 +55,7 @@ def _from_file(what: str, path: Path) -> ModuleType:
     path = path.expanduser()
     if not path.is_file():
         raise UsageError(f"{what}: there is no file {str(path)!r}")
-    # The same name in every process that loads this content from this place, so that what the
+    # The same name in every process that loads this content from this file, so that what the
     # module defines can be pickled; a changed file is another module.
     key = hashlib.sha256(str(path.resolve()).encode() + b"\0" + path.read_bytes())
     name = f"_acon_user_{path.stem}_{key.hexdigest()[:12]}"

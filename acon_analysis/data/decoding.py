@@ -51,16 +51,16 @@ def decode(path: str | os.PathLike[str]) -> Image.Image:
     AconError
         If the disk or the system refuses to read it: that says nothing of the image.
     """
-    place = Path(path)
+    file = Path(path)
     try:
-        if not place.is_file():
+        if not file.is_file():
             raise BadImageError("there is no such file")
-        return decode_bytes(read_image(place))
+        return decode_bytes(read_image(file))
     except (BadImageError, PermissionError) as error:
         reason = error if isinstance(error, BadImageError) else error.strerror or error
-        raise BadImageError(f"{place.name}: {reason}") from error
+        raise BadImageError(f"{file.name}: {reason}") from error
     except OSError as error:
-        raise AconError(f"{str(place)!r} cannot be read: {error.strerror or error}") from error
+        raise AconError(f"{str(file)!r} cannot be read: {error.strerror or error}") from error
 
 
 def read_image(path: Path) -> bytes:

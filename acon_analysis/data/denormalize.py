@@ -22,7 +22,7 @@ def viewable(images: npt.ArrayLike, spec: Mapping[str, Any]) -> npt.NDArray[np.f
     Returns
     -------
     ndarray
-        float64 (N, C, H, W); images with three channels in R, G, B. What the spec does not tell
+        float64 (N, C, H, W); images with three channels in R, G, B. What the spec does not say
         stays as it is. Values outside 0 to 1, as a baseline may have, stay too.
     """
     shown = np.asarray(images, dtype=np.float64)

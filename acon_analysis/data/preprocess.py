@@ -194,7 +194,7 @@ class UserPreprocess(Preprocess):
 
     Parameters
     ----------
-    place : str
+    address : str
         ``"file.py:callable"`` or ``"package.module:callable"``; its code is run.
 
     Raises
@@ -203,11 +203,11 @@ class UserPreprocess(Preprocess):
         If there is no such callable.
     """
 
-    def __init__(self, place: str) -> None:
-        self.name = place
-        self._function, digest = load_callable("preprocess", place)
+    def __init__(self, address: str) -> None:
+        self.name = address
+        self._function, digest = load_callable("preprocess", address)
         # Without the folder: the same file gives the same identity on every machine.
-        self.spec = {"name": Path(place).name, "decode": "PIL RGB", "sha256": digest}
+        self.spec = {"name": Path(address).name, "decode": "PIL RGB", "sha256": digest}
 
     def apply(self, image: Image.Image) -> Array:
         """Return what the callable made of the picture, as float32."""
@@ -317,7 +317,7 @@ def _elongated(size: tuple[int, int]) -> str:
 def _opencv_resize(pixels: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
     import cv2
 
-    # In a worker process OpenCV's own threads only get in the way; after a fork they are dead.
+    # In a worker process OpenCV's own threads only get in the way; after a fork they no longer run.
     if multiprocessing.parent_process() is not None and cv2.getNumThreads() > 1:
         cv2.setNumThreads(0)
     return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR), np.uint8)

@@ -1,7 +1,7 @@
 """Images with names: scikit-learn's digits and folders of photographs, one interface for all.
 
 A source is a map-style torch data set whose items are preprocessed images (C, H, W), float32,
-with a sample table beside it; a bad image raises `data.decoding.BadImageError` when it
+with a table of samples; a bad image raises `data.decoding.BadImageError` when it
 is asked for.
 """
 

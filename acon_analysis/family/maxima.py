@@ -51,7 +51,7 @@ def maxout_derivative(ops: Ops, x: Any, slopes: Any, intercepts: Any = 0.0) -> A
     _check_pieces(x, slopes, intercepts)
     x = ops.expand(x, -1)
     infinite = ops.isinf(x)
-    # At infinity all rising lines tie, and the slopes themselves tell which one is greatest.
+    # At infinity all rising lines tie, and the slopes decide which one is greatest.
     lines = ops.where(infinite, 0.0, x) * slopes + intercepts
     lines = ops.where(infinite, ops.where(x > 0.0, slopes, -slopes), lines)
     active = ops.where(lines == ops.largest(lines, -1), ops.like(lines, 1.0), 0.0)

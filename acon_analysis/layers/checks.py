@@ -34,8 +34,8 @@ def require_channels(layer: str, x: Tensor, channels: int) -> None:
             " the batch or the channel axis is missing"
         )
     if shape[1] != channels:
-        place = [axis for axis, size in enumerate(shape) if size == channels]
-        hint = f"; axis {place[0]} has {channels}: are the channels there?" if place else ""
+        axes = [axis for axis, size in enumerate(shape) if size == channels]
+        hint = f"; axis {axes[0]} has {channels}: are the channels there?" if axes else ""
         raise ShapeError(
             f"{layer} has parameters of shape (1, {channels}, 1, 1) and takes (N, {channels}, ...),"
             f" but the input of shape {shape} has {shape[1]} channels on axis 1{hint}"

@@ -36,7 +36,7 @@ class MetaAconC(nn.Module):
     r : int
         Reduction of the β network; its inner width is max(r, C // r). Used by "channel" only.
     batch_norm : bool
-        Whether the β network normalises; False puts identities in the place of bn1 and bn2.
+        Whether the β network normalises; False replaces bn1 and bn2 by identities.
         Used by "channel" only.
 
     Attributes

@@ -6,7 +6,7 @@ import pandas as pd
 
 from acon_analysis.errors import UsageError, closest
 
-#: Folder of the tables: ``NAME.csv``, with ``NAME.md`` beside it, which says where it is from.
+#: Folder of the tables: ``NAME.csv``, with its origin in ``NAME.md``.
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -1,7 +1,7 @@
 """Tables of trained trials: the best learning rate of each activation, means, paired differences.
 
 Intervals are Student's t over seeds (weights and order of the images); the test images are the same
-for all, so the intervals do not tell what other images would give.
+for all, so the intervals do not cover other images.
 """
 
 from collections.abc import Sequence

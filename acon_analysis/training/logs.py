@@ -10,7 +10,7 @@ from acon_analysis.columns import CURVE_COLUMNS, names
 from acon_analysis.errors import AconError
 from acon_analysis.selection import require_columns
 
-#: Folder of the logs that come with the package, beside the weights.
+#: Folder of the logs that come with the package, next to the weights.
 LOGS = Path(__file__).parents[1] / "models" / "weights"
 
 #: Networks of the paper's picture of training curves, and what it calls their activation.

@@ -17,7 +17,7 @@ _NUMPY_ITEMS = {"b1": 1, "i1": 1, "u1": 1, "i2": 2, "u2": 2, "i4": 4, "u4": 4, "
 _NUMPY_ITEMS |= {"f2": 2, "f4": 4, "f8": 8}
 _MAX_DIMENSIONS = 16
 
-#: Classes and prefixes of modules that tell what kind of foreign file this is.
+#: Classes and prefixes of modules that reveal what kind of foreign file this is.
 _SPECIAL = (
     ("torch._utils _rebuild_sparse", "a sparse tensor; save `tensor.to_dense()` instead"),
     ("torch.sparse", "a sparse tensor; save `tensor.to_dense()` instead"),
@@ -195,7 +195,7 @@ CALLABLE: dict[str, Callable[[Arguments], object]] = {
     "numpy.core.multiarray scalar": _numpy_scalar,
     "numpy._core.multiarray scalar": _numpy_scalar,
 }
-#: The class whose instances training scripts save beside the weights (their options).
+#: The class whose instances training scripts save with the weights (their options).
 NAMESPACE = "argparse Namespace"
 #: Storage classes, on the CPU or (saved from there) on a GPU.
 STORAGES: dict[str, DType] = {

@@ -91,7 +91,7 @@ def _find_directory(source: Source, limits: Limits) -> tuple[int, int, int]:
 
 
 def _require_same_in_zip64(source: Source, end: int, expected: tuple[int, int, int]) -> int:
-    """Return where the directory has to end; torch repeats its place in a 64-bit record."""
+    """Return where the directory has to end; torch repeats its offset in a 64-bit record."""
     at = end - _LOCATOR64.size
     if at < 0 or source.read(at, 4) != b"PK\x06\x07":
         return end

@@ -22,7 +22,7 @@ def cache_folder() -> Path:
 
 @contextmanager
 def workplace() -> Iterator[Path]:
-    """Make a temporary folder beside the converted checkpoints; it is gone afterwards.
+    """Make a temporary folder next to the converted checkpoints; it is gone afterwards.
 
     Raises
     ------
@@ -32,13 +32,13 @@ def workplace() -> Iterator[Path]:
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        place = tempfile.TemporaryDirectory(prefix="tmp-", dir=folder, ignore_cleanup_errors=True)
+        made = tempfile.TemporaryDirectory(prefix="tmp-", dir=folder, ignore_cleanup_errors=True)
     except OSError as error:
         raise Refusal(
             f"the cache folder {folder} cannot be written to ({error.strerror or error}); set "
             "ACON_CACHE to a folder that can"
         ) from None
-    with place as name:
+    with made as name:
         yield Path(name)
 
 

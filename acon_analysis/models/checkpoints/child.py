@@ -13,7 +13,7 @@ from typing import Any
 
 
 class Inert:
-    """Takes the place of NumPy numbers and saved options; keeps nothing, does nothing."""
+    """Replaces NumPy numbers and saved options; keeps nothing, does nothing."""
 
     def __new__(cls, *_: object) -> "Inert":
         """Ignore the arguments."""

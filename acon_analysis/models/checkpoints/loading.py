@@ -117,7 +117,7 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> str:
 
 
 def examine(source: Source, limits: Limits) -> Contents:
-    """Pass a file through the gate of its format, which its first bytes tell.
+    """Pass a file through the gate of its format, known by its first bytes.
 
     Raises
     ------
@@ -221,7 +221,7 @@ def _checked(source: Source, wanted: dict[str, Wanted], limits: Limits) -> dict[
 
 
 def _tensors(source: Source, contents: Contents, plan: Plan) -> dict[str, torch.Tensor]:
-    """Read tensors whose place in the file the gate has checked; each owns its memory."""
+    """Read tensors whose offsets the gate has checked; each owns its memory."""
     state = {}
     for item in plan.taken:
         target = getattr(torch, item.dtype.name)

@@ -73,7 +73,7 @@ def make_plan(
     missing = [name for name in wanted if name not in keys]
     unexpected = [name for name in keys if name not in wanted]
     if unexpected == ["n_averaged"] and remarks:
-        # torch.optim.swa_utils.AveragedModel counts its updates beside the wrapped module.
+        # torch.optim.swa_utils.AveragedModel counts its updates next to the wrapped module.
         unexpected = []
         remarks.append("'n_averaged', the counter of an averaged model, left out")
     counters = [name for name in wanted if name.rpartition(".")[2] == _COUNTER]

@@ -1,4 +1,4 @@
-"""The 18 official networks by name, each with the paper's columns beside it."""
+"""The 18 official networks by name, each with the paper's numbers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from acon_analysis.layers import AconC, AconFReLU, MetaAconC, ShapeError
 
-#: What stands in the place of the studied activations.
+#: What replaces the studied activations.
 Activation = Literal["acon", "metaacon"]
 
 

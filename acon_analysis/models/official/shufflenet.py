@@ -1,4 +1,4 @@
-"""ShuffleNetV2 0.5x to 2.0x with ACON in the place of every activation."""
+"""ShuffleNetV2 0.5x to 2.0x with ACON for every activation."""
 
 from collections.abc import Callable
 

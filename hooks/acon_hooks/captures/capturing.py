@@ -70,7 +70,7 @@ def capture(
     strict : bool
         Stop at the first bad image instead of recording it.
     kinds : sequence of str, optional
-        Kinds of layers to watch; see `scan_layers`. By default the ACON layers, or, where there
+        Kinds of layers to watch; see `find_layers`. By default the ACON layers, or, where there
         are none and moments are wanted, all other elementwise activations.
     moments : bool or "full", optional
         Gather what `Run.linearity` and `Run.null_model` need: moments of the layers' inputs and

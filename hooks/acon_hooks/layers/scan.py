@@ -197,7 +197,7 @@ def check_kinds(kinds: Iterable[str]) -> tuple[str, ...]:
 
 
 def scan_layers(model: nn.Module, kinds: Iterable[str] = DEFAULT_KINDS) -> list[Layer]:
-    """Find the layers of some kinds without a forward pass; see `scan_layers`."""
+    """Find the layers of some kinds without a forward pass; see `find_layers`."""
     asked = check_kinds(kinds)
     return list(_walk(unwrap(model), asked))
 
