@@ -1,6 +1,7 @@
 """A captured run: the one object that people hold; it reads, and answers with frames."""
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, wraps
 from pathlib import Path
@@ -181,10 +182,21 @@ class Run(StoredRun):
         if by not in BY:
             raise UsageError(f"linearity by {by!r}: {closest(by, BY)}")
         if by == "sample":
-            return self._in_order(sample_table(self.totals), "sample")
+            return self._in_order(sample_table(self._totals_of_samples()), "sample")
         if by == "channel":
             return self._in_order(channel_table(self.channel_sums, confidence=confidence), by)
         return self._in_order(layer_table(self.channel_sums, confidence=confidence))
+
+    def _totals_of_samples(self) -> pd.DataFrame:
+        """Return the totals without those of layers whose rows belong to other samples."""
+        rows = self.manifest.get("rows") or {}
+        if rows.get("status") != "mixed":
+            return self.totals
+        kept = self.totals[~self.totals["layer"].isin(rows["layers"])]
+        if kept.empty:
+            raise AconError(f"linearity by sample: {rows['text']}; ask by layer or by channel")
+        warnings.warn(f"left out: {rows['text']}", stacklevel=4)
+        return kept
 
     def null_model(self, layer: str, call: int = 0) -> pd.DataFrame:
         """Compare the β of each channel with the BatchNorm-only null model.

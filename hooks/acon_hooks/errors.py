@@ -17,3 +17,7 @@ class NoImagesError(UsageError):
 
 class UnusedLayerWarning(UserWarning):
     """Some of the layers found did not run in the first forward pass."""
+
+
+class RowWarning(UserWarning):
+    """Rows of what a layer sees are not samples, or depend on the other samples of their batch."""

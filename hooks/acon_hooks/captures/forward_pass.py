@@ -21,6 +21,7 @@ from acon_hooks.moments.accumulating import Accumulator
 from acon_hooks.readings.batch import Batch, Key
 from acon_hooks.readings.beta_networks import run_facts
 from acon_hooks.readings.layer_tables import channel_table, layer_table
+from acon_hooks.readings.second_look import RowCheck
 from acon_hooks.readings.tap import Tap
 
 Values = dict[Key, Tensor]
@@ -36,11 +37,14 @@ class LayerMetadata:
         Columns of `columns.LAYER_COLUMNS` and `columns.CHANNEL_COLUMNS`.
     beta_networks : dict
         See `beta_networks.run_facts`.
+    rows : RowCheck or None
+        Whether rows are samples; None where it was not looked at.
     """
 
     layers: pd.DataFrame
     channels: pd.DataFrame
     beta_networks: dict[str, dict[str, Any]]
+    rows: RowCheck | None = None
 
 
 class ForwardPass:
@@ -136,7 +140,7 @@ class ForwardPass:
     def _observing(self, model: nn.Module) -> Tap:
         """Return a tap of the layers, with the moments as its observer."""
         observe = None if self.moments is None else self.moments.observe
-        return Tap(model, kinds=self.kinds, observe=observe)
+        return Tap(model, kinds=self.kinds, observe=observe, check_rows=self.metadata is None)
 
     def _tapped(self, images: Tensor) -> Batch:
         """Run the hooked network; return β of every layer and call."""
@@ -151,7 +155,7 @@ class ForwardPass:
 
         No hooks are set while a copy is made, because it would inherit them.
         """
-        output, values, tap = read(self.model, self.kinds, images)
+        output, values, tap = read(self.model, self.kinds, images, check_rows=True)
         self.metadata = _metadata(tap)
         model = self.model
         given = Proof(model, self.kinds, _used(tap), images, output, values)
@@ -184,9 +188,11 @@ class ForwardPass:
         given.compare("the compiled network", output, values, fused=False)
 
 
-def read(model: nn.Module, kinds: Sequence[str], images: Tensor) -> tuple[Any, Batch, Tap]:
+def read(
+    model: nn.Module, kinds: Sequence[str], images: Tensor, *, check_rows: bool = False
+) -> tuple[Any, Batch, Tap]:
     """Return the output of a network and β of its layers, every reading proved."""
-    with Tap(model, kinds=kinds) as tap, torch.inference_mode():
+    with Tap(model, kinds=kinds, check_rows=check_rows) as tap, torch.inference_mode():
         output = model(images)
         return output, tap.take(), tap
 
@@ -199,9 +205,8 @@ def _used(tap: Tap) -> list[Layer]:
 def _metadata(tap: Tap) -> LayerMetadata:
     """Return the tables of the layers that a tap has proved."""
     used = _used(tap)
-    return LayerMetadata(
-        layer_table(tap.calls, tap.reports, tap.shapes), channel_table(used), run_facts(used)
-    )
+    layers = layer_table(tap.calls, tap.reports, tap.shapes)
+    return LayerMetadata(layers, channel_table(used), run_facts(used), tap.rows)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
@@ -116,6 +117,7 @@ class ManifestWriter:
             "complete": False,
             "origin": origin_facts(model),
             "beta_networks": metadata.beta_networks,
+            "rows": None if metadata.rows is None else asdict(metadata.rows),
             "compute": compute,
             "versions": versions(),
         }

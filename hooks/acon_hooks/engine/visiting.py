@@ -115,6 +115,9 @@ class Visitor:
     def end(self) -> None:
         """Finish a forward pass that has succeeded."""
 
+    def ended(self) -> None:
+        """Go on after a forward pass that has been counted; the model may be run `again`."""
+
     def abort(self) -> None:
         """Forget a forward pass that has failed or was interrupted."""
 
@@ -193,7 +196,7 @@ class Visited:
                 return None
             call = SiteCall(site, self.calls, args, kwargs)
             self.calls += 1
-            if not site.inner:
+            if not site.inner and visit.counts:
                 self._compare(call)
             if site.call is not None and site.call != call.number:
                 return None
@@ -261,6 +264,10 @@ class Visit:
         Whether a forward pass is under way.
     passes : int
         How many forward passes have ended.
+    counts : bool
+        False while the model is run `again`: that pass is not compared with the first.
+    arguments : tuple
+        Positional and keyword arguments of the forward pass that is running.
 
     Raises
     ------
@@ -279,7 +286,9 @@ class Visit:
         self._given_sites = sites
         self.running = False
         self.passes = 0
+        self.arguments: tuple[Args, Kwargs] = ((), {})
         self.owner = 0
+        self.counts = True
         self._sensitive = mode_sensitive_modules(self.model)
         self._exit = ExitStack()
 
@@ -311,6 +320,14 @@ class Visit:
         visited = Visited(self, site, visitor)
         self.sites[visited] = None
         return visited
+
+    def again(self, args: Args, kwargs: Kwargs) -> Any:
+        """Run the model in a forward pass that visitors see, but that is not counted."""
+        self.counts = False
+        try:
+            return self.model(*args, **kwargs)
+        finally:
+            self.counts = True
 
     def forget(self) -> None:
         """Take the next forward pass for the first."""
@@ -351,9 +368,10 @@ class Visit:
         def mine(module: nn.Module) -> bool:
             return module is model and threading.get_ident() == self.owner
 
-        def begin(module: nn.Module, _args: Any) -> None:
+        def begin(module: nn.Module, args: Args, kwargs: Kwargs) -> None:
             refuse_compiling()
             if mine(module):
+                self.arguments = args, kwargs
                 self._begin()
 
         def end(module: nn.Module, _args: Any, _output: Any) -> None:
@@ -364,7 +382,8 @@ class Visit:
             if mine(module) and self.running:  # the forward pass has raised
                 self._abort()
 
-        stack.callback(nn.Module.register_forward_pre_hook(model, begin).remove)
+        handle = nn.Module.register_forward_pre_hook(model, begin, with_kwargs=True)
+        stack.callback(handle.remove)
         for hook, always in ((end, False), (abort, True)):
             handle = nn.Module.register_forward_hook(model, hook, always_call=always)
             stack.callback(handle.remove)
@@ -384,22 +403,28 @@ class Visit:
         self.running = False
         watched = [visited for visited in self.sites if visited.active and not visited.site.inner]
         try:
-            if not self.first:
+            if not self.counts:
+                pass  # run again: the visitors judge it
+            elif not self.first:
                 self._compare(watched)
             elif watched and not any(visited.calls for visited in watched):
-                names = ", ".join(repr(visited.site.name) for visited in watched[:5])
-                raise HookError(_SILENT.format(count=len(watched), names=names))
+                names = list(dict.fromkeys(repr(visited.site.name) for visited in watched))
+                raise HookError(_SILENT.format(count=len(names), names=", ".join(names[:5])))
             self.visitor.end()
         except BaseException:
             self.visitor.abort()
             raise
         finally:
+            self.arguments = (), {}
             for visited in self.sites:
                 visited.calls = 0
-        self.passes += 1
+        if self.counts:
+            self.passes += 1
+            self.visitor.ended()
 
     def _abort(self) -> None:
         self.running = False
+        self.arguments = (), {}
         for visited in self.sites:
             visited.calls = 0
         self.visitor.abort()

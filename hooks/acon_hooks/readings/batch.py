@@ -56,6 +56,8 @@ class Results:
         Sees every call of every layer.
     full : bool
         Whether β of every pixel is kept where it differs between pixels.
+    looking : bool
+        Whether the first batch is run again.
     batch : Batch or None
         β of the forward pass that is running.
     shapes : dict
@@ -69,6 +71,7 @@ class Results:
 
     observe: Observer | None
     full: bool
+    looking: bool = False
     batch: Batch | None = None
     shapes: dict[Key, tuple[int, ...]] = field(default_factory=dict)
     calls: dict[Key, Layer] = field(default_factory=dict)

@@ -234,7 +234,7 @@ class LayerHooks(Visitor):
             self.results.calls[key] = layer
         layer = self.results.calls.setdefault(key, self.layer)
         if beta is not None:
-            if self.layer.granularity == "static":
+            if self.layer.granularity == "static" and not self.results.looking:
                 self._compare_static(key, beta)
             self.results.store(self.layer, key, beta)
         if self.results.observe is not None:

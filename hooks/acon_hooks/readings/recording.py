@@ -216,7 +216,15 @@ def record(
     -----
     A deep copy of the model made inside the context carries dead copies of the hooks.
     """
-    tap = Tap(model, layers, kinds=kinds, prove=prove, full=full, allow_autocast=allow_autocast)
+    tap = Tap(
+        model,
+        layers,
+        kinds=kinds,
+        prove=prove,
+        full=full,
+        allow_autocast=allow_autocast,
+        check_rows=prove,
+    )
     recording = Recording(tap, full=full)
     with tap:
         tap.on_batch(recording._collect)

@@ -6,13 +6,13 @@
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from typing import Self
+from typing import Any, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from acon_hooks.engine.visiting import Visit, Visitor
-from acon_hooks.errors import HookError, UnusedLayerWarning
+from acon_hooks.engine.visiting import Site, Visit, Visited, Visitor
+from acon_hooks.errors import HookError, ProofError, RowWarning, UnusedLayerWarning
 from acon_hooks.guards import autocast_dtype, refuse_autocast, unwrap
 from acon_hooks.layers.axes import ChannelAxes
 from acon_hooks.layers.choosing import choose_layers
@@ -20,6 +20,14 @@ from acon_hooks.layers.scan import DEFAULT_KINDS, Layer, check_kinds
 from acon_hooks.readings.batch import Batch, Key, Observer, Results, count_samples
 from acon_hooks.readings.layer_hooks import LayerHooks
 from acon_hooks.readings.proof import ProofReport
+from acon_hooks.readings.second_look import (
+    RowCheck,
+    RowSums,
+    changed,
+    copied,
+    second_look,
+    state_of,
+)
 
 
 class Tap(Visitor):
@@ -50,6 +58,14 @@ class Tap(Visitor):
         True keeps the failed proof as a report and leaves the layer out, instead of raising.
     allow_autocast : bool
         True accepts autocast, with β rounded to its dtype (bfloat16: errors of 2e-3).
+    check_rows : bool
+        Whether the first batch is run again, in another order and in two parts, to prove that
+        rows are samples; see `acon_hooks.readings.second_look`.
+
+    Attributes
+    ----------
+    rows : RowCheck or None
+        What that has found; None before, or where it was not asked for.
 
     Raises
     ------
@@ -73,8 +89,11 @@ class Tap(Visitor):
         prove: bool = True,
         report_failures: bool = False,
         allow_autocast: bool = False,
+        check_rows: bool = False,
     ) -> None:
         self.model = unwrap(model)
+        self.check_rows = check_rows
+        self.rows: RowCheck | None = None
         self.prove = prove
         self.allow_autocast = allow_autocast
         self.unused: list[str] = []
@@ -96,6 +115,10 @@ class Tap(Visitor):
         self.autocast: torch.dtype | None = None
         self._finished: Batch | None = None
         self._on_batch: Callable[[], None] | None = None
+        self._row_sums: RowSums | None = None
+        self._summed: list[Visited] = []
+        self._given: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
+        self._state: dict[str, Any] = {}
 
     @property
     def layers(self) -> list[Layer]:
@@ -175,6 +198,8 @@ class Tap(Visitor):
                 hooks.forget()
             if any(hooks.layer.kind == "activation" for hooks in self._hooks):
                 self._axes.start()
+            if self.check_rows:
+                self._prepare_second_look()
         self._results.batch = Batch()
 
     def end(self) -> None:
@@ -183,13 +208,23 @@ class Tap(Visitor):
         batch = self._results.batch
         if batch is None:
             return
+        self._results.batch = None
+        if self._results.looking:
+            self._finished = batch
+            return
         if self._visit.first:
             self._end_first()
         for hooks in self._hooks:
             hooks.go_live()
         batch.samples = count_samples(batch)
-        self._results.batch = None
         self._finished = batch
+
+    def ended(self) -> None:
+        """Take the second look after the first forward pass, and hand the batch on."""
+        if self._row_sums is not None and self._finished is not None:
+            first, self._finished = self._finished, None
+            self._look_again(first, self._row_sums)
+            self._finished = first
         if self._on_batch is not None:
             self._on_batch()
 
@@ -199,6 +234,52 @@ class Tap(Visitor):
         self._results.batch = self._finished = None
         for hooks in self._hooks:
             hooks.stop()
+
+    def _prepare_second_look(self) -> None:
+        """Keep what the second look compares with: the arguments, and the state of the model."""
+        self._given = copied(self._visit.arguments)
+        self._state = state_of(self.model)
+        if self._row_sums is None:
+            self._row_sums = RowSums()
+            sites = (Site(h.layer.name, h.layer.module) for h in self._hooks)
+            self._summed = [self._visit.add(site, self._row_sums) for site in sites]
+
+    def _look_again(self, first: Batch, row_sums: RowSums) -> None:
+        """Run the first batch again, and refuse β of rows that are no samples.
+
+        Raises
+        ------
+        ProofError
+            If β of a layer belongs to other samples than its rows say.
+        """
+        results, reports = self._results, list(self.reports)
+        different = changed(self._state, state_of(self.model))
+        observe, results.observe, results.looking = results.observe, None, True
+        try:
+            if different:
+                text = f"the first forward pass changed {different}, so it was not run again"
+                self.rows = RowCheck("skipped", text)
+            else:
+                values = _by_row(first, row_sums)
+                self.rows = second_look(
+                    self._visit, self._given, values, lambda: _by_row(self.take(), row_sums)
+                )
+        finally:
+            results.observe, results.looking = observe, False
+            results.reports[:] = reports
+            self._finished = None
+            for visited in self._summed:
+                visited.remove()
+            self._row_sums, self._given = None, ((), {})
+        self._judge(self.rows, first)
+
+    def _judge(self, rows: RowCheck, first: Batch) -> None:
+        """Raise or warn where the second look has found that rows are no samples."""
+        with_beta = {key[0] for key, beta in first.items() if beta.ndim == 2}
+        if rows.status == "mixed" and with_beta & set(rows.layers):
+            raise ProofError(f"β cannot be assigned to samples: {rows.text}")
+        if rows.status in ("mixed", "batch"):
+            warnings.warn(rows.text, RowWarning, stacklevel=2)
 
     def _end_first(self) -> None:
         self._drop_wrappers()
@@ -222,3 +303,11 @@ class Tap(Visitor):
             own = hooks.layer.module
             if any(inner in proved for inner in own.modules() if inner is not own):
                 hooks.leave()
+
+
+def _by_row(batch: Batch, row_sums: RowSums) -> dict[tuple[str, int, str], Tensor]:
+    """Return β and the sums of outputs of the last forward pass, (N, ...) each."""
+    values = {(*key, "beta"): beta for key, beta in batch.items() if beta.ndim == 2}
+    values |= {(*key, "output"): sums for key, sums in row_sums.sums.items()}
+    row_sums.sums = {}
+    return values

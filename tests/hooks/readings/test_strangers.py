@@ -200,6 +200,7 @@ def assert_same(got: Any, want: Any) -> None:
     assert (np.abs(got - want) <= TOLERANCE * np.maximum(1.0, np.abs(want))).all()
 
 
+@pytest.mark.filterwarnings("ignore:values of layer 'act' depend on the other samples")
 @pytest.mark.parametrize("scales", [(1.0, 1.0, 1.0), (0.1, 2.0, 4.0), (1.0, 0.05, 3.0)])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.layer.__name__)
 def test_a_strangers_layer_is_read_or_refused(case: Case, scales: tuple[float, ...]) -> None:

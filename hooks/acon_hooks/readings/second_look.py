@@ -1,0 +1,249 @@
+"""The second look: whether row i of what a layer sees belongs to sample i.
+
+The first batch is run once more in a fixed random order, cut into two unequal parts. Per sample, β
+and the sums of every layer's output must move with it. Reversing the batch would not show samples
+that the network itself reverses, and only a cut shows values that depend on the whole batch.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from acon_hooks.engine.visiting import SiteCall, Visit, Visitor
+
+Status = Literal["proved", "not proved", "skipped", "mixed", "batch"]
+
+#: Largest difference between two runs of one sample, of the spread over the samples, and of the
+#: size of the values: kernels may round otherwise in batches of other sizes.
+_OF_SPREAD, _OF_SIZE = 1e-3, 1e-5
+
+
+#: Attributes that every module has: its parameters and parts are looked at by themselves.
+_OF_TORCH = frozenset(vars(nn.Module())) - {"training"}
+
+
+@dataclass(frozen=True)
+class RowCheck:
+    """What the second look has found.
+
+    Parameters
+    ----------
+    status : str
+        "proved"; "not proved" (one sample, or samples that do not differ); "skipped" (the first
+        forward pass changed the network, or the network does not take a part of its batch);
+        "mixed" (rows belong to other samples: values by sample are wrong); "batch" (values of a
+        sample depend on the other samples of its batch).
+    text : str
+        One sentence.
+    layers : tuple of str
+        The layers concerned.
+    """
+
+    status: Status
+    text: str
+    layers: tuple[str, ...] = ()
+
+
+@dataclass
+class RowSums(Visitor):
+    """Adds up the output of every layer by row, and its squares: {(layer, call): (N, 2)}."""
+
+    sums: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+
+    def after(self, call: SiteCall, output: Any) -> None:
+        """Add up one call."""
+        if isinstance(output, Tensor) and output.is_floating_point() and output.ndim:
+            rows = output.detach().reshape(len(output), -1).double()
+            pair = torch.stack([rows.sum(1), (rows * rows).sum(1)], 1)
+            self.sums[call.site.name, call.number] = pair
+
+
+def second_look(
+    visit: Visit,
+    given: tuple[tuple[Any, ...], dict[str, Any]],
+    first: Mapping[tuple[str, int, str], Tensor],
+    look: Callable[[], dict[tuple[str, int, str], Tensor]],
+) -> RowCheck:
+    """Run the first batch again in another order and in two parts, and compare.
+
+    Parameters
+    ----------
+    visit : Visit
+        Of the model, whose first forward pass has ended.
+    given : tuple
+        Positional and keyword arguments of that pass.
+    first : mapping
+        Values by row in that pass, (N, ...), of each layer, call and quantity.
+    look : callable
+        Returns these values of the last forward pass.
+
+    Returns
+    -------
+    RowCheck
+    """
+    count = _samples(given)
+    if count is None or not first:
+        return RowCheck("not proved", "the arguments have no common axis of samples")
+    if count < 2:
+        return RowCheck("not proved", "one sample cannot show which rows belong to it")
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    cut = max(1, count // 3) if count != 5 else 2
+    parts = []
+    for index in (order[:cut], order[cut:]):
+        args, kwargs = _taken(given, index, count)
+        try:
+            with torch.no_grad():
+                visit.again(args, kwargs)
+        except Exception as error:
+            words = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            return RowCheck(
+                "skipped",
+                f"the network does not take a part of its first batch ({words}), so that it is not "
+                "proved that rows are samples",
+            )
+        parts.append(look())
+    return _compared(visit.model, first, parts, order)
+
+
+def _compared(
+    model: nn.Module,
+    first: Mapping[tuple[str, int, str], Tensor],
+    parts: list[dict[tuple[str, int, str], Tensor]],
+    order: Tensor,
+) -> RowCheck:
+    """Compare the values by row of two parts with those of the whole batch."""
+    mixed: list[str] = []
+    moved: list[str] = []
+    silent: list[str] = []
+    for key, whole in first.items():
+        if any(key not in part for part in parts):
+            continue
+        rows = torch.cat([part[key] for part in parts])
+        if len(whole) != len(order) or len(rows) != len(order):
+            mixed.append(key[0])
+            continue
+        expected = whole[order.to(whole.device)].double().reshape(len(order), -1)
+        found = rows.double().reshape(len(order), -1)
+        spread = expected.amax(0) - expected.amin(0)
+        limit = _OF_SPREAD * spread + _OF_SIZE * expected.abs().amax(0)
+        if not bool((spread > 2 * limit).any()):
+            silent.append(key[0])
+        elif bool(((found - expected).abs() > limit).any()):
+            (mixed if _rows_of_others(found, expected, limit) else moved).append(key[0])
+    return _verdict(model, *(tuple(dict.fromkeys(names)) for names in (mixed, moved, silent)))
+
+
+def _rows_of_others(found: Tensor, expected: Tensor, limit: Tensor) -> bool:
+    """Tell whether most rows that differ from their own are those of other samples."""
+    own = ((found - expected).abs() <= limit).all(1)
+    differ = found[~own]
+    gap = torch.cdist(differ / (limit + 1e-300), expected / (limit + 1e-300), p=torch.inf)
+    return bool((gap.amin(1) <= 1).double().mean() > 0.5)
+
+
+def _verdict(
+    model: nn.Module, mixed: tuple[str, ...], moved: tuple[str, ...], silent: tuple[str, ...]
+) -> RowCheck:
+    if mixed:
+        return RowCheck(
+            "mixed",
+            f"rows of layer {_names(mixed)} belong to other samples, or are no samples: the "
+            "network sorts, mixes or moves the axis of the samples; values by sample are refused",
+            mixed,
+        )
+    if moved:
+        return RowCheck("batch", f"values of layer {_names(moved)} {_blame(model)}", moved)
+    if silent:
+        return RowCheck("not proved", "the samples of the first batch do not differ", silent)
+    return RowCheck("proved", "every row belongs to its sample")
+
+
+def _blame(model: nn.Module) -> str:
+    """Name the modules that make values depend on the batch."""
+    culprits = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, _NormBase)
+        and module.running_mean is None
+        and "Instance" not in type(module).__name__
+    ]
+    text = "depend on the other samples of the batch"
+    if not culprits:
+        return f"{text}: other batch sizes give other values"
+    return (
+        f"{text}, because {_names(tuple(culprits))} normalises by the batch "
+        "(track_running_stats=False): other batch sizes give other values"
+    )
+
+
+def _names(names: tuple[str, ...]) -> str:
+    shown = ", ".join(repr(name) for name in names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+
+
+def _leaves(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _leaves(inner)
+    elif isinstance(value, tuple | list):
+        for inner in value:
+            yield from _leaves(inner)
+
+
+def _samples(given: Any) -> int | None:
+    """Return the number of samples: the length of the first tensor among the arguments."""
+    first = next((leaf for leaf in _leaves(given) if leaf.ndim), None)
+    return None if first is None or first.is_nested else len(first)
+
+
+def _taken(value: Any, index: Tensor, count: int) -> Any:
+    """Return arguments with some of the samples of every tensor that has them all."""
+    if isinstance(value, Tensor):
+        whole = value.ndim > 0 and not value.is_nested and len(value) == count
+        return value[index.to(value.device)] if whole else value
+    if isinstance(value, dict):
+        return {key: _taken(inner, index, count) for key, inner in value.items()}
+    if isinstance(value, tuple | list) and not hasattr(value, "_fields"):
+        return type(value)(_taken(inner, index, count) for inner in value)
+    return value
+
+
+def copied(value: Any) -> Any:
+    """Return arguments whose tensors a network can overwrite without harm to the originals."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: copied(inner) for key, inner in value.items()}
+    if isinstance(value, tuple | list) and not hasattr(value, "_fields"):
+        return type(value)(copied(inner) for inner in value)
+    return value
+
+
+def state_of(model: nn.Module) -> dict[str, Any]:
+    """Return marks of what a forward pass may change: attributes, tensors, the random state."""
+    marks: dict[str, Any] = {"the random state": torch.get_rng_state().numpy().tobytes()}
+    for device in {p.device for p in model.parameters() if p.device.type not in ("cpu", "meta")}:
+        state = torch.get_device_module(device).get_rng_state()
+        marks[f"the random state of {device}"] = state.cpu().numpy().tobytes()
+    for name, module in model.named_modules():
+        for key, value in vars(module).items():
+            if key in _OF_TORCH:
+                continue
+            size = len(value) if isinstance(value, list | dict | set | tuple) else 0
+            marks[f"attribute {key!r} of module {name!r}"] = id(value), size
+        for key, tensor in [*module._parameters.items(), *module._buffers.items()]:
+            if tensor is not None and not tensor.is_inference():
+                marks[f"tensor {key!r} of module {name!r}"] = id(tensor), tensor._version
+    return marks
+
+
+def changed(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """Return the first thing that differs between two states, in words; empty if nothing does."""
+    names = [*before, *(name for name in after if name not in before)]
+    return next((name for name in names if before.get(name) != after.get(name)), "")
