@@ -15,6 +15,10 @@ class NoImagesError(UsageError):
     """The images that were given are none."""
 
 
+class UnusedDataWarning(UserWarning):
+    """The data hold more than a network is given."""
+
+
 class UnusedLayerWarning(UserWarning):
     """Some of the layers found did not run in the first forward pass."""
 

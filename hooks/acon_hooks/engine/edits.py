@@ -142,6 +142,10 @@ class Editing(Visitor):
         self._edited.add(call.site)
         return self.edit(call.site, edit, self._inputs.pop(call.site, output), output)
 
+    def fixed_axis(self, call: SiteCall) -> int:
+        """Return the channel axis: edits are by channel."""
+        return call.site.axis
+
     def edit(self, site: Site, edit: Edit, x: Tensor, y: Tensor) -> Tensor | None:
         """Return what an edit makes of one output; None leaves it as it is."""
         return edit.apply(x, y)

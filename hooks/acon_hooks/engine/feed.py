@@ -5,18 +5,11 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, Protocol
 
-import numpy as np
 import pandas as pd
 import torch
 
-from acon_analysis.errors import UsageError
-
 #: Unit of work -> whether its batches are wanted.
 Wanted = Callable[[int], bool]
-
-#: Keys under which an item or batch that is a dict may hold its images, and its labels.
-IMAGE_KEYS = ("image", "images", "pixel_values", "x")
-LABEL_KEYS = ("label", "labels", "target", "y")
 
 
 @dataclass
@@ -149,63 +142,16 @@ class Feed(Protocol):
         """Return the first batch of all, whatever is wanted; None where it comes only once."""
 
 
-def split_item(item: Any, what: str = "item") -> tuple[torch.Tensor, Any]:
-    """Return image(s) and label(s) of an item or batch; the label is None where there is none.
-
-    Parameters
-    ----------
-    item : Any
-        Images, (images, labels, ...), or a dict with one of the `IMAGE_KEYS`.
-    what : str
-        How an error calls it.
-
-    Raises
-    ------
-    UsageError
-        If it holds no numbers to make a tensor of.
-    """
-    image, label = item, None
-    if isinstance(item, dict):
-        key = next((key for key in IMAGE_KEYS if key in item), None)
-        if key is None:
-            raise UsageError(
-                f"data: {what} is a dict with the keys {', '.join(map(repr, item)) or 'none'}; "
-                f"its images are expected under one of {', '.join(map(repr, IMAGE_KEYS))}"
-            )
-        image = item[key]
-        label = next((item[key] for key in LABEL_KEYS if key in item), None)
-    elif isinstance(item, tuple | list):
-        if not item:
-            raise UsageError(f"data: {what} is an empty {type(item).__name__}; expected are images")
-        image, label = item[0], item[1] if len(item) > 1 else None
-    return _as_tensor(image, what), label
-
-
-def _as_tensor(image: Any, what: str) -> torch.Tensor:
-    try:
-        found = torch.as_tensor(image)
-    except (TypeError, ValueError, RuntimeError) as error:
-        kind = f"{type(image).__module__}.{type(image).__qualname__}".removeprefix("builtins.")
-        raise UsageError(
-            f"data: {what} holds {kind!r} where a tensor or an array of numbers is expected; "
-            "a transform of the data set, such as torchvision.transforms.ToTensor(), makes one of "
-            "a picture"
-        ) from error
-    if found.ndim == 0:
-        raise UsageError(f"data: {what} holds a single number where an image is expected")
-    return found
-
-
-def plain_label(label: Any) -> Any:
-    """Return a label as it is, or the number that a tensor of one element holds."""
-    return label.item() if isinstance(label, torch.Tensor) and label.numel() == 1 else label
-
-
 def sample_row(sample: int, image: torch.Tensor, label: Any) -> dict[str, Any]:
     """Return a row of the sample table for a sample that has no name of its own."""
-    raw = np.ascontiguousarray(image.detach().cpu().numpy()).tobytes()
+    raw = raw_bytes(image)
     label = None if isinstance(label, torch.Tensor) else label
     return _row(sample, label, len(raw), sha256(raw).hexdigest())
+
+
+def raw_bytes(image: torch.Tensor) -> bytes:
+    """Return the numbers of a tensor of any type as they lie in memory, row by row."""
+    return image.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes()
 
 
 def bad_row(sample: int) -> dict[str, Any]:

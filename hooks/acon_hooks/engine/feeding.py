@@ -7,7 +7,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
@@ -21,10 +20,10 @@ from acon_hooks.engine.feed import (
     Feed,
     Wanted,
     bad_row,
-    plain_label,
+    raw_bytes,
     sample_row,
-    split_item,
 )
+from acon_hooks.engine.items import plain_label, split_item
 from acon_hooks.engine.streams import StreamFeed
 from acon_hooks.errors import NoImagesError
 
@@ -241,7 +240,7 @@ def _probe(source: Any, count: int) -> str:
             digest.update(b"bad")
         else:
             digest.update(f"{tuple(image.shape)}".encode())
-            digest.update(np.ascontiguousarray(image.detach().cpu().numpy()).tobytes())
+            digest.update(raw_bytes(image))
     return digest.hexdigest()
 
 
@@ -294,9 +293,10 @@ def _collate(items: Sequence[_Item]) -> _Collated | str:
     for image in images[1:]:
         if image.shape != images[0].shape:
             return (
-                f"images of one batch have different shapes, {tuple(images[0].shape)} and "
-                f"{tuple(image.shape)}; choose a preprocessing that makes them equal "
-                f"(--preprocess official or imagenet) or --batch-size 1"
+                f"samples of one batch have different shapes, {tuple(images[0].shape)} and "
+                f"{tuple(image.shape)}; for a network that takes any size, --batch-size 1 "
+                "(batch_size=1) makes each a batch of its own; a folder's images are made equal by "
+                "a preprocessing (--preprocess official or imagenet)"
             )
     stacked = torch.stack(images) if images else None
     labels = [item.label for item in good]

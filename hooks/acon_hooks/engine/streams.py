@@ -13,7 +13,8 @@ from torch.utils.data import (
 )
 
 from acon_analysis.errors import AconError, UsageError
-from acon_hooks.engine.feed import Batch, Wanted, plain_label, split_item
+from acon_hooks.engine.feed import Batch, Wanted
+from acon_hooks.engine.items import plain_label, split_item
 from acon_hooks.errors import NoImagesError
 
 _RANDOM = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
@@ -74,7 +75,7 @@ class StreamFeed:
 
     def _cut(self, drawn: Any, number: int, start: int, wanted: Wanted | None) -> Iterator[Batch]:
         """Yield the parts of a drawn batch that lie in one unit each."""
-        inputs, given = split_item(drawn, f"batch {number}")
+        inputs, given = split_item(drawn, f"batch {number}", batch=True)
         labels = _labels_of(given, len(inputs), number)
         stop = start + len(inputs)
         if self.limit is not None:

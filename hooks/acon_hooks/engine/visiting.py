@@ -109,6 +109,13 @@ class Visitor:
     def after(self, call: SiteCall, output: Any) -> Any:
         """See the output of a site; return None, or what takes the output's place."""
 
+    def fixed_axis(self, call: SiteCall) -> int | None:
+        """Return the only axis along which inputs must be as large as in the first forward pass.
+
+        None, the default, compares all axes but that of the samples.
+        """
+        return None
+
     def raised(self, site: Site) -> None:
         """Learn that the forward of a site has raised an exception."""
 
@@ -224,7 +231,7 @@ class Visited:
         shape, dtype = (torch.Size(), None) if x is None else (x.shape[1:], x.dtype)
         if number < len(self.expected):
             known, known_dtype = self.expected[number]
-            if shape == known and dtype is known_dtype:
+            if dtype is known_dtype and (shape == known or self._fits(call, shape, known)):
                 return
         elif self.visit.first:
             self.expected.append((shape, dtype))
@@ -241,13 +248,20 @@ class Visited:
             f"(N, {sizes}) {self.expected[number][1]}"
         )
 
+    def _fits(self, call: SiteCall, shape: torch.Size, known: torch.Size) -> bool:
+        """Whether a shape differs from the first only where the visitor allows it."""
+        axis = self.visitor.fixed_axis(call)
+        if axis is None or not 0 < axis <= len(known) or len(shape) != len(known):
+            return False
+        return shape[axis - 1] == known[axis - 1]
+
 
 class Visit:
     """Context manager that lets visitors see the sites of a model in every forward pass.
 
     Every forward pass is compared with the first one: each site must run as often, on inputs of
-    the same shape (number of samples apart) and dtype. Without replacements, outputs of the model
-    are bit for bit the same with and without visitors.
+    the same shape (number of samples apart, and see `Visitor.fixed_axis`) and dtype. Without
+    replacements, outputs of the model are bit for bit the same with and without visitors.
 
     Parameters
     ----------

@@ -140,7 +140,8 @@ class Accumulator:
         if not buffers.put(index, x, y, beta, axis):
             constants = buffers.group.calls[index].constants
             raw = sums(x, y, beta, axis, constants.gate, constants.guards)
-            buffers.copy(index, raw, _mean_beta(beta, constants, raw))
+            pixels = x.numel() // max(raw.shape[1] * raw.shape[2], 1)
+            buffers.copy(index, raw, _mean_beta(beta, constants, raw), pixels)
 
     def _sum(self, key: Key, x: Tensor, y: Tensor, beta: Tensor | None, axis: int) -> None:
         """Sum a call and keep the sums until the batch ends."""
@@ -212,7 +213,7 @@ class Accumulator:
                 self.unmeasured[key] = f"it saw {count} rows for a batch of {samples} images"
                 continue
             constants = self.constants[key]
-            call = Call(key, channels, value.pixels, constants)
+            call = Call(key, channels, constants)
             found.setdefault((rows_of(constants.gate), count), []).append(call)
         self._warn()
         device = next((value.sums.device for value in seen.values()), torch.device("cpu"))
@@ -227,7 +228,8 @@ class Accumulator:
             self._buffers.append(buffers)
             for index, call in enumerate(calls):
                 self._slots[call.key] = buffers, index
-                buffers.copy(index, seen[call.key].sums, seen[call.key].beta)
+                first = seen[call.key]
+                buffers.copy(index, first.sums, first.beta, first.pixels)
 
     def _rows_in(self, index: int, seen: dict[Key, _CallSums]) -> int:
         """Return the number of rows that the layers of a group saw in this batch."""
@@ -246,6 +248,7 @@ class Accumulator:
             raw = torch.cat([call.sums.double() if wide else call.sums for call in calls], 2)
             betas = [call.beta for call in calls if call.beta is not None]
             beta = torch.cat(betas, 1) if len(betas) == len(calls) else None
+            group.measure([call.pixels for call in calls])
             state, total = group.states(raw, beta)
             group.merge(state, torch.from_numpy(own))
             self._keep_states(group, state, beta, own)
@@ -258,6 +261,7 @@ class Accumulator:
         if self.options.full:
             buffers.require(len(ids))
             raw, beta = buffers.sums()
+            buffers.measure()
             self._keep_states(buffers.group, buffers.group.states(raw, beta)[0], beta, ids)
         return buffers.merge(ids)
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from acon_analysis.moments.fields import BLOCKS
-from acon_analysis.moments.gram import merge_into, residual
+from acon_analysis.moments.gram import merge_into, residual, shares
 from acon_analysis.moments.state import Moments
 from acon_hooks.moments.constants import Constants
 from acon_hooks.moments.kernels import GATED, PLAIN, REFERRED, Sums
@@ -53,15 +53,14 @@ class Call:
     ----------
     key : (str, int)
         Layer and call.
-    channels, pixels : int
-        C, and values that a sample has in each channel.
+    channels : int
+        C.
     constants : Constants
         Of its channels.
     """
 
     key: Key
     channels: int
-    pixels: int
     constants: Constants
 
 
@@ -84,10 +83,13 @@ class PerSample(NamedTuple):
         By layer: (total, N, layers), float64.
     inputs : ndarray or None
         Means of x over the pixels, (N, columns), float32; None where they are not needed.
+    pixels : ndarray
+        Values that each sample has in each channel, by layer: (layers,), float64.
     """
 
     totals: FloatArray
     inputs: npt.NDArray[np.float32] | None
+    pixels: FloatArray
 
 
 class _OnHost(NamedTuple):
@@ -126,6 +128,8 @@ class LayerGroup:
         Of the blocks; neutral at first.
     samples : Tensor
         Samples in each block, (blocks,).
+    values : Tensor
+        Values in each channel of a block, (layers, blocks): samples need not be of one size.
     """
 
     def __init__(
@@ -146,8 +150,6 @@ class LayerGroup:
         spans = zip(self.first[:-1], calls, strict=True)
         self._own = np.concatenate([np.arange(at, at + call.channels) for at, call in spans])
         widths = torch.tensor(sizes, device=device)
-        pixels = torch.tensor([call.pixels for call in calls], dtype=torch.float64, device=device)
-        self.pixels = pixels.repeat_interleave(widths)
         self.layer = torch.arange(len(calls), device=device).repeat_interleave(widths)
         guards = [call.constants.guards for call in calls]
         self.slope = self._concatenated([g.slope.double() for g in guards])
@@ -159,7 +161,14 @@ class LayerGroup:
             self.middle = self._concatenated([g.middle for g in gates if g is not None])
         index = {name: i for i, name in enumerate(_VARIABLES[rows])}
         self._pairs = [(k, index[a], index[b]) for k, (a, b) in enumerate(_PAIRS[rows])]
+        self.pixels = np.zeros(0)
         self.clear()
+
+    def measure(self, pixels: npt.ArrayLike) -> None:
+        """Learn how many values each sample of a batch has in each channel, by layer: (layers,)."""
+        if not np.array_equal(self.pixels, pixels):
+            self.pixels = np.array(pixels, dtype=np.float64)
+            self._pixels = torch.from_numpy(self.pixels).to(self.device)[self.layer]
 
     def _concatenated(self, values: Sequence[Tensor]) -> Tensor:
         """Lay tensors (..., C) of all calls out as one (..., columns), 0 in between."""
@@ -181,6 +190,7 @@ class LayerGroup:
         sums = [zeros(len(table[self.rows])) for table in (_VARIABLES, _PAIRS, _WITHIN)]
         self.blocks_held = States(*[*sums, ends, -ends])
         self.samples = torch.zeros(self.blocks, dtype=torch.float64, device=self.device)
+        self.values = self.samples.repeat(len(self.calls), 1)
 
     def states(self, raw: Tensor, beta: Tensor | None) -> tuple[States, Tensor]:
         """Turn sums over pixels into states of single samples.
@@ -199,7 +209,7 @@ class LayerGroup:
         totals : Tensor
             `TOTALS` over the channels of each layer, (total, N, layers); NaN where there are none.
         """
-        at, count = Sums(*raw.double()), self.pixels
+        at, count = Sums(*raw.double()), self._pixels
         several = (count > 1).double()  # the moments of one value are 0, not its rounding
 
         def centred(product: Tensor, first: Tensor, second: Tensor) -> Tensor:
@@ -268,27 +278,36 @@ class LayerGroup:
         """Merge samples that fall into neighbouring blocks."""
         held = States(*(values[:, blocks] for values in self.blocks_held))
         new = States(*(values[:, span] for values in states))
-        before = self.samples[blocks].unsqueeze(1)
-        share = 1 / (before + 1)
-        weight = before * share * self.pixels
+        values = self.values[self.layer, blocks].T
+        share, weight = shares(values, self._pixels)
+        several = slice(-1) if self.rows == REFERRED else slice(None)  # all but β
         merge_into(
-            held.means, held.moments, new.means, new.moments,
-            share=share, weight=weight, pairs=self._pairs,
+            held.means[several], held.moments[several], new.means[several], new.moments[several],
+            share=share, weight=weight, pairs=self._pairs[several],
         )  # fmt: skip
+        if self.rows == REFERRED:
+            share, weight = shares(self.samples[blocks].unsqueeze(1), 1.0)
+            merge_into(
+                held.means[-1:], held.moments[-1:], new.means[-1:], new.moments[-1:],
+                share=share, weight=weight, pairs=[(0, 0, 0)],
+            )  # fmt: skip
         held.within.add_(new.within)
         torch.minimum(held.low, new.low, out=held.low)
         torch.maximum(held.high, new.high, out=held.high)
         self.samples[blocks] += 1
+        self.values[:, blocks] += torch.from_numpy(self.pixels).to(self.device).unsqueeze(1)
 
     def take(self) -> Moments:
         """Return the states of the blocks, (blocks, C of all calls), and forget them."""
         held, samples = self._to_host(self.blocks_held), self.samples.cpu().numpy()
+        values = self.values[self.layer].T.cpu().numpy()
         self.clear()
-        return self.moments(held, samples[:, None])
+        return self.moments(held, samples[:, None], values)
 
     def take_states(self, states: States) -> Moments:
         """Return states of single samples on the host, (N, C of all calls), without β."""
-        return self.moments(self._to_host(states), np.ones((states.means.shape[1], 1)))
+        one = np.ones((states.means.shape[1], 1))
+        return self.moments(self._to_host(states), one, one * self._pixels.cpu().numpy())
 
     def _to_host(self, states: States) -> _OnHost:
         """Copy everything in one transfer; name the fields."""
@@ -301,14 +320,14 @@ class LayerGroup:
         """Return the columns that belong to calls, (..., C of all calls) of (..., columns)."""
         return values if self._own.size == self.columns else values[..., self._own]
 
-    def moments(self, at: _OnHost, samples: FloatArray) -> Moments:
+    def moments(self, at: _OnHost, samples: FloatArray, count: FloatArray) -> Moments:
         """Turn means and moments of x, w, t, r into those of x, y, the gate and the even part.
 
         y = k·x + w; the even part is e = y - m·x = w + (k - m)·x, at the reference β likewise;
-        the gate is (1 + t)/2, its argument 2·z. `samples` are those behind each row, (B, 1).
+        the gate is (1 + t)/2, its argument 2·z. Behind each row are `samples`, (B, 1), and `count`
+        values, (B, columns).
         """
-        slope, pixels = self.slope.cpu().numpy(), self.pixels.cpu().numpy()
-        count = samples * pixels
+        slope = self.slope.cpu().numpy()
         fields: dict[str, FloatArray] = {
             "n": count,
             "mean_x": at.mean["x"],
@@ -335,7 +354,7 @@ class LayerGroup:
                 fields |= _tilted(at, rest, "r", "r")
                 fields["sse_within_reference"] = at.within["sse_reference"]
                 fields["mean_beta"] = at.mean["beta"]
-                fields["cbb"] = at.c["betabeta"] / pixels
+                fields["cbb"] = at.c["betabeta"]
         return Moments({name: self.own(values) for name, values in fields.items()})
 
 
@@ -354,7 +373,7 @@ def per_sample(
     both = zip(groups, states, strict=True)
     means = iter(arrays_on_host([s.means[0].float() for group, s in both if group.pools]))
     return [
-        PerSample(total, next(means) if group.pools else None)
+        PerSample(total, next(means) if group.pools else None, group.pixels)
         for group, total in zip(groups, arrays_on_host(totals), strict=True)
     ]
 

@@ -44,7 +44,7 @@ class SumBuffers:
         self._finite = True
         self._prepared = [Prepared(c.constants.gate, c.constants.guards) for c in group.calls]
         self._first = np.array(group.first, dtype=np.int64)
-        self._pixels = np.array([call.pixels for call in group.calls], dtype=np.float64)
+        self._pixels = np.zeros(len(group.calls))
         half = torch.zeros_like(group.slope) if group.half is None else group.half
         parts = [group.slope, *group.offsets, half.double()]
         self._constants = torch.stack(parts).contiguous()
@@ -81,10 +81,11 @@ class SumBuffers:
         if x.shape[0] != self.samples or self._full[index]:
             self._begin(x.shape[0])
         target, constants = self._targets[index], self._prepared[index]
+        self._pixels[index] = x.numel() // max(self.samples * x.shape[axis], 1)
         self._full[index] = self.kernel.into(x, y, beta, axis, constants, target)
         return self._full[index]
 
-    def copy(self, index: int, found: Tensor, beta: Tensor | None) -> None:
+    def copy(self, index: int, found: Tensor, beta: Tensor | None, pixels: int) -> None:
         """Take sums of one call from elsewhere.
 
         Parameters
@@ -95,6 +96,8 @@ class SumBuffers:
             (rows, N, C), from `kernels.sums` or `NativeSums.sums`.
         beta : Tensor or None
             (N, C).
+        pixels : int
+            Values that a sample has in each channel.
         """
         if found.shape[1] != self.samples or self._full[index]:
             self._begin(found.shape[1])
@@ -104,6 +107,7 @@ class SumBuffers:
             own[-1] = beta
         self._finite = self._finite and bool(own.isfinite().all())
         self._full[index] = True
+        self._pixels[index] = pixels
 
     def sums(self) -> tuple[Tensor, Tensor | None]:
         """Return the batch's sums (rows, N, columns) and β (N, columns), None without."""
@@ -112,6 +116,10 @@ class SumBuffers:
         raw = torch.cat([part[: self.samples, :, :size] for part, size in parts], 2).movedim(1, 0)
         known = len(self.group.rows)
         return raw[:known], raw[known] if self.rows > known else None
+
+    def measure(self) -> None:
+        """Tell the group how many values a sample has in each channel."""
+        self.group.measure(self._pixels)
 
     def merge(self, samples: npt.NDArray[np.int64]) -> PerSample:
         """Merge the batch into the group's blocks, and begin the next one.
@@ -130,6 +138,7 @@ class SumBuffers:
         finite, self._finite = self._finite, True
         self._full = [False] * len(self._full)
         group = self.group
+        self.measure()
         if finite:
             return self._merge_compiled(samples)
         states, totals = group.states(*self.sums())
@@ -161,13 +170,15 @@ class SumBuffers:
                 rows=self.rows,
                 blocks=blocks.ctypes.data,
                 before=before.ctypes.data,
+                values=group.values.data_ptr(),
                 **{name: array.data_ptr() for name, array in states.items()},
                 store_row=group.blocks * group.columns,
                 totals=totals.ctypes.data,
                 inputs=None if inputs is None else inputs.ctypes.data,
             )
         )
-        return PerSample(totals, None if inputs is None else inputs.astype(np.float32))
+        means = None if inputs is None else inputs.astype(np.float32)
+        return PerSample(totals, means, self._pixels.copy())
 
     def require(self, samples: int) -> None:
         """Raise unless every layer of the batch has run on this many samples."""

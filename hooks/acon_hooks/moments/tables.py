@@ -57,10 +57,14 @@ def total_frame(
             "layer": np.array([call.key[0] for call in group.calls]),
             "call": np.array([call.key[1] for call in group.calls]),
             "channels": np.array([call.channels for call in group.calls]),
-            "n": np.array([call.channels * call.pixels for call in group.calls]),
         }
         columns = {name: np.repeat(value, count) for name, value in each.items()}
         columns["sample"] = np.tile(samples, layers)
+        sizes = [
+            np.tile(batch[index].pixels, (batch[index].totals.shape[1], 1)) for batch in merged
+        ]
+        pixels = np.concatenate(sizes).T.ravel().astype(np.int64)
+        columns["n"] = columns["channels"] * pixels
         numbers = dict(zip(TOTALS, values.transpose(0, 2, 1), strict=True))
         columns |= {name: value.ravel() for name, value in numbers.items()}
         frames.append(pd.DataFrame({name: columns[name] for name in names(TOTAL_COLUMNS)}))

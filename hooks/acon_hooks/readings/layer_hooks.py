@@ -86,6 +86,12 @@ class LayerHooks(Visitor):
         elif self.hooks is not None:
             self._settle(self.hooks, call, output)
 
+    def fixed_axis(self, call: SiteCall) -> int | None:
+        """Return the channel axis: other axes may differ, except where maps of β are kept."""
+        layer = self.results.calls.get((self.layer.name, call.number), self.layer)
+        maps = self.results.full and layer.granularity == "pixel"
+        return None if maps else layer.axis
+
     def raised(self, site: Site) -> None:
         """Forget a call that has raised an exception."""
         self.stop()

@@ -50,13 +50,14 @@ extern "C" {
 struct acon_group {
   int64_t kind, layers, columns, samples;
   const int64_t* first;    // (layers + 1): first column of each, multiples of the vectors' width
-  const double* pixels;    // (layers)
+  const double* pixels;    // (layers): values that each sample has in each channel
   const double* constants; // (6, columns): k, offsets of x, w, r and t, d/2
   const double* const* raw; // (layers): (samples, rows, channels) of each
   const int64_t* raw_row;   // (layers): values between its rows
   int64_t rows;
   const int64_t* blocks;   // (samples)
   const double* before;    // (samples): samples that the block already holds
+  double* values;          // (layers, blocks): values in each channel that the block already holds
   double *means, *moments, *within, *low, *high;  // (fields, blocks, columns)
   int64_t store_row;
   double* totals;          // (6, samples, layers)
@@ -72,24 +73,27 @@ typedef acon_group Group;
 template <Kind kind>
 void merge(const Group& g, int64_t layer, int64_t sample) {
   const double pixels = g.pixels[layer], each = 1.0 / pixels, several = pixels > 1.0;
-  const double before = g.before[sample], share = 1.0 / (before + 1.0);
-  const double weight = before * share * pixels;
+  const int64_t block = g.blocks[sample];
+  double* held = g.values + layer * (g.store_row / g.columns) + block;
+  const double share = pixels / (*held + pixels), weight = *held * share;
+  const double share_of_beta = 1.0 / (g.before[sample] + 1.0);  // one value a sample
+  *held += pixels;
   const double* raw = g.raw[layer] + sample * g.rows * g.raw_row[layer] - g.first[layer];
   Wide sums[6] = {};
   for (int64_t c = g.first[layer]; c < g.first[layer + 1]; c += WIDE) {
     const auto row = [&](int i) { return load(raw + i * g.raw_row[layer] + c); };
     const auto constant = [&](int i) { return load(g.constants + i * g.columns + c); };
-    const int64_t at = g.blocks[sample] * g.columns + c;
+    const int64_t at = block * g.columns + c;
     const auto centred = [&](Wide square, Wide a, Wide b) {
       return (square - a * b * each) * several;
     };
     const auto add = [&](double* to, int i, Wide value) {
       store(to + i * g.store_row + at, load(to + i * g.store_row + at) + value);
     };
-    const auto step = [&](int i, Wide value) {
+    const auto step = [&](int i, Wide value, double part) {
       double* mean = g.means + i * g.store_row + at;
       const Wide old = load(mean), change = value - old;
-      store(mean, old + change * share);
+      store(mean, old + change * part);
       return change;
     };
     const auto extreme = [&](int i, Wide low, Wide high) {
@@ -106,7 +110,7 @@ void merge(const Group& g, int64_t layer, int64_t sample) {
     const Wide xw = centred(row(SXW), sx, sw), sse = residual(xx, xw, ww);
     const Wide mean = sx * each + constant(1);
     if (g.inputs) store(g.inputs + sample * g.columns + c, mean);
-    const Wide dx = step(0, mean), dw = step(1, sw * each + constant(2));
+    const Wide dx = step(0, mean, share), dw = step(1, sw * each + constant(2), share);
     add(g.moments, 0, xx + dx * dx * weight);
     add(g.moments, 1, xw + dx * dw * weight);
     add(g.moments, 2, ww + dw * dw * weight);
@@ -116,7 +120,7 @@ void merge(const Group& g, int64_t layer, int64_t sample) {
     sums[0] += variance(xx, xw, ww), sums[1] += sse;
     if constexpr (kind != PLAIN) {
       const Wide st = row(ST), tt = largest(centred(row(QT), st, st), Wide{});
-      const Wide dt = step(2, st * each + constant(4));
+      const Wide dt = step(2, st * each + constant(4), share);
       const Wide gain = row(kind == GATED ? SR : BETA) * constant(5);
       add(g.moments, 3, tt + dt * dt * weight);
       extreme(1, row(LOW_Z), row(HIGH_Z));
@@ -126,10 +130,10 @@ void merge(const Group& g, int64_t layer, int64_t sample) {
     if constexpr (kind == REFERRED) {
       const Wide sr = row(SR), rr = largest(centred(row(QR), sr, sr), Wide{});
       const Wide xr = centred(row(SXR), sx, sr), other = residual(xx, xr, rr);
-      const Wide dr = step(3, sr * each + constant(3)), db = step(4, row(BETA));
+      const Wide dr = step(3, sr * each + constant(3), share), db = step(4, row(BETA), share_of_beta);
       add(g.moments, 4, xr + dx * dr * weight);
       add(g.moments, 5, rr + dr * dr * weight);
-      add(g.moments, 6, db * db * weight);
+      add(g.moments, 6, db * db * (g.before[sample] * share_of_beta));
       add(g.within, 5, other);
       sums[4] += variance(xx, xr, rr), sums[5] += other;
     }

@@ -38,7 +38,7 @@ class GroupArgument(ctypes.Structure):
         *((name, _INTEGER) for name in ("kind", "layers", "columns", "samples")),
         *((name, _POINTER) for name in ("first", "pixels", "constants", "raw", "raw_row")),
         ("rows", _INTEGER),
-        *((name, _POINTER) for name in ("blocks", "before")),
+        *((name, _POINTER) for name in ("blocks", "before", "values")),
         *((name, _POINTER) for name in ("means", "moments", "within", "low", "high")),
         ("store_row", _INTEGER),
         *((name, _POINTER) for name in ("totals", "inputs")),
