@@ -60,8 +60,8 @@ class Site:
     axis : int
         Channel axis of its input and output.
     inner : bool
-        Whether it is a part of another site: its calls are not compared between forward passes,
-        and may happen outside of one.
+        Whether it is a part of another site: its calls are not counted, not compared between
+        forward passes, and may happen outside of one.
     """
 
     name: str
@@ -79,7 +79,7 @@ class SiteCall(NamedTuple):
     site : Site
         Which site.
     number : int
-        Which of its calls within the forward pass.
+        Which of its calls within the forward pass; 0 for inner sites.
     args, kwargs
         The arguments; a site that works in place overwrites them.
     """
@@ -92,6 +92,10 @@ class SiteCall(NamedTuple):
     def tensors(self) -> Iterator[Tensor]:
         """Yield the arguments that are tensors."""
         return (v for v in (*self.args, *self.kwargs.values()) if isinstance(v, Tensor))
+
+
+_new: Any = tuple.__new__  # of a named tuple, without its slower constructor
+_NONE: Kwargs = {}
 
 
 class Visitor:
@@ -151,12 +155,14 @@ class Visited:
         module = site.module
         # Called on the class, since TorchScript modules block the method though hooks work there.
         self._before: RemovableHandle | None = None
-        if not site.inner:
-            self._before = nn.Module.register_forward_pre_hook(
-                module, self._before_hook(), with_kwargs=True
-            )
+        if site.inner:
+            self._after = nn.Module.register_forward_hook(module, self._inner_hook())
+            return
+        self._before = nn.Module.register_forward_pre_hook(
+            module, self._before_hook(), with_kwargs=True
+        )
         self._after = nn.Module.register_forward_hook(
-            module, self._after_hook(), prepend=not site.inner, with_kwargs=True, always_call=True
+            module, self._after_hook(), prepend=True, with_kwargs=True, always_call=True
         )
 
     def remove(self) -> None:
@@ -165,6 +171,7 @@ class Visited:
         self.skip_before()
         self._after.remove()
         self.visit.sites.pop(self, None)
+        self.visit.parts.pop(self, None)
 
     def skip_before(self) -> None:
         """Take away the hook that runs before the site: the visitor needs only the output."""
@@ -189,7 +196,8 @@ class Visited:
         return before
 
     def _after_hook(self) -> Callable[..., Any]:
-        site, visitor, visit = self.site, self.visitor, self.visit
+        """Return the hook after a site. It runs once a call of every layer: it is kept short."""
+        site, visitor, visit, expected = self.site, self.visitor, self.visit, self.expected
         thread, target = threading.get_ident, self.site.module
 
         def after(module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> Any:
@@ -201,15 +209,39 @@ class Visited:
                 return None
             if not visit.running and not visit.mine(site):
                 return None
-            call = SiteCall(site, self.calls, args, kwargs)
-            self.calls += 1
-            if not site.inner and visit.counts:
+            number = self.calls
+            self.calls = number + 1
+            call = _new(SiteCall, (site, number, args, kwargs))
+            x: Any = args[0] if args else None
+            if type(x) is not Tensor or number >= len(expected):
                 self._compare(call)
-            if site.call is not None and site.call != call.number:
+            else:
+                shape, dtype = expected[number]
+                if x.shape[1:] != shape or x.dtype is not dtype:
+                    self._compare(call)
+            if site.call is not None and site.call != number:
                 return None
             if type(output) is Tensor and not listening():
                 new = visitor.after(call, output)
             else:  # what a visitor computes is no part of a layer that is being listened to
+                with torch._C.DisableTorchFunction():
+                    new = visitor.after(call, output)
+            return None if new is None else replaced(call, output, new)
+
+        return after
+
+    def _inner_hook(self) -> Callable[..., Any]:
+        """Return the hook after a part of a site, which knows no keyword arguments."""
+        site, visitor, visit = self.site, self.visitor, self.visit
+        thread, target = threading.get_ident, self.site.module
+
+        def after(module: nn.Module, args: Args, output: Any) -> Any:
+            if module is not target or thread() != visit.owner or not visit.running:
+                return None
+            call = _new(SiteCall, (site, 0, args, _NONE))
+            if type(output) is Tensor and not listening():
+                new = visitor.after(call, output)
+            else:
                 with torch._C.DisableTorchFunction():
                     new = visitor.after(call, output)
             return None if new is None else replaced(call, output, new)
@@ -224,10 +256,10 @@ class Visited:
         HookError
             If shape or dtype differ, or the call is one more than in the first forward pass.
         """
+        if not self.visit.counts:
+            return
         number = call.number
-        x = call.args[0] if call.args else None
-        if type(x) is not Tensor:
-            x = next(call.tensors(), None)
+        x = next(call.tensors(), None)
         shape, dtype = (torch.Size(), None) if x is None else (x.shape[1:], x.dtype)
         if number < len(self.expected):
             known, known_dtype = self.expected[number]
@@ -297,6 +329,7 @@ class Visit:
         self.model = unwrap(model)
         self.visitor = visitor
         self.sites: dict[Visited, None] = {}  # in the order in which they were added
+        self.parts: dict[Visited, None] = {}  # the inner sites
         self._given_sites = sites
         self.running = False
         self.passes = 0
@@ -332,7 +365,7 @@ class Visit:
     def add(self, site: Site, visitor: Visitor) -> Visited:
         """Let a visitor see one more site, until `Visited.remove` or the end of the context."""
         visited = Visited(self, site, visitor)
-        self.sites[visited] = None
+        (self.parts if site.inner else self.sites)[visited] = None
         return visited
 
     def again(self, args: Args, kwargs: Kwargs) -> Any:
@@ -371,7 +404,7 @@ class Visit:
 
     def _leave(self) -> None:
         self.owner, self.running = -1, False  # no thread
-        for visited in list(self.sites):
+        for visited in [*self.sites, *self.parts]:
             visited.remove()
         self.visitor.abort()
 
@@ -415,15 +448,9 @@ class Visit:
 
     def _end(self) -> None:
         self.running = False
-        watched = [visited for visited in self.sites if visited.active and not visited.site.inner]
         try:
-            if not self.counts:
-                pass  # run again: the visitors judge it
-            elif not self.first:
-                self._compare(watched)
-            elif watched and not any(visited.calls for visited in watched):
-                names = list(dict.fromkeys(repr(visited.site.name) for visited in watched))
-                raise HookError(_SILENT.format(count=len(names), names=", ".join(names[:5])))
+            if self.counts:
+                self._compare()
             self.visitor.end()
         except BaseException:
             self.visitor.abort()
@@ -443,10 +470,16 @@ class Visit:
             visited.calls = 0
         self.visitor.abort()
 
-    def _compare(self, watched: list[Visited]) -> None:
-        """Raise if a site did not run as often as in the first forward pass."""
-        for visited in watched:
-            if visited.calls != len(visited.expected):
+    def _compare(self) -> None:
+        """Raise if a site did not run as often as in the first forward pass, or none ran in it."""
+        if self.first:
+            watched = [visited for visited in self.sites if visited.active]
+            if watched and not any(visited.calls for visited in watched):
+                names = list(dict.fromkeys(repr(visited.site.name) for visited in watched))
+                raise HookError(_SILENT.format(count=len(names), names=", ".join(names[:5])))
+            return
+        for visited in self.sites:
+            if visited.calls != len(visited.expected) and visited.active:
                 raise HookError(
                     f"layer {visited.site.name!r} ran {visited.calls} times in batch "
                     f"{self.passes}, but {len(visited.expected)} times in the first one: its "

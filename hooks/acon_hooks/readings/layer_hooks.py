@@ -57,6 +57,7 @@ class LayerHooks(Visitor):
         self.computed: dict[Key, Tensor] = {}  # static β on the first batch, if not parameters
         self.power = 0.0  # the largest of all proofs
         self.quick = False  # whether `_deliver_quickly` may be tried
+        self._width_axis: int | None = None  # of β, if it is one number a channel
         self.hooks: FirstBatchHooks | LiveHooks | None = None
 
     def attach(self, visited: Visited, *, prove: bool) -> None:
@@ -66,6 +67,11 @@ class LayerHooks(Visitor):
             self._read_live()
         else:
             self.hooks = FirstBatchHooks(self.visit, self.layer)
+
+    @property
+    def live(self) -> bool:
+        """Whether the layer is read by the cheap hooks, or not at all."""
+        return not isinstance(self.hooks, FirstBatchHooks)
 
     @property
     def calls(self) -> int:
@@ -145,6 +151,7 @@ class LayerHooks(Visitor):
             self.visited.skip_before()
         same = reading is not None and reading.y_axis == reading.axis
         self.quick = live.plain and (same or not observed)
+        self._width_axis = layer.axis if layer.granularity == "channel" else None
         self.hooks = live
 
     def _settle(self, hooks: FirstBatchHooks, call: SiteCall, output: Any) -> None:
@@ -190,23 +197,22 @@ class LayerHooks(Visitor):
 
         Runs once a layer and forward pass. Whatever is odd is left to `_deliver`, which names it.
         """
-        live, results = self.hooks, self.results
-        batch, observe, number = results.batch, results.observe, call.number
-        if not call.args or number >= len(self.keys) or batch is None:
+        results, number, args = self.results, call.number, call.args
+        live: Any = self.hooks
+        batch, observe, beta = results.batch, results.observe, live.caught
+        if beta is None or batch is None or not args or number >= len(self.keys):
             return False
-        if type(live) is not LiveHooks:
-            return False
-        x, beta = call.args[0], live.caught
-        if beta is None or type(x) is not Tensor:
+        x = args[0]
+        if type(x) is not Tensor:
             return False
         shape = x.shape
         samples = shape[0]
-        width = shape[self.layer.axis] if self.layer.granularity == "channel" else 1
+        width = 1 if self._width_axis is None else shape[self._width_axis]
         if beta.numel() != samples * width:
             return False
         if observe is not None:
-            usual = type(output) is Tensor and output.shape == shape and not output.requires_grad
-            if not usual or x.requires_grad:
+            usual = type(output) is Tensor and output.shape == shape
+            if not usual or output.requires_grad or x.requires_grad:
                 return False
         beta = beta.reshape(samples, width)
         batch[self.keys[number]] = beta

@@ -119,7 +119,9 @@ class LiveHooks(Visitor):
         ran = self.ran
         self.ran = ran + 1
         if ran == self._ordinal:
-            self.caught = self._transform(self._own(output))
+            if output.requires_grad and not self.gradient:
+                output = output.detach()
+            self.caught = self._transform(output)
 
     def _own(self, value: Tensor) -> Tensor:
         return value.detach() if value.requires_grad and not self.gradient else value

@@ -113,6 +113,7 @@ class Tap(Visitor):
         self._visit = Visit(model, self, [(hooks.site, hooks) for hooks in self._hooks])
         self._device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         self.autocast: torch.dtype | None = None
+        self._settling = self._hooks  # those whose first batch has not settled them yet
         self._finished: Batch | None = None
         self._on_batch: Callable[[], None] | None = None
         self._row_sums: RowSums | None = None
@@ -196,6 +197,7 @@ class Tap(Visitor):
             self.calls.clear()
             for hooks in self._hooks:
                 hooks.forget()
+            self._settling = list(self._hooks)
             if any(hooks.layer.kind == "activation" for hooks in self._hooks):
                 self._axes.start()
             if self.check_rows:
@@ -214,8 +216,10 @@ class Tap(Visitor):
             return
         if self._visit.first:
             self._end_first()
-        for hooks in self._hooks:
-            hooks.go_live()
+        if self._settling:
+            for hooks in self._settling:
+                hooks.go_live()
+            self._settling = [hooks for hooks in self._settling if not hooks.live]
         batch.samples = count_samples(batch)
         self._finished = batch
 
