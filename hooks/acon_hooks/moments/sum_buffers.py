@@ -46,7 +46,7 @@ class SumBuffers:
         self._first = np.array(group.first, dtype=np.int64)
         self._pixels = np.zeros(len(group.calls))
         half = torch.zeros_like(group.slope) if group.half is None else group.half
-        parts = [group.slope, *group.offsets, half.double()]
+        parts = [group.slope, *group.offsets, half.double(), group.rounding]
         self._constants = torch.stack(parts).contiguous()
 
     def _begin(self, samples: int) -> None:
@@ -150,12 +150,12 @@ class SumBuffers:
         totals = np.full((len(TOTALS), len(samples), len(group.calls)), np.nan)
         inputs = np.empty((len(samples), group.columns)) if group.pools else None
         blocks = samples % group.blocks
-        held = group.samples.numpy()
-        before = np.empty(len(samples))
+        held, _, values = (counts.numpy() for counts in group.blocks_held.counts)
+        before = np.empty((len(samples), len(group.calls)))
         for index, block in enumerate(blocks.tolist()):
             before[index] = held[block]
             held[block] += 1
-        states = group.blocks_held._asdict()
+        states = {k: v for k, v in group.blocks_held._asdict().items() if k != "counts"}
         self.kernel.merge(
             GroupArgument(
                 kind=self._prepared[0].kind,
@@ -170,7 +170,7 @@ class SumBuffers:
                 rows=self.rows,
                 blocks=blocks.ctypes.data,
                 before=before.ctypes.data,
-                values=group.values.data_ptr(),
+                values=values.ctypes.data,
                 **{name: array.data_ptr() for name, array in states.items()},
                 store_row=group.blocks * group.columns,
                 totals=totals.ctypes.data,
