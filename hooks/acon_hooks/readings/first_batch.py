@@ -10,7 +10,7 @@ from acon_hooks.engine.visiting import Listener, Site, SiteCall, Visit, Visited,
 from acon_hooks.errors import ProofError
 from acon_hooks.layers.elementwise import is_activation
 from acon_hooks.layers.gates import GATE_NAMES, is_named_gate
-from acon_hooks.layers.reading import fold
+from acon_hooks.layers.reading import fold, same_values
 from acon_hooks.layers.scan import Layer, owns_slopes
 from acon_hooks.readings import proof
 from acon_hooks.readings.call_trace import CallTrace
@@ -162,7 +162,7 @@ def resolve_call(
         beta = _compact(found.layer, found.beta)
         resolved = ResolvedCall(found.layer, x, found.report, beta)
     original = argument(resolved.layer, call)
-    if isinstance(original, Tensor) and not torch.equal(original, resolved.x):
+    if isinstance(original, Tensor) and not same_values(original, resolved.x):
         return replace(resolved, layer=replace(resolved.layer, in_place=True))
     return resolved
 
