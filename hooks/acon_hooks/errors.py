@@ -23,5 +23,9 @@ class UnusedLayerWarning(UserWarning):
     """Some of the layers found did not run in the first forward pass."""
 
 
+class SlowerModelWarning(UserWarning):
+    """While it is watched, a model runs on a slower path than it would by itself."""
+
+
 class RowWarning(UserWarning):
     """Rows of what a layer sees are not samples, or depend on the other samples of their batch."""

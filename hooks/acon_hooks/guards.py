@@ -2,7 +2,8 @@
 
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -12,7 +13,7 @@ from torch import nn
 from torch._C._dynamo.eval_frame import get_eval_frame_callback
 
 from acon_analysis.errors import UsageError
-from acon_hooks.errors import HookError
+from acon_hooks.errors import HookError, SlowerModelWarning
 
 _locks: WeakKeyDictionary[nn.Module, threading.Lock] = WeakKeyDictionary()
 _owners: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
@@ -195,29 +196,64 @@ def exclusive(model: nn.Module) -> Iterator[None]:
             _owners.pop(model, None)  # gone already where the interpreter is shutting down
 
 
-class _Eager:
-    """Switches compiled code to eager while at least one watcher is at work."""
+class _Shared:
+    """A process-wide setting that stays changed while at least one visit, in any thread, needs it.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    change : callable
+        Changes the setting and returns what changes it back.
+    """
+
+    def __init__(self, change: Callable[[], Callable[[], None]]) -> None:
+        self.change = change
         self.lock = threading.Lock()
         self.users = 0
-        self.stance: Any = None
+        self.back: Callable[[], None] = _nothing
 
-    def enter(self) -> None:
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep the setting changed inside the context."""
         with self.lock:
             if self.users == 0:
-                self.stance = torch.compiler.set_stance("force_eager")
+                self.back = self.change()
             self.users += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.users -= 1
+                if self.users == 0:
+                    self.back()
 
-    def leave(self) -> None:
-        with self.lock:
-            self.users -= 1
-            if self.users == 0:
-                self.stance.__exit__(None, None, None)
-                self.stance = None
+
+_said: set[str] = set()
 
 
-_eager = _Eager()
+def say_once(text: str) -> None:
+    """Warn of a slower path, once in a process."""
+    if text not in _said:
+        _said.add(text)
+        warnings.warn(text, SlowerModelWarning, stacklevel=3)
+
+
+def _nothing() -> None:
+    """Change nothing back."""
+
+
+def _force_eager() -> Callable[[], None]:
+    stance: Any = torch.compiler.set_stance("force_eager")
+    return lambda: stance.__exit__(None, None, None)
+
+
+def _without_fast_path() -> Callable[[], None]:
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    return lambda: torch.backends.mha.set_fastpath_enabled(before)
+
+
+_eager = _Shared(_force_eager)
+_slow_path = _Shared(_without_fast_path)
 
 
 @contextmanager
@@ -231,11 +267,33 @@ def eager() -> Iterator[None]:
     if "torch._dynamo" not in sys.modules:
         yield
         return
-    _eager.enter()
-    try:
+    with _eager.hold():
         yield
-    finally:
-        _eager.leave()
+
+
+#: Modules with a fused path of their own in evaluation mode.
+_FAST = (nn.TransformerEncoderLayer, nn.TransformerEncoder, nn.MultiheadAttention)
+
+
+@contextmanager
+def slow_path(model: nn.Module) -> Iterator[None]:
+    """Run transformer encoders module by module inside this context, so that hooks fire in them.
+
+    In evaluation mode `torch.nn.TransformerEncoderLayer` otherwise calls one fused function for a
+    whole layer, on nested tensors where there is a padding mask. Values at real positions move by
+    rounding (6e-7); those at padded ones, which the fused function sets to 0, are computed.
+    """
+    kinds = {type(module) for module in model.modules()}
+    if not any(issubclass(kind, _FAST) for kind in kinds):
+        yield
+        return
+    if nn.TransformerEncoderLayer in kinds and torch.backends.mha.get_fastpath_enabled():
+        say_once(
+            "transformer encoder layers run module by module while the model is watched, so that "
+            "their activations are seen: real positions move by rounding, padded ones are computed"
+        )
+    with _slow_path.hold():
+        yield
 
 
 def refuse_compiling() -> None:

@@ -22,10 +22,13 @@ from acon_hooks.errors import HookError
 from acon_hooks.guards import (
     eager,
     exclusive,
+    is_compiled,
     mode_sensitive_modules,
     refuse_compiling,
     refuse_training,
     refuse_unwatchable,
+    say_once,
+    slow_path,
     unwrap,
 )
 
@@ -348,9 +351,12 @@ class Visit:
         if self.owner:
             raise HookError("a visit serves one context: make a new one")
         refuse_unwatchable(self.given, [site.name for site, _ in self._given_sites])
+        if is_compiled(self.given):
+            say_once("a compiled model runs eagerly while it is watched")
         with ExitStack() as stack:
             stack.enter_context(exclusive(self.model))
             stack.enter_context(eager())
+            stack.enter_context(slow_path(self.model))
             self.owner = threading.get_ident()
             stack.callback(self._leave)
             self._root_hooks(stack)
