@@ -212,8 +212,5 @@ def fitted(z: Tensor, d: Tensor, granularity: str) -> Tensor:
     """
     wide = torch.float64 if z.dtype == torch.float64 else torch.float32
     z, d = z.to(wide), d.to(wide)
-    if granularity == "static":  # a sample with NaN or infinity is no evidence
-        finite = (z.isfinite() & d.isfinite()).all(2, keepdim=True).all(1, keepdim=True)
-        z, d = (torch.where(finite, values, 0.0) for values in (z, d))
     axes = {"static": (0, 2), "layer": (1, 2), "channel": (2,)}[granularity]
     return (z * d).sum(axes, keepdim=True) / (d * d).sum(axes, keepdim=True)
