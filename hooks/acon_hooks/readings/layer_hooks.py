@@ -16,7 +16,6 @@ from acon_hooks.readings.call_trace import CallTrace
 from acon_hooks.readings.first_batch import FirstBatchHooks, resolve_call
 from acon_hooks.readings.live import LiveHooks
 from acon_hooks.readings.proof import failed_report
-from acon_hooks.readings.sources import Constant, LeastSquares, OwnTensor
 
 #: So many more batches are watched closely while no proof of a layer had power.
 _PATIENCE = 8
@@ -277,10 +276,10 @@ class LayerHooks(Visitor):
             If β is not that of the first batch.
         """
         reading = self.layer.reading
-        if reading is None or isinstance(reading.source, OwnTensor | Constant):
+        if reading is None or reading.source.fixed:
             return
         first = self.computed.setdefault(key, beta)
-        limit = 1e-3 if isinstance(reading.source, LeastSquares) else 1e-5  # a fit depends on x
+        limit = 1e-3 if reading.source.inferred else 1e-5  # a fit depends on x
         gap = ((beta - first).abs() / first.abs().clamp(min=1)).nan_to_num(0.0).max()
         if float(gap) > limit:
             raise HookError(
