@@ -176,6 +176,22 @@ def isolated(model: nn.Module, x: Tensor, pairs: int) -> list[object]:
     return [len(x), len(ready), f"{middle:.3f}", f"{low:.3f} to {high:.3f}", each]
 
 
+def first_batch(model: nn.Module, x: Tensor, pairs: int) -> list[list[object]]:
+    """Measure the first batch, its readings proved, with and without the second look."""
+
+    def proved(*, look: bool) -> None:
+        with torch.inference_mode(), Tap(model, check_rows=look) as tap:
+            model(x)
+            tap.take()
+
+    calls = {
+        "first batch, readings proved": partial(proved, look=False),
+        "first batch, with the second look": partial(proved, look=True),
+    }
+    found = ratios(bare(model, x, last=False), calls, pairs)
+    return [[len(x), name, f"{ratio:.2f}", f"{ms:+.0f}"] for name, (ratio, ms) in found.items()]
+
+
 #: Of a layer: its name, the module in it from which β is read, that one's output, x and y.
 Ready = tuple[str, str, Tensor, Tensor, Tensor]
 
@@ -305,12 +321,14 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     alone: list[list[object]] = []
+    first: list[list[object]] = []
     for name in options.networks:
         rows = []
         for batch in options.batches:
             x = torch.randn(batch, 3, options.side, options.side)
             alone.append([name, *isolated(acon.build_model(name), x, options.isolated_pairs)])
             print(alone[-1], flush=True)
+            first += [[name, *row] for row in first_batch(acon.build_model(name), x, 3)]
             for last in () if options.only_isolated else (False, True):
                 rows += own_rows(name, x, last, options.pairs, options.readers)
         if rows:
@@ -318,6 +336,8 @@ def main() -> None:
     header = ["network", "batch", "layers", "ms a forward", "quartiles", "µs a layer"]
     text = f"{options.isolated_pairs} pairs. {ISOLATED}\n\n{table(header, alone)}"
     write_section("a. Reading β isolated from the network", text)
+    header = ["network", "batch", "what", "ratio to a bare forward", "ms more"]
+    write_section("a. The first batch", FIRST + table(header, first))
 
 
 HEADER = (
@@ -328,6 +348,10 @@ MEMORY = (
     "Memory: what torch's allocator had given out for tensors at the peak of one forward pass, and "
     "what Python and numpy had, each less that of the bare network; what is kept at the end is β, "
     "with hooks that read nothing the outputs.\n\n"
+)
+FIRST = (
+    "Once in a capture or a recording: readings are searched and proved; the second look runs the "
+    "batch again in two parts, in another order. Random weights.\n\n"
 )
 ISOLATED = (
     "What the hooks of all layers and the way of β to the host cost in one forward pass, channels "

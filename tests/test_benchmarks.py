@@ -111,6 +111,20 @@ def test_the_isolated_layers_are_read_as_in_the_network(
     assert row[:2] == [2, 6]
 
 
+def test_the_second_look_of_the_first_batch_is_measured(
+    script: Any, digits_metaacon: torch.nn.Module
+) -> None:
+    model, sizes = copy.deepcopy(digits_metaacon), list[int]()
+    model.register_forward_pre_hook(lambda _model, args: sizes.append(len(args[0])))
+    rows = script("recording").first_batch(model, torch.rand(6, 1, 8, 8), pairs=2)
+    assert [row[:2] for row in rows] == [
+        [6, "first batch, readings proved"],
+        [6, "first batch, with the second look"],
+    ]
+    assert sizes.count(2) == sizes.count(4) > 0
+    assert all(float(row[2]) > 0 for row in rows)
+
+
 def test_ways_to_store_take_turns_and_ratios_are_those_of_pairs(
     script: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
