@@ -89,6 +89,13 @@ FIELDS: tuple[Field, ...] = (
     ),
     _mean(_B, "beta", "1", "mean of β over samples", "n_samples"),
     _moment("cbb", "beta", (_B, _B), "1", "sum over samples of (β - mean_beta)²", "n_samples"),
+    _total(
+        "n_left_out",
+        "left_out",
+        "1",
+        "samples that no other field is of: NaN or infinity in the layer",
+        "int64",
+    ),
 )
 
 FIELD = {field.name: field for field in FIELDS}

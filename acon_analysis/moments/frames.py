@@ -24,7 +24,7 @@ CHANNEL_KEYS = ("layer", "call", "channel")
 
 
 def to_frame(state: Moments, **keys: npt.ArrayLike) -> pd.DataFrame:
-    """Write a state as rows; states without data are left out.
+    """Write a state as rows; states that no sample belongs to are left out.
 
     Parameters
     ----------
@@ -41,6 +41,8 @@ def to_frame(state: Moments, **keys: npt.ArrayLike) -> pd.DataFrame:
         that the state lacks, so that all layers share one schema.
     """
     seen = (state["n"] > 0).ravel()
+    if "n_left_out" in state:
+        seen |= (state["n_left_out"] > 0).ravel()
     columns: dict[str, object] = {}
     for name, values in keys.items():
         columns[name] = np.broadcast_to(np.asarray(values), state.shape).ravel()[seen]
@@ -125,8 +127,13 @@ def from_frame(frame: pd.DataFrame) -> Moments:
         if missing:
             continue
         block = {f: frame[f].to_numpy(dtype=np.float64) for f in fields}
-        if name == "within":
-            stored = bool(block["n_samples"].any())
+        if name in ("within", "left_out"):
+            block = (
+                {f: np.nan_to_num(values) for f, values in block.items()}
+                if name == "left_out"
+                else block
+            )
+            stored = bool(block[fields[0]].any())
         else:
             stored = name == "base" or not bool(np.isnan(block[fields[-1]]).all())
         arrays |= block if stored else {}

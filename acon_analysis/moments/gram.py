@@ -28,6 +28,9 @@ Merge = Callable[[Arrays, Arrays], Arrays]
 #: own size: one rounding of p1·x, of p2·x and of the gate each, doubled for safety.
 ROUNDINGS = 8.0
 
+#: Relative rounding of float32, the arithmetic of networks.
+EPS32 = float(np.finfo(np.float32).eps)
+
 #: Relative rounding of float64.
 EPS = float(np.finfo(np.float64).eps)
 

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 from torch._C._dynamo.eval_frame import get_eval_frame_callback
+from torch.nn.parameter import is_lazy
 
 from acon_analysis.errors import UsageError
 from acon_hooks.errors import HookError, SlowerModelWarning
@@ -72,9 +73,10 @@ def refuse_unwatchable(model: nn.Module, names: Sequence[str]) -> None:
     Raises
     ------
     HookError
-        For DataParallel, for modules inside TorchScript, and in training mode.
+        For DataParallel, for lazy modules, for modules inside TorchScript, and in training mode.
     """
     inner = unwrap(model)
+    refuse_lazy(inner)
     if isinstance(model, nn.DataParallel):
         raise HookError(
             "DataParallel runs every hook once per device, so readings would mix: "
@@ -157,8 +159,29 @@ def refuse_training(model: nn.Module) -> None:
         )
 
 
+def refuse_lazy(model: nn.Module) -> None:
+    """Raise for a model with lazy modules: a forward pass would initialise them."""
+    for name, value in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(value):
+            raise HookError(
+                f"{name!r} belongs to a lazy module that has not run yet and has no values: run "
+                "the model once on a batch of its data first"
+            )
+
+
+def refuse_without_values(model: nn.Module) -> None:
+    """Raise for a model whose parameters or buffers have no values yet."""
+    refuse_lazy(model)
+    for name, value in (*model.named_parameters(), *model.named_buffers()):
+        if value.is_meta:
+            raise HookError(
+                f"{name!r} is on the meta device and has no values: move the model to a real "
+                "device (model.to_empty) and load its weights first"
+            )
+
+
 def refuse_other_images(model: nn.Module, images: torch.Tensor) -> None:
-    """Raise if the images have other channels than the network says it takes, or no batch axis.
+    """Raise if the images have other channels than the network says it takes.
 
     Raises
     ------
@@ -166,15 +189,9 @@ def refuse_other_images(model: nn.Module, images: torch.Tensor) -> None:
         Naming both shapes.
     """
     expected = getattr(model, "input_shape", None)
-    if not isinstance(expected, tuple | list):
+    if not isinstance(expected, tuple | list) or len(expected) != images.ndim - 1:
         return
-    if len(expected) == images.ndim:
-        raise UsageError(
-            f"the network takes batches of images of shape {tuple(expected)} (C, H, W), and a "
-            f"batch has the shape {tuple(images.shape)}: the batch axis is missing; give "
-            "(N, C, H, W), a single image as image.unsqueeze(0)"
-        )
-    if len(expected) == images.ndim - 1 and expected[0] != images.shape[1]:
+    if expected[0] != images.shape[1]:
         raise UsageError(
             f"the network takes images of shape {tuple(expected)} (C, H, W); these are "
             f"{tuple(images.shape[1:])}: choose other images, or a preprocessing that fits"

@@ -19,14 +19,14 @@ Parts = dict[str, pd.DataFrame]
 BOTH = pytest.mark.parametrize("kernel", ["eager", "compiled"])
 
 
-def accumulator(kernel: str) -> Accumulator:
+def accumulator(kernel: str, *, full: bool = False) -> Accumulator:
     """Return one with the given kernel; skip the test where it cannot be had."""
     if kernel == "compiled":
         try:
             native()
         except NativeError as error:
             pytest.skip(str(error))
-    return Accumulator(MomentOptions(kernel=kernel))
+    return Accumulator(MomentOptions(kernel=kernel, full=full))
 
 
 def acon_c(channels: int, *, p1: float, p2: float, beta: float) -> AconC:

@@ -12,6 +12,7 @@ from acon_analysis.runs.examples import example_names, example_run
 from acon_analysis.runs.run import Run
 from acon_hooks.captures.plan import Settings, UntrainedWarning, plan_capture
 from acon_hooks.captures.session import Session
+from acon_hooks.guards import refuse_without_values, unwrap
 from acon_hooks.moments.options import MomentOptions, Wish
 
 __all__ = ["Settings", "UntrainedWarning", "capture", "default_runs", "run_units"]
@@ -161,6 +162,7 @@ def run_units(
         from acon_analysis.models.registry import build_model
 
         model = build_model(model)
+    refuse_without_values(unwrap(model))
     asked = None if units is None else frozenset(units)
     return Session(plan_capture(model, data, settings, asked)).run()
 

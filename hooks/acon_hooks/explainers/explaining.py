@@ -4,13 +4,15 @@
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
 
 from acon_analysis.errors import UsageError, closest
 from acon_hooks.errors import HookError
@@ -21,6 +23,7 @@ from acon_hooks.explainers.explanations import Explanation
 from acon_hooks.explainers.probing import BetaProbe
 from acon_hooks.guards import unwrap
 from acon_hooks.layers.scan import KINDS, Layer, scan_layers
+from acon_hooks.readings.sources import Constant, OwnTensor
 from acon_hooks.readings.tap import Tap
 
 #: Kinds of layers whose β (or gate) can depend on the image.
@@ -114,7 +117,12 @@ def explain(
         baselines, baseline_name = make_baseline(images, baseline, reference)
     found = settled(model, images, baselines, layer)
     _check_channel(found, channel)
-    with torch.inference_mode(False), torch.enable_grad(), BetaProbe(model, found, call) as probe:
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        _naming_checkpoints(found),
+        BetaProbe(model, found, call) as probe,
+    ):
         score = probe.target(channel)
         beta = attribution.score_in_batches(score, images, batch_size)
         beta_baseline = attribution.score_in_batches(score, baselines, batch_size)
@@ -155,6 +163,24 @@ def explain(
     return result
 
 
+@contextmanager
+def _naming_checkpoints(layer: Layer) -> Iterator[None]:
+    """Name checkpointing where a backward pass cannot run through the layer again.
+
+    Raises
+    ------
+    HookError
+        In place of torch's error.
+    """
+    try:
+        yield
+    except CheckpointError as error:
+        raise HookError(
+            f"layer {layer.name!r} lies in a part of the network that is checkpointed: its "
+            "backward pass runs the part again, where β is not read; switch checkpointing off"
+        ) from error
+
+
 def settled(model: nn.Module, images: Tensor, baselines: Tensor, layer: str | Layer) -> Layer:
     """Return the layer with its reading, proved on some of the images and baselines.
 
@@ -172,7 +198,11 @@ def settled(model: nn.Module, images: Tensor, baselines: Tensor, layer: str | La
         model(example)
         found = tap.layers[0]
     reading = found.reading
-    if reading is None or found.granularity == "static" or reading.source.fixed:
+    if (
+        reading is None
+        or found.granularity == "static"
+        or isinstance(reading.source, OwnTensor | Constant)
+    ):
         raise UsageError(
             f"β of layer {found.name!r} is a parameter of the network ({found.reader}): it is "
             "the same for every image, so no pixel decides it; "

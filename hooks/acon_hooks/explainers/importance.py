@@ -93,6 +93,8 @@ def conductance(
     import pandas as pd
 
     with torch.inference_mode(False), torch.no_grad():
+        if not images.ndim or not len(images):
+            raise UsageError(f"images must be (N, ...), N at least 1; got {tuple(images.shape)}")
         images = images.detach().clone()
         baselines, _ = make_baseline(images, baseline, reference)
         found, own, sizes = _observe(
@@ -154,9 +156,23 @@ def layer_conductance(
         for part, blank, target in zip(
             batches(images, chunk), batches(baselines, chunk), batches(targets, chunk), strict=True
         ):
-            found = method.attribute(part, blank, target=target, n_steps=steps)
+            try:
+                found = method.attribute(part, blank, target=target, n_steps=steps)
+            except (RuntimeError, ValueError) as error:
+                raise UsageError(_no_gradient(layer, steps, error)) from error
             parts.append(fold(found.detach().double(), layer.axis).sum(2).cpu())
     return np.asarray(torch.cat(parts).numpy())
+
+
+def _no_gradient(layer: Layer, steps: int, error: Exception) -> str:
+    """Say why the conductance of a layer cannot be computed."""
+    words = str(error).splitlines()[0] if str(error) else "no reason given"
+    return (
+        f"the conductance of layer {layer.name!r} cannot be computed ({type(error).__name__}: "
+        f"{words}): each image goes through the network {steps} times in one batch, with a "
+        "gradient, so the network must take batches of any size, and must not detach, sample or "
+        "checkpoint on the way"
+    )
 
 
 class _Led(Visitor):
@@ -242,17 +258,24 @@ def _observe(
     """Run the images once: which layers run how often, L of their channels, their sizes."""
     points: dict[Key, list[tuple[Tensor, Tensor]]] = {}
     sizes: dict[Key, int] = {}
+    rows = [0]
 
     def keep(layer: Layer, call: int, x: Tensor, y: Tensor, _beta: Tensor | None) -> None:
         x, y = fold(x, layer.axis), fold(y, layer.axis)
+        if len(y) != rows[0]:
+            raise UsageError(
+                f"layer {layer.name!r} sees {len(y)} rows for {rows[0]} images, so its rows are no "
+                "images: leave it out with layers=[...]"
+            )
         sizes[layer.name, call] = y.shape[2]
         if wanted:
             step = -(-x.shape[2] // POINTS)
-            pair = x[..., ::step].cpu().clone(), y[..., ::step].cpu().clone()
+            pair = x[..., ::step].double().cpu(), y[..., ::step].double().cpu()
             points.setdefault((layer.name, call), []).append(pair)
 
     with Tap(model, layers, kinds=kinds, observe=keep) as tap:
         for part in batches(images, batch_size):
+            rows[0] = len(part)
             model(part)
             tap.take()
         known = {layer.name: layer for layer in tap.layers}
@@ -307,11 +330,12 @@ def _targets(model: nn.Module, images: Tensor, targets: Tensor | None, batch_siz
     """Return one class an image, (N,), by default the predicted ones; raise for impossible ones."""
     model = unwrap(model)
     with torch.no_grad(), eager():
-        scores = torch.cat([model(part) for part in batches(images, batch_size)])
-    if scores.ndim != 2:
-        raise UsageError(
-            f"the model must give one score a class, (N, classes); it gave {tuple(scores.shape)}"
-        )
+        outputs = [model(part) for part in batches(images, batch_size)]
+    first = outputs[0]
+    if not isinstance(first, Tensor) or first.ndim != 2:
+        given = tuple(first.shape) if isinstance(first, Tensor) else f"a {type(first).__name__}"
+        raise UsageError(f"the model must give one score a class, (N, classes); it gave {given}")
+    scores = torch.cat(outputs)
     if targets is None:
         return scores.argmax(1)
     if targets.shape != (len(images),) or int(targets.min()) < 0:

@@ -1,5 +1,6 @@
 """Which axis holds the channels: followed from function to function through a forward pass."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,6 +11,9 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from acon_hooks.engine.visiting import Listener, function_name
 from acon_hooks.layers.elementwise import channel_axis
+
+#: The axes of the channels: one, or several where channels were taken apart; none is not known.
+Axes = tuple[int, ...]
 
 #: Functions whose result has its channels on the last axis, whatever the axes of the input mean.
 _LAST = frozenset({
@@ -37,11 +41,13 @@ _UNKNOWN = frozenset({"einsum", "tensordot"})
 
 
 class ChannelAxes:
-    """Knows the channel axis of every tensor of a forward pass, while it listens.
+    """Knows the channel axes of every tensor of a forward pass, while it listens.
 
     Convolutions and batch normalisations put the channels on axis 1, linear layers, layer
     normalisations, embeddings and recurrent layers on the last axis. Elementwise functions keep
     the axis; what moves axes is applied to the channels' numbers too, which shows where they go.
+    Channels may be taken apart (heads and their features, anchors and classes): they have several
+    axes then.
     """
 
     def __init__(self) -> None:
@@ -60,7 +66,7 @@ class ChannelAxes:
     def axis(self, module: nn.Module, x: Tensor) -> tuple[int, bool]:
         """Return the channel axis of an activation's input, and whether it is known.
 
-        Without any evidence it is assumed to be axis 1.
+        Without any evidence it is assumed to be axis 1; of several axes, to be the last one.
         """
         own = channel_axis(module, x.ndim)
         if own is not None:
@@ -68,10 +74,10 @@ class ChannelAxes:
         if x.ndim < 3:
             return min(1, x.ndim - 1), True
         found = self._known(x)
-        return (1, False) if found is None else (found, True)
+        return (found[-1], len(found) == 1) if found else (1, False)
 
-    def _known(self, x: Any) -> int | None:
-        return self._axes[x] if _plain(x) and x in self._axes else None
+    def _known(self, x: Any) -> Axes:
+        return self._axes[x] if _plain(x) and x in self._axes else ()
 
     def _follow(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
         name = function_name(func)
@@ -90,26 +96,28 @@ class ChannelAxes:
         func: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        before: list[tuple[Tensor, int | None]],
+        before: list[tuple[Tensor, Axes]],
         shapes: list[tuple[int, ...]],
         made: list[Tensor],
     ) -> None:
-        """Write down the axis of what a function has returned."""
+        """Write down the axes of what a function has returned."""
         if name in _UNKNOWN:
             return
         if name in _REARRANGING:
-            axes = _moved(func, args, kwargs, before)
+            found = _moved(func, args, kwargs, before)
         else:
             axis = _set_by(name, made[0], before)
             if axis is None:
                 dim = (
                     kwargs.get("dim", args[1] if len(args) > 1 else 0) if name == "stack" else None
                 )
-                axis = _kept(made[0], before, shapes, dim)
-            axes = [axis if y.ndim == made[0].ndim else None for y in made]
-        for y, axis in zip(made, axes, strict=False):
-            if axis is not None:
-                self._axes[y] = axis
+                axes = _kept(made[0], before, shapes, dim)
+            else:
+                axes = (axis,)
+            found = [axes if y.ndim == made[0].ndim else () for y in made]
+        for y, axes in zip(made, found, strict=False):
+            if axes:
+                self._axes[y] = axes
 
 
 def _plain(value: Any) -> bool:
@@ -125,7 +133,7 @@ def _tensors(values: Any) -> Iterator[Tensor]:
             yield from (inner for inner in value if _plain(inner))
 
 
-def _set_by(name: str, y: Tensor, before: list[tuple[Tensor, int | None]]) -> int | None:
+def _set_by(name: str, y: Tensor, before: list[tuple[Tensor, Axes]]) -> int | None:
     """Return the axis that a function puts the channels on, if it decides that."""
     if name.startswith("conv"):
         spatial = int(name[-2]) if name[-1] == "d" and name[-2].isdigit() else y.ndim - 2
@@ -135,57 +143,55 @@ def _set_by(name: str, y: Tensor, before: list[tuple[Tensor, int | None]]) -> in
     if name in _LAST:
         return y.ndim - 1
     if name in _PRODUCTS and len(before) > 1:
-        second, axis = before[0 if name == "__rmatmul__" else 1]
-        if isinstance(second, nn.Parameter) or second.ndim == 2 or axis == second.ndim - 1:
+        second, axes = before[0 if name == "__rmatmul__" else 1]
+        if isinstance(second, nn.Parameter) or second.ndim == 2 or axes == (second.ndim - 1,):
             return y.ndim - 1
     return None
 
 
 def _kept(
     y: Tensor,
-    before: list[tuple[Tensor, int | None]],
+    before: list[tuple[Tensor, Axes]],
     shapes: list[tuple[int, ...]],
     stacked: int | None,
-) -> int | None:
-    """Return the axis that a function leaves where the first input with a known axis has it."""
-    for (_, axis), shape in zip(before, shapes, strict=True):
-        if axis is None:
+) -> Axes:
+    """Return the axes that a function leaves where the first input with known axes has them."""
+    for (_, axes), shape in zip(before, shapes, strict=True):
+        if not axes:
             continue
         if stacked is not None:
-            return axis + (stacked % y.ndim <= axis)
+            return tuple(axis + (stacked % y.ndim <= axis) for axis in axes)
         if len(shape) == y.ndim:
-            return axis
-        if len(shape) < y.ndim and axis == len(shape) - 1:  # broadcast
-            return y.ndim - 1
-    return None
+            return axes
+        if len(shape) < y.ndim and axes[-1] == len(shape) - 1:  # broadcast
+            return tuple(axis + y.ndim - len(shape) for axis in axes)
+    return ()
 
 
 def _moved(
     func: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    before: list[tuple[Tensor, int | None]],
-) -> list[int | None]:
-    """Apply a function to the numbers of the channels; return the axis along which they differ."""
-    source = next(((x, axis) for x, axis in before if axis is not None), None)
+    before: list[tuple[Tensor, Axes]],
+) -> list[Axes]:
+    """Apply a function to the numbers of the channels; return the axes along which they differ."""
+    source = next(((x, axes) for x, axes in before if axes), None)
     if source is None or not args or source[0] is not args[0]:
         return []
-    x, axis = args[0], source[1]
-    shape = [1] * x.ndim
-    shape[axis or 0] = -1
-    numbers = torch.arange(x.shape[axis or 0], dtype=torch.float32, device=x.device)
+    x, axes = args[0], source[1]
+    shape = [size if axis in axes else 1 for axis, size in enumerate(x.shape)]
+    numbers = torch.arange(math.prod(shape), dtype=torch.float32, device=x.device)
     try:
         out = func(numbers.reshape(shape).expand(x.shape), *args[1:], **kwargs)
     except Exception:  # what works on the values need not work on the numbers
         return []
-    return [_varying(y) for y in _tensors((out,))]
+    return [_varying(y, first=0 in axes) for y in _tensors((out,))]
 
 
-def _varying(numbers: Tensor) -> int | None:
-    """Return the one axis along which numbers differ; None if there is no such axis."""
-    axes = [
+def _varying(numbers: Tensor, *, first: bool) -> Axes:
+    """Return the axes along which numbers differ; the first one, that of the samples, if asked."""
+    return tuple(
         axis
         for axis, size in enumerate(numbers.shape)
-        if size > 1 and bool((numbers != numbers.narrow(axis, 0, 1)).any())
-    ]
-    return axes[0] if len(axes) == 1 else None
+        if size > 1 and (axis or first) and bool((numbers != numbers.narrow(axis, 0, 1)).any())
+    )

@@ -108,23 +108,10 @@ class LiveCall:
 
 
 class Source(ABC):
-    """Where β, or what it is computed from, is found in a layer: see `readings.sources`.
+    """Where β, or what it is computed from, is found in a layer: see `readings.sources`."""
 
-    A source finds its candidates on the first batch by a class method ``of``. In later batches
-    one call of the module `inner` returns, or of the function `function`, is caught; what is read
-    from anything else must be new in every call.
-    """
-
-    #: Name of the torch function, called inside the layer, that is listened to.
-    function: str = ""
-    #: Whether its first argument is caught, not its result.
-    takes_argument: ClassVar[bool] = False
-    #: Which call of that function, or of the inner module, within one call of the layer.
-    ordinal: int = 0
-    #: Whether β is the same in every batch, whatever the input.
-    fixed: ClassVar[bool] = False
-    #: Whether β is fitted or assumed, and no tensor that the layer itself computes.
-    inferred: ClassVar[bool] = False
+    #: Whether functions that the layer calls must be listened to.
+    listens: ClassVar[bool] = False
 
     @abstractmethod
     def describe(self) -> str:
@@ -275,3 +262,11 @@ def transforms(*, activated: bool) -> tuple[str, ...]:
 def rare_transforms() -> tuple[str, ...]:
     """Return the transforms to try once the common ones have failed."""
     return tuple(name for name in TRANSFORMS if name not in _COMMON)
+
+
+def same_values(one: Tensor, other: Tensor) -> bool:
+    """Return whether two tensors hold the same numbers, with NaN in the same entries."""
+    if torch.equal(one, other):
+        return True
+    alike = one.shape == other.shape and one.dtype == other.dtype
+    return alike and bool(((one == other) | (one.isnan() & other.isnan())).all())

@@ -21,6 +21,7 @@ from torch import Tensor
 from acon_analysis.columns import MOMENT_KEY_COLUMNS, names
 from acon_analysis.moments.fields import BLOCKS, STATE_COLUMNS
 from acon_analysis.moments.frames import disk_space, to_frame
+from acon_analysis.moments.gram import EPS32
 from acon_analysis.moments.state import empty
 from acon_analysis.store.folder import RunFolder
 from acon_hooks.errors import HookError
@@ -28,14 +29,7 @@ from acon_hooks.layers.reading import fold
 from acon_hooks.layers.scan import Layer
 from acon_hooks.moments.constants import Constants, learn, read_references, stored, write_references
 from acon_hooks.moments.kernels import rows_of, sums
-from acon_hooks.moments.layer_groups import (
-    Call,
-    LayerGroup,
-    PerSample,
-    States,
-    other_rows,
-    per_sample,
-)
+from acon_hooks.moments.layer_groups import Call, LayerGroup, PerSample, States, per_sample
 from acon_hooks.moments.native.sums import NativeSums, Prepared, native
 from acon_hooks.moments.options import KINDS, MomentOptions, settle
 from acon_hooks.moments.sum_buffers import ALIGN, SumBuffers
@@ -63,6 +57,7 @@ class _CallSums:
     sums: Tensor
     beta: Tensor | None
     pixels: int
+    eps: float  # relative rounding of its outputs
 
 
 class Accumulator:
@@ -159,7 +154,8 @@ class Accumulator:
         if raw is None:
             raw = sums(x, y, beta, axis, constants.gate, constants.guards)
         pixels = x.numel() // max(raw.shape[1] * raw.shape[2], 1)
-        self._seen[key] = _CallSums(raw, _mean_beta(beta, constants, raw), pixels)
+        eps = max(EPS32, torch.finfo(y.dtype).eps)
+        self._seen[key] = _CallSums(raw, _mean_beta(beta, constants, raw), pixels, eps)
 
     def _measures(self, layer: Layer, key: Key, x: Tensor, y: Tensor) -> bool:
         """Return whether moments of a call can be taken; keep why not, and whose inputs pool."""
@@ -220,7 +216,7 @@ class Accumulator:
                 self.unmeasured[key] = f"it saw {count} rows for a batch of {samples} images"
                 continue
             constants = self.constants[key]
-            call = Call(key, channels, constants)
+            call = Call(key, channels, constants, value.eps)
             found.setdefault((rows_of(constants.gate), count), []).append(call)
         self._warn()
         device = next((value.sums.device for value in seen.values()), torch.device("cpu"))
@@ -251,9 +247,6 @@ class Accumulator:
         states, totals = [], []
         for group, own in zip(self._groups, ids, strict=True):
             calls = [_of(seen, call.key) for call in group.calls]
-            for call in calls:
-                if call.sums.shape[1] != len(own):
-                    raise other_rows(len(own), call.sums.shape[1])
             wide = any(call.sums.dtype == torch.float64 for call in calls)
             raw = torch.cat([call.sums.double() if wide else call.sums for call in calls], 2)
             betas = [call.beta for call in calls if call.beta is not None]
@@ -281,10 +274,9 @@ class Accumulator:
         """Keep the states of single samples, where they are asked for."""
         if not self.options.full:
             return
-        frame = to_frame(group.take_states(states), sample=ids[:, None], **keys_of(group))
-        frame["beta"] = np.nan
-        if beta is not None:
-            frame["beta"] = group.own(beta.cpu().numpy()).ravel()
+        own = np.nan if beta is None else group.own(beta.cpu().numpy())
+        keys = keys_of(group) | {"sample": ids[:, None], "beta": own}
+        frame = to_frame(group.take_states(states), **keys)
         self._states.append(frame[names(STATE_COLUMNS)])
 
     def learned(self) -> None:

@@ -138,7 +138,8 @@ def _reference(layer: Layer, beta: Tensor, channels: int) -> Tensor:
         mean, _ = logit_normal_moments(*both)
         found = torch.tensor(np.asarray(mean), device=beta.device)
     else:
-        found = beta.double().mean((0, 2))
+        wide = beta.double()
+        found = torch.where(wide.isfinite(), wide, torch.nan).nanmean((0, 2)).nan_to_num()
     return found.float().double().expand(channels)
 
 

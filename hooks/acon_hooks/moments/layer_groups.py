@@ -4,6 +4,9 @@ A group holds layers with the same sums (see `kernels.Sums`), their channels con
 batch costs the same few small kernels however many layers there are. Means and centred sums of
 products of x, w, t, r and β merge into blocks of samples as every `Gram` does; the host turns them
 into those of y, the gate and the even part, which is exact algebra (`LayerGroup.moments`).
+
+A sample with NaN or infinity in any channel of a layer is left out of that layer's blocks and
+counted; its totals are NaN. Channels that are constant within a sample add nothing to its totals.
 """
 
 from collections.abc import Sequence
@@ -17,9 +20,8 @@ import torch
 from torch import Tensor
 
 from acon_analysis.moments.fields import BLOCKS
-from acon_analysis.moments.gram import merge_into, residual, shares
+from acon_analysis.moments.gram import EPS32, ROUNDINGS, merge_into, residual, shares
 from acon_analysis.moments.state import Moments
-from acon_hooks.errors import HookError
 from acon_hooks.moments.constants import Constants
 from acon_hooks.moments.kernels import GATED, PLAIN, REFERRED, Sums
 from acon_hooks.readings.batch import Key, to_host
@@ -58,21 +60,29 @@ class Call:
         C.
     constants : Constants
         Of its channels.
+    eps : float
+        Relative rounding of its outputs.
     """
 
     key: Key
     channels: int
     constants: Constants
+    eps: float = EPS32
 
 
 class States(NamedTuple):
-    """States of single samples, or of blocks of them: (field, N or blocks, columns), float64."""
+    """States of single samples, or of blocks of them: (field, N or blocks, columns), float64.
+
+    ``counts`` are of samples, of samples left out, and of values in each channel, for samples need
+    not be of one size: (3, N or blocks, layers).
+    """
 
     means: Tensor
     moments: Tensor
     within: Tensor
     low: Tensor
     high: Tensor
+    counts: Tensor
 
 
 class PerSample(NamedTuple):
@@ -81,7 +91,7 @@ class PerSample(NamedTuple):
     Parameters
     ----------
     totals : ndarray
-        By layer: (total, N, layers), float64.
+        By layer: (total, N, layers), float64; NaN for samples that are left out.
     inputs : ndarray or None
         Means of x over the pixels, (N, columns), float32; None where they are not needed.
     pixels : ndarray
@@ -101,6 +111,7 @@ class _OnHost(NamedTuple):
     within: dict[str, FloatArray]
     low: dict[str, FloatArray]
     high: dict[str, FloatArray]
+    counts: dict[str, FloatArray]
 
 
 class LayerGroup:
@@ -127,10 +138,9 @@ class LayerGroup:
         First column of each call, and the number of all columns.
     blocks_held : States
         Of the blocks; neutral at first.
-    samples : Tensor
-        Samples in each block, (blocks,).
-    values : Tensor
-        Values in each channel of a block, (layers, blocks): samples need not be of one size.
+    rounding : Tensor
+        Largest cyy of a constant output, relative to n·mean(y²), or for the ACON family, whose
+        output is a sum of p1·x and p2·x, to n·mean(x²); (columns,).
     """
 
     def __init__(
@@ -160,6 +170,10 @@ class LayerGroup:
         if rows != PLAIN:
             self.half = self._concatenated([g.half for g in gates if g is not None])
             self.middle = self._concatenated([g.middle for g in gates if g is not None])
+        eps = torch.tensor([call.eps for call in calls], dtype=torch.float64, device=device)
+        self.rounding = (ROUNDINGS * eps.repeat_interleave(widths)) ** 2
+        if self.half is not None and self.middle is not None:
+            self.rounding *= (self.half.abs() + self.middle.abs()) ** 2
         index = {name: i for i, name in enumerate(_VARIABLES[rows])}
         self._pairs = [(k, index[a], index[b]) for k, (a, b) in enumerate(_PAIRS[rows])]
         self.pixels = np.zeros(0)
@@ -189,9 +203,8 @@ class LayerGroup:
 
         ends = zeros(1 if self.rows == PLAIN else 2) + torch.inf
         sums = [zeros(len(table[self.rows])) for table in (_VARIABLES, _PAIRS, _WITHIN)]
-        self.blocks_held = States(*[*sums, ends, -ends])
-        self.samples = torch.zeros(self.blocks, dtype=torch.float64, device=self.device)
-        self.values = self.samples.repeat(len(self.calls), 1)
+        counts = zeros(3)[..., : len(self.calls)].contiguous()
+        self.blocks_held = States(*[*sums, ends, -ends, counts])
 
     def states(self, raw: Tensor, beta: Tensor | None) -> tuple[States, Tensor]:
         """Turn sums over pixels into states of single samples.
@@ -208,7 +221,8 @@ class LayerGroup:
         states : States
             Of the samples.
         totals : Tensor
-            `TOTALS` over the channels of each layer, (total, N, layers); NaN where there are none.
+            `TOTALS` over the channels of each layer, (total, N, layers); NaN where there are none,
+            and of samples that are left out.
         """
         at, count = Sums(*raw.double()), self._pixels
         several = (count > 1).double()  # the moments of one value are 0, not its rounding
@@ -222,7 +236,7 @@ class LayerGroup:
         sse = residual(xx, xw, ww)
         means = [at.x / count + self.offsets[0], at.w / count + self.offsets[1]]
         moments, within = [xx, xw, ww], [xx, xw, ww, sse, at.positive]
-        totals = [self._variance(xx, xw, ww), sse]
+        totals = self._varying(means, xx, self._variance(xx, xw, ww), sse)
         low, high = [at.low_x], [at.high_x]
         if at.t is not None and at.tt is not None and self.half is not None and beta is not None:
             assert at.low_z is not None
@@ -240,13 +254,29 @@ class LayerGroup:
             means += [at.r / count + self.offsets[2], beta]
             moments += [xr, rr, torch.zeros_like(rr)]
             within.append(sse_reference)
-            totals += [self._variance(xx, xr, rr), sse_reference]
-        stacks = (torch.stack(values) for values in (means, moments, within, low, high))
-        return States(*stacks), self._per_layer(totals)
+            totals += self._varying(means, xx, self._variance(xx, xr, rr), sse_reference)
+        stacks = [torch.stack(values) for values in (means, moments, within, low, high)]
+        finite = torch.stack([part.sum(0) for part in stacks[:3]]).sum(0).isfinite()
+        layers = torch.zeros((len(xx), len(self.calls)), dtype=torch.float64, device=self.device)
+        counts = (layers.index_add(1, self.layer, (~finite).double()) == 0).double()
+        total = torch.where(counts > 0, self._per_layer(totals), torch.nan)
+        values = counts * torch.from_numpy(self.pixels).to(self.device)
+        return States(*[*stacks, torch.stack([counts, 1 - counts, values])]), total
 
     def _variance(self, xx: Tensor, xw: Tensor, ww: Tensor) -> Tensor:
         """Cyy of y = k·x + w."""
         return (self.slope * (self.slope * xx + 2 * xw) + ww).clamp_min(0)
+
+    def _varying(
+        self, means: Sequence[Tensor], xx: Tensor, yy: Tensor, sse: Tensor
+    ) -> list[Tensor]:
+        """Return cyy and sse of each sample, 0 where its outputs vary by no more than rounding."""
+        if self.half is None:
+            square = yy + self._pixels * (means[1] + self.slope * means[0]) ** 2
+        else:
+            square = xx + self._pixels * means[0] ** 2
+        constant = yy <= self.rounding * square
+        return [torch.where(constant, 0.0, values) for values in (yy, sse)]
 
     def _per_layer(self, totals: Sequence[Tensor]) -> Tensor:
         """Sum (N, columns) over the columns of each layer: (total, N, layers)."""
@@ -267,6 +297,7 @@ class LayerGroup:
         samples : Tensor
             sample_ids on the host, ascending.
         """
+        states = self._without_left_out(states)
         # Consecutive ids, the usual case, are slices of the blocks: nothing is copied.
         ends = (torch.diff(samples // self.blocks) != 0) | (torch.diff(samples) != 1)
         start = 0
@@ -275,19 +306,27 @@ class LayerGroup:
             self._merge_run(states, slice(start, end), slice(first, first + end - start))
             start = end
 
+    def _without_left_out(self, states: States) -> States:
+        """Make the states of samples that are left out neutral."""
+        if not bool(states.counts[1].any()):
+            return states
+        out = states.counts[1][:, self.layer] > 0
+        neutral = (0.0, 0.0, 0.0, torch.inf, -torch.inf)
+        parts = zip(neutral, states, strict=False)
+        return States(*[*(torch.where(out, none, part) for none, part in parts), states.counts])
+
     def _merge_run(self, states: States, span: slice, blocks: slice) -> None:
         """Merge samples that fall into neighbouring blocks."""
         held = States(*(values[:, blocks] for values in self.blocks_held))
         new = States(*(values[:, span] for values in states))
-        values = self.values[self.layer, blocks].T
-        share, weight = shares(values, self._pixels)
+        share, weight = (s[:, self.layer] for s in shares(held.counts[2], new.counts[2]))
         several = slice(-1) if self.rows == REFERRED else slice(None)  # all but β
         merge_into(
             held.means[several], held.moments[several], new.means[several], new.moments[several],
             share=share, weight=weight, pairs=self._pairs[several],
         )  # fmt: skip
         if self.rows == REFERRED:
-            share, weight = shares(self.samples[blocks].unsqueeze(1), 1.0)
+            share, weight = (s[:, self.layer] for s in shares(held.counts[0], new.counts[0]))
             merge_into(
                 held.means[-1:], held.moments[-1:], new.means[-1:], new.moments[-1:],
                 share=share, weight=weight, pairs=[(0, 0, 0)],
@@ -295,40 +334,44 @@ class LayerGroup:
         held.within.add_(new.within)
         torch.minimum(held.low, new.low, out=held.low)
         torch.maximum(held.high, new.high, out=held.high)
-        self.samples[blocks] += 1
-        self.values[:, blocks] += torch.from_numpy(self.pixels).to(self.device).unsqueeze(1)
+        held.counts.add_(new.counts)
 
     def take(self) -> Moments:
         """Return the states of the blocks, (blocks, C of all calls), and forget them."""
-        held, samples = self._to_host(self.blocks_held), self.samples.cpu().numpy()
-        values = self.values[self.layer].T.cpu().numpy()
+        held = self._to_host(self.blocks_held)
         self.clear()
-        return self.moments(held, samples[:, None], values)
+        return self.moments(held)
 
     def take_states(self, states: States) -> Moments:
-        """Return states of single samples on the host, (N, C of all calls), without β."""
-        one = np.ones((states.means.shape[1], 1))
-        return self.moments(self._to_host(states), one, one * self._pixels.cpu().numpy())
+        """Return states of single samples on the host, (N, C of all calls), without β.
+
+        Those of samples that are left out are empty.
+        """
+        found = self._to_host(self._without_left_out(states))
+        found.counts["left_out"] = np.zeros_like(found.counts["left_out"])
+        return self.moments(found)
 
     def _to_host(self, states: States) -> _OnHost:
         """Copy everything in one transfer; name the fields."""
         pairs = ["".join(pair) for pair in _PAIRS[self.rows]]
-        names = (_VARIABLES[self.rows], pairs, _WITHIN[self.rows], ("x", "z"), ("x", "z"))
-        arrays = arrays_on_host(states)
+        names = (
+            *(_VARIABLES[self.rows], pairs, _WITHIN[self.rows], ("x", "z"), ("x", "z")),
+            ("samples", "left_out", "values"),
+        )
+        arrays = arrays_on_host(states._replace(counts=states.counts[..., self.layer]))
         return _OnHost(*(dict(zip(n, a, strict=False)) for n, a in zip(names, arrays, strict=True)))
 
     def own(self, values: FloatArray) -> FloatArray:
         """Return the columns that belong to calls, (..., C of all calls) of (..., columns)."""
         return values if self._own.size == self.columns else values[..., self._own]
 
-    def moments(self, at: _OnHost, samples: FloatArray, count: FloatArray) -> Moments:
+    def moments(self, at: _OnHost) -> Moments:
         """Turn means and moments of x, w, t, r into those of x, y, the gate and the even part.
 
         y = k·x + w; the even part is e = y - m·x = w + (k - m)·x, at the reference β likewise;
-        the gate is (1 + t)/2, its argument 2·z. Behind each row are `samples`, (B, 1), and `count`
-        values, (B, columns).
+        the gate is (1 + t)/2, its argument 2·z.
         """
-        slope = self.slope.cpu().numpy()
+        slope, samples, count = self.slope.cpu().numpy(), at.counts["samples"], at.counts["values"]
         fields: dict[str, FloatArray] = {
             "n": count,
             "mean_x": at.mean["x"],
@@ -336,7 +379,8 @@ class LayerGroup:
             "min_x": at.low["x"],
             "max_x": at.high["x"],
             "n_positive": at.within["positive"],
-            "n_samples": np.broadcast_to(samples, count.shape),
+            "n_samples": samples,
+            "n_left_out": at.counts["left_out"],
             "cxx_within": at.within["xx"],
             "sse_within": at.within["sse"],
         }
@@ -377,14 +421,6 @@ def per_sample(
         PerSample(total, next(means) if group.pools else None, group.pixels)
         for group, total in zip(groups, arrays_on_host(totals), strict=True)
     ]
-
-
-def other_rows(first: int, second: int) -> HookError:
-    """Return the error for layers that see other numbers of samples than on the first batch."""
-    return HookError(
-        f"layers of one batch saw {first} and {second} rows, on the first batch equally many: "
-        "moments cannot be assigned to samples (do some samples leave the network early?)"
-    )
 
 
 def arrays_on_host(tensors: Sequence[Tensor]) -> list[npt.NDArray[Any]]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from acon_hooks.errors import HookError
 from acon_hooks.moments.kernels import PLAIN
-from acon_hooks.moments.layer_groups import TOTALS, LayerGroup, PerSample, other_rows, per_sample
+from acon_hooks.moments.layer_groups import TOTALS, LayerGroup, PerSample, per_sample
 from acon_hooks.moments.native.sums import GroupArgument, NativeSums, Prepared, Target
 
 #: Columns of a call begin at multiples of this: the vectors of every processor fit in.
@@ -46,13 +46,16 @@ class SumBuffers:
         self._first = np.array(group.first, dtype=np.int64)
         self._pixels = np.zeros(len(group.calls))
         half = torch.zeros_like(group.slope) if group.half is None else group.half
-        parts = [group.slope, *group.offsets, half.double()]
+        parts = [group.slope, *group.offsets, half.double(), group.rounding]
         self._constants = torch.stack(parts).contiguous()
 
     def _begin(self, samples: int) -> None:
         """Allocate for a batch of this many samples, or refuse another number within one."""
         if any(self._full):
-            raise other_rows(self.samples, samples)
+            raise HookError(
+                f"layers of one batch saw {self.samples} and {samples} rows: moments of samples "
+                "cannot be told apart"
+            )
         self.samples = samples
         if samples > self._capacity:
             rows: list[int] = self._row.tolist()
@@ -147,12 +150,12 @@ class SumBuffers:
         totals = np.full((len(TOTALS), len(samples), len(group.calls)), np.nan)
         inputs = np.empty((len(samples), group.columns)) if group.pools else None
         blocks = samples % group.blocks
-        held = group.samples.numpy()
-        before = np.empty(len(samples))
+        held, _, values = (counts.numpy() for counts in group.blocks_held.counts)
+        before = np.empty((len(samples), len(group.calls)))
         for index, block in enumerate(blocks.tolist()):
             before[index] = held[block]
             held[block] += 1
-        states = group.blocks_held._asdict()
+        states = {k: v for k, v in group.blocks_held._asdict().items() if k != "counts"}
         self.kernel.merge(
             GroupArgument(
                 kind=self._prepared[0].kind,
@@ -167,7 +170,7 @@ class SumBuffers:
                 rows=self.rows,
                 blocks=blocks.ctypes.data,
                 before=before.ctypes.data,
-                values=group.values.data_ptr(),
+                values=values.ctypes.data,
                 **{name: array.data_ptr() for name, array in states.items()},
                 store_row=group.blocks * group.columns,
                 totals=totals.ctypes.data,

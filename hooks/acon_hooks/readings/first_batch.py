@@ -10,7 +10,7 @@ from acon_hooks.engine.visiting import Listener, Site, SiteCall, Visit, Visited,
 from acon_hooks.errors import ProofError
 from acon_hooks.layers.elementwise import is_activation
 from acon_hooks.layers.gates import GATE_NAMES, is_named_gate
-from acon_hooks.layers.reading import fold
+from acon_hooks.layers.reading import fold, same_values
 from acon_hooks.layers.scan import Layer, owns_slopes
 from acon_hooks.readings import proof
 from acon_hooks.readings.call_trace import CallTrace
@@ -151,7 +151,7 @@ def resolve_call(
         If β cannot be read.
     """
     if layer.kind == "activation":
-        return _resolve_activation(layer, call, trace, output, axis)
+        return _resolve_activation(layer, trace, output, axis)
     if layer.kind == "acon_frelu":
         resolved = _resolve_frelu(layer, call.number, trace)
     else:
@@ -162,18 +162,17 @@ def resolve_call(
         beta = _compact(found.layer, found.beta)
         resolved = ResolvedCall(found.layer, x, found.report, beta)
     original = argument(resolved.layer, call)
-    if isinstance(original, Tensor) and not torch.equal(original, resolved.x):
+    if isinstance(original, Tensor) and not same_values(original, resolved.x):
         return replace(resolved, layer=replace(resolved.layer, in_place=True))
     return resolved
 
 
 def _resolve_activation(
-    layer: Layer, call: SiteCall, trace: CallTrace, output: Any, axis: tuple[int, bool]
+    layer: Layer, trace: CallTrace, output: Any, axis: tuple[int, bool]
 ) -> ResolvedCall:
     x = next(iter(trace.arguments.values()), None)
     if x is None:
-        dtype = next((str(value.dtype) for value in call.tensors()), "no tensor")
-        raise ProofError(f"its input is {dtype}, and only floating-point numbers are measured")
+        raise ProofError(f"activation {layer.name!r} was given no floating-point tensor")
     channels = 1 if x.ndim < 2 else x.shape[axis[0]]
     overwritten = isinstance(output, Tensor) and output.data_ptr() in trace.pointers.values()
     words = "" if axis[1] else f"channels assumed on axis {axis[0]}"

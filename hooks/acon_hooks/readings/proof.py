@@ -9,10 +9,12 @@ identity        output
 =============== ===================================================================
 
 S is the sigmoid. For ACON-FReLU the two lines are maps: p1·x is x1, p2·x is x2, and β is 1.
+Samples with NaN or infinity in the layer's input or output prove nothing and are left out.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -99,7 +101,13 @@ class Case:
     p2: Tensor
     second: Tensor | None = None
 
-    def part(self, samples: slice, pixels: slice) -> "Case":
+    @cached_property
+    def finite(self) -> Tensor:
+        """Which samples hold no NaN and no infinity, (N,)."""
+        parts = [self.x, self.y] if self.second is None else [self.x, self.y, self.second]
+        return torch.stack([part.isfinite().all(2).all(1) for part in parts]).all(0)
+
+    def part(self, samples: slice | Tensor, pixels: slice) -> "Case":
         """Return the same case on some of its samples and pixels."""
         second = None if self.second is None else self.second[samples, :, pixels]
         return replace(
@@ -108,11 +116,14 @@ class Case:
 
     def small(self) -> tuple["Case", Callable[[Tensor], Tensor]]:
         """Return a sample of the case for quick rejections, and how to cut a β alike."""
-        samples, pixels = slice(0, 8), slice(None, None, max(1, self.x.shape[2] // 64))
+        samples, pixels = (
+            self.finite.nonzero()[:8, 0],
+            slice(None, None, self.x.shape[2] // 64 or 1),
+        )
         return self.part(samples, pixels), lambda beta: cut(beta, samples, pixels)
 
 
-def cut(beta: Tensor, samples: slice, pixels: slice) -> Tensor:
+def cut(beta: Tensor, samples: slice | Tensor, pixels: slice) -> Tensor:
     """Cut a folded β, (N or 1, C or 1, P or 1), to the same samples and pixels as its case."""
     beta = beta[samples] if beta.shape[0] > 1 else beta
     return beta[:, :, pixels] if beta.shape[2] > 1 else beta
@@ -125,7 +136,7 @@ class Check:
     Parameters
     ----------
     error : float
-        Largest relative error; infinite where β is not finite.
+        Largest relative error; infinite where β is not finite, and without any finite sample.
     power : float
         Share of channels that an exchanged β would have pushed over the tolerance.
     silent : int
@@ -253,6 +264,10 @@ def check(identity: str, case: Case, beta: Tensor, limit: float, *, power: bool 
     Check
         Computed in float64 where the device has it, and in pieces.
     """
+    if not bool(case.finite.all()):
+        if not bool(case.finite.any()):
+            return Check(torch.inf, 0.0, 0)
+        case, beta = case.part(case.finite, slice(None)), cut(beta, case.finite, slice(None))
     real = torch.float32 if case.x.device.type == "mps" else torch.float64
     p1, p2 = case.p1.to(real), case.p2.to(real)
     n, c, p = case.x.shape

@@ -7,13 +7,19 @@ import torch
 from torch import Tensor
 
 from acon_hooks.errors import ProofError
-from acon_hooks.layers.reading import Layout, Reading, fold, folded, layouts
+from acon_hooks.layers.reading import Layout, Reading, fold, folded, layouts, same_values
 from acon_hooks.layers.scan import Layer, slopes
 from acon_hooks.readings import proof
 from acon_hooks.readings.call_trace import CallTrace, FunctionCall
 from acon_hooks.readings.candidates import Setting, candidates, settings_of
 from acon_hooks.readings.proof import ProofReport
-from acon_hooks.readings.sources import FunctionResult
+from acon_hooks.readings.sources import (
+    Argument,
+    Constant,
+    FunctionResult,
+    InnerModule,
+    LeastSquares,
+)
 
 _IDENTITY_TEXT = {
     "acon": "d·S(β·d) + p2·x, d = (p1 - p2)·x",
@@ -63,7 +69,7 @@ def search(layer: Layer, call: int, trace: CallTrace, output: Any) -> Found:
     best: tuple[int, Found] | None = None
     for setting, reading, beta in candidates(layer, trace, settings):
         found, error = _try(layer, call, setting, reading, beta)
-        fits = found is not None and reading.source.takes_argument
+        fits = found is not None and isinstance(reading.source, LeastSquares)
         if fits and reading.identity == "acon" and _is_plain(layer, trace, settings):
             break  # the fit is β/(p1 - p2): another function, written with a β of its own
         key = (reading.describe(), reading.identity)
@@ -115,7 +121,7 @@ def _try(
     case = setting.case
     limit, dtype = proof.tolerance(case.x, case.y, beta)
     # A fit has no β where d is 0; any value explains the output there.
-    tested = beta.nan_to_num(0.0) if reading.source.takes_argument else beta
+    tested = beta.nan_to_num(0.0) if isinstance(reading.source, LeastSquares) else beta
     error = _misses(setting, reading.identity, tested, limit)
     if error > limit:
         return None, error
@@ -159,14 +165,14 @@ def _occurs(reading: Reading, beta: Tensor, trace: CallTrace) -> bool:
     Near 0 many functions agree to within the tolerance: σ(z) and the hard sigmoid, for one. Only
     the one that the layer applies gives the very same numbers.
     """
-    if reading.transform == "identity" and not reading.source.inferred:
+    if reading.transform == "identity" and not isinstance(reading.source, LeastSquares | Constant):
         return True
     made = [call.output for call in trace.modules] + [call.output for call in trace.functions]
     flat = beta.reshape(-1)
     return any(
         tensor.numel() == flat.numel()
         and tensor.dtype == flat.dtype
-        and torch.equal(_like(tensor, reading.layout, beta), flat)
+        and same_values(_like(tensor, reading.layout, beta), flat)
         for tensor in made
     )
 
@@ -202,7 +208,7 @@ def _where_it_ends(found: Found, setting: Setting, trace: CallTrace) -> Found:
     batch it may not, so β must be read behind it.
     """
     reading = found.layer.reading
-    if reading is None or reading.source.fixed or reading.source.inferred:
+    if reading is None or not isinstance(reading.source, InnerModule | Argument | FunctionResult):
         return found
     same: list[tuple[FunctionCall, Layout]] = []
     n, c, _ = setting.case.x.shape
@@ -210,7 +216,7 @@ def _where_it_ends(found: Found, setting: Setting, trace: CallTrace) -> Found:
         if called.name in _COPIES or called.output.numel() != found.beta.numel():
             continue
         for layout in layouts(called.output, setting.x, reading.axis):
-            if torch.equal(folded(layout.compact(called.output, n, c)), found.beta):
+            if same_values(folded(layout.compact(called.output, n, c)), found.beta):
                 same.append((called, layout))
                 break
     if len(same) < 2:
@@ -250,7 +256,7 @@ def _is_plain(layer: Layer, trace: CallTrace, settings: list[Setting]) -> bool:
     """Tell whether a β that exists as a tensor explains the output without p1 - p2 in the gate."""
     plain = [replace(s, reading=replace(s.reading, identity="plain_gate")) for s in settings]
     for setting, reading, beta in candidates(layer, trace, plain):
-        if not reading.source.inferred:
+        if not isinstance(reading.source, LeastSquares | Constant):
             case = setting.case
             limit = proof.tolerance(case.x, case.y, beta)[0]
             if _misses(setting, "plain_gate", beta, limit) > limit:
@@ -289,7 +295,12 @@ def _failure(
     formula = _IDENTITY_TEXT[settings[0].reading.identity]
     which = f" on call {call}" if call else ""
     text = f"layer {layer.name!r} (class {layer.class_name}){which}: "
-    if not bool(torch.isfinite(case.y).all()):
+    if not bool(case.finite.any()):
+        if not bool(case.x.isfinite().all(2).all(1).any()):
+            return text + (
+                f"each of the {len(case.x)} samples of the first batch has NaN or infinity in the "
+                "layer's input: nothing can be proved on them; begin with other samples"
+            )
         bad = int((~torch.isfinite(case.y)).sum())
         return text + (
             f"{bad} of {case.y.numel()} outputs are infinite or NaN in {dtype}; "

@@ -23,7 +23,6 @@ class OwnTensor(Source):
     """A parameter or buffer of the layer itself."""
 
     name: str
-    fixed: ClassVar[bool] = True
 
     @classmethod
     def of(cls, layer: Layer) -> list[tuple["OwnTensor", Tensor]]:
@@ -116,8 +115,9 @@ class Argument(Source):
 class FunctionResult(Source):
     """The result of a torch function that the layer calls."""
 
-    function: str
+    name: str
     ordinal: int = 0
+    listens: ClassVar[bool] = True
 
     @classmethod
     def of(cls, trace: CallTrace) -> list[tuple["FunctionResult", Tensor]]:
@@ -131,17 +131,16 @@ class FunctionResult(Source):
 
     def describe(self) -> str:
         """Return the source in words."""
-        return f"function {self.function}{_which(self.ordinal)}"
+        return f"function {self.name}{_which(self.ordinal)}"
 
 
 @dataclass(frozen=True)
 class LeastSquares(Source):
     """β = Σ z·d / Σ d² for the argument z = β·d of the gate's function."""
 
-    function: str
+    name: str
     ordinal: int = 0
-    takes_argument: ClassVar[bool] = True
-    inferred: ClassVar[bool] = True
+    listens: ClassVar[bool] = True
 
     @classmethod
     def of(cls, trace: CallTrace) -> Iterator[tuple["LeastSquares", Tensor]]:
@@ -162,13 +161,13 @@ class LeastSquares(Source):
             raise HookError(f"layer {call.layer!r} has lost its p1 and p2")
         p1, p2 = (whole(p.detach()).reshape(1, -1, 1) for p in pair)
         d = regressor(reading.identity, fold(call.x, reading.axis), p1, p2)
-        z = fold(call.caught, reading.layout.axis) * GATES[self.function]
+        z = fold(call.caught, reading.layout.axis) * GATES[self.name]
         beta = fitted(z, d, reading.layout.granularity)
         return beta[0, :, 0] if reading.layout.granularity == "static" else beta[:, :, 0]
 
     def describe(self) -> str:
         """Return the source in words."""
-        return f"least squares on the argument of {self.function}{_which(self.ordinal)}"
+        return f"least squares on the argument of {self.name}{_which(self.ordinal)}"
 
 
 @dataclass(frozen=True)
@@ -176,8 +175,6 @@ class Constant(Source):
     """One number, whatever the input."""
 
     value: int
-    fixed: ClassVar[bool] = True
-    inferred: ClassVar[bool] = True
 
     def raw(self, module: nn.Module, reading: Reading, call: LiveCall) -> Tensor:
         """Return the number."""
@@ -215,5 +212,8 @@ def fitted(z: Tensor, d: Tensor, granularity: str) -> Tensor:
     """
     wide = torch.float64 if z.dtype == torch.float64 else torch.float32
     z, d = z.to(wide), d.to(wide)
+    if granularity == "static":  # a sample with NaN or infinity is no evidence
+        finite = (z.isfinite() & d.isfinite()).all(2, keepdim=True).all(1, keepdim=True)
+        z, d = (torch.where(finite, values, 0.0) for values in (z, d))
     axes = {"static": (0, 2), "layer": (1, 2), "channel": (2,)}[granularity]
     return (z * d).sum(axes, keepdim=True) / (d * d).sum(axes, keepdim=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from acon_hooks.engine.visiting import Site, Visit, Visited, Visitor
 from acon_hooks.errors import HookError, ProofError, RowWarning, UnusedLayerWarning
-from acon_hooks.guards import autocast_dtype, refuse_autocast, unwrap
+from acon_hooks.guards import autocast_dtype, refuse_autocast, refuse_without_values, unwrap
 from acon_hooks.layers.axes import ChannelAxes
 from acon_hooks.layers.choosing import choose_layers
 from acon_hooks.layers.scan import DEFAULT_KINDS, Layer, check_kinds
@@ -151,6 +151,7 @@ class Tap(Visitor):
         return self._visit.passes
 
     def __enter__(self) -> Self:
+        refuse_without_values(self.model)
         with ExitStack() as stack:
             stack.enter_context(self._visit)
             for hooks, visited in zip(self._hooks, list(self._visit.sites), strict=True):
@@ -289,15 +290,8 @@ class Tap(Visitor):
         self._drop_wrappers()
         active = [hooks for hooks in self._hooks if not hooks.failed]
         if not active and not self.reports:
-            raise HookError(
-                f"what looked like layers of these kinds cannot be read: {_reasons(self._hooks)}"
-            )
-        lost = [hooks for hooks in self._hooks if hooks.lost]
-        if lost:
-            text = f"left out, and in no result: {_reasons(lost)}"
-            if self._named:
-                raise HookError(text)
-            warnings.warn(text, UnusedLayerWarning, stacklevel=2)
+            names = ", ".join(repr(hooks.layer.name) for hooks in self._hooks[:5])
+            raise HookError(f"what looked like layers of the kinds are none: {names}")
         idle = [hooks.layer.name for hooks in active if not hooks.calls]
         if idle:
             text = f"{len(idle)} layers did not run in the first forward pass: {', '.join(idle)}"
@@ -314,13 +308,6 @@ class Tap(Visitor):
             own = hooks.layer.module
             if any(inner in proved for inner in own.modules() if inner is not own):
                 hooks.leave()
-
-
-def _reasons(layers: Sequence[LayerHooks]) -> str:
-    """Name layers that have failed, and why."""
-    shown = [f"{h.layer.name!r} ({h.reason or 'a part of another layer'})" for h in layers[:5]]
-    more = [f"{len(layers) - 5} more"] if len(layers) > 5 else []
-    return "; ".join(shown + more)
 
 
 def _by_row(batch: Batch, row_sums: RowSums) -> dict[tuple[str, int, str], Tensor]:

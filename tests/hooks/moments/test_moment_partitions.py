@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import acon_analysis as acon
 from acon_analysis.data.sources import digits
+from acon_analysis.moments.frames import merge_rows
 from acon_hooks.errors import HookError
 from acon_hooks.moments.accumulating import Accumulator
 from acon_hooks.moments.options import MomentOptions
@@ -108,16 +109,47 @@ def test_layers_that_stop_running_are_noticed() -> None:
 
 
 @BOTH
-def test_data_that_are_not_finite_are_not_dropped(kernel: str) -> None:
-    x = torch.randn(6, 3, 5, 5, generator=torch.Generator().manual_seed(1))
-    model = nn.Sequential(nn.Identity(), nn.SiLU()).eval()
-    found, _ = gather(model, x, (3,), accumulator(kernel))
-    x[4, 1, 2, 2] = float("nan")
-    again = accumulator(kernel)
-    again.constants, again.learning = found.constants, False
-    _, parts = gather(model, x, (3,), again)
-    table = parts["moments"]
-    lost = table[table["cxy"].isna()]
-    assert list(zip(lost["block"], lost["channel"], strict=True)) == [(4, 1)]
-    totals = parts["totals"].set_index("sample")["cyy"]
-    assert totals.isna().tolist() == [False] * 4 + [True, False]
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_samples_that_are_not_finite_are_left_out_and_counted(kernel: str, value: float) -> None:
+    x = torch.randn(12, 3, 5, 5, generator=torch.Generator().manual_seed(1)) + 3
+    model = nn.Sequential(nn.Identity(), nn.SiLU(), nn.Flatten(), nn.Softplus()).eval()
+    x[4, 1, 2, 2] = x[5] = value
+    kept = np.delete(np.arange(12), [4, 5])
+    for sizes in ((3, 3, 3, 3), (6, 6), (12,)):  # first batches with and without them
+        _, parts = gather(model, x, sizes, accumulator(kernel, full=True))
+        rows = parts["moments"]
+        left_out = rows[rows["n_left_out"] > 0].groupby(["layer", "block"])["channel"].count()
+        assert left_out.to_dict() == {
+            (layer, block): width for layer, width in (("1", 3), ("3", 75)) for block in (4, 5)
+        }
+        total = merge_rows(rows)
+        own = total[total["layer"] == "1"].reset_index(drop=True)
+        assert own["n_left_out"].tolist() == [2, 2, 2]
+        data = x[kept].double().movedim(1, 0).reshape(3, -1).numpy()
+        shown = data / (1 + np.exp(-data))
+        assert own["n"].tolist() == [250] * 3
+        np.testing.assert_allclose(own["mean_x"], data.mean(1), rtol=1e-6)
+        np.testing.assert_allclose(own["cyy"], 250 * shown.var(1), rtol=1e-5)
+        np.testing.assert_allclose(own["max_x"], data.max(1), rtol=1e-7)
+        for _, values in parts["totals"].groupby("layer"):
+            lost = values.set_index("sample")["cyy"].isna()
+            assert lost[lost].index.tolist() == [4, 5]
+        assert set(parts["states"]["sample"]) == set(kept)
+
+
+@BOTH
+def test_what_varies_by_rounding_alone_adds_nothing_to_a_sample(kernel: str) -> None:
+    """Two channels of one value each, but for float32's last digit, and one that varies."""
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(4, 3, 6, 6, generator=generator)
+    last = torch.randint(0, 2, (4, 6, 6), generator=generator) * 2.0**-23
+    x[:, 0], x[2, 1] = 1e3 * (1 + last), -7.0
+    x[3, 1:] = 0.0
+    model = nn.Sequential(nn.Identity(), nn.LeakyReLU(0.1)).eval()
+    _, parts = gather(model, x, (4,), accumulator(kernel))
+    y = np.where(x > 0, x, 0.1 * x.double().numpy())
+    found = parts["totals"].set_index("sample")["cyy"]
+    for sample, alive in ((0, [1, 2]), (1, [1, 2]), (2, [2])):
+        expected = 36 * y[sample, alive].reshape(len(alive), -1).var(1).sum()
+        np.testing.assert_allclose(found[sample], expected, rtol=1e-5)
+    assert found[3] == parts["totals"].set_index("sample")["sse"][3] == 0

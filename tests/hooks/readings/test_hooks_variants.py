@@ -67,6 +67,35 @@ def test_variant_is_read_and_proved_on_the_first_and_later_batches(variant: Vari
     assert layer.reader == report.reader
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.name)
+def test_a_sample_that_is_not_finite_changes_no_reading(variant: Variant, value: float) -> None:
+    """The reading is that of the finite samples, whose β are what they are alone."""
+    model = network(variant)
+    whole = inputs(variant, 6)
+    rest = tuple(x[1:] for x in whole)
+    with torch.no_grad(), record(model) as alone:
+        model(*rest)
+    with torch.no_grad(), record(model) as recording:
+        whole[0][0].view(-1)[3] = value
+        model(*whole)
+    assert recording.layers[0].reader == alone.layers[0].reader
+    assert recording.reports[0].status == "proved"
+    expected, found = alone.beta_matrix("act"), recording.beta_matrix("act")
+    found = found[1:] if variant.granularity != "static" else found
+    torch.testing.assert_close(
+        torch.from_numpy(found), torch.from_numpy(expected), rtol=1e-5, atol=2e-6
+    )
+
+
+def test_without_any_finite_sample_nothing_is_proved() -> None:
+    model = shaken(nn.Sequential(Official(C)))
+    x = torch.full((3, C, 4, 4), torch.nan)
+    words = "each of the 3 samples of the first batch has NaN"
+    with Tap(model), torch.no_grad(), pytest.raises(ProofError, match=words):
+        model(x)
+
+
 READERS = {
     "1 official": "module bn2, sigmoid",
     "2 one sigmoid twice": "module bn2, sigmoid",

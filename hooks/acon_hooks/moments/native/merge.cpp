@@ -51,13 +51,14 @@ struct acon_group {
   int64_t kind, layers, columns, samples;
   const int64_t* first;    // (layers + 1): first column of each, multiples of the vectors' width
   const double* pixels;    // (layers): values that each sample has in each channel
-  const double* constants; // (6, columns): k, offsets of x, w, r and t, d/2
+  const double* constants; // (7, columns): k, offsets of x, w, r and t, d/2, the largest cyy of a
+                           // constant output relative to n·mean(y²), for ACON to n·mean(x²)
   const double* const* raw; // (layers): (samples, rows, channels) of each
   const int64_t* raw_row;   // (layers): values between its rows
   int64_t rows;
   const int64_t* blocks;   // (samples)
-  const double* before;    // (samples): samples that the block already holds
-  double* values;          // (layers, blocks): values in each channel that the block already holds
+  const double* before;    // (samples, layers): samples that the block already holds
+  double* values;          // (blocks, layers): values in each channel that the block already holds
   double *means, *moments, *within, *low, *high;  // (fields, blocks, columns)
   int64_t store_row;
   double* totals;          // (6, samples, layers)
@@ -73,10 +74,11 @@ typedef acon_group Group;
 template <Kind kind>
 void merge(const Group& g, int64_t layer, int64_t sample) {
   const double pixels = g.pixels[layer], each = 1.0 / pixels, several = pixels > 1.0;
+  const double before = g.before[sample * g.layers + layer];
   const int64_t block = g.blocks[sample];
-  double* held = g.values + layer * (g.store_row / g.columns) + block;
+  double* held = g.values + block * g.layers + layer;
   const double share = pixels / (*held + pixels), weight = *held * share;
-  const double share_of_beta = 1.0 / (g.before[sample] + 1.0);  // one value a sample
+  const double share_of_beta = 1.0 / (before + 1.0);  // one value a sample
   *held += pixels;
   const double* raw = g.raw[layer] + sample * g.rows * g.raw_row[layer] - g.first[layer];
   Wide sums[6] = {};
@@ -110,14 +112,22 @@ void merge(const Group& g, int64_t layer, int64_t sample) {
     const Wide xw = centred(row(SXW), sx, sw), sse = residual(xx, xw, ww);
     const Wide mean = sx * each + constant(1);
     if (g.inputs) store(g.inputs + sample * g.columns + c, mean);
-    const Wide dx = step(0, mean, share), dw = step(1, sw * each + constant(2), share);
+    const Wide mean_w = sw * each + constant(2);
+    const Wide dx = step(0, mean, share), dw = step(1, mean_w, share);
     add(g.moments, 0, xx + dx * dx * weight);
     add(g.moments, 1, xw + dx * dw * weight);
     add(g.moments, 2, ww + dw * dw * weight);
     add(g.within, 0, xx), add(g.within, 1, xw), add(g.within, 2, ww);
     add(g.within, 3, sse), add(g.within, 4, row(POSITIVE));
     extreme(0, row(LOW_X), row(HIGH_X));
-    sums[0] += variance(xx, xw, ww), sums[1] += sse;
+    // Channels whose outputs vary by no more than rounding add nothing.
+    const auto total_of = [&](int i, Wide yy, Wide rest) {
+      const Wide y = mean_w + slope * mean;
+      const Wide square = kind == PLAIN ? yy + pixels * y * y : xx + pixels * mean * mean;
+      const Choice varies = yy > constant(6) * square;
+      sums[i] += varies ? yy : Wide{}, sums[i + 1] += varies ? rest : Wide{};
+    };
+    total_of(0, variance(xx, xw, ww), sse);
     if constexpr (kind != PLAIN) {
       const Wide st = row(ST), tt = largest(centred(row(QT), st, st), Wide{});
       const Wide dt = step(2, st * each + constant(4), share);
@@ -133,9 +143,9 @@ void merge(const Group& g, int64_t layer, int64_t sample) {
       const Wide dr = step(3, sr * each + constant(3), share), db = step(4, row(BETA), share_of_beta);
       add(g.moments, 4, xr + dx * dr * weight);
       add(g.moments, 5, rr + dr * dr * weight);
-      add(g.moments, 6, db * db * (g.before[sample] * share_of_beta));
+      add(g.moments, 6, db * db * (before * share_of_beta));
       add(g.within, 5, other);
-      sums[4] += variance(xx, xr, rr), sums[5] += other;
+      total_of(4, variance(xx, xr, rr), other);
     }
   }
   constexpr int used = kind == PLAIN ? 2 : kind == GATED ? 4 : 6;

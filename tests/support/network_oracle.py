@@ -1,0 +1,398 @@
+"""What the activations of a network do, by own hooks and numpy in float64; and what a model is.
+
+Nothing of the project computes a number here.
+"""
+
+# mypy: disable-error-code="no-any-return, no-untyped-call"
+
+import copy
+import hashlib
+import re
+import warnings
+import weakref
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+import acon_analysis as acon
+import acon_hooks
+from acon_analysis.errors import AconError
+from acon_analysis.layers import MetaAconC
+from acon_analysis.runs.run import Run
+from acon_hooks.explainers.importance import conductance
+
+Array = npt.NDArray[np.float64]
+Key = tuple[str, int]
+Model = TypeVar("Model", bound=nn.Module)
+#: Runs a network on one batch.
+Forward = Callable[[nn.Module, Any], Any]
+
+#: Agreement of a capture with the oracle: relative to 1 for L, which lies in [0, 1].
+TOLERANCE = 1e-5
+
+
+def seen(
+    model: nn.Module, batches: Sequence[Any], layers: Sequence[str], forward: Forward
+) -> dict[Key, list[tuple[Tensor, Tensor]]]:
+    """Return input and output of every call of some layers, batch by batch, by plain hooks."""
+    found: dict[Key, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+    modules = dict(model.named_modules(remove_duplicate=False))
+    count: dict[str, int] = defaultdict(int)
+    given: dict[str, list[Tensor]] = defaultdict(list)
+
+    def before(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, args: Any, kwargs: Any) -> None:
+            given[name].append((args[0] if args else next(iter(kwargs.values()))).detach().clone())
+
+        return hook
+
+    def after(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _args: Any, output: Tensor) -> None:
+            found[name, count[name]].append((given[name].pop(), output.detach().clone()))
+            count[name] += 1
+
+        return hook
+
+    handles = [modules[n].register_forward_pre_hook(before(n), with_kwargs=True) for n in layers]
+    # First of all: what the hooks of others make of the output is no longer the layer's.
+    handles += [modules[n].register_forward_hook(after(n), prepend=True) for n in layers]
+    try:
+        with torch.inference_mode():
+            for batch in batches:
+                count.clear()
+                forward(model, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return dict(found)
+
+
+def folded(value: Tensor, axis: int) -> Array:
+    """Return (N, C, P) of a tensor, in float64."""
+    array = value.double().cpu().numpy()
+    array = array[:, None] if array.ndim == 1 else np.moveaxis(array, axis, 1)
+    return array.reshape(array.shape[0], array.shape[1], -1)
+
+
+def residuals(x: Array, y: Array) -> tuple[Array, Array]:
+    """Return SSE of the least-squares line and Cyy, over the last axis."""
+    dx, dy = x - x.mean(-1, keepdims=True), y - y.mean(-1, keepdims=True)
+    cxx, cxy, cyy = (dx * dx).sum(-1), (dx * dy).sum(-1), (dy * dy).sum(-1)
+    slope = np.divide(cxy, cxx, out=np.zeros_like(cxy), where=cxx > 0)
+    rest = dy - slope[..., None] * dx
+    return (rest * rest).sum(-1), cyy
+
+
+def share(sse: Array, cyy: Array) -> Array:
+    """Return L = 1 - SSE/Cyy, 1 where the output does not vary."""
+    return np.asarray(1 - np.divide(sse, cyy, out=np.zeros_like(sse), where=cyy > 0))
+
+
+@dataclass
+class Linearity:
+    """L of one call of a layer: of the layer, (C,) of its channels, (N,) of the samples.
+
+    A line is exact for at most two values: L of a sample is NaN there.
+    """
+
+    layer: float
+    channel: Array
+    sample: Array
+
+
+def linearity(pairs: Sequence[tuple[Tensor, Tensor]], axis: int) -> Linearity:
+    """Return L of one call of a layer from its inputs and outputs, batch by batch."""
+    both = [(folded(x, axis), folded(y, axis)) for x, y in pairs]
+    x, y = (
+        np.concatenate([np.moveaxis(p[i], 1, 0).reshape(p[i].shape[1], -1) for p in both], 1)
+        for i in (0, 1)
+    )
+    sse, cyy = residuals(x, y)
+    parts = [residuals(*pair) for pair in both]
+    samples = np.concatenate([share(s.sum(1), c.sum(1)) for s, c in parts])
+    samples[np.repeat([p[0].shape[2] <= 2 for p in both], [len(p[0]) for p in both])] = np.nan
+    return Linearity(float(share(sse.sum(), cyy.sum())), share(sse, cyy), samples)
+
+
+def meta_beta(layer: MetaAconC, x: Tensor, axis: int = 1) -> Array:
+    """Return β of a Meta-ACON layer, (N, C), from its own weights in float64."""
+    own = copy.deepcopy(layer).double()
+    pooled = x.double().movedim(axis, 1).reshape(x.shape[0], x.shape[axis], -1).mean(2)
+
+    def linear(conv: Any, z: Tensor) -> Tensor:
+        made: Tensor = z @ conv.weight.flatten(1).T + conv.bias
+        return made
+
+    def norm(bn: Any, z: Tensor) -> Tensor:
+        made: Tensor = (z - bn.running_mean) / (bn.running_var + bn.eps).sqrt()
+        return made * bn.weight + bn.bias
+
+    with torch.no_grad():
+        z = norm(own.bn2, linear(own.fc2, norm(own.bn1, linear(own.fc1, pooled))))
+        return (1 / (1 + (-z).exp())).numpy()
+
+
+def settled(model: Model) -> Model:
+    """Give every normalisation weights and statistics as training leaves them; evaluation mode."""
+    generator = torch.Generator().manual_seed(7)
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            size = module.num_features
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.copy_(0.3 * torch.randn(size, generator=generator))
+            module.running_var.copy_(0.5 + torch.rand(size, generator=generator))
+    return model.eval()
+
+
+def captured(
+    model: nn.Module,
+    batches: Sequence[Any],
+    folder: Path,
+    *,
+    but: Sequence[str] = (" memory ",),
+    **options: Any,
+) -> Run:
+    """Capture a network as a user would; the model stays what it was, but for `memory`."""
+    with unchanged(model, but):
+        return acon.capture(model, batches, folder, progress=False, **options)
+
+
+def assert_measured(
+    run: Run,
+    model: nn.Module,
+    batches: Sequence[Any],
+    axes: Mapping[str, int | Sequence[int]],
+    *,
+    forward: Forward = lambda model, batch: model(batch),
+    tolerance: float = TOLERANCE,
+    by_sample: bool = True,
+) -> None:
+    """Compare every number of a run with the oracle: β, and L by layer, channel and sample.
+
+    Parameters
+    ----------
+    run : Run
+        The capture.
+    model, batches, forward
+        The network, what it was given, and how it is run on one batch.
+    axes : mapping
+        Layer -> channel axis of its input, or of the input of each of its calls.
+    tolerance : float
+        Largest difference.
+    by_sample : bool
+        Whether rows are samples.
+    """
+    found = seen(model, batches, list(axes), forward)
+    layers = run.linearity().set_index(["layer", "call"])
+    channels, samples = (
+        run.linearity(by="channel"),
+        run.linearity(by="sample") if by_sample else None,
+    )
+    assert set(layers.index) == set(found)
+    for key, pairs in found.items():
+        axis = axes[key[0]]
+        axis = axis if isinstance(axis, int) else axis[key[1]]
+        want = linearity(pairs, axis)
+        row = channels[(channels["layer"] == key[0]) & (channels["call"] == key[1])]
+        assert len(row) == len(want.channel), f"{key}: {len(row)} channels, not {len(want.channel)}"
+        got = row.sort_values("channel")["L"].to_numpy()
+        np.testing.assert_allclose(got, want.channel, atol=tolerance, rtol=0, err_msg=str(key))
+        np.testing.assert_allclose(
+            float(layers["L"][key]), want.layer, atol=tolerance, rtol=0, err_msg=str(key)
+        )
+        if samples is not None:
+            rows = samples[(samples["layer"] == key[0]) & (samples["call"] == key[1])]
+            got = rows.sort_values("sample")["L"].to_numpy()
+            np.testing.assert_allclose(got, want.sample, atol=tolerance, rtol=0, err_msg=str(key))
+        assert_betas(run, model, key, pairs, axis, tolerance)
+
+
+def assert_betas(
+    run: Run,
+    model: nn.Module,
+    key: Key,
+    pairs: Sequence[tuple[Tensor, Tensor]],
+    axis: int,
+    tolerance: float,
+) -> None:
+    """Compare β of a Meta-ACON layer with what its own weights give."""
+    layer = dict(model.named_modules(remove_duplicate=False))[key[0]]
+    if isinstance(layer, MetaAconC):
+        want = np.concatenate([meta_beta(layer, x, axis) for x, _ in pairs])
+        np.testing.assert_allclose(run.beta_matrix(*key), want, atol=tolerance, rtol=0)
+
+
+def _digest(value: Tensor) -> str:
+    if value.device.type == "meta" or value.layout is not torch.strided:
+        return ""
+    plain = value.detach().dequantize() if value.is_quantized else value.detach()
+    raw = torch.view_as_real(plain) if plain.is_complex() else plain
+    raw = raw.float() if raw.dtype in (torch.bfloat16, torch.float16) else raw
+    return hashlib.sha256(raw.contiguous().cpu().numpy().tobytes()).hexdigest()
+
+
+def _tensor_facts(value: Tensor) -> tuple[Any, ...]:
+    strided = value.layout is torch.strided and value.device.type != "meta"
+    return (
+        id(value),
+        type(value),
+        value.dtype,
+        str(value.device),
+        tuple(value.shape),
+        tuple(value.stride()) if strided else None,
+        value.requires_grad,
+        id(value.grad) if value.is_leaf and value.grad is not None else None,
+        _digest(value),
+    )
+
+
+_HOOKS = [name for name in vars(nn.Module()) if "hook" in name]
+
+
+def facts_of(model: nn.Module) -> dict[str, Any]:
+    """Return everything that must not change in a model, and torch's global settings."""
+    facts: dict[str, Any] = {"random state": torch.get_rng_state().numpy().tobytes()}
+    facts["settings"] = (
+        torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_default_dtype(),
+        torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(),
+        torch.is_autocast_enabled("cpu"), torch._C._len_torch_function_stack(),
+        torch.backends.mha.get_fastpath_enabled(),
+        torch.backends.mkldnn.conv.fp32_precision,  # type: ignore[attr-defined]
+        torch.backends.mkldnn.matmul.fp32_precision,  # type: ignore[attr-defined]
+        torch.backends.cuda.matmul.fp32_precision,
+    )  # fmt: skip
+    for name, module in model.named_modules(remove_duplicate=False):
+        facts[f"{name} training"] = module.training
+        facts[f"{name} class"] = type(module)
+        facts[f"{name} hooks"] = [
+            [(key, id(hook)) for key, hook in (getattr(module, kind, None) or {}).items()]
+            if isinstance(getattr(module, kind, None), dict)
+            else id(getattr(module, kind, None))
+            for kind in _HOOKS
+        ]
+        for key, value in vars(module).items():
+            if key in _HOOKS or key == "training":
+                continue
+            if isinstance(value, dict):
+                facts[f"{name} attribute {key}"] = [(k, id(v)) for k, v in value.items()]
+            elif isinstance(value, list):
+                values = [v() if isinstance(v, weakref.ref) else v for v in value]
+                facts[f"{name} attribute {key}"] = [id(v) for v in values]
+            elif isinstance(value, int | float | str | bool | tuple | type(None)):
+                facts[f"{name} attribute {key}"] = value
+            else:
+                facts[f"{name} attribute {key}"] = id(value)
+            if isinstance(value, Tensor):
+                facts[f"{name} tensor attribute {key}"] = _tensor_facts(value)
+        tensors = {**module._parameters, **module._buffers}
+        for key, tensor in tensors.items():
+            lazy = tensor is not None and is_lazy(tensor)
+            facts[f"{name} tensor {key}"] = (
+                id(tensor) if tensor is None or lazy else _tensor_facts(tensor)
+            )
+            if tensor is not None and not lazy and tensor.layout is torch.strided:
+                facts[f"{name} memory {key}"] = tensor.data_ptr()
+    return facts
+
+
+@contextmanager
+def unchanged(model: nn.Module, but: Sequence[str] = (), what: str = "") -> Iterator[None]:
+    """Assert that a model is afterwards what it was before, on success and on failure.
+
+    Parameters
+    ----------
+    model : Module
+        Any.
+    but : sequence of str
+        Parts of the names of facts that its own forward changes.
+    what : str
+        What is called inside, for the message.
+    """
+    before = facts_of(model)
+    try:
+        yield
+    finally:
+        after = facts_of(model)
+        different = [
+            name
+            for name in {**before, **after}
+            if before.get(name) != after.get(name) and not any(part in name for part in but)
+        ]
+        shown = {name: (before.get(name), after.get(name)) for name in different[:3]}
+        assert not different, f"{what} changed {shown}"
+
+
+def every_function(
+    model: nn.Module, example: Any, but: Sequence[str] = (), skip: Sequence[str] = ()
+) -> dict[str, str]:
+    """Call every public function; each succeeds or refuses in a sentence, and changes nothing.
+
+    Returns
+    -------
+    dict
+        What each function has refused, by its name.
+    """
+    kinds = ("meta_acon", "acon", "activation")
+    given = example if isinstance(example, tuple) else (example,)
+    batch = given[0]
+
+    def recorded() -> None:
+        with torch.no_grad(), acon.record(model, kinds=kinds):
+            model(*given)
+
+    def replaced() -> None:
+        plan = acon_hooks.fit_units(model, [batch]).plan(budget=0.5)
+        acon_hooks.linearize(model, plan)
+        acon_hooks.verify_plan(model, plan, [batch])
+
+    functions: dict[str, Callable[[], Any]] = {
+        "find_layers": lambda: acon.find_layers(model, kinds),
+        "find_layers, example": lambda: acon.find_layers(model, kinds, example),
+        "record": recorded,
+        "prove": lambda: acon_hooks.prove(model, example, kinds=kinds),
+        "functional_activations": lambda: acon_hooks.functional_activations(model, example),
+        "replacement": replaced,
+        "explain": lambda: acon.explain(model, batch, _first(model), steps=4, tolerance=9.0),
+        "conductance": lambda: conductance(model, batch, kinds=kinds, steps=2),
+    }
+    refused = {}
+    for name in [name for name in functions if name not in skip]:
+        function = functions[name]
+        with unchanged(model, but, name), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                function()
+            except AconError as error:
+                refused[name] = str(error)
+            except Exception as error:
+                raise AssertionError(f"{name}: {type(error).__name__}: {error}") from error
+    return refused
+
+
+def _first(model: nn.Module) -> str:
+    """Return the name of the first Meta-ACON layer, or of the first activation."""
+    found = acon.find_layers(model) or acon.find_layers(model, ("activation",))
+    return found[0].name if found else "none"
+
+
+@contextmanager
+def warned(*patterns: str) -> Iterator[None]:
+    """Assert that each pattern is found in some warning, and that there is no other warning."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    texts = [str(warning.message) for warning in caught]
+    missing = [p for p in patterns if not any(re.search(p, text) for text in texts)]
+    others = [text for text in texts if not any(re.search(p, text) for p in patterns)]
+    assert not missing, (missing, texts)
+    assert not others, others
