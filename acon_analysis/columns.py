@@ -144,6 +144,7 @@ LINEARITY_CHANNEL_COLUMNS = (
     _CHANNEL,
     Column("n", "int64", "1", "values seen: samples times positions"),
     Column("n_samples", "int64", "1", "samples seen; 0 where they were not counted"),
+    Column("left_out", "int64", "1", "samples left out: NaN or infinity in the layer"),
     *_INDEX,
     Column("s_c", "float64", "1", "the channel's share of the layer's nonlinearity: sse / Σ cyy"),
     Column("s_c_error", "float64", "1", "standard error of s_c"),
@@ -186,6 +187,7 @@ LINEARITY_LAYER_COLUMNS = (
     _CHANNELS,
     Column("n", "int64", "1", "values seen in all channels"),
     Column("n_samples", "int64", "1", "samples seen; 0 where they were not counted"),
+    Column("left_out", "int64", "1", "samples left out: NaN or infinity in the layer"),
     *_INDEX,
     Column("G", "float64", "1", "mean over channels of 4·Var(gate)"),
     Column("G_error", "float64", "1", "standard error of G"),
@@ -222,6 +224,7 @@ LINEARITY_SAMPLE_COLUMNS = (
     Column("kappa", "float64", "1", "mean over channels of the gain within the sample"),
     Column("L_reference", "float64", "1", "L of the same sample at the constant reference β"),
     Column("dead", "bool", "", "the outputs do not vary within the sample: L = 1 by convention"),
+    Column("left_out", "bool", "", "left out: NaN or infinity in the layer"),
 )
 
 #: A row a layer, call and quantity of two runs.

@@ -27,7 +27,7 @@ BoolArray = npt.NDArray[np.bool_]
 #: Cause of a channel -> the words for it in the summary of a layer.
 CAUSES: dict[str, str] = {
     "empty": "saw no data",
-    "not_finite": "hold NaN or infinity",
+    "not_finite": "with NaN or infinity",
     "dead": "dead (the output does not vary)",
     "constant_input": "without input that varies",
     "equal_slopes": "linear because p1≈p2",
@@ -66,6 +66,7 @@ def causes(
     L: FloatArray,
     L_reference: FloatArray,
     n: FloatArray,
+    left_out: FloatArray,
     dead: BoolArray,
     constant: BoolArray,
     positive: FloatArray,
@@ -76,9 +77,9 @@ def causes(
 
     Parameters
     ----------
-    L, L_reference, n, positive, kappa, rho : ndarray
-        Index, index at a constant β, number of values, share of x > 0, gain and contrast, shape
-        (R,); NaN where a layer has no such thing.
+    L, L_reference, n, left_out, positive, kappa, rho : ndarray
+        Index, index at a constant β, number of values, of samples left out, share of x > 0, gain
+        and contrast, shape (R,); NaN where a layer has no such thing.
     dead, constant : ndarray
         Flags.
 
@@ -91,7 +92,7 @@ def causes(
     close = equal_slopes(rho)
     family = ~np.isnan(rho)
     tests: list[tuple[str, npt.NDArray[np.bool_]]] = [
-        ("empty", n == 0),
+        ("empty", (n == 0) & (left_out == 0)),
         ("not_finite", np.isnan(L)),
         ("constant_input", constant),
         ("dead", dead),
@@ -112,7 +113,6 @@ def causes(
 def sentence(
     cause: str,
     *,
-    L: float,
     G: float,
     kappa: float,
     positive: float,
@@ -125,8 +125,8 @@ def sentence(
     ----------
     cause : str
         Key of `CAUSES`.
-    L, G, kappa, positive : float
-        The channel's index, gate variance, gain and share of positive inputs.
+    G, kappa, positive : float
+        The channel's gate variance, gain and share of positive inputs.
     low, high : float
         Its smallest and largest input.
 
@@ -135,10 +135,9 @@ def sentence(
     str
         Such as ``"linear because its inputs are positive in 99.7 %"``.
     """
-    degree = "nonlinear" if L < 0.9 else "slightly nonlinear"
     words = {
         "empty": "saw no data",
-        "not_finite": "its inputs or outputs hold NaN or infinity",
+        "not_finite": "not measurable: its inputs or outputs hold NaN or infinity",
         "dead": "dead: its output does not vary",
         "constant_input": "its input does not vary",
         "equal_slopes": "linear because p1≈p2",
@@ -147,10 +146,10 @@ def sentence(
         "negative": f"linear because its inputs are negative in {_percent(1 - positive)}",
         "combined": "linear: close slopes, small gain and uneven signs of its inputs together",
         "linear": f"linear over its inputs ({low:.3g} to {high:.3g})",
-        "varying_beta": f"{degree} only because its β differs between samples",
-        "cancelling": f"{degree} because p1≈-p2 leaves little of the straight line",
-        "switching": f"{degree}: its gate switches (G = {G:.2g})",
-        "nonlinear": f"{degree} over its inputs ({low:.3g} to {high:.3g})",
+        "varying_beta": "nonlinear only because its β differs between samples",
+        "cancelling": "nonlinear because p1≈-p2 leaves little of the straight line",
+        "switching": f"nonlinear: its gate switches (G = {G:.2g})",
+        "nonlinear": f"nonlinear over its inputs ({low:.3g} to {high:.3g})",
     }
     return words[cause]
 
@@ -164,7 +163,9 @@ def _percent(share: float) -> str:
     return f"{percent:.{digits}f} %"
 
 
-def layer_sentence(found: Sequence[str], L: float) -> str:
+def layer_sentence(
+    found: Sequence[str], L: float, *, dead: bool = False, left_out: int = 0, samples: int = 0
+) -> str:
     """Summarise the causes of a layer's channels in one sentence.
 
     Parameters
@@ -172,7 +173,11 @@ def layer_sentence(found: Sequence[str], L: float) -> str:
     found : sequence of str
         Keys of `CAUSES`, one a channel.
     L : float
-        The layer's index.
+        The layer's index: linear from `LINEAR` on, as its channels.
+    dead : bool
+        Whether the outputs of none of its channels vary.
+    left_out, samples : int
+        Samples that were left out, and those that were not.
 
     Returns
     -------
@@ -184,8 +189,9 @@ def layer_sentence(found: Sequence[str], L: float) -> str:
     listed = ", ".join(f"{counts[i]} {CAUSES[str(names[i])]}" for i in order)
     if np.isnan(L):
         degree = "not measurable"
-    elif L >= LINEAR:
-        degree = "linear"
+    elif dead:
+        degree = "dead"
     else:
-        degree = "nearly linear" if L >= 0.9 else "nonlinear"
-    return f"{degree}: of {len(found)} channels {listed}"
+        degree = "linear" if L >= LINEAR else "nonlinear"
+    lost = f"; {left_out} of {left_out + samples} samples left out (NaN or infinity)"
+    return f"{degree}: of {len(found)} channels {listed}{lost if left_out else ''}"

@@ -1,6 +1,6 @@
 """From moments to sums of channels: what every table of linearity divides."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -8,12 +8,9 @@ import pandas as pd
 
 from acon_analysis.errors import AconError
 from acon_analysis.moments.frames import CHANNEL_KEYS, channel_codes, from_frame, line_variance
-from acon_analysis.moments.gram import ROUNDINGS
+from acon_analysis.moments.gram import EPS32, ROUNDINGS
 from acon_analysis.moments.state import FloatArray, Moments, group, merge_all, residual
 from acon_analysis.statistics.jackknife import leave_one_out
-
-#: Relative rounding of the networks' own arithmetic (float32).
-EPS = float(np.finfo(np.float32).eps)
 
 PARAMETERS = ("p1", "p2", "beta", "bn_weight", "bn_bias", "beta_reference")
 
@@ -21,6 +18,8 @@ PARAMETERS = ("p1", "p2", "beta", "bn_weight", "bn_bias", "beta_reference")
 @dataclass(frozen=True)
 class ResidualSums:
     """Sums of channels: arrays of any shape whose last axis is the channels.
+
+    All are 0 for dead channels (`mask_dead`) and NaN without data.
 
     Attributes
     ----------
@@ -44,10 +43,18 @@ class ResidualSums:
     own_reference: FloatArray
 
     def summed(self, starts: npt.NDArray[np.int64]) -> "ResidualSums":
-        """Add up consecutive channels along the last axis (the gate's G is averaged)."""
-        lengths = np.diff([*starts, self.sse.shape[-1]])
-        sums = {k: np.add.reduceat(v, starts, axis=-1) for k, v in vars(self).items()}
-        sums["gate"] = sums["gate"] / lengths
+        """Add up consecutive channels along the last axis (the gate's G is averaged).
+
+        Channels whose sums are NaN are left out; NaN where there are no others.
+        """
+        known = np.isfinite(self.sse + self.cyy)
+        count = np.add.reduceat(known.astype(np.float64), starts, axis=-1)
+        count[count == 0] = np.nan
+        sums = {
+            name: np.add.reduceat(np.where(known, values, 0.0), starts, axis=-1) + 0 * count
+            for name, values in vars(self).items()
+        }
+        sums["gate"] = sums["gate"] / count
         return ResidualSums(**sums)
 
 
@@ -82,6 +89,11 @@ class ChannelSums:
     without: ResidualSums
     layer_starts: npt.NDArray[np.int64]
 
+    @property
+    def dead(self) -> npt.NDArray[np.bool_]:
+        """Whether each channel's output varies by no more than rounding; shape (R,)."""
+        return np.asarray(self.whole.cyy == 0)
+
     def parameter(self, name: str) -> FloatArray:
         """Return a parameter of every channel, NaN where it has none; shape (R,)."""
         return self.keys[name].to_numpy(dtype=np.float64)
@@ -93,7 +105,9 @@ class ChannelSums:
         return np.full(len(self.keys), np.nan)
 
 
-def channel_sums(moments: pd.DataFrame, channels: pd.DataFrame | None = None) -> ChannelSums:
+def channel_sums(
+    moments: pd.DataFrame, channels: pd.DataFrame | None = None, *, eps: float = EPS32
+) -> ChannelSums:
     """Merge a table of moments by channel and leave each block out once.
 
     Parameters
@@ -104,6 +118,8 @@ def channel_sums(moments: pd.DataFrame, channels: pd.DataFrame | None = None) ->
     channels : DataFrame, optional
         One row per layer and channel: p1, p2, beta, bn_weight, bn_bias, beta_reference, as far as
         they exist.
+    eps : float
+        Relative rounding of the network's arithmetic; decides which outputs are dead.
 
     Returns
     -------
@@ -126,16 +142,14 @@ def channel_sums(moments: pd.DataFrame, channels: pd.DataFrame | None = None) ->
     values, block_codes = np.unique(block, return_inverse=True)
     dense = group(state, block_codes * len(keys) + codes, len(values) * len(keys))
     blocks = dense.reshape(len(values), len(keys))
-    middle = (keys["p1"].to_numpy(dtype=np.float64) + keys["p2"].to_numpy(dtype=np.float64)) / 2
+    slopes = keys["p1"].to_numpy(dtype=np.float64), keys["p2"].to_numpy(dtype=np.float64)
     total = merge_all(blocks)
     size = blocks["n_samples"] if "n_samples" in blocks and blocks["n_samples"].any() else None
     size = blocks["n"] if size is None else np.where(total["n_samples"] > 0, size, blocks["n"])
-    each = [vars(residual_sums(state, middle)) for state in leave_one_out(blocks)]
+    each = [vars(residual_sums(state, *slopes, eps)) for state in leave_one_out(blocks)]
     without = ResidualSums(**{name: np.stack([part[name] for part in each]) for name in each[0]})
-    numbers = values.astype(np.int64)
-    return ChannelSums(
-        keys, total, numbers, size, residual_sums(total, middle), without, layer_starts
-    )
+    whole = residual_sums(total, *slopes, eps)
+    return ChannelSums(keys, total, values.astype(np.int64), size, whole, without, layer_starts)
 
 
 def _with_parameters(keys: pd.DataFrame, channels: pd.DataFrame | None) -> pd.DataFrame:
@@ -160,15 +174,19 @@ def _with_parameters(keys: pd.DataFrame, channels: pd.DataFrame | None) -> pd.Da
     return keys.assign(**absent)
 
 
-def residual_sums(state: Moments, middle: FloatArray) -> ResidualSums:
+def residual_sums(
+    state: Moments, p1: FloatArray, p2: FloatArray, eps: float = EPS32
+) -> ResidualSums:
     """Compute the residual sums of states.
 
     Parameters
     ----------
     state : Moments
         Any shape whose last axis is the channels.
-    middle : ndarray
-        m = (p1 + p2)/2 of each channel; NaN for layers outside the ACON family.
+    p1, p2 : ndarray
+        Slopes of each channel; NaN for layers outside the ACON family.
+    eps : float
+        Relative rounding of the network's arithmetic.
 
     Returns
     -------
@@ -176,7 +194,8 @@ def residual_sums(state: Moments, middle: FloatArray) -> ResidualSums:
         Residuals come from the even part where it was stored, from y otherwise.
     """
     blank = np.full(state.shape, np.nan)
-    sse = residual(state)
+    seen = np.where(state["n"] > 0, 1.0, np.nan)
+    sse, cyy = residual(state), state["cyy"] * seen
     if "cee" in state:
         sse = np.where(np.isnan(state["cee"]), sse, residual(state, "even"))
     own, gate = blank, blank
@@ -187,10 +206,34 @@ def residual_sums(state: Moments, middle: FloatArray) -> ResidualSums:
         gate = 4 * state["cgg"] / np.where(state["n"] > 0, state["n"], np.nan)
     sse_reference, cyy_reference, own_reference = blank, blank, blank
     if "crr" in state:
-        sse_reference, cyy_reference = residual(state, "reference"), line_variance(state, middle)
+        sse_reference = residual(state, "reference")
+        cyy_reference = line_variance(state, (p1 + p2) / 2) * seen
     if "sse_within_reference" in state:
         own_reference = np.where(np.isnan(own), np.nan, state["sse_within_reference"])
-    return ResidualSums(sse, state["cyy"], own, gate, sse_reference, cyy_reference, own_reference)
+    sums = ResidualSums(
+        sse * seen, cyy, own, gate, sse_reference * seen, cyy_reference, own_reference
+    )
+    return mask_dead(sums, largest_rounding(state, p1, p2, eps))
+
+
+def mask_dead(sums: ResidualSums, rounding: FloatArray) -> ResidualSums:
+    """Set the sums of dead channels to 0: they add nothing to their layer.
+
+    Parameters
+    ----------
+    sums : ResidualSums
+        Of any shape.
+    rounding : ndarray
+        From `largest_rounding`: an output is dead if its cyy does not exceed it. The output at the
+        reference β is judged by itself.
+    """
+    dead = {"": sums.cyy <= rounding, "_reference": sums.cyy_reference <= rounding}
+    parts = {
+        name + part: np.where(lost, 0 * getattr(sums, name + part), getattr(sums, name + part))
+        for part, lost in dead.items()
+        for name in ("sse", "cyy", "own")
+    }
+    return replace(sums, **parts)
 
 
 def ratio(part: FloatArray, whole: FloatArray) -> FloatArray:
@@ -200,8 +243,8 @@ def ratio(part: FloatArray, whole: FloatArray) -> FloatArray:
     return np.clip(share, 0.0, 1.0)
 
 
-def dead_output(sums: ChannelSums, eps: float = EPS) -> npt.NDArray[np.bool_]:
-    """Say which outputs vary by no more than rounding.
+def largest_rounding(state: Moments, p1: FloatArray, p2: FloatArray, eps: float) -> FloatArray:
+    """Return the largest cyy of outputs that vary by rounding alone.
 
     Where p1 and p2 are known the output is a sum of terms as large as max(|p1|, |p2|)·|x|: dead
     means std(y) <= 8·eps·max(|p1|, |p2|)·rms(x), with rms(x)² = mean² + std² (a mean of hundred
@@ -209,22 +252,19 @@ def dead_output(sums: ChannelSums, eps: float = EPS) -> npt.NDArray[np.bool_]:
 
     Parameters
     ----------
-    sums : ChannelSums
-        Of all channels.
-    eps : float
-        Relative rounding of the network's arithmetic.
+    state, p1, p2, eps
+        As in `residual_sums`.
 
     Returns
     -------
     ndarray
-        bool, shape (R,).
+        The state's shape.
     """
-    total = sums.total
-    slope = np.fmax(np.abs(sums.parameter("p1")), np.abs(sums.parameter("p2")))
-    x_square = total["cxx"] + total["n"] * total["mean_x"] ** 2
-    y_square = total["cyy"] + total["n"] * total["mean_y"] ** 2
+    slope = np.fmax(np.abs(p1), np.abs(p2))
+    x_square = state["cxx"] + state["n"] * state["mean_x"] ** 2
+    y_square = state["cyy"] + state["n"] * state["mean_y"] ** 2
     scale = np.where(np.isnan(slope), y_square, slope**2 * x_square)
-    return np.asarray((total["n"] > 0) & (total["cyy"] <= (ROUNDINGS * eps) ** 2 * scale))
+    return np.asarray((ROUNDINGS * eps) ** 2 * scale)
 
 
 def constant_input(sums: ChannelSums) -> npt.NDArray[np.bool_]:

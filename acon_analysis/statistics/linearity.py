@@ -12,9 +12,11 @@ C the sums of squared deviations:
 - G = 4·Var(σ(β·d·x)), d = p1 - p2: activate or not; κ = |β·d|·std(x), ρ = (p1 - p2)/(p1 + p2),
   ν = mean(x)/std(x).
 
-No data (n = 0): NaN, cause "empty". One value: the output cannot vary, "dead". NaN or infinity in
-x or y: NaN, cause "not_finite". Constant input: L = 1 if the output is constant too, otherwise 0.
-Dead output: L = 1 by convention, and flagged. Standard errors and intervals come from a jackknife
+No data (n = 0): NaN, cause "empty". One value: the output cannot vary, "dead". A sample with NaN or
+infinity in x or y is left out of all channels of its layer, and counted (``left_out``); if that is
+every sample: NaN, cause "not_finite". Constant input: L = 1 if the output is constant too,
+otherwise 0. Dead output: L = 1 by convention, and flagged; dead channels add nothing to a layer or
+sample, and one that has no others is dead. Standard errors and intervals come from a jackknife
 over blocks of samples (`jackknife`); with fewer than two blocks they are NaN.
 """
 
@@ -33,9 +35,10 @@ from acon_analysis.columns import (
     names,
 )
 from acon_analysis.errors import AconError
+from acon_analysis.moments.gram import EPS32
 from acon_analysis.statistics.affine_fit import Linearity, linearity
 from acon_analysis.statistics.causes import LINEAR, layer_sentence
-from acon_analysis.statistics.channel_sums import EPS, ChannelSums, channel_sums, ratio
+from acon_analysis.statistics.channel_sums import ChannelSums, channel_sums, ratio
 from acon_analysis.statistics.linearity_columns import channel_values, index_columns
 
 __all__ = [
@@ -54,7 +57,7 @@ def channel_table(
     channels: pd.DataFrame | None = None,
     *,
     confidence: float = 0.95,
-    eps: float = EPS,
+    eps: float = EPS32,
 ) -> pd.DataFrame:
     """Tabulate how linear every channel is, and why.
 
@@ -68,7 +71,8 @@ def channel_table(
     confidence : float
         Of the intervals.
     eps : float
-        Relative rounding of the network's arithmetic; decides which outputs are dead.
+        Relative rounding of the network's arithmetic; decides which outputs are dead (in sums of
+        channels that is decided).
 
     Returns
     -------
@@ -76,7 +80,7 @@ def channel_table(
         Columns `columns.LINEARITY_CHANNEL_COLUMNS`; layers in order of appearance. What does not
         exist for a layer (κ, ρ, G and so on outside the ACON family) is NaN.
     """
-    table = channel_values(_sums(moments, channels), confidence, eps)
+    table = channel_values(_sums(moments, channels, eps), confidence)
     return _ordered(table, LINEARITY_CHANNEL_COLUMNS)
 
 
@@ -85,7 +89,7 @@ def layer_table(
     channels: pd.DataFrame | None = None,
     *,
     confidence: float = 0.95,
-    eps: float = EPS,
+    eps: float = EPS32,
 ) -> pd.DataFrame:
     """Tabulate how linear every layer is.
 
@@ -101,24 +105,32 @@ def layer_table(
         channels for G and β, medians for κ and the sizes of ρ and ν, extremes for derivatives,
         counts for flags.
     """
-    sums = _sums(moments, channels)
-    table = channel_values(sums, confidence, eps)
+    sums = _sums(moments, channels, eps)
+    table = channel_values(sums, confidence)
     starts = sums.layer_starts
-    frame = table.loc[starts, ["layer", "call", "n_samples"]].reset_index(drop=True)
+    frame = table.loc[starts, ["layer", "call", "n_samples", "left_out"]].reset_index(drop=True)
     whole, without = sums.whole.summed(starts), sums.without.summed(starts)
     frame = frame.assign(**index_columns(whole, without, sums.size[:, starts], confidence))
     frame = frame.assign(**_layer_columns(sums, table))
     ends = [*starts[1:], len(table)]
     frame["why"] = [
-        layer_sentence(table["cause"].iloc[a:b].tolist(), index)
-        for a, b, index in zip(starts, ends, frame["L"], strict=True)
+        layer_sentence(
+            table["cause"].iloc[a:b].tolist(),
+            row["L"],
+            dead=row["cyy"] == 0,
+            left_out=row["left_out"],
+            samples=row["n_samples"],
+        )
+        for a, b, row in zip(starts, ends, frame.to_dict("records"), strict=True)
     ]
     return _ordered(frame, LINEARITY_LAYER_COLUMNS)
 
 
-def _sums(moments: pd.DataFrame | ChannelSums, channels: pd.DataFrame | None) -> ChannelSums:
+def _sums(
+    moments: pd.DataFrame | ChannelSums, channels: pd.DataFrame | None, eps: float
+) -> ChannelSums:
     """Return the sums of channels, computed where they are not given."""
-    return moments if isinstance(moments, ChannelSums) else channel_sums(moments, channels)
+    return moments if isinstance(moments, ChannelSums) else channel_sums(moments, channels, eps=eps)
 
 
 def _layer_columns(sums: ChannelSums, table: pd.DataFrame) -> dict[str, npt.NDArray[np.generic]]:
@@ -142,11 +154,10 @@ def _layer_columns(sums: ChannelSums, table: pd.DataFrame) -> dict[str, npt.NDAr
     values = np.add.reduceat(sums.total["n"], starts)
     positives = np.add.reduceat(sums.total["n_positive"], starts)
     columns["positive"] = positives / np.where(values > 0, values, np.nan)
-    bend = (1 - table["L_gauss"].to_numpy(dtype=np.float64)) * sums.whole.cyy
-    bend = np.where(table["dead"] | table["constant_input"], 0.0, bend)
-    columns["L_gauss"] = 1 - ratio(
-        np.add.reduceat(bend, starts), np.add.reduceat(sums.whole.cyy, starts)
-    )
+    cyy = np.nan_to_num(sums.whole.cyy)
+    bend = (1 - table["L_gauss"].to_numpy(dtype=np.float64)) * cyy
+    bend = np.where((cyy == 0) | table["constant_input"], 0.0, bend)
+    columns["L_gauss"] = 1 - ratio(np.add.reduceat(bend, starts), np.add.reduceat(cyy, starts))
     return columns
 
 
@@ -162,7 +173,8 @@ def sample_table(totals: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         Columns `columns.LINEARITY_SAMPLE_COLUMNS`. L is that of the sample's own fits (L_own's, per
-        sample); NaN where a sample has at most two values a channel, for a line is exact there.
+        sample); NaN where a sample has at most two values a channel, for a line is exact there, and
+        for samples that are left out.
     """
     frame = totals if "call" in totals.columns else totals.assign(call=0)
     missing = [
@@ -190,7 +202,8 @@ def sample_table(totals: pd.DataFrame) -> pd.DataFrame:
         G=4 * number["cgg"] / np.where(number["n"] > 0, number["n"], np.nan),
         kappa=number["gain"] / np.where(number["channels"] > 0, number["channels"], np.nan),
         L_reference=1 - reference,
-        dead=number["cyy"] <= 0,
+        dead=enough & (number["cyy"] <= 0),
+        left_out=np.isnan(number["cyy"]),
     )
     return _ordered(result, LINEARITY_SAMPLE_COLUMNS)
 

@@ -11,7 +11,6 @@ from acon_analysis.statistics.channel_sums import (
     ChannelSums,
     ResidualSums,
     constant_input,
-    dead_output,
     ratio,
 )
 from acon_analysis.statistics.gaussian import gaussian_fit
@@ -38,7 +37,8 @@ def index_columns(
     Returns
     -------
     dict of str to ndarray
-        The columns from L to beta_gain_error, and G with its error.
+        The columns from L to beta_gain_error, and G with its error; the differences of two fits
+        are NaN where the output is dead.
     """
     bend, bends = ratio(whole.sse, whole.cyy), ratio(without.sse, without.cyy)
     error, _ = jackknife_error(bend, bends, size)
@@ -49,6 +49,7 @@ def index_columns(
     own = ratio(whole.own, whole.cyy)
     reference = ratio(whole.sse_reference, whole.cyy_reference)
     own_reference = ratio(whole.own_reference, whole.cyy_reference)
+    alive = np.where(whole.cyy > 0, 1.0, np.nan)
     return {
         "L": 1 - bend,
         "L_error": error,
@@ -58,12 +59,12 @@ def index_columns(
         "sse": whole.sse,
         "cyy": whole.cyy,
         "L_own": 1 - own,
-        "gap": bend - own,
+        "gap": (bend - own) * alive,
         "L_reference": 1 - reference,
         "L_own_reference": 1 - own_reference,
-        "gap_reference": reference - own_reference,
-        "beta_gain": gain,
-        "beta_gain_error": gain_error,
+        "gap_reference": (reference - own_reference) * alive,
+        "beta_gain": gain * alive,
+        "beta_gain_error": gain_error * alive,
         "G": whole.gate,
         "G_error": gate_error,
     }
@@ -78,32 +79,22 @@ def beta_gain(whole: ResidualSums) -> FloatArray:
     return gap - reference
 
 
-def channel_values(sums: ChannelSums, confidence: float, eps: float) -> pd.DataFrame:
+def channel_values(sums: ChannelSums, confidence: float) -> pd.DataFrame:
     """Compute every column of `columns.LINEARITY_CHANNEL_COLUMNS`.
 
     Parameters
     ----------
     sums : ChannelSums
         Of all channels.
-    confidence, eps : float
-        As for `linearity.channel_table`.
+    confidence : float
+        Of the intervals.
 
     Returns
     -------
     DataFrame
         One row a channel.
     """
-    seen = sums.total["n"] > 0
-    dead = dead_output(sums, eps)
     values = index_columns(sums.whole, sums.without, sums.size, confidence)
-    for name in ("L", "L_low", "L_high", "L_own", "L_reference", "L_own_reference"):
-        values[name] = np.where(dead & ~np.isnan(values[name]), 1.0, values[name])
-        values[name] = np.where(seen, values[name], np.nan)
-    for name in ("nonlinearity", "L_error"):
-        values[name] = np.where(dead & ~np.isnan(values[name]), 0.0, values[name])
-        values[name] = np.where(seen, values[name], np.nan)
-    for name in ("gap", "gap_reference", "beta_gain", "beta_gain_error"):
-        values[name] = np.where(seen & ~dead, values[name], np.nan)
     values |= _input_columns(sums) | _share_columns(sums)
     values |= _fit_columns(sums) | _beta_columns(sums)
     values |= _gain_columns(sums, values["std_x"], values["beta_mean"])
@@ -111,7 +102,8 @@ def channel_values(sums: ChannelSums, confidence: float, eps: float) -> pd.DataF
     frame = sums.keys[["layer", "call", "channel"]].assign(**values)
     frame["n"] = sums.total["n"].astype(np.int64)
     frame["n_samples"] = np.nan_to_num(sums.field("n_samples")).astype(np.int64)
-    return _with_causes(frame, dead, constant_input(sums))
+    frame["left_out"] = np.nan_to_num(sums.field("n_left_out")).astype(np.int64)
+    return _with_causes(frame, sums.dead, constant_input(sums))
 
 
 def _input_columns(sums: ChannelSums) -> _Columns:
@@ -215,6 +207,7 @@ def _with_causes(frame: pd.DataFrame, dead: BoolArray, constant: BoolArray) -> p
         L=columns["L"],
         L_reference=columns["L_reference"],
         n=columns["n"],
+        left_out=columns["left_out"],
         dead=dead,
         constant=constant,
         positive=columns["positive"],
@@ -222,10 +215,10 @@ def _with_causes(frame: pd.DataFrame, dead: BoolArray, constant: BoolArray) -> p
         rho=columns["rho"],
     )
     words = [
-        sentence(cause, L=index, G=gate, kappa=gain, positive=positive, low=low, high=high)
-        for cause, index, gate, gain, positive, low, high in zip(
+        sentence(cause, G=gate, kappa=gain, positive=positive, low=low, high=high)
+        for cause, gate, gain, positive, low, high in zip(
             found,
-            *(columns[k] for k in ("L", "G", "kappa", "positive", "min_x", "max_x")),
+            *(columns[k] for k in ("G", "kappa", "positive", "min_x", "max_x")),
             strict=True,
         )
     ]

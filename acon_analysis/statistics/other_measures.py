@@ -110,12 +110,13 @@ def affine_r2(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
         1 - Σ|residual|²/Σ|y - ȳ|² of the least-squares fit; 1 if y is constant (dead); NaN for
         n = 0. With n <= p + 1 rows the fit is exact and the value 1 says nothing.
     """
+    eps = _rounding(x, y)
     xs, ys = _checked(x, y)
     if not len(xs):
         return float("nan")
     dx, dy = _centred(xs), _centred(ys)
     total = float((dy * dy).sum())
-    if total <= (ROUNDINGS * np.finfo(np.float64).eps) ** 2 * float((ys * ys).sum()):
+    if total <= (ROUNDINGS * eps) ** 2 * float((ys * ys).sum()):
         return 1.0
     fit, *_ = np.linalg.lstsq(dx, dy, rcond=None)
     rest = dy - dx @ fit
@@ -145,6 +146,7 @@ def affinity_score(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     Bouniot, Redko, Mallasto, Laclau, Struckmeier, Arndt, Heinonen, Kaski, Kyrki: Understanding
     deep neural networks through the lens of their non-linearity, arXiv:2310.11439, section 3.
     """
+    eps = _rounding(x, y)
     xs, ys = _checked(x, y)
     if xs.shape != ys.shape:
         raise AconError(f"the affinity score needs equal shapes: x {xs.shape}, y {ys.shape}")
@@ -154,7 +156,7 @@ def affinity_score(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     dx, dy = _centred(xs), _centred(ys)
     spread = float((dy * dy).sum() / count)
     tiny = (ROUNDINGS * np.finfo(np.float64).eps) ** 2
-    if spread <= tiny * float((ys * ys).sum() / count):
+    if spread <= (ROUNDINGS * eps) ** 2 * float((ys * ys).sum() / count):
         return 1.0
     if float((dx * dx).sum()) <= tiny * float((xs * xs).sum()):
         return float("nan")
@@ -269,8 +271,10 @@ def measure_table(
     -------
     DataFrame
         One row a channel: channel, L, s_c, affinity, gate_entropy, gradient_variance, abs_beta;
-        NaN where the data for a measure were not given, and for n = 0. Dead channels have L = 1.
+        NaN where the data for a measure were not given, and for n = 0. Dead channels (see
+        `affine_fit.linearity`, by the dtype given) have L = 1 and add nothing to the shares s_c.
     """
+    eps = _rounding(x, y)
     xs, ys = _checked(x, y)
     if xs.shape != ys.shape:
         raise AconError(f"x and y need one shape, given {xs.shape} and {ys.shape}")
@@ -278,14 +282,14 @@ def measure_table(
     blank = np.full(channels, np.nan)
     columns: dict[str, npt.NDArray[Any]] = {"channel": np.arange(channels)}
     if count:
-        fits = [linearity(xs[:, c], ys[:, c]) for c in range(channels)]
+        fits = [linearity(xs[:, c], ys[:, c], eps=eps) for c in range(channels)]
         columns["L"] = np.array([fit.L for fit in fits])
-        sse = np.array([fit.sse for fit in fits])
-        whole = float((_centred(ys) ** 2).sum())
+        alive = np.array(["dead" not in fit.flags for fit in fits])
+        sse = np.where(alive, [fit.sse for fit in fits], 0.0)
+        whole = float((_centred(ys[:, alive]) ** 2).sum())
         columns["s_c"] = sse / whole if whole > 0 else np.zeros(channels)
-        columns["affinity"] = np.array(
-            [affinity_score(xs[:, c], ys[:, c]) for c in range(channels)]
-        )
+        pairs = zip(*(np.asarray(v).reshape(count, channels).T for v in (x, y)), strict=True)
+        columns["affinity"] = np.array([affinity_score(*pair) for pair in pairs])
         columns["gate_entropy"] = gate_entropy((xs > 0).mean(0))
     else:
         columns |= dict.fromkeys(("L", "s_c", "affinity", "gate_entropy"), blank)
@@ -298,6 +302,12 @@ def _centred(values: FloatArray) -> FloatArray:
     """Subtract the columns' means, and the rounding of the means."""
     deviation = values - values.mean(0)
     return np.asarray(deviation - deviation.mean(0))
+
+
+def _rounding(*given: npt.ArrayLike) -> float:
+    """Return the relative rounding of the coarsest floating dtype given."""
+    kinds = [np.asarray(values).dtype for values in given]
+    return max(float(np.finfo(k if k.kind == "f" else np.float64).eps) for k in kinds)
 
 
 def _checked(x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:

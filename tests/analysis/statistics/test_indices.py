@@ -219,7 +219,7 @@ def test_any_elementwise_activation() -> None:
     assert table["dead"].tolist() == [False, False, True]
     assert table["L"][2] == 1
     row = layer_table(moments).iloc[0]
-    assert row["why"].startswith("nearly linear: of 3 channels 1 ")
+    assert row["why"].startswith("nonlinear: of 3 channels 1 ")
     assert (row["dead"], row["linear"]) == (1, 2)
     assert np.isnan(row["G"])
 
@@ -323,3 +323,19 @@ def test_sentence_of_a_layer() -> None:
         "linear: of 3 channels 2 linear because p1≈p2, 1 dead (the output does not vary)"
     )
     assert layer_sentence(list(CAUSES), np.nan).startswith("not measurable: ")
+    assert layer_sentence(["dead"], 1.0, dead=True, left_out=2, samples=6) == (
+        "dead: of 1 channels 1 dead (the output does not vary); 2 of 8 samples left out "
+        "(NaN or infinity)"
+    )
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.985, 0.999])
+def test_a_sentence_of_a_layer_agrees_with_those_of_its_channels(share: float) -> None:
+    """Channels y = x + c·(x² - 1), whose L is 1/(1 + 2c²) for normal x: one threshold for both."""
+    z = np.random.default_rng(1).standard_normal((50, 4, 60))
+    bend = np.sqrt((1 / max(share, 0.01) - 1) / 2)
+    table = channel_table(moments := plain_layer(z, z + bend * (z * z - 1)))
+    (why,) = layer_table(moments)["why"]
+    linear = share > 0.99
+    assert why.split(":")[0] == ("linear" if linear else "nonlinear")
+    assert {text.split(" ")[0] for text in table["why"]} == {"linear" if linear else "nonlinear"}

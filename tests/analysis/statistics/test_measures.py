@@ -157,3 +157,17 @@ def test_errors() -> None:
         measures.measure_table(np.ones((2, 1)), np.ones((2, 3)))
     with pytest.raises(AconError, match=r"equal shapes: x \(2, 1\), y \(2, 2\)"):
         measures.affinity_score(np.ones((2, 1)), np.ones((2, 2)))
+
+
+def test_what_varies_by_float32_rounding_alone_is_dead_in_every_measure() -> None:
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((200, 3)).astype(np.float32)
+    y = np.maximum(x, 0)
+    y[:, 1:] = 1e4 * (1 + np.float32(2**-23) * rng.integers(0, 2, (200, 2)))
+    table = measures.measure_table(x, y)
+    assert table["L"].tolist()[1:] == table["affinity"].tolist()[1:] == [1, 1]
+    assert table["s_c"].tolist() == [pytest.approx(1 - table["L"][0]), 0, 0]
+    assert measures.affine_r2(x[:, 1:], y[:, 1:]) == 1
+    assert (
+        measures.affine_r2(x[:, 1:].astype(float), y[:, 1:].astype(float)) < 1
+    )  # digits of float64
