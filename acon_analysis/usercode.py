@@ -2,14 +2,19 @@
 
 import hashlib
 import importlib
+import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from acon_analysis.errors import UsageError, closest
+
+#: Modules that files of the user's have imported from their own folders, and these folders.
+_imported: dict[str, str] = {}
 
 
 def load_callable(what: str, address: str) -> tuple[Callable[..., Any], str | None]:
@@ -47,7 +52,37 @@ def load_callable(what: str, address: str) -> tuple[Callable[..., Any], str | No
         raise UsageError(f"{what}: {source!r} has no {name!r}; {closest(name, options)}")
     if not callable(target):
         raise UsageError(f"{what}: {address} is not callable but a {type(target).__name__!r}")
-    return target, _digest(module)
+    if not source.endswith(".py"):
+        return target, _digest(module)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with _neighbours(Path(source)):
+            return target(*args, **kwargs)
+
+    return call, _digest(module)
+
+
+@contextmanager
+def _neighbours(path: Path) -> Iterator[None]:
+    """Let a file import what lies in its folder, as a script may."""
+    folder = str(path.expanduser().resolve().parent)
+    for name, owner in list(_imported.items()):
+        # Another file of the user's has imported a neighbour of this name from another folder.
+        if owner != folder and importlib.machinery.PathFinder.find_spec(name, [folder]):
+            sys.modules.pop(name, None)
+            del _imported[name]
+    before = set(sys.modules)
+    sys.path.insert(0, folder)
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)
+        for name in set(sys.modules) - before:
+            file = getattr(sys.modules[name], "__file__", None)
+            if "." not in name and file and Path(file).resolve().is_relative_to(folder):
+                _imported[name] = folder
 
 
 def _from_file(what: str, path: Path) -> ModuleType:
@@ -67,7 +102,8 @@ def _from_file(what: str, path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        with _neighbours(path):
+            spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
         raise UsageError(

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 import warnings
 from typing import Annotated, Any
 
@@ -64,7 +65,26 @@ def main(arguments: list[str] | None = None) -> None:
         place = f"{error.filename}: " if error.filename else ""
         _fail(error, f"{place}{error.strerror or error}", 1)
     except Exception as error:
-        _fail(error, f"{type(error).__name__}: {error} (an error of acon itself; see --debug)", 1)
+        _fail(error, _blamed(error), 1)
+
+
+#: Functions of ours that run a torch function of the network's, and nothing else that can fail.
+_LISTENERS = frozenset({"__torch_function__", "_follow", "_run", "function"})
+
+
+def _blamed(error: Exception) -> str:
+    """Say whose code has raised an error: a network's, that of a user's file, or ours."""
+    text = f"{type(error).__name__}: {error}"
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        module, function = str(frame.f_globals.get("__name__")), frame.f_code.co_name
+        if function == "forward" or module == "torch.nn.modules.module":
+            part = type(frame.f_locals.get("self")).__name__
+            return f"the network failed, in its {part}: {text}"
+        if module.startswith("_acon_user_"):
+            return f"{frame.f_code.co_filename}, line {line}: {text}"
+        if module.startswith("acon_") and function not in _LISTENERS:
+            break
+    return f"{text} (an error of acon itself; see --debug)"
 
 
 def _refuse_empty(arguments: list[str]) -> None:

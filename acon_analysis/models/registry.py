@@ -67,7 +67,8 @@ class Origin:
     model : str
         The MODEL string.
     weights : str
-        ``"shipped"``, ``"random"`` or the name of the weights file.
+        ``"shipped"``, ``"random"``, the name of the weights file, or ``"not known"``: a callable
+        of the user's may load weights itself.
     seed : int or None
         Seed of random weights.
     weights_sha256 : str or None
@@ -183,7 +184,7 @@ def build_model(model: str, weights: str | Path | None = "shipped", seed: int = 
     CheckpointError
         If the weights file is unsafe or does not fit.
     """
-    build, shape, preprocess, shipped = _resolve(model)
+    build, shape, preprocess, shipped, fresh = _resolve(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build()
@@ -192,7 +193,7 @@ def build_model(model: str, weights: str | Path | None = "shipped", seed: int = 
             f"model: {model!r} must return a torch.nn.Module; it returned "
             f"{type(network).__name__!r}"
         )
-    origin = Origin(model, "random", seed=seed, preprocess=preprocess)
+    origin = Origin(model, fresh, seed=seed, preprocess=preprocess)
     path = shipped if weights == "shipped" else None if weights is None else Path(weights)
     if path is not None:
         digest = load_weights(network, path)
@@ -205,26 +206,26 @@ def build_model(model: str, weights: str | Path | None = "shipped", seed: int = 
     return network
 
 
-_Resolved = tuple[Callable[[], Any], tuple[int, int, int] | None, str, Path | None]
+_Resolved = tuple[Callable[[], Any], tuple[int, int, int] | None, str, Path | None, str]
 
 
 def _resolve(model: str) -> _Resolved:
-    """Return builder, input shape, default preprocessing and shipped weights of a MODEL string."""
+    """Return builder, input shape, default preprocessing, shipped weights and what others are."""
     specs = registry()
     if model in specs:
         spec = specs[model]
-        return spec.build, spec.input_shape, spec.preprocess, spec.shipped
+        return spec.build, spec.input_shape, spec.preprocess, spec.shipped, "random"
     prefix, colon, rest = model.rpartition(":")
     if not colon and model.endswith(".py"):
         raise UsageError(f"model: which callable of {model!r}? Write '{model}:NAME'")
     if not colon:
         raise UsageError(f"model: there is no {model!r}; {closest(model, specs)}")
     if prefix == "torchvision":
-        return _torchvision(rest), (3, 224, 224), "imagenet", None
+        return _torchvision(rest), (3, 224, 224), "imagenet", None, "random"
     if prefix == "timm":
         builder, shape = _timm(rest)
-        return builder, shape, "imagenet", None
-    return load_callable("model", model)[0], None, "none", None
+        return builder, shape, "imagenet", None, "random"
+    return load_callable("model", model)[0], None, "none", None, "not known"
 
 
 def _library(name: str) -> ModuleType:

@@ -68,6 +68,23 @@ class StoredRun:
         return str(self.identity["model"])
 
     @property
+    def weights(self) -> str:
+        """Where the weights come from: "shipped", "random", a file's name, or "not known".
+
+        Older versions called the weights of a user's own callable random, which nobody knows.
+        """
+        origin = self.manifest.get("origin") or {}
+        source, colon, _ = self.model.rpartition(":")
+        found = str(origin.get("weights") or "not known")
+        own = colon and source not in ("torchvision", "timm")
+        return "not known" if found == "random" and own else found
+
+    @property
+    def sample_word(self) -> str:
+        """What a sample is called: "image" where the data are known to be images."""
+        return "image" if "samples_sha256" in self.identity else "sample"
+
+    @property
     def _unit_count(self) -> int | None:
         """The units that the run is planned to have; None for data of unknown length."""
         count: int | None = self.manifest["units"]

@@ -241,7 +241,7 @@ def test_a_run_without_images_is_explained(tmp_path: Path) -> None:
     run = reportpages.captured(tiny, images(8), tmp_path / "run")
     for mark in (run.path / "done").iterdir():
         mark.unlink()
-    with pytest.raises(AconError, match="holds no finished images yet; run the same capture"):
+    with pytest.raises(AconError, match="holds no finished samples yet; run the same capture"):
         write_report(run.path, tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
 

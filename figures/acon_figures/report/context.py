@@ -70,8 +70,9 @@ def notices(run: Run) -> list[tuple[str, str]]:
             ("warning", f"This run is not complete: {units} are done; all numbers are of those.")
         )
     if len(run.errors):
-        found.append(("warning", f"{len(run.errors):,} images could not be read; see the end."))
-    if run.manifest.get("origin", {}).get("weights") == "random":
+        bad = f"{len(run.errors):,} {run.sample_word}s could not be read; see the end."
+        found.append(("warning", bad))
+    if run.weights == "random":
         found.append(("warning", "The weights are random: this network was never trained."))
     if not run.has_moments:
         found.append(
@@ -89,15 +90,15 @@ def facts(run: Run) -> list[tuple[str, str]]:
     manifest, identity = run.manifest, run.identity
     origin = manifest.get("origin", {})
     listed = manifest["samples"]
-    weights = origin.get("weights")
+    weights, word = run.weights, run.sample_word.capitalize()
     found: list[tuple[str, Any]] = [
         ("Model", identity["model"]),
         ("Weights", f"{weights} (seed {origin['seed']})" if weights == "random" else weights),
         ("SHA-256 of the weights file", origin.get("weights_sha256")),
         ("SHA-256 of the weights in use", identity.get("weights_sha256")),
         ("Data", identity.get("data")),
-        ("Images", f"{len(run.sample_ids):,}" + (f" of {listed:,}" if listed else "")),
-        ("Images that could not be read", f"{len(run.errors):,}"),
+        (f"{word}s", f"{len(run.sample_ids):,}" + (f" of {listed:,}" if listed else "")),
+        (f"{word}s that could not be read", f"{len(run.errors):,}"),
         ("Preprocessing", _listed(identity.get("preprocess"))),
         ("Kinds of layers", ", ".join(identity.get("kinds") or ())),
         ("Moments", _listed(identity.get("moments")) if run.has_moments else "none"),
@@ -133,7 +134,7 @@ def tiles(layers: pd.DataFrame, run: Run) -> list[Tile]:
     rows = {str(row["quantity"]): row for row in headline_frame(layers).to_dict("records")}
     unread = f"{len(run.errors):,} could not be read" if len(run.errors) else "all could be read"
     found = [
-        Tile(f"{len(run.sample_ids):,}", "images", unread),
+        Tile(f"{len(run.sample_ids):,}", f"{run.sample_word}s", unread),
         Tile(
             count(rows["layers"]["value"]), "layers", f"{count(rows['channels']['value'])} channels"
         ),
@@ -166,12 +167,13 @@ def shows(layers: pd.DataFrame) -> dict[str, bool]:
 
 
 def errors(run: Run) -> Page:
-    """Return the images that could not be read."""
+    """Return the samples that could not be read."""
     shown = run.errors.head(MOST_ERRORS)
     pairs = zip(shown["path"], shown["reason"], strict=True)
     return {
         "rows": [(visible(path), visible(reason)) for path, reason in pairs],
         "total": len(run.errors),
+        "word": run.sample_word.capitalize(),
     }
 
 

@@ -103,8 +103,8 @@ def _require_images(run: Run) -> None:
     if not len(run.sample_ids):
         bad = f" ({len(run.errors)} could not be read)" if len(run.errors) else ""
         raise AconError(
-            f"the run {str(run.path)!r} holds no finished images yet{bad}; run the same capture "
-            "command again, then the report"
+            f"the run {str(run.path)!r} holds no finished {run.sample_word}s yet{bad}; run the "
+            "same capture command again, then the report"
         )
 
 

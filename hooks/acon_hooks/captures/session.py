@@ -61,6 +61,11 @@ class Session:
             self.columns = columns_of(plan.manifest)
         self.waiting: list[UnitBuffer] = []  # units that are read and not yet being written
 
+    @property
+    def _word(self) -> str:
+        """What a sample is called."""
+        return "sample" if self.feed.samples is None else "image"
+
     def run(self) -> Run:
         """Capture the units to do; complete the manifest if none is left."""
         if self.plan.left() != 0:
@@ -77,7 +82,7 @@ class Session:
         plan.model.to(plan.device)
         try:
             with (
-                tqdm(total=plan.left(), unit="image", disable=not plan.settings.progress) as bar,
+                tqdm(total=plan.left(), unit=self._word, disable=not plan.settings.progress) as bar,
                 UnitWriter(self.folder) as writer,
                 ForwardPass(
                     plan.model,
@@ -227,7 +232,7 @@ class Session:
         if not self.waiting:
             return f"rank {rank} of {world} has no unit of work{alone}"
         reason = self.waiting[0].first_error
-        return f"none of the images could be read{alone}; the first reason: {reason}"
+        return f"none of the {self._word}s could be read{alone}; the first reason: {reason}"
 
 
 class HostCopy:

@@ -84,7 +84,7 @@ def test_a_unit_of_bad_images_only_is_recorded_by_the_process_that_began_first(
     data = SomeBad(9, 8)  # the third unit holds the one that is bad
     bad = session(tmp_path / "r", data, 2, 3)
     other = session(tmp_path / "r", data, 2, 3)
-    with pytest.raises(AconError, match="none of the images could be read, and no other process"):
+    with pytest.raises(AconError, match="none of the samples could be read, and no other process"):
         bad.run()
     for rank in (0, 1):
         session(tmp_path / "r", data, rank, 3).run()

@@ -1,0 +1,158 @@
+"""Files of the user's: what they may import, whose errors are whose, and what is known of them."""
+
+import importlib
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import acon_analysis as acon
+from acon_analysis.cli import main
+from acon_analysis.plotdata.overview import layer_overview
+from acon_analysis.runs.run import Run
+from acon_analysis.usercode import load_callable
+from acon_figures.report import context
+
+NET = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.flat, self.fc, self.act = nn.Flatten(), nn.Linear({width}, 6), nn.GELU()
+
+    def forward(self, x):
+        return self.act(self.fc(self.flat(x))){more}
+
+def make():
+    return Net(){eval}
+"""
+
+
+def net(folder: Path, *, width: int = 64, more: str = "", evaluated: str = "") -> str:
+    """Write a network for the digits, and return its MODEL string."""
+    file = folder / "net.py"
+    file.write_text(NET.format(width=width, more=more, eval=evaluated))
+    return f"{file}:make"
+
+
+@pytest.fixture
+def neighbours(tmp_path: Path) -> list[Path]:
+    """Return two folders, each with a file and neighbours of the same names."""
+    folders = []
+    for number in (3, 4):
+        folder = tmp_path / f"project{number}"
+        (folder / "shared_parts").mkdir(parents=True)
+        (folder / "shared_width.py").write_text(f"WIDTH = {number}\n")
+        (folder / "shared_parts" / "__init__.py").write_text(f"DEPTH = 10 * {number}\n")
+        (folder / "late_width.py").write_text(f"LATE = 100 * {number}\n")
+        (folder / "model.py").write_text(
+            "import shared_width, shared_parts\n"
+            "def make():\n"
+            "    import late_width\n"
+            "    return shared_width.WIDTH, shared_parts.DEPTH, late_width.LATE\n"
+        )
+        folders.append(folder)
+    return folders
+
+
+def test_a_file_may_import_what_lies_beside_it(neighbours: list[Path]) -> None:
+    """At once and when it is called, and never what another file has imported by that name."""
+    before = list(sys.path)
+    for number, folder in zip((3, 4), neighbours, strict=True):
+        make, _ = load_callable("model", f"{folder / 'model.py'}:make")
+        assert sys.path == before
+        assert make() == (number, 10 * number, 100 * number)
+        assert sys.path == before
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("never_imported")
+
+
+def test_the_path_is_left_as_it_was_after_a_failure(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("import nothing_of_this_name\n")
+    before = list(sys.path)
+    with pytest.raises(acon.UsageError, match="No module named 'nothing_of_this_name'"):
+        load_callable("model", f"{tmp_path / 'net.py'}:make")
+    (tmp_path / "net2.py").write_text("def make():\n    import nothing_of_this_name\n")
+    make, _ = load_callable("model", f"{tmp_path / 'net2.py'}:make")
+    with pytest.raises(ModuleNotFoundError):
+        make()
+    assert sys.path == before
+
+
+def failed(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """Run the command; return the one line that it ends with."""
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    assert stopped.value.code == 1
+    lines = capsys.readouterr().err.strip().splitlines()
+    return lines[-1]
+
+
+def test_errors_of_the_network_are_not_ours(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def capture(model: str) -> str:
+        return failed(
+            capsys, "capture", model, "--data", "digits", "--limit", 4, "--out", tmp_path / "r"
+        )
+
+    expected = r"acon: the network failed, in its Linear: RuntimeError: mat1 and mat2 shapes "
+    assert capture(net(tmp_path, width=63)).startswith(expected)
+    found = capture(net(tmp_path, more=" + self.nothing"))
+    assert found.startswith("acon: the network failed, in its Net: AttributeError: 'Net' object")
+    (tmp_path / "bad.py").write_text("def make():\n    return 1 / 0\n")
+    found = capture(f"{tmp_path / 'bad.py'}:make")
+    assert found == f"acon: {tmp_path / 'bad.py'}, line 2: ZeroDivisionError: division by zero"
+
+
+def test_errors_of_ours_are_ours(
+    digits_run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("acon_analysis.runs.verify.verify_run", lambda _: 1 / 0)
+    text = "acon: ZeroDivisionError: division by zero (an error of acon itself; see --debug)"
+    assert failed(capsys, "verify", digits_run.path) == text
+
+
+def test_whether_a_network_of_ones_own_is_trained_is_not_known(tmp_path: Path) -> None:
+    """Not in the terminal, not in the manifest, not on the page; nor in manifests of old."""
+    model = acon.build_model(net(tmp_path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run = acon.capture(model, "digits", tmp_path / "r", limit=8, progress=False)
+    assert run.manifest["origin"]["weights"] == "not known"
+    old = {**run.manifest, "origin": {**run.manifest["origin"], "weights": "random", "seed": 0}}
+    for manifest in (run.manifest, old):
+        run.__dict__["manifest"] = manifest
+        assert run.weights == "not known"
+        assert context.notices(run) == []
+        assert dict(context.facts(run))["Weights"] == "not known"
+    assert acon.build_model("torch.nn:Identity").acon_origin.weights == "not known"  # type: ignore[union-attr]
+
+
+def test_random_weights_are_still_called_random(tmp_path: Path) -> None:
+    model = acon.build_model("digits_relu", weights=None)
+    with pytest.warns(UserWarning, match="is untrained"):
+        run = acon.capture(model, "digits", tmp_path / "r", limit=8, progress=False)
+    assert run.weights == "random"
+    assert ("warning", "The weights are random: this network was never trained.") in (
+        context.notices(run)
+    )
+    assert dict(context.facts(run))["Weights"] == "random (seed 0)"
+
+
+def test_sentences_are_no_images(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(20, 6), nn.Linear(6, 4), nn.GELU()).eval()
+    ids = torch.randint(0, 20, (12, 5))
+    run = acon.capture(model, [ids], tmp_path / "r", progress=False)
+    assert (run.weights, run.sample_word) == ("not known", "sample")
+    layers = layer_overview(run)
+    assert context.tiles(layers, run)[0] == ("12", "samples", "all could be read")
+    terms = dict(context.facts(run))
+    assert (terms["Samples"], terms["Samples that could not be read"]) == ("12 of 12", "0")
+    assert "Images" not in terms
