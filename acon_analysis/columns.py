@@ -399,6 +399,18 @@ DENSITY_BAR_COLUMNS = (
 )
 
 #: A row a quantity that stands out in a run: `plotdata.overview.headline_frame`.
+BETA_STATISTIC_COLUMNS = (
+    Column("mean", "float64", "1", "mean of the values of beta"),
+    Column("std", "float64", "1", "their standard deviation (denominator n)"),
+    Column("std_samples", "float64", "1", "that of the samples' means; by layer only"),
+    Column("std_channels", "float64", "1", "that of the channels' means; by layer only"),
+    Column("min", "float64", "1", "smallest value"),
+    Column("q05", "float64", "1", "5 % quantile"),
+    Column("median", "float64", "1", "median"),
+    Column("q95", "float64", "1", "95 % quantile"),
+    Column("max", "float64", "1", "largest value"),
+)
+
 HEADLINE_COLUMNS = (
     Column("quantity", "str", "", "name of the quantity"),
     Column("value", "float64", "1", "its value"),

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from acon_analysis.columns import BETA_STATISTIC_COLUMNS, names
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.statistics.beta_matrix import BetaMatrix
 
@@ -50,35 +51,48 @@ def summarize(betas: Iterable[BetaMatrix], by: str = "layer") -> pd.DataFrame:
 
 def _table(beta: BetaMatrix, by: str) -> pd.DataFrame:
     """Summarise one layer."""
-    names: dict[str, Any] = {"layer": beta.layer, "call": beta.call}
+    keys: dict[str, Any] = {"layer": beta.layer, "call": beta.call}
     if by == "layer":
         shape = {"channels": beta.values.shape[1], "samples": len(beta.values)}
-        return pd.DataFrame([names | shape | _layer_statistics(beta.values)])
-    if by == "channel":
-        return pd.DataFrame(names | {"channel": beta.channels} | _statistics(beta.values, axis=0))
-    return pd.DataFrame(names | {"sample": beta.sample_ids} | _statistics(beta.values, axis=1))
+        means = {f"std_{of}": [_mean(beta.values, axis).std()] for of, axis in _MARGINS.items()}
+        found = {name: [value] for name, value in _statistics(beta.values, axis=None).items()}
+        values, keys = found | means, keys | shape
+    elif by == "channel":
+        values, keys = _statistics(beta.values, axis=0), keys | {"channel": beta.channels}
+    else:
+        values, keys = _statistics(beta.values, axis=1), keys | {"sample": beta.sample_ids}
+    ordered = [name for name in names(BETA_STATISTIC_COLUMNS) if name in values]
+    return pd.DataFrame(keys | {name: values[name] for name in ordered})
 
 
-def _layer_statistics(matrix: npt.NDArray[np.floating[Any]]) -> dict[str, float]:
-    """Return the statistics of all values of a matrix (N, C), and of its marginal means."""
-    values = {key: float(value) for key, value in _statistics(matrix, axis=None).items()}
-    empty = matrix.size == 0
-    of_samples = np.nan if empty else float(matrix.mean(axis=1, dtype=np.float64).std())
-    of_channels = np.nan if empty else float(matrix.mean(axis=0, dtype=np.float64).std())
-    head = {"mean": values.pop("mean"), "std": values.pop("std")}
-    return head | {"std_samples": of_samples, "std_channels": of_channels} | values
+#: Marginal means of a layer: name -> the axis that is averaged.
+_MARGINS = {"samples": 1, "channels": 0}
+
+
+def _mean(matrix: npt.NDArray[np.floating[Any]], axis: int) -> npt.NDArray[np.float64]:
+    """Return the means along an axis of a matrix (N, C); NaN for an empty one."""
+    if matrix.size == 0:
+        return np.full(1, np.nan)
+    found: npt.NDArray[np.float64] = matrix.mean(axis=axis, dtype=np.float64)
+    return found
 
 
 def _statistics(
     matrix: npt.NDArray[np.floating[Any]], axis: int | None
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """Return mean, standard deviation and quantiles along an axis; NaN where it is empty."""
-    names = ("mean", "std", "min", "q05", "median", "q95", "max")
+    """Return the statistics along an axis, by the columns' names; NaN where it is empty."""
     count = matrix.size if axis is None else matrix.shape[axis]
     if count == 0:
         shape = () if axis is None else (matrix.shape[1 - axis],)
-        return {name: np.full(shape, np.nan) for name in names}
+        own = (name for name in names(BETA_STATISTIC_COLUMNS) if not name.startswith("std_"))
+        return {name: np.full(shape, np.nan) for name in own}
     low, q05, median, q95, high = np.quantile(matrix, [0, 0.05, 0.5, 0.95, 1], axis=axis)
-    mean = matrix.mean(axis=axis, dtype=np.float64)
-    spread = matrix.std(axis=axis, dtype=np.float64)
-    return dict(zip(names, (mean, spread, low, q05, median, q95, high), strict=True))
+    return {
+        "mean": matrix.mean(axis=axis, dtype=np.float64),
+        "std": matrix.std(axis=axis, dtype=np.float64),
+        "min": low,
+        "q05": q05,
+        "median": median,
+        "q95": q95,
+        "max": high,
+    }

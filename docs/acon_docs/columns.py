@@ -37,6 +37,7 @@ TITLES = {
     "EXTREME_CURVE_COLUMNS": ("A channel's function by sample", "the figure sample_extremes"),
     "RANK_EXAMPLE_COLUMNS": ("Measures that disagree", "the figure measures_disagree"),
     "DENSITY_BAR_COLUMNS": ("Histogram of static β", "the figure beta_distributions"),
+    "BETA_STATISTIC_COLUMNS": ("Statistics of β", "`run.beta_summary()`, `acon summary --all`"),
     "HEADLINE_COLUMNS": ("What stands out in a run", "the head of `acon report`"),
 }
 

@@ -20,7 +20,7 @@ class UnusedDataWarning(UserWarning):
 
 
 class UnusedLayerWarning(UserWarning):
-    """Some of the layers found did not run in the first forward pass."""
+    """Some of the layers found did not run in the first forward pass, or cannot be read."""
 
 
 class SlowerModelWarning(UserWarning):

@@ -181,7 +181,7 @@ def refuse_without_values(model: nn.Module) -> None:
 
 
 def refuse_other_images(model: nn.Module, images: torch.Tensor) -> None:
-    """Raise if the images have other channels than the network says it takes.
+    """Raise if the images have other channels than the network says it takes, or no batch axis.
 
     Raises
     ------
@@ -189,9 +189,15 @@ def refuse_other_images(model: nn.Module, images: torch.Tensor) -> None:
         Naming both shapes.
     """
     expected = getattr(model, "input_shape", None)
-    if not isinstance(expected, tuple | list) or len(expected) != images.ndim - 1:
+    if not isinstance(expected, tuple | list):
         return
-    if expected[0] != images.shape[1]:
+    if len(expected) == images.ndim:
+        raise UsageError(
+            f"the network takes batches of images of shape {tuple(expected)} (C, H, W), and a "
+            f"batch has the shape {tuple(images.shape)}: the batch axis is missing; give "
+            "(N, C, H, W), a single image as image.unsqueeze(0)"
+        )
+    if len(expected) == images.ndim - 1 and expected[0] != images.shape[1]:
         raise UsageError(
             f"the network takes images of shape {tuple(expected)} (C, H, W); these are "
             f"{tuple(images.shape[1:])}: choose other images, or a preprocessing that fits"

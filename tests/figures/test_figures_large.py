@@ -82,7 +82,7 @@ def test_inputs_are_made_when_a_figure_asks(
 @pytest.mark.parametrize("name", ["beta_distributions", "beta_heatmap", "sample_extremes"])
 def test_a_matrix_and_a_users_long_frame_draw_the_same(name: str) -> None:
     spec = find(name)
-    frames = {one: figureframes.FRAMES[one]() for one in spec.frames}
+    frames = figureframes.frames(spec)
     matrix = frames | {"frame": BetaMatrix.from_frame(frames["frame"])}
     one, other = (spec.draw(given) for given in (frames, matrix))
     assert one.caption == other.caption

@@ -60,7 +60,7 @@ SHOWN = {
 )
 def test_names_that_look_like_mathematics_are_drawn_as_they_are(name: str) -> None:
     spec = acon_figures.find(name)
-    frames = {frame: hostile(figureframes.FRAMES[frame]()) for frame in spec.frames}
+    frames = {name: hostile(made) for name, made in figureframes.frames(spec).items()}
     figure = spec.draw(frames, width="single")
     seen = words(figure)
     for expected in SHOWN.get(name, []):

@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from acon_analysis.runs.examples import example_run
 from acon_analysis.statistics import batchnorm_null, beta_variance
-from acon_figures import AconFigure, find
+from acon_figures import AconFigure, FigureSpec, find
 
 LAYERS = ("layer3.5.acon", "layer4.2.acon")
 
@@ -237,5 +238,11 @@ FRAMES: dict[str, Callable[[], Any]] = {
 
 def draw(name: str, **arguments: Any) -> AconFigure:
     """Draw a registered figure with all frames that it needs or takes."""
-    spec = find(name)
-    return spec.draw({frame: FRAMES[frame]() for frame in spec.frames}, **arguments)
+    return find(name).draw(frames(find(name)), **arguments)
+
+
+def frames(spec: FigureSpec) -> dict[str, Any]:
+    """Return the inputs of a figure: made here, or by the figure's own file from a shipped run."""
+    made = {name: FRAMES[name]() for name in spec.frames if name in FRAMES}
+    own = [name for name in spec.frames if name not in FRAMES]
+    return made | {name: spec.own(name)([example_run("cifar10_metaacon")]) for name in own}

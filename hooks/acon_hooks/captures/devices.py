@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from acon_analysis.errors import UsageError
 
+_CONV2D = nn.Conv2d | nn.ConvTranspose2d
+
 #: Most processes that decode images for one that computes.
 MOST_WORKERS = 16
 
@@ -152,15 +154,18 @@ def wants_channels_last(model: nn.Module) -> bool:
 
 @contextmanager
 def channels_last(model: nn.Module, *, wanted: bool) -> Iterator[None]:
-    """Lay out a model's parameters channels-last, and back afterwards."""
-    if not wanted:
-        yield
-        return
-    model.to(memory_format=torch.channels_last)
+    """Lay out the weights of 2-D convolutions channels-last; then put the same memory back."""
+    kept: list[tuple[nn.Parameter, Tensor]] = []
     try:
+        for module in model.modules() if wanted else ():
+            weight = module._parameters.get("weight") if isinstance(module, _CONV2D) else None
+            if type(weight) is nn.Parameter and weight.ndim == 4:
+                kept.append((weight, weight.data))
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
         yield
     finally:
-        model.to(memory_format=torch.contiguous_format)
+        for weight, data in reversed(kept):
+            weight.data = data
 
 
 def laid_out(images: Tensor, *, channels_last: bool) -> Tensor:

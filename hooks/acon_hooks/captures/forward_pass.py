@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from acon_analysis.errors import UsageError
 from acon_hooks.captures.compiling import CompiledReader
 from acon_hooks.captures.devices import channels_last, laid_out, wants_channels_last
 from acon_hooks.captures.fusing import TOLERANCE, difference, fuse, same_outputs
+from acon_hooks.engine.visiting import Site, SiteCall, Visitor, visiting
 from acon_hooks.errors import ProofError
 from acon_hooks.guards import refuse_other_images, refuse_training
 from acon_hooks.layers.scan import Layer
@@ -111,6 +113,7 @@ class ForwardPass:
             are about from it.
         """
         refuse_other_images(self.model, images)
+        refuse_unbatched(self.model, images)
         images = self._laid_out(images)
         if self.fused or self.compiled:
             self._speed_up(images)
@@ -186,6 +189,44 @@ class ForwardPass:
         )
         given = replace(given, values=own)
         given.compare("the compiled network", output, values, fused=False)
+
+
+class _Unbatched(Visitor):
+    """Refuses a batch whose first axis a layer takes for channels, without an axis of samples."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    def after(self, call: SiteCall, output: Any) -> None:
+        """Compare the input of a layer with the batch."""
+        x = next(call.tensors(), self.images[:0])
+        if x.ndim == self.images.ndim and len(x) == len(self.images):
+            raise UsageError(
+                f"data: the batch axis is missing: a batch has the shape {tuple(self.images.shape)}"
+                f", which layer {call.site.name!r} ({type(call.site.module).__name__}) takes for a "
+                "single sample; give batches of shape (N, ...), a single sample as x.unsqueeze(0)"
+            )
+
+
+def refuse_unbatched(model: nn.Module, images: Tensor) -> None:
+    """Raise if the first batch is one sample without a batch axis, which some layers accept.
+
+    The model runs only if it has layers that take samples of as many axes as the batch has.
+
+    Raises
+    ------
+    UsageError
+        Naming the shape and the layer.
+    """
+    axes = {nn.Linear: 1, nn.Conv1d: 2, nn.Conv2d: 3, nn.Conv3d: 4}
+    sites = [
+        Site(name, module, inner=True)
+        for name, module in model.named_modules()
+        if axes.get(type(module)) == images.ndim
+    ]
+    if sites:
+        with visiting(model, sites, _Unbatched(images)), torch.inference_mode():
+            model(images)
 
 
 def read(

@@ -142,6 +142,11 @@ class Editing(Visitor):
         self._edited.add(call.site)
         return self.edit(call.site, edit, self._inputs.pop(call.site, output), output)
 
+    def unseen(self, call: SiteCall, reason: str) -> None:
+        """Refuse to edit what cannot be seen."""
+        if call.site in self.edits:
+            raise HookError(f"layer {call.site.name!r} cannot be edited: {reason}")
+
     def fixed_axis(self, call: SiteCall) -> int:
         """Return the channel axis: edits are by channel."""
         return call.site.axis

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils.hooks import RemovableHandle
 
@@ -116,6 +117,9 @@ class Visitor:
     def after(self, call: SiteCall, output: Any) -> Any:
         """See the output of a site; return None, or what takes the output's place."""
 
+    def unseen(self, call: SiteCall, reason: str) -> None:
+        """Learn that tensors of a call cannot be read; the site is left alone from then on."""
+
     def fixed_axis(self, call: SiteCall) -> int | None:
         """Return the only axis along which inputs must be as large as in the first forward pass.
 
@@ -194,7 +198,9 @@ class Visited:
             if module is not site.module or not self.active or not visit.mine(site):
                 return
             if site.call is None or site.call == self.calls:
-                visitor.before(SiteCall(site, self.calls, args, kwargs))
+                call = SiteCall(site, self.calls, args, kwargs)
+                if not self._leaves(call):
+                    visitor.before(call)
 
         return before
 
@@ -216,7 +222,9 @@ class Visited:
             self.calls = number + 1
             call = _new(SiteCall, (site, number, args, kwargs))
             x: Any = args[0] if args else None
-            if type(x) is not Tensor or number >= len(expected):
+            if type(x) is not Tensor or x.is_nested or number >= len(expected):
+                if self._leaves(call):
+                    return None
                 self._compare(call)
             else:
                 shape, dtype = expected[number]
@@ -250,6 +258,24 @@ class Visited:
             return None if new is None else replaced(call, output, new)
 
         return after
+
+    def _leaves(self, call: SiteCall) -> bool:
+        """Leave the site alone if tensors of a call cannot be read, and return whether it is.
+
+        Raises
+        ------
+        HookError
+            If it was read on the first batch.
+        """
+        reason = next(filter(None, map(_unreadable, call.tensors())), "")
+        if not reason:
+            return False
+        self.calls, self.active = 0, False
+        self.visitor.unseen(call, reason)
+        if not self.visit.first:
+            where = f"layer {self.site.name!r}, call {call.number}, batch {self.visit.passes}"
+            raise HookError(f"{where}: {reason}, which was not so on the first batch")
+        return True
 
     def _compare(self, call: SiteCall) -> None:
         """Compare the input of a call with that of the first forward pass.
@@ -513,6 +539,15 @@ def visiting(model: nn.Module, sites: Iterable[Site], visitor: Visitor) -> Itera
     """
     with Visit(model, visitor, [(site, visitor) for site in sites]) as visit:
         yield visit
+
+
+def _unreadable(value: Tensor) -> str:
+    """Say why nothing can be read of a tensor; empty if it can."""
+    if is_functorch_wrapped_tensor(value):
+        return "it runs inside torch.func (vmap, grad), where samples cannot be seen"
+    if value.is_nested:
+        return "it is given nested tensors, whose samples have no common shape"
+    return ""
 
 
 def replaced(call: SiteCall, output: Any, new: Any) -> Any:

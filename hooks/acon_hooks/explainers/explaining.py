@@ -23,7 +23,6 @@ from acon_hooks.explainers.explanations import Explanation
 from acon_hooks.explainers.probing import BetaProbe
 from acon_hooks.guards import unwrap
 from acon_hooks.layers.scan import KINDS, Layer, scan_layers
-from acon_hooks.readings.sources import Constant, OwnTensor
 from acon_hooks.readings.tap import Tap
 
 #: Kinds of layers whose β (or gate) can depend on the image.
@@ -198,11 +197,7 @@ def settled(model: nn.Module, images: Tensor, baselines: Tensor, layer: str | La
         model(example)
         found = tap.layers[0]
     reading = found.reading
-    if (
-        reading is None
-        or found.granularity == "static"
-        or isinstance(reading.source, OwnTensor | Constant)
-    ):
+    if reading is None or found.granularity == "static" or reading.source.fixed:
         raise UsageError(
             f"β of layer {found.name!r} is a parameter of the network ({found.reader}): it is "
             "the same for every image, so no pixel decides it; "

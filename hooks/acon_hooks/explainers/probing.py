@@ -44,7 +44,7 @@ class BetaProbe(Visitor):
 
     def __enter__(self) -> Self:
         self._visit.__enter__()
-        keep = self.layer.reading is not None and self.layer.reading.source.listens
+        keep = self.layer.reading is not None and bool(self.layer.reading.source.function)
         self._live = LiveHooks(self._visit, self.layer, keep_input=keep, gradient=True)
         return self
 

@@ -108,10 +108,23 @@ class LiveCall:
 
 
 class Source(ABC):
-    """Where β, or what it is computed from, is found in a layer: see `readings.sources`."""
+    """Where β, or what it is computed from, is found in a layer: see `readings.sources`.
 
-    #: Whether functions that the layer calls must be listened to.
-    listens: ClassVar[bool] = False
+    A source finds its candidates on the first batch by a class method ``of``. In later batches
+    one call of the module `inner` returns, or of the function `function`, is caught; what is read
+    from anything else must be new in every call.
+    """
+
+    #: Name of the torch function, called inside the layer, that is listened to.
+    function: str = ""
+    #: Whether its first argument is caught, not its result.
+    takes_argument: ClassVar[bool] = False
+    #: Which call of that function, or of the inner module, within one call of the layer.
+    ordinal: int = 0
+    #: Whether β is the same in every batch, whatever the input.
+    fixed: ClassVar[bool] = False
+    #: Whether β is fitted or assumed, and no tensor that the layer itself computes.
+    inferred: ClassVar[bool] = False
 
     @abstractmethod
     def describe(self) -> str:

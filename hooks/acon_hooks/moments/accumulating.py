@@ -29,7 +29,14 @@ from acon_hooks.layers.reading import fold
 from acon_hooks.layers.scan import Layer
 from acon_hooks.moments.constants import Constants, learn, read_references, stored, write_references
 from acon_hooks.moments.kernels import rows_of, sums
-from acon_hooks.moments.layer_groups import Call, LayerGroup, PerSample, States, per_sample
+from acon_hooks.moments.layer_groups import (
+    Call,
+    LayerGroup,
+    PerSample,
+    States,
+    other_rows,
+    per_sample,
+)
 from acon_hooks.moments.native.sums import NativeSums, Prepared, native
 from acon_hooks.moments.options import KINDS, MomentOptions, settle
 from acon_hooks.moments.sum_buffers import ALIGN, SumBuffers
@@ -247,6 +254,9 @@ class Accumulator:
         states, totals = [], []
         for group, own in zip(self._groups, ids, strict=True):
             calls = [_of(seen, call.key) for call in group.calls]
+            for call in calls:
+                if call.sums.shape[1] != len(own):
+                    raise other_rows(len(own), call.sums.shape[1])
             wide = any(call.sums.dtype == torch.float64 for call in calls)
             raw = torch.cat([call.sums.double() if wide else call.sums for call in calls], 2)
             betas = [call.beta for call in calls if call.beta is not None]

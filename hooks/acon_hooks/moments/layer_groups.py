@@ -22,6 +22,7 @@ from torch import Tensor
 from acon_analysis.moments.fields import BLOCKS
 from acon_analysis.moments.gram import EPS32, ROUNDINGS, merge_into, residual, shares
 from acon_analysis.moments.state import Moments
+from acon_hooks.errors import HookError
 from acon_hooks.moments.constants import Constants
 from acon_hooks.moments.kernels import GATED, PLAIN, REFERRED, Sums
 from acon_hooks.readings.batch import Key, to_host
@@ -421,6 +422,14 @@ def per_sample(
         PerSample(total, next(means) if group.pools else None, group.pixels)
         for group, total in zip(groups, arrays_on_host(totals), strict=True)
     ]
+
+
+def other_rows(first: int, second: int) -> HookError:
+    """Return the error for layers that see other numbers of samples than on the first batch."""
+    return HookError(
+        f"layers of one batch saw {first} and {second} rows, on the first batch equally many: "
+        "moments cannot be assigned to samples (do some samples leave the network early?)"
+    )
 
 
 def arrays_on_host(tensors: Sequence[Tensor]) -> list[npt.NDArray[Any]]:

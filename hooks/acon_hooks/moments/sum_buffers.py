@@ -12,7 +12,7 @@ from torch import Tensor
 
 from acon_hooks.errors import HookError
 from acon_hooks.moments.kernels import PLAIN
-from acon_hooks.moments.layer_groups import TOTALS, LayerGroup, PerSample, per_sample
+from acon_hooks.moments.layer_groups import TOTALS, LayerGroup, PerSample, other_rows, per_sample
 from acon_hooks.moments.native.sums import GroupArgument, NativeSums, Prepared, Target
 
 #: Columns of a call begin at multiples of this: the vectors of every processor fit in.
@@ -52,10 +52,7 @@ class SumBuffers:
     def _begin(self, samples: int) -> None:
         """Allocate for a batch of this many samples, or refuse another number within one."""
         if any(self._full):
-            raise HookError(
-                f"layers of one batch saw {self.samples} and {samples} rows: moments of samples "
-                "cannot be told apart"
-            )
+            raise other_rows(self.samples, samples)
         self.samples = samples
         if samples > self._capacity:
             rows: list[int] = self._row.tolist()

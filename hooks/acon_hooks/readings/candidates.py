@@ -151,7 +151,7 @@ def _least_squares(trace: CallTrace, setting: Setting) -> Iterator[Candidate]:
             if z.movedim(z_axis, 1).shape != target:
                 continue
             d = regressor(setting.reading.identity, case.x, case.p1, case.p2)
-            argument = fold(z, z_axis) * GATES[source.name]
+            argument = fold(z, z_axis) * GATES[source.function]
             n, c, p = case.x.shape
             groups: dict[Granularity, int] = {"static": n * p, "layer": c * p, "channel": p}
             for granularity, size in groups.items():

@@ -151,7 +151,7 @@ def resolve_call(
         If β cannot be read.
     """
     if layer.kind == "activation":
-        return _resolve_activation(layer, trace, output, axis)
+        return _resolve_activation(layer, call, trace, output, axis)
     if layer.kind == "acon_frelu":
         resolved = _resolve_frelu(layer, call.number, trace)
     else:
@@ -168,11 +168,12 @@ def resolve_call(
 
 
 def _resolve_activation(
-    layer: Layer, trace: CallTrace, output: Any, axis: tuple[int, bool]
+    layer: Layer, call: SiteCall, trace: CallTrace, output: Any, axis: tuple[int, bool]
 ) -> ResolvedCall:
     x = next(iter(trace.arguments.values()), None)
     if x is None:
-        raise ProofError(f"activation {layer.name!r} was given no floating-point tensor")
+        dtype = next((str(value.dtype) for value in call.tensors()), "no tensor")
+        raise ProofError(f"its input is {dtype}, and only floating-point numbers are measured")
     channels = 1 if x.ndim < 2 else x.shape[axis[0]]
     overwritten = isinstance(output, Tensor) and output.data_ptr() in trace.pointers.values()
     words = "" if axis[1] else f"channels assumed on axis {axis[0]}"

@@ -16,7 +16,6 @@ from acon_hooks.readings.call_trace import CallTrace
 from acon_hooks.readings.first_batch import FirstBatchHooks, resolve_call
 from acon_hooks.readings.live import LiveHooks
 from acon_hooks.readings.proof import failed_report
-from acon_hooks.readings.sources import Constant, LeastSquares, OwnTensor
 
 #: So many more batches are watched closely while no proof of a layer had power.
 _PATIENCE = 8
@@ -53,6 +52,8 @@ class LayerHooks(Visitor):
         self.allow_autocast = allow_autocast
         self.report_failures = report_failures
         self.failed = False
+        self.reason = ""  # why it has failed
+        self.lost = False  # whether it is a layer nevertheless, which nothing is known of
         self.keys: list[Key] = []  # of each call on the first batch
         self.computed: dict[Key, Tensor] = {}  # static β on the first batch, if not parameters
         self.power = 0.0  # the largest of all proofs
@@ -92,6 +93,10 @@ class LayerHooks(Visitor):
         elif self.hooks is not None:
             self._settle(self.hooks, call, output)
 
+    def unseen(self, call: SiteCall, reason: str) -> None:
+        """Leave a layer alone whose tensors cannot be read."""
+        self.leave(reason, lost=True)
+
     def fixed_axis(self, call: SiteCall) -> int | None:
         """Return the channel axis: other axes may differ, except where maps of β are kept."""
         layer = self.results.calls.get((self.layer.name, call.number), self.layer)
@@ -119,12 +124,14 @@ class LayerHooks(Visitor):
         """Forget also what earlier calls in an unfinished first batch have shown."""
         self.stop()
         self.failed, self.visited.active = False, True
+        self.reason, self.lost = "", False
         self.keys, self.computed, self.power = [], {}, 0.0
 
-    def leave(self) -> None:
+    def leave(self, reason: str = "", *, lost: bool = False) -> None:
         """Leave the layer alone from here on."""
         self.forget()
         self.failed, self.visited.active = True, False
+        self.reason, self.lost = reason, lost
         self.results.drop(self.layer)
         if self.hooks is not None:
             self.hooks.remove()
@@ -163,6 +170,12 @@ class LayerHooks(Visitor):
         if x is not None:
             refuse_autocast(autocast_dtype(x.device), allowed=self.allow_autocast)
         axis = (1, True) if x is None else self.axes.axis(self.layer.module, trace.given[0])
+        if x is not None and x.ndim > 1 and axis[0] == 0 and self.layer.kind == "activation":
+            raise HookError(
+                f"layer {self.layer.name!r} is given an input of shape {tuple(x.shape)} with its "
+                "channels on the first axis: the batch axis is missing; give the network inputs of "
+                "shape (N, ...), a single one as x.unsqueeze(0)"
+            )
         again = not self.visit.first
         try:
             found = resolve_call(self.layer, call, trace, output, axis, again=again)
@@ -188,7 +201,7 @@ class LayerHooks(Visitor):
         certain = hooks.certain(trace)
         if certain and not self.report_failures:
             raise error
-        self.leave()
+        self.leave(str(error), lost=self.layer.kind == "activation")
         if certain:
             self.results.reports.append(failed_report(self.layer, call, str(error)))
 
@@ -263,10 +276,10 @@ class LayerHooks(Visitor):
             If β is not that of the first batch.
         """
         reading = self.layer.reading
-        if reading is None or isinstance(reading.source, OwnTensor | Constant):
+        if reading is None or reading.source.fixed:
             return
         first = self.computed.setdefault(key, beta)
-        limit = 1e-3 if isinstance(reading.source, LeastSquares) else 1e-5  # a fit depends on x
+        limit = 1e-3 if reading.source.inferred else 1e-5  # a fit depends on x
         gap = ((beta - first).abs() / first.abs().clamp(min=1)).nan_to_num(0.0).max()
         if float(gap) > limit:
             raise HookError(

@@ -16,7 +16,6 @@ from acon_hooks.engine.visiting import (
 )
 from acon_hooks.layers.reading import TRANSFORMS, LiveCall
 from acon_hooks.layers.scan import Layer
-from acon_hooks.readings.sources import FunctionResult, InnerModule, LeastSquares
 
 
 class LiveHooks(Visitor):
@@ -54,20 +53,20 @@ class LiveHooks(Visitor):
         self.kept: Tensor | None = None
         self.ran = 0  # calls of the inner module or function within one call of the layer
         self._transform = TRANSFORMS["identity" if reading is None else reading.transform]
-        self._ordinal = getattr(self.source, "ordinal", 0)
+        self._ordinal = 0 if self.source is None else self.source.ordinal
         self._listener = Listener(self._run)
         inner = None if self.source is None else self.source.inner(layer.module)
         self._inner: Visited | None = None
         if inner is not None:
             self._inner = visit.add(Site(layer.name, inner, inner=True), self)
-        listens = self.source is not None and self.source.listens
+        listens = self.source is not None and bool(self.source.function)
         self.needs_before = keep_input or listens or (inner is not None and shared)
 
     @property
     def plain(self) -> bool:
         """Whether β is the caught tensor as it is, but for its axes, and x the first argument."""
         reading = self.layer.reading
-        if reading is None or self.needs_before or not isinstance(reading.source, InnerModule):
+        if reading is None or self.needs_before or self._inner is None:
             return False
         layout = reading.layout
         return (
@@ -80,7 +79,7 @@ class LiveHooks(Visitor):
         if self.keep_input:
             x = argument(self.layer, call)
             self.kept = self._own(x).clone() if isinstance(x, Tensor) else None
-        if self.source is not None and self.source.listens:
+        if self.source is not None and self.source.function:
             self._listener.on()
 
     def stop(self) -> None:
@@ -128,17 +127,14 @@ class LiveHooks(Visitor):
 
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a function; copy what is wanted before anything can overwrite it."""
-        source = self.source
-        if not isinstance(source, FunctionResult | LeastSquares):
+        source, ran = self.source, self.ran
+        if source is None or ran > source.ordinal or function_name(func) != source.function:
             return func(*args, **kwargs)
-        if self.ran > source.ordinal or function_name(func) != source.name:
-            return func(*args, **kwargs)
-        wanted = self.ran == source.ordinal
-        self.ran += 1
-        if wanted and isinstance(source, LeastSquares):
+        self.ran = ran + 1
+        if ran == source.ordinal and source.takes_argument:
             self.caught = self._own(args[0]).clone()
         out = func(*args, **kwargs)
-        if wanted and isinstance(source, FunctionResult):
+        if ran == source.ordinal and not source.takes_argument:
             self.caught = self._own(out).clone()
         return out
 

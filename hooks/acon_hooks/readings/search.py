@@ -13,13 +13,7 @@ from acon_hooks.readings import proof
 from acon_hooks.readings.call_trace import CallTrace, FunctionCall
 from acon_hooks.readings.candidates import Setting, candidates, settings_of
 from acon_hooks.readings.proof import ProofReport
-from acon_hooks.readings.sources import (
-    Argument,
-    Constant,
-    FunctionResult,
-    InnerModule,
-    LeastSquares,
-)
+from acon_hooks.readings.sources import FunctionResult
 
 _IDENTITY_TEXT = {
     "acon": "d·S(β·d) + p2·x, d = (p1 - p2)·x",
@@ -69,7 +63,7 @@ def search(layer: Layer, call: int, trace: CallTrace, output: Any) -> Found:
     best: tuple[int, Found] | None = None
     for setting, reading, beta in candidates(layer, trace, settings):
         found, error = _try(layer, call, setting, reading, beta)
-        fits = found is not None and isinstance(reading.source, LeastSquares)
+        fits = found is not None and reading.source.takes_argument
         if fits and reading.identity == "acon" and _is_plain(layer, trace, settings):
             break  # the fit is β/(p1 - p2): another function, written with a β of its own
         key = (reading.describe(), reading.identity)
@@ -121,7 +115,7 @@ def _try(
     case = setting.case
     limit, dtype = proof.tolerance(case.x, case.y, beta)
     # A fit has no β where d is 0; any value explains the output there.
-    tested = beta.nan_to_num(0.0) if isinstance(reading.source, LeastSquares) else beta
+    tested = beta.nan_to_num(0.0) if reading.source.takes_argument else beta
     error = _misses(setting, reading.identity, tested, limit)
     if error > limit:
         return None, error
@@ -165,7 +159,7 @@ def _occurs(reading: Reading, beta: Tensor, trace: CallTrace) -> bool:
     Near 0 many functions agree to within the tolerance: σ(z) and the hard sigmoid, for one. Only
     the one that the layer applies gives the very same numbers.
     """
-    if reading.transform == "identity" and not isinstance(reading.source, LeastSquares | Constant):
+    if reading.transform == "identity" and not reading.source.inferred:
         return True
     made = [call.output for call in trace.modules] + [call.output for call in trace.functions]
     flat = beta.reshape(-1)
@@ -208,7 +202,7 @@ def _where_it_ends(found: Found, setting: Setting, trace: CallTrace) -> Found:
     batch it may not, so β must be read behind it.
     """
     reading = found.layer.reading
-    if reading is None or not isinstance(reading.source, InnerModule | Argument | FunctionResult):
+    if reading is None or reading.source.fixed or reading.source.inferred:
         return found
     same: list[tuple[FunctionCall, Layout]] = []
     n, c, _ = setting.case.x.shape
@@ -256,7 +250,7 @@ def _is_plain(layer: Layer, trace: CallTrace, settings: list[Setting]) -> bool:
     """Tell whether a β that exists as a tensor explains the output without p1 - p2 in the gate."""
     plain = [replace(s, reading=replace(s.reading, identity="plain_gate")) for s in settings]
     for setting, reading, beta in candidates(layer, trace, plain):
-        if not isinstance(reading.source, LeastSquares | Constant):
+        if not reading.source.inferred:
             case = setting.case
             limit = proof.tolerance(case.x, case.y, beta)[0]
             if _misses(setting, "plain_gate", beta, limit) > limit:

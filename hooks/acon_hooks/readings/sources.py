@@ -23,6 +23,7 @@ class OwnTensor(Source):
     """A parameter or buffer of the layer itself."""
 
     name: str
+    fixed: ClassVar[bool] = True
 
     @classmethod
     def of(cls, layer: Layer) -> list[tuple["OwnTensor", Tensor]]:
@@ -115,9 +116,8 @@ class Argument(Source):
 class FunctionResult(Source):
     """The result of a torch function that the layer calls."""
 
-    name: str
+    function: str
     ordinal: int = 0
-    listens: ClassVar[bool] = True
 
     @classmethod
     def of(cls, trace: CallTrace) -> list[tuple["FunctionResult", Tensor]]:
@@ -131,16 +131,17 @@ class FunctionResult(Source):
 
     def describe(self) -> str:
         """Return the source in words."""
-        return f"function {self.name}{_which(self.ordinal)}"
+        return f"function {self.function}{_which(self.ordinal)}"
 
 
 @dataclass(frozen=True)
 class LeastSquares(Source):
     """β = Σ z·d / Σ d² for the argument z = β·d of the gate's function."""
 
-    name: str
+    function: str
     ordinal: int = 0
-    listens: ClassVar[bool] = True
+    takes_argument: ClassVar[bool] = True
+    inferred: ClassVar[bool] = True
 
     @classmethod
     def of(cls, trace: CallTrace) -> Iterator[tuple["LeastSquares", Tensor]]:
@@ -161,13 +162,13 @@ class LeastSquares(Source):
             raise HookError(f"layer {call.layer!r} has lost its p1 and p2")
         p1, p2 = (whole(p.detach()).reshape(1, -1, 1) for p in pair)
         d = regressor(reading.identity, fold(call.x, reading.axis), p1, p2)
-        z = fold(call.caught, reading.layout.axis) * GATES[self.name]
+        z = fold(call.caught, reading.layout.axis) * GATES[self.function]
         beta = fitted(z, d, reading.layout.granularity)
         return beta[0, :, 0] if reading.layout.granularity == "static" else beta[:, :, 0]
 
     def describe(self) -> str:
         """Return the source in words."""
-        return f"least squares on the argument of {self.name}{_which(self.ordinal)}"
+        return f"least squares on the argument of {self.function}{_which(self.ordinal)}"
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,8 @@ class Constant(Source):
     """One number, whatever the input."""
 
     value: int
+    fixed: ClassVar[bool] = True
+    inferred: ClassVar[bool] = True
 
     def raw(self, module: nn.Module, reading: Reading, call: LiveCall) -> Tensor:
         """Return the number."""

@@ -290,8 +290,15 @@ class Tap(Visitor):
         self._drop_wrappers()
         active = [hooks for hooks in self._hooks if not hooks.failed]
         if not active and not self.reports:
-            names = ", ".join(repr(hooks.layer.name) for hooks in self._hooks[:5])
-            raise HookError(f"what looked like layers of the kinds are none: {names}")
+            raise HookError(
+                f"what looked like layers of these kinds cannot be read: {_reasons(self._hooks)}"
+            )
+        lost = [hooks for hooks in self._hooks if hooks.lost]
+        if lost:
+            text = f"left out, and in no result: {_reasons(lost)}"
+            if self._named:
+                raise HookError(text)
+            warnings.warn(text, UnusedLayerWarning, stacklevel=2)
         idle = [hooks.layer.name for hooks in active if not hooks.calls]
         if idle:
             text = f"{len(idle)} layers did not run in the first forward pass: {', '.join(idle)}"
@@ -308,6 +315,13 @@ class Tap(Visitor):
             own = hooks.layer.module
             if any(inner in proved for inner in own.modules() if inner is not own):
                 hooks.leave()
+
+
+def _reasons(layers: Sequence[LayerHooks]) -> str:
+    """Name layers that have failed, and why."""
+    shown = [f"{h.layer.name!r} ({h.reason or 'a part of another layer'})" for h in layers[:5]]
+    more = [f"{len(layers) - 5} more"] if len(layers) > 5 else []
+    return "; ".join(shown + more)
 
 
 def _by_row(batch: Batch, row_sums: RowSums) -> dict[tuple[str, int, str], Tensor]:

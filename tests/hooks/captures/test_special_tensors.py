@@ -1,0 +1,291 @@
+"""Tensors that are not the usual ones: measured rightly, or refused in one sentence."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import acon_analysis as acon
+from acon_analysis.errors import AconError, UsageError
+from acon_analysis.layers import AconC, MetaAconC
+from acon_hooks import Tap, record
+from acon_hooks.captures.devices import channels_last
+from acon_hooks.errors import HookError, UnusedLayerWarning
+from acon_hooks.moments.options import MomentOptions
+
+
+def linearity(x: Tensor, y: Tensor, axis: int = 1) -> float:
+    """Return L of a layer from all values of its input and output, in float64."""
+    rest = total = 0.0
+    for a, b in zip(*(t.double().movedim(axis, 0).flatten(1).numpy() for t in (x, y)), strict=True):
+        rest += float(((np.polynomial.Polynomial.fit(a, b, 1)(a) - b) ** 2).sum())
+        total += float(((b - b.mean()) ** 2).sum())
+    return 1 - rest / total
+
+
+def captured(model: nn.Module, data: Any, folder: Path, **options: Any) -> Any:
+    return acon.capture(model.eval(), data, folder / "r", progress=False, **options)
+
+
+class TwoAndThree(nn.Module):
+    """A 2-D and a 3-D convolution in one network; two names for one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.c2, self.c3, self.act = nn.Conv2d(3, 8, 3), nn.Conv3d(1, 4, 3), nn.GELU()
+        self.twin = nn.Conv2d(3, 8, 3)
+        self.twin.weight = self.c2.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.act(self.c3(self.c2(x).unsqueeze(1)))
+        return out
+
+
+def where(model: nn.Module) -> dict[str, Any]:
+    """Return identity, memory, strides and bytes of every parameter."""
+    return {
+        name: (id(p), p.data_ptr(), p.stride(), p.is_contiguous(), p.detach().clone())
+        for name, p in model.named_parameters(remove_duplicate=False)
+    }
+
+
+def same(before: dict[str, Any], after: dict[str, Any]) -> bool:
+    return all(
+        old[:-1] == new[:-1] and torch.equal(old[-1], new[-1])
+        for old, new in zip(before.values(), after.values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("kernel", ["eager", "auto"])
+def test_convolutions_of_two_and_three_axes(kernel: str, tmp_path: Path) -> None:
+    model, images = TwoAndThree(), torch.randn(4, 3, 8, 8)
+    before = where(model)
+    run = captured(model, [images], tmp_path, moments=MomentOptions(kernel=kernel))
+    assert same(before, where(model))
+    with torch.no_grad():
+        x = model.c3(model.c2(images).unsqueeze(1))
+    found = float(run.linearity()["L"].iloc[0])
+    assert found == pytest.approx(linearity(x, torch.nn.functional.gelu(x)), abs=1e-6)
+
+
+def test_weights_stay_where_they_are() -> None:
+    """One flat buffer behind all of them, and a failure in between."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ConvTranspose2d(4, 2, 2), nn.Linear(2, 2))
+    sizes = [p.numel() for p in model.parameters()]
+    flat = torch.arange(float(sum(sizes)))
+    pieces: Any = torch.split(flat, sizes)
+    for p, part in zip(model.parameters(), pieces, strict=True):
+        p.data = part.view_as(p)
+    before, values = where(model), flat.clone()
+    with pytest.raises(KeyError), channels_last(model, wanted=True):  # noqa: PT012
+        conv: Any = model[0]
+        assert conv.weight.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(conv.weight.flatten(), values[: sizes[0]])
+        raise KeyError
+    assert same(before, where(model))
+    flat += 1
+    assert torch.equal(torch.cat([p.detach().flatten() for p in model.parameters()]), values + 1)
+
+
+class Mapped(nn.Module):
+    """A part of the network runs inside vmap."""
+
+    def __init__(self, also: nn.Module) -> None:
+        super().__init__()
+        self.inside, self.also = nn.Sequential(nn.Linear(4, 6), nn.GELU()), also
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.also(torch.vmap(self.inside)(x))
+        return out
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_vmap(tmp_path: Path) -> None:
+    x = torch.randn(8, 5, 4)
+    vmap = r"'inside.1' \(it runs inside torch.func \(vmap, grad\), where samples cannot be seen\)"
+    with pytest.raises(
+        HookError, match=f"what looked like layers of these kinds cannot be read: {vmap}$"
+    ):
+        captured(Mapped(nn.Identity()), [x], tmp_path)
+    with pytest.warns(UnusedLayerWarning, match=f"left out, and in no result: {vmap}$"):
+        run = captured(Mapped(nn.ReLU()), [x, x[:3]], tmp_path / "s")
+    assert run.layers["layer"].tolist() == ["also"]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kernel", ["eager", "auto"])
+def test_half_precision(dtype: torch.dtype, kernel: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU()).to(dtype)
+    images = torch.randn(4, 3, 8, 8).to(dtype)
+    run = captured(model, [images], tmp_path, moments=MomentOptions(kernel=kernel))
+    with torch.no_grad():
+        x = model[0](images)
+        expected = linearity(x.double(), model[1](x).double())
+    assert float(run.linearity()["L"].iloc[0]) == pytest.approx(expected, abs=1e-5)
+
+
+class Integers(nn.Module):
+    """An activation of integers, and one of floating-point numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.whole, self.real = nn.ReLU(), nn.GELU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.real(self.whole((x * 10).int()).float())
+        return out
+
+
+def test_integers_are_left_out_by_name(tmp_path: Path) -> None:
+    reason = r"'whole' \(its input is torch.int32, and only floating-point numbers are measured\)"
+    with pytest.warns(UnusedLayerWarning, match=f"left out, and in no result: {reason}$"):
+        run = captured(Integers(), [torch.randn(8, 3, 8, 8)], tmp_path)
+    assert run.layers["layer"].tolist() == ["real"]
+    with (
+        torch.no_grad(),
+        Tap(Integers().eval(), ["whole", "real"], kinds=("activation",)) as tap,
+        pytest.raises(HookError, match=reason),
+    ):
+        tap.model(torch.randn(2, 3))
+
+
+def test_what_looked_like_layers_says_why(tmp_path: Path) -> None:
+    class Whole(nn.Module):
+        """Activations of integers only."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.acts = nn.ModuleList(nn.ReLU() for _ in range(7))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.long()
+            for act in self.acts:
+                x = act(x)
+            return x
+
+    expected = r"'acts.0' \(its input is torch.int64.*'acts.4' \(.*; 2 more$"
+    with pytest.raises(
+        HookError, match=f"what looked like layers of these kinds cannot be read: {expected}"
+    ):
+        captured(Whole(), [torch.randn(4, 3)], tmp_path)
+
+
+@pytest.mark.parametrize("kernel", ["eager", "auto"])
+def test_an_early_exit(kernel: str, tmp_path: Path) -> None:
+    """Only some samples of the second batch reach the second activation."""
+
+    class Exits(nn.Module):
+        """Goes on with the samples that begin with a positive number."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.GELU(), nn.GELU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.one(x)
+            out: Tensor = self.two(y[x[:, 0] > 0])
+            return out
+
+    whole = torch.rand(4, 3) + 0.1
+    some = whole * torch.tensor([1.0, -1.0, 1.0, 1.0])[:, None]
+    with pytest.raises(AconError, match="saw 4 and 3 rows") as error:
+        captured(Exits(), [whole, some], tmp_path, moments=MomentOptions(kernel=kernel))
+    assert "\n" not in str(error.value)
+
+
+def nested(count: int) -> Tensor:
+    parts = [torch.randn(size + 1, 3) for size in range(count)]
+    return torch.nested.nested_tensor(parts, layout=torch.jagged)
+
+
+def test_nested_tensors_inside_the_network(tmp_path: Path) -> None:
+    class Packs(nn.Module):
+        """Packs its samples."""
+
+        def __init__(self, always: bool) -> None:
+            super().__init__()
+            self.act, self.also, self.always = nn.ReLU(), nn.Tanh(), always
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.act(nested(len(x)) if self.always or len(x) == 3 else x)
+            out: Tensor = self.also(x)
+            return out
+
+    reason = "it is given nested tensors, whose samples have no common shape"
+    x = torch.randn(4, 5)
+    with pytest.warns(UnusedLayerWarning, match=rf"'act' \({reason}\)"):
+        run = captured(Packs(always=True), [x, x], tmp_path)
+    assert run.layers["layer"].tolist() == ["also"]
+    with (
+        torch.no_grad(),
+        Tap(Packs(always=False).eval(), kinds=("activation",)) as tap,
+    ):
+        tap.model(x)
+        tap.take()
+        with pytest.raises(HookError, match=rf"'act', call 0, batch 1: {reason}, which was not so"):
+            tap.model(x[:3])
+
+
+@pytest.mark.parametrize("act", [nn.ReLU(), AconC(4), MetaAconC(4), nn.BatchNorm2d(4)])
+def test_an_image_without_a_batch_axis(act: nn.Module, tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), act, nn.ReLU())
+    text = r"^data: the batch axis is missing: .* \(3, 8, 8\), which layer '0' \(Conv2d\) takes"
+    with pytest.raises(UsageError, match=text) as error:
+        captured(model, [torch.randn(3, 8, 8)], tmp_path)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "r" / "manifest.json").exists()
+
+
+def test_other_samples_without_a_batch_axis(tmp_path: Path) -> None:
+    vector = nn.Sequential(nn.Linear(5, 4), nn.ReLU())
+    with pytest.raises(UsageError, match=r"missing: a batch has the shape \(5,\), .*'0' \(Linear"):
+        captured(vector, [torch.randn(5)], tmp_path)
+    line = nn.Sequential(nn.Conv1d(3, 3, 3), nn.ReLU())  # as many rows as there seem to be samples
+    with pytest.raises(
+        UsageError, match=r"missing: a batch has the shape \(3, 9\), .*'0' \(Conv1d"
+    ):
+        captured(line, [torch.randn(3, 9)], tmp_path)
+    known = nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU())
+    known.input_shape = (3, 8, 8)  # type: ignore[assignment]
+    with pytest.raises(UsageError, match=r"batches of images of shape \(3, 8, 8\).*is missing"):
+        captured(known, [torch.randn(3, 8, 8)], tmp_path)
+    with (
+        torch.no_grad(),
+        record(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval(), kinds=("activation",)) as _,
+        pytest.raises(HookError, match=r"'1' is given an input of shape \(4, 6, 6\).*axis is miss"),
+    ):
+        _._tap.model(torch.randn(3, 8, 8))
+
+
+def test_networks_that_make_the_missing_axis_themselves(tmp_path: Path) -> None:
+    class Grey(nn.Module):
+        """Takes (N, H, W)."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.act = nn.Conv2d(1, 4, 3), nn.ReLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.act(self.conv(x.unsqueeze(1)))
+            return out
+
+    for number, count in enumerate((1, 3)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            run = captured(Grey(), [torch.randn(count, 8, 8)], tmp_path / str(number))
+        assert len(run.sample_ids) == count
+
+
+def test_nothing_that_can_be_measured(tmp_path: Path) -> None:
+    with (
+        pytest.warns(UserWarning, match="no moments of layer '0'"),
+        pytest.raises(HookError, match="none of the layers found can be measured: layer '0': its "),
+    ):
+        captured(nn.Sequential(nn.ReLU()), [torch.randn(5)], tmp_path)
+    assert not (tmp_path / "r" / "manifest.json").exists()
