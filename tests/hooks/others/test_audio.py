@@ -4,9 +4,11 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+from acon_analysis.errors import AconError
 from acon_analysis.layers import MetaAconC
 from network_oracle import assert_measured, captured, every_function, settled
 
@@ -165,4 +167,23 @@ def test_complex_numbers_between_real_activations(tmp_path: Path) -> None:
     model, x = settled(ComplexNet()), signals()
     run = captured(model, x, tmp_path / "run")
     assert_measured(run, model, x, {"act.relu": 1, "head.1": 1})
+    every_function(model, x[0])
+
+
+class ComplexInput(nn.Module):
+    """An activation of torch's that is applied to real and imaginary part by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.act = nn.Linear(6, 4, dtype=torch.cfloat), nn.Tanh()
+
+    def forward(self, x: Tensor) -> Tensor:
+        z: Tensor = self.act(self.fc(torch.fft.rfft(x[:, 0])[:, :6]))
+        return z.abs()
+
+
+def test_an_activation_of_complex_numbers_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    model, x = settled(ComplexInput()), signals()
+    with pytest.raises(AconError, match=r"'act' \(its input is torch\.complex64, and only"):
+        captured(model, x, tmp_path / "run")
     every_function(model, x[0])

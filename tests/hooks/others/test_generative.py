@@ -4,7 +4,6 @@
 
 from pathlib import Path
 
-import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -207,6 +206,5 @@ def test_a_flow_that_has_not_run_yet_initialises_itself_on_its_first_batch_only(
     assert "changed" in run.manifest["rows"]["text"]
 
 
-@pytest.mark.xfail(strict=True, reason="a capture lays the weights out anew, in other memory")
 def test_parameters_stay_where_they_are_in_memory(tmp_path: Path) -> None:
     captured(settled(UNet()), [images()], tmp_path / "run", but=())

@@ -83,6 +83,14 @@ def test_dynamic_quantisation_leaves_float_activations(tmp_path: Path) -> None:
     every_function(model, x[0])
 
 
+def test_quantised_activations_are_named_and_the_others_measured(tmp_path: Path) -> None:
+    model, x = static(), [images(), images(3)]
+    with warned(r"left out, and in no result: 'act' \(its input is torch\.quint8"):
+        run = captured(model, x, tmp_path / "run")
+    assert_measured(run, model, x, {"last": 1})
+    every_function(model, x[0])
+
+
 def prepared_for_training() -> nn.Module:
     """Fake quantisation of weights and outputs, observers off."""
     model = Stubbed().train()
@@ -173,10 +181,9 @@ def test_one_sample_and_one_value(tmp_path: Path) -> None:
     assert_measured(run, model, x, {"act": 1, "last": 1})
     every_function(model, x[0])
     curve, flat = nn.Sequential(nn.Tanh()).eval(), [torch.randn(7), torch.randn(4)]
-    with warned("'0'.*its input has 1 axis; samples and channels are needed"):
-        run = captured(curve, flat, tmp_path / "flat")
-    with pytest.raises(AconError, match="moments"):
-        run.linearity()
+    axes = "its input has 1 axis; samples and channels are needed"
+    with warned(f"'0', call 0: {axes}"), pytest.raises(AconError, match=f"'0': {axes}"):
+        captured(curve, flat, tmp_path / "flat")
     every_function(curve, flat[0], skip=["replacement"])
 
 

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
 from acon_analysis.layers import MetaAconC
-from network_oracle import assert_measured, captured, every_function, settled
+from network_oracle import assert_measured, captured, every_function, settled, warned
 
 KINDS = ("meta_acon", "activation")
 
@@ -195,6 +195,26 @@ def test_a_part_that_is_called_with_other_weights(tmp_path: Path) -> None:
     assert_measured(
         run, twin, x, {"net.act": 1, "net.meta": 1}, forward=lambda m, b: m.get_submodule("net")(b)
     )
+    every_function(model, x[0])
+
+
+class Mapped(nn.Module):
+    """vmap over samples, inside the network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part, self.last = nn.Sequential(nn.Linear(4, 6), nn.GELU()), nn.SiLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.vmap(self.part)(x))
+
+
+def test_what_runs_inside_vmap_is_left_out_by_name(tmp_path: Path) -> None:
+    model, x = settled(Mapped()), [torch.randn(8, 5, 4)]
+    with warned(r"left out, and in no result: 'part\.1' \(.*vmap"):
+        run = captured(model, x, tmp_path / "run")
+    assert_measured(run, model, x, {"last": 1})
+    assert run.layers["reader"].tolist() == ["channels assumed on axis 1"]
     every_function(model, x[0])
 
 
