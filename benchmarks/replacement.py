@@ -28,11 +28,11 @@ from acon_analysis.studies.replacement_ranks import (
     summarize_correlations,
 )
 from acon_analysis.training.release import train_network
+from acon_hooks.engine.plans import relative_change
 from acon_hooks.replacement.damage import (
     channel_damage,
     channel_measures,
     first_order_damage,
-    relative_change,
 )
 from acon_hooks.replacement.fitting import Fit, fit_units
 from acon_hooks.replacement.linearizing import linearize

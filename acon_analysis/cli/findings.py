@@ -91,9 +91,25 @@ def linearize(
     fold: Annotated[bool, typer.Option(help="fold whole layers into their neighbours")] = False,
     limit: Annotated[int | None, typer.Option(help="only the first so many images")] = None,
     batch_size: Annotated[int, typer.Option(help="images a forward pass")] = 64,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            help="which tensor of the network's output is meant: an index, a key, an attribute or "
+            "file.py:callable; by default the only one, or logits"
+        ),
+    ] = None,
+    logits: Annotated[
+        bool | None,
+        typer.Option("--logits/--no-logits", help="whether it holds class logits; by its shape"),
+    ] = None,
 ) -> None:
     """Make channels straight lines, measure the damage."""
-    from acon_hooks.replacement.replacing import parse_budget, replace_from_run, sentence
+    from acon_hooks.replacement.replacing import (
+        parse_budget,
+        parse_output,
+        replace_from_run,
+        sentence,
+    )
 
     done = replace_from_run(
         build(model, weights),
@@ -107,8 +123,11 @@ def linearize(
         limit=limit,
         batch_size=batch_size,
         fold=fold,
+        output=None if output is None else parse_output(output),
+        logits=logits,
     )
     typer.echo(f"{out}: {sentence(done)}")
+    typer.echo(done.report.used, err=True)
 
 
 @app.command()

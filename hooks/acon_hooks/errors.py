@@ -19,6 +19,10 @@ class UnusedDataWarning(UserWarning):
     """The data hold more than a network is given."""
 
 
+class SameDataWarning(UserWarning):
+    """What was fitted on some samples is measured on the same ones."""
+
+
 class UnusedLayerWarning(UserWarning):
     """Some of the layers found did not run in the first forward pass, or cannot be read."""
 

@@ -119,20 +119,11 @@ class Editing(Visitor):
 
     def __init__(self, edits: Edits) -> None:
         self.edits = edits
-        self._inputs: dict[Site, Tensor] = {}
         self._edited: set[Site] = set()
 
-    def before(self, call: SiteCall) -> None:
-        """Keep a copy of what the edit needs."""
-        edit = self.edits.get(call.site)
-        if edit is not None and edit.reads_input:
-            x = next(call.tensors(), None)
-            if x is None:
-                raise HookError(
-                    f"layer {call.site.name!r} cannot be edited: {type(edit).__name__} needs its "
-                    "input, and no tensor is among its arguments"
-                )
-            self._inputs[call.site] = x.clone()
+    def replaces(self, site: Site) -> bool:
+        """Return whether there is an edit of a site."""
+        return site in self.edits
 
     def after(self, call: SiteCall, output: Any) -> Any:
         """Return the new output."""
@@ -140,7 +131,16 @@ class Editing(Visitor):
         if edit is None:
             return None
         self._edited.add(call.site)
-        return self.edit(call.site, edit, self._inputs.pop(call.site, output), output)
+        where = f"layer {call.site.name!r} cannot be edited"
+        if not isinstance(output, Tensor):
+            raise HookError(f"{where}: it returns a {type(output).__name__}, not one tensor")
+        if edit.reads_input and not call.given:
+            raise HookError(
+                f"{where}: {type(edit).__name__} needs its input, and no tensor is among its "
+                "arguments"
+            )
+        x = call.given[0].before if call.given else output
+        return self.edit(call.site, edit, x, output)
 
     def unseen(self, call: SiteCall, reason: str) -> None:
         """Refuse to edit what cannot be seen."""
@@ -168,7 +168,6 @@ class Editing(Visitor):
 
     def abort(self) -> None:
         """Forget the forward pass."""
-        self._inputs.clear()
         self._edited.clear()
 
 

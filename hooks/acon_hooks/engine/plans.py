@@ -1,9 +1,10 @@
 """Run a network under several plans of edits and compare it with itself, sample by sample."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,12 @@ from acon_analysis.errors import AconError, UsageError
 from acon_analysis.statistics.paired import UNCHANGED
 from acon_hooks.engine.edits import Editing, Edits
 from acon_hooks.engine.feed import Batch
+from acon_hooks.engine.outputs import Output, pick_output
 from acon_hooks.engine.visiting import visiting
 from acon_hooks.guards import unwrap
+
+#: Values of an output that are brought to float64 at once.
+_VALUES = 2**22
 
 
 class Batches(Protocol):
@@ -24,107 +29,223 @@ class Batches(Protocol):
         """Yield the batches, in order."""
 
 
-def run_plans(model: nn.Module, feed: Batches, plans: Mapping[str, Edits]) -> pd.DataFrame:
+def run_plans(
+    model: nn.Module,
+    feed: Batches,
+    plans: Mapping[str, Edits],
+    *,
+    output: Output = None,
+    logits: bool | None = None,
+) -> pd.DataFrame:
     """Run a network once for every plan and batch, and once unchanged.
 
     Parameters
     ----------
     model : Module
-        The network, in evaluation mode, with logits (N, K) as its output. It stays as it is and
-        runs in its own dtype, without gradient.
+        The network, in evaluation mode. It stays as it is and runs in its own dtype, without
+        gradient.
     feed : Feed
         The samples, from `acon_hooks.engine.feeding.open_feed`.
     plans : mapping of str to mapping of Site to Edit
         What is edited in each plan, by the plan's name.
+    output : int, str or callable, optional
+        Which tensor of the output is compared; see `acon_hooks.engine.outputs.pick_output`.
+    logits : bool, optional
+        Whether it holds class logits; see `Comparison`.
 
     Returns
     -------
     DataFrame
         One row a plan and sample, batch by batch; in each batch the rows of the unchanged network,
-        a plan named "unchanged", come first. plan; sample (sample_id); loss: the cross-entropy
-        where every label is a class index, otherwise the Kullback-Leibler divergence
-        Σ p₀·log(p₀/p) of the class probabilities p from p₀ of the unchanged network (both in nats,
-        float64); correct: whether the largest logit is that of the label (missing without such
-        labels); output_change: ‖z - z₀‖/‖z₀‖ of the logits (float64, NaN where both are 0);
-        agrees: whether the largest logit is the one of the unchanged network.
+        a plan named "unchanged", come first; columns as `Comparison.rows` has them.
 
     Raises
     ------
     UsageError
-        If a plan named "unchanged" edits something, or some batches have class labels and others
-        have none.
+        If a plan named "unchanged" edits something, some batches have class labels and others
+        have none, or it is not clear which tensor of the output is meant.
     AconError
-        If there are no samples, or the output is not (N, K).
+        If there are no samples.
     HookError
         If an edited site does not run.
     """
     if plans.get(UNCHANGED):
         raise UsageError(f"the plan {UNCHANGED!r} is the network as it is: it must be empty")
     network = unwrap(model)
-    device = next((value.device for value in network.parameters()), torch.device("cpu"))
     sites = dict.fromkeys(site for edits in plans.values() for site in edits)
-    editing = Editing({})
-    frames: list[pd.DataFrame] = []
-    labelled: set[bool] = set()
-    with torch.inference_mode(), visiting(network, sites, editing):
+    editing, comparison = Editing({}), Comparison(logits)
+    with (
+        torch.inference_mode(False),  # where PyTorch counts what is overwritten
+        torch.no_grad(),
+        visiting(network, sites, editing),
+    ):
         for batch in feed.batches():
             if not batch.ids:
                 continue
-            arguments = batch.to(device).arguments()
             editing.edits = {}
-            unchanged = logits_of(network(*arguments))
-            labels = _class_indices(batch.labels, unchanged.shape[1])
-            labelled.add(labels is not None)
-            frames.append(_rows(UNCHANGED, batch.ids, unchanged, unchanged, labels))
+            unchanged = run_batch(network, batch, output)
+            comparison.add(UNCHANGED, batch, unchanged, unchanged)
             for name, editing.edits in plans.items():
                 if name != UNCHANGED:
-                    output = logits_of(network(*arguments))
-                    frames.append(_rows(name, batch.ids, output, unchanged, labels))
-    if not frames:
-        raise AconError("there were no samples to measure on")
-    if len(labelled) > 1:
-        raise UsageError("some batches have class indices as labels and others do not")
-    return pd.concat(frames, ignore_index=True)
+                    comparison.add(name, batch, run_batch(network, batch, output), unchanged)
+    return comparison.rows()
 
 
-def logits_of(output: Any) -> Tensor:
-    """Return the output of a network as float64 logits (N, K) on the host.
+def run_batch(network: nn.Module, batch: Batch, output: Output = None) -> Tensor:
+    """Return the tensor of a network's output on a batch that is meant, (N, ...)."""
+    return pick_output(network(*arguments_of(network, batch)), output, samples=len(batch.ids))
 
-    Raises
-    ------
-    AconError
-        If it has another shape.
+
+def arguments_of(network: nn.Module, batch: Batch) -> tuple[Any, ...]:
+    """Return what a network is called with on a batch.
+
+    Floating-point inputs get the dtype of the network's parameters, if these have only one;
+    integers, such as the ids of tokens, stay integers. They are copies, which the network may
+    overwrite.
     """
-    if not isinstance(output, Tensor) or output.ndim != 2:
-        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise AconError(f"the model's output must be logits (N, K); it is {shape}")
-    return output.cpu().double()
-
-
-def _rows(
-    plan: str, ids: list[int], output: Tensor, unchanged: Tensor, labels: Tensor | None
-) -> pd.DataFrame:
-    """Return the rows of one plan and batch, from logits (N, K)."""
-    choice = output.argmax(1)
-    correct = [None] * len(ids) if labels is None else (choice == labels).numpy()
-    return pd.DataFrame(
-        {
-            "plan": pd.array([plan] * len(ids), dtype="str"),
-            "sample": np.asarray(ids, dtype=np.int64),
-            "loss": _loss(output, unchanged, labels).numpy(),
-            "correct": pd.array(correct, dtype="boolean"),
-            "output_change": ((output - unchanged).norm(dim=1) / unchanged.norm(dim=1)).numpy(),
-            "agrees": (choice == unchanged.argmax(1)).numpy(),
-        }
+    values = list(network.parameters())
+    device = values[0].device if values else torch.device("cpu")
+    dtypes = {value.dtype for value in values if value.is_floating_point()}
+    dtype = dtypes.pop() if len(dtypes) == 1 else None
+    return tuple(
+        value.to(device, dtype if value.is_floating_point() else None, copy=True)
+        if isinstance(value, Tensor)
+        else value
+        for value in batch.arguments()
     )
 
 
+class Comparison:
+    """Compares outputs of a network under several plans with those of the unchanged network.
+
+    Parameters
+    ----------
+    logits : bool or None
+        Whether outputs are class logits, (N, K) or (N, T, K) with T positions such as tokens. None
+        takes them for logits where they have such a shape, K is 2 or more and the labels, if there
+        are any, are not fractions.
+    """
+
+    def __init__(self, logits: bool | None = None) -> None:
+        self.logits = logits
+        self.shape: tuple[int, ...] = ()
+        self.labelled: bool | None = None
+        self._frames: list[pd.DataFrame] = []
+
+    def add(self, plan: str, batch: Batch, output: Tensor, unchanged: Tensor) -> None:
+        """Compare the outputs of one plan and batch, (N, ...) of any floating-point dtype.
+
+        Raises
+        ------
+        UsageError
+            If some batches have class labels and others have none, or logits have another shape.
+        """
+        self.shape = tuple(output.shape[1:])
+        self.logits = self._are_logits(batch) if self.logits is None else self.logits
+        if self.logits and (output.ndim not in (2, 3) or output.shape[-1] < 2):
+            raise UsageError(
+                f"logits are (N, K) or (N, positions, K); the output is {tuple(output.shape)}"
+            )
+        wanted = self.logits and output.ndim == 2
+        labels = _class_indices(batch.labels, output.shape[1]) if wanted else None
+        if self.labelled not in (None, labels is not None):
+            raise UsageError("some batches have class indices as labels and others do not")
+        self.labelled = labels is not None
+        parts = [self._compared(*part) for part in _parts(output, unchanged, labels)]
+        columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        correct = columns.get("correct", [None] * len(output))
+        self._frames.append(
+            pd.DataFrame(
+                {
+                    "plan": pd.array([plan] * len(output), dtype="str"),
+                    "sample": np.asarray(batch.ids, dtype=np.int64),
+                    "loss": columns["loss"],
+                    "correct": pd.array(correct, dtype="boolean"),
+                    "output_change": columns["output_change"],
+                    "agrees": columns["agrees"],
+                }
+            )
+        )
+
+    def rows(self) -> pd.DataFrame:
+        """Return one row a plan and sample, in the order in which they were added.
+
+        Returns
+        -------
+        DataFrame
+            plan; sample (sample_id); loss: of logits (N, K) the cross-entropy where every label is
+            a class index, otherwise the Kullback-Leibler divergence Σ p₀·log(p₀/p) of the class
+            probabilities p from p₀ of the unchanged network (both in nats, float64; a mean over
+            positions), NaN where there are no logits; correct: whether the largest logit is that of
+            the label (missing without such labels); output_change: ‖z - z₀‖/‖z₀‖ of all values of
+            a sample (float64, NaN where both are 0); agrees: whether the largest logit is the one
+            of the unchanged network, the share of positions where there are several, NaN where
+            there are no logits.
+
+        Raises
+        ------
+        AconError
+            If nothing was compared.
+        """
+        if not self._frames:
+            raise AconError("there were no samples to measure on")
+        return pd.concat(self._frames, ignore_index=True)
+
+    def words(self) -> str:
+        """Return what was compared and what the loss is, in words."""
+        shape = ", ".join(["N", *map(str, self.shape)])
+        if not self.logits:
+            return f"output ({shape}), not taken for logits: no loss, no agreement"
+        loss = "cross-entropy" if self.labelled else "Kullback-Leibler divergence from before"
+        mean = ", a mean over positions" if len(self.shape) == 2 else ""
+        return f"output ({shape}) taken for logits; loss: {loss}{mean}"
+
+    def _are_logits(self, batch: Batch) -> bool:
+        """Return whether outputs look like logits."""
+        fractions = any(isinstance(label, float | np.floating) for label in batch.labels or [])
+        return len(self.shape) in (1, 2) and self.shape[-1] > 1 and not fractions
+
+    def _compared(
+        self, output: Tensor, unchanged: Tensor, labels: Tensor | None
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Return the columns of some samples, from float64 outputs (N, ...) on the host."""
+        found = {"output_change": relative_change(unchanged, output)}
+        if not self.logits:
+            return found | dict.fromkeys(("loss", "agrees"), np.full(len(output), np.nan))
+        choice = output.argmax(-1)
+        agrees = choice == unchanged.argmax(-1)
+        loss = _loss(output, unchanged, labels)
+        if output.ndim == 3:
+            agrees, loss = agrees.double().mean(1), loss.mean(1)
+        if labels is not None:
+            found["correct"] = (choice == labels).numpy()
+        return found | {"loss": loss.numpy(), "agrees": agrees.numpy()}
+
+
+def relative_change(before: Tensor, after: Tensor) -> npt.NDArray[np.float64]:
+    """Return ‖after - before‖ / ‖before‖ of each sample, float64 (N,)."""
+    first, second = (value.detach().double().reshape(len(value), -1) for value in (before, after))
+    change = (second - first).norm(dim=1) / first.norm(dim=1)
+    return np.asarray(change.cpu().numpy(), dtype=np.float64)
+
+
+def _parts(
+    output: Tensor, unchanged: Tensor, labels: Tensor | None
+) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """Yield outputs in float64 on the host, and labels, some samples at a time."""
+    size = max(1, _VALUES * len(output) // max(output.numel(), 1))
+    for start in range(0, len(output), size):
+        part = slice(start, start + size)
+        first, second = (value[part].detach().cpu().double() for value in (output, unchanged))
+        yield first, second, None if labels is None else labels[part]
+
+
 def _loss(output: Tensor, unchanged: Tensor, labels: Tensor | None) -> Tensor:
-    """Return the loss of each sample, (N,)."""
+    """Return the loss of each sample and position, (N,) or (N, T)."""
     if labels is not None:
         return cross_entropy(output, labels, reduction="none")
-    first, second = output.log_softmax(1), unchanged.log_softmax(1)
-    return kl_div(first, second, reduction="none", log_target=True).sum(1)
+    first, second = output.log_softmax(-1), unchanged.log_softmax(-1)
+    return kl_div(first, second, reduction="none", log_target=True).sum(-1)
 
 
 def _class_indices(labels: list[Any] | None, classes: int) -> Tensor | None:

@@ -19,6 +19,7 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils.hooks import RemovableHandle
 
+from acon_hooks.engine.aliases import Given, put
 from acon_hooks.errors import HookError
 from acon_hooks.guards import (
     eager,
@@ -86,12 +87,15 @@ class SiteCall(NamedTuple):
         Which of its calls within the forward pass; 0 for inner sites.
     args, kwargs
         The arguments; a site that works in place overwrites them.
+    given : tuple of Given
+        The tensors among them as they were before the call, after it, for a visitor that replaces.
     """
 
     site: Site
     number: int
     args: Args
     kwargs: Kwargs
+    given: tuple[Given, ...] = ()
 
     def tensors(self) -> Iterator[Tensor]:
         """Yield the arguments that are tensors."""
@@ -108,6 +112,10 @@ class Visitor:
     An exception that a method raises ends the forward pass.
     """
 
+    def replaces(self, site: Site) -> bool:
+        """Return whether `after` may return what takes the place of a site's output."""
+        return False
+
     def begin(self) -> None:
         """Prepare for a forward pass of the model."""
 
@@ -115,7 +123,10 @@ class Visitor:
         """See the arguments of a site before it runs."""
 
     def after(self, call: SiteCall, output: Any) -> Any:
-        """See the output of a site; return None, or what takes the output's place."""
+        """See the output of a site; return None, or what takes the output's place.
+
+        Where the site has overwritten its input, the new values are written there as well.
+        """
 
     def unseen(self, call: SiteCall, reason: str) -> None:
         """Learn that tensors of a call cannot be read; the site is left alone from then on."""
@@ -159,6 +170,7 @@ class Visited:
         self.calls = 0
         self.expected: list[tuple[torch.Size, torch.dtype | None]] = []
         self.active = True
+        self._given: list[tuple[Given, ...]] = []
         module = site.module
         # Called on the class, since TorchScript modules block the method though hooks work there.
         self._before: RemovableHandle | None = None
@@ -188,8 +200,13 @@ class Visited:
 
     def forget(self) -> None:
         """Forget the first forward pass: the next one is the first again."""
-        self.calls = 0
+        self.restart()
         self.expected.clear()
+
+    def restart(self) -> None:
+        """Begin to count the calls of a forward pass."""
+        self.calls = 0
+        self._given.clear()
 
     def _before_hook(self) -> Callable[..., None]:
         site, visitor, visit = self.site, self.visitor, self.visit
@@ -199,8 +216,11 @@ class Visited:
                 return
             if site.call is None or site.call == self.calls:
                 call = SiteCall(site, self.calls, args, kwargs)
-                if not self._leaves(call):
-                    visitor.before(call)
+                if self._leaves(call):
+                    return
+                if visitor.replaces(site):
+                    self._given.append(tuple(Given.of(value) for value in call.tensors()))
+                visitor.before(call)
 
         return before
 
@@ -213,6 +233,7 @@ class Visited:
             if module is not target or thread() != visit.owner or not self.active:
                 return None
             if output is None:  # its forward has raised
+                self._given[-1:] = []
                 if visit.running:
                     visitor.raised(site)
                 return None
@@ -220,7 +241,7 @@ class Visited:
                 return None
             number = self.calls
             self.calls = number + 1
-            call = _new(SiteCall, (site, number, args, kwargs))
+            call = _new(SiteCall, (site, number, args, kwargs, ()))
             x: Any = args[0] if args else None
             if type(x) is not Tensor or x.is_nested or number >= len(expected):
                 if self._leaves(call):
@@ -232,30 +253,34 @@ class Visited:
                     self._compare(call)
             if site.call is not None and site.call != number:
                 return None
+            if self._given:
+                call = call._replace(given=self._given.pop())
             if type(output) is Tensor and not listening():
                 new = visitor.after(call, output)
             else:  # what a visitor computes is no part of a layer that is being listened to
                 with torch._C.DisableTorchFunction():
                     new = visitor.after(call, output)
-            return None if new is None else replaced(call, output, new)
+            if new is None:
+                return None
+            overwrites = getattr(target, "inplace", False) is True
+            return put(new, output, call.given, in_place=overwrites)
 
         return after
 
-    def _inner_hook(self) -> Callable[..., Any]:
-        """Return the hook after a part of a site, which knows no keyword arguments."""
+    def _inner_hook(self) -> Callable[..., None]:
+        """Return the hook after a part of a site: it only looks, and sees no keyword arguments."""
         site, visitor, visit = self.site, self.visitor, self.visit
         thread, target = threading.get_ident, self.site.module
 
-        def after(module: nn.Module, args: Args, output: Any) -> Any:
+        def after(module: nn.Module, args: Args, output: Any) -> None:
             if module is not target or thread() != visit.owner or not visit.running:
-                return None
-            call = _new(SiteCall, (site, 0, args, _NONE))
+                return
+            call = _new(SiteCall, (site, 0, args, _NONE, ()))
             if type(output) is Tensor and not listening():
-                new = visitor.after(call, output)
+                visitor.after(call, output)
             else:
                 with torch._C.DisableTorchFunction():
-                    new = visitor.after(call, output)
-            return None if new is None else replaced(call, output, new)
+                    visitor.after(call, output)
 
         return after
 
@@ -490,7 +515,7 @@ class Visit:
         finally:
             self.arguments = (), {}
             for visited in self.sites:
-                visited.calls = 0
+                visited.restart()
         if self.counts:
             self.passes += 1
             self.visitor.ended()
@@ -499,7 +524,7 @@ class Visit:
         self.running = False
         self.arguments = (), {}
         for visited in self.sites:
-            visited.calls = 0
+            visited.restart()
         self.visitor.abort()
 
     def _compare(self) -> None:
@@ -548,20 +573,6 @@ def _unreadable(value: Tensor) -> str:
     if value.is_nested:
         return "it is given nested tensors, whose samples have no common shape"
     return ""
-
-
-def replaced(call: SiteCall, output: Any, new: Any) -> Any:
-    """Return what takes an output's place, so that every reader of the output sees it.
-
-    A module that works in place returns the memory of its input, which a shortcut may read too:
-    the new values are then written there.
-    """
-    if not isinstance(output, Tensor) or not isinstance(new, Tensor):
-        return new
-    memory = output.untyped_storage().data_ptr()
-    if any(value.untyped_storage().data_ptr() == memory for value in call.tensors()):
-        return output.copy_(new)
-    return new
 
 
 def function_name(func: Any) -> str:

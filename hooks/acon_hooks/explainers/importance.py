@@ -184,6 +184,10 @@ class _Led(Visitor):
     def __init__(self) -> None:
         self.through = nn.Identity()
 
+    def replaces(self, site: Site) -> bool:
+        """Return True."""
+        return True
+
     def after(self, call: SiteCall, output: Any) -> Any:
         """Run the identity, where Captum has its hooks."""
         led = self.through(output)

@@ -29,7 +29,7 @@ _FIRST = frozenset({
     "batch_norm", "instance_norm", "group_norm",
 })  # fmt: skip
 #: Functions that move values without changing them, or reduce some axes.
-_REARRANGING = frozenset({
+REARRANGING = frozenset({
     "reshape", "view", "flatten", "unflatten", "permute", "transpose", "swapaxes", "swapdims",
     "movedim", "moveaxis", "squeeze", "unsqueeze", "expand", "expand_as", "view_as",
     "reshape_as", "chunk", "split", "tensor_split", "unbind", "select", "narrow",
@@ -103,7 +103,7 @@ class ChannelAxes:
         """Write down the axes of what a function has returned."""
         if name in _UNKNOWN:
             return
-        if name in _REARRANGING:
+        if name in REARRANGING:
             found = _moved(func, args, kwargs, before)
         else:
             axis = _set_by(name, made[0], before)

@@ -176,6 +176,7 @@ def _resolve_activation(
         raise ProofError(f"its input is {dtype}, and only floating-point numbers are measured")
     channels = 1 if x.ndim < 2 else x.shape[axis[0]]
     overwritten = isinstance(output, Tensor) and output.data_ptr() in trace.pointers.values()
+    overwritten = overwritten or not same_values(trace.given[0], x)
     words = "" if axis[1] else f"channels assumed on axis {axis[0]}"
     found = replace(layer, axis=axis[0], channels=channels, in_place=overwritten, reader=words)
     return ResolvedCall(found, x)

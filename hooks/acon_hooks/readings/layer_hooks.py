@@ -148,10 +148,11 @@ class LayerHooks(Visitor):
         layer, observed = self.layer, self.results.observe is not None
         reading = layer.reading
         inner = None if reading is None else reading.source.inner(layer.module)
+        in_place = any(self.results.calls[key].in_place for key in self.keys)
         live = LiveHooks(
             self.visit,
             layer,
-            keep_input=layer.in_place and (observed or layer.kind != "activation"),
+            keep_input=in_place and (observed or layer.kind != "activation"),
             shared=inner is not None and _occurrences(self.visit.model, inner) > 1,
         )
         if not live.needs_before:

@@ -7,13 +7,15 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import allow_mutation_on_saved_tensors
 
 from acon_analysis.errors import UsageError
 from acon_analysis.statistics.other_measures import measure_table
 from acon_hooks.engine.edits import Edit, Editing, Edits, Hold, Line
+from acon_hooks.engine.feed import Batch
 from acon_hooks.engine.feeding import open_feed
-from acon_hooks.engine.plans import run_plans
+from acon_hooks.engine.outputs import Output
+from acon_hooks.engine.plans import run_batch, run_plans
 from acon_hooks.engine.visiting import Site, visiting
 from acon_hooks.guards import unwrap
 from acon_hooks.layers.reading import fold
@@ -46,8 +48,9 @@ def channel_damage(
     *,
     layers: Sequence[str] | None = None,
     replacements: Sequence[str] = ("affine",),
+    output: Output = None,
 ) -> pd.DataFrame:
-    """Replace every channel alone and measure the change of the logits.
+    """Replace every channel alone and measure the change of the output.
 
     Parameters
     ----------
@@ -56,23 +59,25 @@ def channel_damage(
     fit : Fit
         Lines of its channels, from another split than `images`.
     images : Tensor
-        (N, ...), one forward pass a channel and replacement.
+        (N, ...), also the ids of tokens; one forward pass a channel and replacement.
     layers : sequence of str, optional
         Only these layers.
     replacements : sequence of str
         Keys of `REPLACEMENTS`: the line, the input itself, zero, or the mean of the line.
+    output : int, str or callable, optional
+        Which tensor of the output is meant; see `acon_hooks.engine.outputs.pick_output`.
 
     Returns
     -------
     DataFrame
         layer, call, channel, replacement; mean, median, q95 over the images of the relative
-        change of the logits, the norm of the difference over the norm; flips, the share of
-        images whose largest logit is another one.
+        change of the output, the norm of the difference over the norm; flips, the share of
+        images (and positions) whose largest logit is another one, NaN without logits.
 
     Raises
     ------
     UsageError
-        For an unknown replacement.
+        For an unknown replacement, or if it is not clear which tensor of the output is meant.
     """
     for name in replacements:
         if name not in REPLACEMENTS:
@@ -91,7 +96,7 @@ def channel_damage(
         only[unit.channel] = True
         for name in replacements:
             plans[str(len(plans))] = {site: REPLACEMENTS[name](line, only, mean)}
-    frame = run_plans(network, open_feed([images]), plans)
+    frame = run_plans(network, open_feed([images]), plans, output=output)
     groups = frame.groupby("plan")
     change = groups["output_change"]
     found = pd.DataFrame(
@@ -107,16 +112,21 @@ def channel_damage(
 
 
 def first_order_damage(
-    model: nn.Module, fit: Fit, images: Tensor, *, layers: Sequence[str] | None = None
+    model: nn.Module,
+    fit: Fit,
+    images: Tensor,
+    *,
+    layers: Sequence[str] | None = None,
+    output: Output = None,
 ) -> pd.DataFrame:
     """Predict every channel's damage from the residual of its line and the network's derivative.
 
-    One forward pass and one backward pass a logit give, for all channels at once, the first-order
-    change of the logits Σ_pixels ∂z/∂y · (slope·x + intercept - y).
+    One forward pass and one backward pass a logit (or other value of a sample's output) give, for
+    all channels at once, the first-order change Σ_pixels ∂z/∂y · (slope·x + intercept - y).
 
     Parameters
     ----------
-    model, fit, images, layers
+    model, fit, images, layers, output
         As for `channel_damage`.
 
     Returns
@@ -129,50 +139,48 @@ def first_order_damage(
     plan = _whole_plan(fit, layers)
     edits = plan_edits(network, plan)
     residuals = _Residuals(edits)
-    with torch.inference_mode(False), torch.enable_grad():
+    batch = Batch(0, list(range(len(images))), images)
+    with torch.inference_mode(False), torch.enable_grad(), allow_mutation_on_saved_tensors():
         with visiting(network, edits, residuals):
-            logits = network(images.detach().clone().requires_grad_())
-        edges, rests = zip(*(residuals.found[site] for site in edits), strict=True)
-        totals = [torch.zeros(rest.shape[:2]).double() for rest in rests]
-        for column in range(logits.shape[1]):
-            keep = column + 1 < logits.shape[1]
+            found = run_batch(network, batch, output).flatten(1)
+        zeros = [residuals.zeros[site] for site in edits]
+        totals = [torch.zeros(residuals.rests[site].shape[:2]).double() for site in edits]
+        for column in range(found.shape[1]):
             slopes = torch.autograd.grad(
-                logits[:, column].sum(), edges, retain_graph=keep, allow_unused=True
+                found[:, column].sum(),
+                zeros,
+                retain_graph=column + 1 < found.shape[1],
+                allow_unused=True,
             )
-            for site, total, rest, slope in zip(edits, totals, rests, slopes, strict=True):
+            for site, total, slope in zip(edits, totals, slopes, strict=True):
                 if slope is not None:
-                    change = (fold(slope, site.axis) * rest).sum(2)
+                    rest = residuals.rests[site]
+                    wide = torch.promote_types(rest.dtype, torch.float32)  # a sum of many values
+                    change = (fold(slope, site.axis).to(wide) * rest).sum(2)
                     total += change.double().cpu() ** 2
-    norm = logits.detach().double().norm(dim=1).cpu().unsqueeze(1)
+    norm = found.detach().double().norm(dim=1).cpu().unsqueeze(1)
     values = {
         (site.name, site.call): (total.sqrt() / norm).mean(0).numpy()
         for site, total in zip(edits, totals, strict=True)
     }
-    found = [float(values[unit.layer, unit.call][unit.channel]) for unit in plan.units]
-    return plan.table[_KEYS].assign(first_order=found)
-
-
-def relative_change(before: Tensor, after: Tensor) -> FloatArray:
-    """Return ‖after - before‖ / ‖before‖ of each row, float64 (N,)."""
-    first, second = before.double(), after.double()
-    change = (second - first).norm(dim=1) / first.norm(dim=1)
-    return np.asarray(change.cpu().numpy(), dtype=np.float64)
+    mine = [float(values[unit.layer, unit.call][unit.channel]) for unit in plan.units]
+    return plan.table[_KEYS].assign(first_order=mine)
 
 
 class _Residuals(Editing):
-    """Notes what each line would add to its output, and where the output's gradient arrives."""
+    """Notes what each line would add to its output, and adds 0, which gets the gradient there."""
 
     def __init__(self, edits: Edits) -> None:
         super().__init__(edits)
-        self.found: dict[Site, tuple[GradientEdge, Tensor]] = {}
+        self.zeros: dict[Site, Tensor] = {}
+        self.rests: dict[Site, Tensor] = {}
 
-    def edit(self, site: Site, edit: Edit, x: Tensor, y: Tensor) -> Tensor | None:
-        """Leave the output as it is, but for a gradient where it has none."""
+    def edit(self, site: Site, edit: Edit, x: Tensor, y: Tensor) -> Tensor:
+        """Return the output, with 0 added."""
         x, kept = x.detach(), y.detach()
-        rest = fold(edit.apply(x, kept) - kept, site.axis)
-        new = y if y.requires_grad else y + torch.zeros_like(y).requires_grad_()
-        self.found[site] = get_gradient_edge(new), rest
-        return None if new is y else new
+        self.rests[site] = fold(edit.apply(x, kept) - kept, site.axis)
+        self.zeros[site] = torch.zeros_like(kept).requires_grad_()
+        return y + self.zeros[site]
 
 
 def _whole_plan(fit: Fit, layers: Sequence[str] | None) -> Plan:

@@ -1,5 +1,6 @@
 """The line of every channel of a network, fitted on some images; the table plans are made of."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from acon_analysis.statistics.linearity import channel_table
 from acon_hooks.captures.identity import model_name, state_sha256
 from acon_hooks.engine.feed import Feed
 from acon_hooks.engine.feeding import open_feed
+from acon_hooks.engine.plans import arguments_of
 from acon_hooks.errors import NoImagesError
 from acon_hooks.guards import unwrap
 from acon_hooks.layers.scan import Layer
@@ -105,7 +107,8 @@ def fit_units(
     model : Module
         The network, in evaluation mode.
     data : str, Path, ImageSource, Dataset, DataLoader or iterable of batches
-        Images; see `acon_hooks.engine.feeding.open_feed`. Fit on one split, measure on another.
+        Images, or other inputs such as the ids of tokens; see
+        `acon_hooks.engine.feeding.open_feed`. Fit on one split, measure on another.
     kinds : sequence of str
         Kinds of layers.
     layers : sequence of str, optional
@@ -135,15 +138,29 @@ def fit_units(
         moments, uses = _summed(network, feed, kinds, layers)
     except NoImagesError as error:
         raise UsageError(f"there are no images to fit lines on: {error}") from error
-    calls = pd.Series([name for name, _ in uses]).value_counts()
-    facts = tuple(
-        PlannedLayer(name, call, int(calls[name]), channels, layer.axis, layer.kind)
-        for (name, call), (layer, channels) in uses.items()
-    )
     found = {layer.name: layer for layer, _ in uses.values()}
     table = channel_table(moments, _parameters(list(found.values())))
     return Fit(
-        table, facts, model_name(network), state_sha256(network), str(feed.identity["data"]), run_id
+        table,
+        planned_layers(uses),
+        model_name(network),
+        state_sha256(network),
+        str(feed.identity["data"]),
+        run_id,
+    )
+
+
+def planned_layers(uses: dict[Key, tuple[Layer, int]]) -> tuple[PlannedLayer, ...]:
+    """Return what a plan must know of uses of layers, given with their number of channels.
+
+    A layer that overwrites its input in one use does so in all: in others it may have written the
+    values that were there before.
+    """
+    calls = Counter(name for name, _ in uses)
+    in_place = {layer.name for layer, _ in uses.values() if layer.in_place}
+    return tuple(
+        PlannedLayer(name, call, calls[name], channels, layer.axis, layer.kind, name in in_place)
+        for (name, call), (layer, channels) in uses.items()
     )
 
 
@@ -151,7 +168,6 @@ def _summed(
     network: nn.Module, feed: Feed, kinds: Sequence[str], layers: Sequence[str] | None
 ) -> tuple[pd.DataFrame, dict[Key, tuple[Layer, int]]]:
     """Run the network over all images; return moments, and layer and channels of each use."""
-    device = next((value.device for value in network.parameters()), torch.device("cpu"))
     sums = Accumulator(MomentOptions(kernel="eager"), kinds=kinds)
     uses: dict[Key, tuple[Layer, int]] = {}
 
@@ -164,7 +180,7 @@ def _summed(
     with Tap(network, layers, kinds=tuple(kinds), observe=observe) as tap, torch.inference_mode():
         for batch in feed.batches():
             if batch.ids:
-                network(*batch.to(device).arguments())
+                network(*arguments_of(network, batch))
                 tap.take()
                 sums.batch()
     return merge_rows(sums.frame()), {key: uses[key] for key in sums.constants}

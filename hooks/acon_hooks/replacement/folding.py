@@ -18,7 +18,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from acon_analysis.errors import AconError
+from acon_hooks.engine.outputs import Output, pick_output
 from acon_hooks.engine.visiting import Site, SiteCall, Visitor, visiting
+from acon_hooks.layers.axes import REARRANGING
 from acon_hooks.layers.scan import KINDS, scan_layers
 from acon_hooks.replacement.linearizing import (
     AffineChannels,
@@ -30,6 +32,9 @@ from acon_hooks.replacement.linearizing import (
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+#: Operators that overwrite their first operand: +=, -=, *=, /=.
+_IN_PLACE = ("iadd", "isub", "imul", "itruediv")
 
 #: Largest difference of the outputs, relative to their largest value, that a fold may make.
 TOLERANCE = 1e-5
@@ -59,7 +64,9 @@ class Folded:
     error: float
 
 
-def fold_lines(model: nn.Module, images: Tensor, *, tolerance: float = TOLERANCE) -> Folded:
+def fold_lines(
+    model: nn.Module, images: Tensor, *, tolerance: float = TOLERANCE, output: Output = None
+) -> Folded:
     """Fold every use of a layer that is affine on all channels into a neighbour.
 
     Parameters
@@ -70,6 +77,8 @@ def fold_lines(model: nn.Module, images: Tensor, *, tolerance: float = TOLERANCE
         (N, ...), for the proof.
     tolerance : float
         See `TOLERANCE`.
+    output : int, str or callable, optional
+        Which tensor of the output is compared; see `acon_hooks.engine.outputs.pick_output`.
 
     Returns
     -------
@@ -99,9 +108,9 @@ def fold_lines(model: nn.Module, images: Tensor, *, tolerance: float = TOLERANCE
         line = layer.line(call)
         if line is not None and line.whole:
             near = _Neighbours(modules, uses, ranks[name][call])
-            rows.append({"layer": name, "call": call, **_fold_use(node, line, layer, near)})
+            rows.append({"layer": name, "call": call, **_fold_use(node, line, near)})
     _drop_identities(changed)
-    error = _difference(model, changed, images)
+    error = _difference(model, changed, images, output)
     if not error <= tolerance:
         raise FoldError(
             f"folding has changed the output by {error:.2g} of its largest value; "
@@ -183,15 +192,31 @@ class _Neighbours:
             node = user
         return None
 
+    def read_elsewhere(self, node: fx.Node) -> bool:
+        """Return whether others read the memory of a node's input, also through a view of it."""
+        while node.all_input_nodes:
+            node = node.all_input_nodes[0]
+            if len(node.users) > 1:
+                return True
+            if not self._keeps_memory(node):
+                break
+        return False
+
+    def _keeps_memory(self, node: fx.Node) -> bool:
+        """Return whether a node may return the memory of its first input."""
+        if node.op == "call_module":
+            return not foldable(self.modules[str(node.target)])
+        name = str(getattr(node.target, "__name__", node.target))
+        in_place = name.endswith("_") or name in _IN_PLACE or bool(node.kwargs.get("inplace"))
+        return in_place or name in REARRANGING or name == "getitem"
+
     def _passive(self, node: fx.Node) -> bool:
         """Return whether a node returns its input."""
         kinds = nn.Identity | nn.Dropout | nn.Dropout2d | nn.Dropout3d
         return node.op == "call_module" and isinstance(self.modules[str(node.target)], kinds)
 
 
-def _fold_use(
-    node: fx.Node, line: AffineChannels, layer: LinearizedActivation, near: _Neighbours
-) -> dict[str, Any]:
+def _fold_use(node: fx.Node, line: AffineChannels, near: _Neighbours) -> dict[str, Any]:
     """Fold one use of a layer; return where it went."""
     before = near.earlier(node)
     shared = len(before.users) > 1
@@ -203,7 +228,7 @@ def _fold_use(
         line.passes = True
         return {"where": "before", "into": str(before.target), "reason": ""}
     behind, why = near.later(node), "the output is used several times"
-    if layer.inplace and shared:
+    if line.in_place and near.read_elsewhere(node):
         behind, why = None, "the layer overwrites an input that others use"
     if behind is not None:
         module, why = near.module(behind, line)
@@ -262,7 +287,7 @@ def _ranks(model: nn.Module, images: Tensor) -> dict[str, list[int]]:
     ranks = _Ranks()
     sites = [Site(name, layer) for name, layer in linearized_layers(model).items()]
     with torch.inference_mode(), visiting(model, sites, ranks):
-        model(images)
+        model(images.clone())
     return ranks.found
 
 
@@ -274,11 +299,14 @@ def _drop_identities(model: nn.Module) -> None:
             put_module(model, layer, nn.Identity())
 
 
-def _difference(first: nn.Module, second: nn.Module, images: Tensor) -> float:
+def _difference(first: nn.Module, second: nn.Module, images: Tensor, output: Output) -> float:
     """Return max |second - first| / max |first| in float64."""
-    wide = images.double()
+    wide = images.double() if images.is_floating_point() else images
     with torch.inference_mode():
-        a, b = (copy.deepcopy(model).eval().double()(wide) for model in (first, second))
+        a, b = (
+            pick_output(copy.deepcopy(model).eval().double()(wide.clone()), output)
+            for model in (first, second)
+        )
     return float((b - a).abs().max() / a.abs().max())
 
 

@@ -36,6 +36,8 @@ class AffineChannels(nn.Module):
         Slopes, intercepts and channels.
     like : Tensor
         Gives the buffers' dtype and device.
+    in_place : bool
+        Whether this use overwrites its input.
 
     Attributes
     ----------
@@ -43,6 +45,8 @@ class AffineChannels(nn.Module):
         Of shape (C,); where ``chosen`` is False the activation itself is used.
     axis : int
         Channel axis.
+    in_place : bool
+        Whether the result also takes the place of this use's input.
     passes : bool
         Whether this use returns its input: its lines were folded into neighbours.
     """
@@ -51,9 +55,9 @@ class AffineChannels(nn.Module):
     intercept: Tensor
     chosen: Tensor
 
-    def __init__(self, line: Line, like: Tensor) -> None:
+    def __init__(self, line: Line, like: Tensor, *, in_place: bool = False) -> None:
         super().__init__()
-        self.axis = line.axis
+        self.axis, self.in_place = line.axis, in_place
         self.passes = False
         chosen = torch.ones_like(line.slope).bool() if line.chosen is None else line.chosen
         self.register_buffer("slope", line.slope.to(like, copy=True))
@@ -85,7 +89,7 @@ class LinearizedActivation(nn.Module):
     Parameters
     ----------
     inner : Module
-        The activation. It overwrites its input if its attribute ``inplace`` is true.
+        The activation.
     calls : int
         How often it is used within one forward pass.
     lines : mapping of int to AffineChannels
@@ -95,23 +99,27 @@ class LinearizedActivation(nn.Module):
     def __init__(self, inner: nn.Module, calls: int, lines: Mapping[int, AffineChannels]) -> None:
         super().__init__()
         self.inner = inner
-        self.inplace = bool(getattr(inner, "inplace", False))
         self.calls = calls
         self.position = 0
         self.lines = nn.ModuleDict({str(call): line for call, line in sorted(lines.items())})
         self.train(inner.training)
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the activation of x, its chosen channels replaced."""
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the activation of its first tensor, the chosen channels replaced."""
         line = self.line(self._turn())
         if line is None:
-            result: Tensor = self.inner(x, *args, **kwargs)
+            result: Tensor = self.inner(*args, **kwargs)
             return result
+        x: Tensor = next(v for v in (*args, *kwargs.values()) if isinstance(v, Tensor))
         if line.passes:
             return x
-        y = x if line.whole else self.inner(x.clone() if self.inplace else x, *args, **kwargs)
+        y = x
+        if not line.whole:
+            own = x.clone() if line.in_place else x
+            named = {name: own if value is x else value for name, value in kwargs.items()}
+            y = self.inner(*(own if value is x else value for value in args), **named)
         new: Tensor = line(x, y)
-        return x.copy_(new) if self.inplace else new
+        return x.copy_(new) if line.in_place else new
 
     def line(self, call: int) -> AffineChannels | None:
         """Return the lines of a use."""
@@ -213,12 +221,17 @@ def linearize(model: nn.Module, plan: Plan, *, any_weights: bool = False) -> nn.
     """
     changed = copy.deepcopy(unwrap(model))
     calls = {layer.layer: layer.calls for layer in plan.layers}
+    overwrites = {(layer.layer, layer.call): layer.in_place for layer in plan.layers}
     uses: dict[tuple[str, nn.Module], dict[int, Line]] = defaultdict(dict)
     for site, line in plan_edits(changed, plan, any_weights=any_weights).items():
         uses[site.name, site.module][site.call or 0] = line
     for (name, inner), lines in uses.items():
         like = next((t for t in [*inner.parameters(), *changed.parameters()]), torch.empty(0))
-        affine = {call: AffineChannels(line, like) for call, line in lines.items()}
+        says_so = getattr(inner, "inplace", False) is True
+        affine = {
+            call: AffineChannels(line, like, in_place=says_so or overwrites[name, call])
+            for call, line in lines.items()
+        }
         changed = put_module(changed, inner, LinearizedActivation(inner, calls[name], affine))
     if any(count > 1 for count in calls.values()):
         changed.register_forward_pre_hook(restart_turns)

@@ -9,7 +9,7 @@ the line over the variance of the whole layer's output.
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,8 @@ class PlannedLayer:
         Channels of the input, and the axis they lie on.
     kind : str
         Key of `acon_hooks.KINDS`.
+    in_place : bool
+        Whether this use overwrites its input, and so must its lines.
     """
 
     layer: str
@@ -86,6 +88,7 @@ class PlannedLayer:
     channels: int
     axis: int
     kind: str
+    in_place: bool = False
 
 
 @dataclass(frozen=True)
@@ -368,11 +371,12 @@ def _read(kind: type[Any], row: Any, path: Path) -> Any:
     """Read one unit or layer, every field present and of its type."""
     values: dict[str, Any] = {}
     for field in fields(kind):
-        value = row.get(field.name) if isinstance(row, dict) else None
+        default = None if field.default is MISSING else field.default
+        value = row.get(field.name, default) if isinstance(row, dict) else None
         if field.type is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         wanted: Any = field.type
-        if not isinstance(value, wanted) or isinstance(value, bool):
+        if not isinstance(value, wanted) or isinstance(value, bool) != (wanted is bool):
             raise PlanError(
                 f"plan: {str(path)!r}: {field.name!r} of a {kind.__name__} must be "
                 f"{wanted.__name__}; it is {value!r}"

@@ -1,6 +1,8 @@
 """From a captured run to a linearised model and its measured damage: ``acon linearize``."""
 
-from collections.abc import Sequence
+import math
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +14,22 @@ from torch import nn
 from acon_analysis.data.sources import open_data
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.runs.run import Run, open_run
+from acon_analysis.usercode import load_callable
 from acon_hooks.captures.identity import model_name, state_sha256
+from acon_hooks.engine.feed import Batch
 from acon_hooks.engine.feeding import open_feed
+from acon_hooks.engine.outputs import Output
+from acon_hooks.engine.plans import arguments_of, run_batch
+from acon_hooks.errors import SameDataWarning
 from acon_hooks.guards import unwrap
+from acon_hooks.layers.scan import Layer
+from acon_hooks.readings.batch import Key
 from acon_hooks.readings.tap import Tap
 from acon_hooks.replacement.damage import first_order_damage
-from acon_hooks.replacement.fitting import LINEARIZABLE, Fit, fit_units
+from acon_hooks.replacement.fitting import LINEARIZABLE, Fit, fit_units, planned_layers
 from acon_hooks.replacement.folding import Folded, fold_lines
 from acon_hooks.replacement.linearizing import linearize, save_linearized
-from acon_hooks.replacement.plan import Plan, PlannedLayer
+from acon_hooks.replacement.plan import Plan
 from acon_hooks.replacement.verifying import PlanReport, verify_plan
 
 #: What `--by` ranks by besides the columns of a channel table.
@@ -52,7 +61,13 @@ class Replaced:
     folded: Folded | None
 
 
-def fit_from_run(model: nn.Module, run: str | Path | Run, *, batch_size: int = 64) -> Fit:
+def fit_from_run(
+    model: nn.Module,
+    run: str | Path | Run,
+    *,
+    batch_size: int = 64,
+    example: Batch | None = None,
+) -> Fit:
     """Return the lines of every channel from a captured run.
 
     Parameters
@@ -64,6 +79,8 @@ def fit_from_run(model: nn.Module, run: str | Path | Run, *, batch_size: int = 6
         runs over the run's own images again, if these can be opened by their name.
     batch_size : int
         Images a forward pass, for a run without moments.
+    example : Batch, optional
+        For the small forward pass; by default two random images of the model's ``input_shape``.
 
     Raises
     ------
@@ -99,15 +116,12 @@ def fit_from_run(model: nn.Module, run: str | Path | Run, *, batch_size: int = 6
     uses = found.layers[found.layers["kind"].isin(LINEARIZABLE)]
     keys = pd.MultiIndex.from_frame(uses[["layer", "call"]])
     table = table[pd.MultiIndex.from_frame(table[["layer", "call"]]).isin(keys)]
-    axes = _axes(network, kinds)
-    calls = uses["layer"].value_counts()
-    layers = tuple(
-        PlannedLayer(name, int(call), int(calls[name]), int(channels), axes[name], kind)
-        for name, call, channels, kind in uses[["layer", "call", "channels", "kind"]].itertuples(
-            index=False
-        )
-    )
-    return Fit(table, layers, model_name(network), weights, data, run_id)
+    calls = _calls(network, kinds, example or _random_images(network))
+    planned = {
+        (name, int(call)): (calls[name, call], int(channels))
+        for name, call, channels in uses[["layer", "call", "channels"]].itertuples(index=False)
+    }
+    return Fit(table, planned_layers(planned), model_name(network), weights, data, run_id)
 
 
 def replace_from_run(
@@ -123,6 +137,8 @@ def replace_from_run(
     limit: int | None = None,
     batch_size: int = 64,
     fold: bool = False,
+    output: Output = None,
+    logits: bool | None = None,
 ) -> Replaced:
     """Linearise a network by a run's lines, measure it on other images, and write the tables.
 
@@ -143,27 +159,48 @@ def replace_from_run(
         As for `verify_plan`.
     fold : bool
         Also fold layers that are affine on all channels, and prove equality.
+    output, logits
+        As for `verify_plan`.
 
     Returns
     -------
     Replaced
+
+    Raises
+    ------
+    UsageError
+        If it is not clear which tensor of the output is meant, before anything is computed.
+
+    Warns
+    -----
+    SameDataWarning
+        If some of the images are those of the run.
     """
     source = open_data(data, _preprocess(model)) if isinstance(data, str | Path) else data
-    fit = fit_from_run(model, run, batch_size=batch_size)
+    found, network = run if isinstance(run, Run) else open_run(run), unwrap(model)
+    first = _first_batch(source, batch_size)
+    if first is not None:
+        with torch.inference_mode():
+            run_batch(network, first, output)
+    _warn_of_the_same(found, source, limit)
+    fit = fit_from_run(network, found, batch_size=batch_size, example=first)
     if by == FIRST_ORDER:
-        fit = with_first_order(model, fit)
+        fit = with_first_order(network, fit, output=output)
     plan = fit.plan(budget=budget, by=by, within=within, layers=layers)
     if not plan.units:
         raise UsageError("linearize: the budget buys no unit; give a larger one")
-    report = verify_plan(model, plan, source, limit=limit, batch_size=batch_size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SameDataWarning)  # said above
+        report = verify_plan(
+            network, plan, source, output=output, logits=logits, limit=limit, batch_size=batch_size
+        )
     changed = linearize(model, plan)
     folder = save_linearized(changed, plan, out)
     folded = None
     if fold:
-        feed = open_feed(source, limit=batch_size, batch_size=batch_size)
-        first = next(b.inputs for b in feed.batches() if b.inputs is not None)
-        device = next((value.device for value in changed.parameters()), torch.device("cpu"))
-        folded = fold_lines(changed, first.to(device))
+        if first is None or first.inputs is None:
+            raise UsageError("linearize: folding is proved on data that can be read again")
+        folded = fold_lines(changed, arguments_of(changed, first)[0], output=output)
         _write(folded.table.assign(error=folded.error), folder / "fold.csv")
     _write(pd.DataFrame([report.summary]), folder / "summary.csv")
     _write(report.samples, folder / "samples.csv")
@@ -171,7 +208,9 @@ def replace_from_run(
     return Replaced(changed, plan, report, folded)
 
 
-def with_first_order(model: nn.Module, fit: Fit, *, images: int = FIRST_ORDER_IMAGES) -> Fit:
+def with_first_order(
+    model: nn.Module, fit: Fit, *, images: int = FIRST_ORDER_IMAGES, output: Output = None
+) -> Fit:
     """Add the column ``first_order`` to a fit: the predicted change of the logits.
 
     Of all measures that were tried it ranks single channels best (README). It costs, for each 64
@@ -187,6 +226,8 @@ def with_first_order(model: nn.Module, fit: Fit, *, images: int = FIRST_ORDER_IM
         images of the measurement stay unseen.
     images : int
         How many of them, at most.
+    output : int, str or callable, optional
+        As for `verify_plan`.
 
     Raises
     ------
@@ -201,13 +242,12 @@ def with_first_order(model: nn.Module, fit: Fit, *, images: int = FIRST_ORDER_IM
             f"be opened; rank by s_c, which needs none"
         ) from error
     count = min(images, len(source))
-    device = next((value.device for value in model.parameters()), torch.device("cpu"))
     whole = torch.stack([source[index * len(source) // count] for index in range(count)])
     keys = ["layer", "call", "channel"]
     parts = []
     for part in torch.split(whole, 64):
-        own = first_order_damage(model, fit, part.to(device)).set_index(keys)["first_order"]
-        parts.append(own * (len(part) / count))
+        own = first_order_damage(model, fit, part, output=output).set_index(keys)
+        parts.append(own["first_order"] * (len(part) / count))
     mean = pd.concat(parts).groupby(level=keys).sum()
     return replace(fit, table=fit.table.join(mean, on=keys))
 
@@ -215,8 +255,9 @@ def with_first_order(model: nn.Module, fit: Fit, *, images: int = FIRST_ORDER_IM
 def sentence(done: Replaced) -> str:
     """Return in one sentence what a replacement did."""
     found = done.report.summary
+    what = "the output changes" if math.isnan(found["agreement"]) else "logits change"
     text = (
-        f"{len(done.plan.units)} units affine ({done.plan.chosen_by}); logits change by "
+        f"{len(done.plan.units)} units affine ({done.plan.chosen_by}); {what} by "
         f"{found['q50']:.3g} (median over {found['images']:.0f} images; predicted "
         f"{found['predicted']:.3g}), 5 to 95 %: {found['q05']:.3g} to {found['q95']:.3g}"
     )
@@ -249,21 +290,56 @@ def parse_budget(text: str) -> int | float:
         ) from error
 
 
-def _axes(model: nn.Module, kinds: Sequence[str]) -> dict[str, int]:
-    """Return the channel axis of every layer, from one forward pass of two random images."""
+def parse_output(text: str) -> Output:
+    """Read what picks a tensor of an output: an index, a name, or ``file.py:callable``."""
+    if ":" in text:
+        return load_callable("output", text)[0]
+    return int(text) if text.lstrip("-").isdigit() else text
+
+
+def _calls(model: nn.Module, kinds: Sequence[str], example: Batch) -> dict[Key, Layer]:
+    """Return every use of every layer, from one forward pass."""
+    with torch.inference_mode(), Tap(model, kinds=kinds, report_failures=True) as tap:
+        model(*arguments_of(model, example))
+        tap.take()
+        return dict(tap.calls)
+
+
+def _random_images(model: nn.Module) -> Batch:
+    """Return two random images of the size that a model says it takes."""
     shape = getattr(model, "input_shape", None)
     if shape is None:
         raise AconError(
             "the model does not say how large its images are (input_shape), so the axes of its "
             "channels are unknown: fit the lines with fit_units(model, images)"
         )
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(2, *shape, generator=generator)
-    first = next((value for value in model.parameters() if value.is_floating_point()), None)
-    with torch.inference_mode(), Tap(model, kinds=kinds, report_failures=True) as tap:
-        model(images if first is None else images.to(first.device, first.dtype))
-        tap.take()
-        return {layer.name: layer.axis for layer in tap.layers}
+    return Batch(0, [0, 1], torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)))
+
+
+def _first_batch(data: Any, batch_size: int) -> Batch | None:
+    """Return the first samples of data that can be read again, without their labels."""
+    if isinstance(data, Iterator):
+        return None
+    for batch in open_feed(data, limit=batch_size, batch_size=batch_size).batches():
+        if batch.ids:
+            return batch
+    return None
+
+
+def _warn_of_the_same(run: Run, data: Any, limit: int | None) -> None:
+    """Warn of images that the lines of a run were fitted on, known by their bytes."""
+    samples = open_feed(data, limit=limit).samples if not isinstance(data, Iterator) else None
+    if samples is None:
+        return
+    known = set(run.samples["sha256"]) - {""}
+    count = int(samples["sha256"].isin(known).sum())
+    if count:
+        warnings.warn(
+            f"{count} of the {len(samples)} images to measure on are among those that the lines "
+            f"were fitted on ({run.identity['data']}): give other images, --data",
+            SameDataWarning,
+            stacklevel=3,
+        )
 
 
 def _preprocess(model: nn.Module) -> str | None:

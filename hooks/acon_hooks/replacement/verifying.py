@@ -1,8 +1,6 @@
 """Measure what a plan does to a network, on images that its lines were not fitted on."""
 
-import copy
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -21,22 +19,32 @@ from acon_analysis.statistics.paired import UNCHANGED, paired
 from acon_hooks.engine.edits import Edit, Editing, Edits
 from acon_hooks.engine.feed import Batch
 from acon_hooks.engine.feeding import open_feed
-from acon_hooks.engine.plans import logits_of, run_plans
-from acon_hooks.engine.visiting import Site, visiting
+from acon_hooks.engine.outputs import Output
+from acon_hooks.engine.plans import Comparison, relative_change, run_batch
+from acon_hooks.engine.visiting import Listener, Site, function_name, visiting
+from acon_hooks.errors import SameDataWarning
 from acon_hooks.guards import unwrap
 from acon_hooks.layers.reading import fold
 from acon_hooks.readings.batch import Key
 from acon_hooks.replacement.linearizing import plan_edits
 from acon_hooks.replacement.plan import Plan
 
-#: Step of the difference quotient, in float64, where an operation has no forward derivative.
-STEP = 1e-5
-
-#: Quantiles of the relative change of the logits over the images.
+#: Quantiles of the relative change of the output over the images.
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+#: Name of the plan in the comparison with the unchanged network.
+LINES = "lines"
 
 forward: Any = forward_ad
 FloatArray = npt.NDArray[np.float64]
+
+#: The predicted change of each sample, and what it may be off by, (N,) each.
+_Predicted = tuple[FloatArray, FloatArray]
+
+#: Functions that are linear in their first argument; weight and bias follow.
+_LINEAR = frozenset(
+    {"linear", *(f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3))}
+)
 
 #: Values of a layer's output that are brought to float64 at once.
 _VALUES = 2**22
@@ -50,24 +58,28 @@ class PlanReport:
     ----------
     summary : dict
         units, images; change (mean) and its quantiles q05 to q95 over the images, where the
-        change of an image is the norm of the difference of its logits over their norm;
+        change of an image is the norm of the difference of its outputs over their norm;
         predicted (median change predicted to first order: the residuals of the lines times the
-        network's derivative); agreement, the share of images whose largest logit stays;
+        network's derivative) and predicted_error (the median of what the prediction may be off
+        by); agreement, the share of images (and positions) whose largest logit stays;
         loss_change with its 95 % interval loss_low to loss_high and loss_p, as
-        `acon_analysis.statistics.paired.paired` has them of the losses that
-        `acon_hooks.engine.plans.run_plans` takes; with class labels accuracy_before and
-        accuracy_after.
+        `acon_analysis.statistics.paired.paired` has them of the losses of
+        `acon_hooks.engine.plans.Comparison`; with class labels accuracy_before and
+        accuracy_after. Agreement and loss are NaN where the output is no logits.
     samples : DataFrame
-        One row an image: sample, change, predicted, agrees.
+        One row an image: sample, change, predicted, predicted_error, agrees.
     layers : DataFrame
         One row a use of a layer: layer, call, units, channels, predicted and measured: the squared
         error of its lines over the variance of the layer's output, as the fit says and on these
         images, both with the layers before it unchanged.
+    used : str
+        What was compared, what the loss is and how the change was predicted, in words.
     """
 
     summary: dict[str, float]
     samples: pd.DataFrame
     layers: pd.DataFrame
+    used: str = ""
 
 
 def verify_plan(
@@ -75,6 +87,8 @@ def verify_plan(
     plan: Plan,
     data: Any,
     *,
+    output: Output = None,
+    logits: bool | None = None,
     limit: int | None = None,
     batch_size: int = 64,
     any_weights: bool = False,
@@ -84,11 +98,19 @@ def verify_plan(
     Parameters
     ----------
     model : Module
-        The network, in evaluation mode, with logits (N, K) as its output.
+        The network, in evaluation mode. It runs in its own dtype.
     plan : Plan
         Units and lines, from another split.
     data : str, Path, ImageSource, Dataset, DataLoader or iterable of batches
-        Images; see `acon_hooks.engine.feeding.open_feed`. Accuracy needs class indices as labels.
+        Images, or other inputs such as the ids of tokens; see
+        `acon_hooks.engine.feeding.open_feed`. Accuracy needs class indices as labels.
+    output : int, str or callable, optional
+        Which tensor of the network's output is meant: an index, a key or the name of an attribute,
+        or a callable that is given the output. By default the only tensor, or what is called
+        logits.
+    logits : bool, optional
+        Whether it holds class logits, (N, K) or (N, T, K) with T positions; by default what its
+        shape says, see `acon_hooks.engine.plans.Comparison`.
     limit, batch_size : int
         As for `fit_units`.
     any_weights : bool
@@ -97,35 +119,46 @@ def verify_plan(
     Returns
     -------
     PlanReport
-        From two forward passes an image in the network's dtype, and one with its forward
-        derivative, which costs about as much as two more.
+        From one forward pass an image with the plan and one with its forward derivative, which
+        costs two and yields the unchanged output as well; the first batch runs once more to see
+        that it does. Where an operation has no forward derivative, from three forward passes.
+
+    Raises
+    ------
+    UsageError
+        If it is not clear which tensor of the output is meant.
+    AconError
+        If there are no images.
+
+    Warns
+    -----
+    SameDataWarning
+        If the lines were fitted on data of the same name.
     """
     network = unwrap(model)
     edits = plan_edits(network, plan, any_weights=any_weights)
-    prediction = _Prediction(network, plan, edits)
-    frames, predicted = [], []
-    for batch in open_feed(data, limit=limit, batch_size=batch_size).batches():
-        if batch.ids:
-            frames.append(run_plans(network, _OneBatch(batch), {"lines": edits}))
-            predicted.append(prediction.of(batch))
-    if not frames:
+    feed = open_feed(data, limit=limit, batch_size=batch_size)
+    if feed.samples is not None and feed.identity["data"] == plan.data:
+        text = f"the lines were fitted on {plan.data}, too: measure them on other images"
+        warnings.warn(text, SameDataWarning, stacklevel=2)
+    comparison, lines = Comparison(logits), _Lines(network, edits, output)
+    predicted = []
+    with torch.inference_mode(False), torch.no_grad(), visiting(network, edits, lines.step):
+        for batch in feed.batches():
+            if batch.ids:
+                unchanged, after, found = lines.run(batch)
+                comparison.add(UNCHANGED, batch, unchanged, unchanged)
+                comparison.add(LINES, batch, after, unchanged)
+                predicted.append(found)
+    if not predicted:
         raise AconError("linearize: there were no images to measure on")
-    frame = pd.concat(frames, ignore_index=True)
-    samples = frame.loc[frame["plan"] == "lines", ["sample", "output_change", "agrees"]]
+    frame = comparison.rows()
+    samples = frame.loc[frame["plan"] == LINES, ["sample", "output_change", "agrees"]]
     samples = samples.rename(columns={"output_change": "change"}).reset_index(drop=True)
-    samples.insert(2, "predicted", np.concatenate(predicted))
-    return PlanReport(_summary(samples, frame, plan), samples, prediction.layers())
-
-
-@dataclass(frozen=True)
-class _OneBatch:
-    """A feed of one batch."""
-
-    batch: Batch
-
-    def batches(self) -> list[Batch]:
-        """Return the batch."""
-        return [self.batch]
+    for place, name in enumerate(("predicted", "predicted_error")):
+        samples.insert(2 + place, name, np.concatenate([found[place] for found in predicted]))
+    used = f"{comparison.words()}; {lines.words()}"
+    return PlanReport(_summary(samples, frame, plan), samples, _layers(plan, lines.step), used)
 
 
 def _summary(samples: pd.DataFrame, frame: pd.DataFrame, plan: Plan) -> dict[str, float]:
@@ -138,10 +171,11 @@ def _summary(samples: pd.DataFrame, frame: pd.DataFrame, plan: Plan) -> dict[str
         "change": float(change.mean()),
         **{f"q{round(100 * q):02d}": float(np.quantile(change, q)) for q in QUANTILES},
         "predicted": float(samples["predicted"].median()),
+        "predicted_error": float(samples["predicted_error"].median()),
         "agreement": float(samples["agrees"].mean()),
         **{f"loss_{name}": float(loss[name]) for name in ("change", "low", "high", "p")},
     }
-    for when, name in (("before", UNCHANGED), ("after", "lines")):
+    for when, name in (("before", UNCHANGED), ("after", LINES)):
         correct = frame.loc[frame["plan"] == name, "correct"]
         if correct.notna().all():
             summary[f"accuracy_{when}"] = float(correct.mean())
@@ -149,12 +183,13 @@ def _summary(samples: pd.DataFrame, frame: pd.DataFrame, plan: Plan) -> dict[str
 
 
 class _FirstStep(Editing):
-    """Takes outputs a first step towards their lines, and sums the residuals of the lines.
+    """Takes outputs a step towards their lines, and sums the residuals of the lines.
 
     Attributes
     ----------
     size : float or None
-        Of the step; None makes dual numbers of the outputs, the residuals their tangents.
+        Of the step; 1 puts the lines themselves, 0 leaves the outputs as they are. None makes dual
+        numbers of the outputs, the residuals their tangents.
     errors : dict
         Sum of the squared residuals on the chosen channels, by (layer, call).
     outputs : dict
@@ -168,13 +203,16 @@ class _FirstStep(Editing):
         self.outputs: dict[Key, Gram] = {}
         self._seen: dict[Key, tuple[float, Gram]] = {}
 
-    def edit(self, site: Site, edit: Edit, x: Tensor, y: Tensor) -> Tensor:
+    def edit(self, site: Site, edit: Edit, x: Tensor, y: Tensor) -> Tensor | None:
         """Return the output and its tangent, or the output a step further."""
+        if self.size == 1:
+            return edit.apply(x, y)
         (x, _), (y, tangent) = forward.unpack_dual(x), forward.unpack_dual(y)
-        rest = edit.apply(x, y) - y
         if not self.size:  # the layers before are as they were
-            error = float((rest * rest).sum(dtype=torch.float64))
-            self._seen[site.name, site.call or 0] = error, _sums(y, site.axis)
+            self._seen[site.name, site.call or 0] = _sums(edit, x, y, site.axis)
+        if self.size == 0:
+            return None
+        rest = edit.apply(x, y) - y
         if self.size is not None:
             return y + self.size * rest
         dual: Tensor = forward.make_dual(y, rest if tangent is None else tangent + rest)
@@ -193,78 +231,137 @@ class _FirstStep(Editing):
         self._seen.clear()
 
 
-def _sums(values: Tensor, axis: int) -> Gram:
-    """Return the sums of values, (C,), some samples at a time."""
-    folded = fold(values, axis)
-    size = max(1, _VALUES * len(folded) // max(folded.numel(), 1))
-    parts = torch.split(folded, size)
-    return reduce(add, (Gram.of(part.unsqueeze(-1), axis=(0, 2)) for part in parts))
+def _sums(edit: Edit, x: Tensor, y: Tensor, axis: int) -> tuple[float, Gram]:
+    """Return the squared residuals of a line and the sums of outputs, (C,), in float64."""
+    error, sums = 0.0, []
+    size = max(1, _VALUES * len(y) // max(y.numel(), 1)) if axis else len(y)
+    for first, second in zip(torch.split(x, size), torch.split(y, size), strict=True):
+        wide = second.double()
+        error += float((edit.apply(first.double(), wide) - wide).square().sum())
+        sums.append(Gram.of(fold(wide, axis).unsqueeze(-1), axis=(0, 2)))
+    return error, reduce(add, sums)
 
 
-class _Prediction:
-    """Predicts the change of the logits to first order: the residuals of the lines, carried on.
+class _Lines:
+    """Runs a network unchanged and with lines, and predicts the difference to first order.
 
     The derivative on the way from the activations to their lines is taken by forward-mode
-    differentiation in the network's dtype; where an operation does not offer it, by a difference
-    quotient of a copy in float64.
+    differentiation, which yields the unchanged output as well. Where it does not yield the same
+    bit for bit on the first batch, the network runs unchanged, too. Where an operation has no
+    forward derivative, a difference quotient takes its place.
     """
 
-    def __init__(self, network: nn.Module, plan: Plan, edits: Edits) -> None:
-        self.network, self.plan = network, plan
+    def __init__(self, network: nn.Module, edits: Edits, output: Output) -> None:
+        self.network, self.edits, self.output = network, edits, output
         self.step = _FirstStep(edits)
+        self.derives: bool | None = None  # not known yet
+        self.yields_unchanged = True
 
-    def of(self, batch: Batch) -> FloatArray:
-        """Return the predicted change of the logits of each image over their norm, (N,)."""
-        device = next((value.device for value in self.network.parameters()), torch.device("cpu"))
-        arguments = batch.to(device).arguments()
-        with torch.inference_mode(False), torch.no_grad():
-            if self.step.size is None:
-                try:
-                    return self._derivative(arguments)
-                except NotImplementedError:
-                    self.network = copy.deepcopy(self.network).double()
-                    self.step.edits = plan_edits(self.network, self.plan, any_weights=True)
-            return self._quotient(arguments)
+    def run(self, batch: Batch) -> tuple[Tensor, Tensor, _Predicted]:
+        """Return the unchanged and the changed output, (N, ...), and the predicted change."""
+        slope = None
+        if self.derives is not False:
+            try:
+                unchanged, slope = self._derivative(batch)
+            except NotImplementedError:
+                self.derives = False
+        if slope is None:
+            unchanged = self._run(batch, 0.0)
+        elif self.derives is None or not self.yields_unchanged:
+            plain = self._plain(batch)
+            self.derives, self.yields_unchanged = True, torch.equal(plain, unchanged)
+            unchanged = plain
+        after = self._run(batch, 1.0)
+        if slope is not None:
+            return unchanged, after, (_relative(slope, unchanged), np.zeros(len(after)))
+        return unchanged, after, self._quotient(batch, unchanged, after)
 
-    def _derivative(self, arguments: tuple[Any, ...]) -> FloatArray:
-        """Return the prediction by forward-mode differentiation."""
+    def words(self) -> str:
+        """Return how the change was predicted, in words."""
+        if self.derives:
+            return "predicted by forward-mode differentiation"
+        return "predicted by a difference quotient: an operation has no forward derivative"
+
+    def _run(self, batch: Batch, size: float | None) -> Tensor:
+        """Return the output after a step of some size."""
+        self.step.edits, self.step.size = self.edits, size
+        return run_batch(self.network, batch, self.output)
+
+    def _plain(self, batch: Batch) -> Tensor:
+        """Return the output of the network as it is."""
+        self.step.edits = {}
+        return run_batch(self.network, batch, self.output)
+
+    def _derivative(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the output and its derivative towards the lines."""
+        listener = Listener(_twice_not_thrice)
         with forward.dual_level(), warnings.catch_warnings():
             # The first dual number makes PyTorch script some functions of its own.
             warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
-            logits, change = forward.unpack_dual(self._run(arguments))
-        logits = logits_of(logits)
-        change = torch.zeros_like(logits) if change is None else logits_of(change)
-        return np.asarray((change.norm(dim=1) / logits.norm(dim=1)).numpy())
+            listener.on()
+            try:
+                unchanged, slope = forward.unpack_dual(self._run(batch, None))
+            finally:
+                listener.off()
+        return unchanged, torch.zeros_like(unchanged) if slope is None else slope
 
-    def _quotient(self, arguments: tuple[Any, ...]) -> FloatArray:
-        """Return the prediction by a difference quotient."""
-        wide = [v.double() if v.is_floating_point() else v for v in arguments]
-        outputs = []
-        for self.step.size in (0.0, STEP):
-            outputs.append(logits_of(self._run(wide)))
-        change = (outputs[1] - outputs[0]) / STEP
-        return np.asarray((change.norm(dim=1) / outputs[0].norm(dim=1)).numpy())
+    def _quotient(self, batch: Batch, unchanged: Tensor, after: Tensor) -> _Predicted:
+        """Return the derivative from a step h and the whole step, and what it may be off by.
 
-    def _run(self, arguments: Sequence[Any]) -> Any:
-        """Return the output of the network while outputs take their first step."""
-        with visiting(self.network, self.step.edits, self.step):
-            return self.network(*arguments)
+        With D(h) = (z(h) - z(0)) / h, the value (D(h) - h·D(1)) / (1 - h) is free of the second
+        derivative. It differs from D(h) by about what it may be off by; rounding z(h) to its
+        dtype adds ε/h. The larger the whole change, the smaller h: both errors are then about √ε
+        of the change.
+        """
+        epsilon = torch.finfo(unchanged.dtype).eps
+        change = np.nan_to_num(np.median(relative_change(unchanged, after)), posinf=1.0)
+        exponent = np.log2(epsilon**0.5 / max(float(change), epsilon))
+        size = float(2.0 ** np.clip(np.round(exponent), np.log2(epsilon) / 2, -1))
+        near = self._run(batch, size)
+        zero, whole = unchanged.double(), after.double()
+        first = (near.double() - zero) / size
+        slope = (first - size * (whole - zero)) / (1 - size)
+        error = _relative(slope - first, zero) + epsilon / size
+        return _relative(slope, zero), error
 
-    def layers(self) -> pd.DataFrame:
-        """Return one row a use of a layer: predicted and measured squared error."""
-        counts = self.plan.table.groupby(["layer", "call"], sort=False).size()
-        rows = []
-        for use in self.plan.layers:
-            key = use.layer, use.call
-            total = float(self.step.outputs[key].C.sum())
-            rows.append(
-                {
-                    "layer": use.layer,
-                    "call": use.call,
-                    "units": int(counts.loc[key]),
-                    "channels": use.channels,
-                    "predicted": self.plan.lost[key],
-                    "measured": self.step.errors[key] / total if total > 0 else 0.0,
-                }
-            )
-        return pd.DataFrame(rows).astype({"layer": "str"})
+
+def _twice_not_thrice(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run a function; of linear ones in their input, on a dual number and its tangent.
+
+    PyTorch would also run a convolution or linear layer on the tangent of its weight, which is 0.
+    """
+    if function_name(func) not in _LINEAR or not isinstance(args[0] if args else None, Tensor):
+        return func(*args, **kwargs)
+    x, tangent = forward.unpack_dual(args[0])
+    others = [v for v in (*args[1:], *kwargs.values()) if isinstance(v, Tensor)]
+    if tangent is None or any(forward.unpack_dual(v).tangent is not None for v in others):
+        return func(*args, **kwargs)
+    no_bias = {name: None if name == "bias" else value for name, value in kwargs.items()}
+    rest = [None if place == 1 else value for place, value in enumerate(args[1:])]
+    return forward.make_dual(func(x, *args[1:], **kwargs), func(tangent, *rest, **no_bias))
+
+
+def _relative(change: Tensor, unchanged: Tensor) -> FloatArray:
+    """Return the norm of a change of each sample over that of the output, float64 (N,)."""
+    first, second = (v.detach().double().reshape(len(v), -1) for v in (change, unchanged))
+    return np.asarray((first.norm(dim=1) / second.norm(dim=1)).cpu().numpy())
+
+
+def _layers(plan: Plan, step: _FirstStep) -> pd.DataFrame:
+    """Return one row a use of a layer: predicted and measured squared error."""
+    counts = plan.table.groupby(["layer", "call"], sort=False).size()
+    rows = []
+    for use in plan.layers:
+        key = use.layer, use.call
+        total = float(step.outputs[key].C.sum())
+        rows.append(
+            {
+                "layer": use.layer,
+                "call": use.call,
+                "units": int(counts.loc[key]),
+                "channels": use.channels,
+                "predicted": plan.lost[key],
+                "measured": step.errors[key] / total if total > 0 else 0.0,
+            }
+        )
+    return pd.DataFrame(rows).astype({"layer": "str"})

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from acon_analysis.errors import AconError, UsageError
 from acon_hooks.engine.edits import Edits, Hold, Line
+from acon_hooks.engine.feed import Batch
 from acon_hooks.engine.feeding import open_feed
 from acon_hooks.engine.plans import run_plans
 from acon_hooks.engine.visiting import Site
@@ -135,6 +136,13 @@ def test_labels_that_are_no_class_indices_are_no_labels(net: Net, labels: list[A
     assert frame["loss"].tolist() == [0.0] * 3
 
 
+class Nothing:
+    """A feed without samples."""
+
+    def batches(self) -> list[Batch]:
+        return []
+
+
 def test_mistakes(net: Net) -> None:
     images, _ = data(4)
     edits = plans(net)["line"]
@@ -142,8 +150,10 @@ def test_mistakes(net: Net) -> None:
         run_plans(net, open_feed([images]), {"unchanged": edits})
     with pytest.raises(UsageError, match="some batches have class indices as labels and others"):
         run_plans(net, open_feed([(images, [0, 1, 2, 0]), images]), {})
-    with pytest.raises(AconError, match=r"must be logits \(N, K\); it is \(4, 4, 4, 4\)"):
-        run_plans(nn.Sequential(net.conv), open_feed([images]), {})
+    with pytest.raises(UsageError, match=r"logits are \(N, K\) or .* output is \(4, 4, 4, 4\)"):
+        run_plans(nn.Sequential(net.conv), open_feed([images]), {}, logits=True)
+    with pytest.raises(AconError, match="no samples"):
+        run_plans(net, Nothing(), {})
     third = {"third": {Site("first", net.first, call=2): next(iter(edits.values()))}}
     with pytest.raises(HookError, match="layer 'first' has no call 2"):
         run_plans(net, open_feed([images]), third)

@@ -30,6 +30,9 @@ class Seeing(Visitor):
         self.seen: list[str] = []
         self.change = change
 
+    def replaces(self, site: Site) -> bool:
+        return True
+
     def begin(self) -> None:
         self.seen.append("begin")
 

@@ -1,0 +1,87 @@
+"""Where a layer has overwritten its input, and what that means for a replacement of its output."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Given:
+    """A tensor that a layer is given, and what it was before the call.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        The tensor itself, which the layer may overwrite.
+    before : Tensor
+        A copy.
+    version : int or None
+        PyTorch's count of writes to the tensor; None for a tensor made in inference mode, which
+        has no such count.
+    """
+
+    tensor: Tensor
+    before: Tensor
+    version: int | None
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Self:
+        """Note a tensor before a call."""
+        version = None if tensor.is_inference() else tensor._version
+        return cls(tensor, tensor.clone(), version)
+
+    def overwritten(self) -> bool:
+        """Return whether the tensor was written to since.
+
+        Values are compared as well: a write through `Tensor.data` does not count as a version.
+        """
+        if self.version is not None and self.tensor._version != self.version:
+            return True
+        same = (self.tensor == self.before) | (self.tensor.isnan() & self.before.isnan())
+        return not bool(same.all())
+
+
+def put(new: Any, output: Any, given: Iterable[Given], *, in_place: bool) -> Any:
+    """Return what takes an output's place, so that every reader of the output sees it.
+
+    A layer that overwrites its input leaves its result there, and a shortcut may read it: the new
+    values are then written there too. The input of a layer that only returns it, or a view of it,
+    keeps its values.
+
+    Parameters
+    ----------
+    new : Any
+        The new output.
+    output : Any
+        What the layer returned.
+    given : iterable of Given
+        The tensors that the layer was called with.
+    in_place : bool
+        Whether the layer says itself that it overwrites its input, which matters where it has
+        written the values that were there before.
+    """
+    if not isinstance(output, Tensor) or not isinstance(new, Tensor):
+        return new
+    returned = new
+    for one in given:
+        if shares_memory(one.tensor, output):
+            if in_place or one.overwritten():
+                returned = output
+        elif one.overwritten() and _equal(one.tensor, output):
+            one.tensor.copy_(new)
+    return new if returned is new else output.copy_(new)
+
+
+def shares_memory(first: Tensor, second: Tensor) -> bool:
+    """Return whether two tensors lie in the same storage."""
+    return first.untyped_storage().data_ptr() == second.untyped_storage().data_ptr()
+
+
+def _equal(first: Tensor, second: Tensor) -> bool:
+    """Return whether two tensors have the same shape, type and values."""
+    return (
+        first.dtype is second.dtype and first.shape == second.shape and torch.equal(first, second)
+    )
