@@ -92,12 +92,20 @@ def import_checkpoint(
     file: Annotated[Path, typer.Argument(help=".pth, .pt, .tar or .safetensors")],
     model: Annotated[str, typer.Option(help="the network it belongs to")],
     out: Annotated[Path, typer.Option(help="safetensors file to write")],
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="a key, or a pattern of keys, that the network does without; repeatable",
+            metavar="NAME",
+        ),
+    ] = None,
 ) -> None:
     """Turn a checkpoint into safetensors."""
     from acon_analysis.models.checkpoints import import_checkpoint as convert
     from acon_analysis.models.registry import build_model
 
-    result = convert(file, build_model(model, weights=None), out, model_name=model)
+    network = build_model(model, weights=None)
+    result = convert(file, network, out, model_name=model, drop=drop or ())
     for note in result.notes:
         typer.echo(f"acon: note: {note}", err=True)
     typer.echo(

@@ -1,7 +1,7 @@
 """Turns a foreign checkpoint into a safetensors file for good."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -60,6 +60,7 @@ def import_checkpoint(
     *,
     model_name: str | None = None,
     entry: str | None = None,
+    drop: Sequence[str] = (),
     limits: Limits = DEFAULT_LIMITS,
 ) -> ImportResult:
     """Read a foreign checkpoint safely and write it as safetensors; see `load_state_dict`.
@@ -77,6 +78,8 @@ def import_checkpoint(
         Name of the model for the metadata; by default its class.
     entry : str, optional
         The key of the state dict in a training checkpoint.
+    drop : sequence of str
+        Keys that the file may have beyond the model's, by name or `fnmatch` pattern.
     limits : Limits
         How large a file may be.
 
@@ -97,7 +100,7 @@ def import_checkpoint(
         raise UsageError(f"the output is named {target.name!r}, expected a name in .safetensors")
     if target.exists() and source.exists() and target.samefile(source):
         raise UsageError(f"the output {str(target)!r} is the checkpoint itself; name another file")
-    result = load_state_dict(source, model, entry=entry, limits=limits)
+    result = load_state_dict(source, model, entry=entry, drop=drop, limits=limits)
     metadata = {
         "format": "pt",
         "model": model_name or type(model).__name__,

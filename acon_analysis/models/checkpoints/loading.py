@@ -1,7 +1,8 @@
 """From a foreign file to tensors that fit a model, in four steps: gate, process, check, keep."""
 
 import os
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,13 @@ from acon_analysis.models.checkpoints import cache, torchfile
 from acon_analysis.models.checkpoints.dtypes import BY_NAME
 from acon_analysis.models.checkpoints.errors import CheckpointError, Refusal, show
 from acon_analysis.models.checkpoints.limits import DEFAULT_LIMITS, Limits
-from acon_analysis.models.checkpoints.matching import Plan, Wanted, make_plan
+from acon_analysis.models.checkpoints.matching import (
+    Converter,
+    Plan,
+    Wanted,
+    make_plan,
+    no_conversion,
+)
 from acon_analysis.models.checkpoints.reader_process import convert
 from acon_analysis.models.checkpoints.records import Contents, TensorRecord
 from acon_analysis.models.checkpoints.source import Source, foreign
@@ -47,6 +54,7 @@ def load_state_dict(
     model: nn.Module | Mapping[str, torch.Tensor],
     *,
     entry: str | None = None,
+    drop: Sequence[str] = (),
     limits: Limits = DEFAULT_LIMITS,
 ) -> CheckpointResult:
     """Read a checkpoint that may be hostile, for a model, without ever running what is in it.
@@ -68,7 +76,10 @@ def load_state_dict(
         The key of the state dict in a training checkpoint; by default the first there is of
         ``state_dict``, ``model_state_dict``, ``model``, ``state_dict_ema``, ``model_ema``,
         ``ema_state_dict``, ``ema``. The prefixes ``module.``, ``_orig_mod.`` and ``model.`` are
-        removed when that makes more keys fit.
+        removed when that makes more keys fit. Names that the model's own loading hooks convert,
+        such as ``weight_g`` and ``weight_v`` of torch's older weight normalisation, are converted.
+    drop : sequence of str
+        Keys that the file may have beyond the model's, by name or `fnmatch` pattern.
     limits : Limits
         How large a file may be.
 
@@ -83,9 +94,14 @@ def load_state_dict(
         The file is missing, damaged or hostile, or does not fit the model.
     """
     try:
+        if isinstance(drop, str):
+            drop = (drop,)
         wanted = _wanted(model)
+        convert = _own_conversion(model) if isinstance(model, nn.Module) else no_conversion
         with Source(path, limits) as source:
-            return _load(source, wanted, entry, limits)
+            contents = examine(source, limits)
+            plan = make_plan(contents, wanted, entry, limits, drop=drop, convert=convert)
+            return _load(source, contents, plan, wanted, limits)
     except Refusal as refusal:
         name = show(os.fsdecode(path)) if isinstance(path, (str, bytes)) else show(str(path))
         raise CheckpointError(f"cannot use the checkpoint {name}: {refusal}") from None
@@ -163,13 +179,34 @@ def _wanted(model: nn.Module | Mapping[str, torch.Tensor]) -> dict[str, Wanted]:
     return wanted
 
 
+def _own_conversion(model: nn.Module) -> Converter:
+    """Return the renaming that a model's own hooks do when it loads a state dict."""
+    hooks = [
+        (f"{name}." if name else "", hook)
+        for name, module in model.named_modules()
+        for hook in module._load_state_dict_pre_hooks.values()
+    ]
+
+    def convert(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+        try:
+            given = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+            state: dict[str, torch.Tensor] = OrderedDict(given)
+            for prefix, hook in hooks:
+                hook(state, prefix, {}, True, [], [], [])
+        except Exception:  # a hook that needs more than names and shapes
+            return {}
+        old = {id(tensor): name for name, tensor in given.items()}
+        return {old[id(tensor)]: name for name, tensor in state.items() if id(tensor) in old}
+
+    return convert if hooks else no_conversion
+
+
 def _load(
-    source: Source, wanted: dict[str, Wanted], entry: str | None, limits: Limits
+    source: Source, contents: Contents, plan: Plan, wanted: dict[str, Wanted], limits: Limits
 ) -> CheckpointResult:
-    contents = examine(source, limits)
-    plan = make_plan(contents, wanted, entry, limits)
     digest = source.sha256()
-    index = cache.index_name(digest, [entry, sorted(wanted.items())])
+    keys = [(item.name, item.key) for item in plan.taken]
+    index = cache.index_name(digest, [plan.entry, keys, sorted(wanted.items())])
     state = _recall(index, wanted, limits)
     if state is not None:
         return CheckpointResult(state, digest, contents.format, plan.notes)

@@ -1,7 +1,8 @@
 """Which of a file's tensors are the model's: the state dict, its prefixes, names and shapes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from itertools import product
 from typing import NamedTuple
 
@@ -34,6 +35,15 @@ class Wanted(NamedTuple):
     dtype: str
 
 
+#: Names and shapes -> the new names of those that the model's own hooks rename when it loads them.
+Converter = Callable[[Mapping[str, tuple[int, ...]]], Mapping[str, str]]
+
+
+def no_conversion(_: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+    """Rename nothing."""
+    return {}
+
+
 class Taken(NamedTuple):
     """A tensor that will be read: the model's name, the file's, what it is and what it becomes.
 
@@ -57,21 +67,39 @@ class Plan:
 
 
 def make_plan(
-    contents: Contents, wanted: Mapping[str, Wanted], entry: str | None, limits: Limits
+    contents: Contents,
+    wanted: Mapping[str, Wanted],
+    entry: str | None,
+    limits: Limits,
+    *,
+    drop: Sequence[str] = (),
+    convert: Converter = no_conversion,
 ) -> Plan:
     """Decide which tensors of a file are read for a model.
+
+    Parameters
+    ----------
+    contents, wanted, entry, limits
+        What the file holds, what the model expects, where to look, how much is read.
+    drop : sequence of str
+        Patterns (`fnmatch`) of keys that may be left out if the model has none of these names.
+    convert : callable
+        Returns the names that the model's own hooks make of others; see `Converter`.
 
     Raises
     ------
     Refusal
-        There is no state dict, or its names, shapes or types are not the model's.
+        There is no state dict, or its names, shapes or types are not the model's; a pattern fits
+        no extra key.
     """
     path, found, notes = _select(contents.root, entry)
-    state = _readable(found, limits)
-    names, remarks = _rename(list(state), wanted)
+    state = _readable(found, limits, drop)
+    names, remarks = _rename(state, wanted, convert)
     keys = {name: key for key, name in names.items()}
     missing = [name for name in wanted if name not in keys]
-    unexpected = [name for name in keys if name not in wanted]
+    unexpected, dropped = _let_go([name for name in keys if name not in wanted], keys, found, drop)
+    if dropped:
+        remarks.append(f"{plural(len(dropped), 'key')} left out as asked: {listing(dropped)}")
     if unexpected == ["n_averaged"] and remarks:
         # torch.optim.swa_utils.AveragedModel counts its updates next to the wrapped module.
         unexpected = []
@@ -143,9 +171,36 @@ def _held(root: object) -> str:
     return f"; it has {listing([key for key in root if isinstance(key, str)])}" if root else ""
 
 
-def _readable(state: dict[object, object], limits: Limits) -> dict[str, TensorRecord]:
+def _dropped(key: str, drop: Sequence[str]) -> bool:
+    return any(fnmatchcase(key, pattern) for pattern in drop)
+
+
+def _let_go(
+    unexpected: list[str],
+    keys: Mapping[str, str],
+    found: Mapping[object, object],
+    drop: Sequence[str],
+) -> tuple[list[str], list[str]]:
+    """Divide extra names into those that stay extra and those that a pattern lets go."""
+    others = [key for key, value in found.items() if not isinstance(value, TensorRecord)]
+    extra = [*((keys[name], name) for name in unexpected), *((str(key),) * 2 for key in others)]
+    for pattern in drop:
+        if not any(fnmatchcase(name, pattern) for pair in extra for name in pair):
+            held = (
+                f"; extra are {listing([key for key, _ in extra])}" if extra else "; none is extra"
+            )
+            raise Refusal(f"no extra key is named {show(pattern)}, which was to be dropped{held}")
+    gone = [key for key, name in extra if _dropped(key, drop) or _dropped(name, drop)]
+    return [name for name in unexpected if keys[name] not in set(gone)], gone
+
+
+def _readable(
+    state: dict[object, object], limits: Limits, drop: Sequence[str]
+) -> dict[str, TensorRecord]:
     result: dict[str, TensorRecord] = {}
     for key, value in state.items():
+        if not isinstance(value, TensorRecord) and isinstance(key, str) and _dropped(key, drop):
+            continue
         if not isinstance(key, str) or len(key) > limits.name_length:
             raise Refusal(f"its state dict has a key that no parameter has: {show(key)}")
         if not isinstance(value, TensorRecord):
@@ -166,22 +221,37 @@ def _chains(keys: list[str]) -> list[str]:
     return chains
 
 
-def _rename(keys: list[str], wanted: Mapping[str, Wanted]) -> tuple[dict[str, str], list[str]]:
+def _rename(
+    state: Mapping[str, TensorRecord], wanted: Mapping[str, Wanted], convert: Converter
+) -> tuple[dict[str, str], list[str]]:
     """Map the file's keys to the model's names by the least stripping that makes most keys fit."""
-    best, score, note = {key: key for key in keys}, sum(key in wanted for key in keys), ""
+
+    def converted(names: dict[str, str]) -> dict[str, str]:
+        new = convert({name: state[key].shape for key, name in names.items()})
+        return {key: new.get(name, name) for key, name in names.items()}
+
+    keys = list(state)
+    plain = {key: key for key in keys}
+    best, note = converted(plain), ""
+    score, stripped = sum(name in wanted for name in best.values()), plain
     own = [""] + [c for c in _chains(list(wanted)) if all(name.startswith(c) for name in wanted)]
     # torch.compile on a part of a model puts its mark in the middle of names: tried last.
     for inner, add, chain in product((False, True), dict.fromkeys(own), _chains(keys)):
-        names = {key: _stripped(key, chain, add, inner) for key in keys}
+        bare = {key: _stripped(key, chain, add, inner) for key in keys}
+        names = converted(bare)
         fits = sum(name in wanted for name in names.values())
         if fits > score:
             removed = [f"prefix {chain!r} removed"] if chain else []
             removed += ["'_orig_mod.' removed inside of names"] if inner else []
             removed += [f"prefix {add!r} added"] if add else []
-            best, score, note = names, fits, ", ".join(removed)
+            best, score, stripped, note = names, fits, bare, ", ".join(removed)
+    changed = sum(best[key] != stripped[key] for key in keys)
     if len(set(best.values())) != len(best):
         raise Refusal("two of its keys become one without their prefix; save them apart")
-    return best, [note] if note else []
+    said = [note] if note else []
+    if changed:
+        said.append(f"{plural(changed, 'name')} converted as the network does when it loads them")
+    return best, said
 
 
 def _stripped(key: str, chain: str, add: str, inner: bool) -> str:
@@ -214,7 +284,13 @@ def _require_names(
     text = (
         "; ".join(parts) + f" (the file has {plural(len(state), 'tensor')}, the model {len(wanted)}"
     )
-    raise Refusal(text + "".join(f"; {note}" for note in done) + ")")
+    text += "".join(f"; {note}" for note in done) + ")"
+    if unexpected:
+        text += (
+            "; keys that the network does without can be let go by name: `acon import-checkpoint "
+            "--drop NAME`, or drop=[...]"
+        )
+    raise Refusal(text)
 
 
 def _near(names: list[str], pool: list[str]) -> str:

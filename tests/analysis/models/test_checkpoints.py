@@ -346,3 +346,105 @@ def test_written_file_is_that_of_the_library(tmp_path: Path) -> None:
     header = json.loads(own[8 : 8 + int.from_bytes(own[:8], "little")])
     assert header == json.loads(library[8 : 8 + int.from_bytes(library[:8], "little")])
     assert own[-100:] == library[-100:]
+
+
+def normalised(norm: Any) -> nn.Module:
+    """Return a network with weight normalisation, below another module."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Sequential(norm(nn.Conv1d(3, 4, 3), dim=0), nn.ReLU()), nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+def test_names_of_the_older_weight_normalisation(prefix: str, tmp_path: Path) -> None:
+    """`weight_g` and `weight_v` are what torch itself makes of them, with equal outputs."""
+    old: Any = normalised(torch.nn.utils.weight_norm)
+    new: Any = normalised(torch.nn.utils.parametrizations.weight_norm)
+    with torch.no_grad():
+        old[0][0].weight_g.mul_(3)
+        old[1].bias.fill_(5)
+    path = tmp_path / "old.pth"
+    torch.save({prefix + name: value for name, value in old.state_dict().items()}, path)
+    result = load_state_dict(path, new)
+    assert "2 names converted as the network does when it loads them" in result.notes
+    assert result.state.keys() == new.state_dict().keys()
+    expected: Any = normalised(torch.nn.utils.parametrizations.weight_norm)
+    expected.load_state_dict(old.state_dict())
+    assert_same(result.state, dict(expected.state_dict()))
+    load_weights(new, path)
+    x = torch.randn(2, 3, 4)
+    with torch.no_grad():
+        assert torch.equal(new(x), old(x))
+    with pytest.raises(CheckpointError, match=r"2 keys of the model missing.*2 keys unexpected"):
+        load_state_dict(path, dict(new.state_dict()))  # names alone have no hooks
+
+
+def test_a_hook_that_needs_values_converts_nothing(tmp_path: Path) -> None:
+    class Own(nn.Linear):
+        """Renames its weight after a look at its values."""
+
+        def __init__(self) -> None:
+            super().__init__(2, 2)
+            self.register_load_state_dict_pre_hook(self._look)  # type: ignore[no-untyped-call]
+
+        @staticmethod
+        def _look(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
+            if float(state[f"{prefix}w"].sum()) > 0:
+                state[f"{prefix}weight"] = state.pop(f"{prefix}w")
+
+    path = tmp_path / "w.pth"
+    torch.save({"w": torch.ones(2, 2), "bias": torch.ones(2)}, path)
+    with pytest.raises(CheckpointError, match="1 key of the model missing: 'weight'"):
+        load_state_dict(path, Own())
+
+
+def extra() -> State:
+    return {**state(), "teacher.head": torch.ones(2), "teacher.body": torch.ones(3), "steps": 1.0}
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_extra_keys_are_let_go_by_name(prefix: str, tmp_path: Path) -> None:
+    path = tmp_path / "more.pth"
+    torch.save({prefix + name: value for name, value in extra().items() if name != "steps"}, path)
+    for drop in (["teacher.*"], [f"{prefix}teacher.head", "*.body"]):
+        result = load_state_dict(path, net(), drop=drop)
+        assert_same(result.state, state())
+        said = f"2 keys left out as asked: '{prefix}teacher.head', '{prefix}teacher.body'"
+        assert said in result.notes
+    option = r"1 key unexpected: 'teacher.body' .*let go by name: `acon import-checkpoint --drop"
+    with pytest.raises(CheckpointError, match=option):
+        load_state_dict(path, net(), drop="teacher.head")
+    with pytest.raises(
+        CheckpointError, match=r"no extra key is named 'student.\*', .*teacher.head"
+    ):
+        load_state_dict(path, net(), drop=["teacher.*", "student.*"])
+
+
+def test_what_the_model_has_is_not_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "same.pth"
+    path.write_bytes(saved(state()))
+    with pytest.raises(CheckpointError, match=r"no extra key is named '0.weight', .*none is extra"):
+        load_state_dict(path, net(), drop=["0.weight"])
+    torch.save(extra(), path)
+    with pytest.raises(CheckpointError, match=r"has 1\.0 under 'steps', expected a tensor"):
+        load_state_dict(path, net(), drop=["teacher.*"])
+    assert_same(load_state_dict(path, net(), drop=["*eacher*", "steps"]).state, state())
+
+
+def test_an_import_lets_keys_go(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from acon_analysis.cli import main
+
+    path, out = tmp_path / "more.pth", tmp_path / "out.safetensors"
+    torch.save({name: value for name, value in extra().items() if name != "steps"}, path)
+    (tmp_path / "net.py").write_text(
+        "from checkpoint_files import net\ndef make():\n    return net()\n"
+    )
+    given = ["import-checkpoint", path, "--model", f"{tmp_path / 'net.py'}:make", "--out", out]
+    with pytest.raises(SystemExit) as stopped:
+        main([str(one) for one in given])
+    assert stopped.value.code == 1
+    assert "--drop NAME" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        main([str(one) for one in (*given, "--drop", "teacher.head", "--drop", "teacher.b*")])
+    assert stopped.value.code == 0
+    assert_same(safetensors.torch.load_file(out), state())
