@@ -40,8 +40,7 @@ class Given:
         """
         if self.version is not None and self.tensor._version != self.version:
             return True
-        same = (self.tensor == self.before) | (self.tensor.isnan() & self.before.isnan())
-        return not bool(same.all())
+        return not same_values(self.tensor, self.before)
 
 
 def put(new: Any, output: Any, given: Iterable[Given], *, in_place: bool) -> Any:
@@ -70,7 +69,7 @@ def put(new: Any, output: Any, given: Iterable[Given], *, in_place: bool) -> Any
         if shares_memory(one.tensor, output):
             if in_place or one.overwritten():
                 returned = output
-        elif one.overwritten() and _equal(one.tensor, output):
+        elif one.overwritten() and same_values(one.tensor, output):
             one.tensor.copy_(new)
     return new if returned is new else output.copy_(new)
 
@@ -80,8 +79,8 @@ def shares_memory(first: Tensor, second: Tensor) -> bool:
     return first.untyped_storage().data_ptr() == second.untyped_storage().data_ptr()
 
 
-def _equal(first: Tensor, second: Tensor) -> bool:
-    """Return whether two tensors have the same shape, type and values."""
-    return (
-        first.dtype is second.dtype and first.shape == second.shape and torch.equal(first, second)
-    )
+def same_values(one: Tensor, other: Tensor) -> bool:
+    """Return whether two tensors hold the same numbers, with NaN in the same entries."""
+    if one.shape != other.shape or one.dtype is not other.dtype:
+        return False
+    return torch.equal(one, other) or bool(((one == other) | (one.isnan() & other.isnan())).all())

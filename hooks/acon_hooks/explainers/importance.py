@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.autograd.graph import allow_mutation_on_saved_tensors
 
 from acon_analysis.errors import UsageError
 from acon_analysis.statistics.affine_fit import linearity as affine_linearity
@@ -151,7 +152,12 @@ def layer_conductance(
     parts = []
     inner, led = unwrap(model), _Led()
     site = Site(layer.name, layer.module, call, layer.axis)
-    with torch.inference_mode(False), torch.enable_grad(), visiting(inner, [site], led):
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        allow_mutation_on_saved_tensors(),  # layers that overwrite their input
+        visiting(inner, [site], led),
+    ):
         method = LayerConductance(inner, led.through)
         for part, blank, target in zip(
             batches(images, chunk), batches(baselines, chunk), batches(targets, chunk), strict=True
@@ -190,8 +196,8 @@ class _Led(Visitor):
 
     def after(self, call: SiteCall, output: Any) -> Any:
         """Run the identity, where Captum has its hooks."""
-        led = self.through(output)
-        return None if led is output else led
+        # A copy: the gradient of a view of overwritten memory would miss what others read of it.
+        return self.through(output.clone() if isinstance(output, Tensor) else output)
 
 
 def correlations(table: "pd.DataFrame") -> "pd.DataFrame":

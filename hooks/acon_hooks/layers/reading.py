@@ -275,11 +275,3 @@ def transforms(*, activated: bool) -> tuple[str, ...]:
 def rare_transforms() -> tuple[str, ...]:
     """Return the transforms to try once the common ones have failed."""
     return tuple(name for name in TRANSFORMS if name not in _COMMON)
-
-
-def same_values(one: Tensor, other: Tensor) -> bool:
-    """Return whether two tensors hold the same numbers, with NaN in the same entries."""
-    if torch.equal(one, other):
-        return True
-    alike = one.shape == other.shape and one.dtype == other.dtype
-    return alike and bool(((one == other) | (one.isnan() & other.isnan())).all())

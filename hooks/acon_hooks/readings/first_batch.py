@@ -6,11 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from acon_hooks.engine.aliases import same_values
 from acon_hooks.engine.visiting import Listener, Site, SiteCall, Visit, Visited, Visitor
 from acon_hooks.errors import ProofError
 from acon_hooks.layers.elementwise import is_activation
 from acon_hooks.layers.gates import GATE_NAMES, is_named_gate
-from acon_hooks.layers.reading import fold, same_values
+from acon_hooks.layers.reading import fold
 from acon_hooks.layers.scan import Layer, owns_slopes
 from acon_hooks.readings import proof
 from acon_hooks.readings.call_trace import CallTrace

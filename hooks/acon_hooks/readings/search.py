@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from acon_hooks.engine.aliases import same_values
 from acon_hooks.errors import ProofError
-from acon_hooks.layers.reading import Layout, Reading, fold, folded, layouts, same_values
+from acon_hooks.layers.reading import Layout, Reading, fold, folded, layouts
 from acon_hooks.layers.scan import Layer, slopes
 from acon_hooks.readings import proof
 from acon_hooks.readings.call_trace import CallTrace, FunctionCall

@@ -178,7 +178,7 @@ def replace_from_run(
     """
     source = open_data(data, _preprocess(model)) if isinstance(data, str | Path) else data
     found, network = run if isinstance(run, Run) else open_run(run), unwrap(model)
-    first = _first_batch(source, batch_size)
+    first = _first_batch(source, min(limit or batch_size, batch_size))
     if first is not None:
         with torch.inference_mode():
             run_batch(network, first, output)

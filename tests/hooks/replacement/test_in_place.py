@@ -14,6 +14,7 @@ from acon_hooks.engine.edits import Editing, Hold, Line
 from acon_hooks.engine.feeding import open_feed
 from acon_hooks.engine.plans import run_plans
 from acon_hooks.engine.visiting import Site, visiting
+from acon_hooks.explainers.importance import conductance
 from acon_hooks.replacement.damage import channel_damage, first_order_damage
 from acon_hooks.replacement.fitting import Fit, fit_units
 from acon_hooks.replacement.folding import fold_lines
@@ -315,3 +316,25 @@ def test_a_plan_remembers_which_layers_overwrite_their_input(tmp_path: Any) -> N
     text = path.read_text().replace('"in_place": true', '"kind": "activation"')
     path.write_text(text)  # as written before there was such an entry
     assert load_plan(path).layers == (PlannedLayer("act", 0, 1, WIDTH, 1, "activation"),)
+
+
+#: How many readers of an activation's output there are, where it overwrites its input or not.
+READERS = {"shortcut": (2, 1), "unused": (1, 0), "view": (3, 2), "flat": (1, 0)}
+
+
+@pytest.mark.parametrize("form", READERS)
+@pytest.mark.parametrize(("act", "in_place"), KINDS)
+def test_conductance_counts_every_reader_of_an_output(
+    form: str, act: Callable[[], nn.Module], in_place: bool
+) -> None:
+    if READERS[form][not in_place] == 0 or act is Data:
+        return  # no path to the score; what autograd does not see has no gradient
+    net, x = made(form, act()), data(8)
+    found = conductance(net, x, kinds=["activation"])
+    with torch.no_grad():
+        y, blank = (net.act(net.stem(part)) for part in (x, torch.zeros_like(x)))
+        weight = READERS[form][not in_place] * net.fc.weight[net(x).argmax(1)]
+    width = 4 if form == "view" else WIDTH
+    expected = (weight * (y - blank)).mean(0)[:width]
+    # Captum's points do not reach the ends of the path.
+    np.testing.assert_allclose(found["conductance"], expected, rtol=5e-3, atol=1e-4)

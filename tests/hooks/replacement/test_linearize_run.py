@@ -1,5 +1,6 @@
 """From a captured run to a linearised model: what ``acon linearize`` does."""
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import acon_analysis as acon
 from acon_analysis.cli import main
 from acon_analysis.data.sources import open_data
 from acon_analysis.errors import AconError, UsageError
+from acon_hooks.errors import SameDataWarning
 from acon_hooks.replacement.damage import first_order_damage
 from acon_hooks.replacement.fitting import fit_units
 from acon_hooks.replacement.linearizing import load_linearized
 from acon_hooks.replacement.replacing import fit_from_run, parse_budget, with_first_order
+from acon_hooks.replacement.verifying import verify_plan
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +100,73 @@ def test_the_prediction_needs_the_images_of_the_run(run: Path) -> None:
     fit = replace(fit_from_run(model, run), data="tensors")
     with pytest.raises(AconError, match=r"by first_order needs the images .* 'tensors' cannot"):
         with_first_order(model, fit)
+
+
+PAIR = """
+import torch
+from torch import nn
+class Pair(nn.Module):
+    input_shape = (1, 8, 8)
+    def __init__(self):
+        super().__init__()
+        self.conv, self.act, self.fc = nn.Conv2d(1, 4, 3), nn.SiLU(), nn.Linear(4, 10)
+    def forward(self, x):
+        h = self.act(self.conv(x)).mean((2, 3))
+        return h, self.fc(h)
+def make():
+    torch.manual_seed(0)
+    return Pair().eval()
+def second(output):
+    return output[1]
+"""
+
+
+def linearize(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        main(["linearize", *arguments])
+    return int(stopped.value.code or 0)
+
+
+def test_the_output_is_picked_before_anything_is_computed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "net.py"
+    file.write_text(PAIR)
+    model = acon.build_model(f"{file}:make")
+    path = tmp_path / "run"
+    acon.capture(
+        model, "digits:train", path, limit=40, moments=True, progress=False, kinds=["activation"]
+    )
+    common = [f"{file}:make", "--run", str(path), "--data", "digits", "--limit", "20",
+              "--budget", "2", "--out", str(tmp_path / "out")]  # fmt: skip
+    assert linearize(*common) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the output is tuple of 0: (20, 4) float32, 1: (20, 10) float32, without one" in said
+    assert "say which one with output= (--output)" in said
+    assert not (tmp_path / "out").exists()
+    for wanted in ("1", f"{file}:second"):
+        assert linearize(*common, "--output", wanted) == 0
+        captured = capsys.readouterr()
+        assert "2 units affine" in captured.out
+        assert "logits change by" in captured.out
+        assert "output (N, 10) taken for logits; loss: cross-entropy" in captured.err
+    assert linearize(*common, "--output", "0", "--no-logits", "--by", "first_order") == 0
+    captured = capsys.readouterr()
+    assert "the output changes by" in captured.out
+    assert "output (N, 4), not taken for logits: no loss" in captured.err
+
+
+def test_the_images_of_the_fit_are_no_images_to_measure_on(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["digits_acon", "--run", str(run), "--limit", "50", "--budget", "3"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert linearize(*common, "--data", "digits:train", "--out", str(tmp_path / "a")) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "warning: 40 of the 50 images to measure on are among those that the lines were" in said
+    assert linearize(*common, "--data", "digits", "--out", str(tmp_path / "b")) == 0
+    model = acon.build_model("digits_acon")
+    plan = fit_units(model, "digits:train", limit=20, kinds=["acon"]).plan(budget=2)
+    with pytest.warns(SameDataWarning, match="the lines were fitted on digits:train, too"):
+        verify_plan(model, plan, "digits:train", limit=20)
