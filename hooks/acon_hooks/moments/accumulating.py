@@ -28,7 +28,7 @@ from acon_hooks.errors import HookError
 from acon_hooks.layers.reading import fold
 from acon_hooks.layers.scan import Layer
 from acon_hooks.moments.constants import Constants, learn, read_references, stored, write_references
-from acon_hooks.moments.kernels import rows_of, sums
+from acon_hooks.moments.kernels import Gate, rows_of, sums
 from acon_hooks.moments.layer_groups import (
     Call,
     LayerGroup,
@@ -59,7 +59,7 @@ class UnmeasuredLayerWarning(UserWarning):
 
 @dataclass
 class _CallSums:
-    """Sums of one call in the current batch, (rows, N, C), and its β, (N, C)."""
+    """Moments of one call in the current batch, (rows, N, C), and its β, (N, C)."""
 
     sums: Tensor
     beta: Tensor | None
@@ -74,7 +74,7 @@ class Accumulator:
     in the end ``frame()``, or ``unit(columns)`` for each unit of a capture.
     Float64 inputs are summed in float64.
 
-    With a folder the constants that moments are taken about are shared by all processes of a run:
+    With a folder the constant β of the counterfactual are shared by all processes of a run:
     while `learning`, a forward pass only settles them, and is followed by
     ``accumulator.learned()``. Without a folder the first batch settles them as it is summed.
 
@@ -123,7 +123,7 @@ class Accumulator:
 
     @property
     def has_constants(self) -> bool:
-        """Whether some layer is measured, about constants that the run's folder keeps."""
+        """Whether some layer is measured, with constants that the run's folder keeps."""
         return self._table is not None
 
     def observe(self, layer: Layer, call: int, x: Tensor, y: Tensor, beta: Tensor | None) -> None:
@@ -135,7 +135,7 @@ class Accumulator:
         elif self._measures(layer, key, x, y):
             if key not in self.constants:
                 with torch.no_grad():
-                    self.constants[key] = self._settle(layer, key, x, y, beta)
+                    self.constants[key] = self._settle(layer, key, x, beta)
             if not self.learning:
                 self._sum(key, x, y, beta, layer.axis)
         elif key in self._pooling:
@@ -147,22 +147,21 @@ class Accumulator:
     ) -> None:
         """Sum a call into its buffer: every batch of the compiled kernel but the first."""
         if not buffers.put(index, x, y, beta, axis):
-            constants = buffers.group.calls[index].constants
-            raw = sums(x, y, beta, axis, constants.gate, constants.guards)
+            gate = buffers.group.calls[index].gate
+            raw = sums(x, y, beta, axis, gate)
             pixels = x.numel() // max(raw.shape[1] * raw.shape[2], 1)
-            buffers.copy(index, raw, _mean_beta(beta, constants, raw), pixels)
+            buffers.copy(index, raw, _mean_beta(beta, gate, raw), pixels)
 
     def _sum(self, key: Key, x: Tensor, y: Tensor, beta: Tensor | None, axis: int) -> None:
         """Sum a call and keep the sums until the batch ends."""
-        constants, raw = self.constants[key], None
+        gate, raw = self.constants[key].gate, None
         if self._native is not None:
-            prepared = Prepared(constants.gate, constants.guards)
-            raw = self._native.sums(x, y, beta, axis, prepared)
+            raw = self._native.sums(x, y, beta, axis, Prepared(gate))
         if raw is None:
-            raw = sums(x, y, beta, axis, constants.gate, constants.guards)
+            raw = sums(x, y, beta, axis, gate)
         pixels = x.numel() // max(raw.shape[1] * raw.shape[2], 1)
         eps = max(EPS32, torch.finfo(y.dtype).eps)
-        self._seen[key] = _CallSums(raw, _mean_beta(beta, constants, raw), pixels, eps)
+        self._seen[key] = _CallSums(raw, _mean_beta(beta, gate, raw), pixels, eps)
 
     def _measures(self, layer: Layer, key: Key, x: Tensor, y: Tensor) -> bool:
         """Return whether moments of a call can be taken; keep why not, and whose inputs pool."""
@@ -177,12 +176,10 @@ class Accumulator:
                 return False
         return True
 
-    def _settle(
-        self, layer: Layer, key: Key, x: Tensor, y: Tensor, beta: Tensor | None
-    ) -> Constants:
-        """Return what the moments of a call are taken about: the run's, or learned here."""
+    def _settle(self, layer: Layer, key: Key, x: Tensor, beta: Tensor | None) -> Constants:
+        """Return the constants of a call: the run's, or learned here."""
         if self._table is None:
-            return learn(layer, x, y, beta, layer.axis)
+            return learn(layer, x, beta, layer.axis)
         if self._rows is None:
             groups: Any = self._table.groupby(["layer", "call"], sort=False)
             self._rows = {(str(k[0]), int(k[1])): rows for k, rows in groups}
@@ -222,9 +219,9 @@ class Accumulator:
             if samples is not None and count != samples:
                 self.unmeasured[key] = f"it saw {count} rows for a batch of {samples} images"
                 continue
-            constants = self.constants[key]
-            call = Call(key, channels, constants, value.eps)
-            found.setdefault((rows_of(constants.gate), count), []).append(call)
+            gate = self.constants[key].gate
+            call = Call(key, channels, gate, value.eps)
+            found.setdefault((rows_of(gate), count), []).append(call)
         self._warn()
         device = next((value.sums.device for value in seen.values()), torch.device("cpu"))
         for (rows, _), calls in found.items():
@@ -257,8 +254,7 @@ class Accumulator:
             for call in calls:
                 if call.sums.shape[1] != len(own):
                     raise other_rows(len(own), call.sums.shape[1])
-            wide = any(call.sums.dtype == torch.float64 for call in calls)
-            raw = torch.cat([call.sums.double() if wide else call.sums for call in calls], 2)
+            raw = torch.cat([call.sums for call in calls], 2)
             betas = [call.beta for call in calls if call.beta is not None]
             beta = torch.cat(betas, 1) if len(betas) == len(calls) else None
             group.measure([call.pixels for call in calls])
@@ -390,9 +386,9 @@ class Accumulator:
         return f"{text} in {str(self.folder.path)!r} ({free / 1e6:,.0f} MB free)"
 
 
-def _mean_beta(beta: Tensor | None, constants: Constants, raw: Tensor) -> Tensor | None:
+def _mean_beta(beta: Tensor | None, gate: Gate | None, raw: Tensor) -> Tensor | None:
     """Return β of each sample and channel, (N, C) float64; None outside the ACON family."""
-    if beta is None or constants.gate is None:
+    if beta is None or gate is None:
         return None
     mean = (beta[:, :, 0] if beta.shape[2] == 1 else beta.mean(2)).double()
     return mean.expand(raw.shape[1], raw.shape[2])

@@ -1,11 +1,11 @@
-"""What the moments of a run are taken about: fixed on the first batch, the same in every process.
+"""The constant β of the counterfactual: fixed on the first batch, the same in every process.
 
-Per layer, call and channel: the constant β of the counterfactual, the slope k and the offsets of
-`acon_hooks.moments.kernels`. The first process to write ``references.parquet`` decides; all others
+The first process to write ``references.parquet`` decides, per layer, call and channel; all others
 read it, so that parts of one run merge whoever wrote them.
 
 The reference β is the mean of the logit-normal that the last BatchNorm before β imposes, where
 there is one: it follows from the weights alone. Otherwise it is the mean of β over the first batch.
+Nothing else is learned from a batch: moments are summed about each sample's own values.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ from acon_analysis.statistics.gaussian import logit_normal_moments
 from acon_analysis.store.folder import RunFolder
 from acon_hooks.errors import HookError
 from acon_hooks.layers.scan import Layer
-from acon_hooks.moments.kernels import Gate, Guards, Sums, sums
+from acon_hooks.moments.kernels import Gate
 from acon_hooks.readings.batch import Key
 from acon_hooks.readings.layer_tables import last_norm
 
@@ -36,61 +36,49 @@ REFERENCES = "references"
 #: Kinds of layers whose output is f(x) = m·x + (d·x/2)·tanh(β·d·x/2), known from x and β.
 GATED_KINDS = ("meta_acon", "acon")
 
-#: A mean is large against its spread from mean² > SHIFTED·mean square (three deviations) on.
-SHIFTED = 0.9
+#: Columns that versions had which summed in float32, about constants of the first batch.
+_OUTDATED = ("slope", "offset_x", "offset_w", "offset_r", "offset_t")
 
-_COLUMNS = ("beta_reference", "slope", "offset_x", "offset_w", "offset_r", "offset_t")
+_COLUMN = "beta_reference"
 _IDENTITY = b"acon_identity"
 
 
 @dataclass(frozen=True)
 class Constants:
-    """Constants of one call of a layer, float64 (C,) each, on the layer's device.
+    """Constants of one call of a layer.
 
     Parameters
     ----------
+    channels : int
+        C.
     gate : Gate or None
         None outside the ACON family.
-    guards : Guards
-        Slope and offsets.
     """
 
+    channels: int
     gate: Gate | None
-    guards: Guards
 
-    def numbers(self) -> dict[str, npt.NDArray[np.float64]]:
-        """Return the columns that are stored."""
-        slope = self.guards.slope.double().cpu().numpy()
-        offsets = self.guards.offsets.double().cpu().numpy()
-        reference = None if self.gate is None else self.gate.reference
-        beta = np.full(len(slope), np.nan) if reference is None else reference.double().cpu()
-        return dict(zip(_COLUMNS, (np.asarray(beta), slope, *offsets), strict=True))
+    def reference(self) -> npt.NDArray[np.float64]:
+        """Return the constant β of the counterfactual, (C,); NaN where there is none."""
+        if self.gate is None or self.gate.reference is None:
+            return np.full(self.channels, np.nan)
+        return np.asarray(self.gate.reference.double().cpu())
 
 
-def learn(layer: Layer, x: Tensor, y: Tensor, beta: Tensor | None, axis: int) -> Constants:
+def learn(layer: Layer, x: Tensor, beta: Tensor | None, axis: int) -> Constants:
     """Settle the constants from one batch.
 
     Parameters
     ----------
     layer : Layer
         Settled by the first batch.
-    x, y, beta : Tensor
+    x, beta : Tensor
         As handed to an observer.
     axis : int
-        Channel axis of x and y.
+        Channel axis of x.
     """
     channels = x.shape[axis]
-    gate = _gate(layer, channels, beta, None)
-    zero = torch.zeros(channels, dtype=torch.float64, device=x.device)
-    start = zero if gate is None else gate.middle
-    first = _Fit(sums(x, y, beta, axis, gate, _unshifted(start)), x, axis)
-    slope = (start + first.slope).float().double()  # as the float32 kernels will use it
-    if gate is not None:
-        rest = torch.where(gate.half == 0, 0.0, (gate.middle - slope) / gate.half)
-        slope = gate.middle - gate.half * rest.float().double()
-    again = _Fit(sums(x, y, beta, axis, gate, _unshifted(slope)), x, axis)
-    offsets = torch.where(again.shifted, again.centres, 0.0)
-    return Constants(gate, _guards(slope, offsets))
+    return Constants(channels, _gate(layer, channels, beta, None))
 
 
 def stored(
@@ -104,17 +92,27 @@ def stored(
         As in `learn`.
     rows : DataFrame
         Of this layer and call, by channel.
+
+    Raises
+    ------
+    StoreError
+        If the run was begun by a version that summed otherwise.
+    HookError
+        If the table is of another network.
     """
     channels = x.shape[axis]
+    if set(_OUTDATED) & set(rows.columns):
+        raise StoreError(
+            "the run was begun by a version whose moments were rounded to float32: go on with that "
+            "version, or capture into another folder"
+        )
     if len(rows) != channels:
         raise HookError(
             f"layer {layer.name!r} has {channels} channels, {REFERENCES}.parquet of the run has "
             f"{len(rows)}: the run's folder holds constants of another network"
         )
-    table = {name: torch.tensor(rows[name].to_numpy(), device=x.device) for name in _COLUMNS}
-    gate = _gate(layer, channels, beta, table["beta_reference"])
-    offsets = torch.stack([table[f"offset_{name}"] for name in "xwrt"])
-    return Constants(gate, _guards(table["slope"], offsets))
+    reference = torch.tensor(rows[_COLUMN].to_numpy(), device=x.device)
+    return Constants(channels, _gate(layer, channels, beta, reference))
 
 
 def _gate(
@@ -143,43 +141,6 @@ def _reference(layer: Layer, beta: Tensor, channels: int) -> Tensor:
     return found.float().double().expand(channels)
 
 
-def _unshifted(slope: Tensor) -> Guards:
-    return Guards(slope, slope.new_zeros((4, len(slope))), None)
-
-
-def _guards(slope: Tensor, offsets: Tensor) -> Guards:
-    some = (offsets != 0).any(0)
-    return Guards(slope, offsets, some.nonzero().flatten() if bool(some.any()) else None)
-
-
-class _Fit:
-    """Slope of w on x over a whole batch, and which means are large against their spread."""
-
-    def __init__(self, raw: Tensor, x: Tensor, axis: int) -> None:
-        samples = x.shape[0]
-        count = max(x.numel() // max(x.shape[axis] * samples, 1), 1)
-        mean = Sums(*(raw.double().sum(1) / (samples * count)))
-        cxx, cxw = mean.xx - mean.x**2, mean.xw - mean.x * mean.w
-        usable = (cxx > 1e-5 * mean.xx) & cxw.isfinite()
-        self.slope = torch.where(usable, cxw / torch.where(usable, cxx, 1.0), 0.0)
-        nothing = torch.zeros_like(mean.x)
-        means, squares = [mean.x, mean.w, nothing, nothing], [mean.xx, mean.ww, nothing]
-        if mean.t is not None:
-            means[3] = mean.t
-        if mean.r is not None and mean.rr is not None:
-            means[2], squares[2] = mean.r, mean.rr
-        large = [m**2 > SHIFTED * s for m, s in zip(means[:3], squares, strict=True)]
-        # A gate's own spread matters less than a saturated gate is frequent.
-        self.shifted = torch.stack([*large, torch.stack(large).any(0)])
-        ends = Sums(*raw)
-        low, high = ends.low_x.double().amin(0), ends.high_x.double().amax(0)
-        # About its only value a constant input has no deviation at all, not even by rounding.
-        means[0] = torch.where(low == high, low, mean.x)
-        self.centres = torch.stack(means).float().double()
-        if count == 1:  # summed in float64 anyway
-            self.shifted = torch.zeros_like(self.shifted)
-
-
 def write_references(
     folder: RunFolder, constants: dict[Key, Constants], identity: str
 ) -> pd.DataFrame:
@@ -195,8 +156,15 @@ def write_references(
         SHA-256 of the run's identity; a table of another identity is replaced.
     """
     frames = [
-        pd.DataFrame({"layer": name, "call": call, "channel": np.arange(len(v["slope"])), **v})
-        for (name, call), v in ((key, c.numbers()) for key, c in constants.items())
+        pd.DataFrame(
+            {
+                "layer": name,
+                "call": call,
+                "channel": np.arange(own.channels),
+                _COLUMN: own.reference(),
+            }
+        )
+        for (name, call), own in constants.items()
     ]
     frame = pd.concat(frames, ignore_index=True).astype({"layer": "str"})
     table = pa.Table.from_pandas(frame, preserve_index=False)

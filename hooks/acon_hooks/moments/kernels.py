@@ -1,14 +1,15 @@
-"""Sums over the pixels of each sample and channel, in as few passes over memory as eager allows.
+"""Moments over the pixels of each sample and channel, by torch's operators.
 
-Everything is reduced in float32, tile by tile so that a tile stays in the cache, with two guards
-that keep the digits (the sums become float64 means and moments afterwards):
+Summed in float64 about the first pixel of each sample and channel, whatever the dtype of the data:
+products of float32 are exact in it and squares neither overflow nor vanish. A pixel is at most
+sqrt(P) deviations from the mean of P, so centred sums keep their digits whatever the mean is, and
+those of constant data are exactly 0. Nothing depends on other samples or batches.
 
-- Not y is summed but w = y - k·x, with k near the slope of the channel's affine fit: the residual
-  of w is that of y, and rounding is relative to what the fit leaves over, not to y. For the ACON
-  family w = (d/2)·x·(tanh((β·d/2)·x) + (m - k)/(d/2)), computed from x without reading y.
-- Channels whose mean is large against their spread are summed about an offset.
+For the ACON family not y is summed but its even part w = (d/2)·x·tanh((β·d/2)·x), from x without
+reading y: y = m·x + w, and where β is small w keeps digits that y has lost. For float32 data the
+gate is in float32, unless an output varies so little that its rounding would be seen (`ROUGH`).
 
-k, offsets and the constant reference β are fixed per run (`acon_hooks.moments.constants`).
+`acon_hooks.moments.native.sums` has the same in C++.
 """
 
 from collections.abc import Iterator
@@ -18,13 +19,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from acon_hooks.layers.reading import fold
+
 
 class Sums(NamedTuple):
-    """Sums over the pixels, (N, C) each, in the order of ``rows.h``; None where a kind has none.
+    """Moments over the pixels, (N, C) each, in the order of ``rows.h``; None where a kind has none.
 
-    Of x, x², w, w² and x·w, x and w about their offsets; the extremes of x and the count of x > 0.
-    For the ACON family those of t = tanh(z) and t², and the extremes of z = (β·d/2)·x. With a
-    reference those of r, which is w at the reference β, of r² and of x·r.
+    ``x`` and ``w`` are means, ``xx``, ``ww`` and ``xw`` centred sums of products; the extremes of x
+    and the count of x > 0. w is y, or the even part in the ACON family. For that also those of
+    t = tanh(z), and the extremes of z = (β·d/2)·x. With a reference those of r, which is w at the
+    reference β.
     """
 
     x: Tensor
@@ -48,20 +52,19 @@ class Sums(NamedTuple):
 #: one β a sample and channel, compared with the constant reference.
 PLAIN, GATED, REFERRED = Sums._fields[:8], Sums._fields[:12], Sums._fields
 
-#: Sums of squares of one variable.
-_SQUARES = ("xx", "ww", "tt", "rr")
+#: Elements of a tile on the CPU, whose caches hold it, and on accelerators, to spare their memory.
+TILE, LARGE_TILE = 1 << 15, 1 << 24
 
-#: Elements of a tile on the CPU: 512 KB of float32. Accelerators take a layer in one piece.
-TILE = 1 << 17
-
-#: Channels from which the CPU sums over pixels as fast where channels lie side by side. Of fewer a
-#: copy with the pixels side by side costs less: a third at 24 channels of 112 x 112 pixels.
-WIDE = 64
+#: What an output's standard deviation has to exceed for a gate in float32, relative to d/2 times
+#: the root mean square of x: the first over sqrt(P), and the second. Such a gate is right to 1e-7;
+#: below, its rounding, which is less seen the more pixels there are, would move L by 1e-6. As in
+#: ``sums.cpp``.
+ROUGH = 0.3, 3e-3
 
 
 @dataclass(frozen=True)
 class Gate:
-    """Constants of the ACON family for one call; (C,) each, on the layer's device.
+    """Constants of the ACON family for one call; float64 (C,) each, on the layer's device.
 
     Parameters
     ----------
@@ -77,30 +80,10 @@ class Gate:
     middle: Tensor
     reference: Tensor | None
 
-
-@dataclass(frozen=True)
-class Guards:
-    """What keeps the digits of the sums; see the module.
-
-    Parameters
-    ----------
-    slope : Tensor
-        k, (C,).
-    offsets : Tensor
-        (4, C): of x, w, r and t; 0 where a channel needs none.
-    shifted : Tensor or None
-        Numbers of the channels that need offsets.
-    """
-
-    slope: Tensor
-    offsets: Tensor
-    shifted: Tensor | None
-
-
-def unguarded(channels: int, device: torch.device) -> Guards:
-    """Return guards that do nothing: k = 0, no offsets."""
-    zero = torch.zeros(channels, device=device)
-    return Guards(zero, zero.expand(4, channels), None)
+    def select(self, index: Tensor | slice) -> "Gate":
+        """Return the constants of some channels."""
+        reference = None if self.reference is None else self.reference[index]
+        return Gate(self.half[index], self.middle[index], reference)
 
 
 def rows_of(gate: Gate | None) -> tuple[str, ...]:
@@ -110,15 +93,8 @@ def rows_of(gate: Gate | None) -> tuple[str, ...]:
     return GATED if gate.reference is None else REFERRED
 
 
-def sums(
-    x: Tensor,
-    y: Tensor,
-    beta: Tensor | None,
-    axis: int,
-    gate: Gate | None,
-    guards: Guards,
-) -> Tensor:
-    """Sum over the pixels of each sample and channel.
+def sums(x: Tensor, y: Tensor, beta: Tensor | None, axis: int, gate: Gate | None) -> Tensor:
+    """Take the moments over the pixels of each sample and channel.
 
     Parameters
     ----------
@@ -129,205 +105,152 @@ def sums(
     axis : int
         Channel axis.
     gate : Gate or None
-        None outside the ACON family: then w comes from y.
-    guards : Guards
-        Slope and offsets.
+        None outside the ACON family: then w is y.
 
     Returns
     -------
     Tensor
-        (`rows_of(gate)`, N, C): float32 (float64 for float64 inputs, and where a sample has a
-        single pixel).
+        (`rows_of(gate)`, N, C), float64.
     """
-    width = x.shape[axis]
-    pixels = x.numel() // max(x.shape[0] * width, 1)
-    if pixels == 1:
-        flat = (x.shape[0], width)
-        wide = None if beta is None else beta.double()
-        return _Tiles(
-            x.double().reshape(*flat, 1), y.double().reshape(*flat, 1), wide, gate, guards, -1
-        ).reduce(flat)
-    shape = (x.shape[0], width)
-    plain = Guards(guards.slope, guards.offsets, None)
-    if _channels_last(x, axis) and (width >= WIDE or x.device.type != "cpu"):
-        xs, ys = (t.movedim(axis, -1).flatten(1, -2) for t in (x, y))
-        steep = None if beta is None else beta.transpose(1, 2)
-        total = _Tiles(xs, ys, steep, gate, plain, 1).reduce(shape)
-        xs, ys = xs.transpose(1, 2), ys.transpose(1, 2)
-    else:
-        xs, ys = (t.movedim(axis, 1).flatten(2) for t in (x, y))
-        total = _Tiles(xs, ys, beta, gate, plain, -1).reduce(shape)
-    if guards.shifted is not None:
-        some = _select(xs, ys, beta, gate, guards)
-        total[:, :, guards.shifted] = some.reduce((x.shape[0], guards.shifted.numel()))
-    return total
+    xs, ys = fold(x, axis), fold(y, axis)
+    pixels = xs.shape[2]
+    if gate is None or x.dtype == torch.float64 or not x.is_cpu or pixels == 1:
+        return _tiled(xs, ys, beta, gate, torch.float64)
+    found = _tiled(xs, ys, beta, gate, torch.float32)
+    repeat(found, _rough(Sums(*found), gate, pixels).any(0), x, y, beta, axis, gate)
+    return found
 
 
-def _channels_last(x: Tensor, axis: int) -> bool:
-    """Return whether channels are adjacent in memory."""
-    return x.ndim > 2 and x.stride(axis) == 1 and x.shape[axis] > 1
+def repeat(
+    found: Tensor,
+    channels: Tensor,
+    x: Tensor,
+    y: Tensor,
+    beta: Tensor | None,
+    axis: int,
+    gate: Gate | None,
+) -> None:
+    """Take the moments of some channels again, with a gate in float64.
 
-
-def _select(
-    xs: Tensor, ys: Tensor, beta: Tensor | None, gate: Gate | None, guards: Guards
-) -> "_Tiles":
-    """Return the tiles of the shifted channels only."""
-    index = guards.shifted
-    assert index is not None
+    Parameters
+    ----------
+    found : Tensor
+        (`rows_of(gate)`, N, C), float64: what is overwritten.
+    channels : Tensor
+        Which ones, bool (C,).
+    x, y, beta, axis, gate
+        As in `sums`.
+    """
+    index = channels.nonzero().flatten()
+    if not len(index):
+        return
     if beta is not None and beta.shape[1] > 1:
         beta = beta[:, index]
-    if gate is not None:
-        reference = None if gate.reference is None else gate.reference[index]
-        gate = Gate(gate.half[index], gate.middle[index], reference)
-    some = Guards(guards.slope[index], guards.offsets[:, index], index)
-    return _Tiles(xs[:, index], ys[:, index] if gate is None else xs, beta, gate, some, -1)
+    xs, ys = (fold(t, axis)[:, index] for t in (x, y))
+    own = None if gate is None else gate.select(index)
+    found[:, :, index] = _tiled(xs, ys, beta, own, torch.float64)
 
 
-def over(values: Tensor, half: Tensor) -> Tensor:
-    """Divide by d/2; 0 where d is 0, for then w and r are 0, too."""
-    return torch.where(half == 0, 0.0, values / torch.where(half == 0, 1.0, half))
+def _rough(at: Sums, gate: Gate, pixels: int) -> Tensor:
+    """Return where the output varies next to nothing although x does, (N, C)."""
+    few, least = ROUGH
+    limit = max(few**2 / pixels, least**2) * gate.half**2 * (at.xx + pixels * at.x**2)
+    seen = torch.zeros_like(at.xx, dtype=torch.bool)
+    for own, cross in ((at.ww, at.xw), (at.rr, at.xr)):
+        if own is not None and cross is not None:
+            seen |= own + gate.middle * (2 * cross + gate.middle * at.xx) < limit
+    return seen & (at.xx > 0)
 
 
-class _Tiles:
-    """Data of one call as a matrix of pixels, cut into tiles along its first axis.
-
-    With ``dim=-1`` (N, C, P) becomes (N·C, P); with ``dim=1`` it stays (N, P, C).
-    """
-
-    def __init__(
-        self,
-        x: Tensor,
-        y: Tensor,
-        beta: Tensor | None,
-        gate: Gate | None,
-        guards: Guards,
-        dim: int,
-    ) -> None:
-        self.dim, self.gate = dim, gate
-        self.count, self.width = x.shape[0], x.shape[1 if dim == -1 else 2]
-        self.work = torch.float64 if x.dtype == torch.float64 else torch.float32
-        self.x = x.reshape(-1, x.shape[2]) if dim == -1 else x
-        self.y = None
-        if gate is None:
-            self.y = y.reshape(-1, y.shape[2]) if dim == -1 else y
-        self.slope = self._per_channel(guards.slope)
-        self.half = None if gate is None else gate.half.to(self.work)
-        self.offsets = None
-        if guards.shifted is not None:
-            offsets = guards.offsets
-            if gate is not None:
-                offsets = torch.stack(
-                    [offsets[0], *(over(offsets[i], gate.half) for i in (1, 2)), offsets[3]]
-                )
-            self.offsets = [self._per_channel(o) for o in offsets]
-        self.curves: list[Tensor] = []
-        if gate is not None and beta is not None:
-            self.slope = self._per_channel(over(gate.middle - guards.slope, gate.half))
-            self.curves.append(self._spread(beta.to(self.work), gate.half))
-            if gate.reference is not None:
-                self.curves.append(self._per_channel(gate.reference * gate.half))
-
-    def _per_channel(self, values: Tensor) -> Tensor:
-        """Give (C,) the layout of the data."""
-        values = values.to(self.work)
-        if self.dim == -1:
-            return values.repeat(self.count).unsqueeze(1)
-        return values.expand(self.count, 1, self.width)
-
-    def _spread(self, beta: Tensor, half: Tensor) -> Tensor:
-        """Give β·d/2 the layout of the data."""
-        half = half.to(self.work)
-        if self.dim == 1:
-            return (beta * half).expand(self.count, -1, self.width)
-        steep = (beta * half.unsqueeze(1)).expand(self.count, self.width, -1)
-        return steep.reshape(self.count * self.width, -1)
-
-    def reduce(self, shape: tuple[int, int]) -> Tensor:
-        """Return the sums, (K, N, C)."""
-        names = rows_of(self.gate)
-        kept = self.x.shape[0] if self.dim == -1 else shape
-        out = torch.empty(
-            (len(names), *((kept,) if isinstance(kept, int) else kept)),
-            dtype=self.work,
-            device=self.x.device,
-        )
-        scratch: list[Tensor] = []
-        for part in self._tiles():
-            x = self.x[part].to(self.work)
-            if not scratch or scratch[0].shape != x.shape:
-                scratch = [torch.empty_like(x) for _ in range(3 if self.offsets else 2)]
-            self._tile(dict(zip(names, out[:, part], strict=True)), x, part, scratch)
-        if self.dim == -1:
-            for row, name in enumerate(names):
-                if name in _SQUARES:
-                    out[row].square_()
-        out = out.reshape(len(names), *shape)
-        if self.half is not None:  # so far w and r lack the factor d/2
-            square = self.half * self.half
-            for row, name in enumerate(names):
-                if name in ("w", "xw", "r", "xr"):
-                    out[row] *= self.half
-                elif name in ("ww", "rr"):
-                    out[row] *= square
-        return out
-
-    def _tiles(self) -> Iterator[slice]:
-        length = self.x.shape[0]
-        each = max(self.x.numel() // max(length, 1), 1)
-        step = max(1, TILE // each) if self.x.device.type == "cpu" else length
-        for start in range(0, length, step):
-            yield slice(start, start + step)
-
-    def _tile(self, out: dict[str, Tensor], x: Tensor, part: slice, scratch: list[Tensor]) -> None:
-        a = scratch[0]
-        torch.amin(x, self.dim, out=out["low_x"])
-        torch.amax(x, self.dim, out=out["high_x"])
-        torch.gt(x, 0, out=a)
-        torch.sum(a, self.dim, out=out["positive"])
-        centred = x
-        if self.offsets is not None:
-            centred = torch.sub(x, self.offsets[0][part], out=scratch[2])
-        torch.sum(centred, self.dim, out=out["x"])
-        self._square(centred, out["xx"], scratch[1])
-        if self.y is not None:
-            y = self.y[part].to(self.work)
-            torch.mul(x, self.slope[part], out=a)
-            torch.sub(y, a, out=a)
-            self._products(a, centred, scratch[1], out, "w", part)
-            return
-        for index, steep in enumerate(self.curves):
-            torch.mul(x, steep[part], out=a)
-            if index == 0 and steep.shape == self.x.shape:
-                torch.amin(a, self.dim, out=out["low_z"])
-                torch.amax(a, self.dim, out=out["high_z"])
-            elif index == 0:
-                ends = [out[k] * steep[part].squeeze(self.dim) for k in ("low_x", "high_x")]
-                torch.minimum(*ends, out=out["low_z"])
-                torch.maximum(*ends, out=out["high_z"])
-            a.tanh_()
-            if index == 0:
-                gate = a
-                if self.offsets is not None:
-                    gate = torch.sub(a, self.offsets[3][part], out=scratch[1])
-                torch.sum(gate, self.dim, out=out["t"])
-                self._square(gate, out["tt"], scratch[1])
-            # Kernels with two broadcast operands do not vectorise: never addcmul here.
-            a.add_(self.slope[part]).mul_(x)
-            self._products(a, centred, scratch[1], out, "wr"[index], part)
-
-    def _products(
-        self, w: Tensor, x: Tensor, free: Tensor, out: dict[str, Tensor], name: str, part: slice
-    ) -> None:
-        """Sum w, w² and x·w; w is overwritten."""
-        if self.offsets is not None:
-            w.sub_(self.offsets[1 if name == "w" else 2][part])
-        torch.sum(w, self.dim, out=out[name])
-        self._square(w, out[name * 2], free)
-        torch.sum(w.mul_(x), self.dim, out=out[f"x{name}"])
-
-    def _square(self, values: Tensor, out: Tensor, free: Tensor) -> None:
-        """Sum the squares: a norm is the fastest kernel along rows, and the slowest across."""
-        if self.dim == -1:
-            torch.linalg.vector_norm(values, 2, self.dim, out=out)  # squared in `reduce`
+def _tiled(
+    x: Tensor, y: Tensor, beta: Tensor | None, gate: Gate | None, dtype: torch.dtype
+) -> Tensor:
+    """Take the moments of (N, C, P), tile by tile; gates are computed in `dtype`."""
+    shape = (len(rows_of(gate)), *x.shape[:2])
+    out = torch.empty(shape, dtype=torch.float64, device=x.device)
+    steep = None
+    if gate is not None and beta is not None:
+        steep = (beta.double() * gate.half.unsqueeze(1)).expand(*x.shape[:2], -1)
+    for tile in _tiles(x):
+        if gate is None or steep is None:
+            rows = _of_activation(x[tile], y[tile])
         else:
-            torch.sum(torch.mul(values, values, out=free), self.dim, out=out)
+            rows = _of_gate(x[tile], steep[tile], gate.select(tile[1]), dtype)
+        for row, values in zip(out, rows, strict=True):
+            row[tile] = values
+    return out
+
+
+def _tiles(x: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Yield ranges of samples and channels."""
+    samples, channels, pixels = x.shape
+    most = max((TILE if x.is_cpu else LARGE_TILE) // max(pixels, 1), 1)
+    wide = min(most, channels)
+    step = max(most // max(channels, 1), 1)
+    for start in range(0, samples, step):
+        for first in range(0, channels, wide):
+            yield slice(start, start + step), slice(first, first + wide)
+
+
+class _Centred:
+    """A variable, (n, c, P) float64, about its first pixel; what is given is overwritten."""
+
+    def __init__(self, values: Tensor) -> None:
+        first = values[:, :, :1].clone()
+        self.deviations = values.sub_(first)
+        self.total = values.sum(2)
+        self.mean = first.squeeze(2) + self.total / values.shape[2]
+
+    def product(self, other: "_Centred", free: Tensor) -> Tensor:
+        """Return the centred sum of products with another variable."""
+        products = torch.mul(self.deviations, other.deviations, out=free).sum(2)
+        return products - self.total * other.total / free.shape[2]
+
+    def square(self, free: Tensor) -> Tensor:
+        """Return the centred sum of squares."""
+        return self.product(self, free).clamp_min(0)
+
+
+def _wide(values: Tensor) -> Tensor:
+    """Copy values as float64, pixels side by side."""
+    return values.to(torch.float64, copy=True, memory_format=torch.contiguous_format)
+
+
+def _ends(values: Tensor, free: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return extremes, and how many values are positive."""
+    return values.amin(2), values.amax(2), torch.gt(values, 0, out=free).sum(2)
+
+
+def _of_activation(x: Tensor, y: Tensor) -> list[Tensor]:
+    """Take the rows `PLAIN` of a tile, (n, c, P)."""
+    values = _wide(x)
+    free = torch.empty_like(values)
+    ends = _ends(values, free)
+    a, w = _Centred(values), _Centred(_wide(y))
+    return [a.mean, a.square(free), w.mean, w.square(free), w.product(a, free), *ends]
+
+
+def _of_gate(x: Tensor, steep: Tensor, gate: Gate, dtype: torch.dtype) -> list[Tensor]:
+    """Take the rows `GATED` or `REFERRED` of a tile; `steep` is β·d/2, (n, c, 1 or P)."""
+    values = _wide(x)
+    free, narrow = torch.empty_like(values), values.to(dtype)
+    low, high, positive = _ends(values, free)
+    z = narrow * steep.to(dtype)
+    each = torch.stack([low * steep[:, :, 0], high * steep[:, :, 0]]) if steep.shape[2] == 1 else z
+    axis = 0 if steep.shape[2] == 1 else 2
+    steepest = each.amin(axis), each.amax(axis)
+    gates = z.tanh_().double()
+    even, others = gates * values, None
+    if gate.reference is not None:
+        z = narrow * (gate.reference * gate.half).to(dtype).unsqueeze(1)
+        others = z.tanh_().double() * values
+    a, w, t = _Centred(values), _Centred(even), _Centred(gates)
+
+    def scaled(w: _Centred) -> list[Tensor]:
+        """So far w and r lack the factor d/2."""
+        half = gate.half
+        return [w.mean * half, w.square(free) * half**2, w.product(a, free) * half]
+
+    rows = [a.mean, a.square(free), *scaled(w), low, high, positive]
+    rows += [t.mean, t.square(free), *steepest]
+    return rows if others is None else [*rows, *scaled(_Centred(others))]

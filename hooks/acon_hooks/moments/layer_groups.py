@@ -23,8 +23,7 @@ from acon_analysis.moments.fields import BLOCKS
 from acon_analysis.moments.gram import EPS32, ROUNDINGS, merge_into, residual, shares
 from acon_analysis.moments.state import Moments
 from acon_hooks.errors import HookError
-from acon_hooks.moments.constants import Constants
-from acon_hooks.moments.kernels import GATED, PLAIN, REFERRED, Sums
+from acon_hooks.moments.kernels import GATED, PLAIN, REFERRED, Gate, Sums
 from acon_hooks.readings.batch import Key, to_host
 
 FloatArray = npt.NDArray[np.float64]
@@ -59,15 +58,15 @@ class Call:
         Layer and call.
     channels : int
         C.
-    constants : Constants
-        Of its channels.
+    gate : Gate or None
+        Constants of its channels; None outside the ACON family.
     eps : float
         Relative rounding of its outputs.
     """
 
     key: Key
     channels: int
-    constants: Constants
+    gate: Gate | None
     eps: float = EPS32
 
 
@@ -163,18 +162,16 @@ class LayerGroup:
         self._own = np.concatenate([np.arange(at, at + call.channels) for at, call in spans])
         widths = torch.tensor(sizes, device=device)
         self.layer = torch.arange(len(calls), device=device).repeat_interleave(widths)
-        guards = [call.constants.guards for call in calls]
-        self.slope = self._concatenated([g.slope.double() for g in guards])
-        self.offsets = self._concatenated([g.offsets.double() for g in guards])
-        gates = [call.constants.gate for call in calls]
-        self.half = self.middle = None
+        gates = [call.gate for call in calls if call.gate is not None]
+        self.slope = torch.zeros(self.columns, dtype=torch.float64, device=device)
+        self.half = None
         if rows != PLAIN:
-            self.half = self._concatenated([g.half for g in gates if g is not None])
-            self.middle = self._concatenated([g.middle for g in gates if g is not None])
+            self.half = self._concatenated([gate.half for gate in gates])
+            self.slope = self._concatenated([gate.middle for gate in gates])
         eps = torch.tensor([call.eps for call in calls], dtype=torch.float64, device=device)
         self.rounding = (ROUNDINGS * eps.repeat_interleave(widths)) ** 2
-        if self.half is not None and self.middle is not None:
-            self.rounding *= (self.half.abs() + self.middle.abs()) ** 2
+        if self.half is not None:
+            self.rounding *= (self.half.abs() + self.slope.abs()) ** 2
         index = {name: i for i, name in enumerate(_VARIABLES[rows])}
         self._pairs = [(k, index[a], index[b]) for k, (a, b) in enumerate(_PAIRS[rows])]
         self.pixels = np.zeros(0)
@@ -208,12 +205,12 @@ class LayerGroup:
         self.blocks_held = States(*[*sums, ends, -ends, counts])
 
     def states(self, raw: Tensor, beta: Tensor | None) -> tuple[States, Tensor]:
-        """Turn sums over pixels into states of single samples.
+        """Turn moments over pixels into states of single samples.
 
         Parameters
         ----------
         raw : Tensor
-            (rows, N, columns).
+            (rows, N, columns), float64: see `Sums`.
         beta : Tensor or None
             (N, columns): β of each sample, or the static one; None outside the ACON family.
 
@@ -225,40 +222,31 @@ class LayerGroup:
             `TOTALS` over the channels of each layer, (total, N, layers); NaN where there are none,
             and of samples that are left out.
         """
-        at, count = Sums(*raw.double()), self._pixels
-        several = (count > 1).double()  # the moments of one value are 0, not its rounding
-
-        def centred(product: Tensor, first: Tensor, second: Tensor) -> Tensor:
-            return (product - first * second / count) * several
-
-        xx = centred(at.xx, at.x, at.x).clamp_min(0)
-        ww = centred(at.ww, at.w, at.w).clamp_min(0)
-        xw = centred(at.xw, at.x, at.w)
-        sse = residual(xx, xw, ww)
-        means = [at.x / count + self.offsets[0], at.w / count + self.offsets[1]]
-        moments, within = [xx, xw, ww], [xx, xw, ww, sse, at.positive]
-        totals = self._varying(means, xx, self._variance(xx, xw, ww), sse)
+        at = Sums(*raw)
+        sse = residual(at.xx, at.xw, at.ww)
+        means, moments = [at.x, at.w], [at.xx, at.xw, at.ww]
+        within = [at.xx, at.xw, at.ww, sse, at.positive]
+        totals = self._varying(at, at.w, self._variance(at.xx, at.xw, at.ww), sse)
         low, high = [at.low_x], [at.high_x]
         if at.t is not None and at.tt is not None and self.half is not None and beta is not None:
             assert at.low_z is not None
             assert at.high_z is not None
-            tt = centred(at.tt, at.t, at.t).clamp_min(0)
-            means.append(at.t / count + self.offsets[3])
-            moments.append(tt)
+            means.append(at.t)
+            moments.append(at.tt)
             low.append(at.low_z)
             high.append(at.high_z)
-            totals += [tt / 4, (2 * beta * self.half).abs() * (xx / count).sqrt()]
+            deviation = (at.xx / self._pixels).sqrt()
+            totals += [at.tt / 4, (2 * beta * self.half).abs() * deviation]
         if at.r is not None and at.rr is not None and at.xr is not None and beta is not None:
-            rr = centred(at.rr, at.r, at.r).clamp_min(0)
-            xr = centred(at.xr, at.x, at.r)
-            sse_reference = residual(xx, xr, rr)
-            means += [at.r / count + self.offsets[2], beta]
-            moments += [xr, rr, torch.zeros_like(rr)]
+            sse_reference = residual(at.xx, at.xr, at.rr)
+            means += [at.r, beta]
+            moments += [at.xr, at.rr, torch.zeros_like(at.rr)]
             within.append(sse_reference)
-            totals += self._varying(means, xx, self._variance(xx, xr, rr), sse_reference)
+            variance = self._variance(at.xx, at.xr, at.rr)
+            totals += self._varying(at, at.r, variance, sse_reference)
         stacks = [torch.stack(values) for values in (means, moments, within, low, high)]
         finite = torch.stack([part.sum(0) for part in stacks[:3]]).sum(0).isfinite()
-        layers = torch.zeros((len(xx), len(self.calls)), dtype=torch.float64, device=self.device)
+        layers = torch.zeros((len(at.x), len(self.calls)), dtype=torch.float64, device=self.device)
         counts = (layers.index_add(1, self.layer, (~finite).double()) == 0).double()
         total = torch.where(counts > 0, self._per_layer(totals), torch.nan)
         values = counts * torch.from_numpy(self.pixels).to(self.device)
@@ -268,14 +256,12 @@ class LayerGroup:
         """Cyy of y = k·x + w."""
         return (self.slope * (self.slope * xx + 2 * xw) + ww).clamp_min(0)
 
-    def _varying(
-        self, means: Sequence[Tensor], xx: Tensor, yy: Tensor, sse: Tensor
-    ) -> list[Tensor]:
+    def _varying(self, at: Sums, w: Tensor, yy: Tensor, sse: Tensor) -> list[Tensor]:
         """Return cyy and sse of each sample, 0 where its outputs vary by no more than rounding."""
         if self.half is None:
-            square = yy + self._pixels * (means[1] + self.slope * means[0]) ** 2
+            square = yy + self._pixels * (w + self.slope * at.x) ** 2
         else:
-            square = xx + self._pixels * means[0] ** 2
+            square = at.xx + self._pixels * at.x**2
         constant = yy <= self.rounding * square
         return [torch.where(constant, 0.0, values) for values in (yy, sse)]
 
@@ -369,8 +355,8 @@ class LayerGroup:
     def moments(self, at: _OnHost) -> Moments:
         """Turn means and moments of x, w, t, r into those of x, y, the gate and the even part.
 
-        y = k·x + w; the even part is e = y - m·x = w + (k - m)·x, at the reference β likewise;
-        the gate is (1 + t)/2, its argument 2·z.
+        y = k·x + w, where k is 0 outside the ACON family; in it k is m and w the even part, at the
+        reference β likewise; the gate is (1 + t)/2, its argument 2·z.
         """
         slope, samples, count = self.slope.cpu().numpy(), at.counts["samples"], at.counts["values"]
         fields: dict[str, FloatArray] = {
@@ -386,18 +372,19 @@ class LayerGroup:
             "sse_within": at.within["sse"],
         }
         with np.errstate(invalid="ignore", over="ignore"):
-            fields |= _tilted(at, slope, "w", "y")
+            mean, cross, own = _own(at, "w", "y").values()
+            fields["mean_y"] = mean + slope * at.mean["x"]
+            fields["cxy"], fields["cyy"] = _tilt(at.c["xx"], cross, own, slope)
             fields["cxy_within"], fields["cyy_within"] = _tilt(
                 at.within["xx"], at.within["xw"], at.within["ww"], slope
             )
-            if self.middle is not None:
-                rest = slope - self.middle.cpu().numpy()
-                fields |= _tilted(at, rest, "w", "e")
+            if self.half is not None:
+                fields |= _own(at, "w", "e")
                 gate = np.where(count > 0, (1 + at.mean["t"]) / 2, 0.0)
                 fields |= {"mean_g": gate, "cgg": at.c["tt"] / 4}
                 fields |= {"min_u": 2 * at.low["z"], "max_u": 2 * at.high["z"]}
-            if self.middle is not None and self.rows == REFERRED:
-                fields |= _tilted(at, rest, "r", "r")
+            if self.rows == REFERRED:
+                fields |= _own(at, "r", "r")
                 fields["sse_within_reference"] = at.within["sse_reference"]
                 fields["mean_beta"] = at.mean["beta"]
                 fields["cbb"] = at.c["betabeta"]
@@ -437,11 +424,13 @@ def arrays_on_host(tensors: Sequence[Tensor]) -> list[npt.NDArray[Any]]:
     return list(to_host({("", index): t for index, t in enumerate(tensors)}).values())
 
 
-def _tilted(at: _OnHost, slope: FloatArray, old: str, new: str) -> dict[str, FloatArray]:
-    """Means and moments of new = old + slope·x."""
-    cross, own = _tilt(at.c["xx"], at.c[f"x{old}"], at.c[old * 2], slope)
-    mean = at.mean[old] + slope * at.mean["x"]
-    return {f"mean_{new}": mean, f"cx{new}": cross, f"c{new}{new}": own}
+def _own(at: _OnHost, old: str, new: str) -> dict[str, FloatArray]:
+    """Mean and moments of a variable by the names of the fields."""
+    return {
+        f"mean_{new}": at.mean[old],
+        f"cx{new}": at.c[f"x{old}"],
+        f"c{new}{new}": at.c[old * 2],
+    }
 
 
 def _tilt(

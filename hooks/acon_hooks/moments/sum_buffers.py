@@ -13,7 +13,7 @@ from torch import Tensor
 from acon_hooks.errors import HookError
 from acon_hooks.moments.kernels import PLAIN
 from acon_hooks.moments.layer_groups import TOTALS, LayerGroup, PerSample, other_rows, per_sample
-from acon_hooks.moments.native.sums import GroupArgument, NativeSums, Prepared, Target
+from acon_hooks.moments.native.sums import GroupArgument, NativeSums, Prepared, Target, again
 
 #: Columns of a call begin at multiples of this: the vectors of every processor fit in.
 ALIGN = 16
@@ -42,12 +42,11 @@ class SumBuffers:
         self._address = self._row
         self._full = [False] * len(group.calls)
         self._finite = True
-        self._prepared = [Prepared(c.constants.gate, c.constants.guards) for c in group.calls]
+        self._prepared = [Prepared(call.gate) for call in group.calls]
         self._first = np.array(group.first, dtype=np.int64)
         self._pixels = np.zeros(len(group.calls))
         half = torch.zeros_like(group.slope) if group.half is None else group.half
-        parts = [group.slope, *group.offsets, half.double(), group.rounding]
-        self._constants = torch.stack(parts).contiguous()
+        self._constants = torch.stack([group.slope, half, group.rounding]).contiguous()
 
     def _begin(self, samples: int) -> None:
         """Allocate for a batch of this many samples, or refuse another number within one."""
@@ -79,8 +78,17 @@ class SumBuffers:
             self._begin(x.shape[0])
         target, constants = self._targets[index], self._prepared[index]
         self._pixels[index] = x.numel() // max(self.samples * x.shape[axis], 1)
-        self._full[index] = self.kernel.into(x, y, beta, axis, constants, target)
+        done = self.kernel.into(x, y, beta, axis, constants, target)
+        if done is False:
+            own = self._own(index, x.shape[axis])[: constants.rows]
+            again(own, x, y, beta, axis, constants.gate)
+            self._finite = self._finite and bool(own.isfinite().all())
+        self._full[index] = done is not None
         return self._full[index]
+
+    def _own(self, index: int, channels: int) -> Tensor:
+        """Return a view of what the batch holds of one call, (rows, N, C)."""
+        return self._raw[index][: self.samples, :, :channels].movedim(1, 0)
 
     def copy(self, index: int, found: Tensor, beta: Tensor | None, pixels: int) -> None:
         """Take sums of one call from elsewhere.
@@ -98,7 +106,7 @@ class SumBuffers:
         """
         if found.shape[1] != self.samples or self._full[index]:
             self._begin(found.shape[1])
-        own = self._raw[index][: self.samples, :, : found.shape[2]].movedim(1, 0)
+        own = self._own(index, found.shape[2])
         own[: len(found)] = found
         if len(found) < self.rows and beta is not None:
             own[-1] = beta

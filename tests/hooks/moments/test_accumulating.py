@@ -188,8 +188,7 @@ class Shifted(nn.Module):
 def test_means_of_a_hundred_deviations(layer: nn.Module, scale: float, kernel: str) -> None:
     model = Shifted(layer, scale)
     x = torch.randn(40, 3, 20, 20, generator=torch.Generator().manual_seed(0))
-    found, parts = gather(model, x, accumulator=accumulator(kernel))
-    assert all(c.guards.shifted is not None for c in found.constants.values())
+    _, parts = gather(model, x, accumulator=accumulator(kernel))
     states = oracle(model, x)
     require_equal(parts, states, 1e-5)
     (state,) = states.values()

@@ -10,7 +10,7 @@ from torch import Tensor
 import acon_analysis as acon
 from acon_analysis.errors import StoreError, UsageError
 from acon_hooks.moments.accumulating import Accumulator
-from acon_hooks.moments.kernels import Gate, Guards, rows_of, sums
+from acon_hooks.moments.kernels import Gate, rows_of, sums
 from acon_hooks.moments.native import sums as native_module
 from acon_hooks.moments.native.build import SOURCES
 from acon_hooks.moments.native.sums import NativeError, NativeSums, Prepared, Target, native
@@ -28,18 +28,14 @@ def kernel() -> NativeSums:
         pytest.skip(str(error))
 
 
-def data(samples: int, channels: int, pixels: int, kind: str) -> tuple[Tensor, Gate | None, Guards]:
+def data(samples: int, channels: int, pixels: int, kind: str) -> tuple[Tensor, Gate | None]:
     generator = torch.Generator().manual_seed(samples + channels + pixels)
     x = torch.randn(samples, channels, pixels, generator=generator) * 3 + 1
-    half, middle, slope, reference = torch.randn(4, channels, generator=generator)
+    half, middle, reference = torch.randn(3, channels, generator=generator).double()
     half[0] = 0
-    offsets = torch.randn(4, channels, generator=generator) * (torch.arange(channels) % 2)
-    offsets[1:3, 0] = 0  # as are w and r where d is 0 and k = m
-    slope[0] = middle[0]
-    gate = None
-    if kind != "plain":
-        gate = Gate(half, middle, reference if kind == "referred" else None)
-    return x, gate, Guards(slope, offsets, torch.arange(channels))
+    if kind == "plain":
+        return x, None
+    return x, Gate(half, middle, reference if kind == "referred" else None)
 
 
 @pytest.mark.parametrize("kind", ["plain", "gated", "referred"])
@@ -56,41 +52,43 @@ def test_sums_equal_those_of_float64(
     channels: int,
     pixels: int,
 ) -> None:
-    x, gate, guards = data(samples, channels, pixels, kind)
+    x, gate = data(samples, channels, pixels, kind)
     beta = torch.rand(samples, channels, 1) * 2
     y = torch.nn.functional.silu(x)
-    expected = sums(x.double(), y.double(), beta.double(), 1, gate, guards)
+    expected = sums(x.double(), y.double(), beta.double(), 1, gate)
     if last:
         x, y = (t.transpose(1, 2).contiguous().transpose(1, 2) for t in (x, y))
-    found = kernel.sums(x, y, beta, 1, Prepared(gate, guards))
+    found = kernel.sums(x, y, beta, 1, Prepared(gate))
     assert found is not None
     for index, name in enumerate(rows_of(gate)):
         scale = expected[index].abs().mean() + 1e-30
         worst = float((found[index] - expected[index]).abs().max() / scale)
         exact = name in ("low_x", "high_x", "positive")
-        assert worst <= (0 if exact else 3e-6), (name, worst)
+        # Without a gate, float64 throughout: only the order of the additions differs.
+        bound = 0 if exact else 1e-12 if gate is None or name in ("x", "xx") else 1e-6
+        assert worst <= bound, (name, worst)
 
 
 @pytest.mark.parametrize("kind", ["plain", "gated", "referred"])
 @pytest.mark.parametrize("channels", [5, 70])
 def test_torch_sums_alike_in_both_layouts(kind: str, channels: int) -> None:
-    x, gate, guards = data(2, channels, 33, kind)
+    x, gate = data(2, channels, 33, kind)
     beta = torch.rand(2, channels, 1)
-    expected = sums(x.double(), x.double(), beta.double(), 1, gate, guards)
+    expected = sums(x.double(), x.double(), beta.double(), 1, gate)
     turned = x.transpose(1, 2).contiguous().transpose(1, 2)
     for values in (x, turned):
-        found = sums(values, values, beta, 1, gate, guards)
-        torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=2e-3)
+        found = sums(values, values, beta, 1, gate)
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(1, 7, 1), (3, 1, 1), (3, 7, 1)])
 def test_beta_that_samples_or_channels_share(
     kernel: NativeSums, shape: tuple[int, int, int]
 ) -> None:
-    x, gate, guards = data(3, 7, 50, "referred")
+    x, gate = data(3, 7, 50, "referred")
     beta = torch.rand(shape)
-    found = kernel.sums(x, x, beta, 1, Prepared(gate, guards))
-    whole = kernel.sums(x, x, beta.expand(3, 7, 1).contiguous(), 1, Prepared(gate, guards))
+    found = kernel.sums(x, x, beta, 1, Prepared(gate))
+    whole = kernel.sums(x, x, beta.expand(3, 7, 1).contiguous(), 1, Prepared(gate))
     assert found is not None
     assert whole is not None
     assert torch.equal(found, whole)
@@ -99,10 +97,10 @@ def test_beta_that_samples_or_channels_share(
 def test_more_threads_give_the_same_bytes(
     kernel: NativeSums, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    x, gate, guards = data(3, 84, 450, "gated")
+    x, gate = data(3, 84, 450, "gated")
     beta = torch.rand(3, 84, 1)
     both = (x, x.transpose(1, 2).contiguous().transpose(1, 2))
-    given = beta, 1, Prepared(gate, guards)
+    given = beta, 1, Prepared(gate)
     one = [kernel.sums(turned, turned, *given) for turned in both]
     monkeypatch.setattr(native_module, "_WORTH", 1000)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
@@ -111,50 +109,59 @@ def test_more_threads_give_the_same_bytes(
         assert four is not None
         assert expected is not None
         assert torch.equal(four, expected)
-        torch.testing.assert_close(four, one[0], rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(four, one[0], rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("last", [False, True])
 def test_beta_is_passed_on_as_it_is_even_where_it_is_next_to_nothing(
     kernel: NativeSums, last: bool
 ) -> None:
-    x, gate, guards = data(2, 40, 9, "referred")
+    x, gate = data(2, 40, 9, "referred")
     if last:
         x = x.transpose(1, 2).contiguous().transpose(1, 2)
     beta = torch.rand(2, 40, 1)
     beta[0, 3], beta[1, 5] = 9.2e-39, 1.4e-45  # float32 below its smallest normal number
-    constants = Prepared(gate, guards)
+    constants = Prepared(gate)
     out = torch.full((constants.rows + 1, 2, 40), torch.nan, dtype=torch.float64)
     assert kernel.into(x, x, beta, 1, constants, Target(out.data_ptr(), 80, 40))
     assert torch.equal(out[-1], beta[:, :, 0].double())
     assert 0 < float(out[-1].min()) < 2e-45
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_is_not_finite_is_left_to_torch(kernel: NativeSums, value: float) -> None:
-    x, gate, guards = data(2, 4, 30, "plain")
+    x, gate = data(2, 4, 30, "plain")
+    expected = kernel.sums(x, x, None, 1, Prepared(gate))
     x[1, 2, 29] = value
-    assert kernel.sums(x, x, None, 1, Prepared(gate, guards)) is None
+    found = kernel.sums(x, x, None, 1, Prepared(gate))
+    assert found is not None
+    assert expected is not None
+    lost = ~found.isfinite()
+    assert lost.any(0).nonzero().tolist() == [[1, 2]]
+    assert lost[:5, 1, 2].all()
+    others = torch.ones(2, 4, dtype=torch.bool)
+    others[:, 2] = False
+    assert torch.equal(found[:, others], expected[:, others])
+    torch.testing.assert_close(found[:, 0, 2], expected[:, 0, 2], rtol=1e-12, atol=1e-12)
 
 
 def test_what_it_is_not_made_for_is_left_to_torch(kernel: NativeSums) -> None:
-    x, gate, guards = data(2, 4, 30, "gated")
-    constants = Prepared(gate, guards)
+    x, gate = data(2, 4, 30, "gated")
+    constants = Prepared(gate)
     assert kernel.sums(x.double(), x, torch.rand(2, 4, 1), 1, constants) is None
     assert kernel.sums(x, x, torch.rand(2, 4, 30), 1, constants) is None
     assert kernel.sums(x[:, :, 0], x[:, :, 0], torch.rand(2, 4, 1), 1, constants) is None
 
 
 def test_gates_that_are_shut_for_good_have_no_spread(kernel: NativeSums) -> None:
-    """σ is exactly 1 there, and its sum of squares exactly the number of values."""
-    x = torch.full((1, 2, 100), 50.0)
-    gate = Gate(torch.ones(2), torch.ones(2), None)
-    guards = Guards(torch.zeros(2), torch.zeros(4, 2), None)
-    found = kernel.sums(x, x, torch.tensor([[[1.0], [-1.0]]]), 1, Prepared(gate, guards))
+    """σ is exactly 1 there, and has no variance."""
+    x = torch.linspace(50, 60, 100).expand(1, 2, 100).contiguous()
+    gate = Gate(torch.ones(2).double(), torch.ones(2).double(), None)
+    found = kernel.sums(x, x, torch.tensor([[[1.0], [-1.0]]]), 1, Prepared(gate))
     assert found is not None
     at = dict(zip(rows_of(gate), found, strict=True))
-    assert at["t"].tolist() == [[100.0, -100.0]]
-    assert at["tt"].tolist() == [[100.0, 100.0]]
+    assert at["t"].tolist() == [[1.0, -1.0]]
+    assert at["tt"].tolist() == [[0.0, 0.0]]
 
 
 def test_without_a_compiler_torch_sums(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +222,7 @@ def test_the_wheel_holds_the_source() -> None:
 def test_a_library_that_sums_otherwise_is_refused(
     kernel: NativeSums, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(native_module, "_TOLERANCE", 1e-12)
+    monkeypatch.setattr(native_module, "_TOLERANCE", 1e-18)
     monkeypatch.setattr(native_module, "_kept", {})
     options, reason = settle(MomentOptions(), CPU)
     assert options.kernel == "eager"

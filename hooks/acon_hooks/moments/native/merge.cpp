@@ -1,4 +1,4 @@
-// From the sums of a batch to states of samples, merged into blocks of samples at once.
+// The moments of a batch's samples, merged into blocks of samples at once.
 //
 // The algebra is that of LayerGroup.states and LayerGroup.merge in layer_groups.py, in double precision
 // and in one pass over memory. All numbers must be finite.
@@ -7,12 +7,10 @@
 #include <cstring>
 
 #include "rows.h"
+#include "vectors.h"
 
 namespace {
 
-constexpr int WIDE = LANES / 2;
-typedef double Wide __attribute__((vector_size(8 * WIDE)));
-typedef int64_t Choice __attribute__((vector_size(8 * WIDE)));
 
 inline Wide load(const double* from) {
   Wide value;
@@ -37,7 +35,7 @@ inline double total(Wide value) {
 
 // Residual of the affine fit of w on x, within [0, Cww]; Cww where x is constant.
 inline Wide residual(Wide xx, Wide xw, Wide ww) {
-  const Choice varies = xx > 0.0;
+  const Bits varies = xx > 0.0;
   const Wide explained = varies ? xw * (xw / (varies ? xx : Wide{} + 1.0)) : Wide{};
   return least(largest(ww - explained, Wide{}), ww);
 }
@@ -51,8 +49,8 @@ struct acon_group {
   int64_t kind, layers, columns, samples;
   const int64_t* first;    // (layers + 1): first column of each, multiples of the vectors' width
   const double* pixels;    // (layers): values that each sample has in each channel
-  const double* constants; // (7, columns): k, offsets of x, w, r and t, d/2, the largest cyy of a
-                           // constant output relative to n·mean(y²), for ACON to n·mean(x²)
+  const double* constants; // (3, columns): k, d/2, the largest cyy of a constant output relative
+                           // to n·mean(y²), for ACON to n·mean(x²)
   const double* const* raw; // (layers): (samples, rows, channels) of each
   const int64_t* raw_row;   // (layers): values between its rows
   int64_t rows;
@@ -73,7 +71,7 @@ typedef acon_group Group;
 // Merges columns of one sample into its block.
 template <Kind kind>
 void merge(const Group& g, int64_t layer, int64_t sample) {
-  const double pixels = g.pixels[layer], each = 1.0 / pixels, several = pixels > 1.0;
+  const double pixels = g.pixels[layer], each = 1.0 / pixels;
   const double before = g.before[sample * g.layers + layer];
   const int64_t block = g.blocks[sample];
   double* held = g.values + block * g.layers + layer;
@@ -86,9 +84,6 @@ void merge(const Group& g, int64_t layer, int64_t sample) {
     const auto row = [&](int i) { return load(raw + i * g.raw_row[layer] + c); };
     const auto constant = [&](int i) { return load(g.constants + i * g.columns + c); };
     const int64_t at = block * g.columns + c;
-    const auto centred = [&](Wide square, Wide a, Wide b) {
-      return (square - a * b * each) * several;
-    };
     const auto add = [&](double* to, int i, Wide value) {
       store(to + i * g.store_row + at, load(to + i * g.store_row + at) + value);
     };
@@ -103,16 +98,12 @@ void merge(const Group& g, int64_t layer, int64_t sample) {
       store(to_low, least(load(to_low), low));
       store(to_high, largest(load(to_high), high));
     };
-    const Wide slope = constant(0), sx = row(SX), sw = row(SW);
+    const Wide slope = constant(0), mean = row(SX), mean_w = row(SW);
     const auto variance = [&](Wide xx, Wide xw, Wide ww) {  // Cyy of y = k·x + w
       return largest(slope * (slope * xx + 2.0 * xw) + ww, Wide{});
     };
-    const Wide xx = largest(centred(row(QX), sx, sx), Wide{});
-    const Wide ww = largest(centred(row(QW), sw, sw), Wide{});
-    const Wide xw = centred(row(SXW), sx, sw), sse = residual(xx, xw, ww);
-    const Wide mean = sx * each + constant(1);
+    const Wide xx = row(QX), ww = row(QW), xw = row(SXW), sse = residual(xx, xw, ww);
     if (g.inputs) store(g.inputs + sample * g.columns + c, mean);
-    const Wide mean_w = sw * each + constant(2);
     const Wide dx = step(0, mean, share), dw = step(1, mean_w, share);
     add(g.moments, 0, xx + dx * dx * weight);
     add(g.moments, 1, xw + dx * dw * weight);
@@ -124,23 +115,21 @@ void merge(const Group& g, int64_t layer, int64_t sample) {
     const auto total_of = [&](int i, Wide yy, Wide rest) {
       const Wide y = mean_w + slope * mean;
       const Wide square = kind == PLAIN ? yy + pixels * y * y : xx + pixels * mean * mean;
-      const Choice varies = yy > constant(6) * square;
+      const Bits varies = yy > constant(2) * square;
       sums[i] += varies ? yy : Wide{}, sums[i + 1] += varies ? rest : Wide{};
     };
     total_of(0, variance(xx, xw, ww), sse);
     if constexpr (kind != PLAIN) {
-      const Wide st = row(ST), tt = largest(centred(row(QT), st, st), Wide{});
-      const Wide dt = step(2, st * each + constant(4), share);
-      const Wide gain = row(kind == GATED ? SR : BETA) * constant(5);
+      const Wide tt = row(QT), dt = step(2, row(ST), share);
+      const Wide gain = row(kind == GATED ? SR : BETA) * constant(1);
       add(g.moments, 3, tt + dt * dt * weight);
       extreme(1, row(LOW_Z), row(HIGH_Z));
       sums[2] += tt * 0.25;
       sums[3] += 2.0 * largest(gain, -gain) * root(xx * each);
     }
     if constexpr (kind == REFERRED) {
-      const Wide sr = row(SR), rr = largest(centred(row(QR), sr, sr), Wide{});
-      const Wide xr = centred(row(SXR), sx, sr), other = residual(xx, xr, rr);
-      const Wide dr = step(3, sr * each + constant(3), share), db = step(4, row(BETA), share_of_beta);
+      const Wide rr = row(QR), xr = row(SXR), other = residual(xx, xr, rr);
+      const Wide dr = step(3, row(SR), share), db = step(4, row(BETA), share_of_beta);
       add(g.moments, 4, xr + dx * dr * weight);
       add(g.moments, 5, rr + dr * dr * weight);
       add(g.moments, 6, db * db * (before * share_of_beta));

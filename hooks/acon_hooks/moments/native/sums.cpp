@@ -1,11 +1,14 @@
-// Sums over the pixels of each sample and channel in one pass over memory.
+// Moments over the pixels of each sample and channel in one pass over memory.
 //
-// What is summed, and why about offsets, is said in kernels.py. A vector holds one pixel of
-// several channels, so that nothing is ever summed across its lanes: as the data lie where channels
-// lie side by side, and after a transposition in registers where pixels do. Sums run in single
-// precision over at most SPAN pixels and in double precision from there on; those of a sample and
-// channel depend on nothing but its pixels, neither on the batch nor on the threads. Data must be
-// finite: where a result is not, the caller repeats the call with the kernels of torch.
+// What is returned is said in kernels.py. A vector holds one pixel of several channels, so that
+// nothing is ever summed across its lanes: as the data lie where channels lie side by side, and after
+// a transposition in registers where pixels do. Everything is summed in double precision, about the
+// first pixel of each sample and channel: products of two floats are exact in it, squares neither
+// overflow nor vanish, and no pixel is further than sqrt(pixels) deviations from the mean. Results of
+// a sample and channel depend on nothing but its pixels, neither on the batch nor on the threads.
+// Gates are computed in single precision, and again in double precision where an output varies so
+// little that their rounding would be seen. Data must be finite: where a result is not, the caller sums
+// again with torch.
 //
 // Vector extensions of GCC and Clang; no library but the C one, nothing of torch.
 
@@ -17,7 +20,7 @@
 
 namespace {
 
-// Pixels that are added in single precision before they are added in double precision.
+// Pixels that are added before they are added to the sums: sums of sums round less.
 constexpr int SPAN = 64;
 
 // Vectors of channels that a piece of work takes side by side.
@@ -27,84 +30,105 @@ constexpr int SIDE = 4;
 constexpr int PERIOD = 16;
 
 // Rows of the constants of a call; see `Prepared` in sums.py.
-enum Constant { LINE, OFFSET_X, OFFSET_W, OFFSET_R, OFFSET_T, HALF, REFERENCE, CONSTANTS };
+enum Constant { HALF, MIDDLE, REFERENCE, CONSTANTS };
 
 // Sums of an accumulator: of x, w, t and r in the order in which kinds come to need them.
 constexpr int USED[] = {5, 7, 10};
 
-struct Constants {
-  Vector at[CONSTANTS];
-  Vector steep;  // β·d/2
+// What an output's deviation has to exceed for a gate in single precision; see kernels.py.
+constexpr double ROUGH[] = {0.3, 3e-3};
+
+// What the pixels of one vector of channels are compared with: constants, and the first pixel.
+template <Kind kind>
+struct Origin {
+  Vector steep, reference;  // β·d/2, and at the reference β
+  Wide x[2], w[2], t[2], r[2];
+
+  Origin(Vector steep, Vector reference, const float* first, const float* y)
+      : steep(steep), reference(reference) {
+    const Vector values = load(first);
+    for (int half = 0; half < 2; ++half) {
+      x[half] = widen(first + half * WIDE);
+      if constexpr (kind == PLAIN) {
+        w[half] = widen(y + half * WIDE);
+      } else {
+        t[half] = widen(tangent(steep * values), half), w[half] = t[half] * x[half];
+        if constexpr (kind == REFERRED)
+          r[half] = widen(tangent(reference * values), half) * x[half];
+      }
+    }
+  }
+  Origin() {}
 };
 
-// Sums in double precision and extremes of one vector of channels.
+// Sums and extremes of one vector of channels.
 struct Slot {
-  double sum[10][LANES] = {};
+  Wide sum[10][2] = {};
   Vector low, high;
   Mask positive = {};
 };
 
 template <Kind kind>
 struct Sums {
-  Vector at[USED[kind]] = {};
+  Wide at[USED[kind]][2] = {};
   Mask positive = {};
   Vector low, high;
 
-  template <bool partial>
-  inline void add(Vector x, Vector y, const Constants& k, Mask inside) {
-    const auto kept = [&](Vector value) { return partial ? (inside ? value : Vector{}) : value; };
-    if (partial) x = inside ? x : low;
-    const Vector centred = kept(x - k.at[OFFSET_X]);
+  inline void add(const float* from, const float* y, const Origin<kind>& origin, const Mask* inside) {
+    const Vector x = load(from);
     low = least(low, x);
     high = largest(high, x);
-    count(positive, kept(x));
-    at[0] += centred;
-    at[1] += centred * centred;
-    if constexpr (kind == PLAIN) {
-      product(2, kept(y - k.at[LINE] * x - k.at[OFFSET_W]), centred);
-    } else {
-      const Vector gate = tangent(k.steep * x);
-      const Vector shifted = kept(gate - k.at[OFFSET_T]);
-      at[5] += shifted;
-      at[6] += shifted * shifted;
-      product(2, kept((gate + k.at[LINE]) * x - k.at[OFFSET_W]), centred);
-      if constexpr (kind == REFERRED) {
-        const Vector other = tangent(k.at[REFERENCE] * x);
-        product(7, kept((other + k.at[LINE]) * x - k.at[OFFSET_R]), centred);
+    count(positive, inside ? (*inside ? x : Vector{}) : x);
+    Vector gate, other;
+    if constexpr (kind != PLAIN) gate = tangent(origin.steep * x);
+    if constexpr (kind == REFERRED) other = tangent(origin.reference * x);
+    for (int half = 0; half < 2; ++half) {
+      const Wide wide = widen(from + half * WIDE), centred = wide - origin.x[half];
+      at[0][half] += centred;
+      at[1][half] += centred * centred;
+      if constexpr (kind == PLAIN) {
+        product(2, half, widen(y + half * WIDE) - origin.w[half], centred);
+      } else {
+        const Wide t = widen(gate, half), shifted = t - origin.t[half];
+        at[5][half] += shifted;
+        at[6][half] += shifted * shifted;
+        product(2, half, t * wide - origin.w[half], centred);
       }
+      if constexpr (kind == REFERRED)
+        product(7, half, widen(other, half) * wide - origin.r[half], centred);
     }
   }
 
-  inline void product(int first, Vector w, Vector x) {
-    at[first] += w;
-    at[first + 1] += w * w;
-    at[first + 2] += w * x;
+  inline void product(int first, int half, Wide w, Wide x) {
+    at[first][half] += w;
+    at[first + 1][half] += w * w;
+    at[first + 2][half] += w * x;
   }
 };
 
-// Adds `count` pixels, `step` values apart; with `partial` only their lanes `inside`. With `far` those
-// that come SPAN pixels later are fetched meanwhile: steps are too long for processors to foresee.
-template <Kind kind, bool far, bool partial = false>
-void add(Slot& slot, const Constants& constants, const float* x, const float* y, int64_t step,
-         int64_t count, Mask inside = Mask{}) {
-  const Constants k = constants;
+// Adds `count` pixels, `step` values apart; of those not `inside`, which repeat the first pixel, only
+// the number counts. With `far` those that come SPAN pixels later are fetched meanwhile: steps are too
+// long for processors to foresee.
+template <Kind kind, bool far>
+void add(Slot& slot, const Origin<kind>& from, const float* x, const float* y, int64_t step,
+         int64_t count, const Mask* inside = nullptr) {
+  const Origin<kind> origin = from;
   Sums<kind> part;
   part.low = slot.low, part.high = slot.high;
   for (int64_t i = 0; i < count; ++i) {
     if (far) __builtin_prefetch(x + (i + SPAN) * step);
     if (far && kind == PLAIN) __builtin_prefetch(y + (i + SPAN) * step);
-    part.template add<partial>(load(x + i * step), load(y + i * step), k, inside);
+    part.add(x + i * step, y + i * step, origin, inside);
   }
-  for (int i = 0; i < USED[kind]; ++i) {
-    alignas(64) float values[LANES];
-    store(values, part.at[i]);
-    for (int lane = 0; lane < LANES; ++lane) slot.sum[i][lane] += double(values[lane]);
-  }
+  for (int i = 0; i < USED[kind]; ++i)
+    for (int half = 0; half < 2; ++half) slot.sum[i][half] += part.at[i][half];
   slot.low = part.low, slot.high = part.high, slot.positive += part.positive;
 }
 
 struct Problem {
-  const float *x, *y, *constants, *beta;
+  bool last;
+  const float *x, *y, *beta;
+  const double* constants;
   int64_t samples, channels, pixels;
   int64_t beta_sample, beta_channel;  // strides; 0 where all share one
   double* out;
@@ -113,92 +137,164 @@ struct Problem {
   float slope(int64_t sample, int64_t channel) const {
     return beta ? beta[sample * beta_sample + channel * beta_channel] : 0.0f;
   }
+  double constant(int row, int64_t channel) const { return constants[row * channels + channel]; }
+  double steep(int64_t sample, int64_t channel) const {
+    return slope(sample, channel) * constant(HALF, channel);
+  }
 };
 
-// Constants of lanes as an array that is filled in pieces.
+// What lanes are compared with, as arrays that are filled lane by lane.
+template <Kind kind>
 struct Filling {
-  float at[CONSTANTS + 1][LANES] = {};
+  float steep[LANES] = {}, reference[LANES] = {}, x[LANES] = {}, y[LANES] = {};
 
-  void set(const Problem& p, int lane, int64_t sample, int64_t channel, int width) {
-    for (int row = 0; row < CONSTANTS; ++row)
-      std::memcpy(at[row] + lane, p.constants + row * p.channels + channel, 4 * width);
-    for (int i = 0; i < width; ++i)
-      at[CONSTANTS][lane + i] = p.slope(sample, channel + i) * at[HALF][lane + i];
+  void set(const Problem& p, int lane, int64_t sample, int64_t channel, float first, float output) {
+    x[lane] = first, y[lane] = output;
+    if (kind == PLAIN) return;
+    steep[lane] = float(p.steep(sample, channel));
+    reference[lane] = float(p.constant(REFERENCE, channel) * p.constant(HALF, channel));
   }
 
-  Constants vectors() const {
-    Constants found;
-    for (int row = 0; row < CONSTANTS; ++row) found.at[row] = load(at[row]);
-    found.steep = load(at[CONSTANTS]);
-    return found;
-  }
+  Origin<kind> origin() const { return Origin<kind>(load(steep), load(reference), x, y); }
 };
 
-// Results of channels side by side; row 7 on as USED has them.
+// Results of channels side by side: sums as USED has them, and what x, w, t and r are about.
 template <int width>
 struct Results {
-  double sum[10][width] = {};
+  double sum[10][width] = {}, about[4][width] = {};
   double low[width], high[width], positive[width] = {};
-
-  void take(int to, const Slot& slot, int lane) {
-    for (int i = 0; i < 10; ++i) sum[i][to] += slot.sum[i][lane];
-    low[to] = slot.low[lane] < low[to] ? slot.low[lane] : low[to];
-    high[to] = slot.high[lane] > high[to] ? slot.high[lane] : high[to];
-    positive[to] += slot.positive[lane];
-  }
 
   Results() {
     for (int i = 0; i < width; ++i) low[i] = 3.5e38, high[i] = -3.5e38;
   }
 
-  explicit Results(const Slot& slot) {
+  template <Kind kind>
+  void take(int to, const Slot& slot, const Origin<kind>& origin, int lane) {
+    const int half = lane / WIDE, at = lane % WIDE;
+    for (int i = 0; i < USED[kind]; ++i) sum[i][to] += slot.sum[i][half][at];
+    about[0][to] = origin.x[half][at], about[1][to] = origin.w[half][at];
+    if (kind != PLAIN) about[2][to] = origin.t[half][at];
+    if (kind == REFERRED) about[3][to] = origin.r[half][at];
+    low[to] = slot.low[lane] < low[to] ? slot.low[lane] : low[to];
+    high[to] = slot.high[lane] > high[to] ? slot.high[lane] : high[to];
+    positive[to] += slot.positive[lane];
+  }
+
+  template <Kind kind>
+  Results(const Slot& slot, const Origin<kind>& origin) {
     std::memcpy(sum, slot.sum, sizeof sum);
+    std::memcpy(about[0], origin.x, sizeof about[0]);
+    std::memcpy(about[1], origin.w, sizeof about[1]);
+    if (kind != PLAIN) std::memcpy(about[2], origin.t, sizeof about[2]);
+    if (kind == REFERRED) std::memcpy(about[3], origin.r, sizeof about[3]);
     for (int i = 0; i < width; ++i)
       low[i] = slot.low[i], high[i] = slot.high[i], positive[i] = slot.positive[i];
   }
 };
 
+// Sums of one sample and channel with gates in double precision.
+template <Kind kind>
+Results<1> precisely(const Problem& p, int64_t sample, int64_t channel) {
+  const int64_t size = p.channels * p.pixels, step = p.last ? p.channels : 1;
+  const float* x = p.x + sample * size + (p.last ? channel : channel * p.pixels);
+  const double steep = p.steep(sample, channel);
+  const double reference = p.constant(REFERENCE, channel) * p.constant(HALF, channel);
+  Wide sum[10] = {}, first[4] = {};
+  for (int64_t from = -1; from < p.pixels; from += from < 0 ? 1 : WIDE) {
+    Wide values[4];
+    for (int i = 0; i < WIDE; ++i)
+      values[0][i] = x[from >= 0 && from + i < p.pixels ? (from + i) * step : 0];
+    values[2] = tangent(steep * values[0]), values[1] = values[2] * values[0];
+    if constexpr (kind == REFERRED) values[3] = tangent(reference * values[0]) * values[0];
+    if (from < 0) std::memcpy(first, values, sizeof first);
+    const auto about = [&](int i) { return values[i] - first[i]; };
+    const auto add = [&](int i, Wide value) { sum[i] += value, sum[i + 1] += value * value; };
+    add(0, about(0)), add(2, about(1)), add(5, about(2));
+    sum[4] += about(0) * about(1);
+    if constexpr (kind == REFERRED) add(7, about(3)), sum[9] += about(0) * about(3);
+  }
+  Results<1> found;
+  for (int i = 0; i < USED[kind]; ++i)
+    for (int lane = 0; lane < WIDE; ++lane) found.sum[i][0] += sum[i][lane];
+  for (int i = 0; i < 4; ++i) found.about[i][0] = first[i][0];
+  return found;
+}
+
 // Writes results of neighbouring channels of one sample; returns whether all are finite. Row by row,
 // for the rows lie far apart.
-template <Kind kind, int width>
+template <Kind kind, int width, bool precise = false>
 bool write(const Problem& p, int64_t sample, int64_t channel, const Results<width>& from, int first,
            int count) {
   double* to = p.out + sample * p.out_sample + channel;
-  double sizes[width] = {}, size = 0.0;
+  const double each = 1.0 / p.pixels;
+  double sizes[width] = {}, size = 0.0, half[width];
+  bool again[width] = {};
   const auto put = [&](int row, const double* values) {
-    std::memcpy(to + row * p.out_row, values + first, count * sizeof(double));
-    for (int i = 0; i < count; ++i) sizes[i] += __builtin_fabs(values[first + i]);
+    std::memcpy(to + row * p.out_row, values, count * sizeof(double));
+    for (int i = 0; i < count; ++i) sizes[i] += __builtin_fabs(values[i]);
   };
-  const auto scaled = [&](int row, const double* values, const double* factors) {
-    double* out = to + row * p.out_row;
-    for (int i = 0; i < count; ++i) out[i] = values[first + i] * factors[i];
-    for (int i = 0; i < count; ++i) sizes[i] += __builtin_fabs(out[i]);
-  };
-  put(SX, from.sum[0]), put(QX, from.sum[1]);
-  put(LOW_X, from.low), put(HIGH_X, from.high), put(POSITIVE, from.positive);
-  if constexpr (kind == PLAIN) {
-    put(SW, from.sum[2]), put(QW, from.sum[3]), put(SXW, from.sum[4]);
-  } else {  // so far w and r lack the factor d/2
-    double half[width], square[width], beta[width], low[width], high[width];
-    const float* halves = p.constants + HALF * p.channels + channel;
+  // Mean and centred sum of squares of a variable, and its centred sum of products with x.
+  const auto variable = [&](int row, int index, int about, bool scaled, double* square,
+                            double* cross) {
+    const double *sum = from.sum[index] + first, *sums = from.sum[0] + first;
+    double mean[width];
     for (int i = 0; i < count; ++i) {
-      half[i] = halves[i], square[i] = half[i] * half[i];
-      const float slope = p.slope(sample, channel + i), steep = slope * halves[i];
-      const double a = steep * from.low[first + i], b = steep * from.high[first + i];
-      beta[i] = slope, low[i] = a < b ? a : b, high[i] = a < b ? b : a;
+      const double factor = scaled ? half[i] : 1.0;
+      const double own = from.sum[index + 1][first + i] - sum[i] * sum[i] * each;
+      mean[i] = (from.about[about][first + i] + sum[i] * each) * factor;
+      square[i] = (own > 0.0 ? own : 0.0) * factor * factor;
+      if (cross)
+        cross[i] = (from.sum[index + 2][first + i] - sum[i] * sums[i] * each) * factor;
     }
-    scaled(SW, from.sum[2], half), scaled(QW, from.sum[3], square), scaled(SXW, from.sum[4], half);
-    put(ST, from.sum[5]), put(QT, from.sum[6]);
-    put(LOW_Z, low - first), put(HIGH_Z, high - first);
+    put(row, mean), put(row + 1, square);
+    if (cross) put(row + 2, cross);
+  };
+  double xx[width], square[width], cross[width];
+  variable(SX, 0, 0, false, xx, nullptr);
+  if constexpr (!precise)
+    put(LOW_X, from.low + first), put(HIGH_X, from.high + first),
+        put(POSITIVE, from.positive + first);
+  if constexpr (kind == PLAIN) {
+    variable(SW, 2, 1, false, square, cross);
+  } else {
+    const double few = ROUGH[0] * ROUGH[0] * each, least = ROUGH[1] * ROUGH[1];
+    const double limit = few > least ? few : least;
+    const auto judge = [&] {
+      for (int i = 0; i < count; ++i) {
+        const double middle = p.constant(MIDDLE, channel + i), mean = to[SX * p.out_row + i];
+        const double own = square[i] + middle * (2.0 * cross[i] + middle * xx[i]);
+        const double all = half[i] * half[i] * (xx[i] + p.pixels * mean * mean);
+        again[i] |= xx[i] > 0.0 && own < limit * all;
+      }
+    };
+    for (int i = 0; i < count; ++i) half[i] = p.constant(HALF, channel + i);
+    variable(SW, 2, 1, true, square, cross);
+    judge();
+    variable(ST, 5, 2, false, square, nullptr);
     if constexpr (kind == REFERRED) {
-      scaled(SR, from.sum[7], half), scaled(QR, from.sum[8], square), scaled(SXR, from.sum[9], half);
+      variable(SR, 7, 3, true, square, cross);
+      judge();
     }
-    put(kind == GATED ? SR : BETA, beta - first);
+    if constexpr (!precise) {
+      double beta[width], low[width], high[width];
+      for (int i = 0; i < count; ++i) {
+        const double steep = p.steep(sample, channel + i);
+        const double a = steep * from.low[first + i], b = steep * from.high[first + i];
+        beta[i] = p.slope(sample, channel + i), low[i] = a < b ? a : b, high[i] = a < b ? b : a;
+      }
+      put(LOW_Z, low), put(HIGH_Z, high);
+      put(kind == GATED ? SR : BETA, beta);
+    }
   }
   for (int i = 0; i < count; ++i) size += sizes[i];
   uint64_t bits;
   std::memcpy(&bits, &size, sizeof bits);
-  return (bits >> 52 & 0x7ff) != 0x7ff;
+  if ((bits >> 52 & 0x7ff) == 0x7ff) return false;
+  if constexpr (kind != PLAIN && !precise)
+    for (int i = 0; i < count; ++i)
+      if (again[i])
+        write<kind, 1, true>(p, sample, channel + i, precisely<kind>(p, sample, channel + i), 0, 1);
+  return true;
 }
 
 #if defined(__clang__) || __GNUC__ >= 12
@@ -250,13 +346,12 @@ bool along(const Problem& p, int64_t group) {
     const int64_t row = begin + (lane < width ? lane : width - 1);
     x[lane] = p.x + row * p.pixels, y[lane] = p.y + row * p.pixels;
   }
-  Filling filling;
-  for (int lane = 0, next; lane < width; lane = next) {
-    const int64_t channel = (begin + lane) % p.channels;
-    next = int(lane + p.channels - channel < width ? lane + p.channels - channel : width);
-    filling.set(p, lane, (begin + lane) / p.channels, channel, next - lane);
+  Filling<kind> filling;
+  for (int lane = 0; lane < LANES; ++lane) {
+    const int64_t row = begin + (lane < width ? lane : width - 1);
+    filling.set(p, lane, row / p.channels, row % p.channels, x[lane][0], y[lane][0]);
   }
-  const Constants constants = filling.vectors();
+  const Origin<kind> origin = filling.origin();
   Slot slot;
   alignas(64) float tiles[kind == PLAIN ? 2 : 1][SPAN * LANES];
   for (int64_t from = 0; from < p.pixels; from += SPAN) {
@@ -264,9 +359,9 @@ bool along(const Problem& p, int64_t group) {
     transpose(x, from, count, tiles[0]);
     if (kind == PLAIN) transpose(y, from, count, tiles[kind == PLAIN]);
     if (from == 0) slot.low = slot.high = load(tiles[0]);
-    add<kind, false>(slot, constants, tiles[0], tiles[kind == PLAIN], LANES, count);
+    add<kind, false>(slot, origin, tiles[0], tiles[kind == PLAIN], LANES, count);
   }
-  const Results<LANES> results(slot);
+  const Results<LANES> results(slot, origin);
   bool finite = true;
   for (int lane = 0, next; lane < width; lane = next) {
     const int64_t channel = (begin + lane) % p.channels;
@@ -298,36 +393,39 @@ bool periodic(const Problem& p, int64_t sample, const Layout& layout) {
   const int64_t whole = size / step;
   const float *x = p.x + sample * size, *y = p.y + sample * size;
   Slot slots[PERIOD];
-  Constants constants[PERIOD];
+  Origin<kind> origins[PERIOD];
   int64_t rest[PERIOD];
   for (int64_t v = 0; v < layout.period; ++v) {
-    Filling filling;
-    for (int lane = 0; lane < LANES; ++lane)
-      filling.set(p, lane, sample, (v * LANES + lane) % p.channels, 1);
-    constants[v] = filling.vectors();
-    slots[v].low = Vector{} + 3e38f, slots[v].high = -slots[v].low;
+    Filling<kind> filling;
+    for (int lane = 0; lane < LANES; ++lane) {
+      const int64_t channel = (v * LANES + lane) % p.channels;
+      filling.set(p, lane, sample, channel, x[channel], y[channel]);
+    }
+    origins[v] = filling.origin();
+    slots[v].low = slots[v].high = load(filling.x);
     rest[v] = size - whole * step - v * LANES;
   }
   // Piece by piece, so that memory is gone through once and not once for every vector.
   for (int64_t from = 0; from < whole; from += SPAN)
     for (int64_t v = 0; v < layout.period; ++v)
-      add<kind, true>(slots[v], constants[v], x + from * step + v * LANES, y + from * step + v * LANES,
+      add<kind, true>(slots[v], origins[v], x + from * step + v * LANES, y + from * step + v * LANES,
                 step, whole - from < SPAN ? whole - from : SPAN);
   Results<PERIOD * LANES> results;
   for (int64_t v = 0; v < layout.period; ++v) {
     if (rest[v] > 0) {
-      alignas(64) float last[2][LANES] = {};
+      alignas(64) float last[2][LANES];
       Mask inside = {};
-      for (int lane = 0; lane < LANES && lane < rest[v]; ++lane) {
-        inside[lane] = -1;
-        last[0][lane] = x[whole * step + v * LANES + lane];
-        last[1][lane] = y[whole * step + v * LANES + lane];
+      for (int lane = 0; lane < LANES; ++lane) {
+        const int64_t at = whole * step + v * LANES + lane;
+        inside[lane] = -(lane < rest[v]);
+        last[0][lane] = x[lane < rest[v] ? at : at % p.channels];
+        last[1][lane] = y[lane < rest[v] ? at : at % p.channels];
       }
-      add<kind, false, true>(slots[v], constants[v], last[0], last[1], 0, 1, inside);
+      add<kind, false>(slots[v], origins[v], last[0], last[1], 0, 1, &inside);
     }
     for (int lane = 0; lane < LANES; ++lane)
       if (whole > 0 || lane < rest[v])
-        results.take((v * LANES + lane) % p.channels, slots[v], lane);
+        results.take((v * LANES + lane) % p.channels, slots[v], origins[v], lane);
   }
   return write<kind>(p, sample, 0, results, 0, int(p.channels));
 }
@@ -337,28 +435,30 @@ bool across(const Problem& p, int64_t sample, int64_t piece, const Layout& layou
   const int64_t first = piece * SIDE;
   const int count = int(layout.vectors - first < SIDE ? layout.vectors - first : SIDE);
   Slot slots[SIDE];
-  Constants constants[SIDE];
+  Origin<kind> origins[SIDE];
   int64_t channel[SIDE];
   const int64_t size = p.channels * p.pixels;
   const float *x = p.x + sample * size, *y = p.y + sample * size;
   for (int v = 0; v < count; ++v) {
     channel[v] = (first + v) * LANES;  // the last vector may take some channels again
     if (channel[v] + LANES > p.channels) channel[v] = p.channels - LANES;
-    Filling filling;
-    filling.set(p, 0, sample, channel[v], LANES);
-    constants[v] = filling.vectors();
+    Filling<kind> filling;
+    for (int lane = 0; lane < LANES; ++lane) {
+      const int64_t at = channel[v] + lane;
+      filling.set(p, lane, sample, at, x[at], y[at]);
+    }
+    origins[v] = filling.origin();
     slots[v].low = slots[v].high = load(x + channel[v]);
   }
   for (int64_t from = 0; from < p.pixels; from += SPAN)
     for (int v = 0; v < count; ++v) {
       const int64_t at = from * p.channels + channel[v];
-      add<kind, true>(slots[v], constants[v], x + at, y + at, p.channels,
+      add<kind, true>(slots[v], origins[v], x + at, y + at, p.channels,
                 p.pixels - from < SPAN ? p.pixels - from : SPAN);
     }
   bool finite = true;
-  for (int v = 0; v < count; ++v) {
-    finite &= write<kind>(p, sample, channel[v], Results<LANES>(slots[v]), 0, LANES);
-  }
+  for (int v = 0; v < count; ++v)
+    finite &= write<kind>(p, sample, channel[v], Results<LANES>(slots[v], origins[v]), 0, LANES);
   return finite;
 }
 
@@ -397,15 +497,15 @@ int64_t acon_moment_pieces(int64_t samples, int64_t channels, int last) {
               : (samples * channels + LANES - 1) / LANES;
 }
 
-// x, y: (N, C, P), or with `last` (N, P, C), without gaps; constants: (7, C);
+// x, y: (N, C, P), or with `last` (N, P, C), without gaps; constants: (3, C);
 // out: doubles, rows `out_row` and samples `out_sample` apart. Returns 1 if all results are finite.
-int acon_moment_sums(int kind, int last, const float* x, const float* y, const float* constants,
+int acon_moment_sums(int kind, int last, const float* x, const float* y, const double* constants,
                      const float* beta, int64_t beta_sample, int64_t beta_channel,
                      int64_t samples, int64_t channels, int64_t pixels,
                      double* out, int64_t out_row, int64_t out_sample, int64_t begin, int64_t end) {
   const WithoutDenormals guard;
-  const Problem p = {x,      y,           constants,    beta, samples, channels,
-                     pixels, beta_sample, beta_channel, out,  out_row, out_sample};
+  const Problem p = {bool(last), x, y, beta, constants, samples, channels, pixels,
+                     beta_sample, beta_channel, out, out_row, out_sample};
   if (kind == PLAIN) return run<PLAIN>(p, last, begin, end);
   if (kind == GATED) return run<GATED>(p, last, begin, end);
   return run<REFERRED>(p, last, begin, end);

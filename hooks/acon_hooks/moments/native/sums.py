@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from acon_hooks.moments.kernels import Gate, Guards, over, rows_of, sums, unguarded
+from acon_hooks.moments.kernels import Gate, repeat, rows_of, sums
 from acon_hooks.moments.native.build import NativeError, compiler_path, library
 
 __all__ = ["GroupArgument", "NativeError", "NativeSums", "Prepared", "Target", "native"]
@@ -23,7 +23,7 @@ __all__ = ["GroupArgument", "NativeError", "NativeSums", "Prepared", "Target", "
 _WORTH = 1 << 17
 
 #: Largest difference from torch's operators, relative to the largest sum of its row.
-_TOLERANCE = 1e-5
+_TOLERANCE = 1e-6
 
 #: By compiler: the kernel of this process, or why there is none.
 _kept: "dict[str, NativeSums | NativeError]" = {}
@@ -52,22 +52,17 @@ class Prepared:
     ----------
     gate : Gate or None
         None outside the ACON family.
-    guards : Guards
-        Slope and offsets.
     """
 
-    def __init__(self, gate: Gate | None, guards: Guards) -> None:
+    def __init__(self, gate: Gate | None) -> None:
+        self.gate = gate
         self.rows = len(rows_of(gate))
         self.kind = 0 if gate is None else 1 if gate.reference is None else 2
-        offsets = guards.offsets
-        zero = torch.zeros_like(guards.slope)
-        if gate is None:
-            parts = [guards.slope, *offsets, zero, zero]
-        else:
-            scaled = [offsets[0], *(over(offsets[i], gate.half) for i in (1, 2)), offsets[3]]
-            steep = zero if gate.reference is None else gate.reference * gate.half
-            parts = [over(gate.middle - guards.slope, gate.half), *scaled, gate.half, steep]
-        self.table = torch.stack([part.float() for part in parts]).contiguous()
+        parts = [torch.zeros(0)]
+        if gate is not None:
+            reference = torch.zeros_like(gate.half) if gate.reference is None else gate.reference
+            parts = [gate.half, gate.middle, reference]
+        self.table = torch.stack([part.double() for part in parts]).contiguous()
         self.pointer = self.table.data_ptr()
 
 
@@ -137,14 +132,17 @@ class NativeSums:
         -------
         Tensor or None
             (`rows_of(gate)`, N, C), float64; None where the compiled kernel does not apply
-            (float64, one pixel a sample, β of every pixel) or a sum is not finite.
+            (float64, one pixel a sample, β of every pixel).
         """
         samples, channels = x.shape[0], x.shape[axis]
         rows = constants.rows + (constants.kind > 0)  # and β
         out = torch.empty((rows, samples, channels), dtype=torch.float64)
         target = Target(out.data_ptr(), samples * channels, channels)
         done = self.into(x, y, beta, axis, constants, target)
-        return out[: constants.rows] if done else None
+        out = out[: constants.rows]
+        if done is False:
+            again(out, x, y, beta, axis, constants.gate)
+        return None if done is None else out
 
     def into(
         self,
@@ -154,7 +152,7 @@ class NativeSums:
         axis: int,
         constants: Prepared,
         target: Target,
-    ) -> bool:
+    ) -> bool | None:
         """Write what `sums` returns, and β in a further row, into memory.
 
         Parameters
@@ -166,19 +164,20 @@ class NativeSums:
 
         Returns
         -------
-        bool
-            False where `sums` returns None; what was written then does not count.
+        bool or None
+            None where `sums` returns None: nothing is written. False where something is not finite:
+            see `again`.
         """
         shape = x.shape
         samples, channels = shape[0], shape[axis]
         pixels = x.numel() // max(samples * channels, 1)
         if pixels <= 1 or x.dtype == torch.float64 or not x.is_cpu:
-            return False
+            return None
         kind = constants.kind
         pointer, steps = None, (0, 0)
         if kind and beta is not None:
             if beta.shape[2] > 1:
-                return False
+                return None
             beta = beta.float()
             pointer, (first, second, _), (one, two, _) = beta.data_ptr(), beta.stride(), beta.shape
             steps = (first if one > 1 else 0, second if two > 1 else 0)
@@ -212,6 +211,21 @@ class NativeSums:
             return
         cuts = [layers * part // parts for part in range(parts + 1)]
         list(_pool(parts).map(lambda span: self._merge(given, *span), pairwise(cuts)))
+
+
+def again(
+    found: Tensor, x: Tensor, y: Tensor, beta: Tensor | None, axis: int, gate: Gate | None
+) -> None:
+    """Have torch take the moments of the channels in which something is not finite.
+
+    Parameters
+    ----------
+    found : Tensor
+        (`rows_of(gate)`, N, C), from `NativeSums.into`: what is overwritten.
+    x, y, beta, axis, gate
+        As in `kernels.sums`.
+    """
+    repeat(found, ~found.isfinite().all(0).all(0), x, y, beta, axis, gate)
 
 
 @cache
@@ -275,13 +289,12 @@ def _load(path: Path) -> NativeSums:
     with torch.inference_mode():
         x = torch.randn(2, 21, 9, 10, generator=generator)
         half, beta = (torch.rand(*s, generator=generator) + 0.1 for s in ((21,), (2, 21, 1)))
-        flat = unguarded(21, x.device)
-        guards = Guards(flat.slope + 0.3, flat.offsets + 0.2, torch.arange(21))
+        half = half.double()
         for gate in (None, Gate(half, half, None), Gate(half, half, half + 0.5)):
-            expected = sums(x.double(), x.double().relu(), beta.double(), 1, gate, guards)
+            expected = sums(x.double(), x.double().relu(), beta.double(), 1, gate)
             scale = expected.abs().amax((1, 2), keepdim=True)
             for data in (x, x.contiguous(memory_format=last)):
-                found = kernel.sums(data, data.relu(), beta, 1, Prepared(gate, guards))
+                found = kernel.sums(data, data.relu(), beta, 1, Prepared(gate))
                 if found is None or ((found - expected) / scale).abs().max() > _TOLERANCE:
                     raise NativeError("the compiled kernel sums otherwise than torch does")
     return kernel

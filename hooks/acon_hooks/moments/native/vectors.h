@@ -4,6 +4,7 @@
 #define ACON_MOMENT_VECTORS_H
 
 #include <cstring>
+#include <initializer_list>
 
 #include "rows.h"
 
@@ -19,6 +20,39 @@ inline Vector load(const float* from) {
 }
 
 inline void store(float* to, Vector value) { std::memcpy(to, &value, sizeof value); }
+
+// Half as many of double precision.
+constexpr int WIDE = LANES / 2;
+typedef float Narrow __attribute__((vector_size(4 * WIDE)));
+typedef double Wide __attribute__((vector_size(8 * WIDE)));
+typedef int64_t Bits __attribute__((vector_size(8 * WIDE)));
+
+inline Wide widen(Narrow values) {
+#if defined(__AVX512F__)
+  return (Wide)_mm512_cvtps_pd((__m256)values);
+#elif defined(__AVX__)
+  return (Wide)_mm256_cvtps_pd((__m128)values);
+#else
+  return __builtin_convertvector(values, Wide);
+#endif
+}
+
+inline Wide widen(const float* from) {
+  Narrow values;
+  std::memcpy(&values, from, sizeof values);
+  return widen(values);
+}
+
+inline Wide widen(Vector values, int half) {
+#if defined(__AVX512DQ__)
+  if (half) return widen((Narrow)_mm512_extractf32x8_ps((__m512)values, 1));
+  return widen((Narrow)_mm512_castps512_ps256((__m512)values));
+#else
+  Narrow found;
+  std::memcpy(&found, (const char*)&values + half * sizeof found, sizeof found);
+  return widen(found);
+#endif
+}
 
 #if defined(__AVX512F__)
 inline Vector least(Vector a, Vector b) { return (Vector)_mm512_min_ps((__m512)a, (__m512)b); }
@@ -65,6 +99,26 @@ inline Vector tangent(Vector z) {
       (((7.80425014e-07f * s + 3.29095458e-04f) * s + 2.58900134e-02f) * s + 4.67172592e-01f) * s +
       1.0f;
   return cut(near * above * inverse(below), one);
+}
+
+// The same to double precision: -E/(2 + E) with E = exp(-2|z|) - 1, whose Taylor series is summed over
+// what a whole power of two leaves.
+inline Wide tangent(Wide z) {
+  const Wide one = Wide{} + 1.0, most = Wide{} + 20.0, size = z < 0.0 ? -z : z;
+  const Wide a = -2.0 * (size < most ? size : most), magic = Wide{} + 0x1.8p52;
+  const Wide shifted = a * 0x1.71547652b82fep0 + magic, whole = shifted - magic;
+  const Wide r = (a - whole * 0x1.62e42fefa3800p-1) - whole * 0x1.ef35793c76730p-45;
+  Wide series = one / 87178291200.0;
+  for (double factorial : {6227020800.0, 479001600.0, 39916800.0, 3628800.0, 362880.0, 40320.0,
+                           5040.0, 720.0, 120.0, 24.0, 6.0, 2.0, 1.0})
+    series = series * r + one / factorial;
+  Bits bits;
+  std::memcpy(&bits, &shifted, sizeof bits);
+  bits = (bits + 1023) << 52;
+  Wide power;
+  std::memcpy(&power, &bits, sizeof power);
+  const Wide E = power * (series * r) + (power - 1.0), found = -E / (2.0 + E);
+  return z < 0.0 ? -found : found;
 }
 
 }  // namespace
