@@ -66,7 +66,7 @@ def seen(
     # First of all: what the hooks of others make of the output is no longer the layer's.
     handles += [modules[n].register_forward_hook(after(n), prepend=True) for n in layers]
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             for batch in batches:
                 count.clear()
                 forward(model, batch)
@@ -348,7 +348,7 @@ def every_function(
 
     def recorded() -> None:
         with torch.no_grad(), acon.record(model, kinds=kinds):
-            model(*given)
+            model(*(value.detach().clone() for value in given))
 
     def replaced() -> None:
         plan = acon_hooks.fit_units(model, [batch]).plan(budget=0.5)

@@ -169,7 +169,6 @@ def channels_last(model: nn.Module, *, wanted: bool) -> Iterator[None]:
 
 
 def laid_out(images: Tensor, *, channels_last: bool) -> Tensor:
-    """Return a batch in the layout of the model's weights."""
-    if channels_last and images.ndim == 4:
-        return images.contiguous(memory_format=torch.channels_last)
-    return images
+    """Return a copy of a batch, which a network may overwrite, in the layout of its weights."""
+    last = channels_last and images.ndim == 4
+    return images.clone(memory_format=torch.channels_last if last else torch.preserve_format)

@@ -149,7 +149,7 @@ class ForwardPass:
         """Run the hooked network; return β of every layer and call."""
         if self._tap is None:
             raise RuntimeError("the forward pass was not started")
-        with torch.inference_mode():
+        with torch.no_grad():  # in inference mode a network could not differentiate by itself
             self._tap.model(images)
         return self._tap.take()
 
@@ -225,15 +225,15 @@ def refuse_unbatched(model: nn.Module, images: Tensor) -> None:
         if axes.get(type(module)) == images.ndim
     ]
     if sites:
-        with visiting(model, sites, _Unbatched(images)), torch.inference_mode():
-            model(images)
+        with visiting(model, sites, _Unbatched(images)), torch.no_grad():
+            model(images.clone())
 
 
 def read(
     model: nn.Module, kinds: Sequence[str], images: Tensor, *, check_rows: bool = False
 ) -> tuple[Any, Batch, Tap]:
     """Return the output of a network and β of its layers, every reading proved."""
-    with Tap(model, kinds=kinds, check_rows=check_rows) as tap, torch.inference_mode():
+    with Tap(model, kinds=kinds, check_rows=check_rows) as tap, torch.no_grad():
         output = model(images)
         return output, tap.take(), tap
 

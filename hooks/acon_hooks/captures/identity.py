@@ -31,7 +31,8 @@ def state_sha256(model: nn.Module) -> str:
     for name, value in sorted(model.state_dict().items()):
         if not isinstance(value, torch.Tensor):
             continue
-        tensor = value.detach().cpu().contiguous()
+        tensor = value.detach().cpu()
+        tensor = (tensor if tensor.layout is torch.strided else tensor.to_dense()).contiguous()
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

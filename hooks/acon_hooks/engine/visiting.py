@@ -7,10 +7,12 @@ context ends, however it ends. Only forward passes of the visited model in the t
 the context count; forward passes that are recomputed in a backward pass do not.
 """
 
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -46,7 +48,8 @@ listening: Callable[[], int] = torch._C._len_torch_function_stack
 _SILENT = (
     "none of the {count} layers ran in this forward pass ({names}): hooks stay silent where a "
     "model runs as compiled, traced (TorchScript, fx) or exported code or as a replayed CUDA "
-    "graph, and where a layer's forward is called directly; give and call the plain Python module"
+    "graph, in another thread, and where a layer's forward is called directly; give and call the "
+    "plain Python module in one thread"
 )
 
 
@@ -163,13 +166,15 @@ class Visited:
         samples, and its dtype.
     active : bool
         False once the site is left alone.
+    elsewhere : bool
+        Whether it has run in another thread during a forward pass, where it is not seen.
     """
 
     def __init__(self, visit: "Visit", site: Site, visitor: Visitor) -> None:
         self.visit, self.site, self.visitor = visit, site, visitor
         self.calls = 0
         self.expected: list[tuple[torch.Size, torch.dtype | None]] = []
-        self.active = True
+        self.active, self.elsewhere = True, False
         self._given: list[tuple[Given, ...]] = []
         module = site.module
         # Called on the class, since TorchScript modules block the method though hooks work there.
@@ -230,7 +235,10 @@ class Visited:
         thread, target = threading.get_ident, self.site.module
 
         def after(module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> Any:
-            if module is not target or thread() != visit.owner or not self.active:
+            if module is not target or not self.active:
+                return None
+            if thread() != visit.owner:
+                self.elsewhere = self.elsewhere or visit.running
                 return None
             if output is None:  # its forward has raised
                 self._given[-1:] = []
@@ -386,6 +394,8 @@ class Visit:
         self.parts: dict[Visited, None] = {}  # the inner sites
         self._given_sites = sites
         self.running = False
+        self._inside = 0  # calls of the model by itself that are running
+        self._inside_ended = False
         self.passes = 0
         self.arguments: tuple[Args, Kwargs] = ((), {})
         self.owner = 0
@@ -474,16 +484,28 @@ class Visit:
 
         def begin(module: nn.Module, args: Args, kwargs: Kwargs) -> None:
             refuse_compiling()
-            if mine(module):
+            if mine(module) and self.running and _calls_on_stack(model) > 1:
+                self._inside += 1  # the model calls itself: part of the same forward pass
+            elif mine(module):
                 self.arguments = args, kwargs
                 self._begin()
 
         def end(module: nn.Module, _args: Any, _output: Any) -> None:
-            if mine(module) and self.running:
+            if not mine(module) or not self.running:
+                return
+            if self._inside:
+                self._inside, self._inside_ended = self._inside - 1, True
+            else:
                 self._end()
 
         def abort(module: nn.Module, _args: Any, _output: Any) -> None:
-            if mine(module) and self.running:  # the forward pass has raised
+            if not mine(module) or not self.running:
+                return
+            if self._inside_ended:
+                self._inside_ended = False
+            elif self._inside:  # what called it may go on without it
+                self._inside -= 1
+            else:  # the forward pass has raised
                 self._abort()
 
         handle = nn.Module.register_forward_pre_hook(model, begin, with_kwargs=True)
@@ -522,6 +544,7 @@ class Visit:
 
     def _abort(self) -> None:
         self.running = False
+        self._inside, self._inside_ended = 0, False
         self.arguments = (), {}
         for visited in self.sites:
             visited.restart()
@@ -573,6 +596,16 @@ def _unreadable(value: Tensor) -> str:
     if value.is_nested:
         return "it is given nested tensors, whose samples have no common shape"
     return ""
+
+
+def _calls_on_stack(model: nn.Module) -> int:
+    """Return how many calls of a model are running in this thread."""
+    code, count = nn.Module._call_impl.__code__, 0
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        count += frame.f_code is code and frame.f_locals.get("self") is model
+        frame = frame.f_back
+    return count
 
 
 def function_name(func: Any) -> str:

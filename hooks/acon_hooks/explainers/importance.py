@@ -286,7 +286,7 @@ def _observe(
     with Tap(model, layers, kinds=kinds, observe=keep) as tap:
         for part in batches(images, batch_size):
             rows[0] = len(part)
-            model(part)
+            model(part.clone())  # a network may overwrite its input
             tap.take()
         known = {layer.name: layer for layer in tap.layers}
         found = [(known[name], call) for name, call in tap.shapes if name in known]
@@ -340,7 +340,7 @@ def _targets(model: nn.Module, images: Tensor, targets: Tensor | None, batch_siz
     """Return one class an image, (N,), by default the predicted ones; raise for impossible ones."""
     model = unwrap(model)
     with torch.no_grad(), eager():
-        outputs = [model(part) for part in batches(images, batch_size)]
+        outputs = [model(part.clone()) for part in batches(images, batch_size)]
     first = outputs[0]
     if not isinstance(first, Tensor) or first.ndim != 2:
         given = tuple(first.shape) if isinstance(first, Tensor) else f"a {type(first).__name__}"

@@ -59,7 +59,7 @@ class BetaProbe(Visitor):
         HookError
             If the layer did not run.
         """
-        self._visit.model(images)
+        self._visit.model(images.clone())  # a network may overwrite its input
         beta, self._beta = self._beta, None
         if beta is None:
             raise HookError(

@@ -210,8 +210,19 @@ class _Outputs(Visitor):
 
 def _bare_copy(module: nn.Module) -> nn.Module:
     """Return a copy in evaluation mode, without hooks."""
-    own = copy.deepcopy(module).eval()
+    own = copy.deepcopy(module, _shared(module)).eval()
     for part in own.modules():
         part._forward_hooks.clear()
         part._forward_pre_hooks.clear()
     return own
+
+
+def _shared(module: nn.Module) -> dict[int, Any]:
+    """Return what stands for attributes that cannot be copied: they, or a tensor's values."""
+    memo: dict[int, Any] = {}
+    for value in (value for part in module.modules() for value in vars(part).values()):
+        try:
+            copy.deepcopy(value, dict(memo))
+        except Exception:  # a lock, a file, a tensor with a gradient
+            memo[id(value)] = value.detach().clone() if isinstance(value, Tensor) else value
+    return memo

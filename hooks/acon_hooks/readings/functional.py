@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from acon_hooks.engine.visiting import Listener, Site, SiteCall, Visitor, function_name, visiting
 from acon_hooks.guards import unwrap
 from acon_hooks.layers.scan import scan_layers
+from acon_hooks.readings.second_look import copied
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,7 +119,7 @@ def functional_activations(model: nn.Module, example: Any) -> "pd.DataFrame":
         if not isinstance(module, torch.jit.ScriptModule)
     ]
     with visiting(model, sites, counter), torch.no_grad():
-        model(*example) if isinstance(example, tuple) else model(example)
+        model(*copied(example)) if isinstance(example, tuple) else model(copied(example))
     rows = [
         {
             "layer": name,

@@ -13,6 +13,7 @@ from acon_hooks.guards import refuse_other_images
 from acon_hooks.layers.scan import DEFAULT_KINDS, KINDS, Layer, scan_layers
 from acon_hooks.readings.functional import functional_activations
 from acon_hooks.readings.layer_tables import layer_table
+from acon_hooks.readings.second_look import copied
 from acon_hooks.readings.tap import Tap
 
 #: What is listed unless asked otherwise; "acon_plain_gate" only on request.
@@ -50,7 +51,7 @@ def prove(
         status, reason; see `ProofReport`.
     """
     with Tap(model, layers, kinds=kinds, report_failures=True) as tap, torch.no_grad():
-        model(*images) if isinstance(images, tuple) else model(images)
+        model(*copied(images)) if isinstance(images, tuple) else model(copied(images))
         return pd.DataFrame(_rows(tap))
 
 
@@ -126,7 +127,7 @@ def proved_layers(
 
 def _proved(model: nn.Module, images: torch.Tensor, kinds: Sequence[str]) -> pd.DataFrame:
     """Return a row a layer and call that hooks can reach."""
-    with Tap(model, kinds=kinds, report_failures=True) as tap, torch.inference_mode():
+    with Tap(model, kinds=kinds, report_failures=True) as tap, torch.no_grad():
         model(images)
         tap.take()
         table = layer_table(tap.calls, tap.reports, tap.shapes).drop(columns="column")

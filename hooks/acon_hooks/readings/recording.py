@@ -14,6 +14,7 @@ from acon_hooks.errors import HookError
 from acon_hooks.layers.scan import DEFAULT_KINDS, Layer, scan_layers
 from acon_hooks.readings.batch import Key, to_host
 from acon_hooks.readings.proof import ProofReport
+from acon_hooks.readings.second_look import copied
 from acon_hooks.readings.tap import Tap
 
 if TYPE_CHECKING:
@@ -266,5 +267,5 @@ def find_layers(
     if example is None or not found:
         return found
     with Tap(model, found) as tap, torch.no_grad():
-        model(*example) if isinstance(example, tuple) else model(example)
+        model(*copied(example)) if isinstance(example, tuple) else model(copied(example))
         return tap.layers

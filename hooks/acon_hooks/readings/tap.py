@@ -302,6 +302,9 @@ class Tap(Visitor):
         idle = [hooks.layer.name for hooks in active if not hooks.calls]
         if idle:
             text = f"{len(idle)} layers did not run in the first forward pass: {', '.join(idle)}"
+            elsewhere = [h.layer.name for h in active if not h.calls and h.visited.elsewhere]
+            if elsewhere:
+                text += f" (in another thread, which is not watched: {', '.join(elsewhere)})"
             if self._named:
                 raise HookError(f"{text}; leave them out")
             warnings.warn(text, UnusedLayerWarning, stacklevel=2)
