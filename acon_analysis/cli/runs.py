@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -98,11 +98,22 @@ def capture(
         typer.echo(f"acon: could not read {path!r}: {reason}", err=True)
     if len(run.errors) > 3:
         typer.echo(f"acon: {len(run.errors) - 3} more in {str(out / 'errors')!r}", err=True)
+    _warn_of_left_out(run)
     state = "complete" if run.complete else "not complete yet"
     typer.echo(
         f"{out}: {len(run.sample_ids)} images captured, {len(run.errors)} could not be read, "
         f"{len(run.layers)} layers, {len(run.units)} units; {state}"
     )
+
+
+def _warn_of_left_out(run: Any) -> None:
+    """Print which samples are left out of which layers, and whether there are none at all."""
+    from acon_analysis.plotdata.overview import left_out_text
+
+    none = "" if len(run.sample_ids) else "the run holds no captured sample"
+    text = none or left_out_text(run)
+    if text:
+        typer.echo(f"acon: warning: {run.path}: {text}", err=True)
 
 
 @app.command()
@@ -153,6 +164,7 @@ def summary(
     from acon_analysis.statistics.verdicts import verdict_text
 
     opened = open_run(run)
+    _warn_of_left_out(opened)
     shown = None if all else _SHOWN[by]
     emit(opened.summary_table(by.value), format, out, columns=shown)
     if by is By.layer and next(iter(opened.files("pooled")), None) is not None:
@@ -178,4 +190,6 @@ def compare(
     found = compare_runs(*runs, confidence=confidence)
     for sentence in unlike(*runs):
         typer.echo(f"acon: warning: {sentence}", err=True)
+    for one in runs:
+        _warn_of_left_out(one)
     emit(found, format, out)

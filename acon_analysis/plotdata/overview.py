@@ -1,10 +1,13 @@
 """A captured run at a glance: a table of its layers, of its channels, and what stands out."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
 from acon_analysis.columns import HEADLINE_COLUMNS, names
 from acon_analysis.runs.run import Run
+from acon_analysis.statistics.causes import LINEAR
 
 #: Columns of `layer_overview` but layer and call: where they come from, and their names here.
 _OF_LAYERS = ("kind", "class_name", "granularity", "channels", "reader", "proof_error")
@@ -34,6 +37,9 @@ OVERVIEW_CHANNEL_COLUMNS = (
 )  # fmt: skip
 
 _KEYS = ["layer", "call"]
+
+#: Clauses of `left_out_text`, and layers or samples that each names.
+MOST_PARTS, MOST_NAMED = 3, 5
 
 
 def layer_overview(
@@ -106,8 +112,8 @@ def channel_overview(run: Run) -> pd.DataFrame:
 
 
 def _top(channels: pd.DataFrame) -> pd.DataFrame:
-    """Return each layer's channel with the largest share of its nonlinearity."""
-    known = channels.dropna(subset=["s_c"])
+    """Return each layer's channel with the largest share of its nonlinearity, if it has any."""
+    known = channels[channels["s_c"] > 0]
     best = known.loc[known.groupby(_KEYS, sort=False)["s_c"].idxmax()]
     best = best.rename(columns={"s_c": "s_c_max", "channel": "s_c_channel"})
     return best[[*_KEYS, *_TOP]]
@@ -125,17 +131,17 @@ def headline_frame(layers: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         Columns `columns.HEADLINE_COLUMNS`; ``quantity`` is one of ``layers``, ``channels``,
-        ``L_least``, ``L_greatest`` (with their layer), ``linear`` and ``dead`` (channels, of
-        ``total``), ``beta_least`` and ``beta_greatest`` (mean β of a layer), ``more`` (layers whose
-        β varies between samples more than without learning, of those tested); what a run lacks is
-        left out.
+        ``L_least``, ``L_greatest`` (with their layer; no dead one), ``linear`` and ``dead``
+        (channels, of ``total``), ``beta_least`` and ``beta_greatest`` (mean β of a layer), ``more``
+        (layers whose β varies between samples more than without learning, of those tested); what a
+        run lacks is left out.
     """
     rows: list[tuple[str, float, float, str]] = [
         ("layers", len(layers), np.nan, ""),
         ("channels", layers["channels"].sum(), np.nan, ""),
     ]
     for quantity, column in (("L", "L"), ("beta", "beta_mean")):
-        known = layers.dropna(subset=[column])
+        known = (alive(layers) if column == "L" else layers).dropna(subset=[column])
         if len(known):
             ends = (("least", known[column].argmin()), ("greatest", known[column].argmax()))
             for end, place in ends:
@@ -153,6 +159,50 @@ def headline_frame(layers: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def alive(layers: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `layer_overview` whose L is known and whose output varies at all."""
+    return layers[layers["L"].notna() & (layers["dead"] < layers["channels"])]
+
+
+def left_out_text(run: Run) -> str:
+    """Say in one sentence which samples the statistics of which layers leave out.
+
+    Parameters
+    ----------
+    run : Run
+        A captured run.
+
+    Returns
+    -------
+    str
+        Such as ``"1 of 32 samples left out of layer act: NaN or infinity in sample 20"``; empty
+        where there are none.
+    """
+    groups: dict[tuple[int, ...], list[str]] = {}
+    each: dict[tuple[str, int], list[int]] = {}
+    for sample, layer, call in run.left_out.itertuples(index=False):
+        each.setdefault((layer, call), []).append(sample)
+    for (layer, call), samples in each.items():
+        groups.setdefault(tuple(samples), []).append(layer + (f" (call {call})" if call else ""))
+    total = len(run.sample_ids)
+    parts = [
+        f"{len(samples)} of {total} samples left out of {_listed('layer', names)}: NaN or "
+        f"infinity in {_listed('sample', samples)}"
+        for samples, names in list(groups.items())[:MOST_PARTS]
+    ]
+    if len(groups) > MOST_PARTS:
+        rest = sum(len(names) for names in list(groups.values())[MOST_PARTS:])
+        parts.append(f"others of {rest} more layer{'s' * (rest > 1)}")
+    return "; ".join(parts)
+
+
+def _listed(word: str, items: Sequence[object]) -> str:
+    """Return the first few items of a list after a noun."""
+    shown = ", ".join(str(item) for item in items[:MOST_NAMED])
+    more = f" and {len(items) - MOST_NAMED} more" if len(items) > MOST_NAMED else ""
+    return f"{word}{'s' * (len(items) > 1)} {shown}{more}"
+
+
 def linearity_text(layers: pd.DataFrame) -> str:
     """Say in one sentence how linear the layers are.
 
@@ -166,12 +216,21 @@ def linearity_text(layers: pd.DataFrame) -> str:
     str
         Empty for a run without moments.
     """
-    known = layers.dropna(subset=["L"])
-    if known.empty:
+    measured = layers.dropna(subset=["L"])
+    if measured.empty:
+        if layers["why"].str.startswith("not measurable").any():
+            return "no layer is measurable: NaN or infinity in every sample"
         return ""
-    linear, total = int(known["linear"].sum()), int(known["channels"].sum())
+    known = alive(layers)
+    if known.empty:
+        return "the output of no channel varies on these data: every layer is dead"
+    linear, total = int(measured["linear"].sum()), int(measured["channels"].sum())
     least, most = known.iloc[int(known["L"].argmin())], known.iloc[int(known["L"].argmax())]
-    words = f"{linear} of {total} channels are linear on these data (L of at least 0.99)"
+    words = f"{linear} of {total} channels are linear on these data (L of at least {LINEAR})"
+    dead, gone = int(measured["dead"].sum()), len(measured) - len(known)
+    words += f", {dead} of them because their output does not vary" if dead else ""
+    if gone:
+        words += f"; {gone} of {len(measured)} layers {'is' if gone == 1 else 'are'} dead"
     if len(known) == 1:
         return f"a straight line explains L = {_index(most['L'])} of {most['layer']}; {words}"
     return (

@@ -64,6 +64,7 @@ def compare_runs(first: Run, second: Run, *, confidence: float = 0.95) -> pd.Dat
                 second.parameters,
                 paired=paired,
                 confidence=confidence,
+                eps=max(first.rounding, second.rounding),
             )
         )
     filled = [frame for frame in frames if len(frame)]
@@ -233,15 +234,15 @@ def _with_beta(run: Run) -> list[tuple[str, int]]:
 
 def _means(run: Run, keys: list[tuple[str, int]], number: int) -> _Means:
     """Return the mean β of some layers, and without each block of samples."""
-    each = [run.beta_matrix(*key).mean(1, dtype=np.float64) for key in keys]
-    values = np.stack(each, 1)
-    blocks = run.sample_ids % number
-    sums = np.zeros((number, len(keys)))
-    np.add.at(sums, blocks, values)
-    size = np.bincount(blocks, minlength=number).astype(np.float64)[:, None]
-    size = np.broadcast_to(size, sums.shape)
-    total, count = values.sum(0), len(values)
+    shape = number, len(keys)
+    sums, size = np.zeros(shape), np.zeros(shape)
+    for index, key in enumerate(keys):
+        beta = run.beta(*key)
+        blocks = beta.sample_ids % number
+        np.add.at(sums[:, index], blocks, beta.values.mean(1, dtype=np.float64))
+        size[:, index] = np.bincount(blocks, minlength=number)
+    total, count = sums.sum(0), size.sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
         without = (total - sums) / np.where(size < count, count - size, np.nan)
-        mean = total / (count or np.nan)
+        mean = total / np.where(count > 0, count, np.nan)
     return _Means(mean, without, size)

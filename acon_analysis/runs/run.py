@@ -155,7 +155,7 @@ class Run(StoredRun):
     @cached_property
     def channel_sums(self) -> ChannelSums:
         """The sums behind every table of linearity; AconError without moments."""
-        return channel_sums(self.moments, self.parameters)
+        return channel_sums(self.moments, self.parameters, eps=self.rounding)
 
     @_kept
     def linearity(self, by: str = "layer", *, confidence: float = 0.95) -> pd.DataFrame:
@@ -219,7 +219,7 @@ class Run(StoredRun):
                 f"layer {layer!r} (kind {row.kind!r}) has no β that depends on the sample: the "
                 f"null model is about the others: {others}"
             )
-        beta = self.beta_matrix(layer, call)
+        beta = self.beta(layer, call).values
         own = self.channels[self.channels["layer"] == layer]
         if len(own) == beta.shape[1]:
             bias, weight = own["bn_bias"].to_numpy(), own["bn_weight"].to_numpy()
@@ -257,9 +257,12 @@ class Run(StoredRun):
             beta = self.beta(str(row["layer"]), int(row["call"]))
             if beta.values.size:
                 pooled = self.pooled_matrix(beta.layer, beta.call)
+                if pooled is not None:
+                    pooled = pooled[np.isin(self.sample_ids, beta.sample_ids)]
                 network = self.beta_network(beta.layer)
                 given = {"draws": draws, "seed": seed + number, "max_samples": max_samples}
-                rows.append(split_layer(beta, pooled, network, self.labels, **given))
+                labels = self.labels.reindex(beta.sample_ids)
+                rows.append(split_layer(beta, pooled, network, labels, **given))
         return pd.DataFrame(rows, columns=names(SPLIT_COLUMNS)).astype(dtypes(SPLIT_COLUMNS))
 
     @_kept

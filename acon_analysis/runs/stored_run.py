@@ -9,12 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from acon_analysis.columns import ERROR_COLUMNS, LAYER_COLUMNS, SAMPLE_COLUMNS, dtypes, names
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.moments.fields import FEWEST_BLOCKS, MOST_BLOCKS, UNRECORDED_BLOCKS
 from acon_analysis.moments.frames import merge_rows
+from acon_analysis.moments.gram import EPS32
 from acon_analysis.statistics.beta_matrix import BetaMatrix
 from acon_analysis.statistics.redrawn_null import BetaNetwork
 from acon_analysis.errors import StoreError
@@ -176,6 +178,40 @@ class StoredRun:
         references = self.references[["layer", "call", "channel", "beta_reference"]]
         return references.merge(self.channels, on=["layer", "channel"], how="left")
 
+    @property
+    def rounding(self) -> float:
+        """Relative rounding of the network's arithmetic, float32's at least."""
+        coarse = {"torch.float16": 2.0**-10, "torch.bfloat16": 2.0**-7}
+        kinds = str(self.identity.get("dtype") or "").split(", ")
+        return max([EPS32, *(coarse.get(kind, 0.0) for kind in kinds)])
+
+    @cached_property
+    def left_out(self) -> pd.DataFrame:
+        """Samples with NaN or infinity in a layer, which its statistics leave out.
+
+        One row a ``sample``, ``layer`` and ``call``; layers in order of execution.
+        """
+        keys = ["sample", "layer", "call"]
+        found = []
+        for path in self.files("totals"):
+            table = pq.read_table(path, columns=[*keys, "cyy"])
+            lost = pc.is_null(table["cyy"], nan_is_null=True)
+            found.append(table.filter(lost).select(keys).to_pandas())
+        counts = self.histogram_table()
+        if counts is not None:
+            outside = (counts[name].to_numpy() for name in ("below", "above", "invalid"))
+            suspects = counts.select(["layer", "call"]).filter(pa.array(sum(outside) > 0))
+            for layer, call in suspects.to_pandas().drop_duplicates().itertuples(index=False):
+                kept = self.beta(layer, call).sample_ids
+                lost = np.setdiff1d(self.sample_ids, kept)
+                found.append(pd.DataFrame({"sample": lost, "layer": layer, "call": call}))
+        table = pd.concat([pd.DataFrame(columns=keys), *found]).drop_duplicates()
+        order = self.layers[["layer", "call"]].assign(_order=np.arange(len(self.layers)))
+        table = table.merge(order, on=["layer", "call"]).sort_values(["_order", "sample"])
+        kinds = {"sample": "int64", "layer": "str", "call": "int64"}
+        result: pd.DataFrame = table[keys].astype(kinds).reset_index(drop=True)
+        return result
+
     @cached_property
     def errors(self) -> pd.DataFrame:
         """One row an image that could not be read, with the reason."""
@@ -185,6 +221,8 @@ class StoredRun:
     def beta(self, layer: str, call: int = 0) -> BetaMatrix:
         """Return β of one layer with its name and the samples' ids.
 
+        Samples with NaN or infinity among their β are left out (`beta_matrix` holds them).
+
         Parameters
         ----------
         layer : str
@@ -192,10 +230,14 @@ class StoredRun:
         call : int
             Which use of the layer within one forward pass.
         """
-        return BetaMatrix(layer, call, self.sample_ids, self.beta_matrix(layer, call))
+        values, ids = self.beta_matrix(layer, call), self.sample_ids
+        finite = np.isfinite(values.sum(1, dtype=np.float64))
+        if not finite.all():
+            values, ids = values[finite], ids[finite]
+        return BetaMatrix(layer, call, ids, values)
 
     def betas_of_layers(self) -> Iterator[BetaMatrix]:
-        """Yield β of every layer that has one, in order of execution, each read when it is due."""
+        """Yield `beta` of every layer that has one, in order of execution, each when it is due."""
         for layer, call in zip(self.beta_layers["layer"], self.beta_layers["call"], strict=True):
             yield self.beta(str(layer), int(call))
 

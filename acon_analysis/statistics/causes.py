@@ -194,4 +194,5 @@ def layer_sentence(
     else:
         degree = "linear" if L >= LINEAR else "nonlinear"
     lost = f"; {left_out} of {left_out + samples} samples left out (NaN or infinity)"
-    return f"{degree}: of {len(found)} channels {listed}{lost if left_out else ''}"
+    plural = "s" * (len(found) != 1)
+    return f"{degree}: of {len(found)} channel{plural} {listed}{lost if left_out else ''}"

@@ -8,6 +8,7 @@ import pandas as pd
 
 from acon_analysis.columns import DIFFERENCE_COLUMNS, names
 from acon_analysis.errors import AconError
+from acon_analysis.moments.gram import EPS32
 from acon_analysis.moments.state import FloatArray
 from acon_analysis.statistics.channel_sums import ChannelSums, ResidualSums, channel_sums, ratio
 from acon_analysis.statistics.jackknife import jackknife_error, symmetric_interval
@@ -31,6 +32,7 @@ def compare_layers(
     *,
     paired: bool,
     confidence: float = 0.95,
+    eps: float = EPS32,
 ) -> pd.DataFrame:
     """Compare two runs layer by layer, with intervals of the differences.
 
@@ -47,6 +49,8 @@ def compare_layers(
         Satterthwaite).
     confidence : float
         Of the intervals.
+    eps : float
+        Relative rounding of the networks' arithmetic; decides which outputs are dead.
 
     Returns
     -------
@@ -59,7 +63,8 @@ def compare_layers(
     AconError
         If the runs share no layer, or are called paired and have different blocks.
     """
-    one, two = channel_sums(first, channels_first), channel_sums(second, channels_second)
+    one = channel_sums(first, channels_first, eps=eps)
+    two = channel_sums(second, channels_second, eps=eps)
     keys = [_layers(sums) for sums in (one, two)]
     shared = [key for key in keys[0] if key in keys[1]]
     if not shared:

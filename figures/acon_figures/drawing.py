@@ -42,40 +42,48 @@ def draw(
     sources : mapping of str to callable, optional
         What runs do not hold themselves, such as images; see `inputs.Inputs`.
     announce : callable, optional
-        Gets one line for each figure, before it is drawn, and for each that is left out.
+        Gets one line for each figure, before it is drawn, and for each that is left out, with the
+        reason.
 
     Raises
     ------
     UsageError
         For an unknown name.
     AconError
-        If a figure asked for by name needs what no run has.
+        If a figure asked for by name needs what no run has, or cannot be drawn of what it has.
     """
     specs = [find(name) for name in names] if names is not None else list(FIGURES.values())
-    inputs = Inputs(runs, sources)
+    inputs, say = Inputs(runs, sources), announce or (lambda _line: None)
     given = ", ".join(str(run.path) for run in runs) or "none"
     for number, spec in enumerate(specs, 1):
-        own = _inputs_of(spec, inputs)
-        lacking = "; ".join(IN_WORDS.get(need, need) for need in spec.required if need not in own)
-        if lacking and names is not None:
-            raise AconError(
-                f"figure {spec.name!r} needs {lacking}, which no run has (runs: {given})"
-            )
-        if announce is not None:
-            without = f": left out, no run has {lacking}" if lacking else ""
-            announce(f"{number} of {len(specs)}: {spec.name}{without}")
-        if not lacking:
-            for suffix, arguments in {"": {}, **spec.variants}.items():
-                figure = spec.draw(own, context=context, **arguments)
-                name = f"{spec.name}_{suffix}" if suffix else spec.name
-                yield from save(figure, folder, name, formats, dpi=dpi)
+        say(f"{number} of {len(specs)}: {spec.name}")
+        for suffix, arguments in {"": {}, **spec.variants}.items():
+            name = f"{spec.name}_{suffix}" if suffix else spec.name
+            try:
+                figure = spec.draw(_inputs_of(spec, inputs), context=context, **arguments)
+            except AconError as error:
+                if names is not None:
+                    raise AconError(f"figure {name!r}: {error} (runs: {given})") from error
+                say(f"{name}: left out, {error}")
+                continue
+            figure.caption = " ".join(filter(None, [figure.caption, inputs.left_out(spec)]))
+            yield from save(figure, folder, name, formats, dpi=dpi)
 
 
 def _inputs_of(spec: FigureSpec, inputs: Inputs) -> dict[str, Any]:
-    """Return a figure's inputs, of the first run for which the sources have what it can show."""
+    """Return a figure's inputs, of the first run for which the sources have what it can show.
+
+    Raises
+    ------
+    AconError
+        If no run has what it needs.
+    """
     first = inputs.of(spec)
     asked = set(spec.frames) & set(inputs.sources)
-    if asked <= first.keys():
-        return first
-    others = (later.of(spec) for later in inputs.later())
-    return next((own for own in others if asked <= own.keys()), first)
+    if not asked <= first.keys():
+        others = (later.of(spec) for later in inputs.later())
+        first = next((own for own in others if asked <= own.keys()), first)
+    lacking = "; ".join(IN_WORDS.get(need, need) for need in spec.required if need not in first)
+    if lacking:
+        raise AconError(f"it needs {lacking}, which no run has")
+    return first

@@ -8,6 +8,7 @@ import pandas as pd
 
 from acon_analysis.plotdata.channels import channel_facts
 from acon_analysis.plotdata.depth import linearity_by_depth
+from acon_analysis.plotdata.overview import left_out_text
 from acon_analysis.runs.run import Run
 from acon_analysis.statistics.beta_matrix import BetaMatrix
 from acon_analysis.studies import results
@@ -78,6 +79,14 @@ class Inputs:
         size = found.values if isinstance(found, BetaMatrix) else found
         return found if size is not None and len(size) else None
 
+    def left_out(self, spec: FigureSpec) -> str:
+        """Return a sentence on the samples that a figure of these runs leaves out, or nothing."""
+        runs = self.runs if set(spec.frames) - SHIPPED else []
+        texts = {run: left_out_text(run) for run in runs}
+        several = len(runs) > 1
+        said = [f"{run.model}: {text}" if several else text for run, text in texts.items() if text]
+        return "; ".join(said) + "." if said else ""
+
     def later(self) -> Iterator["Inputs"]:
         """Yield the inputs of ever fewer runs: those from the next main run on."""
         for number, run in enumerate(self.runs[1:], 1):
@@ -130,13 +139,15 @@ def sample_labels(run: Run) -> "pd.Series[Any]":
 def channel_null(run: Run) -> pd.DataFrame | None:
     """Compare β of every channel of the last Meta-ACON layer with BatchNorm's null model."""
     layer = main_layer(run)
-    return None if layer is None or batch_norms(run) is None else run.null_model(layer)
+    known = layer is not None and batch_norms(run) is not None and len(run.sample_ids)
+    return run.null_model(str(layer)) if known else None
 
 
 def mean_betas(run: Run) -> pd.DataFrame:
     """Return each sample's mean β over the channels of the last Meta-ACON layer."""
-    means = run.beta_matrix(str(main_layer(run))).mean(axis=1, dtype=np.float64)
-    return pd.DataFrame({"sample": run.sample_ids, "beta": means})
+    beta = run.beta(str(main_layer(run)))
+    means = beta.values.mean(axis=1, dtype=np.float64)
+    return pd.DataFrame({"sample": beta.sample_ids, "beta": means})
 
 
 def acon_channels(inputs: Inputs) -> pd.DataFrame | None:
@@ -190,6 +201,9 @@ PROVIDES: Mapping[str, Callable[[Inputs], Any]] = {
     "damage": shipped_table("replacement_damage"),
     "epochs": shipped_table("beta_over_epochs"),
 }
+
+#: Inputs that no captured run has a part in.
+SHIPPED = {"training", "damage", "epochs"}
 
 #: What the inputs are, for people who lack them.
 IN_WORDS = {

@@ -64,7 +64,7 @@ def input_histograms(run: Run) -> pd.DataFrame | None:
         greatest input of the run.
     """
     again = _again(run, INPUT_IMAGES)
-    facts = channel_facts([run]).dropna(subset=["p1", "beta_middle"])
+    facts = channel_facts([run]).dropna(subset=["p1", "beta_middle", "min_x"])
     if again is None or facts.empty:
         return None
     model, source = again

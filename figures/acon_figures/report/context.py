@@ -10,7 +10,7 @@ from acon_analysis.columns import (
     LINEARITY_LAYER_COLUMNS,
     SPLIT_COLUMNS,
 )
-from acon_analysis.plotdata.overview import headline_frame, linearity_text
+from acon_analysis.plotdata.overview import headline_frame, left_out_text, linearity_text
 from acon_analysis.runs.run import Run
 from acon_analysis.statistics.verdicts import verdict_text
 from acon_figures.names import visible
@@ -74,6 +74,8 @@ def notices(run: Run) -> list[tuple[str, str]]:
         found.append(("warning", bad))
     if run.weights == "random":
         found.append(("warning", "The weights are random: this network was never trained."))
+    if lost := left_out_text(run):
+        found.append(("warning", f"{visible(sentence(lost))} All else is of the others."))
     if not run.has_moments:
         found.append(
             (

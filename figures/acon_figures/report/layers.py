@@ -153,8 +153,11 @@ def _profile(channels: pd.DataFrame) -> list[tuple[float, float]] | None:
 
 
 def _ends(channels: pd.DataFrame) -> dict[str, list[Page]]:
-    """Return a layer's most linear channels and those with most of its nonlinearity."""
-    known = channels.dropna(subset=["L"])
+    """Return a layer's most linear channels and those with most of its nonlinearity.
+
+    Channels whose output does not vary are neither.
+    """
+    known = channels[channels["L"].notna() & ~channels["cause"].isin(["dead", "constant_input"])]
     most = known.sort_values(["L", "channel"], ascending=[False, True]).head(ENDS)
     least = known.sort_values(["s_c", "channel"], ascending=[False, True]).head(ENDS)
     return {"linear": _short(most), "nonlinear": _short(least)}

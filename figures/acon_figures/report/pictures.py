@@ -10,6 +10,7 @@ import pandas as pd
 from acon_analysis.errors import AconError
 from acon_analysis.statistics.beta_clusters import ordered_betas
 from acon_analysis.statistics.beta_matrix import BetaMatrix
+from acon_figures.inputs import Inputs
 from acon_figures.names import visible
 from acon_figures.registry import FIGURES
 from acon_figures.report.numbers import csv_text, packed
@@ -65,24 +66,27 @@ def reported() -> list[FigureSpec]:
     return [spec for spec in FIGURES.values() if spec.heading]
 
 
-def picture(spec: FigureSpec, frames: Mapping[str, Any], offered: dict[str, Numbers]) -> Picture:
-    """Draw a figure for a page.
+def picture(spec: FigureSpec, inputs: Inputs, offered: dict[str, Numbers]) -> Picture | None:
+    """Draw a figure for a page; None where the run has nothing that it could show.
 
     Parameters
     ----------
     spec : FigureSpec
         One with a heading.
-    frames : mapping of str to frames
-        From `Inputs.of`.
+    inputs : Inputs
+        Of the run.
     offered : dict of str to Numbers
         The tables that the page has already; new ones are added.
     """
     drawn: dict[str, str] = {}
     caption = ""
     try:
+        frames = inputs.of(spec)
+        if not frames.keys() >= set(spec.required):
+            return None
         for width in ("double", "single"):
             figure = spec.draw(frames, width=width)
-            caption = visible(figure.caption)
+            caption = visible(" ".join(filter(None, [figure.caption, inputs.left_out(spec)])))
             label = f"{spec.name}-{width}"
             drawn[width] = inline_svg(figure, label, spec.heading, spec.description)
         tables = tuple(dict.fromkeys(_offer(spec, frames, offered)))

@@ -82,9 +82,8 @@ def render(run: Run, *, title: str | None = None, progress: bool = False) -> str
         offered = {"layers": numbers("layers", layers)}
         for spec in specs:
             bar.set_postfix_str(spec.name)
-            frames = inputs.of(spec)
-            if frames.keys() >= set(spec.required):
-                pictures.append(picture(spec, frames, offered))
+            shown = picture(spec, inputs, offered)
+            pictures += [] if shown is None else [shown]
             bar.update()
         page = page_of(run, layers, channels, splits)
         page |= _assets() | {

@@ -324,7 +324,7 @@ def test_sentence_of_a_layer() -> None:
     )
     assert layer_sentence(list(CAUSES), np.nan).startswith("not measurable: ")
     assert layer_sentence(["dead"], 1.0, dead=True, left_out=2, samples=6) == (
-        "dead: of 1 channels 1 dead (the output does not vary); 2 of 8 samples left out "
+        "dead: of 1 channel 1 dead (the output does not vary); 2 of 8 samples left out "
         "(NaN or infinity)"
     )
 
