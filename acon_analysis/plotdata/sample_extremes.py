@@ -110,9 +110,11 @@ def switching_channel(facts: pd.DataFrame) -> int:
         as a share of the output's standard deviation.
     """
     known = facts.dropna(subset=["p1", "p2", "beta_low", "beta_high"])
-    known = known[(known["std_y"] > 0) & (known["std_x"] > 0)]
     if known.empty:
         raise AconError("no channel of the layer has p1, p2 and β of samples")
+    known = known[(known["std_y"] > 0) & (known["std_x"] > 0)]
+    if known.empty:
+        raise AconError("the output of no channel of the layer varies")
     steps = np.linspace(-2.0, 2.0, 41)
     distances = []
     for row in known.to_dict("records"):

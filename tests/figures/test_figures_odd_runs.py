@@ -1,0 +1,202 @@
+"""Runs with a NaN sample, one sample, one channel, or dead layers: what can be drawn is drawn.
+
+Values are compared with float64 sums of what the network's own layers saw and gave.
+"""
+
+import re
+from collections.abc import Callable
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import acon_analysis as acon
+from acon_analysis.layers import AconC, MetaAconC
+from acon_analysis.plotdata.overview import (
+    headline_frame,
+    layer_overview,
+    left_out_text,
+    linearity_text,
+)
+from acon_analysis.runs.run import Run
+from acon_figures.drawing import draw
+from acon_figures.inputs import SHIPPED
+from acon_figures.registry import FIGURES
+from acon_figures.report.rendering import render
+
+KINDS = ("meta_acon", "acon", "activation")
+LAYERS = ("1", "3", "5")
+
+
+def network(channels: int = 8) -> nn.Sequential:
+    torch.manual_seed(3)
+    first, second = nn.Conv2d(3, channels, 3), nn.Conv2d(channels, channels, 3)
+    third = nn.Conv2d(channels, channels, 1)
+    gated = MetaAconC(channels), AconC(channels)
+    return nn.Sequential(first, gated[0], second, gated[1], third, nn.SiLU()).eval()
+
+
+def dead_network() -> nn.Sequential:
+    model = network()
+    with torch.no_grad():
+        for index in (0, 2, 4):
+            model.get_submodule(str(index)).get_parameter("weight").normal_(0, 1e-10)
+    return model
+
+
+def images(count: int = 32) -> Tensor:
+    return torch.randn(count, 3, 10, 10, generator=torch.Generator().manual_seed(4))
+
+
+def with_value(sample: int, value: float) -> Tensor:
+    x = images()
+    x[sample, 0, 3, 3] = value
+    return x
+
+
+CASES: dict[str, tuple[Callable[[], nn.Sequential], Tensor]] = {
+    "NaN in the first batch": (network, with_value(1, torch.nan)),
+    "NaN later": (network, with_value(20, torch.nan)),
+    "infinity": (network, with_value(20, torch.inf)),
+    "one sample": (network, images(1)),
+    "one channel": (lambda: network(1), images()),
+    "equal samples": (network, images(1).expand(12, 3, 10, 10)),
+    "dead": (dead_network, images()),
+    "black": (network, torch.zeros(12, 3, 10, 10)),
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    folder = tmp_path_factory.mktemp("odd")
+    return {
+        name: acon.capture(
+            make(), x.split(8), folder / name.replace(" ", "_"), kinds=KINDS, progress=False
+        )
+        for name, (make, x) in CASES.items()
+    }
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def seen(case: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Inputs and outputs of each layer, float64 (N, C, P), by hooks of this test's own."""
+    make, x = CASES[case]
+    model, found = make(), {}
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+            pair = (given[0], output)
+            found[name] = tuple(v.detach().double().flatten(2).numpy() for v in pair)
+
+        return hook
+
+    for name in LAYERS:
+        model.get_submodule(name).register_forward_hook(keep(name))
+    with torch.inference_mode():
+        model(x)
+    return found
+
+
+def residual(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Sum of squared residuals of the line through x and y, and y's sum of squares."""
+    x, y = x - x.mean(), y - y.mean()
+    slope = (x @ y) / (x @ x) if x @ x > 0 else 0.0
+    rest = y - slope * x
+    return float(rest @ rest), float(y @ y)
+
+
+def test_the_finite_samples_are_measured(runs: dict[str, Run], case: str) -> None:
+    run, table = runs[case], runs[case].linearity().set_index("layer")
+    by_sample = run.linearity(by="sample").set_index(["layer", "sample"])
+    for name, (x, y) in seen(case).items():
+        finite = np.isfinite(x).all((1, 2)) & np.isfinite(y).all((1, 2))
+        assert table.loc[name, "left_out"] == (~finite).sum()
+        assert by_sample.loc[name]["left_out"].tolist() == (~finite).tolist()
+        if case in ("dead", "black"):
+            assert (table.loc[name, ["L", "sse", "cyy"]] == [1, 0, 0]).all()
+            assert table.loc[name, "dead"] == table.loc[name, "channels"] == 8
+            assert by_sample.loc[name, "dead"].all()
+            assert (by_sample.loc[name, "L"] == 1).all()
+            continue
+        parts = [residual(x[finite, c].ravel(), y[finite, c].ravel()) for c in range(x.shape[1])]
+        sse, cyy = np.sum(parts, axis=0)
+        assert table.loc[name, "L"] == pytest.approx(1 - sse / cyy, abs=2e-5)
+        for sample in np.flatnonzero(finite)[:3]:
+            own = np.sum(
+                [residual(*pair) for pair in zip(x[sample], y[sample], strict=True)], axis=0
+            )
+            assert by_sample.loc[(name, sample), "L"] == pytest.approx(
+                1 - own[0] / own[1], abs=2e-5
+            )
+
+
+def test_every_figure_is_drawn_or_named_with_the_reason(
+    runs: dict[str, Run], case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_runs = {
+        name: spec
+        for name, spec in FIGURES.items()
+        if name == "smooth_maximum" or (spec.kind == "measured" and not set(spec.frames) <= SHIPPED)
+    }
+    monkeypatch.setattr("acon_figures.drawing.FIGURES", of_runs)
+    said: list[str] = []
+    files = list(draw(None, [runs[case]], tmp_path, formats=["png"], dpi=30, announce=said.append))
+    drawn = {file.stem for file in files if file.suffix == ".png"}
+    lost = {line.partition(":")[0]: line for line in said if ": left out, " in line}
+    every = {
+        f"{spec.name}_{suffix}" if suffix else spec.name
+        for spec in of_runs.values()
+        for suffix in ("", *spec.variants)
+    }
+    assert drawn | set(lost) == every
+    assert not drawn & set(lost)
+    undrawable = {
+        "one sample": {"sample_extremes"},
+        "one channel": {"measures_disagree", "network_sketch"},
+        "dead": {"measures_disagree", "network_sketch", "sample_extremes"},
+        "black": {"measures_disagree", "network_sketch", "sample_extremes"},
+    }
+    assert set(lost) == {"explanation"} | undrawable.get(case, set())
+    caption = (tmp_path / "linearity_by_depth.txt").read_text()
+    words = "1 of 32 samples left out of layers 1, 3, 5: NaN or infinity in sample "
+    assert (words in caption) == (case.startswith("NaN") or case == "infinity")
+    assert "left out" not in (tmp_path / "smooth_maximum.txt").read_text()
+
+
+def test_a_report_says_what_is_left_out_and_names_no_dead_layer(
+    runs: dict[str, Run], case: str
+) -> None:
+    run = runs[case]
+    text = " ".join(unescape(re.sub("<[^>]+>", " ", render(run))).split())
+    layers = layer_overview(run)
+    headline = headline_frame(layers)["quantity"].tolist()
+    if case in ("dead", "black"):
+        assert "The output of no channel varies on these data: every layer is dead." in text
+        assert not {"L_least", "L_greatest"} & set(headline)
+        assert "dead" in text
+    else:
+        assert {"L_least", "L_greatest"} <= set(headline)
+    said = left_out_text(run)
+    assert (said in text) if said else ("left out of layer" not in text)
+
+
+def test_a_dead_layer_among_others_is_no_candidate(tmp_path: Path) -> None:
+    model = network()
+    with torch.no_grad():
+        model.get_submodule("4").get_parameter("weight").normal_(0, 1e-10)
+    run = acon.capture(model, images().split(8), tmp_path / "run", kinds=KINDS, progress=False)
+    layers = layer_overview(run).set_index("layer", drop=False)
+    assert (layers["dead"] == layers["channels"]).tolist() == [False, False, True]
+    assert layers.loc["5", ["s_c_max", "s_c_channel"]].isna().all()
+    rows = headline_frame(layers).set_index("quantity")
+    assert {rows.loc[name, "layer"] for name in ("L_least", "L_greatest")} == {"1", "3"}
+    text = linearity_text(layers)
+    assert "of 5" not in text
+    assert text.endswith("8 of them because their output does not vary; 1 of 3 layers is dead")
