@@ -172,11 +172,8 @@ class LayerHooks(Visitor):
             refuse_autocast(autocast_dtype(x.device), allowed=self.allow_autocast)
         axis = (1, True) if x is None else self.axes.axis(self.layer.module, trace.given[0])
         if x is not None and x.ndim > 1 and axis[0] == 0 and self.layer.kind == "activation":
-            raise HookError(
-                f"layer {self.layer.name!r} is given an input of shape {tuple(x.shape)} with its "
-                "channels on the first axis: the batch axis is missing; give the network inputs of "
-                "shape (N, ...), a single one as x.unsqueeze(0)"
-            )
+            self._without_samples(x)
+            return
         again = not self.visit.first
         try:
             found = resolve_call(self.layer, call, trace, output, axis, again=again)
@@ -189,6 +186,18 @@ class LayerHooks(Visitor):
             self.power = max(self.power, found.report.power)
             self.results.report(found.report)
         self._hand_over(call.number, found.x, output, found.beta, found.layer)
+
+    def _without_samples(self, x: Tensor) -> None:
+        """Refuse a network without a batch axis; leave a layer that is given one sample a call."""
+        text = f"its input of shape {tuple(x.shape)} has its channels on the first axis"
+        args, kwargs = self.visit.arguments
+        given = next((v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)), x)
+        if given.ndim <= x.ndim:
+            raise HookError(
+                f"layer {self.layer.name!r}: {text}, so the batch axis is missing; give the "
+                "network inputs of shape (N, ...), a single one as x.unsqueeze(0)"
+            )
+        self.leave(f"{text}, and no axis of samples", lost=True)
 
     def _disproved(
         self, hooks: FirstBatchHooks, trace: CallTrace, call: int, error: ProofError

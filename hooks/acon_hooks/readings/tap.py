@@ -265,7 +265,9 @@ class Tap(Visitor):
                 text = f"the first forward pass changed {different}, so it was not run again"
                 self.rows = RowCheck("skipped", text)
             else:
-                values = _by_row(first, row_sums)
+                read = {layer.name for layer in self.layers}
+                seen = _by_row(first, row_sums).items()
+                values = {key: value for key, value in seen if key[0] in read}
                 self.rows = second_look(
                     self._visit, self._given, values, lambda: _by_row(self.take(), row_sums)
                 )

@@ -258,7 +258,7 @@ def test_other_samples_without_a_batch_axis(tmp_path: Path) -> None:
     with (
         torch.no_grad(),
         record(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval(), kinds=("activation",)) as _,
-        pytest.raises(HookError, match=r"'1' is given an input of shape \(4, 6, 6\).*axis is miss"),
+        pytest.raises(HookError, match=r"'1': its input of shape \(4, 6, 6\).*axis is missing"),
     ):
         _._tap.model(torch.randn(3, 8, 8))
 
@@ -280,6 +280,24 @@ def test_networks_that_make_the_missing_axis_themselves(tmp_path: Path) -> None:
             warnings.simplefilter("error")
             run = captured(Grey(), [torch.randn(count, 8, 8)], tmp_path / str(number))
         assert len(run.sample_ids) == count
+
+
+def test_single_samples_in_a_loop(tmp_path: Path) -> None:
+    class Loop(nn.Module):
+        """Takes its samples one by one, and goes on with all of them."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.one, self.all = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.GELU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.all(torch.stack([self.one(self.conv(image)) for image in x]))
+            return out
+
+    text = r"'one' \(its input of shape \(4, 6, 6\) has its .*, and no axis of samples\)$"
+    with pytest.warns(UnusedLayerWarning, match=text):
+        run = captured(Loop(), [torch.randn(5, 3, 8, 8)], tmp_path)
+    assert run.layers["layer"].tolist() == ["all"]
 
 
 def test_nothing_that_can_be_measured(tmp_path: Path) -> None:
