@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,6 +52,10 @@ def images(count: int = 32) -> Tensor:
     return torch.randn(count, 3, 10, 10, generator=torch.Generator().manual_seed(4))
 
 
+def parts(x: Tensor) -> list[Tensor]:
+    return list(torch.split(x, 8))
+
+
 def with_value(sample: int, value: float) -> Tensor:
     x = images()
     x[sample, 0, 3, 3] = value
@@ -74,7 +79,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     folder = tmp_path_factory.mktemp("odd")
     return {
         name: acon.capture(
-            make(), x.split(8), folder / name.replace(" ", "_"), kinds=KINDS, progress=False
+            make(), parts(x), folder / name.replace(" ", "_"), kinds=KINDS, progress=False
         )
         for name, (make, x) in CASES.items()
     }
@@ -85,7 +90,7 @@ def case(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def seen(case: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def seen(case: str) -> dict[str, Any]:
     """Inputs and outputs of each layer, float64 (N, C, P), by hooks of this test's own."""
     make, x = CASES[case]
     model, found = make(), {}
@@ -113,8 +118,9 @@ def residual(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
 
 def test_the_finite_samples_are_measured(runs: dict[str, Run], case: str) -> None:
-    run, table = runs[case], runs[case].linearity().set_index("layer")
-    by_sample = run.linearity(by="sample").set_index(["layer", "sample"])
+    run = runs[case]
+    table: Any = run.linearity().set_index("layer")
+    by_sample: Any = run.linearity(by="sample").set_index(["layer", "sample"])
     for name, (x, y) in seen(case).items():
         finite = np.isfinite(x).all((1, 2)) & np.isfinite(y).all((1, 2))
         assert table.loc[name, "left_out"] == (~finite).sum()
@@ -125,8 +131,8 @@ def test_the_finite_samples_are_measured(runs: dict[str, Run], case: str) -> Non
             assert by_sample.loc[name, "dead"].all()
             assert (by_sample.loc[name, "L"] == 1).all()
             continue
-        parts = [residual(x[finite, c].ravel(), y[finite, c].ravel()) for c in range(x.shape[1])]
-        sse, cyy = np.sum(parts, axis=0)
+        sums = [residual(x[finite, c].ravel(), y[finite, c].ravel()) for c in range(x.shape[1])]
+        sse, cyy = np.sum(sums, axis=0)
         assert table.loc[name, "L"] == pytest.approx(1 - sse / cyy, abs=2e-5)
         for sample in np.flatnonzero(finite)[:3]:
             own = np.sum(
@@ -191,7 +197,7 @@ def test_a_dead_layer_among_others_is_no_candidate(tmp_path: Path) -> None:
     model = network()
     with torch.no_grad():
         model.get_submodule("4").get_parameter("weight").normal_(0, 1e-10)
-    run = acon.capture(model, images().split(8), tmp_path / "run", kinds=KINDS, progress=False)
+    run = acon.capture(model, parts(images()), tmp_path / "run", kinds=KINDS, progress=False)
     layers = layer_overview(run).set_index("layer", drop=False)
     assert (layers["dead"] == layers["channels"]).tolist() == [False, False, True]
     assert layers.loc["5", ["s_c_max", "s_c_channel"]].isna().all()
