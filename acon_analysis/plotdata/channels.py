@@ -92,7 +92,8 @@ def choose_channel(
     UsageError
         For an unknown layer or channel.
     AconError
-        If a column is missing, or no channel has p1, p2 and β.
+        If a column is missing, if no channel has p1, p2 and β, or if none is named and the output
+        of none varies.
     """
     require_columns(facts, names(FACT_COLUMNS), "the table of channels")
     known = facts.dropna(subset=["p1", "p2", "beta_middle"])
@@ -102,7 +103,10 @@ def choose_channel(
     own = known[known["layer"] == choose_layer(known, layer)]
     own = own[own["call"] == own["call"].iloc[-1]].set_index("channel", drop=False)
     if channel is None:
-        channel = int(own["s_c"].fillna(-1.0).idxmax())
+        varying = own[own["std_y"] > 0]
+        if varying.empty:
+            raise AconError(f"the output of no channel of layer {own['layer'].iloc[0]!r} varies")
+        channel = int(varying["s_c"].fillna(-1.0).idxmax())
     if channel not in own.index:
         raise UsageError(
             f"the layer has no channel {channel}; it has {own.index[0]} to {own.index[-1]}"

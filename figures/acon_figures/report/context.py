@@ -75,9 +75,8 @@ def notices(run: Run) -> list[tuple[str, str]]:
     if run.weights == "random":
         found.append(("warning", "The weights are random: this network was never trained."))
     if lost := left_out_text(run):
-        found.append(
-            ("warning", f"{visible(sentence(lost))} All numbers are of the other samples.")
-        )
+        rest = "All numbers are of the other samples."
+        found.append(("warning", f"{visible(sentence(lost))} {rest}"))
     if not run.has_moments:
         found.append(
             (
