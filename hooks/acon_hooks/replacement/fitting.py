@@ -155,7 +155,22 @@ def planned_layers(uses: dict[Key, tuple[Layer, int]]) -> tuple[PlannedLayer, ..
 
     A layer that overwrites its input in one use does so in all: in others it may have written the
     values that were there before.
+
+    Raises
+    ------
+    UsageError
+        If a layer does not activate its first argument, or returns its channels on another axis.
     """
+    for layer, _ in uses.values():
+        reading = layer.reading
+        if reading is not None and (
+            reading.x not in (0, "x", "input") or reading.y_axis != reading.axis
+        ):
+            raise UsageError(
+                f"layer {layer.name!r} activates its argument {reading.x!r}, or moves its "
+                "channels; a line takes the first argument and keeps the axes: leave the layer out "
+                "with layers=[...]"
+            )
     calls = Counter(name for name, _ in uses)
     in_place = {layer.name for layer, _ in uses.values() if layer.in_place}
     return tuple(

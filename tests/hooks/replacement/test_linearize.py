@@ -418,3 +418,23 @@ def test_a_layer_that_does_not_reach_the_output_is_predicted_to_do_no_damage() -
     fit = fit_units(model, [x])
     assert first_order_damage(model, fit, x)["first_order"].tolist() == [0.0] * 3
     assert verify_plan(model, fit.plan(budget=1.0), [x]).summary["predicted"] == 0
+
+
+def test_a_layer_that_activates_another_argument_is_refused() -> None:
+    class Second(AconC):
+        def forward(self, gain: Tensor, x: Tensor) -> Tensor:  # type: ignore[override]
+            return super().forward(x)
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.act = nn.Conv2d(1, 6, 3), Second(6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.conv(x)
+            out: Tensor = self.act(h.abs(), h).mean((2, 3))
+            return out
+
+    torch.manual_seed(0)
+    with pytest.raises(UsageError, match="layer 'act' activates its argument 1, or moves its"):
+        fit_units(Two().eval(), [images().float()])
