@@ -96,7 +96,7 @@ def _may_be_activation(module: nn.Module) -> bool:
     return (
         _third_party(module)
         and sum(value.numel() for value in values) <= _MOST_VALUES
-        and all(value.is_floating_point() for value in values)
+        and all(value.is_floating_point() for value in module.parameters())
     )
 
 
@@ -157,7 +157,8 @@ class _Trial:
 
     def __init__(self, module: nn.Module, size: tuple[int, ...], axis: int) -> None:
         self.module = module
-        like = next(_values(module), torch.empty(0))
+        floats = (value for value in _values(module) if value.is_floating_point())
+        like = next(floats, torch.empty(0))
         generator = torch.Generator().manual_seed(0)
         self.x = (8 * torch.rand(size, generator=generator) - 4).to(like.device, like.dtype)
         #: Axes along which elements may change places without changing channels.
