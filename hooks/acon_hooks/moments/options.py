@@ -38,9 +38,9 @@ class MomentOptions:
         Store the states of every sample and channel, too: about 190 bytes each.
     kernel : {"auto", "compiled", "eager"}
         What sums over the pixels: C++ that is compiled once on this machine, or the operators of
-        torch (several times slower; the only one on accelerators). Both sum in float64 and are right
-        to 1e-6 (see `acon_hooks.moments.kernels`), but differ in the last digits. "auto" compiles
-        where it can.
+        torch (several times slower; the only one on accelerators). Both sum in float64 and are
+        right to 1e-6 (see `acon_hooks.moments.kernels`), but differ in the last digits. "auto"
+        compiles where it can.
     blocks : int, optional
         Blocks of samples that are kept apart for the jackknife, block = sample_id mod blocks: fewer
         make smaller files and wider intervals. By default what the run began with, else 101.
