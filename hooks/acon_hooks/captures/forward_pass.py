@@ -15,7 +15,8 @@ from acon_analysis.errors import UsageError
 from acon_hooks.captures.compiling import CompiledReader
 from acon_hooks.captures.devices import channels_last, laid_out, wants_channels_last
 from acon_hooks.captures.fusing import TOLERANCE, difference, fuse, same_outputs
-from acon_hooks.engine.visiting import Site, SiteCall, Visitor, visiting
+from acon_hooks.engine.sites import Site, SiteCall, Visitor
+from acon_hooks.engine.visiting import visiting
 from acon_hooks.errors import ProofError
 from acon_hooks.guards import refuse_other_images, refuse_training
 from acon_hooks.layers.scan import Layer

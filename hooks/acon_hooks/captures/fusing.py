@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves
 
-from acon_hooks.engine.visiting import Site, SiteCall, Visitor, visiting
+from acon_hooks.engine.sites import Site, SiteCall, Visitor
+from acon_hooks.engine.visiting import visiting
 from acon_hooks.errors import ProofError
 from acon_hooks.layers.scan import Layer
 from acon_hooks.readings.sources import InnerModule

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from acon_hooks.engine.visiting import Site, SiteCall, Visitor
+from acon_hooks.engine.sites import Site, SiteCall, Visitor
 from acon_hooks.errors import HookError
 
 

@@ -2,8 +2,8 @@
 
 ``with visiting(model, sites, visitor): model(x)``
 
-All hooks and function modes of this package are set here and nowhere else. They are gone when the
-context ends, however it ends. Only forward passes of the visited model in the thread that entered
+All hooks of this package are set here and nowhere else, function modes in `engine.functions`. They
+are gone when the context ends, however it ends. Only forward passes of the visited model in the thread that entered
 the context count; forward passes that are recomputed in a backward pass do not.
 """
 
@@ -11,17 +11,17 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
-from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils.hooks import RemovableHandle
 
 from acon_hooks.engine.aliases import Given, put
+from acon_hooks.engine.functions import listening
+from acon_hooks.engine.sites import Args, Kwargs, Site, SiteCall, Visitor
 from acon_hooks.errors import HookError
 from acon_hooks.guards import (
     eager,
@@ -36,15 +36,6 @@ from acon_hooks.guards import (
     unwrap,
 )
 
-Args = tuple[Any, ...]
-Kwargs = dict[str, Any]
-
-#: Runs a torch function, or something in its place, and returns the result.
-FunctionHandler = Callable[[Callable[..., Any], Args, Kwargs], Any]
-
-#: Number of active function modes: 0 where no function is listened to.
-listening: Callable[[], int] = torch._C._len_torch_function_stack
-
 _SILENT = (
     "none of the {count} layers ran in this forward pass ({names}): hooks stay silent where a "
     "model runs as compiled, traced (TorchScript, fx) or exported code or as a replayed CUDA "
@@ -52,106 +43,8 @@ _SILENT = (
     "plain Python module in one thread"
 )
 
-
-@dataclass(frozen=True)
-class Site:
-    """A part of a network that has inputs and an output.
-
-    Parameters
-    ----------
-    name : str
-        Its name in `named_modules()`.
-    module : Module
-        The part itself.
-    call : int or None
-        Which of its uses within one forward pass is visited; None for all.
-    axis : int
-        Channel axis of its input and output.
-    inner : bool
-        Whether it is a part of another site: its calls are not counted, not compared between
-        forward passes, and may happen outside of one.
-    """
-
-    name: str
-    module: nn.Module = field(repr=False)
-    call: int | None = None
-    axis: int = 1
-    inner: bool = False
-
-
-class SiteCall(NamedTuple):
-    """One call of a site.
-
-    Parameters
-    ----------
-    site : Site
-        Which site.
-    number : int
-        Which of its calls within the forward pass; 0 for inner sites.
-    args, kwargs
-        The arguments; a site that works in place overwrites them.
-    given : tuple of Given
-        The tensors among them as they were before the call, after it, for a visitor that replaces.
-    """
-
-    site: Site
-    number: int
-    args: Args
-    kwargs: Kwargs
-    given: tuple[Given, ...] = ()
-
-    def tensors(self) -> Iterator[Tensor]:
-        """Yield the arguments that are tensors."""
-        return (v for v in (*self.args, *self.kwargs.values()) if isinstance(v, Tensor))
-
-
 _new: Any = tuple.__new__  # of a named tuple, without its slower constructor
 _NONE: Kwargs = {}
-
-
-class Visitor:
-    """Looks at sites, or changes what they return. Override what is needed.
-
-    An exception that a method raises ends the forward pass.
-    """
-
-    def replaces(self, site: Site) -> bool:
-        """Return whether `after` may return what takes the place of a site's output."""
-        return False
-
-    def begin(self) -> None:
-        """Prepare for a forward pass of the model."""
-
-    def before(self, call: SiteCall) -> None:
-        """See the arguments of a site before it runs."""
-
-    def after(self, call: SiteCall, output: Any) -> Any:
-        """See the output of a site; return None, or what takes the output's place.
-
-        Where the site has overwritten its input, the new values are written there as well.
-        """
-
-    def unseen(self, call: SiteCall, reason: str) -> None:
-        """Learn that tensors of a call cannot be read; the site is left alone from then on."""
-
-    def fixed_axis(self, call: SiteCall) -> int | None:
-        """Return the only axis along which inputs must be as large as in the first forward pass.
-
-        None, the default, compares all axes but that of the samples.
-        """
-        return None
-
-    def raised(self, site: Site) -> None:
-        """Learn that the forward of a site has raised an exception."""
-
-    def end(self) -> None:
-        """Finish a forward pass that has succeeded."""
-
-    def ended(self) -> None:
-        """Go on after a forward pass that has been counted; the model may be run `again`."""
-
-    def abort(self) -> None:
-        """Forget a forward pass that has failed or was interrupted."""
 
 
 class Visited:
@@ -606,50 +499,3 @@ def _calls_on_stack(model: nn.Module) -> int:
         count += frame.f_code is code and frame.f_locals.get("self") is model
         frame = frame.f_back
     return count
-
-
-def function_name(func: Any) -> str:
-    """Return one name for the spellings of a torch function: sigmoid, sigmoid_, expit, ..."""
-    name = str(getattr(func, "__name__", "")).removeprefix("special_")
-    if name in ("default", "out", "overload"):  # an operator of torch.ops
-        name = str(func).split(".")[-2]
-    return name if name.startswith("__") else name.rstrip("_")
-
-
-class Listener:
-    """Hands torch functions to a handler while it is on; outside of contexts, call by call.
-
-    Parameters
-    ----------
-    handler : callable
-        Gets (function, args, kwargs); runs the function once and returns its result. Functions
-        that it calls itself are not handed to it.
-    """
-
-    def __init__(self, handler: FunctionHandler) -> None:
-        self._mode = _Mode(handler)
-
-    def on(self) -> None:
-        """Listen from now on."""
-        self.off()  # an interrupted forward pass may have left it on
-        self._mode.__enter__()  # type: ignore[no-untyped-call]
-
-    def off(self) -> None:
-        """Listen no longer, also where other modes were activated since."""
-        stack: list[Any] = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
-        if self._mode not in stack:
-            return
-        above = stack[stack.index(self._mode) + 1 :]
-        for mode in reversed([self._mode, *above]):
-            mode.__exit__(None, None, None)
-        for mode in above:
-            mode.__enter__()
-
-
-class _Mode(TorchFunctionMode):
-    def __init__(self, handler: FunctionHandler) -> None:
-        super().__init__()
-        self.handler = handler
-
-    def __torch_function__(self, func: Any, types: Any, args: Args = (), kwargs: Any = None) -> Any:
-        return self.handler(func, args, kwargs or {})

@@ -14,7 +14,8 @@ from torch.autograd.graph import allow_mutation_on_saved_tensors
 
 from acon_analysis.errors import UsageError
 from acon_analysis.statistics.affine_fit import linearity as affine_linearity
-from acon_hooks.engine.visiting import Site, SiteCall, Visitor, visiting
+from acon_hooks.engine.sites import Site, SiteCall, Visitor
+from acon_hooks.engine.visiting import visiting
 from acon_hooks.explainers.attribution import batches
 from acon_hooks.explainers.baselines import make_baseline
 from acon_hooks.explainers.sanity import rank_correlation

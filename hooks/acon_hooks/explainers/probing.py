@@ -5,7 +5,8 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from acon_hooks.engine.visiting import Site, SiteCall, Visit, Visitor
+from acon_hooks.engine.sites import Site, SiteCall, Visitor
+from acon_hooks.engine.visiting import Visit
 from acon_hooks.errors import HookError
 from acon_hooks.layers.scan import Layer
 from acon_hooks.readings.live import LiveHooks

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from acon_hooks.engine.visiting import Listener, function_name
+from acon_hooks.engine.functions import Listener, function_name
 from acon_hooks.layers.elementwise import channel_axis
 
 #: The axes of the channels: one, or several where channels were taken apart; none is not known.

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from acon_hooks.engine.visiting import Site, SiteCall, Visitor, visiting
+from acon_hooks.engine.sites import Site, SiteCall, Visitor
+from acon_hooks.engine.visiting import visiting
 
 _NN_ACTIVATIONS = (
     nn.CELU,

@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 
-from acon_hooks.engine.visiting import SiteCall, function_name
+from acon_hooks.engine.functions import function_name
+from acon_hooks.engine.sites import SiteCall
 from acon_hooks.layers.reading import GATES
 
 #: Function outputs beyond this size are kept only if the function is one that makes gates.

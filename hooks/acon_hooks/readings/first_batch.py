@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from acon_hooks.engine.aliases import same_values
-from acon_hooks.engine.visiting import Listener, Site, SiteCall, Visit, Visited, Visitor
+from acon_hooks.engine.functions import Listener
+from acon_hooks.engine.sites import Site, SiteCall, Visitor
+from acon_hooks.engine.visiting import Visit, Visited
 from acon_hooks.errors import ProofError
 from acon_hooks.layers.elementwise import is_activation
 from acon_hooks.layers.gates import GATE_NAMES, is_named_gate

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from acon_hooks.engine.visiting import Listener, Site, SiteCall, Visitor, function_name, visiting
+from acon_hooks.engine.functions import Listener, function_name
+from acon_hooks.engine.sites import Site, SiteCall, Visitor
+from acon_hooks.engine.visiting import visiting
 from acon_hooks.guards import unwrap
 from acon_hooks.layers.scan import scan_layers
 from acon_hooks.readings.second_look import copied

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from acon_hooks.engine.visiting import Site, SiteCall, Visited, Visitor
+from acon_hooks.engine.sites import Site, SiteCall, Visitor
+from acon_hooks.engine.visiting import Visited
 from acon_hooks.errors import HookError, ProofError
 from acon_hooks.guards import autocast_dtype, refuse_autocast
 from acon_hooks.layers.axes import ChannelAxes

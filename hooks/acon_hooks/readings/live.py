@@ -5,15 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from acon_hooks.engine.visiting import (
-    Listener,
-    Site,
-    SiteCall,
-    Visit,
-    Visited,
-    Visitor,
-    function_name,
-)
+from acon_hooks.engine.functions import Listener, function_name
+from acon_hooks.engine.sites import Site, SiteCall, Visitor
+from acon_hooks.engine.visiting import Visit, Visited
 from acon_hooks.layers.reading import TRANSFORMS, LiveCall
 from acon_hooks.layers.scan import Layer
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from acon_hooks.engine.visiting import SiteCall, Visit, Visitor
+from acon_hooks.engine.sites import SiteCall, Visitor
+from acon_hooks.engine.visiting import Visit
 
 Status = Literal["proved", "not proved", "skipped", "mixed", "batch"]
 

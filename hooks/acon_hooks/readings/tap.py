@@ -11,7 +11,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from acon_hooks.engine.visiting import Site, Visit, Visited, Visitor
+from acon_hooks.engine.sites import Site, Visitor
+from acon_hooks.engine.visiting import Visit, Visited
 from acon_hooks.errors import HookError, ProofError, RowWarning, UnusedLayerWarning
 from acon_hooks.guards import autocast_dtype, refuse_autocast, refuse_without_values, unwrap
 from acon_hooks.layers.axes import ChannelAxes

@@ -16,7 +16,8 @@ from acon_hooks.engine.feed import Batch
 from acon_hooks.engine.feeding import open_feed
 from acon_hooks.engine.outputs import Output
 from acon_hooks.engine.plans import run_batch, run_plans
-from acon_hooks.engine.visiting import Site, visiting
+from acon_hooks.engine.sites import Site
+from acon_hooks.engine.visiting import visiting
 from acon_hooks.guards import unwrap
 from acon_hooks.layers.reading import fold
 from acon_hooks.layers.scan import Layer

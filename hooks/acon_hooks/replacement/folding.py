@@ -19,7 +19,8 @@ from torch import Tensor, fx, nn
 
 from acon_analysis.errors import AconError
 from acon_hooks.engine.outputs import Output, pick_output
-from acon_hooks.engine.visiting import Site, SiteCall, Visitor, visiting
+from acon_hooks.engine.sites import Site, SiteCall, Visitor
+from acon_hooks.engine.visiting import visiting
 from acon_hooks.layers.axes import REARRANGING
 from acon_hooks.layers.scan import KINDS, scan_layers
 from acon_hooks.replacement.linearizing import (

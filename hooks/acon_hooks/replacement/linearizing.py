@@ -18,7 +18,7 @@ from acon_analysis.errors import UsageError, closest
 from acon_analysis.models.registry import build_model
 from acon_hooks.captures.identity import state_sha256
 from acon_hooks.engine.edits import Line
-from acon_hooks.engine.visiting import Site
+from acon_hooks.engine.sites import Site
 from acon_hooks.errors import HookError
 from acon_hooks.guards import unwrap
 from acon_hooks.replacement.plan import Plan, PlanError, load_plan

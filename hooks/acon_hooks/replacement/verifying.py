@@ -19,9 +19,11 @@ from acon_analysis.statistics.paired import UNCHANGED, paired
 from acon_hooks.engine.edits import Edit, Editing, Edits
 from acon_hooks.engine.feed import Batch
 from acon_hooks.engine.feeding import open_feed
+from acon_hooks.engine.functions import Listener, function_name
 from acon_hooks.engine.outputs import Output
 from acon_hooks.engine.plans import Comparison, relative_change, run_batch
-from acon_hooks.engine.visiting import Listener, Site, function_name, visiting
+from acon_hooks.engine.sites import Site
+from acon_hooks.engine.visiting import visiting
 from acon_hooks.errors import SameDataWarning
 from acon_hooks.guards import unwrap
 from acon_hooks.layers.reading import fold

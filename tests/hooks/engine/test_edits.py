@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from acon_hooks.engine.edits import Edit, Editing, Hold, Line
-from acon_hooks.engine.visiting import Site, visiting
+from acon_hooks.engine.sites import Site
+from acon_hooks.engine.visiting import visiting
 from acon_hooks.errors import HookError
 
 X = torch.tensor([[1.0, -2.0, 3.0], [-4.0, 5.0, -6.0]], dtype=torch.float64)

@@ -15,7 +15,7 @@ from acon_hooks.engine.edits import Edits, Hold, Line
 from acon_hooks.engine.feed import Batch
 from acon_hooks.engine.feeding import open_feed
 from acon_hooks.engine.plans import run_plans
-from acon_hooks.engine.visiting import Site
+from acon_hooks.engine.sites import Site
 from acon_hooks.errors import HookError
 
 

@@ -11,15 +11,9 @@ from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils.checkpoint import checkpoint
 
-from acon_hooks.engine.visiting import (
-    Listener,
-    Site,
-    SiteCall,
-    Visit,
-    Visitor,
-    function_name,
-    visiting,
-)
+from acon_hooks.engine.functions import Listener, function_name
+from acon_hooks.engine.sites import Site, SiteCall, Visitor
+from acon_hooks.engine.visiting import Visit, visiting
 from acon_hooks.errors import HookError
 
 

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from acon_hooks.engine.edits import Editing, Hold, Line
 from acon_hooks.engine.feeding import open_feed
 from acon_hooks.engine.plans import run_plans
-from acon_hooks.engine.visiting import Site, visiting
+from acon_hooks.engine.sites import Site
+from acon_hooks.engine.visiting import visiting
 from acon_hooks.explainers.importance import conductance
 from acon_hooks.replacement.damage import channel_damage, first_order_damage
 from acon_hooks.replacement.fitting import Fit, fit_units

@@ -1,0 +1,62 @@
+"""Torch functions inside a forward pass: listened to by a function mode, call by call."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
+
+from acon_hooks.engine.sites import Args, Kwargs
+
+#: Runs a torch function, or something in its place, and returns the result.
+FunctionHandler = Callable[[Callable[..., Any], Args, Kwargs], Any]
+
+#: Number of active function modes: 0 where no function is listened to.
+listening: Callable[[], int] = torch._C._len_torch_function_stack
+
+
+def function_name(func: Any) -> str:
+    """Return one name for the spellings of a torch function: sigmoid, sigmoid_, expit, ..."""
+    name = str(getattr(func, "__name__", "")).removeprefix("special_")
+    if name in ("default", "out", "overload"):  # an operator of torch.ops
+        name = str(func).split(".")[-2]
+    return name if name.startswith("__") else name.rstrip("_")
+
+
+class Listener:
+    """Hands torch functions to a handler while it is on; outside of contexts, call by call.
+
+    Parameters
+    ----------
+    handler : callable
+        Gets (function, args, kwargs); runs the function once and returns its result. Functions
+        that it calls itself are not handed to it.
+    """
+
+    def __init__(self, handler: FunctionHandler) -> None:
+        self._mode = _Mode(handler)
+
+    def on(self) -> None:
+        """Listen from now on."""
+        self.off()  # an interrupted forward pass may have left it on
+        self._mode.__enter__()  # type: ignore[no-untyped-call]
+
+    def off(self) -> None:
+        """Listen no longer, also where other modes were activated since."""
+        stack: list[Any] = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
+        if self._mode not in stack:
+            return
+        above = stack[stack.index(self._mode) + 1 :]
+        for mode in reversed([self._mode, *above]):
+            mode.__exit__(None, None, None)
+        for mode in above:
+            mode.__enter__()
+
+
+class _Mode(TorchFunctionMode):
+    def __init__(self, handler: FunctionHandler) -> None:
+        super().__init__()
+        self.handler = handler
+
+    def __torch_function__(self, func: Any, types: Any, args: Args = (), kwargs: Any = None) -> Any:
+        return self.handler(func, args, kwargs or {})

@@ -1,0 +1,109 @@
+"""What is visited, and by whom: sites of a network, their calls, and visitors."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from acon_hooks.engine.aliases import Given
+
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Site:
+    """A part of a network that has inputs and an output.
+
+    Parameters
+    ----------
+    name : str
+        Its name in `named_modules()`.
+    module : Module
+        The part itself.
+    call : int or None
+        Which of its uses within one forward pass is visited; None for all.
+    axis : int
+        Channel axis of its input and output.
+    inner : bool
+        Whether it is a part of another site: its calls are not counted, not compared between
+        forward passes, and may happen outside of one.
+    """
+
+    name: str
+    module: nn.Module = field(repr=False)
+    call: int | None = None
+    axis: int = 1
+    inner: bool = False
+
+
+class SiteCall(NamedTuple):
+    """One call of a site.
+
+    Parameters
+    ----------
+    site : Site
+        Which site.
+    number : int
+        Which of its calls within the forward pass; 0 for inner sites.
+    args, kwargs
+        The arguments; a site that works in place overwrites them.
+    given : tuple of Given
+        The tensors among them as they were before the call, after it, for a visitor that replaces.
+    """
+
+    site: Site
+    number: int
+    args: Args
+    kwargs: Kwargs
+    given: tuple[Given, ...] = ()
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Yield the arguments that are tensors."""
+        return (v for v in (*self.args, *self.kwargs.values()) if isinstance(v, Tensor))
+
+
+class Visitor:
+    """Looks at sites, or changes what they return. Override what is needed.
+
+    An exception that a method raises ends the forward pass.
+    """
+
+    def replaces(self, site: Site) -> bool:
+        """Return whether `after` may return what takes the place of a site's output."""
+        return False
+
+    def begin(self) -> None:
+        """Prepare for a forward pass of the model."""
+
+    def before(self, call: SiteCall) -> None:
+        """See the arguments of a site before it runs."""
+
+    def after(self, call: SiteCall, output: Any) -> Any:
+        """See the output of a site; return None, or what takes the output's place.
+
+        Where the site has overwritten its input, the new values are written there as well.
+        """
+
+    def unseen(self, call: SiteCall, reason: str) -> None:
+        """Learn that tensors of a call cannot be read; the site is left alone from then on."""
+
+    def fixed_axis(self, call: SiteCall) -> int | None:
+        """Return the only axis along which inputs must be as large as in the first forward pass.
+
+        None, the default, compares all axes but that of the samples.
+        """
+        return None
+
+    def raised(self, site: Site) -> None:
+        """Learn that the forward of a site has raised an exception."""
+
+    def end(self) -> None:
+        """Finish a forward pass that has succeeded."""
+
+    def ended(self) -> None:
+        """Go on after a forward pass that has been counted; the model may be run `again`."""
+
+    def abort(self) -> None:
+        """Forget a forward pass that has failed or was interrupted."""
