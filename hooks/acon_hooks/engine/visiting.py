@@ -3,8 +3,8 @@
 ``with visiting(model, sites, visitor): model(x)``
 
 All hooks of this package are set here and nowhere else, function modes in `engine.functions`. They
-are gone when the context ends, however it ends. Only forward passes of the visited model in the thread that entered
-the context count; forward passes that are recomputed in a backward pass do not.
+are gone when the context ends, however it ends. Only forward passes of the visited model in the
+thread that entered the context count; those that are recomputed in a backward pass do not.
 """
 
 import sys
