@@ -225,8 +225,8 @@ def exclusive(model: nn.Module) -> Iterator[None]:
             _owners.pop(model, None)  # gone already where the interpreter is shutting down
 
 
-class _Shared:
-    """A process-wide setting that stays changed while at least one visit, in any thread, needs it.
+class SharedSetting:
+    """A process-wide setting that stays changed while at least one user, in any thread, needs it.
 
     Parameters
     ----------
@@ -281,8 +281,8 @@ def _without_fast_path() -> Callable[[], None]:
     return lambda: torch.backends.mha.set_fastpath_enabled(before)
 
 
-_eager = _Shared(_force_eager)
-_slow_path = _Shared(_without_fast_path)
+_eager = SharedSetting(_force_eager)
+_slow_path = SharedSetting(_without_fast_path)
 
 
 @contextmanager

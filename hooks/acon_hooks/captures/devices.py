@@ -3,13 +3,14 @@
 import math
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from acon_analysis.errors import UsageError
+from acon_hooks.guards import SharedSetting
 
 _CONV2D = nn.Conv2d | nn.ConvTranspose2d
 
@@ -124,9 +125,7 @@ def threads(count: int | None) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Compute float32 as float32: no TF32, which some devices use for convolutions by default."""
+def _without_tf32() -> Callable[[], None]:
     backends: Any = torch.backends
     owners = (
         backends.cudnn.conv,
@@ -135,11 +134,23 @@ def full_precision() -> Iterator[None]:
         backends.mkldnn.conv,
         backends.mkldnn.matmul,
     )
-    with ExitStack() as stack:
-        for owner in owners:
-            stack.callback(setattr, owner, "fp32_precision", owner.fp32_precision)
-            owner.fp32_precision = "ieee"
-        yield
+    before = [owner.fp32_precision for owner in owners]
+    for owner in owners:
+        owner.fp32_precision = "ieee"
+
+    def back() -> None:
+        for owner, value in zip(owners, before, strict=True):
+            owner.fp32_precision = value
+
+    return back
+
+
+_full_precision = SharedSetting(_without_tf32)
+
+
+def full_precision() -> AbstractContextManager[None]:
+    """Compute float32 as float32: no TF32, which some devices use for convolutions by default."""
+    return _full_precision.hold()
 
 
 def wants_channels_last(model: nn.Module) -> bool:
