@@ -122,7 +122,7 @@ class Run(StoredRun):
             )
         if not frames:
             raise AconError(
-                f"the run {str(self.path)!r} holds no layer with a beta; linearity() tells of "
+                f"the run {str(self.path)!r} holds no layer with a beta; linearity() covers "
                 f"activations without one"
             )
         return pd.concat(frames, ignore_index=True)

@@ -401,7 +401,7 @@ class StoredRun:
             path = self.folder.part(kind, unit)
             if f"{kind}/{path.name}" in parts:
                 if not path.is_file():
-                    raise StoreError(f"{str(path)!r} is missing; `acon verify` tells what else is")
+                    raise StoreError(f"{str(path)!r} is missing; `acon verify` reports what else is")
                 yield path
 
     def part_frames(self, kind: str) -> Iterator[pd.DataFrame]:

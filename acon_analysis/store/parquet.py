@@ -102,6 +102,6 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise StoreError(f"{str(path)!r} is missing; `acon verify` tells what else is") from error
+        raise StoreError(f"{str(path)!r} is missing; `acon verify` reports what else is") from error
     except (OSError, pa.ArrowInvalid, KeyError) as error:
         raise StoreError(f"{str(path)!r} cannot be read: {error}") from error

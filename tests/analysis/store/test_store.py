@@ -82,7 +82,7 @@ def test_lists_of_many_files_are_read_into_one_array(tmp_path: Path) -> None:
     assert read_lists(paths, "layer4_1_acon") is None
     assert read_lists([], "layer4_2_acon") is None
     paths[2].unlink()
-    with pytest.raises(StoreError, match=r"2\.parquet' is missing; `acon verify` tells"):
+    with pytest.raises(StoreError, match=r"2\.parquet' is missing; `acon verify` reports"):
         read_lists(paths, "layer4_2_acon")
     paths[1].write_bytes(b"no Parquet")
     with pytest.raises(StoreError, match=r"1\.parquet' cannot be read: "):
