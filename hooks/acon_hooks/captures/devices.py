@@ -179,7 +179,12 @@ def channels_last(model: nn.Module, *, wanted: bool) -> Iterator[None]:
             weight.data = data
 
 
-def laid_out(images: Tensor, *, channels_last: bool) -> Tensor:
-    """Return a copy of a batch, which a network may overwrite, in the layout of its weights."""
+def laid_out(images: Tensor, *, channels_last: bool, copy: bool) -> Tensor:
+    """Return a batch in the layout of the weights; itself only without `copy` and if it fits."""
     last = channels_last and images.ndim == 4
-    return images.clone(memory_format=torch.channels_last if last else torch.preserve_format)
+    layout = torch.channels_last if last else torch.preserve_format
+    # `contiguous` would leave other strides where an axis has length 1, and other last digits.
+    strides = torch.empty_like(images, device="meta", memory_format=layout).stride()
+    if copy or images.is_inference() or images.stride() != strides:
+        return images.clone(memory_format=layout)
+    return images

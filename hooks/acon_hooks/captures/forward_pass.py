@@ -15,9 +15,10 @@ from acon_analysis.errors import UsageError
 from acon_hooks.captures.compiling import CompiledReader
 from acon_hooks.captures.devices import channels_last, laid_out, wants_channels_last
 from acon_hooks.captures.fusing import TOLERANCE, difference, fuse, same_outputs
+from acon_hooks.engine.aliases import same_values
 from acon_hooks.engine.sites import Site, SiteCall, Visitor
 from acon_hooks.engine.visiting import visiting
-from acon_hooks.errors import ProofError
+from acon_hooks.errors import HookError, ProofError
 from acon_hooks.guards import refuse_other_images, refuse_training
 from acon_hooks.layers.scan import Layer
 from acon_hooks.moments.accumulating import Accumulator
@@ -73,6 +74,9 @@ class ForwardPass:
     ----------
     metadata : LayerMetadata or None
         None before the first batch.
+    overwrites : bool or None
+        Whether the network overwrites its input: then it is given copies. None before the first
+        batch.
     """
 
     def __init__(
@@ -88,6 +92,7 @@ class ForwardPass:
         self.model, self.kinds, self.batch_size = model, tuple(kinds), batch_size
         self.fused, self.compiled, self.moments = fused, compiled, moments
         self.metadata: LayerMetadata | None = None
+        self.overwrites: bool | None = None
         self.channels_last = wants_channels_last(model)
         self._stack = ExitStack()
         self._tap: Tap | None = None
@@ -115,21 +120,19 @@ class ForwardPass:
         """
         refuse_other_images(self.model, images)
         refuse_unbatched(self.model, images)
-        images = self._laid_out(images)
         if self.fused or self.compiled:
-            self._speed_up(images)
+            self._speed_up(self._laid_out(images))
         else:
             self._tap = self._stack.enter_context(self._observing(self.model))
         if self.moments is not None and self.moments.learning:
-            self._tapped(self._laid_out(opening()))
+            self._tapped(opening())
             self.moments.learned()
 
     def __call__(self, images: Tensor, ids: list[int]) -> Values:
         """Run a batch (N, ...); return β of every layer and call, on the device."""
-        images = self._laid_out(images)
         if self._reader is not None:
             with torch.inference_mode():
-                return self._reader(images)
+                return self._reader(self._laid_out(images))
         values = self._tapped(images)
         if self.moments is not None:
             self.moments.batch(ids)
@@ -138,20 +141,31 @@ class ForwardPass:
         return values
 
     def _laid_out(self, images: Tensor) -> Tensor:
-        """Return inputs in the memory layout of the weights."""
-        return laid_out(images, channels_last=self.channels_last)
+        """Return inputs in the memory layout of the weights; a copy if they may be overwritten."""
+        copy = self.overwrites is not False
+        return laid_out(images, channels_last=self.channels_last, copy=copy)
 
     def _observing(self, model: nn.Module) -> Tap:
         """Return a tap of the layers, with the moments as its observer."""
         observe = None if self.moments is None else self.moments.observe
         return Tap(model, kinds=self.kinds, observe=observe, check_rows=self.metadata is None)
 
-    def _tapped(self, images: Tensor) -> Batch:
+    def _tapped(self, given: Tensor) -> Batch:
         """Run the hooked network; return β of every layer and call."""
         if self._tap is None:
             raise RuntimeError("the forward pass was not started")
+        images = self._laid_out(given)
+        version = _version(images)
         with torch.no_grad():  # in inference mode a network could not differentiate by itself
             self._tap.model(images)
+        written = _version(images) != version
+        if self.overwrites is None:
+            self.overwrites = written or not same_values(images, given)
+        elif written and not self.overwrites:
+            raise HookError(
+                "the network has overwritten its input in this batch, but not in the first one: "
+                "let it work on a copy (x = x.clone())"
+            )
         return self._tap.take()
 
     def _speed_up(self, images: Tensor) -> None:
@@ -237,6 +251,11 @@ def read(
     with Tap(model, kinds=kinds, check_rows=check_rows) as tap, torch.no_grad():
         output = model(images)
         return output, tap.take(), tap
+
+
+def _version(value: Tensor) -> int:
+    """Return how often a tensor was written in place; 0 where torch does not count."""
+    return 0 if value.is_inference() else value._version
 
 
 def _used(tap: Tap) -> list[Layer]:

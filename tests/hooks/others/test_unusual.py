@@ -404,5 +404,18 @@ def test_images_that_were_given_are_not_overwritten(tmp_path: Path) -> None:
     given = x.clone()
     acon.find_layers(model, KINDS, given)
     every_function(model, given)
-    captured(model, [given], tmp_path / "run", kinds=KINDS)
+    captured(model, [given, given.abs()], tmp_path / "run", kinds=KINDS)
     assert torch.equal(given, x)
+    positive = [x.abs(), x.clone()]  # the first batch is written, but not changed
+    captured(model, positive, tmp_path / "other", kinds=KINDS)
+    assert torch.equal(positive[1], x)
+
+
+def test_a_network_that_overwrites_only_some_batches(tmp_path: Path) -> None:
+    class Sometimes(Rewriting):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x if x.max() > 100 else x.clone())
+
+    model, x = settled(Sometimes()), torch.randn(6, 5, 4)
+    with pytest.raises(acon.AconError, match="overwritten its input in this batch, but not"):
+        captured(model, [x, x * 1000], tmp_path / "run", kinds=KINDS)
