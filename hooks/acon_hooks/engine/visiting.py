@@ -2,26 +2,22 @@
 
 ``with visiting(model, sites, visitor): model(x)``
 
-All hooks of this package are set here and nowhere else, function modes in `engine.functions`. They
-are gone when the context ends, however it ends. Only forward passes of the visited model in the
-thread that entered the context count; those that are recomputed in a backward pass do not.
+Hooks are set here and in `engine.visited` only, function modes in `engine.functions`. They are
+gone when the context ends, however it ends. Only forward passes of the visited model in the thread
+that entered the context count; those that are recomputed in a backward pass do not.
 """
 
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any, Self
 
-import torch
-from torch import Tensor, nn
-from torch._C._functorch import is_functorch_wrapped_tensor
-from torch.utils.hooks import RemovableHandle
+from torch import nn
 
-from acon_hooks.engine.aliases import Given, put
-from acon_hooks.engine.functions import listening
-from acon_hooks.engine.sites import Args, Kwargs, Site, SiteCall, Visitor
+from acon_hooks.engine.sites import Args, Kwargs, Site, Visitor
+from acon_hooks.engine.visited import ForwardPasses
 from acon_hooks.errors import HookError
 from acon_hooks.guards import (
     eager,
@@ -43,207 +39,8 @@ _SILENT = (
     "plain Python module in one thread"
 )
 
-_new: Any = tuple.__new__  # of a named tuple, without its slower constructor
-_NONE: Kwargs = {}
 
-
-class Visited:
-    """The hooks at one site, its calls in the current forward pass, and those of the first one.
-
-    Attributes
-    ----------
-    calls : int
-        How often the site ran in the current forward pass.
-    expected : list of (tuple of int, dtype)
-        Of every call in the first forward pass: shape of the input without the axis of the
-        samples, and its dtype.
-    active : bool
-        False once the site is left alone.
-    elsewhere : bool
-        Whether it has run in another thread during a forward pass, where it is not seen.
-    """
-
-    def __init__(self, visit: "Visit", site: Site, visitor: Visitor) -> None:
-        self.visit, self.site, self.visitor = visit, site, visitor
-        self.calls = 0
-        self.expected: list[tuple[torch.Size, torch.dtype | None]] = []
-        self.active, self.elsewhere = True, False
-        self._given: list[tuple[Given, ...]] = []
-        module = site.module
-        # Called on the class, since TorchScript modules block the method though hooks work there.
-        self._before: RemovableHandle | None = None
-        if site.inner:
-            self._after = nn.Module.register_forward_hook(module, self._inner_hook())
-            return
-        self._before = nn.Module.register_forward_pre_hook(
-            module, self._before_hook(), with_kwargs=True
-        )
-        self._after = nn.Module.register_forward_hook(
-            module, self._after_hook(), prepend=True, with_kwargs=True, always_call=True
-        )
-
-    def remove(self) -> None:
-        """Take the hooks away."""
-        self.active = False
-        self.skip_before()
-        self._after.remove()
-        self.visit.sites.pop(self, None)
-        self.visit.parts.pop(self, None)
-
-    def skip_before(self) -> None:
-        """Take away the hook that runs before the site: the visitor needs only the output."""
-        if self._before is not None:
-            self._before.remove()
-            self._before = None
-
-    def forget(self) -> None:
-        """Forget the first forward pass: the next one is the first again."""
-        self.restart()
-        self.expected.clear()
-
-    def restart(self) -> None:
-        """Begin to count the calls of a forward pass."""
-        self.calls = 0
-        self._given.clear()
-
-    def _before_hook(self) -> Callable[..., None]:
-        site, visitor, visit = self.site, self.visitor, self.visit
-
-        def before(module: nn.Module, args: Args, kwargs: Kwargs) -> None:
-            if module is not site.module or not self.active or not visit.mine(site):
-                return
-            if site.call is None or site.call == self.calls:
-                call = SiteCall(site, self.calls, args, kwargs)
-                if self._leaves(call):
-                    return
-                if visitor.replaces(site):
-                    self._given.append(tuple(Given.of(value) for value in call.tensors()))
-                visitor.before(call)
-
-        return before
-
-    def _after_hook(self) -> Callable[..., Any]:
-        """Return the hook after a site. It runs once a call of every layer: it is kept short."""
-        site, visitor, visit, expected = self.site, self.visitor, self.visit, self.expected
-        thread, target = threading.get_ident, self.site.module
-
-        def after(module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> Any:
-            if module is not target or not self.active:
-                return None
-            if thread() != visit.owner:
-                self.elsewhere = self.elsewhere or visit.running
-                return None
-            if output is None:  # its forward has raised
-                self._given[-1:] = []
-                if visit.running:
-                    visitor.raised(site)
-                return None
-            if not visit.running and not visit.mine(site):
-                return None
-            number = self.calls
-            self.calls = number + 1
-            call = _new(SiteCall, (site, number, args, kwargs, ()))
-            x: Any = args[0] if args else None
-            if type(x) is not Tensor or x.is_nested or number >= len(expected):
-                if self._leaves(call):
-                    return None
-                self._compare(call)
-            else:
-                shape, dtype = expected[number]
-                if x.shape[1:] != shape or x.dtype is not dtype:
-                    self._compare(call)
-            if site.call is not None and site.call != number:
-                return None
-            if self._given:
-                call = call._replace(given=self._given.pop())
-            if type(output) is Tensor and not listening():
-                new = visitor.after(call, output)
-            else:  # what a visitor computes is no part of a layer that is being listened to
-                with torch._C.DisableTorchFunction():
-                    new = visitor.after(call, output)
-            if new is None:
-                return None
-            overwrites = getattr(target, "inplace", False) is True
-            return put(new, output, call.given, in_place=overwrites)
-
-        return after
-
-    def _inner_hook(self) -> Callable[..., None]:
-        """Return the hook after a part of a site: it only looks, and sees no keyword arguments."""
-        site, visitor, visit = self.site, self.visitor, self.visit
-        thread, target = threading.get_ident, self.site.module
-
-        def after(module: nn.Module, args: Args, output: Any) -> None:
-            if module is not target or thread() != visit.owner or not visit.running:
-                return
-            call = _new(SiteCall, (site, 0, args, _NONE, ()))
-            if type(output) is Tensor and not listening():
-                visitor.after(call, output)
-            else:
-                with torch._C.DisableTorchFunction():
-                    visitor.after(call, output)
-
-        return after
-
-    def _leaves(self, call: SiteCall) -> bool:
-        """Leave the site alone if tensors of a call cannot be read, and return whether it is.
-
-        Raises
-        ------
-        HookError
-            If it was read on the first batch.
-        """
-        reason = next(filter(None, map(_unreadable, call.tensors())), "")
-        if not reason:
-            return False
-        self.calls, self.active = 0, False
-        self.visitor.unseen(call, reason)
-        if not self.visit.first:
-            where = f"layer {self.site.name!r}, call {call.number}, batch {self.visit.passes}"
-            raise HookError(f"{where}: {reason}, which was not so on the first batch")
-        return True
-
-    def _compare(self, call: SiteCall) -> None:
-        """Compare the input of a call with that of the first forward pass.
-
-        Raises
-        ------
-        HookError
-            If shape or dtype differ, or the call is one more than in the first forward pass.
-        """
-        if not self.visit.counts:
-            return
-        number = call.number
-        x = next(call.tensors(), None)
-        shape, dtype = (torch.Size(), None) if x is None else (x.shape[1:], x.dtype)
-        if number < len(self.expected):
-            known, known_dtype = self.expected[number]
-            if dtype is known_dtype and (shape == known or self._fits(call, shape, known)):
-                return
-        elif self.visit.first:
-            self.expected.append((shape, dtype))
-            return
-        where = f"layer {self.site.name!r}, call {number}, batch {self.visit.passes}"
-        if number >= len(self.expected):
-            raise HookError(
-                f"{where}: it ran more often than on the first batch ({len(self.expected)} times)"
-            )
-        given = "none" if x is None else f"{tuple(x.shape)} {dtype}"
-        sizes = ", ".join(map(str, self.expected[number][0]))
-        raise HookError(
-            f"{where}: its input is {given}, but on the first batch it was "
-            f"(N, {sizes}) {self.expected[number][1]}"
-        )
-
-    def _fits(self, call: SiteCall, shape: torch.Size, known: torch.Size) -> bool:
-        """Whether a shape differs from the first only where the visitor allows it."""
-        axis = self.visitor.fixed_axis(call)
-        if axis is None or not 0 < axis <= len(known) or len(shape) != len(known):
-            return False
-        return shape[axis - 1] == known[axis - 1]
-
-
-class Visit:
+class Visit(ForwardPasses):
     """Context manager that lets visitors see the sites of a model in every forward pass.
 
     Every forward pass is compared with the first one: each site must run as often, on inputs of
@@ -261,14 +58,8 @@ class Visit:
 
     Attributes
     ----------
-    running : bool
-        Whether a forward pass is under way.
-    passes : int
-        How many forward passes have ended.
-    counts : bool
-        False while the model is run `again`: that pass is not compared with the first.
-    arguments : tuple
-        Positional and keyword arguments of the forward pass that is running.
+    given : Module
+        The model as it was given; `model` is what it wraps.
 
     Raises
     ------
@@ -280,26 +71,13 @@ class Visit:
     def __init__(
         self, model: nn.Module, visitor: Visitor, sites: Sequence[tuple[Site, Visitor]]
     ) -> None:
-        self.given = model
-        self.model = unwrap(model)
-        self.visitor = visitor
-        self.sites: dict[Visited, None] = {}  # in the order in which they were added
-        self.parts: dict[Visited, None] = {}  # the inner sites
+        super().__init__(unwrap(model))
+        self.given, self.visitor = model, visitor
         self._given_sites = sites
-        self.running = False
         self._inside = 0  # calls of the model by itself that are running
         self._inside_ended = False
-        self.passes = 0
-        self.arguments: tuple[Args, Kwargs] = ((), {})
-        self.owner = 0
-        self.counts = True
         self._sensitive = mode_sensitive_modules(self.model)
         self._exit = ExitStack()
-
-    @property
-    def first(self) -> bool:
-        """Whether the first forward pass is still to come, or is running."""
-        return self.passes == 0
 
     def __enter__(self) -> Self:
         if self.owner:
@@ -322,12 +100,6 @@ class Visit:
     def __exit__(self, *exc: object) -> None:
         self._exit.close()
 
-    def add(self, site: Site, visitor: Visitor) -> Visited:
-        """Let a visitor see one more site, until `Visited.remove` or the end of the context."""
-        visited = Visited(self, site, visitor)
-        (self.parts if site.inner else self.sites)[visited] = None
-        return visited
-
     def again(self, args: Args, kwargs: Kwargs) -> Any:
         """Run the model in a forward pass that visitors see, but that is not counted."""
         self.counts = False
@@ -341,26 +113,6 @@ class Visit:
         self.passes = 0
         for visited in self.sites:
             visited.forget()
-
-    def mine(self, site: Site) -> bool:
-        """Whether a hook that runs now belongs to a forward pass of the visited model.
-
-        Raises
-        ------
-        HookError
-            If a site runs outside of a forward pass.
-        """
-        if threading.get_ident() != self.owner:
-            return False
-        if self.running:
-            return True
-        # What is recomputed in a backward pass was seen before.
-        if site.inner or torch._C._current_graph_task_id() != -1:
-            return False
-        raise HookError(
-            "a watched layer ran outside a forward pass of the watched model "
-            f"({type(self.model).__name__}): call the model itself, not a part of it"
-        )
 
     def _leave(self) -> None:
         self.owner, self.running = -1, False  # no thread
@@ -480,15 +232,6 @@ def visiting(model: nn.Module, sites: Iterable[Site], visitor: Visitor) -> Itera
     """
     with Visit(model, visitor, [(site, visitor) for site in sites]) as visit:
         yield visit
-
-
-def _unreadable(value: Tensor) -> str:
-    """Say why nothing can be read of a tensor; empty if it can."""
-    if is_functorch_wrapped_tensor(value):
-        return "it runs inside torch.func (vmap, grad), where samples cannot be seen"
-    if value.is_nested:
-        return "it is given nested tensors, whose samples have no common shape"
-    return ""
 
 
 def _calls_on_stack(model: nn.Module) -> int:

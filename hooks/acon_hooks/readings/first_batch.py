@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from acon_hooks.engine.aliases import same_values
 from acon_hooks.engine.functions import Listener
 from acon_hooks.engine.sites import Site, SiteCall, Visitor
-from acon_hooks.engine.visiting import Visit, Visited
+from acon_hooks.engine.visited import ForwardPasses, Visited
 from acon_hooks.errors import ProofError
 from acon_hooks.layers.elementwise import is_activation
 from acon_hooks.layers.gates import GATE_NAMES, is_named_gate
@@ -57,7 +57,7 @@ class FirstBatchHooks(Visitor):
         As found by its structure.
     """
 
-    def __init__(self, visit: Visit, layer: Layer) -> None:
+    def __init__(self, visit: ForwardPasses, layer: Layer) -> None:
         self.layer = layer
         self.inside = layer.kind != "activation"
         self.trace: CallTrace | None = None

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from acon_hooks.engine.sites import Site, SiteCall, Visitor
-from acon_hooks.engine.visiting import Visited
+from acon_hooks.engine.visited import Visited
 from acon_hooks.errors import HookError, ProofError
 from acon_hooks.guards import autocast_dtype, refuse_autocast
 from acon_hooks.layers.axes import ChannelAxes

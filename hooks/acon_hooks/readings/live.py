@@ -7,7 +7,7 @@ from torch import Tensor
 
 from acon_hooks.engine.functions import Listener, function_name
 from acon_hooks.engine.sites import Site, SiteCall, Visitor
-from acon_hooks.engine.visiting import Visit, Visited
+from acon_hooks.engine.visited import ForwardPasses, Visited
 from acon_hooks.layers.reading import TRANSFORMS, LiveCall
 from acon_hooks.layers.scan import Layer
 
@@ -31,7 +31,7 @@ class LiveHooks(Visitor):
 
     def __init__(
         self,
-        visit: Visit,
+        visit: ForwardPasses,
         layer: Layer,
         *,
         keep_input: bool = False,

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from acon_hooks.engine.sites import Site, Visitor
-from acon_hooks.engine.visiting import Visit, Visited
+from acon_hooks.engine.visited import Visited
+from acon_hooks.engine.visiting import Visit
 from acon_hooks.errors import HookError, ProofError, RowWarning, UnusedLayerWarning
 from acon_hooks.guards import autocast_dtype, refuse_autocast, refuse_without_values, unwrap
 from acon_hooks.layers.axes import ChannelAxes
