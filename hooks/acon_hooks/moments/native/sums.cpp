@@ -68,61 +68,95 @@ struct Slot {
   Mask positive = {};
 };
 
+// Sums of one half of a vector of channels.
 template <Kind kind>
 struct Sums {
-  Wide at[USED[kind]][2] = {};
-  Mask positive = {};
-  Vector low, high;
+  Wide at[USED[kind]] = {};
 
-  inline void add(const float* from, const float* y, const Origin<kind>& origin, const Mask* inside) {
-    const Vector x = load(from);
-    low = least(low, x);
-    high = largest(high, x);
-    count(positive, inside ? (*inside ? x : Vector{}) : x);
-    Vector gate, other;
-    if constexpr (kind != PLAIN) gate = tangent(origin.steep * x);
-    if constexpr (kind == REFERRED) other = tangent(origin.reference * x);
-    for (int half = 0; half < 2; ++half) {
-      const Wide wide = widen(from + half * WIDE), centred = wide - origin.x[half];
-      at[0][half] += centred;
-      at[1][half] += centred * centred;
-      if constexpr (kind == PLAIN) {
-        product(2, half, widen(y + half * WIDE) - origin.w[half], centred);
-      } else {
-        const Wide t = widen(gate, half), shifted = t - origin.t[half];
-        at[5][half] += shifted;
-        at[6][half] += shifted * shifted;
-        product(2, half, t * wide - origin.w[half], centred);
-      }
-      if constexpr (kind == REFERRED)
-        product(7, half, widen(other, half) * wide - origin.r[half], centred);
-    }
+  inline void product(int first, Wide w, Wide x) {
+    at[first] += w;
+    at[first + 1] += w * w;
+    at[first + 2] += w * x;
   }
 
-  inline void product(int first, int half, Wide w, Wide x) {
-    at[first][half] += w;
-    at[first + 1][half] += w * w;
-    at[first + 2][half] += w * x;
+  inline void add_to(Slot& slot, int half) const {
+    for (int i = 0; i < USED[kind]; ++i) slot.sum[i][half] += at[i];
   }
 };
 
-// Adds `count` pixels, `step` values apart; of those not `inside`, which repeat the first pixel, only
-// the number counts. With `far` those that come SPAN pixels later are fetched meanwhile: steps are too
-// long for processors to foresee.
-template <Kind kind, bool far>
-void add(Slot& slot, const Origin<kind>& from, const float* x, const float* y, int64_t step,
-         int64_t count, const Mask* inside = nullptr) {
-  const Origin<kind> origin = from;
-  Sums<kind> part;
-  part.low = slot.low, part.high = slot.high;
-  for (int64_t i = 0; i < count; ++i) {
-    if (far) __builtin_prefetch(x + (i + SPAN) * step);
-    if (far && kind == PLAIN) __builtin_prefetch(y + (i + SPAN) * step);
-    part.add(x + i * step, y + i * step, origin, inside);
+// Extremes of a vector of channels, and how many pixels are positive.
+struct Ends {
+  Vector low, high;
+  Mask positive;
+
+  explicit Ends(const Slot& slot) : low(slot.low), high(slot.high), positive(slot.positive) {}
+
+  inline void add(Vector x) {
+    low = least(low, x);
+    high = largest(high, x);
+    tally(positive, x);
   }
-  for (int i = 0; i < USED[kind]; ++i)
-    for (int half = 0; half < 2; ++half) slot.sum[i][half] += part.at[i][half];
-  slot.low = part.low, slot.high = part.high, slot.positive += part.positive;
+
+  inline void put(Slot& slot) const { slot.low = low, slot.high = high, slot.positive = positive; }
+};
+
+// Adds `count` pixels, at most SPAN, `step` values apart, to the sums of one vector of channels. With
+// `far` those that come SPAN pixels later are fetched meanwhile: steps are too long for processors to
+// foresee.
+template <bool far>
+void add(Slot& slot, const Origin<PLAIN>& from, const float* x, const float* y, int64_t step,
+         int64_t count) {
+  const Origin<PLAIN> origin = from;
+  Sums<PLAIN> part[2];
+  Ends ends(slot);
+  for (int64_t i = 0; i < count; ++i, x += step, y += step) {
+    if (far) __builtin_prefetch(x + SPAN * step), __builtin_prefetch(y + SPAN * step);
+    ends.add(load(x));
+    for (int half = 0; half < 2; ++half) {
+      const Wide centred = widen(x + half * WIDE) - origin.x[half];
+      part[half].at[0] += centred;
+      part[half].at[1] += centred * centred;
+      part[half].product(2, widen(y + half * WIDE) - origin.w[half], centred);
+    }
+  }
+  ends.put(slot);
+  for (int half = 0; half < 2; ++half) part[half].add_to(slot, half);
+}
+
+// The same with gates. They are computed first, and then the two halves are summed one after the other:
+// the sums of both do not fit into the registers.
+template <bool far, Kind kind>
+void add(Slot& slot, const Origin<kind>& from, const float* x, const float*, int64_t step,
+         int64_t count) {
+  const Vector steep = from.steep, reference = from.reference;
+  alignas(64) float values[SPAN * LANES], gates[SPAN * LANES], others[SPAN * LANES];
+  Ends ends(slot);
+  for (int64_t i = 0; i < count; ++i, x += step) {
+    if (far) __builtin_prefetch(x + SPAN * step);
+    const Vector value = load(x);
+    ends.add(value);
+    store(values + i * LANES, value);
+    store(gates + i * LANES, tangent(steep * value));
+    if constexpr (kind == REFERRED) store(others + i * LANES, tangent(reference * value));
+  }
+  ends.put(slot);
+  for (int half = 0; half < 2; ++half) {
+    const Wide from_x = from.x[half], from_w = from.w[half], from_t = from.t[half];
+    const Wide from_r = kind == REFERRED ? from.r[half] : Wide{};
+    Sums<kind> part;
+    for (int64_t i = half * WIDE; i < count * LANES; i += LANES) {
+      const Wide wide = widen(values + i), centred = wide - from_x;
+      const Wide gate = widen(gates + i), shifted = gate - from_t;
+      part.at[0] += centred;
+      part.at[1] += centred * centred;
+      part.product(2, gate * wide - from_w, centred);
+      part.at[5] += shifted;
+      part.at[6] += shifted * shifted;
+      if constexpr (kind == REFERRED)
+        part.product(7, widen(others + i) * wide - from_r, centred);
+    }
+    part.add_to(slot, half);
+  }
 }
 
 struct Problem {
@@ -359,7 +393,7 @@ bool along(const Problem& p, int64_t group) {
     transpose(x, from, count, tiles[0]);
     if (kind == PLAIN) transpose(y, from, count, tiles[kind == PLAIN]);
     if (from == 0) slot.low = slot.high = load(tiles[0]);
-    add<kind, false>(slot, origin, tiles[0], tiles[kind == PLAIN], LANES, count);
+    add<false>(slot, origin, tiles[0], tiles[kind == PLAIN], LANES, count);
   }
   const Results<LANES> results(slot, origin);
   bool finite = true;
@@ -408,20 +442,21 @@ bool periodic(const Problem& p, int64_t sample, const Layout& layout) {
   // Piece by piece, so that memory is gone through once and not once for every vector.
   for (int64_t from = 0; from < whole; from += SPAN)
     for (int64_t v = 0; v < layout.period; ++v)
-      add<kind, true>(slots[v], origins[v], x + from * step + v * LANES, y + from * step + v * LANES,
+      add<true>(slots[v], origins[v], x + from * step + v * LANES, y + from * step + v * LANES,
                 step, whole - from < SPAN ? whole - from : SPAN);
   Results<PERIOD * LANES> results;
   for (int64_t v = 0; v < layout.period; ++v) {
     if (rest[v] > 0) {
       alignas(64) float last[2][LANES];
-      Mask inside = {};
       for (int lane = 0; lane < LANES; ++lane) {
         const int64_t at = whole * step + v * LANES + lane;
-        inside[lane] = -(lane < rest[v]);
         last[0][lane] = x[lane < rest[v] ? at : at % p.channels];
         last[1][lane] = y[lane < rest[v] ? at : at % p.channels];
       }
-      add<kind, false>(slots[v], origins[v], last[0], last[1], 0, 1, &inside);
+      add<false>(slots[v], origins[v], last[0], last[1], 0, 1);
+      // The first pixel, repeated where there is none, adds nothing but to this count.
+      for (int lane = int(rest[v]); lane < LANES; ++lane)
+        slots[v].positive[lane] -= last[0][lane] > 0.0f;
     }
     for (int lane = 0; lane < LANES; ++lane)
       if (whole > 0 || lane < rest[v])
@@ -453,7 +488,7 @@ bool across(const Problem& p, int64_t sample, int64_t piece, const Layout& layou
   for (int64_t from = 0; from < p.pixels; from += SPAN)
     for (int v = 0; v < count; ++v) {
       const int64_t at = from * p.channels + channel[v];
-      add<kind, true>(slots[v], origins[v], x + at, y + at, p.channels,
+      add<true>(slots[v], origins[v], x + at, y + at, p.channels,
                 p.pixels - from < SPAN ? p.pixels - from : SPAN);
     }
   bool finite = true;

@@ -77,14 +77,14 @@ inline Vector inverse(Vector a) { return 1.0f / a; }
 inline Vector cut(Vector a, Vector limit) {  // the smaller size, with the sign of a
   return (Vector)_mm512_range_ps((__m512)a, (__m512)limit, 2);
 }
-inline void count(Mask& counts, Vector a) {
+inline void tally(Mask& counts, Vector a) {
   const __mmask16 positive = _mm512_cmp_ps_mask((__m512)a, __m512(), _CMP_GT_OQ);
   const __m512i one = _mm512_set1_epi32(1);
   counts = (Mask)_mm512_mask_add_epi32((__m512i)counts, positive, (__m512i)counts, one);
 }
 #else
 inline Vector cut(Vector a, Vector limit) { return least(largest(a, -limit), limit); }
-inline void count(Mask& counts, Vector a) { counts -= a > 0.0f; }
+inline void tally(Mask& counts, Vector a) { counts -= a > 0.0f; }
 #endif
 
 // Hyperbolic tangent, relative error below 4e-7 at every size: an odd rational function, fitted to
