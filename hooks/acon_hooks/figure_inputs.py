@@ -81,7 +81,7 @@ def input_histograms(run: Run) -> pd.DataFrame | None:
             inside = np.clip(row, edges[channel, 0], edges[channel, -1])
             counts[channel] += np.histogram(inside, edges[channel])[0]
 
-    with torch.inference_mode(), Tap(model, [str(last["layer"])], observe=observe) as tap:
+    with torch.no_grad(), Tap(model, [str(last["layer"])], observe=observe) as tap:
         for start in range(0, len(source), BATCH):
             model(_stack(source, start, min(start + BATCH, len(source))))
             tap.take()

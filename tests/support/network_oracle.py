@@ -261,7 +261,7 @@ _HOOKS = [name for name in vars(nn.Module()) if "hook" in name]
 
 def facts_of(model: nn.Module) -> dict[str, Any]:
     """Return everything that must not change in a model, and torch's global settings."""
-    facts: dict[str, Any] = {"random state": torch.get_rng_state().numpy().tobytes()}
+    facts: dict[str, Any] = {"random state": _digest(torch.get_rng_state())}
     facts["settings"] = (
         torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_default_dtype(),
         torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(),

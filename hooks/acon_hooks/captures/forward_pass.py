@@ -131,7 +131,7 @@ class ForwardPass:
     def __call__(self, images: Tensor, ids: list[int]) -> Values:
         """Run a batch (N, ...); return β of every layer and call, on the device."""
         if self._reader is not None:
-            with torch.inference_mode():
+            with torch.no_grad():
                 return self._reader(self._laid_out(images))
         values = self._tapped(images)
         if self.moments is not None:
@@ -197,7 +197,7 @@ class ForwardPass:
         reader = CompiledReader(given.model, layers, widths, self.batch_size)
         self._reader = self._stack.enter_context(reader)
         count = len(given.images)
-        with torch.inference_mode():
+        with torch.no_grad():
             values = self._reader(given.images)
         output = tree_map(
             lambda leaf: leaf[:count] if isinstance(leaf, Tensor) else leaf, reader.output

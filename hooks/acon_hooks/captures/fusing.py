@@ -57,16 +57,21 @@ class FusedMetaAconC(nn.Module):
         self.register_buffer("d", self.p1.detach() - self.p2.detach(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the activation of x, (N, C, H, W); inference only."""
+        """Return the activation of x, (N, C, H, W)."""
         beta = torch.sigmoid(self.fc2(self.fc1(x.mean((2, 3)))))
         d: Tensor = self.d  # type: ignore[assignment]
-        gate = (x * (beta[:, :, None, None] * d)).sigmoid_()
-        return gate.mul_(d).add_(self.p2).mul_(x)
+        u = x * (beta[:, :, None, None] * d)
+        if torch.is_grad_enabled():  # a network may differentiate in its forward pass
+            return (u.sigmoid() * d + self.p2) * x
+        return u.sigmoid_().mul_(d).add_(self.p2).mul_(x)
 
 
 def _as_matrix(conv: Any) -> nn.Linear:
     weight, bias = conv.weight, conv.bias
-    matrix = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device, dtype=weight.dtype)
+    make: Any = nn.utils.skip_init  # draws no random numbers
+    matrix: nn.Linear = make(
+        nn.Linear, weight.shape[1], weight.shape[0], device=weight.device, dtype=weight.dtype
+    )
     with torch.no_grad():
         matrix.weight.copy_(weight.reshape(weight.shape[:2]))
         matrix.bias.copy_(torch.zeros_like(matrix.bias) if bias is None else bias)
@@ -141,7 +146,7 @@ def _pairs(model: nn.Module, example: Tensor) -> list[tuple[nn.Module, nn.Module
         )
     ]
     found = _Pairs()
-    with visiting(model, sites, found), torch.inference_mode():
+    with visiting(model, sites, found), torch.no_grad():
         model(example)
     return [pair for pair in found.pairs if all(found.calls[module] == 1 for module in pair)]
 

@@ -22,7 +22,6 @@ from acon_hooks.captures.plan import CapturePlan, refuse_another, warn_of_other_
 from acon_hooks.captures.recorded import Recorded
 from acon_hooks.captures.unit import Columns, UnitBuffer, UnitWriter, columns_of
 from acon_hooks.engine.feed import Batch
-from acon_hooks.errors import HookError
 from acon_hooks.moments.accumulating import Accumulator
 from acon_hooks.readings.batch import Key, to_host
 
@@ -164,10 +163,8 @@ class Session:
         if plan.eager_because:
             compute["moments_eager_because"] = plan.eager_because
         constants = self.moments is not None and self.moments.has_constants
-        if self.moments is not None and not constants and not metadata.layers["column"].any():
-            unmeasured = self.moments.unmeasured.items()
-            reasons = "; ".join(f"layer {name!r}: {reason}" for (name, _), reason in unmeasured)
-            raise HookError(f"none of the layers found can be measured: {reasons or 'none ran'}")
+        if self.moments is not None and not metadata.layers["column"].any():
+            self.moments.require_some()
         self.manifest = self.writer.begin(metadata, compute, plan.model, references=constants)
         refuse_another(self.folder, self.manifest, plan.identity)
         self.folder.run_id = self.manifest["run_id"]

@@ -285,6 +285,13 @@ class Accumulator:
         frame = to_frame(group.take_states(states), **keys)
         self._states.append(frame[names(STATE_COLUMNS)])
 
+    def require_some(self) -> None:
+        """Raise if no layer could be measured in the first forward pass."""
+        if not self.constants and not self.has_constants:
+            unmeasured = self.unmeasured.items()
+            reasons = "; ".join(f"layer {name!r}: {reason}" for (name, _), reason in unmeasured)
+            raise HookError(f"none of the layers found can be measured: {reasons or 'none ran'}")
+
     def learned(self) -> None:
         """Keep the constants, or those that another process was first to keep."""
         self.learning = False

@@ -135,6 +135,11 @@ def first_order_damage(
     DataFrame
         layer, call, channel, first_order: the mean over images of its norm over that of z. One
         row a channel that has a line.
+
+    Raises
+    ------
+    UsageError
+        If lines of a layer change the output, but no gradient of it arrives at the layer.
     """
     network = unwrap(model)
     plan = _whole_plan(fit, layers)
@@ -146,7 +151,8 @@ def first_order_damage(
             found = run_batch(network, batch, output).flatten(1)
         zeros = [residuals.zeros[site] for site in edits]
         totals = [torch.zeros(residuals.rests[site].shape[:2]).double() for site in edits]
-        for column in range(found.shape[1]):
+        reached: set[Site] = set()
+        for column in range(found.shape[1] if found.requires_grad else 0):
             slopes = torch.autograd.grad(
                 found[:, column].sum(),
                 zeros,
@@ -155,10 +161,13 @@ def first_order_damage(
             )
             for site, total, slope in zip(edits, totals, slopes, strict=True):
                 if slope is not None:
+                    reached.add(site)
                     rest = residuals.rests[site]
                     wide = torch.promote_types(rest.dtype, torch.float32)  # a sum of many values
                     change = (fold(slope, site.axis).to(wide) * rest).sum(2)
                     total += change.double().cpu() ** 2
+    unreached = {site: edit for site, edit in edits.items() if site not in reached}
+    _refuse_cut_off(network, unreached, batch, found, output)
     norm = found.detach().double().norm(dim=1).cpu().unsqueeze(1)
     values = {
         (site.name, site.call): (total.sqrt() / norm).mean(0).numpy()
@@ -166,6 +175,21 @@ def first_order_damage(
     }
     mine = [float(values[unit.layer, unit.call][unit.channel]) for unit in plan.units]
     return plan.table[_KEYS].assign(first_order=mine)
+
+
+def _refuse_cut_off(
+    network: nn.Module, edits: Edits, batch: Batch, unchanged: Tensor, output: Output
+) -> None:
+    """Raise if lines of layers that no gradient reaches change the output, (N, values)."""
+    with torch.inference_mode(False), torch.no_grad():
+        for site, edit in edits.items():
+            with visiting(network, [site], Editing({site: edit})):
+                after = run_batch(network, batch, output).flatten(1)
+            if not torch.equal(after, unchanged):
+                raise UsageError(
+                    f"layer {site.name!r} changes the output, but no gradient of the output "
+                    "arrives at it (something on the way is detached): rank by s_c"
+                )
 
 
 class _Residuals(Editing):
@@ -228,7 +252,7 @@ def channel_measures(
         frames.append(table.assign(layer=layer.name, call=call))
 
     with (
-        torch.inference_mode(),
+        torch.no_grad(),
         Tap(model, layers, kinds=tuple(kinds), observe=observe) as tap,
     ):
         model(images)

@@ -20,6 +20,7 @@ from acon_hooks.engine.feeding import open_feed
 from acon_hooks.engine.plans import arguments_of
 from acon_hooks.errors import NoImagesError
 from acon_hooks.guards import unwrap
+from acon_hooks.layers.reading import fold
 from acon_hooks.layers.scan import Layer
 from acon_hooks.moments.accumulating import Accumulator
 from acon_hooks.moments.options import MomentOptions
@@ -131,6 +132,8 @@ def fit_units(
         If there is no such layer, or no image.
     ProofError
         If β of a layer cannot be read.
+    HookError
+        If no layer can be measured, such as those whose inputs have one axis only.
     """
     network = unwrap(model)
     try:
@@ -187,17 +190,19 @@ def _summed(
     uses: dict[Key, tuple[Layer, int]] = {}
 
     def observe(layer: Layer, call: int, x: Tensor, y: Tensor, beta: Tensor | None) -> None:
-        if x.ndim == 1:  # the channels of one sample
-            x, y = x.unsqueeze(0), y.unsqueeze(0)
-        sums.observe(layer, call, x.double(), y.double(), beta)
-        uses[layer.name, call] = layer, x.shape[layer.axis]
+        if x.is_floating_point():
+            x, y = x.double(), y.double()
+        sums.observe(layer, call, x, y, beta)
+        if (layer.name, call) in sums.constants:
+            uses[layer.name, call] = layer, x.shape[layer.axis]
 
-    with Tap(network, layers, kinds=tuple(kinds), observe=observe) as tap, torch.inference_mode():
+    with Tap(network, layers, kinds=tuple(kinds), observe=observe) as tap, torch.no_grad():
         for batch in feed.batches():
             if batch.ids:
                 network(*arguments_of(network, batch))
                 tap.take()
                 sums.batch()
+                sums.require_some()
     return merge_rows(sums.frame()), {key: uses[key] for key in sums.constants}
 
 
@@ -215,6 +220,5 @@ def _parameters(layers: list[Layer]) -> pd.DataFrame:
 
 
 def folded_values(values: Tensor, axis: int) -> FloatArray:
-    """Return (N, C, positions), float64; a single axis counts as one sample's channels."""
-    moved = values.detach().movedim(axis, 1) if values.ndim > 1 else values.reshape(1, -1)
-    return np.asarray(moved.reshape(*moved.shape[:2], -1).double().cpu().numpy())
+    """Return (N, C, positions), float64."""
+    return np.asarray(fold(values.detach(), axis).double().cpu().numpy())

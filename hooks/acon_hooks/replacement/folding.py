@@ -142,7 +142,7 @@ def forward_times(
     """
     clock = time.perf_counter if images.is_cuda else time.process_time
     seconds: dict[str, list[float]] = {name: [] for name in models}
-    with torch.inference_mode():
+    with torch.no_grad():
         for repeat in range(repeats + 1):
             for name, model in models.items():
                 start = clock()
@@ -287,7 +287,7 @@ def _ranks(model: nn.Module, images: Tensor) -> dict[str, list[int]]:
     """Return the number of axes of the input of every use of every linearised layer."""
     ranks = _Ranks()
     sites = [Site(name, layer) for name, layer in linearized_layers(model).items()]
-    with torch.inference_mode(), visiting(model, sites, ranks):
+    with torch.no_grad(), visiting(model, sites, ranks):
         model(images.clone())
     return ranks.found
 
@@ -303,7 +303,7 @@ def _drop_identities(model: nn.Module) -> None:
 def _difference(first: nn.Module, second: nn.Module, images: Tensor, output: Output) -> float:
     """Return max |second - first| / max |first| in float64."""
     wide = images.double() if images.is_floating_point() else images
-    with torch.inference_mode():
+    with torch.no_grad():
         a, b = (
             pick_output(copy.deepcopy(model).eval().double()(wide.clone()), output)
             for model in (first, second)

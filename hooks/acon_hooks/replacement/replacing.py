@@ -180,7 +180,7 @@ def replace_from_run(
     found, network = run if isinstance(run, Run) else open_run(run), unwrap(model)
     first = _first_batch(source, min(limit or batch_size, batch_size))
     if first is not None:
-        with torch.inference_mode():
+        with torch.no_grad():
             run_batch(network, first, output)
     _warn_of_the_same(found, source, limit)
     fit = fit_from_run(network, found, batch_size=batch_size, example=first)
@@ -299,7 +299,7 @@ def parse_output(text: str) -> Output:
 
 def _calls(model: nn.Module, kinds: Sequence[str], example: Batch) -> dict[Key, Layer]:
     """Return every use of every layer, from one forward pass."""
-    with torch.inference_mode(), Tap(model, kinds=kinds, report_failures=True) as tap:
+    with torch.no_grad(), Tap(model, kinds=kinds, report_failures=True) as tap:
         model(*arguments_of(model, example))
         tap.take()
         return dict(tap.calls)

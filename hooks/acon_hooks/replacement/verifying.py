@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.autograd import forward_ad
 
 from acon_analysis.errors import AconError
@@ -122,8 +123,8 @@ def verify_plan(
     -------
     PlanReport
         From one forward pass an image with the plan and one with its forward derivative, which
-        costs two and yields the unchanged output as well; the first batch runs once more to see
-        that it does. Where an operation has no forward derivative, from three forward passes.
+        costs two and yields the unchanged output as well; the first batch runs twice more to see
+        that both are right. Where there is no forward derivative, from three forward passes.
 
     Raises
     ------
@@ -249,8 +250,9 @@ class _Lines:
 
     The derivative on the way from the activations to their lines is taken by forward-mode
     differentiation, which yields the unchanged output as well. Where it does not yield the same
-    bit for bit on the first batch, the network runs unchanged, too. Where an operation has no
-    forward derivative, a difference quotient takes its place.
+    bit for bit on the first batch, the network runs unchanged, too. A difference quotient takes
+    the derivative's place where an operation has none, and where the two differ on the first
+    batch: a network may cut derivatives off (`Tensor.detach`) or declare others.
     """
 
     def __init__(self, network: nn.Module, edits: Edits, output: Output) -> None:
@@ -258,31 +260,38 @@ class _Lines:
         self.step = _FirstStep(edits)
         self.derives: bool | None = None  # not known yet
         self.yields_unchanged = True
+        self.because = ""
 
     def run(self, batch: Batch) -> tuple[Tensor, Tensor, _Predicted]:
         """Return the unchanged and the changed output, (N, ...), and the predicted change."""
-        slope = None
+        slope, first = None, self.derives is None
         if self.derives is not False:
             try:
                 unchanged, slope = self._derivative(batch)
-            except NotImplementedError:
-                self.derives = False
+            except RuntimeError:  # whatever PyTorch raises where it has no derivative
+                self.derives, self.because = False, "an operation has no forward derivative"
         if slope is None:
             unchanged = self._run(batch, 0.0)
-        elif self.derives is None or not self.yields_unchanged:
+        elif first or not self.yields_unchanged:
             plain = self._plain(batch)
             self.derives, self.yields_unchanged = True, torch.equal(plain, unchanged)
             unchanged = plain
         after = self._run(batch, 1.0)
-        if slope is not None:
-            return unchanged, after, (_relative(slope, unchanged), np.zeros(len(after)))
-        return unchanged, after, self._quotient(batch, unchanged, after)
+        if slope is None:
+            return unchanged, after, self._quotient(batch, unchanged, after)
+        found = _relative(slope, unchanged), np.zeros(len(after))
+        if first:
+            quotient = self._quotient(batch, unchanged, after)
+            if _differ(found[0], quotient):
+                self.derives, self.because = False, "the network cuts off its derivative"
+                return unchanged, after, quotient
+        return unchanged, after, found
 
     def words(self) -> str:
         """Return how the change was predicted, in words."""
         if self.derives:
             return "predicted by forward-mode differentiation"
-        return "predicted by a difference quotient: an operation has no forward derivative"
+        return f"predicted by a difference quotient: {self.because}"
 
     def _run(self, batch: Batch, size: float | None) -> Tensor:
         """Return the output after a step of some size."""
@@ -332,15 +341,25 @@ def _twice_not_thrice(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
 
     PyTorch would also run a convolution or linear layer on the tangent of its weight, which is 0.
     """
-    if function_name(func) not in _LINEAR or not isinstance(args[0] if args else None, Tensor):
+    first = args[0] if args else None
+    if function_name(func) not in _LINEAR or not isinstance(first, Tensor):
         return func(*args, **kwargs)
-    x, tangent = forward.unpack_dual(args[0])
+    if is_functorch_wrapped_tensor(first):  # inside vmap a tangent cannot be seen
+        return func(*args, **kwargs)
+    x, tangent = forward.unpack_dual(first)
     others = [v for v in (*args[1:], *kwargs.values()) if isinstance(v, Tensor)]
     if tangent is None or any(forward.unpack_dual(v).tangent is not None for v in others):
         return func(*args, **kwargs)
     no_bias = {name: None if name == "bias" else value for name, value in kwargs.items()}
     rest = [None if place == 1 else value for place, value in enumerate(args[1:])]
     return forward.make_dual(func(x, *args[1:], **kwargs), func(tangent, *rest, **no_bias))
+
+
+def _differ(slope: FloatArray, quotient: _Predicted) -> bool:
+    """Return whether a derivative is not that of the network, for half of the samples or more."""
+    found, error = quotient
+    beyond = np.abs(found - slope) - 4 * error > 0.1 * np.maximum(found, slope)
+    return bool(np.mean(beyond) >= 0.5)
 
 
 def _relative(change: Tensor, unchanged: Tensor) -> FloatArray:
@@ -366,4 +385,5 @@ def _layers(plan: Plan, step: _FirstStep) -> pd.DataFrame:
                 "measured": step.errors[key] / total if total > 0 else 0.0,
             }
         )
-    return pd.DataFrame(rows).astype({"layer": "str"})
+    columns = ["layer", "call", "units", "channels", "predicted", "measured"]
+    return pd.DataFrame(rows, columns=columns).astype({"layer": "str"})
