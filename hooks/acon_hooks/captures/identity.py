@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 #: Where an object lies in memory, which it may print.
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
@@ -20,7 +20,7 @@ _PRINTING = ("acon-analysis", "torch")
 
 
 def state_sha256(model: nn.Module) -> str:
-    """Return the SHA-256 of all parameters and buffers: names, types, shapes, values.
+    """Return the SHA-256 of a model's state dict: names, types, shapes, values.
 
     Parameters
     ----------
@@ -28,14 +28,34 @@ def state_sha256(model: nn.Module) -> str:
         On any device.
     """
     digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        if not isinstance(value, torch.Tensor):
-            continue
-        tensor = value.detach().cpu()
-        tensor = (tensor if tensor.layout is torch.strided else tensor.to_dense()).contiguous()
-        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    for key, value in sorted(model.state_dict().items()):
+        for name, leaf in _leaves(key, value):
+            if not isinstance(leaf, Tensor):
+                digest.update(f"{name}\0{_ADDRESS.sub('', repr(leaf))}\0".encode())
+                continue
+            tensor = leaf.detach().cpu()
+            tensor = tensor.dequantize() if tensor.is_quantized else tensor
+            tensor = tensor if tensor.layout is torch.strided else tensor.to_dense()
+            tensor = tensor.resolve_conj().resolve_neg().contiguous()
+            digest.update(f"{name}\0{leaf.dtype}\0{tuple(tensor.shape)}\0".encode())
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the tensors and plain values in a value of a state dict, with their names."""
+    if isinstance(value, torch.ScriptObject):  # packed weights of a quantised layer
+        value = value.__getstate__()
+    elif isinstance(value, Tensor) and hasattr(value, "__tensor_flatten__"):  # made of several
+        names, context = value.__tensor_flatten__()
+        value = {"": context} | {inner: getattr(value, inner) for inner in names}
+    if isinstance(value, tuple | list):
+        value = dict(enumerate(value))
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _leaves(f"{name}.{key}", inner)
+    else:
+        yield name, value
 
 
 def modules_sha256(model: nn.Module) -> str:

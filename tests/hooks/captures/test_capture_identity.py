@@ -1,10 +1,16 @@
 """What a network is known by: weights, and the settings of its modules that no state dict holds."""
 
+# mypy: disable-error-code="no-untyped-call"
+
+import hashlib
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
+from torch.testing._internal.two_tensor import TwoTensor
 
 import acon_analysis as acon
 from acon_analysis.errors import StoreError
@@ -40,6 +46,84 @@ def test_other_settings_are_another_network(other: Any, tmp_path: Path) -> None:
         captured(run.path, other())
     assert captured(run.path).complete
     assert verify_run(run.path).sound
+
+
+def quantised(model: nn.Module) -> nn.Module:
+    kinds = {nn.Linear, nn.LSTM}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.ao.quantization.quantize_dynamic(model, kinds).eval()
+
+
+def linear(weight: float = 1.0, bias: float = 0.5) -> nn.Module:
+    layer = nn.Linear(3, 2)
+    nn.init.constant_(layer.weight, weight)
+    nn.init.constant_(layer.bias, bias)
+    return quantised(nn.Sequential(layer, nn.ELU()))
+
+
+def recurrent(weight: float = 1.0) -> nn.Module:
+    model = nn.Sequential(nn.LSTM(3, 2))
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, weight)
+    return quantised(model)
+
+
+def stored(scale: float = 0.1, number: int = 3) -> nn.Module:
+    """Return a module with quantised weights as a buffer."""
+    model = nn.Module()
+    whole = torch.full((2, 2), number, dtype=torch.int8)
+    model.register_buffer("w", torch._make_per_tensor_quantized_tensor(whole, scale, 0))
+    return model
+
+
+def composed(second: float = 1.0) -> nn.Module:
+    model = nn.Module()
+    parts = torch.ones(2, 2), torch.full((2, 2), second)
+    model.w = nn.Parameter(TwoTensor(*parts))
+    return model
+
+
+def conjugated(imaginary: float = 1.0) -> nn.Module:
+    model = nn.Module()
+    model.register_buffer("w", torch.complex(torch.ones(2), torch.full((2,), imaginary)).conj())
+    return model
+
+
+class Extra(nn.Module):
+    def __init__(self, state: Any = 1) -> None:
+        super().__init__()
+        self.state = state
+
+    def get_extra_state(self) -> Any:
+        return {"rate": self.state, "of": [torch.ones(2)]}
+
+
+@pytest.mark.filterwarnings("ignore:.*TypedStorage")
+@pytest.mark.parametrize(
+    ("make", "others"),
+    [
+        (linear, [{"weight": 2.0}, {"bias": 0.0}]),
+        (recurrent, [{"weight": 0.5}]),
+        (stored, [{"scale": 0.2}, {"number": 4}]),
+        (composed, [{"second": 2.0}]),
+        (conjugated, [{"imaginary": -1.0}]),
+        (Extra, [{"state": 2}]),
+    ],
+)
+def test_every_value_of_a_state_dict_counts(make: Any, others: list[dict[str, Any]]) -> None:
+    first = state_sha256(make())
+    assert state_sha256(make()) == first
+    assert first not in [state_sha256(make(**other)) for other in others]
+
+
+def test_the_hash_of_plain_weights() -> None:
+    model = nn.BatchNorm1d(3)
+    parts = hashlib.sha256()
+    for name in ("bias", "num_batches_tracked", "running_mean", "running_var", "weight"):
+        value = model.state_dict()[name].numpy()
+        parts.update(f"{name}\0torch.{value.dtype}\0{value.shape}\0".encode() + value.tobytes())
+    assert state_sha256(model) == parts.hexdigest()
 
 
 def test_runs_that_say_nothing_of_settings_go_on(
