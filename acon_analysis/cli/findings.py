@@ -202,7 +202,7 @@ def explain(
     save(figure, out, "explanation", format or ["png", "pdf", "svg"])
     emit(frame, TableFormat.table, None)
     if check:
-        table = check_data(network, found, out)
+        table = check_data(network, found, out, device=device)
         typer.echo(
             f"the layer's weights shuffled {table['draw'].nunique()} times: rank correlation of "
             f"the maps before and after {table['correlation'].mean():.2f}, of their sizes "

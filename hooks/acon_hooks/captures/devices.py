@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from acon_analysis.errors import UsageError
+from acon_hooks.engine.aliases import same_values
 from acon_hooks.guards import SharedSetting
 
 _CONV2D = nn.Conv2d | nn.ConvTranspose2d
@@ -63,6 +65,46 @@ def pick_device(device: str | torch.device) -> torch.device:
     if chosen.type == "meta":  # holds shapes only
         raise UsageError(_no_such(device))
     return chosen
+
+
+@contextmanager
+def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Move a model to a device; then put its own tensors back, in their own memory.
+
+    Values that the network has changed meanwhile are written there.
+    """
+    home = next((value.device for value in model.parameters()), device)
+    tables = [own for m in model.modules() for own in (m._parameters, m._buffers)]
+    values = [(own, key, v) for own in tables for key, v in own.items() if not _empty(v)]
+    kept = [(own, key, v, v.data) for own, key, v in values if v is not None]
+    grads = [(v, v.grad, v.grad.data) for *_, v, _ in kept if v.is_leaf and v.grad is not None]
+    try:
+        model.to(device)
+        yield
+    finally:
+        model.to(home)
+        for own, key, value, data in kept:
+            _put_back(own, key, value, data)
+        for value, grad, data in grads:
+            grad.data = data
+            value.grad = grad
+
+
+def _empty(value: Tensor | None) -> bool:
+    """Return whether there is no memory to put back."""
+    return value is None or is_lazy(value)
+
+
+def _put_back(own: dict[str, Any], key: str, value: Tensor, data: Tensor) -> None:
+    """Put a tensor and its memory back, with the values that are there now."""
+    now = own.get(key)
+    if now is None or now.shape != data.shape or now.dtype is not data.dtype:
+        return  # the network has put another one there
+    now = now.data
+    if data.layout is torch.strided and now.device == data.device and not same_values(now, data):
+        data.copy_(now)
+    value.data = data
+    own[key] = value
 
 
 def _no_such(device: str | torch.device) -> str:

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from acon_analysis.errors import AconError, StoreError
 from acon_analysis.runs.run import Run
-from acon_hooks.captures.devices import full_precision, threads
+from acon_hooks.captures.devices import full_precision, on_device, threads
 from acon_hooks.captures.forward_pass import ForwardPass
 from acon_hooks.captures.identity import identity_sha256
 from acon_hooks.captures.manifest import ManifestWriter, existing_manifest
@@ -78,24 +78,20 @@ class Session:
         """Set up the network, the progress bar and the writing thread; take them down again."""
         plan = self.plan
         self.folder.clear_scratch()
-        home = next((value.device for value in plan.model.parameters()), plan.device)
-        plan.model.to(plan.device)
-        try:
-            with (
-                tqdm(total=plan.left(), unit=self._word, disable=not plan.settings.progress) as bar,
-                UnitWriter(self.folder) as writer,
-                ForwardPass(
-                    plan.model,
-                    plan.kinds,
-                    batch_size=plan.batch_size,
-                    fused=plan.settings.fuse,
-                    compiled=plan.settings.compile,
-                    moments=self.moments,
-                ) as forward,
-            ):
-                self._capture_batches(forward, writer, bar)
-        finally:
-            plan.model.to(home)
+        with (
+            on_device(plan.model, plan.device),
+            tqdm(total=plan.left(), unit=self._word, disable=not plan.settings.progress) as bar,
+            UnitWriter(self.folder) as writer,
+            ForwardPass(
+                plan.model,
+                plan.kinds,
+                batch_size=plan.batch_size,
+                fused=plan.settings.fuse,
+                compiled=plan.settings.compile,
+                moments=self.moments,
+            ) as forward,
+        ):
+            self._capture_batches(forward, writer, bar)
 
     def _capture_batches(self, forward: ForwardPass, writer: UnitWriter, bar: "tqdm[Any]") -> None:
         """Read β of every batch; the next one is computed while it is copied to the host."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from acon_analysis.data.image_source import ImageSource
 from acon_analysis.data.sources import open_data
 from acon_analysis.errors import UsageError
-from acon_hooks.captures.devices import pick_device
+from acon_hooks.captures.devices import on_device, pick_device
 from acon_hooks.explainers.explaining import explain
 from acon_hooks.explainers.explanations import Explanation
 from acon_hooks.explainers.importance import conductance, correlations
@@ -84,16 +84,17 @@ def explain_data(
         start = load(source, [int(number)])
     elif baseline == "mean":
         reference = load(source, range(min(REFERENCE, len(source))))
-    found = explain(
-        model.to(pick_device(device)),
-        images,
-        layer,
-        channel,
-        baseline=start,
-        reference=reference,
-        samples=chosen,
-        **arguments,
-    )
+    with on_device(model, pick_device(device)):
+        found = explain(
+            model,
+            images,
+            layer,
+            channel,
+            baseline=start,
+            reference=reference,
+            samples=chosen,
+            **arguments,
+        )
     found = replace(found, preprocess=source.preprocess)
     if kind == "sample":
         found = replace(found, baseline=f"sample {number}")
@@ -174,12 +175,12 @@ def conductance_data(
         raise UsageError(f"at least one image is needed; the limit is {limit}")
     images = load(source, [index * len(source) // count for index in range(count)])
     target = pick_device(device)
-    network = model.to(target)
     kinds: tuple[str, ...] = ("meta_acon", "acon", "activation")
     if layers is None:
-        known = {layer.kind for layer in scan_layers(network, kinds)}
+        known = {layer.kind for layer in scan_layers(model, kinds)}
         kinds = ("meta_acon", "acon") if known & {"meta_acon", "acon"} else ("activation",)
-    table = conductance(network, images.to(target), layers=layers, kinds=kinds, baseline=baseline)
+    with on_device(model, target):
+        table = conductance(model, images.to(target), layers=layers, kinds=kinds, baseline=baseline)
     ranks = correlations(table)
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in (("conductance.csv", table), ("layers.csv", ranks)):
@@ -197,27 +198,34 @@ def write_tables(explanation: Explanation, folder: Path) -> list[Path]:
 
 
 def check_data(
-    model: nn.Module, explanation: Explanation, folder: Path, *, seed: int = 0, steps: int = 64
+    model: nn.Module,
+    explanation: Explanation,
+    folder: Path,
+    *,
+    device: str = "auto",
+    seed: int = 0,
+    steps: int = 64,
 ) -> "pd.DataFrame":
     """Write and return ``randomization.csv``: how the maps change when the layer is shuffled.
 
     See `acon_hooks.explainers.sanity.randomization_check`. Ranks of pixels need no exact sum:
     integrated gradients take `steps` steps and no more.
     """
-    table = randomization_check(
-        model,
-        torch.from_numpy(explanation.images),
-        explanation.layer,
-        explanation.channel,
-        seed=seed,
-        baseline=torch.from_numpy(explanation.baselines),
-        samples=explanation.samples,
-        method=explanation.method,
-        call=explanation.call,
-        steps=steps,
-        max_steps=steps,
-        tolerance=float("inf"),
-    )
+    with on_device(model, pick_device(device)):
+        table = randomization_check(
+            model,
+            torch.from_numpy(explanation.images),
+            explanation.layer,
+            explanation.channel,
+            seed=seed,
+            baseline=torch.from_numpy(explanation.baselines),
+            samples=explanation.samples,
+            method=explanation.method,
+            call=explanation.call,
+            steps=steps,
+            max_steps=steps,
+            tolerance=float("inf"),
+        )
     folder.mkdir(parents=True, exist_ok=True)
     table.to_csv(folder / "randomization.csv", index=False, lineterminator="\n")
     return table

@@ -52,7 +52,8 @@ def quantised(model: nn.Module) -> nn.Module:
     kinds = {nn.Linear, nn.LSTM}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return torch.ao.quantization.quantize_dynamic(model, kinds).eval()
+        made: nn.Module = torch.ao.quantization.quantize_dynamic(model, kinds).eval()
+    return made
 
 
 def linear(weight: float = 1.0, bias: float = 0.5) -> nn.Module:
