@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from acon_analysis.runs.run import Run, open_run
     from acon_analysis.statistics.affine_fit import linearity
     from acon_hooks.captures.capturing import capture
+    from acon_hooks.census.counting import nonlinearities
     from acon_hooks.explainers.explaining import explain
     from acon_hooks.readings.recording import find_layers, record
     from acon_hooks.replacement.linearizing import linearize
@@ -34,6 +35,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "layers": ("acon_analysis.layers", None),
     "linearity": ("acon_analysis.statistics.affine_fit", "linearity"),
     "linearize": ("acon_hooks.replacement.linearizing", "linearize"),
+    "nonlinearities": ("acon_hooks.census.counting", "nonlinearities"),
     "open_run": ("acon_analysis.runs.run", "open_run"),
     "paper": ("acon_analysis.paper", None),
     "record": ("acon_hooks.readings.recording", "record"),
@@ -52,6 +54,7 @@ __all__ = [
     "layers",
     "linearity",
     "linearize",
+    "nonlinearities",
     "open_run",
     "paper",
     "record",

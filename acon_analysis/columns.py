@@ -76,6 +76,18 @@ CHANNEL_COLUMNS = (
     Column("bn_bias", "float64", "1", "shift of the last BatchNorm before beta; NaN without one"),
 )
 
+#: A row a module, operator and verdict of one forward pass.
+NONLINEARITY_COLUMNS = (
+    Column("name", "str", "", "module path of the innermost module that was running"),
+    Column("operator", "str", "", "name in torch.ops.aten, others with their library in front"),
+    Column("calls", "int64", "1", "how often it was called there"),
+    Column("elements", "int64", "1", "elements of the outputs of these calls"),
+    Column("class", "str", "", "linear or nonlinear in what depends on the input, or unknown"),
+    Column("measured", "bool", "", "whether the calls are part of a layer that is measured"),
+    Column("layer", "str", "", "that layer; empty where there is none"),
+    Column("reason", "str", "", "what the operator is, or why it counts as linear or unknown"),
+)
+
 #: A row a sample, layer, call and channel.
 BETA_COLUMNS = (
     _SAMPLE,

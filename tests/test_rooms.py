@@ -28,7 +28,7 @@ ORDER = {
     for package, levels in {
         "acon_analysis": "errors usercode columns files selection < family < layers < paper < data "
         "< models < moments < store < statistics < runs < plotdata < training < studies < cli",
-        "acon_hooks": "errors guards < engine < layers < readings < moments < captures "
+        "acon_hooks": "errors guards < engine < layers < readings < census < moments < captures "
         "< explainers replacement < figure_inputs",
         "acon_figures": "names spec style saving tabular diagrams < plots < registry inputs "
         "< drawing gallery report",

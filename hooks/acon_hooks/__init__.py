@@ -6,6 +6,7 @@
 `prove`                  the proof of every reading on one batch, as a DataFrame
 `Tap`, `to_host`         the same one level lower: tensors on the device, batch by batch
 `functional_activations` activations called as functions, which hooks cannot reach
+`nonlinearities`         the census: every operator linear, nonlinear or unknown
 `capture`, `run_units`   a network over a data set, written to disk; given units as a task
 `explain`, `conductance` which pixels decide β; which channels matter for the answer
 `linearize`, `fit_units` units replaced by straight lines; `verify_plan`, `fold_lines`
@@ -13,6 +14,7 @@
 """
 
 from acon_hooks.captures.capturing import capture, run_units
+from acon_hooks.census.counting import nonlinearities
 from acon_hooks.errors import HookError, ProofError, UnusedLayerWarning
 from acon_hooks.explainers.explaining import explain
 from acon_hooks.explainers.importance import conductance
@@ -52,6 +54,7 @@ __all__ = [
     "linearize",
     "load_linearized",
     "load_plan",
+    "nonlinearities",
     "prove",
     "record",
     "run_units",

@@ -74,7 +74,7 @@ def _chosen(output: Any, wanted: Output) -> Any:
     logits = output.get(LOGITS) if isinstance(output, Mapping) else getattr(output, LOGITS, None)
     if isinstance(logits, Tensor):
         return logits
-    tensors = list(_tensors(output))
+    tensors = list(tensors_in(output))
     if len(tensors) != 1:
         raise UsageError(f"the output is {_described(output)}, without one called logits; {_HOW}")
     return tensors[0]
@@ -100,13 +100,13 @@ def _parts(value: Any) -> dict[str, Any]:
     return {f".{name}": part for name, part in getattr(value, "__dict__", {}).items()}
 
 
-def _tensors(value: Any, depth: int = 3) -> Iterator[Tensor]:
+def tensors_in(value: Any, depth: int = 3) -> Iterator[Tensor]:
     """Yield the tensors in an output."""
     if isinstance(value, Tensor):
         yield value
     elif depth:
         for part in _parts(value).values():
-            yield from _tensors(part, depth - 1)
+            yield from tensors_in(part, depth - 1)
 
 
 def _described(value: Any, depth: int = 2) -> str:

@@ -208,6 +208,8 @@ class Visited:
         def after(module: nn.Module, args: Args, output: Any) -> None:
             if module is not target or thread() != visit.owner or not visit.running:
                 return
+            if not self.active:
+                return
             call = _new(SiteCall, (site, 0, args, _NONE, ()))
             if type(output) is Tensor and not listening():
                 visitor.after(call, output)

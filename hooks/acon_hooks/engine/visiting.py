@@ -108,6 +108,23 @@ class Visit(ForwardPasses):
         finally:
             self.counts = True
 
+    @contextmanager
+    def only(self, visitor: Visitor, sites: Iterable[Site]) -> Iterator[None]:
+        """Let a visitor alone see some sites inside the context, in passes that do not count."""
+        others = [one for one in (*self.sites, *self.parts) if one.active]
+        for one in others:
+            one.active = False
+        own = [self.add(site, visitor) for site in sites]
+        self.visitor, kept, self.counts = visitor, self.visitor, False
+        try:
+            yield
+        finally:
+            self.visitor, self.counts = kept, True
+            for one in own:
+                one.remove()
+            for one in others:
+                one.active = True
+
     def forget(self) -> None:
         """Take the next forward pass for the first."""
         self.passes = 0

@@ -1,0 +1,188 @@
+"""A visitor that counts the operators of a forward pass, by module, and what each of them is."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import pandas as pd
+from torch import nn
+
+from acon_analysis.columns import NONLINEARITY_COLUMNS, dtypes, names
+from acon_hooks.census.classify import (
+    Verdict,
+    loses_digits,
+    named_arguments,
+    operator_name,
+    verdict,
+    written,
+)
+from acon_hooks.census.marks import Marks
+from acon_hooks.engine.operators import OperatorListener
+from acon_hooks.engine.outputs import tensors_in
+from acon_hooks.engine.sites import Args, Kwargs, Site, SiteCall, Visitor
+
+_INCOMPLETE = (
+    "census incomplete: an output does not come from the input by operators that were seen; it is "
+    "constant, or computed elsewhere (numpy, another thread, a replayed graph)"
+)
+_ORDER = ("linear", "unknown", "nonlinear")
+
+
+class Call(NamedTuple):
+    """One call of an operator.
+
+    Parameters
+    ----------
+    name : str
+        Module path of the innermost module that was running.
+    layer : str
+        The measured layer inside which it ran, or empty.
+    operator : str
+        Its name.
+    elements : int
+        Of its output.
+    verdict : Verdict
+        What it is.
+    """
+
+    name: str
+    layer: str
+    operator: str
+    elements: int
+    verdict: Verdict
+
+
+class Census(Visitor):
+    """Counts every operator of the last forward pass.
+
+    Parameters
+    ----------
+    layers : iterable of str
+        Names of the layers that are measured, so that what runs inside them is.
+
+    Attributes
+    ----------
+    calls : list of Call
+        In the order of execution.
+    """
+
+    def __init__(self, layers: Iterable[str] = ()) -> None:
+        self.layers = frozenset(layers)
+        self.calls: list[Call] = []
+        self.missing = 0  # elements of outputs that are not marked
+        self.marks = Marks()
+        self._running: list[Site] = []
+        self._listener = OperatorListener(self._run)
+
+    @staticmethod
+    def sites(model: nn.Module) -> list[Site]:
+        """Return all modules of a model: calls are named by the innermost one that runs."""
+        return [Site(name, module) for name, module in model.named_modules() if name]
+
+    def of(self, run: Callable[..., Any], args: Args, kwargs: Kwargs) -> None:
+        r"""Count the operators of one forward pass.
+
+        Parameters
+        ----------
+        run : callable
+            Runs the visited model on (\*args, \**kwargs) and returns its output.
+        args, kwargs
+            What depends on the input.
+        """
+        self.calls, self.missing, self.marks = [], 0, Marks()
+        self.marks.mark((args, kwargs))
+        output = run(*args, **kwargs)
+        unseen = [tensor for tensor in tensors_in(output) if not self.marks.on(tensor)]
+        self.missing = sum(tensor.numel() for tensor in unseen)
+
+    def begin(self) -> None:
+        """Listen to the forward pass."""
+        self._running.clear()
+        self._listener.on()
+
+    def before(self, call: SiteCall) -> None:
+        """Enter a site."""
+        self._running.append(call.site)
+
+    def after(self, call: SiteCall, output: Any) -> None:
+        """Leave a site."""
+        self._running.pop()
+
+    def raised(self, site: Site) -> None:
+        """Leave a site that has raised an exception, or returned nothing."""
+        self._running.pop()
+
+    def end(self) -> None:
+        """Stop listening."""
+        self._listener.off()
+
+    def abort(self) -> None:
+        """Stop listening."""
+        self._listener.off()
+
+    def frame(self) -> pd.DataFrame:
+        """Return a row a module, operator and verdict, in the order of execution.
+
+        Returns
+        -------
+        DataFrame
+            Columns of `columns.NONLINEARITY_COLUMNS`. A last row without operator and calls
+            stands for outputs of the network whose way from the input was not seen.
+        """
+        rows: dict[tuple[Any, ...], list[int]] = {}
+        for call in self.calls:
+            kind, reason, _ = call.verdict
+            key = (call.name, call.operator, kind, bool(call.layer), call.layer, reason)
+            count = rows.setdefault(key, [0, 0])
+            count[0] += 1
+            count[1] += call.elements
+        if self.missing:
+            rows["", "", "unknown", False, "", _INCOMPLETE] = [0, self.missing]
+        found = [
+            (name, operator, calls, elements, *rest)
+            for (name, operator, *rest), (calls, elements) in rows.items()
+        ]
+        frame = pd.DataFrame(found, columns=names(NONLINEARITY_COLUMNS))
+        return frame.astype(dtypes(NONLINEARITY_COLUMNS))
+
+    def _run(self, operator: Any, args: Args, kwargs: Kwargs) -> Any:
+        """Run an operator, count it and mark what depends on the input."""
+        arguments = named_arguments(operator, args, kwargs)
+        parts = _parts(operator, arguments)
+        verdicts = [verdict(operator, part, self.marks) for part in parts]
+        output = operator(*args, **kwargs)
+        results = [(output, arguments)]
+        if len(parts) > 1:
+            results = list(zip(output or [None] * len(parts), parts, strict=True))
+        for i, (result, part) in enumerate(results):
+            if verdicts[i].kind == "linear" and verdicts[i].depends and loses_digits(part, result):
+                verdicts[i] = Verdict("nonlinear", "rounding", depends=True)
+            if verdicts[i].depends:
+                self.marks.mark((result, list(written(operator, part))))
+        worst = max(verdicts, key=lambda one: (one.depends, _ORDER.index(one.kind)))
+        layer = next((site.name for site in self._running if site.name in self.layers), "")
+        name = self._running[-1].name if self._running else ""
+        count = _elements(output, operator, arguments)
+        self.calls.append(Call(name, layer, operator_name(operator), count, worst))
+        return output
+
+
+def _parts(operator: Any, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the arguments of each element of an operator on lists; of others, the arguments."""
+    if not operator_name(operator).startswith("_foreach_"):
+        return [dict(arguments)]
+    size = max(len(value) for value in arguments.values() if isinstance(value, list | tuple))
+    return [
+        {k: v[i] if isinstance(v, list | tuple) else v for k, v in arguments.items()}
+        for i in range(size)
+    ]
+
+
+def _elements(output: Any, operator: Any, arguments: Mapping[str, Any]) -> int:
+    """Return the elements of what an operator has made: of its first result, or of a list."""
+    first = output[0] if isinstance(output, tuple) and output else output
+    if first is None:
+        first = list(written(operator, arguments))
+    tensors = list(tensors_in(first))
+    if not tensors:
+        return int(isinstance(first, int | float | complex))
+    return sum(tensor.numel() for tensor in tensors)

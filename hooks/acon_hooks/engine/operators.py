@@ -1,0 +1,54 @@
+"""Operators inside a forward pass: followed by a dispatch mode, call by call."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
+
+from acon_hooks.engine.sites import Args, Kwargs
+
+#: Runs an operator, or something in its place, and returns the result.
+OperatorHandler = Callable[[Any, Args, Kwargs], Any]
+
+
+class OperatorListener:
+    """Hands the operators that torch dispatches to a handler, while it is on.
+
+    Operators are what functions, modules, scripted code and custom autograd functions come down
+    to. Those that the handler runs itself are not handed to it.
+
+    Parameters
+    ----------
+    handler : callable
+        Gets (operator, args, kwargs); runs the operator once and returns its result.
+    """
+
+    def __init__(self, handler: OperatorHandler) -> None:
+        self._mode: Any = _Mode(handler)
+
+    def on(self) -> None:
+        """Listen from now on, in this thread."""
+        self.off()  # an interrupted forward pass may have left it on
+        self._mode.__enter__()
+
+    def off(self) -> None:
+        """Listen no longer, also where other modes were activated since."""
+        stack = _get_current_dispatch_mode_stack()
+        if self._mode not in stack:
+            return
+        above: list[Any] = stack[stack.index(self._mode) + 1 :]
+        for mode in reversed([self._mode, *above]):
+            mode.__exit__(None, None, None)
+        for mode in above:
+            mode.__enter__()
+
+
+class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    supports_higher_order_operators = True
+
+    def __init__(self, handler: OperatorHandler) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.handler = handler
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Args = (), kwargs: Any = None) -> Any:
+        return self.handler(func, args, kwargs or {})
