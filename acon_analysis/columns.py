@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 #: Version of the layout of a run on disk; raised when an old reader would misread a new run.
-RUN_FORMAT = "acon-run/1"
+RUN_FORMAT = "acon-run/2"
+
+#: Versions that this one reads; 1 knows no gated products.
+READABLE_FORMATS = ("acon-run/1", RUN_FORMAT)
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ SAMPLE_COLUMNS = (
 #: A row a layer and call of a run.
 LAYER_COLUMNS = (
     *_LAYER_CALL,
-    Column("kind", "str", "", "meta_acon, acon, acon_frelu, activation or gate"),
+    Column("kind", "str", "", "meta_acon, acon, acon_frelu, activation, product or gate"),
     _CHANNELS,
     Column("granularity", "str", "", "what one beta belongs to: channel, layer, pixel or static"),
     Column("reader", "str", "", "how beta was read"),
@@ -129,7 +132,13 @@ CURVE_COLUMNS = (
 
 # L and its parts, per channel and per layer.
 _INDEX = (
-    Column("L", "float64", "1", "share of the output's variance that one affine fit explains"),
+    Column(
+        "L",
+        "float64",
+        "1",
+        "share of the output's variance that one affine fit explains (of a "
+        "product: on both factors)",
+    ),
     Column("L_error", "float64", "1", "standard error of L, jackknife over blocks of samples"),
     Column("L_low", "float64", "1", "lower end of the interval of L"),
     Column("L_high", "float64", "1", "upper end of the interval of L"),
@@ -148,6 +157,7 @@ _COMPARED = (
     Column("beta_gain", "float64", "1", "gap - gap_reference: what an input-dependent β adds"),
     Column("beta_gain_error", "float64", "1", "its standard error"),
     Column("L_gauss", "float64", "1", "L predicted for Gaussian inputs from κ, ρ and ν"),
+    Column("L_gate", "float64", "1", "L of a product's gate alone; NaN without one that varies"),
 )
 
 #: A row a layer, call and channel of `statistics.linearity`.

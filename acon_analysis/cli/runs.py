@@ -140,7 +140,7 @@ def _counted(count: int, what: str) -> str:
 #: What a summary shows on the screen, so that a row fits in about 100 characters.
 _SHOWN = {
     By.layer: ("layer", "call", "kind", "channels", "mean", "std", "std_samples", "L", "L_low",
-               "L_high", "G"),
+               "L_high", "L_gate", "G"),
     By.channel: ("layer", "call", "channel", "mean", "L", "s_c", "G", "why"),
     By.sample: ("layer", "call", "sample", "mean", "std", "min", "max", "L", "G"),
 }  # fmt: skip
@@ -160,13 +160,17 @@ def summary(
     ] = 99,
 ) -> None:
     """Tell β and linearity, and what was learned."""
+    from acon_analysis.plotdata.overview import gates_text
     from acon_analysis.runs.run import open_run
     from acon_analysis.statistics.verdicts import verdict_text
 
     opened = open_run(run)
     _warn_of_left_out(opened)
     shown = None if all else _SHOWN[by]
-    emit(opened.summary_table(by.value), format, out, columns=shown)
+    table = opened.summary_table(by.value)
+    emit(table, format, out, columns=shown)
+    if by is By.layer and opened.has_moments and (text := gates_text(table)):
+        typer.echo(f"acon: warning: {text}", err=True)
     if by is By.layer and next(iter(opened.files("pooled")), None) is not None:
         text = verdict_text(opened.variance_split(draws=draws)) if draws else ""
         plain = format is TableFormat.table and out is None

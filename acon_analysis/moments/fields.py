@@ -5,6 +5,8 @@ f(x) = m·x + e with m = (p1 + p2)/2, d = p1 - p2 and e = (d·x/2)·tanh(β·d·
 g = σ(u), u = β·d·x. The line is affine, so the residual of the best affine fit of y is that of e:
 where β is small e is tiny and its moments keep the digits that those of y lose.
 
+A gated product is y = a·h with h = g(x): x is what its gate g is computed from, a the other factor.
+
 The counterfactual (``reference``) is the same layer on the same inputs with one β per channel
 that does not depend on the sample; r is its even part. Nothing here imports anything heavy.
 """
@@ -54,6 +56,7 @@ def _extreme(name: str, group: str, rule: str, unit: str, meaning: str) -> Field
 
 
 _X, _Y, _E, _R, _G, _B = ("mean_x", "mean_y", "mean_e", "mean_r", "mean_g", "mean_beta")
+_A, _H = "mean_a", "mean_h"
 
 #: All fields, in the order of the columns of ``moments/``.
 FIELDS: tuple[Field, ...] = (
@@ -96,6 +99,13 @@ FIELDS: tuple[Field, ...] = (
         "samples that no other field is of: NaN or infinity in the layer",
         "int64",
     ),
+    _mean(_A, "product", "a", "mean of the factor a of a product y = a·h"),
+    _moment("caa", "product", (_A, _A), "a²", "sum of (a - mean_a)²"),
+    _moment("cxa", "product", (_X, _A), "x·a", "sum of (x - mean_x)·(a - mean_a)"),
+    _moment("cay", "product", (_A, _Y), "a·y", "sum of (a - mean_a)·(y - mean_y)"),
+    _mean(_H, "product", "h", "mean of the gate h = g(x) of a product; 0 without one"),
+    _moment("cxh", "product", (_X, _H), "x·h", "sum of (x - mean_x)·(h - mean_h)"),
+    _moment("chh", "product", (_H, _H), "h²", "sum of (h - mean_h)²"),
 )
 
 FIELD = {field.name: field for field in FIELDS}
@@ -111,7 +121,13 @@ BLOCKS, FEWEST_BLOCKS, MOST_BLOCKS = 101, 2, 1000
 UNRECORDED_BLOCKS = 100
 
 #: A row of ``moments/`` (per layer, call, channel and block); NaN where a layer lacks a group.
-MOMENT_COLUMNS: tuple[Column, ...] = (*MOMENT_KEY_COLUMNS, *FIELDS)
+MOMENT_COLUMNS: tuple[Column, ...] = (
+    *MOMENT_KEY_COLUMNS,
+    *(f for f in FIELDS if f.group != "product"),
+)
+
+#: Further columns of tables with gated products: what y = a·h, h = g(x), adds to x and y.
+PRODUCT_COLUMNS: tuple[Column, ...] = tuple(f for f in FIELDS if f.group == "product")
 
 #: A row of the full states, stored on request only (per layer, call, channel and sample): the
 #: fields that describe one sample, β of that sample instead of its moments.

@@ -15,6 +15,7 @@ from acon_analysis.moments.fields import (
     FIELDS,
     GROUPS,
     MOMENT_COLUMNS,
+    PRODUCT_COLUMNS,
     STATE_COLUMNS,
 )
 from acon_analysis.moments.gram import Gram
@@ -38,7 +39,8 @@ def to_frame(state: Moments, **keys: npt.ArrayLike) -> pd.DataFrame:
     -------
     DataFrame
         The keys, then every column of `fields.FIELDS`; NaN (0 for counts) in the groups
-        that the state lacks, so that all layers share one schema.
+        that the state lacks, so that all layers share one schema. A state of no
+        gated products lacks `fields.PRODUCT_COLUMNS`.
     """
     seen = (state["n"] > 0).ravel()
     if "n_left_out" in state:
@@ -49,7 +51,7 @@ def to_frame(state: Moments, **keys: npt.ArrayLike) -> pd.DataFrame:
     for field in FIELDS:
         if field.name in state:
             columns[field.name] = state[field.name].ravel()[seen].astype(field.dtype)
-        else:
+        elif field.group != "product":
             blank = 0 if field.dtype == "int64" else np.nan
             columns[field.name] = np.full(int(seen.sum()), blank, dtype=field.dtype)
     return pd.DataFrame(columns)
@@ -215,7 +217,14 @@ class MomentSpace:
 
 
 def disk_space(
-    *, channels: int, layers: int, samples: int, units: int, full: bool, blocks: int = BLOCKS
+    *,
+    channels: int,
+    layers: int,
+    samples: int,
+    units: int,
+    full: bool,
+    blocks: int = BLOCKS,
+    products: bool = False,
 ) -> MomentSpace:
     """Say beforehand how many bytes the moments of a run take, uncompressed.
 
@@ -229,6 +238,8 @@ def disk_space(
         Whether the states of every sample and channel are stored too.
     blocks : int
         Blocks of samples in each part.
+    products : bool
+        Whether gated products are among the layers.
 
     Returns
     -------
@@ -236,9 +247,10 @@ def disk_space(
         8 bytes a number, keys left out (they compress to nearly nothing).
     """
     per_unit = min(blocks, -(-samples // max(units, 1)))
-    numbers = len(MOMENT_COLUMNS) - 4
+    more = len(PRODUCT_COLUMNS) if products else 0
+    numbers, each = len(MOMENT_COLUMNS) - 4 + more, len(STATE_COLUMNS) - 4 + more
     return MomentSpace(
         blocks=8 * numbers * channels * per_unit * units,
         totals=8 * (len(TOTAL_COLUMNS) - 3) * layers * samples,
-        states=8 * (len(STATE_COLUMNS) - 4) * channels * samples if full else 0,
+        states=8 * each * channels * samples if full else 0,
     )

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from acon_analysis.errors import AconError
 from acon_analysis.moments import gram
 from acon_analysis.moments.fields import FIELD, FIELDS, GROUPS
-from acon_analysis.moments.gram import merge_axis, merge_groups, merge_into, shares
+from acon_analysis.moments.gram import Gram, merge_axis, merge_groups, merge_into, shares
 
 FloatArray = npt.NDArray[np.float64]
 Part = Literal["y", "even", "reference"]
@@ -228,6 +228,8 @@ def group(state: Moments, codes: npt.ArrayLike, size: int) -> Moments:
 def residual(state: Moments, part: Part = "y") -> FloatArray:
     """Sum of squared residuals of the best affine fit on x: SSE = C_pp - C_xp²/C_xx.
 
+    The output of a gated product is fitted on both of its factors, x and a.
+
     Parameters
     ----------
     state : Moments
@@ -238,10 +240,21 @@ def residual(state: Moments, part: Part = "y") -> FloatArray:
     Returns
     -------
     ndarray
-        float64, the state's shape, within [0, C_pp]: 0 for n = 0, n = 1 and n = 2 up to rounding;
-        C_pp where x is constant; NaN where the moments are.
+        float64, the state's shape, within [0, C_pp]: 0 for n = 0, n = 1 and n = 2 up to rounding
+        (n = 3 of products); C_pp where x is constant; NaN where the moments are.
     """
     cross, own = _COLUMNS[part]
     cxx, cxp, cpp = state["cxx"], state[cross], state[own]
     with np.errstate(invalid="ignore", over="ignore"):
-        return np.asarray(gram.residual(cxx, cxp, cpp))
+        alone = np.asarray(gram.residual(cxx, cxp, cpp))
+    if part != "y" or "caa" not in state:
+        return alone
+    return np.where(np.isnan(state["caa"]), alone, _product(state).residual(2, [0, 1]))
+
+
+def _product(state: Moments) -> Gram:
+    """Return the sums of x, a and y of gated products."""
+    mean = np.stack([state[name] for name in ("mean_x", "mean_a", "mean_y")], -1)
+    rows = (("cxx", "cxa", "cxy"), ("cxa", "caa", "cay"), ("cxy", "cay", "cyy"))
+    C = np.stack([np.stack([state[name] for name in row], -1) for row in rows], -2)
+    return Gram(state["n"], mean, C)

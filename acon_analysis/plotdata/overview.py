@@ -7,12 +7,12 @@ import pandas as pd
 
 from acon_analysis.columns import HEADLINE_COLUMNS, names
 from acon_analysis.runs.run import Run
-from acon_analysis.statistics.causes import LINEAR
+from acon_analysis.statistics.causes import FAR, LINEAR
 
 #: Columns of `layer_overview` but layer and call: where they come from, and their names here.
 _OF_LAYERS = ("kind", "class_name", "granularity", "channels", "reader", "proof_error")
 _OF_LINEARITY = (
-    "L", "L_low", "L_high", "G", "kappa", "rho", "nu", "L_own", "beta_gain", "slope_min",
+    "L", "L_low", "L_high", "L_gate", "G", "kappa", "rho", "nu", "L_own", "beta_gain", "slope_min",
     "slope_max", "slope_low", "slope_high", "positive", "linear", "dead", "constant_input",
     "one_signed", "equal_slopes", "gate_constant", "why",
 )  # fmt: skip
@@ -194,6 +194,28 @@ def left_out_text(run: Run) -> str:
         rest = sum(len(names) for names in list(groups.values())[MOST_PARTS:])
         parts.append(f"others of {rest} more layer{'s' * (rest > 1)}")
     return "; ".join(parts)
+
+
+def gates_text(layers: pd.DataFrame) -> str:
+    """Say in one sentence which products are far from what their gates alone suggest.
+
+    Parameters
+    ----------
+    layers : DataFrame
+        From `layer_overview` or `Run.linearity`.
+
+    Returns
+    -------
+    str
+        Such as ``"the gate alone misleads: layer mlp (L = 0.120, its gate 0.842)"``; empty where
+        no product and its gate differ by more than `causes.FAR`.
+    """
+    far = layers[(layers["L"] - layers["L_gate"]).abs() > FAR]
+    items = [
+        f"{row['layer']} (L = {_index(row['L'])}, its gate {_index(row['L_gate'])})"
+        for row in far.to_dict("records")
+    ]
+    return f"the gate alone misleads: {_listed('layer', items)}" if items else ""
 
 
 def _listed(word: str, items: Sequence[object]) -> str:

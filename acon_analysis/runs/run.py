@@ -28,7 +28,7 @@ BY = ("layer", "channel", "sample")
 
 #: Columns of linearity that a summary adds to those of β.
 _SUMMARY = {
-    "layer": ("layer", "call", "L", "L_low", "L_high", "G"),
+    "layer": ("layer", "call", "L", "L_low", "L_high", "L_gate", "G"),
     "channel": ("layer", "call", "channel", "L", "s_c", "G", "why"),
     "sample": ("layer", "call", "sample", "L", "G"),
 }

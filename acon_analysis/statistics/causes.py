@@ -40,7 +40,12 @@ CAUSES: dict[str, str] = {
     "cancelling": "nonlinear because p1≈-p2",
     "switching": "nonlinear because the gate switches",
     "nonlinear": "nonlinear",
+    "linear_product": "linear over their factors",
+    "product": "nonlinear because both factors vary",
 }
+
+#: A product's L and that of its gate alone that differ by more are pointed out.
+FAR = 0.2
 
 
 def equal_slopes(rho: npt.ArrayLike) -> BoolArray:
@@ -69,6 +74,7 @@ def causes(
     left_out: FloatArray,
     dead: BoolArray,
     constant: BoolArray,
+    product: BoolArray,
     positive: FloatArray,
     kappa: FloatArray,
     rho: FloatArray,
@@ -80,8 +86,8 @@ def causes(
     L, L_reference, n, left_out, positive, kappa, rho : ndarray
         Index, index at a constant β, number of values, of samples left out, share of x > 0, gain
         and contrast, shape (R,); NaN where a layer has no such thing.
-    dead, constant : ndarray
-        Flags.
+    dead, constant, product : ndarray
+        Flags; `product` for channels of gated products.
 
     Returns
     -------
@@ -96,6 +102,8 @@ def causes(
         ("not_finite", np.isnan(L)),
         ("constant_input", constant),
         ("dead", dead),
+        ("product", (L < LINEAR) & product),
+        ("linear_product", product),
         ("varying_beta", (L < LINEAR) & (L_reference >= LINEAR)),
         ("cancelling", (L < LINEAR) & (np.abs(rho) >= CANCELLING)),
         ("switching", (L < LINEAR) & family),
@@ -118,6 +126,7 @@ def sentence(
     positive: float,
     low: float,
     high: float,
+    L_gate: float = np.nan,
 ) -> str:
     """Put one channel's cause into words.
 
@@ -129,6 +138,8 @@ def sentence(
         The channel's gate variance, gain and share of positive inputs.
     low, high : float
         Its smallest and largest input.
+    L_gate : float
+        L of a product's gate alone; NaN without one.
 
     Returns
     -------
@@ -150,8 +161,15 @@ def sentence(
         "cancelling": "nonlinear because p1≈-p2 leaves little of the straight line",
         "switching": f"nonlinear: its gate switches (G = {G:.2g})",
         "nonlinear": f"nonlinear over its inputs ({low:.3g} to {high:.3g})",
+        "linear_product": "linear over its two factors" + gate_words(L_gate),
+        "product": "nonlinear because both of its factors vary" + gate_words(L_gate),
     }
     return words[cause]
+
+
+def gate_words(L_gate: float) -> str:
+    """Return L of a product's gate alone in words; empty where there is none."""
+    return "" if np.isnan(L_gate) else f" (L of its gate alone: {L_gate:.2f})"
 
 
 def _percent(share: float) -> str:
@@ -164,7 +182,13 @@ def _percent(share: float) -> str:
 
 
 def layer_sentence(
-    found: Sequence[str], L: float, *, dead: bool = False, left_out: int = 0, samples: int = 0
+    found: Sequence[str],
+    L: float,
+    *,
+    dead: bool = False,
+    left_out: int = 0,
+    samples: int = 0,
+    L_gate: float = np.nan,
 ) -> str:
     """Summarise the causes of a layer's channels in one sentence.
 
@@ -178,6 +202,8 @@ def layer_sentence(
         Whether the outputs of none of its channels vary.
     left_out, samples : int
         Samples that were left out, and those that were not.
+    L_gate : float
+        L of a product's gate alone, named where it is more than `FAR` from L.
 
     Returns
     -------
@@ -195,4 +221,5 @@ def layer_sentence(
         degree = "linear" if L >= LINEAR else "nonlinear"
     lost = f"; {left_out} of {left_out + samples} samples left out (NaN or infinity)"
     plural = "s" * (len(found) != 1)
-    return f"{degree}: of {len(found)} channel{plural} {listed}{lost if left_out else ''}"
+    apart = gate_words(L_gate) if abs(L_gate - L) > FAR else ""
+    return f"{degree}: of {len(found)} channel{plural} {listed}{apart}{lost if left_out else ''}"

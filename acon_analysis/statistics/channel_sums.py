@@ -7,8 +7,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from acon_analysis.errors import AconError
+from acon_analysis.moments import gram
 from acon_analysis.moments.frames import CHANNEL_KEYS, channel_codes, from_frame, line_variance
-from acon_analysis.moments.gram import EPS32, ROUNDINGS
+from acon_analysis.moments.gram import EPS, EPS32, ROUNDINGS
 from acon_analysis.moments.state import FloatArray, Moments, group, merge_all, residual
 from acon_analysis.statistics.jackknife import leave_one_out
 
@@ -27,7 +28,7 @@ class ResidualSums:
         Residual of the one affine fit over all data, and the output's sum of squares.
     own : ndarray
         Sum of the residuals of one affine fit per sample; NaN where samples were not kept apart
-        or have at most two values each.
+        or have at most two values each (three of products).
     gate : ndarray
         G = 4·Var(gate); NaN for layers without a gate.
     sse_reference, cyy_reference, own_reference : ndarray
@@ -93,6 +94,11 @@ class ChannelSums:
     def dead(self) -> npt.NDArray[np.bool_]:
         """Whether each channel's output varies by no more than rounding; shape (R,)."""
         return np.asarray(self.whole.cyy == 0)
+
+    @property
+    def product(self) -> npt.NDArray[np.bool_]:
+        """Whether each channel is of a gated product; shape (R,)."""
+        return ~np.isnan(self.field("caa"))
 
     def parameter(self, name: str) -> FloatArray:
         """Return a parameter of every channel, NaN where it has none; shape (R,)."""
@@ -200,7 +206,8 @@ def residual_sums(
         sse = np.where(np.isnan(state["cee"]), sse, residual(state, "even"))
     own, gate = blank, blank
     if "sse_within" in state:
-        counted = state["n"] > 2 * state["n_samples"]
+        exact = 2 if "caa" not in state else np.where(np.isnan(state["caa"]), 2, 3)
+        counted = state["n"] > exact * state["n_samples"]
         own = np.where(counted & (state["n_samples"] > 0), state["sse_within"], np.nan)
     if "cgg" in state:
         gate = 4 * state["cgg"] / np.where(state["n"] > 0, state["n"], np.nan)
@@ -268,9 +275,33 @@ def largest_rounding(state: Moments, p1: FloatArray, p2: FloatArray, eps: float)
 
 
 def constant_input(sums: ChannelSums) -> npt.NDArray[np.bool_]:
-    """Say which inputs do not vary: min = max, or std(x) <= 8 roundings of float64 of rms(x)."""
+    """Say which inputs do not vary: min = max, or std(x) <= 8 roundings of float64 of rms(x).
+
+    Of a gated product neither factor does.
+    """
     total = sums.total
-    square = total["cxx"] + total["n"] * total["mean_x"] ** 2
-    tolerance = (ROUNDINGS * float(np.finfo(np.float64).eps)) ** 2
-    same = (total["cxx"] <= tolerance * square) | (total["min_x"] == total["max_x"])
+    same = steady(total, "x", EPS) | (total["min_x"] == total["max_x"])
+    if "caa" in total:
+        same &= steady(total, "a", EPS) | ~sums.product
     return np.asarray((total["n"] > 0) & same)
+
+
+def steady(state: Moments, name: str, eps: float) -> npt.NDArray[np.bool_]:
+    """Say where a variable (x, a, h) varies by no more than 8 roundings of its own size."""
+    own, mean = state[f"c{name}{name}"], state[f"mean_{name}"]
+    with np.errstate(invalid="ignore"):
+        return np.asarray(own <= (ROUNDINGS * eps) ** 2 * (own + state["n"] * mean**2))
+
+
+def gate_sums(sums: ChannelSums) -> tuple[FloatArray, FloatArray]:
+    """Return sse of the affine fit of a product's gate on what it is computed from, and its chh.
+
+    Shape (R,) each: 0 where the gate does not vary beyond the rounding of float32, and outside
+    products.
+    """
+    state = sums.total
+    if "chh" not in state:
+        return np.zeros(state.shape), np.zeros(state.shape)
+    varies = sums.product & ~steady(state, "h", EPS32)
+    sse = gram.residual(state["cxx"], state["cxh"], state["chh"])
+    return np.where(varies, sse, 0.0), np.where(varies, state["chh"], 0.0)

@@ -12,6 +12,9 @@ C the sums of squared deviations:
 - G = 4·Var(σ(β·d·x)), d = p1 - p2: activate or not; κ = |β·d|·std(x), ρ = (p1 - p2)/(p1 + p2),
   ν = mean(x)/std(x).
 
+A gated product y = a·g(x) is fitted on both factors at once: L is R² of y on (1, a, x), and
+``L_gate`` that of g(x) on x alone.
+
 No data (n = 0): NaN, cause "empty". One value: the output cannot vary, "dead". A sample with NaN or
 infinity in x or y is left out of all channels of its layer, and counted (``left_out``); if that is
 every sample: NaN, cause "not_finite". Constant input: L = 1 if the output is constant too,
@@ -38,8 +41,8 @@ from acon_analysis.errors import AconError
 from acon_analysis.moments.gram import EPS32
 from acon_analysis.statistics.affine_fit import Linearity, linearity
 from acon_analysis.statistics.causes import LINEAR, layer_sentence
-from acon_analysis.statistics.channel_sums import ChannelSums, channel_sums, ratio
-from acon_analysis.statistics.linearity_columns import channel_values, index_columns
+from acon_analysis.statistics.channel_sums import ChannelSums, channel_sums, gate_sums, ratio
+from acon_analysis.statistics.linearity_columns import channel_values, gate_linearity, index_columns
 
 __all__ = [
     "Linearity",
@@ -112,6 +115,7 @@ def layer_table(
     whole, without = sums.whole.summed(starts), sums.without.summed(starts)
     frame = frame.assign(**index_columns(whole, without, sums.size[:, starts], confidence))
     frame = frame.assign(**_layer_columns(sums, table))
+    frame["L_gate"] = gate_linearity(*(np.add.reduceat(s, starts) for s in gate_sums(sums)))
     ends = [*starts[1:], len(table)]
     frame["why"] = [
         layer_sentence(
@@ -120,6 +124,7 @@ def layer_table(
             dead=row["cyy"] == 0,
             left_out=row["left_out"],
             samples=row["n_samples"],
+            L_gate=row["L_gate"],
         )
         for a, b, row in zip(starts, ends, frame.to_dict("records"), strict=True)
     ]
@@ -173,8 +178,8 @@ def sample_table(totals: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         Columns `columns.LINEARITY_SAMPLE_COLUMNS`. L is that of the sample's own fits (L_own's, per
-        sample); NaN where a sample has at most two values a channel, for a line is exact there, and
-        for samples that are left out.
+        sample); NaN where a sample has at most two values a channel (three of products), for the
+        fit is exact there, and for samples that are left out.
     """
     frame = totals if "call" in totals.columns else totals.assign(call=0)
     missing = [
@@ -202,7 +207,7 @@ def sample_table(totals: pd.DataFrame) -> pd.DataFrame:
         G=4 * number["cgg"] / np.where(number["n"] > 0, number["n"], np.nan),
         kappa=number["gain"] / np.where(number["channels"] > 0, number["channels"], np.nan),
         L_reference=1 - reference,
-        dead=enough & (number["cyy"] <= 0),
+        dead=~np.isnan(bend) & (number["cyy"] <= 0),
         left_out=np.isnan(number["cyy"]),
     )
     return _ordered(result, LINEARITY_SAMPLE_COLUMNS)

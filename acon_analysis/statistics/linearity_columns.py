@@ -11,6 +11,7 @@ from acon_analysis.statistics.channel_sums import (
     ChannelSums,
     ResidualSums,
     constant_input,
+    gate_sums,
     ratio,
 )
 from acon_analysis.statistics.gaussian import gaussian_fit
@@ -97,13 +98,19 @@ def channel_values(sums: ChannelSums, confidence: float) -> pd.DataFrame:
     values = index_columns(sums.whole, sums.without, sums.size, confidence)
     values |= _input_columns(sums) | _share_columns(sums)
     values |= _fit_columns(sums) | _beta_columns(sums)
+    values["L_gate"] = gate_linearity(*gate_sums(sums))
     values |= _gain_columns(sums, values["std_x"], values["beta_mean"])
     values |= _slope_columns(sums, values["beta_mean"])
     frame = sums.keys[["layer", "call", "channel"]].assign(**values)
     frame["n"] = sums.total["n"].astype(np.int64)
     frame["n_samples"] = np.nan_to_num(sums.field("n_samples")).astype(np.int64)
     frame["left_out"] = np.nan_to_num(sums.field("n_left_out")).astype(np.int64)
-    return _with_causes(frame, sums.dead, constant_input(sums))
+    return _with_causes(frame, sums.dead, constant_input(sums), sums.product)
+
+
+def gate_linearity(sse: FloatArray, chh: FloatArray) -> FloatArray:
+    """Return L of gates on their own, NaN where there is none that varies."""
+    return 1 - ratio(sse, np.where(chh > 0, chh, np.nan))
 
 
 def _input_columns(sums: ChannelSums) -> _Columns:
@@ -132,12 +139,15 @@ def _share_columns(sums: ChannelSums) -> _Columns:
 
 
 def _fit_columns(sums: ChannelSums) -> _Columns:
-    """Slope and intercept of the one affine fit; slope 0 where x is constant."""
+    """Slope and intercept of the one affine fit; slope 0 where x is constant.
+
+    NaN for products, whose fit has two slopes.
+    """
     total = sums.total
     moving = ~constant_input(sums)
     with np.errstate(divide="ignore", invalid="ignore"):
         slope = np.where(moving, total["cxy"] / total["cxx"], 0.0)
-    slope = np.where(total["n"] > 0, slope, np.nan)
+    slope = np.where((total["n"] > 0) & ~sums.product, slope, np.nan)
     return {"slope": slope, "intercept": total["mean_y"] - slope * total["mean_x"]}
 
 
@@ -200,7 +210,9 @@ def _slope_columns(sums: ChannelSums, beta: FloatArray) -> _Columns:
     }
 
 
-def _with_causes(frame: pd.DataFrame, dead: BoolArray, constant: BoolArray) -> pd.DataFrame:
+def _with_causes(
+    frame: pd.DataFrame, dead: BoolArray, constant: BoolArray, product: BoolArray
+) -> pd.DataFrame:
     """Add flags and causes."""
     columns = {name: frame[name].to_numpy(dtype=np.float64) for name in frame.columns[3:]}
     found = causes(
@@ -210,15 +222,16 @@ def _with_causes(frame: pd.DataFrame, dead: BoolArray, constant: BoolArray) -> p
         left_out=columns["left_out"],
         dead=dead,
         constant=constant,
+        product=product,
         positive=columns["positive"],
         kappa=columns["kappa"],
         rho=columns["rho"],
     )
     words = [
-        sentence(cause, G=gate, kappa=gain, positive=positive, low=low, high=high)
-        for cause, gate, gain, positive, low, high in zip(
+        sentence(cause, G=gate, kappa=gain, positive=positive, low=low, high=high, L_gate=own)
+        for cause, gate, gain, positive, low, high, own in zip(
             found,
-            *(columns[k] for k in ("G", "kappa", "positive", "min_x", "max_x")),
+            *(columns[k] for k in ("G", "kappa", "positive", "min_x", "max_x", "L_gate")),
             strict=True,
         )
     ]

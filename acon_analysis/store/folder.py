@@ -18,7 +18,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from acon_analysis.columns import RUN_FORMAT
+from acon_analysis.columns import READABLE_FORMATS
 from acon_analysis.errors import StoreError, UsageError
 from acon_analysis.files import GRACE, atomic_write, locked, remove_stale_files, store_errors
 
@@ -170,10 +170,10 @@ class RunFolder:
             version = manifest["format"]
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(f"run: {str(self.manifest_path)!r} is not a run's manifest") from error
-        if version != RUN_FORMAT:
+        if version not in READABLE_FORMATS:
             raise StoreError(
                 f"run: {str(self.path)!r} has the format {version!r}, this version reads "
-                f"{RUN_FORMAT!r}"
+                f"{' and '.join(map(repr, READABLE_FORMATS))}"
             )
         return manifest
 

@@ -28,6 +28,7 @@ TITLES = {
     "NULL_COLUMNS": ("The null model by channel", "`run.null_model(layer)`"),
     "SPLIT_COLUMNS": ("The split of β's variance", "`run.variance_split()`"),
     "MOMENT_COLUMNS": ("Moments", "`moments/*.parquet`"),
+    "PRODUCT_COLUMNS": ("Moments of gated products", "`moments/*.parquet` of runs that have any"),
     "TOTAL_COLUMNS": ("Totals of each sample", "`totals/*.parquet`"),
     "STATE_COLUMNS": ("Full states", "`states/*.parquet`, on request only"),
     "FACT_COLUMNS": ("Channels for figures", "`plotdata.channels.channel_facts`"),

@@ -10,7 +10,12 @@ from acon_analysis.columns import (
     LINEARITY_LAYER_COLUMNS,
     SPLIT_COLUMNS,
 )
-from acon_analysis.plotdata.overview import headline_frame, left_out_text, linearity_text
+from acon_analysis.plotdata.overview import (
+    gates_text,
+    headline_frame,
+    left_out_text,
+    linearity_text,
+)
 from acon_analysis.runs.run import Run
 from acon_analysis.statistics.verdicts import verdict_text
 from acon_figures.names import visible
@@ -122,7 +127,7 @@ def _listed(value: Any) -> str:
 def verdicts(layers: pd.DataFrame, splits: pd.DataFrame | None) -> list[str]:
     """Return what the run says, in sentences."""
     said = [verdict_text(splits)] if splits is not None else []
-    said.append(linearity_text(layers))
+    said += [linearity_text(layers), gates_text(layers)]
     return [sentence(visible(text)) for text in said if text]
 
 
@@ -163,8 +168,8 @@ def tiles(layers: pd.DataFrame, run: Run) -> list[Tile]:
 def shows(layers: pd.DataFrame) -> dict[str, bool]:
     """Say which groups of columns of the table of layers hold anything."""
     groups = {
-        "L": "L", "G": "G", "kappa": "kappa", "beta": "beta_mean", "ratio": "ratio",
-        "null": "null_p05",
+        "L": "L", "L_gate": "L_gate", "G": "G", "kappa": "kappa", "beta": "beta_mean",
+        "ratio": "ratio", "null": "null_p05",
     }  # fmt: skip
     return {name: bool(layers[column].notna().any()) for name, column in groups.items()}
 
@@ -180,11 +185,12 @@ def errors(run: Run) -> Page:
     }
 
 
-_GLOSSARY = ("L", "s_c", "G", "kappa", "rho", "L_own", "beta_gain", "ratio", "p_value", "dead",
-             "one_signed", "equal_slopes", "gate_constant")  # fmt: skip
-_SIGNS = {"kappa": "κ", "rho": "ρ", "L_own": "L within a sample", "beta_gain": "gain of β",
-          "ratio": "samples’ effect", "p_value": "p", "one_signed": "one-signed",
-          "equal_slopes": "p1≈p2", "gate_constant": "constant gate"}  # fmt: skip
+_GLOSSARY = ("L", "L_gate", "s_c", "G", "kappa", "rho", "L_own", "beta_gain", "ratio", "p_value",
+             "dead", "one_signed", "equal_slopes", "gate_constant")  # fmt: skip
+_SIGNS = {"L_gate": "L of the gate", "kappa": "κ", "rho": "ρ", "L_own": "L within a sample",
+          "beta_gain": "gain of β", "ratio": "samples’ effect", "p_value": "p",
+          "one_signed": "one-signed", "equal_slopes": "p1≈p2",
+          "gate_constant": "constant gate"}  # fmt: skip
 
 
 def glossary(layers: pd.DataFrame) -> list[tuple[str, str]]:

@@ -28,7 +28,7 @@ _FLAG_WORDS = {
 }  # fmt: skip
 
 #: Columns by which a browser sorts the layers.
-_SORTED = ("channels", "L", "s_c_max", "G", "kappa", "beta_mean", "beta_std", "ratio")
+_SORTED = ("channels", "L", "s_c_max", "L_gate", "G", "kappa", "beta_mean", "beta_std", "ratio")
 
 
 def layer_entries(
@@ -73,6 +73,7 @@ def _columns(row: Mapping[Any, Any]) -> Page:
         "bar": [_percent(row[name]) for name in ("L", "L_low", "L_high")] if measured else None,
         "s_c": number(row["s_c_max"]),
         "s_c_channel": count(row["s_c_channel"]),
+        "L_gate": share(row["L_gate"]),
         "G": number(row["G"]),
         "kappa": number(row["kappa"]),
         "beta": number(row["beta_mean"]),

@@ -185,7 +185,8 @@ def plan_capture(
     begun_moments = begun["identity"].get("moments")
     if moments is not None:
         moments, eager_because = settle(moments, device, begun_moments, settings.announce)
-    kinds = settings.kinds or default_kinds(model, moments=moments is not None)
+    begun_kinds = tuple(begun["identity"].get("kinds") or ())
+    kinds = settings.kinds or begun_kinds or default_kinds(model, moments=moments is not None)
 
     origin = getattr(model, "acon_origin", None)
     feed = open_feed(

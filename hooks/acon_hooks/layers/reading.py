@@ -7,7 +7,7 @@ Notation: S is the sigmoid, d = (p1 - p2)·x, and a tensor is *folded* when it h
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -198,6 +198,27 @@ class Reading:
         """Return the reading in words, as shown in tables."""
         text = self.source.describe()
         return text if self.transform == "identity" else f"{text}, {self.transform}"
+
+
+class Factors(NamedTuple):
+    """What a gated product z = a·g(x) is made of besides x, each of the shape of z.
+
+    Parameters
+    ----------
+    a : Tensor
+        The other factor.
+    gate : Tensor
+        h = g(x); zeros where no elementwise call makes a gate of x.
+    """
+
+    a: Tensor
+    gate: Tensor
+
+
+def halves(module: nn.Module, x: Tensor) -> tuple[Tensor, Factors]:
+    """Return what `nn.GLU` multiplies, a·σ(b): b, and a with the gate σ(b)."""
+    a, b = x.chunk(2, int(module.dim))  # type: ignore[arg-type]
+    return b, Factors(a, torch.sigmoid(b))
 
 
 def fold(x: Tensor, axis: int) -> Tensor:

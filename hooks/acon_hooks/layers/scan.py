@@ -19,9 +19,12 @@ KINDS = {
     "acon_plain_gate": "its variant (p1 - p2)·x·S(β·x) + p2·x, read only if asked for",
     "acon_frelu": "ACON-FReLU; its β is 1",
     "activation": "any other elementwise activation",
+    "product": "a gated product a·g(b), read on both of its factors",
     "gate": "a squeeze-and-excitation gate, read as the factor of each sample and channel",
 }
 DEFAULT_KINDS = ("meta_acon", "acon")
+#: Kinds whose layers have no β: the nonlinearities of networks without ACON layers.
+PLAIN_KINDS = ("activation", "product")
 #: Kinds whose layers own p1 and p2.
 ACON_KINDS = ("meta_acon", "acon", "acon_plain_gate")
 
@@ -41,9 +44,9 @@ class Layer:
         C; None where only a forward pass can tell.
     granularity : str
         What one β belongs to: "channel", "layer", "pixel", "static"; "elementwise" for
-        activations; "unknown" before the first batch.
+        activations and products; "unknown" before the first batch.
     reader : str
-        How β is read, or where the first batch will look first; empty for activations.
+        How β is read, or where the first batch will look first; empty for activations and products.
     class_name : str
         Class of the module.
     module : Module
@@ -91,6 +94,11 @@ class Layer:
         if self.reading is None and self.kind == "acon" and "beta" in own_tensors(self.module):
             return self._spread(own_tensors(self.module)["beta"].detach())
         return None
+
+    @property
+    def plain(self) -> bool:
+        """Whether the layer is of a kind without β."""
+        return self.kind in PLAIN_KINDS
 
     @property
     def proved(self) -> bool:
@@ -210,7 +218,7 @@ def _walk(model: nn.Module, asked: tuple[str, ...]) -> Iterator[Layer]:
         layer = None if module in inside else _match(name, module, asked)
         if layer is not None:
             yield layer
-            if layer.kind == "activation":
+            if layer.plain:
                 inside.update(module.modules())
 
 
@@ -230,8 +238,9 @@ def _match(name: str, module: nn.Module, asked: tuple[str, ...]) -> Layer | None
         return Layer(
             name, "gate", None, "unknown", "on the first batch", class_name, module, asked=asked
         )
-    if "activation" in asked and is_activation(module):
-        return Layer(name, "activation", None, "elementwise", "", class_name, module, asked=asked)
+    plain = "product" if isinstance(module, nn.GLU) else "activation"
+    if plain in asked and (plain == "product" or is_activation(module)):
+        return Layer(name, plain, None, "elementwise", "", class_name, module, asked=asked)
     return None
 
 

@@ -19,16 +19,16 @@ import torch
 from torch import Tensor
 
 from acon_analysis.columns import MOMENT_KEY_COLUMNS, names
-from acon_analysis.moments.fields import BLOCKS, STATE_COLUMNS
+from acon_analysis.moments.fields import BLOCKS, PRODUCT_COLUMNS, STATE_COLUMNS
 from acon_analysis.moments.frames import disk_space, to_frame
 from acon_analysis.moments.gram import EPS32
 from acon_analysis.moments.state import empty
 from acon_analysis.store.folder import RunFolder
 from acon_hooks.errors import HookError
-from acon_hooks.layers.reading import fold
+from acon_hooks.layers.reading import Factors, fold
 from acon_hooks.layers.scan import Layer
 from acon_hooks.moments.constants import Constants, learn, read_references, stored, write_references
-from acon_hooks.moments.kernels import Gate, rows_of, sums
+from acon_hooks.moments.kernels import PRODUCT, Gate, product_sums, rows_of, sums
 from acon_hooks.moments.layer_groups import (
     Call,
     LayerGroup,
@@ -61,6 +61,7 @@ class UnmeasuredLayerWarning(UserWarning):
 class _CallSums:
     """Moments of one call in the current batch, (rows, N, C), and its β, (N, C)."""
 
+    rows: tuple[str, ...]  # what the sums are, as in `kernels`
     sums: Tensor
     beta: Tensor | None
     pixels: int
@@ -109,7 +110,7 @@ class Accumulator:
         if self.options.kernel == "compiled":
             self._native = native()
         self._groups: list[LayerGroup] = []
-        self._buffers: list[SumBuffers] = []  # one a group; of the compiled kernel only
+        self._buffers: list[SumBuffers | None] = []  # one a group that the compiled kernel sums
         self._slots: dict[Key, tuple[SumBuffers, int]] = {}
         self._seen: dict[Key, _CallSums] = {}
         self._warned: set[Key] = set()
@@ -126,18 +127,27 @@ class Accumulator:
         """Whether some layer is measured, with constants that the run's folder keeps."""
         return self._table is not None
 
-    def observe(self, layer: Layer, call: int, x: Tensor, y: Tensor, beta: Tensor | None) -> None:
-        """Take in one call of a layer; see `acon_hooks.readings.tap.Observer`."""
+    def observe(
+        self, layer: Layer, call: int, x: Tensor, y: Tensor, beta: Tensor | Factors | None
+    ) -> None:
+        """Take in one call of a layer; see `acon_hooks.readings.batch.Observer`."""
         key = layer.name, call
+        factors = beta if isinstance(beta, Factors) else None
+        own = None if isinstance(beta, Factors) else beta
         slot = self._slots.get(key)
         if slot is not None:
-            self._write(*slot, x, y, beta, layer.axis)
+            self._write(*slot, x, y, own, layer.axis)
         elif self._measures(layer, key, x, y):
             if key not in self.constants:
                 with torch.no_grad():
-                    self.constants[key] = self._settle(layer, key, x, beta)
-            if not self.learning:
-                self._sum(key, x, y, beta, layer.axis)
+                    self.constants[key] = self._settle(layer, key, x, own)
+            if self.learning:
+                return
+            if factors is None:
+                self._sum(key, x, y, own, layer.axis)
+            else:
+                raw = product_sums(x, y, factors, layer.axis)
+                self._keep(key, PRODUCT, raw, None, x, y)
         elif key in self._pooling:
             exact = torch.promote_types(x.dtype, torch.float32)
             self._whole[key] = fold(x, layer.axis).mean(2, dtype=exact)
@@ -153,15 +163,27 @@ class Accumulator:
             buffers.copy(index, raw, _mean_beta(beta, gate, raw), pixels)
 
     def _sum(self, key: Key, x: Tensor, y: Tensor, beta: Tensor | None, axis: int) -> None:
-        """Sum a call and keep the sums until the batch ends."""
+        """Sum a call of a layer that is no product."""
         gate, raw = self.constants[key].gate, None
         if self._native is not None:
             raw = self._native.sums(x, y, beta, axis, Prepared(gate))
         if raw is None:
             raw = sums(x, y, beta, axis, gate)
+        self._keep(key, rows_of(gate), raw, _mean_beta(beta, gate, raw), x, y)
+
+    def _keep(
+        self,
+        key: Key,
+        rows: tuple[str, ...],
+        raw: Tensor,
+        beta: Tensor | None,
+        x: Tensor,
+        y: Tensor,
+    ) -> None:
+        """Keep the sums of a call until the batch ends."""
         pixels = x.numel() // max(raw.shape[1] * raw.shape[2], 1)
         eps = max(EPS32, torch.finfo(y.dtype).eps)
-        self._seen[key] = _CallSums(raw, _mean_beta(beta, gate, raw), pixels, eps)
+        self._seen[key] = _CallSums(rows, raw, beta, pixels, eps)
 
     def _measures(self, layer: Layer, key: Key, x: Tensor, y: Tensor) -> bool:
         """Return whether moments of a call can be taken; keep why not, and whose inputs pool."""
@@ -221,18 +243,19 @@ class Accumulator:
                 continue
             gate = self.constants[key].gate
             call = Call(key, channels, gate, value.eps)
-            found.setdefault((rows_of(gate), count), []).append(call)
+            found.setdefault((value.rows, count), []).append(call)
         self._warn()
         device = next((value.sums.device for value in seen.values()), torch.device("cpu"))
         for (rows, _), calls in found.items():
             pools = any(call.key in self._pooling for call in calls)
-            align = 1 if self._native is None else ALIGN
+            kernel = None if rows == PRODUCT else self._native
+            align = 1 if kernel is None else ALIGN
             group = LayerGroup(rows, calls, device, self.blocks, align, pools=pools)
+            buffers = None if kernel is None else SumBuffers(group, kernel)
             self._groups.append(group)
-            if self._native is None:
-                continue
-            buffers = SumBuffers(group, self._native)
             self._buffers.append(buffers)
+            if buffers is None:
+                continue
             for index, call in enumerate(calls):
                 self._slots[call.key] = buffers, index
                 first = seen[call.key]
@@ -240,30 +263,43 @@ class Accumulator:
 
     def _rows_in(self, index: int, seen: dict[Key, _CallSums]) -> int:
         """Return the number of rows that the layers of a group saw in this batch."""
-        if self._buffers:
-            return self._buffers[index].samples
+        buffers = self._buffers[index]
+        if buffers is not None:
+            return buffers.samples
         return _of(seen, self._groups[index].calls[0].key).sums.shape[1]
 
     def _merge(self, seen: dict[Key, _CallSums], ids: list[Ids]) -> list[PerSample]:
         """Merge a batch, `ids` for each group; return what is kept of its samples."""
-        if self._buffers:
-            return [self._merge_buffers(*both) for both in zip(self._buffers, ids, strict=True)]
-        states, totals = [], []
-        for group, own in zip(self._groups, ids, strict=True):
-            calls = [_of(seen, call.key) for call in group.calls]
-            for call in calls:
-                if call.sums.shape[1] != len(own):
-                    raise other_rows(len(own), call.sums.shape[1])
-            raw = torch.cat([call.sums for call in calls], 2)
-            betas = [call.beta for call in calls if call.beta is not None]
-            beta = torch.cat(betas, 1) if len(betas) == len(calls) else None
-            group.measure([call.pixels for call in calls])
-            state, total = group.states(raw, beta)
-            group.merge(state, torch.from_numpy(own))
-            self._keep_states(group, state, beta, own)
-            states.append(state)
-            totals.append(total)
-        return per_sample(self._groups, states, totals) if states else []
+        found: dict[int, PerSample] = {}
+        merged: dict[int, tuple[States, Tensor]] = {}
+        for index, own in enumerate(ids):
+            buffers = self._buffers[index]
+            if buffers is None:
+                merged[index] = self._merge_seen(self._groups[index], seen, own)
+            else:
+                found[index] = self._merge_buffers(buffers, own)
+        if merged:
+            groups = [self._groups[index] for index in merged]
+            rest = per_sample(groups, *zip(*merged.values(), strict=True))
+            found |= dict(zip(merged, rest, strict=True))
+        return [found[index] for index in range(len(ids))]
+
+    def _merge_seen(
+        self, group: LayerGroup, seen: dict[Key, _CallSums], ids: Ids
+    ) -> tuple[States, Tensor]:
+        """Merge a batch of one group by torch; return states and totals of its samples."""
+        calls = [_of(seen, call.key) for call in group.calls]
+        for call in calls:
+            if call.sums.shape[1] != len(ids):
+                raise other_rows(len(ids), call.sums.shape[1])
+        raw = torch.cat([call.sums for call in calls], 2)
+        betas = [call.beta for call in calls if call.beta is not None]
+        beta = torch.cat(betas, 1) if len(betas) == len(calls) else None
+        group.measure([call.pixels for call in calls])
+        states, totals = group.states(raw, beta)
+        group.merge(states, torch.from_numpy(ids))
+        self._keep_states(group, states, beta, ids)
+        return states, totals
 
     def _merge_buffers(self, buffers: SumBuffers, ids: Ids) -> PerSample:
         """Merge a batch with the compiled kernel."""
@@ -283,7 +319,8 @@ class Accumulator:
         own = np.nan if beta is None else group.own(beta.cpu().numpy())
         keys = keys_of(group) | {"sample": ids[:, None], "beta": own}
         frame = to_frame(group.take_states(states), **keys)
-        self._states.append(frame[names(STATE_COLUMNS)])
+        more = [name for name in names(PRODUCT_COLUMNS) if name in frame]
+        self._states.append(frame[names(STATE_COLUMNS) + more])
 
     def require_some(self) -> None:
         """Raise if no layer could be measured in the first forward pass."""
@@ -379,6 +416,7 @@ class Accumulator:
             units=-(-samples // unit_size),
             full=self.options.full,
             blocks=self.blocks,
+            products=any(group.rows == PRODUCT for group in self._groups),
         )
         return space.blocks + space.totals + space.states + 4 * pooled * samples
 

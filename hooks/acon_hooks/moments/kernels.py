@@ -19,7 +19,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from acon_hooks.layers.reading import fold
+from acon_analysis.moments.gram import Gram
+from acon_hooks.layers.reading import Factors, fold
 
 
 class Sums(NamedTuple):
@@ -48,9 +49,38 @@ class Sums(NamedTuple):
     xr: Tensor | None = None
 
 
+class ProductSums(NamedTuple):
+    """The same of gated products w = a·h, h = g(x): those of `PLAIN`, of the factor a and of h."""
+
+    x: Tensor
+    xx: Tensor
+    w: Tensor
+    ww: Tensor
+    xw: Tensor
+    low_x: Tensor
+    high_x: Tensor
+    positive: Tensor
+    a: Tensor
+    aa: Tensor
+    xa: Tensor
+    aw: Tensor
+    h: Tensor
+    hh: Tensor
+    xh: Tensor
+
+    def residual(self, pixels: Tensor) -> Tensor:
+        """Return the residual of the fit of w on x and a, (N, C); `pixels` values each, (C,)."""
+        rows = (self.xx, self.xa, self.xw), (self.xa, self.aa, self.aw), (self.xw, self.aw, self.ww)
+        C = torch.stack([torch.stack(row, -1) for row in rows], -2)
+        mean = torch.stack([self.x, self.a, self.w], -1)
+        found: Tensor = Gram(pixels.expand_as(self.x), mean, C).residual(2, [0, 1])
+        return found
+
+
 #: Names of the sums that are taken: of activations, of ACON with one β a channel, and of ACON with
-#: one β a sample and channel, compared with the constant reference.
+#: one β a sample and channel, compared with the constant reference; and of products.
 PLAIN, GATED, REFERRED = Sums._fields[:8], Sums._fields[:12], Sums._fields
+PRODUCT = ProductSums._fields
 
 #: Elements of a tile on the CPU, whose caches hold it, and on accelerators, to spare their memory.
 TILE, LARGE_TILE = 1 << 15, 1 << 24
@@ -190,6 +220,42 @@ def _tiles(x: Tensor) -> Iterator[tuple[slice, slice]]:
     for start in range(0, samples, step):
         for first in range(0, channels, wide):
             yield slice(start, start + step), slice(first, first + wide)
+
+
+def product_sums(x: Tensor, y: Tensor, factors: Factors, axis: int) -> Tensor:
+    """Take the moments of a gated product over the pixels of each sample and channel.
+
+    Parameters
+    ----------
+    x, y : Tensor
+        What the gate is computed from, and the product, as in `sums`.
+    factors : Factors
+        Of their shape.
+    axis : int
+        Channel axis.
+
+    Returns
+    -------
+    Tensor
+        (`PRODUCT`, N, C), float64.
+    """
+    xs, ys, a, h = (fold(t, axis) for t in (x, y, *factors))
+    out = torch.empty((len(PRODUCT), *xs.shape[:2]), dtype=torch.float64, device=x.device)
+    for tile in _tiles(xs):
+        for row, values in zip(out, _of_product(*(t[tile] for t in (xs, ys, a, h))), strict=True):
+            row[tile] = values
+    return out
+
+
+def _of_product(x: Tensor, y: Tensor, a: Tensor, h: Tensor) -> list[Tensor]:
+    """Take the rows `PRODUCT` of a tile, (n, c, P)."""
+    values = _wide(x)
+    free = torch.empty_like(values)
+    ends = _ends(values, free)
+    b, w, a_, h_ = _Centred(values), *(_Centred(_wide(t)) for t in (y, a, h))
+    rows = [b.mean, b.square(free), w.mean, w.square(free), w.product(b, free), *ends]
+    rows += [a_.mean, a_.square(free), a_.product(b, free), a_.product(w, free)]
+    return [*rows, h_.mean, h_.square(free), h_.product(b, free)]
 
 
 class _Centred:

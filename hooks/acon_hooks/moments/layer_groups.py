@@ -23,7 +23,7 @@ from acon_analysis.moments.fields import BLOCKS
 from acon_analysis.moments.gram import EPS32, ROUNDINGS, merge_into, residual, shares
 from acon_analysis.moments.state import Moments
 from acon_hooks.errors import HookError
-from acon_hooks.moments.kernels import GATED, PLAIN, REFERRED, Gate, Sums
+from acon_hooks.moments.kernels import GATED, PLAIN, PRODUCT, REFERRED, Gate, ProductSums, Sums
 from acon_hooks.readings.batch import Key, to_host
 
 FloatArray = npt.NDArray[np.float64]
@@ -32,7 +32,12 @@ FloatArray = npt.NDArray[np.float64]
 TOTALS = ("cyy", "sse", "cgg", "gain", "cyy_reference", "sse_reference")
 
 #: Of each kind of sums: the variables, the pairs whose products are kept, the sums within samples.
-_VARIABLES = {PLAIN: ("x", "w"), GATED: ("x", "w", "t"), REFERRED: ("x", "w", "t", "r", "beta")}
+_VARIABLES = {
+    PLAIN: ("x", "w"),
+    GATED: ("x", "w", "t"),
+    REFERRED: ("x", "w", "t", "r", "beta"),
+    PRODUCT: ("x", "w", "a", "h"),
+}
 _PAIRS = {
     PLAIN: (("x", "x"), ("x", "w"), ("w", "w")),
     GATED: (("x", "x"), ("x", "w"), ("w", "w"), ("t", "t")),
@@ -40,12 +45,19 @@ _PAIRS = {
         *(("x", "x"), ("x", "w"), ("w", "w"), ("t", "t")),
         *(("x", "r"), ("r", "r"), ("beta", "beta")),
     ),
+    PRODUCT: (
+        *(("x", "x"), ("x", "w"), ("w", "w"), ("a", "a")),
+        *(("x", "a"), ("a", "w"), ("h", "h"), ("x", "h")),
+    ),
 }
 _WITHIN = {
     PLAIN: ("xx", "xw", "ww", "sse", "positive"),
     GATED: ("xx", "xw", "ww", "sse", "positive"),
     REFERRED: ("xx", "xw", "ww", "sse", "positive", "sse_reference"),
+    PRODUCT: ("xx", "xw", "ww", "sse", "positive"),
 }
+#: Kinds of sums outside the ACON family: w is the output y.
+_OUTSIDE = (PLAIN, PRODUCT)
 
 
 @dataclass(frozen=True)
@@ -120,7 +132,7 @@ class LayerGroup:
     Parameters
     ----------
     rows : tuple of str
-        `PLAIN`, `GATED` or `REFERRED`.
+        `PLAIN`, `GATED`, `REFERRED` or `PRODUCT`.
     calls : sequence of Call
         In the order of their columns.
     device : torch.device
@@ -165,7 +177,7 @@ class LayerGroup:
         gates = [call.gate for call in calls if call.gate is not None]
         self.slope = torch.zeros(self.columns, dtype=torch.float64, device=device)
         self.half = None
-        if rows != PLAIN:
+        if rows not in _OUTSIDE:
             self.half = self._concatenated([gate.half for gate in gates])
             self.slope = self._concatenated([gate.middle for gate in gates])
         eps = torch.tensor([call.eps for call in calls], dtype=torch.float64, device=device)
@@ -199,7 +211,7 @@ class LayerGroup:
             shape = (count, self.blocks, self.columns)
             return torch.zeros(shape, dtype=torch.float64, device=self.device)
 
-        ends = zeros(1 if self.rows == PLAIN else 2) + torch.inf
+        ends = zeros(1 if self.rows in _OUTSIDE else 2) + torch.inf
         sums = [zeros(len(table[self.rows])) for table in (_VARIABLES, _PAIRS, _WITHIN)]
         counts = zeros(3)[..., : len(self.calls)].contiguous()
         self.blocks_held = States(*[*sums, ends, -ends, counts])
@@ -222,12 +234,17 @@ class LayerGroup:
             `TOTALS` over the channels of each layer, (total, N, layers); NaN where there are none,
             and of samples that are left out.
         """
-        at = Sums(*raw)
-        sse = residual(at.xx, at.xw, at.ww)
+        product = ProductSums(*raw) if self.rows == PRODUCT else None
+        at = Sums(*raw) if product is None else Sums(*product[: len(PLAIN)])
+        sse = residual(at.xx, at.xw, at.ww) if product is None else product.residual(self._pixels)
         means, moments = [at.x, at.w], [at.xx, at.xw, at.ww]
         within = [at.xx, at.xw, at.ww, sse, at.positive]
         totals = self._varying(at, at.w, self._variance(at.xx, at.xw, at.ww), sse)
         low, high = [at.low_x], [at.high_x]
+        if product is not None:
+            totals[1] = torch.where(self._pixels > 3, totals[1], torch.nan)  # else the fit is exact
+            means += [product.a, product.h]
+            moments += [product.aa, product.xa, product.aw, product.hh, product.xh]
         if at.t is not None and at.tt is not None and self.half is not None and beta is not None:
             assert at.low_z is not None
             assert at.high_z is not None
@@ -373,6 +390,10 @@ class LayerGroup:
         }
         with np.errstate(invalid="ignore", over="ignore"):
             mean, cross, own = _own(at, "w", "y").values()
+            if self.rows == PRODUCT:
+                fields |= {"mean_a": at.mean["a"], "mean_h": at.mean["h"]}
+                fields |= {"caa": at.c["aa"], "cxa": at.c["xa"], "cay": at.c["aw"]}
+                fields |= {"cxh": at.c["xh"], "chh": at.c["hh"]}
             fields["mean_y"] = mean + slope * at.mean["x"]
             fields["cxy"], fields["cyy"] = _tilt(at.c["xx"], cross, own, slope)
             fields["cxy_within"], fields["cyy_within"] = _tilt(

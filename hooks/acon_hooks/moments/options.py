@@ -14,7 +14,7 @@ from acon_analysis.moments.fields import (
     MOST_BLOCKS,
     UNRECORDED_BLOCKS,
 )
-from acon_hooks.layers.scan import DEFAULT_KINDS, scan_layers
+from acon_hooks.layers.scan import DEFAULT_KINDS, PLAIN_KINDS, scan_layers
 from acon_hooks.moments.constants import GATED_KINDS
 from acon_hooks.moments.native.sums import NativeError, native
 
@@ -24,8 +24,8 @@ Wish = bool | Literal["full"]
 #: What sums over the pixels: C++ compiled on this machine, or the operators of torch.
 KERNELS = ("auto", "compiled", "eager")
 
-#: Kinds whose output depends on the input element by element.
-KINDS = (*GATED_KINDS, "activation")
+#: Kinds whose output depends, element by element, on the input or on two factors.
+KINDS = (*GATED_KINDS, *PLAIN_KINDS)
 
 
 @dataclass(frozen=True)
@@ -184,8 +184,9 @@ def default_kinds(model: nn.Module, *, moments: bool) -> tuple[str, ...]:
     model : Module
         The network.
     moments : bool
-        Whether moments are taken: a network without any ACON layer has them of its activations.
+        Whether moments are taken: a network without any ACON layer has them of its
+        activations and products.
     """
     if moments and not scan_layers(model, DEFAULT_KINDS):
-        return ("activation",)
+        return PLAIN_KINDS
     return DEFAULT_KINDS

@@ -42,8 +42,9 @@ class Batch(dict[Key, Tensor]):
 
 #: Called inside the hook of every call of every layer with (layer, call, x, y, β): the input and
 #: the output as the layer saw them (both with the channels on `layer.axis`), and β folded to
-#: (N, C, 1), (N, 1, 1), (1, C, 1) or (N, C, P), or None for activations. Nothing may be kept.
-Observer = Callable[[Layer, int, Tensor, Tensor, Tensor | None], None]
+#: (N, C, 1), (N, 1, 1), (1, C, 1) or (N, C, P), or None for activations. Of a gated product
+#: z = a·g(x) they are x, z and its `Factors`, all of the shape of z. Nothing may be kept.
+Observer = Callable[[Layer, int, Tensor, Tensor, Any], None]
 
 
 @dataclass

@@ -59,7 +59,7 @@ class FirstBatchHooks(Visitor):
 
     def __init__(self, visit: ForwardPasses, layer: Layer) -> None:
         self.layer = layer
-        self.inside = layer.kind != "activation"
+        self.inside = not layer.plain
         self.trace: CallTrace | None = None
         self._listener = Listener(self._run)
         self._inner: list[Visited] = []
@@ -153,8 +153,8 @@ def resolve_call(
     ProofError
         If β cannot be read.
     """
-    if layer.kind == "activation":
-        return _resolve_activation(layer, call, trace, output, axis)
+    if layer.plain:
+        return _resolve_plain(layer, call, trace, output, axis)
     if layer.kind == "acon_frelu":
         resolved = _resolve_frelu(layer, call.number, trace)
     else:
@@ -170,14 +170,20 @@ def resolve_call(
     return resolved
 
 
-def _resolve_activation(
+def _resolve_plain(
     layer: Layer, call: SiteCall, trace: CallTrace, output: Any, axis: tuple[int, bool]
 ) -> ResolvedCall:
     x = next(iter(trace.arguments.values()), None)
     if x is None:
         dtype = next((str(value.dtype) for value in call.tensors()), "no tensor")
         raise ProofError(f"its input is {dtype}, and only floating-point numbers are measured")
-    channels = 1 if x.ndim < 2 else x.shape[axis[0]]
+    shape = x.shape
+    if isinstance(layer.module, nn.GLU):
+        shape, dim = output.shape, layer.module.dim % x.ndim
+        if dim == 0:
+            raise ProofError("it splits its input along axis 0, which is that of the samples")
+        axis = axis if axis[1] else (dim, False)
+    channels = 1 if x.ndim < 2 else shape[axis[0]]
     overwritten = isinstance(output, Tensor) and output.data_ptr() in trace.pointers.values()
     overwritten = overwritten or not same_values(trace.given[0], x)
     words = "" if axis[1] else f"channels assumed on axis {axis[0]}"

@@ -10,7 +10,7 @@ from acon_hooks.engine.functions import Listener, function_name
 from acon_hooks.engine.sites import Site, SiteCall, Visitor
 from acon_hooks.engine.visiting import visiting
 from acon_hooks.guards import unwrap
-from acon_hooks.layers.scan import scan_layers
+from acon_hooks.layers.scan import PLAIN_KINDS, scan_layers
 from acon_hooks.readings.second_look import copied
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def functional_activations(model: nn.Module, example: Any) -> "pd.DataFrame":
     import pandas as pd
 
     modules = dict(unwrap(model).named_modules())
-    kinds = ("meta_acon", "acon", "acon_plain_gate", "acon_frelu", "activation")
+    kinds = ("meta_acon", "acon", "acon_plain_gate", "acon_frelu", *PLAIN_KINDS)
     watched = {part for layer in scan_layers(model, kinds) for part in layer.module.modules()}
     counter = _Counter()
     sites = [

@@ -10,7 +10,7 @@ from acon_hooks.engine.visited import Visited
 from acon_hooks.errors import HookError, ProofError
 from acon_hooks.guards import autocast_dtype, refuse_autocast
 from acon_hooks.layers.axes import ChannelAxes
-from acon_hooks.layers.reading import folded
+from acon_hooks.layers.reading import Factors, folded, halves
 from acon_hooks.layers.scan import Layer, slopes
 from acon_hooks.readings.batch import Key, Results
 from acon_hooks.readings.call_trace import CallTrace
@@ -153,7 +153,7 @@ class LayerHooks(Visitor):
         live = LiveHooks(
             self.visit,
             layer,
-            keep_input=in_place and (observed or layer.kind != "activation"),
+            keep_input=in_place and (observed or not layer.plain),
             shared=inner is not None and _occurrences(self.visit.model, inner) > 1,
         )
         if not live.needs_before:
@@ -172,7 +172,7 @@ class LayerHooks(Visitor):
         if x is not None:
             refuse_autocast(autocast_dtype(x.device), allowed=self.allow_autocast)
         axis = (1, True) if x is None else self.axes.axis(self.layer.module, trace.given[0])
-        if x is not None and x.ndim > 1 and axis[0] == 0 and self.layer.kind == "activation":
+        if x is not None and x.ndim > 1 and axis[0] == 0 and self.layer.plain:
             self._without_samples(x)
             return
         again = not self.visit.first
@@ -212,7 +212,7 @@ class LayerHooks(Visitor):
         certain = hooks.certain(trace)
         if certain and not self.report_failures:
             raise error
-        self.leave(str(error), lost=self.layer.kind == "activation")
+        self.leave(str(error), lost=self.layer.plain)
         if certain:
             self.results.reports.append(failed_report(self.layer, call, str(error)))
 
@@ -249,7 +249,7 @@ class LayerHooks(Visitor):
     def _deliver(self, live: LiveHooks, call: SiteCall, output: Any) -> None:
         """Read β of one call; runs once a layer and forward pass, so it is kept short."""
         x = live.argument(call)
-        beta = None if self.layer.kind == "activation" else live.beta(call, x)
+        beta = None if self.layer.plain else live.beta(call, x)
         self._hand_over(call.number, x, output, beta)
         live.stop()
 
@@ -262,6 +262,9 @@ class LayerHooks(Visitor):
         layer: Layer | None = None,
     ) -> None:
         """Store β of one call, and show the call to the observer."""
+        shown: Tensor | Factors | None = None if beta is None else folded(beta)
+        if isinstance(self.layer.module, nn.GLU):
+            x, shown = halves(self.layer.module, x.detach())
         if call == len(self.keys):
             self.keys.append((self.layer.name, call))
             self.results.shapes[self.keys[call]] = tuple(x.shape[1:])
@@ -275,7 +278,6 @@ class LayerHooks(Visitor):
             self.results.store(self.layer, key, beta)
         if self.results.observe is not None:
             y = _aligned(output, x, layer)
-            shown = None if beta is None else folded(beta)
             self.results.observe(layer, call, x.detach(), y.detach(), shown)
 
     def _compare_static(self, key: Key, beta: Tensor) -> None:

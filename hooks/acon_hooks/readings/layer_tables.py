@@ -112,7 +112,7 @@ def last_norm(layer: Layer) -> tuple[torch.Tensor | None, torch.Tensor | None]:
 def _width(layer: Layer, shape: Sequence[int]) -> int:
     """Return the channels of one call: an activation without parameters may have other ones."""
     place = layer.axis - 1
-    if layer.kind == "activation" and 0 <= place < len(shape):
+    if layer.plain and 0 <= place < len(shape):
         return int(shape[place])
     return layer.channels or 0
 

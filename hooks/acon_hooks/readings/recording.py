@@ -138,8 +138,8 @@ class Recording:
         return np.concatenate(parts[layer, call])
 
     def _empty(self) -> str:
-        if self._tap.shapes and all(layer.kind == "activation" for layer in self.layers):
-            return "activation layers have no β: capture them with moments instead"
+        if self._tap.shapes and all(layer.plain for layer in self.layers):
+            return "activations and products have no β: capture them with moments instead"
         return _NOTHING
 
     def _frame(self, parts: dict[Key, list[NDArray[Any]]], column: str) -> "pd.DataFrame":

@@ -201,7 +201,7 @@ class Tap(Visitor):
             for hooks in self._hooks:
                 hooks.forget()
             self._settling = list(self._hooks)
-            if any(hooks.layer.kind == "activation" for hooks in self._hooks):
+            if any(hooks.layer.plain for hooks in self._hooks):
                 self._axes.start()
             if self.check_rows:
                 self._prepare_second_look()

@@ -230,7 +230,7 @@ def test_activations_have_no_beta_to_record() -> None:
     model = shaken(nn.Sequential(nn.ReLU()))
     with torch.no_grad(), record(model, kinds=("activation",)) as recording:
         model(tensor("map", 2, 3))
-    with pytest.raises(HookError, match="activation layers have no β"):
+    with pytest.raises(HookError, match="activations and products have no β"):
         recording.betas()
 
 

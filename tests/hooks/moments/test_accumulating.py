@@ -16,7 +16,7 @@ from acon_analysis.moments.fields import BLOCKS, MOMENT_COLUMNS
 from acon_analysis.moments.frames import disk_space, from_frame, to_frame
 from acon_analysis.moments.state import Moments, Part, merge_all, residual
 from acon_analysis.statistics.linearity import channel_table, sample_table
-from acon_hooks.layers.scan import Layer
+from acon_hooks.layers.scan import PLAIN_KINDS, Layer
 from acon_hooks.moments.accumulating import Accumulator, UnmeasuredLayerWarning
 from acon_hooks.moments.options import MomentOptions, default_kinds, options_of
 from acon_hooks.readings.batch import Key
@@ -330,7 +330,7 @@ def test_options() -> None:
 
 
 def test_kinds_without_acon() -> None:
-    assert default_kinds(acon.build_model("digits_relu"), moments=True) == ("activation",)
+    assert default_kinds(acon.build_model("digits_relu"), moments=True) == PLAIN_KINDS
     assert default_kinds(acon.build_model("digits_relu"), moments=False) == ("meta_acon", "acon")
     assert default_kinds(nn.Sequential(MetaAconC(4)), moments=True) == ("meta_acon", "acon")
 

@@ -50,7 +50,7 @@ def test_fewer_blocks_are_the_others_merged(runs: dict[int, Run], blocks: int) -
     finer = runs[100].moments
     merged = in_order(merge_rows(finer.assign(block=finer["block"] % blocks), KEYS))
     pd.testing.assert_frame_equal(own[list(KEYS)], merged[list(KEYS)])
-    for field in FIELDS:
+    for field in (f for f in FIELDS if f.group != "product"):
         size = np.abs(merged[field.name]).mean()
         np.testing.assert_allclose(
             own[field.name], merged[field.name], rtol=1e-12, atol=1e-12 * size, err_msg=field.name
