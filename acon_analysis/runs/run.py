@@ -232,7 +232,7 @@ class Run(StoredRun):
 
     @_kept
     def variance_split(
-        self, *, draws: int = 99, seed: int = 0, max_samples: int = 1024
+        self, *, draws: int = 99, seed: int = 0, max_samples: int = 512
     ) -> pd.DataFrame:
         """Split the variance of β into samples, channels and the rest, against the null.
 
@@ -257,7 +257,7 @@ class Run(StoredRun):
             beta = self.beta(str(row["layer"]), int(row["call"]))
             if beta.values.size:
                 pooled = self.pooled_matrix(beta.layer, beta.call)
-                if pooled is not None:
+                if pooled is not None and len(pooled) > len(beta.sample_ids):
                     pooled = pooled[np.isin(self.sample_ids, beta.sample_ids)]
                 network = self.beta_network(beta.layer)
                 given = {"draws": draws, "seed": seed + number, "max_samples": max_samples}

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.special import betainc
 
 from acon_analysis.errors import AconError
 
@@ -13,6 +14,7 @@ FloatArray = npt.NDArray[np.float64]
 Seed = int | np.random.Generator
 
 _BATCH = 64
+_MANY = 5_000  # samples from which on the permutation distribution is near its limit
 _CHUNK = 4_000_000  # values in float64 at a time: 32 MB
 
 
@@ -166,9 +168,11 @@ class LabelEffect:
     expected : float
         Its expectation under exchangeable labels, (K - 1)/(N - 1).
     p_value : float
-        Permutation test, (1 + #{η²_perm >= η²})/(1 + permutations).
+        Permutation test, (1 + #{η²_perm >= η²})/(1 + permutations); of more than 5,000 samples its
+        limit, Beta((K - 1)/2, (N - K)/2), whose mean is `expected`.
     classes, samples, unlabelled, permutations : int
-        Classes and samples with a label; samples left out for want of one; permutations drawn.
+        Classes and samples with a label; samples left out for want of one; permutations drawn
+        (0: the limit).
     """
 
     eta2: float
@@ -220,21 +224,38 @@ def label_effect(
         undefined = np.nan
         return LabelEffect(undefined, undefined, undefined, groups, count, int((~known).sum()), 0)
     observed = float(_between(v[None], codes, groups)[0]) / total
-    generator = np.random.default_rng(seed)
-    larger = 0
-    for start in range(0, permutations, _BATCH):
-        size = min(_BATCH, permutations - start)
-        shuffled = generator.permuted(np.broadcast_to(v, (size, count)), axis=1)
-        larger += int((_between(shuffled, codes, groups) / total >= observed - 1e-12).sum())
+    if count > _MANY:
+        permutations = 0
+        p_value = float(betainc((count - groups) / 2, (groups - 1) / 2, 1 - observed))
+    else:
+        p_value = _permuted(v, codes, groups, observed * total, permutations, seed)
     return LabelEffect(
         eta2=observed,
         expected=(groups - 1) / (count - 1),
-        p_value=(1 + larger) / (1 + permutations),
+        p_value=p_value,
         classes=groups,
         samples=count,
         unlabelled=int((~known).sum()),
         permutations=permutations,
     )
+
+
+def _permuted(
+    values: FloatArray,
+    codes: npt.NDArray[np.intp],
+    groups: int,
+    observed: float,
+    permutations: int,
+    seed: Seed,
+) -> float:
+    """Return how often permuted values, (N,), have as large a sum of squares between classes."""
+    generator = np.random.default_rng(seed)
+    limit, larger = observed - 1e-12 * float(values @ values), 0
+    for start in range(0, permutations, _BATCH):
+        size = (min(_BATCH, permutations - start), len(values))
+        shuffled = generator.permuted(np.broadcast_to(values, size), axis=1)
+        larger += int((_between(shuffled, codes, groups) >= limit).sum())
+    return (1 + larger) / (1 + permutations)
 
 
 def _between(values: FloatArray, codes: npt.NDArray[np.intp], groups: int) -> FloatArray:

@@ -20,7 +20,7 @@ from acon_analysis.statistics.beta_variance import FloatArray, Seed, matrix, var
 
 Init = Literal["uniform", "normal"]
 
-_KS_CHANNELS = 64
+_KS_CHANNELS = 16
 
 
 @dataclass(frozen=True)
@@ -77,28 +77,40 @@ def redraw_beta(pooled: npt.ArrayLike, network: BetaNetwork, seed: Seed) -> npt.
         β, float32, shape (N, C). With a last BatchNorm each logit has mean b and, up to eps,
         standard deviation abs(γ) over the samples. One sample: σ(b).
     """
-    generator = np.random.default_rng(seed)
-    inputs = matrix(pooled, "the table of pooled inputs")
-    channels = inputs.shape[1]
-    centre = inputs.mean(0, dtype=np.float64)
-    weight, bias = _drawn(channels, network.hidden, network.init, generator)
-    # float32 is enough for statistics; the mean is taken out before digits could cancel.
-    hidden = ((inputs - centre).astype(np.float32) @ weight.astype(np.float32)).astype(np.float64)
-    if network.inner_norm:
-        hidden -= hidden.mean(0)
-        hidden /= np.sqrt((hidden * hidden).mean(0) + network.eps)
-    else:
-        hidden += centre @ weight + bias
-    if network.relu:
-        np.maximum(hidden, 0.0, out=hidden)
-    weight, bias = _drawn(network.hidden, channels, network.init, generator)
-    if network.bn_weight is not None and network.bn_bias is not None:
-        weight, bias = _folded(hidden, weight, network.bn_weight, network.bn_bias, network.eps)
-    middle = hidden.mean(0)
-    logits = (hidden - middle).astype(np.float32) @ weight.astype(np.float32)
-    logits += (middle @ weight + bias).astype(np.float32)
-    logits *= np.float32(0.5)
-    return np.asarray(np.float32(0.5) + np.float32(0.5) * np.tanh(logits, out=logits))
+    return _Redrawing(matrix(pooled, "the table of pooled inputs"), network).beta(
+        np.random.default_rng(seed)
+    )
+
+
+class _Redrawing:
+    """Draws β networks on the same pooled inputs, (N, C)."""
+
+    def __init__(self, inputs: npt.NDArray[np.floating[Any]], network: BetaNetwork) -> None:
+        self.network = network
+        self.centre = inputs.mean(0, dtype=np.float64)
+        # float32 is enough for statistics; the mean is taken out before digits could cancel.
+        self.inputs = (inputs - self.centre).astype(np.float32)
+
+    def beta(self, generator: np.random.Generator) -> npt.NDArray[np.float32]:
+        """Return β of a network with new weights, (N, C)."""
+        network, channels = self.network, self.inputs.shape[1]
+        weight, bias = _drawn(channels, network.hidden, network.init, generator)
+        hidden = (self.inputs @ weight.astype(np.float32)).astype(np.float64)
+        if network.inner_norm:
+            hidden -= hidden.mean(0)
+            hidden /= np.sqrt((hidden * hidden).mean(0) + network.eps)
+        else:
+            hidden += self.centre @ weight + bias
+        if network.relu:
+            np.maximum(hidden, 0.0, out=hidden)
+        weight, bias = _drawn(network.hidden, channels, network.init, generator)
+        if network.bn_weight is not None and network.bn_bias is not None:
+            weight, bias = _folded(hidden, weight, network.bn_weight, network.bn_bias, network.eps)
+        middle = hidden.mean(0)
+        logits = (hidden - middle).astype(np.float32) @ weight.astype(np.float32)
+        logits += (middle @ weight + bias).astype(np.float32)
+        logits *= np.float32(0.5)
+        return np.asarray(np.float32(0.5) + np.float32(0.5) * np.tanh(logits, out=logits))
 
 
 def _drawn(
@@ -141,7 +153,7 @@ class EmpiricalNull:
         What the null keeps: the last BatchNorm, or nothing.
     observed : Series
         Statistics of the measured β: ratio (see `beta_variance.VarianceSplit`), sample_share,
-        sample_std, within_std, and ks, the mean Kolmogorov-Smirnov distance of up to 64 channels
+        sample_std, within_std, and ks, the mean Kolmogorov-Smirnov distance of up to 16 channels
         from their logit-normals (NaN without BatchNorm).
     draws : DataFrame
         The same, one row a redrawn network.
@@ -186,7 +198,7 @@ def empirical_null(
     *,
     seed: Seed,
     draws: int = 100,
-    max_samples: int = 2048,
+    max_samples: int = 512,
 ) -> EmpiricalNull:
     """Set the measured β against redrawn β networks on the same pooled inputs.
 
@@ -228,7 +240,8 @@ def empirical_null(
         rows = np.sort(generator.choice(len(measured), max_samples, replace=False))
         measured, inputs = measured[rows], inputs[rows]
     observed = _statistics(measured, network)
-    rows_of = [_statistics(redraw_beta(inputs, network, generator), network) for _ in range(draws)]
+    redrawing = _Redrawing(inputs, network)
+    rows_of = [_statistics(redrawing.beta(generator), network) for _ in range(draws)]
     kind: Literal["batchnorm", "untrained"] = "batchnorm" if network.normalised else "untrained"
     return EmpiricalNull(kind, pd.Series(observed), pd.DataFrame(rows_of), len(measured))
 

@@ -166,7 +166,7 @@ def split_layer(
     labels: npt.ArrayLike,
     *,
     draws: int = 99,
-    max_samples: int = 1024,
+    max_samples: int = 512,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Split the variance of one layer's β and compare it with the empirical null.

@@ -193,6 +193,22 @@ def test_label_effect_holds_its_level() -> None:
     assert np.mean([r.eta2 for r in results]) == pytest.approx(results[0].expected, rel=0.1)
 
 
+def test_label_effect_of_many_samples_is_the_limit_of_permutations() -> None:
+    rng = np.random.default_rng(16)
+    labels = rng.integers(0, 5, 6_000)
+    values = rng.exponential(size=6_000) + 0.012 * labels
+    effect = beta_variance.label_effect(values, labels, seed=0)
+    assert effect.permutations == 0
+    onehot = np.eye(5)[labels]
+    centred, sizes = values - values.mean(), onehot.sum(0)
+    permuted = np.stack([rng.permutation(centred) for _ in range(2_000)]) @ onehot
+    between = (permuted**2 / sizes).sum(1)
+    observed = ((centred @ onehot) ** 2 / sizes).sum()
+    share = (between >= observed).mean()
+    assert 0.05 < share < 0.6
+    assert effect.p_value == pytest.approx(share, abs=4 * np.sqrt(share * (1 - share) / 2_000))
+
+
 @pytest.mark.parametrize(
     ("values", "labels"),
     [
