@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from acon_hooks.census.counting import nonlinearities
     from acon_hooks.explainers.explaining import explain
     from acon_hooks.readings.recording import find_layers, record
+    from acon_hooks.replacement.gate_changes import gate_use
     from acon_hooks.replacement.linearizing import linearize
 
 __version__ = "0.1.0"
@@ -32,6 +33,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "explain": ("acon_hooks.explainers.explaining", "explain"),
     "family": ("acon_analysis.family", None),
     "find_layers": ("acon_hooks.readings.recording", "find_layers"),
+    "gate_use": ("acon_hooks.replacement.gate_changes", "gate_use"),
     "layers": ("acon_analysis.layers", None),
     "linearity": ("acon_analysis.statistics.affine_fit", "linearity"),
     "linearize": ("acon_hooks.replacement.linearizing", "linearize"),
@@ -51,6 +53,7 @@ __all__ = [
     "explain",
     "family",
     "find_layers",
+    "gate_use",
     "layers",
     "linearity",
     "linearize",

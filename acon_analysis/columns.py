@@ -433,6 +433,23 @@ BETA_STATISTIC_COLUMNS = (
     Column("max", "float64", "1", "largest value"),
 )
 
+#: A row a layer, intervention and recalibrated: `acon_analysis.gate_use`.
+GATE_COLUMNS = (
+    Column("layer", "str", "", "exact name in named_modules(); all: every layer at once"),
+    Column("intervention", "str", "", "what was done with the gates of the layer"),
+    Column("recalibrated", "bool", "", "whether BatchNorms outside the gates were estimated again"),
+    Column("loss_change", "float64", "nat", "mean over samples of the change of the loss"),
+    Column("low", "float64", "nat", "lower end of its interval"),
+    Column("high", "float64", "nat", "upper end"),
+    Column("p", "float64", "1", "of no mean change; without labels of no more than the margin"),
+    Column("p_holm", "float64", "1", "adjusted for the number of layers"),
+    Column("accuracy_change", "float64", "1", "change of the share of right answers; NaN if none"),
+    Column("agreement", "float64", "1", "share of samples whose largest logit stays"),
+    Column("output_change", "float64", "1", "mean of the norm of the logits' change over theirs"),
+    Column("samples", "int64", "1", "samples with a finite loss"),
+    Column("verdict", "str", "", "used, not used (within the margin) or undecided"),
+)
+
 HEADLINE_COLUMNS = (
     Column("quantity", "str", "", "name of the quantity"),
     Column("value", "float64", "1", "its value"),

@@ -130,6 +130,58 @@ def linearize(
     typer.echo(done.report.used, err=True)
 
 
+#: What `acon gates` shows on the screen; files have all columns.
+_GATES_SHOWN = (
+    "layer", "intervention", "recalibrated", "loss_change", "low", "high", "p_holm",
+    "accuracy_change", "agreement", "verdict",
+)  # fmt: skip
+
+
+@app.command()
+def gates(
+    model: Model,
+    data: Annotated[str, typer.Option(help="digits, digits:train, cifar10, or a folder")],
+    weights: Weights = None,
+    intervention: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="mean, resample, constant or resample-within-class, repeatable; by default the "
+            "first three"
+        ),
+    ] = None,
+    recalibrate: Annotated[
+        str | None,
+        typer.Option(help="training images: also with BatchNorms estimated on them again"),
+    ] = None,
+    layers: Annotated[str | None, typer.Option(help="only these layers, by comma")] = None,
+    limit: Annotated[int | None, typer.Option(help="only the first so many images")] = None,
+    batch_size: Annotated[int, typer.Option(help="images a forward pass")] = 64,
+    margin: Annotated[
+        float, typer.Option(help="changes of the loss within this do not matter, in nats")
+    ] = 0.01,
+    seed: Annotated[int, typer.Option(help="of the drawing of donors")] = 0,
+    format: Annotated[TableFormat, typer.Option(help="how to print")] = TableFormat.table,
+    out: Annotated[Path | None, typer.Option(help="file instead of the screen")] = None,
+) -> None:
+    """Measure whether a network uses β and its gates."""
+    from acon_hooks.replacement.gate_changes import DEFAULT, gate_use, sentences
+
+    table = gate_use(
+        build(model, weights),
+        data,
+        intervention or DEFAULT,
+        layers=None if layers is None else parse_list(layers),
+        recalibrate=recalibrate,
+        seed=seed,
+        margin=margin,
+        limit=limit,
+        batch_size=batch_size,
+    )
+    emit(table, format, out, columns=_GATES_SHOWN)
+    for line in sentences(table, margin=margin):
+        typer.echo(line, err=True)
+
+
 @app.command()
 def explain(
     model: Model,

@@ -4,8 +4,12 @@ The same samples pass through every plan, so the change of the loss is taken sam
 its mean is tested as in Student's paired t test (Student 1908, Biometrika 6(1), 1-25,
 doi:10.1093/biomet/6.1.1). Several plans are several tests: their p values are adjusted by Holm's
 step-down procedure (Holm 1979, Scandinavian Journal of Statistics 6(2), 65-70,
-https://www.jstor.org/stable/4615733).
+https://www.jstor.org/stable/4615733). That a change is not significant does not show that there is
+none: it takes an interval within a margin of equivalence (Schuirmann 1987, Journal of
+Pharmacokinetics and Biopharmaceutics 15, 657-680, doi:10.1007/BF01068419).
 """
+
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +23,9 @@ from acon_analysis.selection import require_columns
 UNCHANGED = "unchanged"
 
 
-def paired(frame: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFrame:
+def paired(
+    frame: pd.DataFrame, *, confidence: float = 0.95, more_than: float | None = None
+) -> pd.DataFrame:
     """Compare the loss under each plan with that of the unchanged network, sample by sample.
 
     Parameters
@@ -29,16 +35,19 @@ def paired(frame: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFrame:
         returns it; the plan "unchanged" among them.
     confidence : float
         Of the interval, between 0 and 1.
+    more_than : float, optional
+        Test whether the mean change is greater than this, one-sided, and not whether there is one.
+        For a loss that cannot fall, such as a divergence from the unchanged network.
 
     Returns
     -------
     DataFrame
         One row a plan, in order of appearance, without the unchanged network: plan; n, the samples
         with a finite loss under both; change, the mean of loss - unchanged loss; low and high, its
-        interval by Student's t with n - 1 degrees of freedom; p, two-sided, of no mean change;
-        p_holm, adjusted over the plans that have a p. n = 0 gives NaN, n = 1 a change without
-        interval and p. Equal changes of all samples have an interval of width 0, and p = 0, or 1
-        where they are all 0.
+        interval by Student's t with n - 1 degrees of freedom; p, two-sided, of no mean change
+        (see `more_than`); p_holm, adjusted over the plans that have a p. n = 0 gives NaN, n = 1 a
+        change without interval and p. Equal changes of all samples have an interval of width 0 and
+        p = 0, or 1 where they are all 0.
 
     Raises
     ------
@@ -57,14 +66,14 @@ def paired(frame: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFrame:
         raise UsageError(f"no plan {UNCHANGED!r} to compare with; the frame has {known}")
     plans = frame.loc[frame["plan"] != UNCHANGED, "plan"].drop_duplicates()
     changes = (wide[name] - wide[UNCHANGED] for name in plans)
-    rows = [_compared(own.to_numpy(np.float64), confidence) for own in changes]
+    rows = [_compared(own.to_numpy(np.float64), confidence, more_than) for own in changes]
     table = pd.DataFrame(rows, columns=["n", "change", "low", "high", "p"])
     table.insert(0, "plan", plans.to_numpy())
     return table.astype({"plan": "str"}).assign(p_holm=holm(table["p"].to_numpy(np.float64)))
 
 
 def _compared(
-    change: npt.NDArray[np.float64], confidence: float
+    change: npt.NDArray[np.float64], confidence: float, more_than: float | None
 ) -> tuple[int, float, float, float, float]:
     """Return n, mean, its interval and p of the changes of one plan, (N,)."""
     change = change[np.isfinite(change)]
@@ -73,11 +82,41 @@ def _compared(
     if n < 2:
         return n, mean, np.nan, np.nan, np.nan
     error = float(change.std(ddof=1)) / np.sqrt(n)
+    over = abs(mean) if more_than is None else mean - more_than
+    sides = 2 if more_than is None else 1
     if error == 0:
-        return n, mean, mean, mean, float(mean == 0)
+        return n, mean, mean, mean, float(over <= 0)
     half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * error
-    p = 2 * float(stats.t.sf(abs(mean) / error, n - 1))
+    p = sides * float(stats.t.sf(over / error, n - 1))
     return n, mean, mean - half, mean + half, p
+
+
+Verdict = Literal["used", "not used", "undecided"]
+
+
+def verdict(low: float, high: float, p: float, *, margin: float, level: float) -> Verdict:
+    """Say whether what a plan removes was used, by the change of the loss.
+
+    Parameters
+    ----------
+    low, high : float
+        Interval of the change.
+    p : float
+        p value, adjusted where there are several plans.
+    margin : float
+        δ > 0: changes within ±δ do not matter.
+    level : float
+        Of the test.
+
+    Returns
+    -------
+    {"used", "not used", "undecided"}
+        "not used" where the interval lies within ±δ (the change is equivalent to none), otherwise
+        "used" where p is at most the level, otherwise "undecided".
+    """
+    if -margin < low and high < margin:
+        return "not used"
+    return "used" if p <= level else "undecided"
 
 
 def holm(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -80,6 +80,8 @@ PAGES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "acon_hooks.replacement.linearizing", "acon_hooks.replacement.fitting",
             "acon_hooks.replacement.verifying", "acon_hooks.replacement.damage",
             "acon_hooks.engine.edits", "acon_hooks.engine.plans", "acon_analysis.statistics.paired",
+            "acon_hooks.replacement.gate_changes", "acon_hooks.replacement.gates",
+            "acon_hooks.replacement.recalibrating", "acon_analysis.statistics.donors",
             "acon_hooks.explainers.importance", "acon_hooks.explainers.explaining",
         ),
     ),

@@ -10,6 +10,7 @@
 `capture`, `run_units`   a network over a data set, written to disk; given units as a task
 `explain`, `conductance` which pixels decide β; which channels matter for the answer
 `linearize`, `fit_units` units replaced by straight lines; `verify_plan`, `fold_lines`
+`gate_use`               whether the network uses what its gates decide for each sample
 ======================== ==============================================================
 """
 
@@ -28,6 +29,7 @@ from acon_hooks.readings.recording import Recording, find_layers, record
 from acon_hooks.readings.tap import Tap
 from acon_hooks.replacement.fitting import fit_units
 from acon_hooks.replacement.folding import fold_lines
+from acon_hooks.replacement.gate_changes import gate_use
 from acon_hooks.replacement.linearizing import linearize, load_linearized, save_linearized
 from acon_hooks.replacement.plan import load_plan
 from acon_hooks.replacement.verifying import verify_plan
@@ -51,6 +53,7 @@ __all__ = [
     "fold",
     "fold_lines",
     "functional_activations",
+    "gate_use",
     "linearize",
     "load_linearized",
     "load_plan",

@@ -3,10 +3,12 @@
 ``with visiting(model, edits, Editing(edits)): model(x)``
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -45,8 +47,58 @@ class Edit(Protocol):
         """
 
 
-#: What is edited, and how. The empty plan is the unchanged network.
+#: What is edited in a forward pass, and how.
 Edits = Mapping[Site, Edit]
+
+
+@dataclass(frozen=True, eq=False)
+class Resample:
+    """What other samples had in the unchanged network: one edit for each batch.
+
+    Parameters
+    ----------
+    recorded : ndarray
+        One row a sample, (samples, ...); may be a file that is mapped to memory.
+    ids : ndarray
+        sample_id of each row, int64 (samples,), ascending.
+    donors : ndarray
+        For each row the row of its donor, int64 (samples,).
+    edit : callable
+        Returns the edit that puts such rows in place, (N, ...), one for each sample of a batch.
+    """
+
+    recorded: npt.NDArray[Any]
+    ids: npt.NDArray[np.int64]
+    donors: npt.NDArray[np.int64]
+    edit: Callable[[Tensor], Edit]
+
+    def of(self, ids: Sequence[int]) -> Edit:
+        """Return the edit for a batch of these samples.
+
+        Raises
+        ------
+        HookError
+            If nothing is recorded of a sample.
+        """
+        rows = np.searchsorted(self.ids, ids).clip(max=len(self.ids) - 1)
+        if not np.array_equal(self.ids[rows], ids):
+            missing = np.asarray(ids)[self.ids[rows] != ids][0]
+            raise HookError(
+                f"sample {missing} is not among those that were recorded: the data differ from one "
+                "pass to the next"
+            )
+        return self.edit(torch.from_numpy(np.array(self.recorded[self.donors[rows]])))
+
+
+#: A plan: what is edited, and how. The empty plan is the unchanged network.
+EditPlan = Mapping[Site, Edit | Resample]
+
+
+def edits_of(plan: EditPlan, ids: Sequence[int]) -> Edits:
+    """Return the edits of a plan for a batch of samples."""
+    return {
+        site: edit.of(ids) if isinstance(edit, Resample) else edit for site, edit in plan.items()
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,8 +191,8 @@ class Editing(Visitor):
                 f"{where}: {type(edit).__name__} needs its input, and no tensor is among its "
                 "arguments"
             )
-        x = call.given[0].before if call.given else output
-        return self.edit(call.site, edit, x, output)
+        x = call.input_before()
+        return self.edit(call.site, edit, output if x is None else x, output)
 
     def unseen(self, call: SiteCall, reason: str) -> None:
         """Refuse to edit what cannot be seen."""

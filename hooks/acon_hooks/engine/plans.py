@@ -1,6 +1,6 @@
 """Run a network under several plans of edits and compare it with itself, sample by sample."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy, kl_div
 
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.statistics.paired import UNCHANGED
-from acon_hooks.engine.edits import Editing, Edits
+from acon_hooks.engine.edits import Editing, EditPlan, Edits, edits_of
 from acon_hooks.engine.feed import Batch
 from acon_hooks.engine.outputs import Output, pick_output
 from acon_hooks.engine.visiting import visiting
@@ -20,6 +20,10 @@ from acon_hooks.guards import unwrap
 
 #: Values of an output that are brought to float64 at once.
 _VALUES = 2**22
+
+
+#: Calls a network with its arguments in a way of the user's own.
+Forward = Callable[..., Any]
 
 
 class Batches(Protocol):
@@ -32,10 +36,12 @@ class Batches(Protocol):
 def run_plans(
     model: nn.Module,
     feed: Batches,
-    plans: Mapping[str, Edits],
+    plans: Mapping[str, EditPlan],
     *,
     output: Output = None,
     logits: bool | None = None,
+    forward: Forward | None = None,
+    base: Edits | None = None,
 ) -> pd.DataFrame:
     """Run a network once for every plan and batch, and once unchanged.
 
@@ -46,12 +52,16 @@ def run_plans(
         gradient.
     feed : Feed
         The samples, from `acon_hooks.engine.feeding.open_feed`.
-    plans : mapping of str to mapping of Site to Edit
+    plans : mapping of str to mapping of Site to Edit or Resample
         What is edited in each plan, by the plan's name.
     output : int, str or callable, optional
         Which tensor of the output is compared; see `acon_hooks.engine.outputs.pick_output`.
     logits : bool, optional
         Whether it holds class logits; see `Comparison`.
+    forward : callable, optional
+        forward(model, inputs) -> output; by default the model is called with the inputs.
+    base : mapping of Site to Edit, optional
+        What is edited in every plan, "unchanged" too, unless the plan edits that site itself.
 
     Returns
     -------
@@ -72,7 +82,8 @@ def run_plans(
     if plans.get(UNCHANGED):
         raise UsageError(f"the plan {UNCHANGED!r} is the network as it is: it must be empty")
     network = unwrap(model)
-    sites = dict.fromkeys(site for edits in plans.values() for site in edits)
+    base = base or {}
+    sites = dict.fromkeys(site for edits in (base, *plans.values()) for site in edits)
     editing, comparison = Editing({}), Comparison(logits)
     with (
         torch.inference_mode(False),  # where PyTorch counts what is overwritten
@@ -82,18 +93,24 @@ def run_plans(
         for batch in feed.batches():
             if not batch.ids:
                 continue
-            editing.edits = {}
-            unchanged = run_batch(network, batch, output)
+            editing.edits = base
+            unchanged = run_batch(network, batch, output, forward)
             comparison.add(UNCHANGED, batch, unchanged, unchanged)
-            for name, editing.edits in plans.items():
+            for name, plan in plans.items():
                 if name != UNCHANGED:
-                    comparison.add(name, batch, run_batch(network, batch, output), unchanged)
+                    editing.edits = {**base, **edits_of(plan, batch.ids)}
+                    after = run_batch(network, batch, output, forward)
+                    comparison.add(name, batch, after, unchanged)
     return comparison.rows()
 
 
-def run_batch(network: nn.Module, batch: Batch, output: Output = None) -> Tensor:
+def run_batch(
+    network: nn.Module, batch: Batch, output: Output = None, forward: Forward | None = None
+) -> Tensor:
     """Return the tensor of a network's output on a batch that is meant, (N, ...)."""
-    return pick_output(network(*arguments_of(network, batch)), output, samples=len(batch.ids))
+    arguments = arguments_of(network, batch)
+    found = network(*arguments) if forward is None else forward(network, *arguments)
+    return pick_output(found, output, samples=len(batch.ids))
 
 
 def arguments_of(network: nn.Module, batch: Batch) -> tuple[Any, ...]:

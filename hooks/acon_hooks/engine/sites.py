@@ -36,6 +36,7 @@ class Site:
     call: int | None = None
     axis: int = 1
     inner: bool = False
+    argument: int | str | None = None
 
 
 class SiteCall(NamedTuple):
@@ -62,6 +63,16 @@ class SiteCall(NamedTuple):
     def tensors(self) -> Iterator[Tensor]:
         """Yield the arguments that are tensors."""
         return (v for v in (*self.args, *self.kwargs.values()) if isinstance(v, Tensor))
+
+    def input_before(self) -> Tensor | None:
+        """Return the site's input as it was before the call; None where nothing is given."""
+        if not self.given:
+            return None
+        keys = (*range(len(self.args)), *self.kwargs)
+        values = zip(keys, (*self.args, *self.kwargs.values()), strict=True)
+        tensors = [key for key, value in values if isinstance(value, Tensor)]
+        wanted = self.site.argument
+        return self.given[tensors.index(wanted) if wanted in tensors else 0].before
 
 
 class Visitor:

@@ -14,7 +14,8 @@ from acon_analysis.cli import main
 from acon_analysis.runs.run import Run
 
 COMMANDS = ("models", "layers", "capture", "verify", "summary", "figures", "train",
-            "import-checkpoint", "compare", "linearize", "explain", "report")  # fmt: skip
+            "import-checkpoint", "compare", "linearize", "explain", "gates",
+            "report")  # fmt: skip
 
 
 def acon(*arguments: object) -> int:
@@ -245,3 +246,17 @@ def test_tables_on_the_screen_leave_out_what_says_nothing(
     header = capsys.readouterr().out.splitlines()[0].split()
     assert "kind" in header
     assert "proof_error" not in header
+
+
+def test_gates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "gates.csv"
+    assert acon("gates", "digits_metaacon", "--data", "digits", "--limit", 40,
+                "--intervention", "mean", "--intervention", "constant", "--format", "csv",
+                "--out", out) == 0  # fmt: skip
+    said = capsys.readouterr().err
+    assert re.search(r"mean: all layers at once .*accuracy [+-]\d\.\d points", said)
+    table = pd.read_csv(out)
+    assert len(table) == 2 * 7
+    assert set(table["intervention"]) == {"mean", "constant"}
+    assert acon("gates", "digits_relu", "--data", "digits") == 2
+    assert "no gate that depends on the sample" in capsys.readouterr().err

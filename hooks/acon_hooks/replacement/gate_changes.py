@@ -1,0 +1,375 @@
+"""Does a network use its gates? What becomes of its loss when they no longer depend on the sample.
+
+Mean ablation, the comparison of every gate held at its channel's mean with the unchanged network,
+asks whether the *variation* is used. Resampling doubles the variance of the perturbation and pairs
+a sample with a foreign gate: it shows what later layers have adapted to. The constant asks for the
+level as well.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from acon_analysis.errors import AconError, UsageError, closest
+from acon_analysis.statistics.donors import draw_donors
+from acon_analysis.statistics.paired import UNCHANGED, Verdict, paired, verdict
+from acon_hooks.engine.edits import Edit, EditPlan, Edits, Resample
+from acon_hooks.engine.feed import Batch, Feed
+from acon_hooks.engine.feeding import open_feed
+from acon_hooks.engine.outputs import Output
+from acon_hooks.engine.plans import run_batch, run_plans
+from acon_hooks.engine.sites import Site
+from acon_hooks.guards import unwrap
+from acon_hooks.replacement.gates import Recorded, record_gates
+from acon_hooks.replacement.recalibrating import batch_norms, recalibrated
+
+#: What may be done with a gate.
+INTERVENTIONS = {
+    "mean": "each channel's gate is its mean over samples and positions",
+    "constant": "every gate is 0.5",
+    "resample": "each sample has the gates of another sample, the same one in all layers",
+    "resample-within-class": "likewise, of another sample of its class",
+}
+
+DEFAULT = ("mean", "resample", "constant")
+
+#: The gate of "constant": the sigmoid of 0.
+CONSTANT = 0.5
+
+#: Drawings of donors whose losses are averaged, sample by sample.
+DRAWINGS = 3
+
+#: δ: a mean change of the loss by less than this, in nats, does not matter.
+MARGIN = 0.01
+
+#: Level of the tests and intervals.
+LEVEL = 0.01
+
+#: All layers at once.
+ALL = "all"
+
+#: Name of a plan, its edits aside: layer or ALL, intervention, drawing.
+_Name = tuple[str, str, int]
+
+
+def gate_use(
+    model: nn.Module,
+    data: Any,
+    interventions: Sequence[str] = DEFAULT,
+    layers: Sequence[str] | None = None,
+    recalibrate: Any = None,
+    metric: str = "accuracy",
+    forward: Callable[[nn.Module, Any], Any] | None = None,
+    output: Output = None,
+    seed: int = 0,
+    *,
+    margin: float = MARGIN,
+    level: float = LEVEL,
+    limit: int | None = None,
+    batch_size: int = 64,
+) -> pd.DataFrame:
+    """Measure whether a network uses what its gates decide for each sample.
+
+    Gates are β of Meta-ACON, the factors of squeeze-and-excitation and the sigmoids of nn.GLU.
+    They are recorded in one forward pass a sample; then one forward pass a sample measures each
+    intervention on each layer, and on all layers at once.
+
+    Parameters
+    ----------
+    model : Module
+        The network, in evaluation mode. It stays as it is and runs in its own dtype.
+    data : str, Path, ImageSource, Dataset, DataLoader or iterable of batches
+        What to measure on, best held out; see `acon_hooks.engine.feeding.open_feed`. It is read
+        more than once, and must yield the same samples each time.
+    interventions : sequence of str
+        "mean": each channel's gate is its mean over the samples (and positions). "constant": every
+        gate is 0.5. "resample": each sample has the recorded gates of another sample as a whole,
+        the same one in all layers, drawn at random so that each sample gives once; the losses of 3
+        such drawings are averaged. "resample-within-class": of another sample of its class.
+    layers : sequence of str, optional
+        Only these; by default all that have a gate which depends on the sample.
+    recalibrate : like data, optional
+        Training samples. Every intervention is then also measured with all BatchNorms that are no
+        part of a gate estimated again on them under that intervention, and compared with the
+        unchanged network whose BatchNorms were estimated again likewise: what is left is no mere
+        mismatch of their statistics. A pass an intervention over these samples is added.
+    metric : "accuracy"
+        What is shown besides the loss.
+    forward : callable, optional
+        forward(model, inputs) -> output; by default the model is called with the inputs.
+    output : int, str or callable, optional
+        Which tensor of the output holds the logits; see `acon_hooks.engine.outputs.pick_output`.
+    seed : int
+        Of the drawings.
+    margin : float
+        δ, in nats: mean changes of the loss within ±δ do not matter.
+    level : float
+        Of the tests; the intervals have confidence 1 - level.
+    limit, batch_size : int
+        Only the first so many samples of the data and of `recalibrate`; samples a forward pass.
+
+    Returns
+    -------
+    DataFrame
+        One row a layer ("all" for all at once), intervention and recalibrated (False, True);
+        columns as in `acon_analysis.columns.GATE_COLUMNS`. The loss is the cross-entropy where
+        the samples have class labels, otherwise the Kullback-Leibler divergence of the class
+        probabilities from those of the unchanged network. Since a divergence is never negative,
+        its p is that of no more than δ. Holm's procedure counts the layers of one intervention.
+
+    Raises
+    ------
+    UsageError
+        If the network has no such gate, an argument is unknown, labels are no class indices of the
+        network, or its output holds no logits.
+    ProofError
+        If β of a layer cannot be read.
+
+    Notes
+    -----
+    "Not used" needs an interval within ±δ: "not significant" alone is "undecided". That a network
+    uses its gates does not say that they helped: later layers adapt to whatever a gate does. Only
+    training without them can show that.
+    """
+    _check(interventions, metric, margin, level)
+    network = unwrap(model)
+    run = _Run(network, forward, output)
+    generator = np.random.default_rng(seed)
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        held = _Held(data, limit, batch_size)
+        own = record_gates(network, held.batches, layers, _made(folder, "own"), run)
+        plans = _plans(own, own, interventions, generator)
+        frames = [_measured(network, held, plans, run)]
+        if recalibrate is not None:
+            norms = batch_norms(network, (gate.site.module for gate in own.gates))
+            if not norms:
+                raise UsageError(
+                    f"{type(network).__name__} has no BatchNorm outside its gates: leave "
+                    "recalibrate out"
+                )
+            others = _Held(recalibrate, limit, batch_size)
+            other = record_gates(network, others.batches, layers, _made(folder, "other"), run)
+            same = _plans(other, own, interventions, generator) | {UNCHANGED: {}}
+            others.what = "BatchNorms"
+            fixed = recalibrated(network, others.batches(), same, norms, run)
+            plans = {name: {**plan, **fixed[name]} for name, plan in plans.items()}
+            base = fixed[UNCHANGED]
+            frames.append(_measured(network, held, plans, run, base))
+    return pd.concat(
+        [_table(frame, run.labelled, margin, level) for frame in frames], ignore_index=True
+    )
+
+
+def sentences(table: pd.DataFrame, *, margin: float = MARGIN) -> list[str]:
+    """Return what a table of `gate_use` says, one sentence an intervention.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `gate_use` returns it.
+    margin : float
+        The δ that it was made with.
+    """
+    lines = []
+    for _, part in table.groupby(["intervention", "recalibrated"], sort=False):
+        again = ", BatchNorms estimated again" if part["recalibrated"].all() else ""
+        single, whole = part[part["layer"] != ALL], part[part["layer"] == ALL].iloc[0]
+        counts = single["verdict"].value_counts()
+        each = ", ".join(f"{counts.get(word, 0)} {word}" for word in get_args(Verdict))
+        more = whole["accuracy_change"]
+        points = "" if np.isnan(more) else f", accuracy {100 * more:+.1f} points"
+        lines.append(
+            f"{whole['intervention']}{again}: all layers at once "
+            f"{whole['verdict']} (loss {whole['loss_change']:+.3f}, {whole['low']:+.3f} to "
+            f"{whole['high']:+.3f}{points}); layers one by one: {each}"
+        )
+    return [*lines, f"(not used: the loss changes by less than {margin:g} nats)"]
+
+
+def _check(interventions: Sequence[str], metric: str, margin: float, level: float) -> None:
+    """Raise for an unknown intervention or metric, or a number that is out of range."""
+    for name in interventions:
+        if name not in INTERVENTIONS:
+            raise UsageError(f"no intervention {name!r}: {closest(name, INTERVENTIONS)}")
+    if not interventions:
+        raise UsageError(f"no intervention given: choose from {', '.join(INTERVENTIONS)}")
+    if metric != "accuracy":
+        raise UsageError(f"metric can be 'accuracy' only so far; got {metric!r}")
+    if not (margin > 0 and 0 < level < 0.5):
+        raise UsageError(
+            f"margin must be greater than 0 and level between 0 and 0.5; got {margin} and {level}"
+        )
+
+
+def _made(folder: str, name: str) -> Path:
+    path = Path(folder) / name
+    path.mkdir()
+    return path
+
+
+class _Run:
+    """Runs a network on batches, and refuses outputs and labels that cannot be compared."""
+
+    def __init__(
+        self, network: nn.Module, forward: Callable[[nn.Module, Any], Any] | None, output: Output
+    ) -> None:
+        self.network, self.called, self.output = network, forward, output
+        self.labelled = False
+
+    def __call__(self, batch: Batch) -> None:
+        """Run the network on a batch."""
+        logits = run_batch(self.network, batch, self.output, self.called)
+        shape = tuple(logits.shape)
+        if logits.ndim not in (2, 3) or shape[-1] < 2:
+            raise UsageError(
+                f"the output {shape} holds no class logits, (N, K) or (N, positions, K), so that "
+                "there is no loss to compare; say which tensor does with output= (--output)"
+            )
+        self.labelled = logits.ndim == 2 and batch.labels is not None
+        for label in batch.labels or [] if self.labelled else []:
+            if not isinstance(label, int | np.integer) or not 0 <= label < shape[1]:
+                raise UsageError(
+                    f"labels must be class indices from 0 to {shape[1] - 1}, as the network has "
+                    f"{shape[1]} logits; got {label!r}: give such labels, or data without any"
+                )
+
+
+class _Held:
+    """Data that are read several times, with a bar for the long passes."""
+
+    def __init__(self, data: Any, limit: int | None, batch_size: int) -> None:
+        if isinstance(data, Iterator):
+            raise UsageError(
+                f"the data are read more than once, and a {type(data).__name__} is used up by the "
+                "first time: give a Dataset, a DataLoader or a list of batches"
+            )
+        self._open: Callable[[], Feed] = lambda: open_feed(data, limit=limit, batch_size=batch_size)
+        self._sums: list[float] = []  # of the inputs of each batch
+        self.what = "gates"
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield the batches that have samples.
+
+        Raises
+        ------
+        AconError
+            If they are others than the first time.
+        """
+        feed, first = self._open(), not self._sums
+        with tqdm(total=feed.count, desc=self.what, unit="sample", disable=None) as bar:
+            for number, batch in enumerate(batch for batch in feed.batches() if batch.ids):
+                own = sum(_sum(value) for value in batch.arguments())
+                if first:
+                    self._sums.append(own)
+                elif self._sums[number : number + 1] != [own]:
+                    raise AconError(
+                        f"batch {number} of the data differs from one pass to the next: give data "
+                        "without random augmentation and in a fixed order"
+                    )
+                yield batch
+                bar.update(len(batch.ids))
+
+
+def _sum(value: Any) -> float:
+    """Return the sum of an input, 0 for what is no tensor; NaN never equals itself, so 0 for it."""
+    return float(value.nan_to_num(0.0).sum(dtype=torch.float64)) if torch.is_tensor(value) else 0.0
+
+
+def _plans(
+    data: Recorded,
+    own: Recorded,
+    interventions: Sequence[str],
+    generator: np.random.Generator,
+) -> dict[str, EditPlan]:
+    """Return every plan by its name: the means are those of `own`, donors are among the data."""
+    plans: dict[str, EditPlan] = {}
+    means = {(gate.site.name, gate.site.call): gate.mean for gate in own.gates}
+    for intervention in interventions:
+        for drawing in range(DRAWINGS if intervention.startswith("resample") else 1):
+            donors = _donors(data, intervention, generator)
+            edits: dict[Site, Edit | Resample] = {}
+            for gate in data.gates:
+                if donors is not None:
+                    edits[gate.site] = Resample(gate.values, data.ids, donors, gate.set)
+                    continue
+                mean = means[gate.site.name, gate.site.call]
+                value = mean if intervention == "mean" else torch.full_like(mean, CONSTANT)
+                edits[gate.site] = gate.set(value)
+            for layer in [*dict.fromkeys(site.name for site in edits), ALL]:
+                plan = {site: edit for site, edit in edits.items() if layer in (site.name, ALL)}
+                plans["\n".join((layer, intervention, str(drawing)))] = plan
+    return plans
+
+
+def _donors(data: Recorded, intervention: str, generator: np.random.Generator) -> Any:
+    """Draw the donors of an intervention; None for one without."""
+    if not intervention.startswith("resample"):
+        return None
+    if intervention == "resample":
+        return draw_donors(len(data.ids), generator)
+    if data.labels is None:
+        raise UsageError(f"{intervention!r} needs data with labels")
+    return draw_donors(len(data.ids), generator, data.labels)
+
+
+def _measured(
+    network: nn.Module,
+    held: _Held,
+    plans: Mapping[str, EditPlan],
+    run: _Run,
+    base: Edits | None = None,
+) -> pd.DataFrame:
+    """Return one row a layer, intervention and sample, and those of the unchanged network."""
+    held.what = "interventions"
+    frame = run_plans(
+        network, held, plans, output=run.output, logits=True, forward=run.called, base=base
+    )
+    frame["correct"] = frame["correct"].astype("Float64").astype("float64")
+    names = frame["plan"].str.rpartition("\n")
+    frame["plan"] = names[0].where(names[1] != "", names[2])
+    found = frame.groupby(["plan", "sample"], sort=False).mean().reset_index()
+    return found.assign(recalibrated=base is not None)
+
+
+def _table(frame: pd.DataFrame, labelled: bool, margin: float, level: float) -> pd.DataFrame:
+    """Return one row a layer and intervention."""
+    means = frame.groupby("plan", sort=False)[["correct", "agrees", "output_change"]].mean()
+    names = [str(name) for name in means.index if name != UNCHANGED]
+    interventions = dict.fromkeys(name.rpartition("\n")[2] for name in names)
+    more_than = None if labelled else margin
+    rows = []
+    for intervention in interventions:
+        for which in (False, True):  # all layers at once is a test of its own
+            plans = [name for name in names if name.rpartition("\n")[2] == intervention]
+            plans = [name for name in plans if (name.rpartition("\n")[0] == ALL) is which]
+            part = frame[frame["plan"].isin([UNCHANGED, *plans])]
+            rows.append(paired(part, confidence=1 - level, more_than=more_than))
+    table = pd.concat(rows, ignore_index=True)
+    split = table["plan"].str.rpartition("\n")
+    own = means.loc[table["plan"]].reset_index(drop=True)
+    ends = table[["low", "high", "p_holm"]].to_numpy(np.float64)
+    verdicts = [verdict(*end, margin=margin, level=level) for end in ends]
+    return pd.DataFrame(
+        {
+            "layer": split[0].astype("str"),
+            "intervention": split[2].astype("str"),
+            "recalibrated": frame["recalibrated"].iloc[0],
+            "loss_change": table["change"],
+            "low": table["low"],
+            "high": table["high"],
+            "p": table["p"],
+            "p_holm": table["p_holm"],
+            "accuracy_change": own["correct"] - means["correct"][UNCHANGED],
+            "agreement": own["agrees"],
+            "output_change": own["output_change"],
+            "samples": table["n"],
+            "verdict": pd.array(verdicts, dtype="str"),
+        }
+    )

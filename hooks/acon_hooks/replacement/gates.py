@@ -1,0 +1,315 @@
+"""Gates that depend on the sample: what they are in each layer, recorded, and set anew.
+
+A gate is β of a Meta-ACON layer, the factor of squeeze-and-excitation, or the sigmoid of a GLU.
+The layer's output is a formula of its input and its gate (that of the proof), so with another gate
+it is computed anew from the formula.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from acon_analysis.errors import AconError, UsageError, closest
+from acon_hooks.engine.feed import Batch
+from acon_hooks.engine.sites import Site, SiteCall, Visitor
+from acon_hooks.engine.visiting import visiting
+from acon_hooks.layers.reading import fold
+from acon_hooks.layers.scan import KINDS, Layer, scan_layers, slopes, whole
+from acon_hooks.readings.batch import to_host
+from acon_hooks.readings.proof import Case, terms
+from acon_hooks.readings.tap import Tap
+
+#: Kinds of layers that may have a gate.
+GATED = ("meta_acon", "acon_plain_gate", "gate")
+
+#: Computes a layer's output from its input and its gate, which broadcasts with it.
+Formula = Callable[[Tensor, Tensor], Tensor]
+Key = tuple[str, int]
+#: Runs the network on a batch.
+Runner = Callable[[Batch], Any]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The gate in one use of a layer.
+
+    Parameters
+    ----------
+    site : Site
+        The layer, its call, and the argument that is gated.
+    formula : callable
+        Returns the layer's output from that argument and the gate.
+    values : ndarray
+        The gate of every sample, (samples, C or 1, P or 1): channels and positions.
+    mean : Tensor
+        Its mean of each channel over samples and positions, float64 (1, C or 1, 1).
+    """
+
+    site: Site
+    formula: Formula = field(repr=False)
+    values: npt.NDArray[Any] = field(repr=False)
+    mean: Tensor = field(repr=False)
+
+    def set(self, values: Tensor) -> "SetGate":
+        """Return the edit that sets the gate, (N or 1, C or 1, P or 1)."""
+        return SetGate(self, values)
+
+
+@dataclass(frozen=True, eq=False)
+class SetGate:
+    """A layer's output computed anew with another gate.
+
+    Parameters
+    ----------
+    gate : Gate
+        Of which layer.
+    values : Tensor
+        (N or 1, C or 1, P or 1). Where a value is NaN it was never needed: the mean is taken.
+    """
+
+    reads_input: ClassVar[bool] = True
+    gate: Gate
+    values: Tensor
+
+    def apply(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the output with that gate, computed in float32 at least."""
+        wide = torch.promote_types(x.dtype, torch.float32)
+        values = torch.where(self.values.isnan(), self.gate.mean.to(self.values), self.values)
+        new = self.gate.formula(x.to(wide), _unfolded(values.to(x.device, wide), x, self.gate.site))
+        return new.reshape(y.shape).to(y.dtype)
+
+
+def _unfolded(values: Tensor, x: Tensor, site: Site) -> Tensor:
+    """View a folded gate, (N, C, P) or with sizes 1, so that it broadcasts with an input."""
+    if x.ndim < 2:
+        return values.reshape(-1)
+    rest = x.movedim(site.axis, 1).shape[2:]
+    shape = rest if values.shape[2] > 1 else (1,) * len(rest)
+    return values.reshape(*values.shape[:2], *shape).movedim(1, site.axis)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The gates of a network on some data.
+
+    Parameters
+    ----------
+    gates : list of Gate
+        One for each use of a layer, in the order of `named_modules()`.
+    ids : ndarray
+        sample_id of each sample, int64 (samples,), ascending.
+    labels : list or None
+        One label a sample; None where the data have none.
+    """
+
+    gates: list[Gate]
+    ids: npt.NDArray[np.int64]
+    labels: list[Any] | None
+
+
+def record_gates(
+    network: nn.Module,
+    batches: Callable[[], Iterator[Batch]],
+    layers: Sequence[str] | None,
+    folder: Path,
+    run: Runner,
+) -> Recorded:
+    """Run a network over data and record its gates, each reading proved on the first batch.
+
+    Parameters
+    ----------
+    network : Module
+        In evaluation mode.
+    batches : callable
+        Yields the batches, in order; those without samples are left out.
+    layers : sequence of str or None
+        Names of layers; None for all that have a gate.
+    folder : Path
+        For files of what is recorded: memory does not grow with the samples.
+    run : callable
+        Runs the network on a batch.
+
+    Raises
+    ------
+    UsageError
+        If there is no such gate; the message says what there is.
+    AconError
+        If there are no samples.
+    """
+    found, glus = find_gated(network, layers)
+    with ExitStack() as stack:
+        files = _Files(folder, stack)
+        formulas: dict[Key, tuple[Site, Formula]] = {}
+        ids: list[int] = []
+        labels: list[Any] = []
+        if found:
+            ids, labels = _run_tap(network, batches(), found, run, files, formulas)
+        if glus:
+            visitor = _Glus()
+            sites = [Site(name, module) for name, module in glus.items()]
+            with visiting(network, sites, visitor):
+                ids, labels = [], []
+                for batch in batches():
+                    run(batch)
+                    files.add(visitor.take())
+                    ids += batch.ids
+                    labels += batch.labels or []
+            formulas |= visitor.formulas
+    if not ids:
+        raise AconError("there were no samples to measure on")
+    if not formulas:
+        raise UsageError(
+            f"the gates of {', '.join(map(repr, found[:3]))} are the same for all samples, so "
+            "that their variation is no question"
+        )
+    order = {name: index for index, (name, _) in enumerate(network.named_modules())}
+    keys = sorted(formulas, key=lambda key: (order[key[0]], key[1]))
+    gates = [files.gate(key, *formulas[key]) for key in keys]
+    return Recorded(gates, np.asarray(ids, np.int64), labels if len(labels) == len(ids) else None)
+
+
+def find_gated(
+    network: nn.Module, layers: Sequence[str] | None
+) -> tuple[list[str], dict[str, nn.Module]]:
+    """Return the layers that may have a gate to be proved, and the GLUs by name.
+
+    Raises
+    ------
+    UsageError
+        If there are none, or one of the names is none of them.
+    """
+    found = [layer.name for layer in scan_layers(network, GATED)]
+    glus = {name: m for name, m in network.named_modules() if isinstance(m, nn.GLU)}
+    known = [*found, *glus]
+    if not known:
+        there = Counter(layer.kind for layer in scan_layers(network, KINDS))
+        have = ", ".join(f"{count} of kind {kind!r}" for kind, count in there.items())
+        raise UsageError(
+            f"{type(network).__name__} has no gate that depends on the sample: no Meta-ACON layer, "
+            "no squeeze-and-excitation and no nn.GLU; it has "
+            f"{have or 'no activation layer of another kind either'}"
+        )
+    for name in layers or ():
+        if name not in known:
+            raise UsageError(f"no layer {name!r} with a gate: {closest(name, known)}")
+    chosen = known if layers is None else list(layers)
+    if not chosen:
+        raise UsageError("no layers given: leave layers out to take all that have a gate")
+    return [name for name in found if name in chosen], {n: glus[n] for n in glus if n in chosen}
+
+
+def _run_tap(
+    network: nn.Module,
+    batches: Iterator[Batch],
+    names: list[str],
+    run: Runner,
+    files: "_Files",
+    formulas: dict[Key, tuple[Site, Formula]],
+) -> tuple[list[int], list[Any]]:
+    """Record proved gates; return sample ids and labels, and fill in the formulas."""
+    ids: list[int] = []
+    labels: list[Any] = []
+    with Tap(network, names, kinds=GATED, full=True, check_rows=True) as tap:
+        for batch in batches:
+            run(batch)
+            taken = tap.take()
+            values = {key: value for key, value in taken.items() if value.ndim == 2}
+            if values and taken.samples != len(batch.ids):
+                raise AconError(
+                    f"layers have {taken.samples} rows in a batch of {len(batch.ids)} samples, so "
+                    "that gates cannot be assigned to samples"
+                )
+            maps = {key: value.flatten(2) for key, value in taken.maps.items()}
+            files.add({key: value.unsqueeze(2) for key, value in values.items()} | maps)
+            ids += batch.ids
+            labels += batch.labels or []
+        for key in files.keys:
+            formulas[key] = _proved(tap.calls[key], key)
+    return ids, labels
+
+
+def _proved(layer: Layer, key: Key) -> tuple[Site, Formula]:
+    """Return site and formula of a layer whose reading is proved."""
+    reading = layer.reading
+    if reading is None:
+        raise AconError(f"layer {layer.name!r} has no proved gate")
+    site = Site(layer.name, layer.module, key[1], reading.axis, argument=reading.x)
+
+    def formula(x: Tensor, gate: Tensor) -> Tensor:
+        pair = slopes(layer.module) or (x.new_ones(1), x.new_ones(1))  # "scale" has no lines
+        p1, p2 = (_unfolded(whole(p.detach()).to(x).reshape(1, -1, 1), x, site) for p in pair)
+        gated, line = terms(reading.identity, Case(x, x, p1, p2), gate)
+        return (gated + line).movedim(reading.axis, reading.y_axis)
+
+    return site, formula
+
+
+class _Glus(Visitor):
+    """Keeps the gates of GLUs, folded, in a forward pass: the sigmoid of an input's second half."""
+
+    def __init__(self) -> None:
+        self.formulas: dict[Key, tuple[Site, Formula]] = {}
+        self._taken: dict[Key, Tensor] = {}
+
+    def after(self, call: SiteCall, output: Any) -> None:
+        """Compute the gate of one call."""
+        x = next(call.tensors())
+        module: Any = call.site.module
+        axis = module.dim % x.ndim
+        key = call.site.name, call.number
+        self._taken[key] = fold(x.chunk(2, axis)[1].sigmoid(), axis)
+        site = Site(call.site.name, module, call.number, axis)
+        self.formulas[key] = site, lambda x, gate: x.chunk(2, axis)[0] * gate
+
+    def take(self) -> dict[Key, Tensor]:
+        """Return the gates of the last forward pass, (N, C, P)."""
+        taken, self._taken = self._taken, {}
+        return taken
+
+
+class _Files:
+    """Gates on disk, one file for each use of a layer."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.folder, self._stack = folder, stack
+        self._files: dict[Key, tuple[BinaryIO, np.dtype[Any], tuple[int, ...]]] = {}
+
+    @property
+    def keys(self) -> list[Key]:
+        """Return the uses of layers that have a file."""
+        return list(self._files)
+
+    def add(self, batch: dict[Key, Tensor]) -> None:
+        """Append the gates of a batch, (N, C or 1, P or 1)."""
+        for key, values in to_host(batch).items():
+            if key not in self._files:
+                path = self.folder / f"{len(self._files)}.gates"
+                opened = self._stack.enter_context(path.open("wb"))
+                self._files[key] = opened, values.dtype, values.shape[1:]
+            file, dtype, shape = self._files[key]
+            if values.shape[1:] != shape:
+                raise AconError(
+                    f"layer {key[0]!r}: its gate is {values.shape[1:]} (channels, positions) for "
+                    f"some samples and {shape} for others: give samples of one size"
+                )
+            np.ascontiguousarray(values, dtype).tofile(file)
+
+    def gate(self, key: Key, site: Site, formula: Formula) -> Gate:
+        """Return what is recorded of one use of a layer, once the files are closed."""
+        file, dtype, shape = self._files[key]
+        values = np.memmap(file.name, dtype, "r").reshape(-1, *shape)
+        total, count = np.zeros(shape[0]), np.zeros(shape[0])
+        for start in range(0, len(values), 256):
+            part = np.asarray(values[start : start + 256], np.float64)
+            total += np.nansum(part, axis=(0, 2))
+            count += np.isfinite(part).sum(axis=(0, 2))
+        mean = np.where(count > 0, total / count.clip(min=1), 0.5)
+        return Gate(site, formula, values, torch.from_numpy(mean).reshape(1, -1, 1))
