@@ -125,8 +125,9 @@ def load(source: ImageSource, samples: Sequence[int]) -> Tensor:
     shapes = {tuple(image.shape) for image in images}
     if len(shapes) > 1:
         raise UsageError(
-            f"the images differ in size ({', '.join(map(str, sorted(shapes)))}): choose a "
-            "preprocessing that makes them equal (--preprocess official or imagenet)"
+            f"the images differ in size ({', '.join(map(str, sorted(shapes)))}): take one at a "
+            "time (--sample, or --limit 1), or choose a preprocessing that makes them equal "
+            "(--preprocess official or imagenet)"
         )
     return torch.stack(images)
 

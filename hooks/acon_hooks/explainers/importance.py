@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import allow_mutation_on_saved_tensors
 
 from acon_analysis.errors import UsageError
-from acon_analysis.statistics.affine_fit import linearity as affine_linearity
+from acon_analysis.moments.frames import merge_rows
+from acon_analysis.statistics.linearity import channel_table
 from acon_hooks.engine.sites import Site, SiteCall, Visitor
 from acon_hooks.engine.visiting import visiting
 from acon_hooks.explainers.attribution import batches
@@ -22,6 +23,8 @@ from acon_hooks.explainers.sanity import rank_correlation
 from acon_hooks.guards import eager, unwrap
 from acon_hooks.layers.reading import fold
 from acon_hooks.layers.scan import Layer
+from acon_hooks.moments.accumulating import Accumulator
+from acon_hooks.moments.options import MomentOptions
 from acon_hooks.readings.batch import Key
 from acon_hooks.readings.tap import Tap
 
@@ -30,9 +33,6 @@ if TYPE_CHECKING:
 
 KEYS = ["layer", "call", "channel"]
 VALUES = ["L", "nonlinearity", "dead", "constant_input"]
-
-#: Points a channel and image that L is computed from, at most.
-POINTS = 1024
 
 
 def conductance(
@@ -64,8 +64,8 @@ def conductance(
         Keys of `acon_hooks.KINDS`.
     linearity : DataFrame, optional
         ``layer``, ``channel``, ``L``, and if known ``call``, ``nonlinearity``, ``dead``,
-        ``constant_input``, as `Run.linearity` gives them by channel. By default L is computed from
-        these images.
+        ``constant_input``, as `Run.linearity` gives them by channel. By default L is that of these
+        images.
     baseline, reference
         As for `acon_hooks.explainers.explaining.explain`.
     steps : int
@@ -126,6 +126,8 @@ def conductance(
             )
         )
     joined = pd.concat(frames, ignore_index=True).merge(table, how="left", on=KEYS)
+    flags = ["dead", "constant_input"]
+    joined[flags] = joined[flags].eq(True)  # not known of channels without L
     first, last = ["layer", "call", "kind", "channel", "outputs"], ["conductance", "importance"]
     return joined[[*first, *VALUES, *last, "share"]]
 
@@ -267,55 +269,34 @@ def _observe(
     wanted: bool,
 ) -> tuple[list[tuple[Layer, int]], "pd.DataFrame", dict[Key, int]]:
     """Run the images once: which layers run how often, L of their channels, their sizes."""
-    points: dict[Key, list[tuple[Tensor, Tensor]]] = {}
+    import pandas as pd
+
+    sums = Accumulator(MomentOptions(kernel="eager"), kinds=tuple(kinds)) if wanted else None
     sizes: dict[Key, int] = {}
     rows = [0]
 
-    def keep(layer: Layer, call: int, x: Tensor, y: Tensor, _beta: Tensor | None) -> None:
-        x, y = fold(x, layer.axis), fold(y, layer.axis)
-        if len(y) != rows[0]:
+    def keep(layer: Layer, call: int, x: Tensor, y: Tensor, beta: Tensor | None) -> None:
+        folded = fold(y, layer.axis)
+        if len(folded) != rows[0]:
             raise UsageError(
-                f"layer {layer.name!r} sees {len(y)} rows for {rows[0]} images, so its rows are no "
-                "images: leave it out with layers=[...]"
+                f"layer {layer.name!r} sees {len(folded)} rows for {rows[0]} images, so its rows "
+                "are no images: leave it out with layers=[...]"
             )
-        sizes[layer.name, call] = y.shape[2]
-        if wanted:
-            step = -(-x.shape[2] // POINTS)
-            pair = x[..., ::step].double().cpu(), y[..., ::step].double().cpu()
-            points.setdefault((layer.name, call), []).append(pair)
+        sizes[layer.name, call] = folded.shape[2]
+        if sums is not None:
+            sums.observe(layer, call, x.double(), y.double(), beta)
 
     with Tap(model, layers, kinds=kinds, observe=keep) as tap:
         for part in batches(images, batch_size):
             rows[0] = len(part)
             model(part.clone())  # a network may overwrite its input
             tap.take()
+            if sums is not None:
+                sums.batch()
         known = {layer.name: layer for layer in tap.layers}
         found = [(known[name], call) for name, call in tap.shapes if name in known]
-    return found, _linearity(points), sizes
-
-
-def _linearity(points: dict[Key, list[tuple[Tensor, Tensor]]]) -> "pd.DataFrame":
-    """Return `KEYS` and `VALUES`, one row a channel and use, from its points."""
-    import pandas as pd
-
-    rows: list[dict[str, Any]] = []
-    for (name, call), parts in points.items():
-        x = torch.cat([pair[0] for pair in parts]).movedim(1, 0).flatten(1).numpy()
-        y = torch.cat([pair[1] for pair in parts]).movedim(1, 0).flatten(1).numpy()
-        for channel, (one_x, one_y) in enumerate(zip(x, y, strict=True)):
-            found = affine_linearity(one_x, one_y)
-            rows.append(
-                {
-                    "layer": name,
-                    "call": call,
-                    "channel": channel,
-                    "L": found.L,
-                    "nonlinearity": found.nonlinearity,
-                    "dead": "dead" in found.flags,
-                    "constant_input": "constant_input" in found.flags,
-                }
-            )
-    return pd.DataFrame(rows, columns=[*KEYS, *VALUES])
+    table = None if sums is None else channel_table(merge_rows(sums.frame()))
+    return found, pd.DataFrame(table, columns=[*KEYS, *VALUES]), sizes
 
 
 def _checked(linearity: "pd.DataFrame") -> "pd.DataFrame":

@@ -72,6 +72,42 @@ def test_conductance_of_lanes() -> None:
     assert not net._forward_pre_hooks
 
 
+def test_linearity_beside_conductance_is_that_of_every_value() -> None:
+    torch.manual_seed(0)
+    net, images = Lanes().eval(), torch.randn(5, 3, 60, 50)
+    images[:, :, ::2] *= 0.01  # rows that every third value would miss more often than others
+    images[:, 2] = 0.25
+    table = conductance(net, images, kinds=("activation",), steps=2, batch_size=2)
+    first = table[table["layer"] == "first"].set_index("channel")
+    x = images.double().movedim(1, 0).flatten(1).numpy()
+    for channel in (0, 1):
+        y = x[channel] / (1 + np.exp(-x[channel]))
+        rest = y - np.polyval(np.polyfit(x[channel], y, 1), x[channel])
+        want = 1 - rest @ rest / ((y - y.mean()) @ (y - y.mean()))
+        assert first["L"][channel] == pytest.approx(want, abs=1e-6)
+    assert first["dead"].tolist() == [False, False, True]
+    assert first["L"][2] == 1
+
+
+def test_a_layer_without_samples_of_channels_has_conductance_alone() -> None:
+    class Weighed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.act, self.gate = nn.Linear(4, 3), nn.SiLU(), nn.Sigmoid()
+
+        def forward(self, x: Tensor) -> Tensor:
+            h: Tensor = self.act(self.fc(x))
+            out: Tensor = h * self.gate(h.sum(1)).unsqueeze(1)
+            return out
+
+    with pytest.warns(UserWarning, match="'gate', call 0: its input has 1 axis"):
+        table = conductance(Weighed().eval(), torch.randn(6, 4), kinds=("activation",), steps=8)
+    gate = table[table["layer"] == "gate"].iloc[0]
+    assert np.isnan(gate["L"])
+    assert gate["importance"] > 0
+    assert correlations(table).set_index("layer")["left_out"].to_dict() == {"act": 0, "gate": 1}
+
+
 def test_conductance_is_complete_where_all_paths_meet(digits_metaacon: nn.Module) -> None:
     images, targets = digits_images(3)
     layer = next(
