@@ -25,6 +25,10 @@ from acon_analysis.store.histograms import histogram_frame, merged
 from acon_analysis.store.parquet import read_frame, read_lists
 
 
+#: Bytes of β that a run keeps in memory, of the layers read last.
+KEPT_BYTES = 2**28
+
+
 class StoredRun:
     """The stored tables of a captured run.
 
@@ -45,6 +49,7 @@ class StoredRun:
         self.folder = RunFolder(path)
         self.manifest: dict[str, Any] = self.folder.read_manifest()
         self.folder.run_id = self.manifest.get("run_id")
+        self._betas: dict[str, npt.NDArray[np.float32]] = {}  # by column, the last one at the end
 
     def __repr__(self) -> str:
         state = "complete" if self.complete else f"{len(self.units)} of {self._unit_count} units"
@@ -254,8 +259,8 @@ class StoredRun:
         Returns
         -------
         numpy.ndarray
-            float32 (samples, channels), rows as `sample_ids`; read-only where it needed no copy.
-            For a layer with static β every row is the same.
+            float32 (samples, channels), rows as `sample_ids`; read-only. For a layer with static
+            β every row is the same.
         """
         row = self.layer_row(layer, call)
         if row.granularity == "static":
@@ -264,8 +269,21 @@ class StoredRun:
             return np.broadcast_to(beta, (len(self.sample_ids), len(beta)))
         if not row.column:
             raise UsageError(f"layer {layer!r} is of kind {row.kind!r}, which has no beta")
-        found = self._matrix("betas", str(row.column))
-        return np.zeros((0, int(row.channels)), dtype=np.float32) if found is None else found
+        found = self._betas.pop(str(row.column), None)
+        if found is None:
+            self._forget_betas(KEPT_BYTES - 4 * len(self.sample_ids) * int(row.channels))
+            found = self._matrix("betas", str(row.column))
+            if found is None:
+                return np.zeros((0, int(row.channels)), dtype=np.float32)
+            found.flags.writeable = False
+        self._betas[str(row.column)] = found
+        self._forget_betas(KEPT_BYTES)
+        return found
+
+    def _forget_betas(self, most: int) -> None:
+        """Keep at most so many bytes of β, of the layers that were read last."""
+        while self._betas and sum(values.nbytes for values in self._betas.values()) > most:
+            del self._betas[next(iter(self._betas))]
 
     def pooled_matrix(self, layer: str, call: int = 0) -> npt.NDArray[np.float32] | None:
         """Return the pooled inputs of one layer.

@@ -1,6 +1,7 @@
 """What is answered of a run that is too large for a long frame of β, and how often it is read."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,13 @@ from acon_analysis.plotdata.measure_ranks import measure_ranks
 from acon_analysis.plotdata.overview import channel_overview, headline_frame, layer_overview
 from acon_analysis.plotdata.sample_extremes import sample_extremes
 from acon_analysis.runs import run as run_module
+from acon_analysis.runs import stored_run
 from acon_analysis.runs.run import Run
 from acon_analysis.statistics.beta_clusters import ordered_betas
 from acon_analysis.statistics.beta_densities import beta_densities
 from acon_analysis.statistics.beta_matrix import BetaMatrix
 from acon_analysis.statistics.verdicts import verdict_text
+from acon_analysis.store import parquet
 
 LAST = "layer3.0.acon"
 
@@ -104,6 +107,51 @@ def test_layers_are_read_one_at_a_time(large_run: Run, monkeypatch: pytest.Monke
     assert read == [first.layer]
     assert isinstance(first, BetaMatrix)
     assert [beta.layer for beta in betas] == large_run.layers["layer"].tolist()[1:]
+
+
+def test_each_layer_is_read_from_the_disk_once(
+    digits_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def read_lists(paths: list[Path], column: str) -> npt.NDArray[np.float32] | None:
+        if "betas" in str(paths[0]):
+            read.append(column)
+        return parquet.read_lists(paths, column)
+
+    monkeypatch.setattr(stored_run, "read_lists", read_lists)
+    run = Run(digits_run.path)
+    run.beta_summary()
+    channel_facts([run])
+    run.variance_split(draws=20)
+    run.null_model(LAST)
+    assert read == run.layers["column"].tolist()
+    with pytest.raises(ValueError, match="read-only"):
+        run.beta_matrix(LAST)[:] = 0
+
+
+def test_no_more_than_a_limit_is_kept(digits_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = {name: digits_run.beta_matrix(name) for name in digits_run.layers["layer"]}
+    most = 2 * whole[LAST].nbytes
+    monkeypatch.setattr(stored_run, "KEPT_BYTES", most)
+    run, peak = Run(digits_run.path), []
+
+    def kept() -> list[tuple[int, int]]:
+        return [(id(values), values.nbytes) for values in run._betas.values()]
+
+    def read_lists(paths: list[Path], column: str) -> npt.NDArray[np.float32] | None:
+        found = parquet.read_lists(paths, column)
+        peak.append(sum(size for _, size in kept()) + (0 if found is None else found.nbytes))
+        return found
+
+    monkeypatch.setattr(stored_run, "read_lists", read_lists)
+    for names in (whole, reversed(whole), whole):
+        for name in names:
+            np.testing.assert_array_equal(run.beta_matrix(name), whole[name])
+    assert max(peak) <= most
+    monkeypatch.setattr(stored_run, "KEPT_BYTES", 1)
+    np.testing.assert_array_equal(run.beta_matrix(LAST), whole[LAST])
+    assert kept() == []
 
 
 def test_moments_are_read_once(digits_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
