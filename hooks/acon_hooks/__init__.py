@@ -5,7 +5,6 @@
 `record`                 β of every forward pass inside a context, as a DataFrame
 `prove`                  the proof of every reading on one batch, as a DataFrame
 `Tap`, `to_host`         the same one level lower: tensors on the device, batch by batch
-`functional_activations` activations called as functions, which hooks cannot reach
 `nonlinearities`         the census: every operator linear, nonlinear or unknown
 `capture`, `run_units`   a network over a data set, written to disk; given units as a task
 `explain`, `conductance` which pixels decide β; which channels matter for the answer
@@ -22,7 +21,6 @@ from acon_hooks.explainers.importance import conductance
 from acon_hooks.layers.reading import Reading, fold
 from acon_hooks.layers.scan import KINDS, Layer
 from acon_hooks.readings.batch import Batch, to_host
-from acon_hooks.readings.functional import functional_activations
 from acon_hooks.readings.proof import ProofReport
 from acon_hooks.readings.proving import prove
 from acon_hooks.readings.recording import Recording, find_layers, record
@@ -52,7 +50,6 @@ __all__ = [
     "fit_units",
     "fold",
     "fold_lines",
-    "functional_activations",
     "gate_use",
     "linearize",
     "load_linearized",

@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.overrides import TorchFunctionMode
 
 import acon_analysis as acon
 import acon_hooks
@@ -43,7 +45,12 @@ TOLERANCE = 1e-5
 def seen(
     model: nn.Module, batches: Sequence[Any], layers: Sequence[str], forward: Forward
 ) -> dict[Key, list[tuple[Tensor, Tensor]]]:
-    """Return input and output of every call of some layers, batch by batch, by plain hooks."""
+    """Return input and output of every call of some layers, batch by batch, by plain hooks.
+
+    Functions are named as in `block:relu#1`.
+    """
+    functions = [name for name in layers if "#" in name]
+    layers = [name for name in layers if "#" not in name]
     found: dict[Key, list[tuple[Tensor, Tensor]]] = defaultdict(list)
     modules = dict(model.named_modules(remove_duplicate=False))
     count: dict[str, int] = defaultdict(int)
@@ -73,7 +80,66 @@ def seen(
     finally:
         for handle in handles:
             handle.remove()
-    return dict(found)
+    return found | seen_functions(model, batches, functions, forward)
+
+
+_SPELLINGS = {
+    "expit": "sigmoid", "special_expit": "sigmoid", "clip": "clamp", "_threshold": "threshold",
+}  # fmt: skip
+
+
+class Functions(TorchFunctionMode):
+    """Writes down input and output of functions, by a stack of modules that hooks keep."""
+
+    def __init__(self, model: nn.Module, wanted: Sequence[str]) -> None:
+        super().__init__()
+        self.wanted = set(wanted)
+        self.found: dict[Key, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        self.calls: dict[str, int] = defaultdict(int)
+        self.stack: list[tuple[str, dict[str, int]]] = []
+        self.handles: list[Any] = []
+        for name, module in model.named_modules():
+            enter = partial(self.enter, name)
+            self.handles.append(module.register_forward_pre_hook(enter, prepend=True))
+            self.handles.append(module.register_forward_hook(self.leave, always_call=True))
+
+    def enter(self, name: str, *_: Any) -> None:
+        self.stack.append((name, defaultdict(int)))
+
+    def leave(self, *_: Any) -> None:
+        self.stack.pop()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = str(getattr(func, "__name__", "")).rstrip("_").replace("log_s", "logs")
+        name = _SPELLINGS.get(name, name)
+        given = [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)]
+        x = max(given, key=torch.numel, default=torch.zeros(0)).detach().clone()
+        out = func(*args, **kwargs)
+        if self.stack:
+            owner, counts = self.stack[-1]
+            site = f"{owner}:{name}#{counts[name]}"
+            counts[name] += 1
+            if site in self.wanted:
+                self.found[site, self.calls[site]].append((x, out.detach().clone()))
+                self.calls[site] += 1
+        return out
+
+
+def seen_functions(
+    model: nn.Module, batches: Sequence[Any], names: Sequence[str], forward: Forward
+) -> dict[Key, list[tuple[Tensor, Tensor]]]:
+    """Do what `seen` does, for functions."""
+    functions = Functions(model, names)
+    try:
+        with torch.no_grad(), functions:
+            for batch in batches if names else []:
+                functions.calls.clear()
+                forward(model, batch)
+    finally:
+        for handle in functions.handles:
+            handle.remove()
+    return functions.found
 
 
 def folded(value: Tensor, axis: int) -> Array:
@@ -226,7 +292,7 @@ def assert_betas(
     tolerance: float,
 ) -> None:
     """Compare β of a Meta-ACON layer with what its own weights give."""
-    layer = dict(model.named_modules(remove_duplicate=False))[key[0]]
+    layer = dict(model.named_modules(remove_duplicate=False)).get(key[0])
     if isinstance(layer, MetaAconC):
         want = np.concatenate([meta_beta(layer, x, axis) for x, _ in pairs])
         np.testing.assert_allclose(run.beta_matrix(*key), want, atol=tolerance, rtol=0)
@@ -360,7 +426,6 @@ def every_function(
         "find_layers, example": lambda: acon.find_layers(model, kinds, example),
         "record": recorded,
         "prove": lambda: acon_hooks.prove(model, example, kinds=kinds),
-        "functional_activations": lambda: acon_hooks.functional_activations(model, example),
         "replacement": replaced,
         "explain": lambda: acon.explain(model, batch, _first(model), steps=4, tolerance=9.0),
         "conductance": lambda: conductance(model, batch, kinds=kinds, steps=2),

@@ -15,12 +15,29 @@ FunctionHandler = Callable[[Callable[..., Any], Args, Kwargs], Any]
 listening: Callable[[], int] = torch._C._len_torch_function_stack
 
 
+#: Other spellings of functions.
+_SPELLINGS = {
+    "expit": "sigmoid",
+    "log_sigmoid": "logsigmoid",
+    "_threshold": "threshold",
+    "clip": "clamp",
+    "absolute": "abs",
+    "__abs__": "abs",
+}
+
+
 def function_name(func: Any) -> str:
     """Return one name for the spellings of a torch function: sigmoid, sigmoid_, expit, ..."""
     name = str(getattr(func, "__name__", "")).removeprefix("special_")
     if name in ("default", "out", "overload"):  # an operator of torch.ops
         name = str(func).split(".")[-2]
     return name if name.startswith("__") else name.rstrip("_")
+
+
+def site_function(func: Any) -> str:
+    """Return the name that a function has in the names of sites, the same for all spellings."""
+    name = function_name(func)
+    return _SPELLINGS.get(name, name)
 
 
 class Listener:

@@ -14,14 +14,14 @@ Kwargs = dict[str, Any]
 
 @dataclass(frozen=True)
 class Site:
-    """A part of a network that has inputs and an output.
+    """A part of a network that has inputs and an output: a module, or a call of a function.
 
     Parameters
     ----------
     name : str
-        Its name in `named_modules()`.
+        Its name in `named_modules()`, or of a function `MODULE:FUNCTION#NUMBER`.
     module : Module
-        The part itself.
+        The part itself, or the innermost module that calls the function.
     call : int or None
         Which of its uses within one forward pass is visited; None for all.
     axis : int
@@ -29,6 +29,9 @@ class Site:
     inner : bool
         Whether it is a part of another site: its calls are not counted, not compared between
         forward passes, and may happen outside of one.
+    function : tuple of (str, int) or None
+        The function, and which of its calls within one call of the module; None for the module
+        itself. The function in a further call of the module is a further call of the site.
     """
 
     name: str
@@ -37,6 +40,21 @@ class Site:
     axis: int = 1
     inner: bool = False
     argument: int | str | None = None
+    function: tuple[str, int] | None = None
+
+
+def function_site(owner: str, module: nn.Module, function: str, number: int) -> Site:
+    """Return the site of a call of a function in a module of the given name."""
+    return Site(f"{owner}:{function}#{number}", module, function=(function, number))
+
+
+def split_name(name: str) -> tuple[str, tuple[str, int] | None]:
+    """Return the module in a site's name, and of a function its name and number."""
+    owner, colon, rest = name.rpartition(":")
+    function, mark, number = rest.partition("#")
+    if not (colon and mark and number.isdecimal()):
+        return name, None
+    return owner, (function, int(number))
 
 
 class SiteCall(NamedTuple):

@@ -93,6 +93,9 @@ class Visited:
         False once the site is left alone.
     elsewhere : bool
         Whether it has run in another thread during a forward pass, where it is not seen.
+    begin_call, end_call : callable
+        The hooks before and after a module; of a function they are called by `FunctionSites`.
+        `begin_call` is None where the visitor needs only the output.
     """
 
     def __init__(self, visit: ForwardPasses, site: Site, visitor: Visitor) -> None:
@@ -101,29 +104,40 @@ class Visited:
         self.expected: list[tuple[torch.Size, torch.dtype | None]] = []
         self.active, self.elsewhere = True, False
         self._given: list[tuple[Given, ...]] = []
-        module = site.module
-        # Called on the class, since TorchScript modules block the method though hooks work there.
         self._before: RemovableHandle | None = None
-        if site.inner:
-            self._after = nn.Module.register_forward_hook(module, self._inner_hook())
+        self._after: RemovableHandle | None = None
+        self.begin_call: Callable[..., None] | None = None
+        self.end_call = self._inner_hook() if site.inner else self._after_hook()
+        if not site.inner:
+            self.begin_call = self._before_hook()
+        if site.function is None:
+            self._register(site.module)
+
+    def _register(self, module: nn.Module) -> None:
+        """Register the hooks of a module."""
+        # Called on the class, since TorchScript modules block the method though hooks work there.
+        if self.begin_call is None:
+            self._after = nn.Module.register_forward_hook(module, self.end_call)
             return
         self._before = nn.Module.register_forward_pre_hook(
-            module, self._before_hook(), with_kwargs=True
+            module, self.begin_call, with_kwargs=True
         )
         self._after = nn.Module.register_forward_hook(
-            module, self._after_hook(), prepend=True, with_kwargs=True, always_call=True
+            module, self.end_call, prepend=True, with_kwargs=True, always_call=True
         )
 
     def remove(self) -> None:
         """Take the hooks away."""
         self.active = False
         self.skip_before()
-        self._after.remove()
+        if self._after is not None:
+            self._after.remove()
         self.visit.sites.pop(self, None)
         self.visit.parts.pop(self, None)
 
     def skip_before(self) -> None:
         """Take away the hook that runs before the site: the visitor needs only the output."""
+        self.begin_call = None
         if self._before is not None:
             self._before.remove()
             self._before = None
@@ -195,7 +209,8 @@ class Visited:
                     new = visitor.after(call, output)
             if new is None:
                 return None
-            overwrites = getattr(target, "inplace", False) is True
+            # A function that returns its input's memory has overwritten it.
+            overwrites = site.function is not None or getattr(target, "inplace", False) is True
             return put(new, output, call.given, in_place=overwrites)
 
         return after

@@ -16,8 +16,9 @@ from typing import Any, Self
 
 from torch import nn
 
-from acon_hooks.engine.sites import Args, Kwargs, Site, Visitor
-from acon_hooks.engine.visited import ForwardPasses
+from acon_hooks.engine.function_calls import FunctionSites
+from acon_hooks.engine.sites import Args, Kwargs, Site, Visitor, split_name
+from acon_hooks.engine.visited import ForwardPasses, Visited
 from acon_hooks.errors import HookError
 from acon_hooks.guards import (
     eager,
@@ -60,6 +61,8 @@ class Visit(ForwardPasses):
     ----------
     given : Module
         The model as it was given; `model` is what it wraps.
+    functions : FunctionSites
+        Listens to functions while a forward pass runs, if some are sites or are to be found.
 
     Raises
     ------
@@ -73,6 +76,7 @@ class Visit(ForwardPasses):
     ) -> None:
         super().__init__(unwrap(model))
         self.given, self.visitor = model, visitor
+        self.functions = FunctionSites(self)
         self._given_sites = sites
         self._inside = 0  # calls of the model by itself that are running
         self._inside_ended = False
@@ -82,7 +86,8 @@ class Visit(ForwardPasses):
     def __enter__(self) -> Self:
         if self.owner:
             raise HookError("a visit serves one context: make a new one")
-        refuse_unwatchable(self.given, [site.name for site, _ in self._given_sites])
+        names = [split_name(site.name)[0] for site, _ in self._given_sites]
+        refuse_unwatchable(self.given, names)
         if is_compiled(self.given):
             say_once("a compiled model runs eagerly while it is watched")
         with ExitStack() as stack:
@@ -99,6 +104,12 @@ class Visit(ForwardPasses):
 
     def __exit__(self, *exc: object) -> None:
         self._exit.close()
+
+    def add(self, site: Site, visitor: Visitor) -> Visited:
+        """Let a visitor see one more site, until `Visited.remove` or the end of the context."""
+        visited = super().add(site, visitor)
+        self.functions.add(visited)
+        return visited
 
     def again(self, args: Args, kwargs: Kwargs) -> Any:
         """Run the model in a forward pass that visitors see, but that is not counted."""
@@ -133,6 +144,7 @@ class Visit(ForwardPasses):
 
     def _leave(self) -> None:
         self.owner, self.running = -1, False  # no thread
+        self.functions.stop()
         for visited in [*self.sites, *self.parts]:
             visited.remove()
         self.visitor.abort()
@@ -186,9 +198,11 @@ class Visit(ForwardPasses):
                 visited.forget()
         self.visitor.begin()
         self.running = True
+        self.functions.start()
 
     def _end(self) -> None:
         self.running = False
+        self.functions.stop()
         try:
             if self.counts:
                 self._compare()
@@ -206,6 +220,7 @@ class Visit(ForwardPasses):
 
     def _abort(self) -> None:
         self.running = False
+        self.functions.stop()
         self._inside, self._inside_ended = 0, False
         self.arguments = (), {}
         for visited in self.sites:

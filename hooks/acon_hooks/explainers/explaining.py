@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
 from acon_analysis.errors import UsageError, closest
+from acon_hooks.engine.sites import split_name
 from acon_hooks.errors import HookError
 from acon_hooks.explainers import attribution
 from acon_hooks.explainers.attribution import METHODS
@@ -225,6 +226,12 @@ def _check_layer(model: nn.Module, name: str) -> None:
         raise UsageError(
             f"layer {name!r} ({known[name].class_name}) is of kind {known[name].kind!r}, which "
             f"has no β that depends on the image; {_others(model, 'meta_acon', 'gate')}"
+        )
+    if split_name(name)[1] is not None:
+        others = _others(model, "meta_acon", "gate")
+        raise UsageError(
+            f"layer {name!r} is an activation that is called as a function, which has no β that "
+            f"depends on the image; {others}"
         )
     offered = [layer.name for layer in known.values() if layer.kind in ("meta_acon", "gate")]
     what = "is no activation layer" if name in dict(model.named_modules()) else "does not exist"

@@ -154,7 +154,7 @@ def layer_conductance(
     chunk = max(1, batch_size // (steps + 1))
     parts = []
     inner, led = unwrap(model), _Led()
-    site = Site(layer.name, layer.module, call, layer.axis)
+    site = layer.site(call)
     with (
         torch.inference_mode(False),
         torch.enable_grad(),

@@ -1,7 +1,7 @@
 """Which axis holds the channels: followed from function to function through a forward pass."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from acon_hooks.engine.functions import Listener, function_name
 from acon_hooks.layers.elementwise import channel_axis
+from acon_hooks.layers.scan import Layer
 
 #: The axes of the channels: one, or several where channels were taken apart; none is not known.
 Axes = tuple[int, ...]
@@ -63,12 +64,18 @@ class ChannelAxes:
         self._listener.off()
         self._axes = WeakTensorKeyDictionary()
 
-    def axis(self, module: nn.Module, x: Tensor) -> tuple[int, bool]:
+    def axis(self, layer: Layer, tensors: Sequence[Tensor]) -> tuple[int, bool]:
         """Return the channel axis of an activation's input, and whether it is known.
 
         Without any evidence it is assumed to be axis 1; of several axes, to be the last one.
+        `tensors` are the activation's arguments, its input first.
         """
-        own = channel_axis(module, x.ndim)
+        x = tensors[0]
+        if layer.function is None:
+            own = channel_axis(layer.module, x.ndim)
+        else:
+            weights = tensors[1].numel() if layer.function[0] == "prelu" else 0
+            own = 1 if weights > 1 else None
         if own is not None:
             return own, True
         if x.ndim < 3:

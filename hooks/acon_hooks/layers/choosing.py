@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from torch import nn
 
 from acon_analysis.errors import UsageError, closest
+from acon_hooks.engine.sites import split_name
+from acon_hooks.layers.functions import function_layer
 from acon_hooks.layers.scan import KINDS, Layer, scan_layers
+
+
+class NoLayerError(UsageError):
+    """A model has no layer of the kinds asked for."""
 
 
 def choose_layers(
@@ -26,22 +32,25 @@ def choose_layers(
     Raises
     ------
     UsageError
-        If a name is no layer of the kinds, if a `Layer` is of another model, or if there is none.
+        If a name is no layer of the kinds, if a `Layer` is of another model, or if there is none
+        and none can be found among the functions that the model calls.
     """
     found = {layer.name: layer for layer in scan_layers(model, kinds)}
     if layers is None:
-        if not found:
-            raise UsageError(_none(model, kinds))
+        if not found and "activation" not in kinds:
+            raise NoLayerError(none_of(model, kinds))
         return list(found.values())
     modules = dict(model.named_modules(remove_duplicate=False))
     chosen = []
     for layer in layers:
         if isinstance(layer, str):
+            if split_name(layer)[1] is not None and "activation" in kinds:
+                found[layer] = function_layer(model, layer, kinds)
             if layer not in found:
                 words = " or ".join(map(repr, kinds))
                 raise UsageError(f"no layer {layer!r} of kind {words}: {closest(layer, found)}")
             chosen.append(found[layer])
-        elif modules.get(layer.name) is not layer.module:
+        elif modules.get(split_name(layer.name)[0]) is not layer.module:
             raise UsageError(
                 f"layer {layer.name!r} belongs to another model: call scan_layers on this one"
             )
@@ -52,7 +61,8 @@ def choose_layers(
     return chosen
 
 
-def _none(model: nn.Module, kinds: tuple[str, ...]) -> str:
+def none_of(model: nn.Module, kinds: tuple[str, ...]) -> str:
+    """Say that a model has no layer of some kinds, and which others it has."""
     there = Counter(layer.kind for layer in scan_layers(model, KINDS))
     have = ", ".join(f"{count} of kind {kind!r}" for kind, count in there.items())
     return (

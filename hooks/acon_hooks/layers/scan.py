@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from acon_analysis.errors import UsageError, closest
+from acon_hooks.engine.sites import Site
 from acon_hooks.guards import unwrap
 from acon_hooks.layers.elementwise import is_activation
 from acon_hooks.layers.gates import looks_like_gate
@@ -36,7 +37,8 @@ class Layer:
     Parameters
     ----------
     name : str
-        Its exact name in the model's `named_modules()` (the first one, if it has several).
+        Its exact name in the model's `named_modules()` (the first one, if it has several); of a
+        function `MODULE:FUNCTION#NUMBER`, such as `layer1.0:relu#1`, `:relu#0` at the root.
     kind : str
         Key of `KINDS`. Before the first batch "meta_acon" and "acon" are told apart by whether
         the layer owns a parameter called beta; the first batch decides.
@@ -48,9 +50,9 @@ class Layer:
     reader : str
         How β is read, or where the first batch will look first; empty for activations and products.
     class_name : str
-        Class of the module.
+        Class of the module, or the name of the function.
     module : Module
-        The layer itself.
+        The layer itself, or the module that calls the function.
     axis : int
         Channel axis of the activated input.
     reading : Reading or None
@@ -59,6 +61,9 @@ class Layer:
         The kinds that were asked for.
     in_place : bool
         Whether the layer overwrites its input (known after the first batch).
+    function : tuple of (str, int) or None
+        Of an activation that is called as a function: its name, and which call of it within one
+        call of `module`, the innermost module that was running.
     """
 
     name: str
@@ -72,6 +77,11 @@ class Layer:
     reading: Reading | None = field(default=None, repr=False, compare=False)
     asked: tuple[str, ...] = field(default=DEFAULT_KINDS, repr=False, compare=False)
     in_place: bool = field(default=False, repr=False)
+    function: tuple[str, int] | None = field(default=None, repr=False)
+
+    def site(self, call: int | None = None) -> Site:
+        """Return the layer, or one use of it, as a site."""
+        return Site(self.name, self.module, call, self.axis, function=self.function)
 
     @property
     def p1(self) -> Tensor | None:

@@ -105,6 +105,8 @@ class FirstBatchHooks(Visitor):
     def certain(self, trace: CallTrace) -> bool:
         """Whether the structure leaves no doubt about the kind of the layer."""
         module = self.layer.module
+        if self.layer.kind == "activation":
+            return False
         if self.layer.kind == "acon_frelu":
             return hasattr(module, "conv_frelu")
         if self.layer.kind == "gate":

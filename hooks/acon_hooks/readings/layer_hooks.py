@@ -47,7 +47,7 @@ class LayerHooks(Visitor):
         report_failures: bool,
     ) -> None:
         self.layer = layer
-        self.site = Site(layer.name, layer.module)
+        self.site = layer.site()
         self.results = results
         self.axes = axes
         self.allow_autocast = allow_autocast
@@ -171,7 +171,7 @@ class LayerHooks(Visitor):
         x = next(iter(trace.arguments.values()), None)
         if x is not None:
             refuse_autocast(autocast_dtype(x.device), allowed=self.allow_autocast)
-        axis = (1, True) if x is None else self.axes.axis(self.layer.module, trace.given[0])
+        axis = (1, True) if x is None else self.axes.axis(self.layer, trace.given)
         if x is not None and x.ndim > 1 and axis[0] == 0 and self.layer.plain:
             self._without_samples(x)
             return

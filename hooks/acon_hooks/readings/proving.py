@@ -10,8 +10,7 @@ from torch import nn
 from acon_analysis.data.sources import open_data
 from acon_analysis.errors import UsageError
 from acon_hooks.guards import refuse_other_images
-from acon_hooks.layers.scan import DEFAULT_KINDS, KINDS, Layer, scan_layers
-from acon_hooks.readings.functional import functional_activations
+from acon_hooks.layers.scan import DEFAULT_KINDS, KINDS, Layer
 from acon_hooks.readings.layer_tables import layer_table
 from acon_hooks.readings.second_look import copied
 from acon_hooks.readings.tap import Tap
@@ -106,8 +105,7 @@ def proved_layers(
         A row a layer and call in order of execution: ``layer, call, kind, channels, granularity,
         reader, class_name, proof_error, proof_power, status, reason``; a reading that failed its
         proof has the status ``"failed"`` and the reason, a layer without β an empty status.
-        Activations called as functions have a row a module and function, of kind
-        ``"function"``, status ``"not hookable"``, with the number of calls.
+        Activations called as functions are layers too, such as ``layer1.0:relu#1``.
 
     Raises
     ------
@@ -116,17 +114,6 @@ def proved_layers(
     """
     images = _images(model, data, input_shape)
     refuse_other_images(model, images)
-    parts = []
-    if "activation" in kinds:
-        parts.append(_not_hookable(model, images))
-    if not len(parts) or parts[0].empty or scan_layers(model, kinds):
-        parts = [_proved(model, images, kinds), *parts]
-    found = [part for part in parts if len(part)]
-    return pd.concat(found, ignore_index=True) if found else parts[0]
-
-
-def _proved(model: nn.Module, images: torch.Tensor, kinds: Sequence[str]) -> pd.DataFrame:
-    """Return a row a layer and call that hooks can reach."""
     with Tap(model, kinds=kinds, report_failures=True) as tap, torch.no_grad():
         model(images)
         tap.take()
@@ -137,21 +124,6 @@ def _proved(model: nn.Module, images: torch.Tensor, kinds: Sequence[str]) -> pd.
     lost = proofs[proofs["status"] == "failed"]
     table = pd.concat([table, lost], ignore_index=True) if len(lost) else table
     return table.fillna({"status": "", "reason": ""})
-
-
-def _not_hookable(model: nn.Module, images: torch.Tensor) -> pd.DataFrame:
-    """Return a row for every activation that is called as a function, with the number of calls."""
-    found = functional_activations(model, images)
-    calls = found["calls"].astype(str) + " calls of " + found["function"] + "() in a forward pass"
-    return pd.DataFrame(
-        {
-            "layer": found["layer"],
-            "kind": "function",
-            "class_name": found["class_name"],
-            "status": "not hookable",
-            "reason": calls,
-        }
-    )
 
 
 def _images(model: nn.Module, data: Any, input_shape: Sequence[int] | None) -> torch.Tensor:

@@ -11,7 +11,8 @@ from torch import nn
 
 from acon_analysis.errors import UsageError, closest
 from acon_hooks.errors import HookError
-from acon_hooks.layers.scan import DEFAULT_KINDS, Layer, scan_layers
+from acon_hooks.layers.choosing import NoLayerError
+from acon_hooks.layers.scan import DEFAULT_KINDS, Layer, check_kinds, scan_layers
 from acon_hooks.readings.batch import Key, to_host
 from acon_hooks.readings.proof import ProofReport
 from acon_hooks.readings.second_look import copied
@@ -240,6 +241,9 @@ def find_layers(
     Layers that own p1 and p2 of equal shape are ACON layers, whoever wrote them. What only a
     forward pass can show (how β is read, whether it depends on the sample, where the channels
     are) is a guess until a batch has been seen; give `example` to have it settled and proved.
+    Activations that are called as functions (``F.relu(x)``, ``x.sigmoid_()``) are found with an
+    `example` only: layers of kind "activation" such as ``layer1.0:relu#1``, call 1 of relu within
+    one call of the module ``layer1.0``.
 
     Parameters
     ----------
@@ -254,7 +258,8 @@ def find_layers(
     Returns
     -------
     list of Layer
-        In the order of `named_modules()`; a layer that is used in several places once.
+        Modules in the order of `named_modules()`, a layer that is used in several places once; then
+        functions in the order of execution.
 
     Raises
     ------
@@ -264,8 +269,11 @@ def find_layers(
         If `example` is given and β of a layer cannot be read.
     """
     found = scan_layers(model, kinds)
-    if example is None or not found:
+    if example is None or not (found or "activation" in check_kinds(kinds)):
         return found
-    with Tap(model, found) as tap, torch.no_grad():
-        model(*copied(example)) if isinstance(example, tuple) else model(copied(example))
+    with Tap(model, kinds=kinds) as tap, torch.no_grad():
+        try:
+            model(*copied(example)) if isinstance(example, tuple) else model(copied(example))
+        except NoLayerError:
+            return []
         return tap.layers

@@ -11,13 +11,22 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from acon_hooks.engine.sites import Site, Visitor
+from acon_hooks.engine.function_calls import FunctionCall
+from acon_hooks.engine.sites import Visitor
 from acon_hooks.engine.visited import Visited
 from acon_hooks.engine.visiting import Visit
 from acon_hooks.errors import HookError, ProofError, RowWarning, UnusedLayerWarning
 from acon_hooks.guards import autocast_dtype, refuse_autocast, refuse_without_values, unwrap
 from acon_hooks.layers.axes import ChannelAxes
-from acon_hooks.layers.choosing import choose_layers
+from acon_hooks.layers.choosing import NoLayerError, choose_layers, none_of
+from acon_hooks.layers.functions import (
+    ELEMENTWISE,
+    DataDependence,
+    could_be_layer,
+    function_layer,
+    is_layer,
+    silent_modules,
+)
 from acon_hooks.layers.scan import DEFAULT_KINDS, Layer, check_kinds
 from acon_hooks.readings.batch import Batch, Key, Observer, Results, count_samples
 from acon_hooks.readings.layer_hooks import LayerHooks
@@ -100,19 +109,18 @@ class Tap(Visitor):
         self.allow_autocast = allow_autocast
         self.unused: list[str] = []
         self._named = layers is not None and any(isinstance(layer, str) for layer in layers)
+        self._report_failures = report_failures
+        self._kinds = check_kinds(kinds)
         self._results = Results(observe, full)
-        self._axes = ChannelAxes()
-        self._hooks = [
-            LayerHooks(
-                layer,
-                self._results,
-                self._axes,
-                allow_autocast=allow_autocast,
-                report_failures=report_failures,
-            )
-            for layer in choose_layers(self.model, layers, check_kinds(kinds))
-        ]
+        self._axes, self._data = ChannelAxes(), DataDependence(self.model)
+        chosen = choose_layers(self.model, layers, self._kinds)
+        self._hooks = [self._layer_hooks(layer) for layer in chosen]
         self._visit = Visit(model, self, [(hooks.site, hooks) for hooks in self._hooks])
+        self._discovers = layers is None and "activation" in self._kinds
+        if self._discovers:
+            self._silent = silent_modules(self.model)
+            self._visit.functions.discover = self._discover
+            self._visit.functions.functions = ELEMENTWISE
         self._device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         self.autocast: torch.dtype | None = None
         self._settling = self._hooks  # those whose first batch has not settled them yet
@@ -123,9 +131,21 @@ class Tap(Visitor):
         self._given: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
         self._state: dict[str, Any] = {}
 
+    def _layer_hooks(self, layer: Layer) -> LayerHooks:
+        return LayerHooks(
+            layer,
+            self._results,
+            self._axes,
+            allow_autocast=self.allow_autocast,
+            report_failures=self._report_failures,
+        )
+
     @property
     def layers(self) -> list[Layer]:
-        """The layers, in the order of `named_modules()`; settled after the first batch."""
+        """The layers, settled after the first batch.
+
+        First modules in the order of `named_modules()`, then functions in that of execution.
+        """
         return [hooks.layer for hooks in self._hooks if not hooks.failed]
 
     def settled(self) -> list[Layer]:
@@ -158,6 +178,7 @@ class Tap(Visitor):
             stack.enter_context(self._visit)
             for hooks, visited in zip(self._hooks, list(self._visit.sites), strict=True):
                 hooks.attach(visited, prove=self.prove)
+            stack.callback(self._data.stop)
             self._exit = stack.pop_all()
         return self
 
@@ -198,18 +219,20 @@ class Tap(Visitor):
             self.reports.clear()
             self.shapes.clear()
             self.calls.clear()
-            for hooks in self._hooks:
-                hooks.forget()
+            self._forget()
             self._settling = list(self._hooks)
-            if any(hooks.layer.plain for hooks in self._hooks):
-                self._axes.start()
             if self.check_rows:
                 self._prepare_second_look()
+            if self._discovers or any(hooks.layer.plain for hooks in self._hooks):
+                self._axes.start()
+            if self._discovers:
+                self._data.start(self._visit.arguments)
         self._results.batch = Batch()
 
     def end(self) -> None:
         """Finish a forward pass: its β can be taken."""
         self._axes.stop()
+        self._data.stop()
         batch = self._results.batch
         if batch is None:
             return
@@ -238,9 +261,43 @@ class Tap(Visitor):
     def abort(self) -> None:
         """Forget a forward pass that has failed."""
         self._axes.stop()
+        self._data.stop()
         self._results.batch = self._finished = None
         for hooks in self._hooks:
             hooks.stop()
+
+    def _forget(self) -> None:
+        """Forget what an unfinished first batch has shown."""
+        for hooks in self._hooks:
+            hooks.forget()
+        if self._discovers:
+            self._hooks = [hooks for hooks in self._hooks if hooks.layer.function is None]
+            for visited in [v for v in self._visit.sites if v.site.function is not None]:
+                visited.remove()
+
+    def _discover(self, call: FunctionCall) -> None:
+        """Watch the call of a function that is a layer.
+
+        Raises
+        ------
+        HookError
+            If the call was not in the first forward pass.
+        """
+        if not self._visit.first:
+            if could_be_layer(call, self._silent):
+                raise HookError(
+                    f"layer {call.site.name!r}, batch {self._visit.passes}: it did not run in the "
+                    "first batch, so it is not measured (a model that branches on its input)"
+                )
+            return
+        if not is_layer(call, self._silent, self._data):
+            return
+        hooks = self._layer_hooks(function_layer(self.model, call.site.name, self._kinds))
+        hooks.attach(self._visit.add(hooks.site, hooks), prove=self.prove)
+        self._hooks.append(hooks)
+        self._settling.append(hooks)
+        if self._row_sums is not None:
+            self._summed.append(self._visit.add(hooks.site, self._row_sums))
 
     def _prepare_second_look(self) -> None:
         """Keep what the second look compares with: the arguments, and the state of the model."""
@@ -248,8 +305,7 @@ class Tap(Visitor):
         self._state = state_of(self.model)
         if self._row_sums is None:
             self._row_sums = RowSums()
-            sites = (Site(h.layer.name, h.layer.module) for h in self._hooks)
-            self._summed = [self._visit.add(site, self._row_sums) for site in sites]
+            self._summed = [self._visit.add(hooks.site, self._row_sums) for hooks in self._hooks]
 
     def _look_again(self, first: Batch, row_sums: RowSums) -> None:
         """Run the first batch again, and refuse β of rows that are no samples.
@@ -291,6 +347,8 @@ class Tap(Visitor):
             warnings.warn(rows.text, RowWarning, stacklevel=2)
 
     def _end_first(self) -> None:
+        if not self._hooks:
+            raise NoLayerError(none_of(self.model, self._kinds))
         self._drop_wrappers()
         active = [hooks for hooks in self._hooks if not hooks.failed]
         if not active and not self.reports:

@@ -237,7 +237,7 @@ def channel_measures(
     -------
     DataFrame
         Layer, call, the columns of `measure_table`. Slopes are those at the inputs
-        seen, β held at its value; NaN for layers that are not elementwise.
+        seen, β held at its value; NaN for layers that are not elementwise, and for functions.
     """
     frames: list[pd.DataFrame] = []
 
@@ -285,7 +285,7 @@ def _slopes(layer: Layer, x: Tensor, beta: Tensor | None) -> Tensor | None:
         gate = torch.sigmoid(u)
         slopes = p2 + d * (gate + u * gate * (1 - gate))
         return slopes.reshape(moved.shape).movedim(1, layer.axis)
-    if layer.kind != "activation":
+    if layer.kind != "activation" or layer.function is not None:
         return None
     with torch.inference_mode(False), torch.enable_grad():
         leaf = x.clone().requires_grad_()

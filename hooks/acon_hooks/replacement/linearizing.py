@@ -18,7 +18,7 @@ from acon_analysis.errors import UsageError, closest
 from acon_analysis.models.registry import build_model
 from acon_hooks.captures.identity import state_sha256
 from acon_hooks.engine.edits import Line
-from acon_hooks.engine.sites import Site
+from acon_hooks.engine.sites import Site, split_name
 from acon_hooks.errors import HookError
 from acon_hooks.guards import unwrap
 from acon_hooks.replacement.plan import Plan, PlanError, load_plan
@@ -180,7 +180,8 @@ def plan_edits(model: nn.Module, plan: Plan, *, any_weights: bool = False) -> di
     rows = dict(iter(plan.table.groupby(["layer", "call"], sort=False)))
     edits = {}
     for use in plan.layers:
-        if use.layer not in modules:
+        owner, function = split_name(use.layer)
+        if owner not in modules:
             raise PlanError(
                 f"plan: the model has no layer {use.layer!r}; {closest(use.layer, modules)}"
             )
@@ -191,7 +192,7 @@ def plan_edits(model: nn.Module, plan: Plan, *, any_weights: bool = False) -> di
         intercept[index] = torch.tensor(own["intercept"].to_numpy())
         chosen = torch.zeros(use.channels, dtype=torch.bool)
         chosen[index] = True
-        site = Site(use.layer, modules[use.layer], use.call, use.axis)
+        site = Site(use.layer, modules[owner], use.call, use.axis, function=function)
         edits[site] = Line(slope.to(device), intercept.to(device), chosen.to(device), use.axis)
     return edits
 
@@ -224,6 +225,12 @@ def linearize(model: nn.Module, plan: Plan, *, any_weights: bool = False) -> nn.
     overwrites = {(layer.layer, layer.call): layer.in_place for layer in plan.layers}
     uses: dict[tuple[str, nn.Module], dict[int, Line]] = defaultdict(dict)
     for site, line in plan_edits(changed, plan, any_weights=any_weights).items():
+        if site.function is not None:
+            raise PlanError(
+                f"plan: layer {site.name!r} is a function that the network calls, and only modules "
+                "can be lines in a copy; leave it out, or call a module there, such as "
+                "torch.nn.ReLU() (verify_plan measures the plan on the network itself)"
+            )
         uses[site.name, site.module][site.call or 0] = line
     for (name, inner), lines in uses.items():
         like = next((t for t in [*inner.parameters(), *changed.parameters()]), torch.empty(0))

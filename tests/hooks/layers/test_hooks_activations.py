@@ -13,10 +13,9 @@ from acon_hooks import (
     Layer,
     Tap,
     find_layers,
-    functional_activations,
     record,
 )
-from support_variants import Detector, Official, shaken, tensor
+from support_variants import Detector, shaken, tensor
 
 C = 8
 BUILT_IN: list[nn.Module] = [
@@ -234,43 +233,6 @@ def test_activations_have_no_beta_to_record() -> None:
         recording.betas()
 
 
-class Functional(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.act, self.acon = nn.Conv2d(3, C, 1), nn.SiLU(), Official(C)
-        self.block = Inner()
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(self.conv(x)).relu_()
-        return F.silu(self.block(self.act(self.acon(x))))
-
-
-class Inner(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        x = x - x.mean()  # so that the module as a whole is no activation
-        return F.gelu(torch.sigmoid(x) + F.hardswish(x)) + F.relu(x) + F.leaky_relu(F.relu(x))
-
-
-def test_activations_called_as_functions_are_counted_by_module() -> None:
-    model = shaken(Functional())
-    table = functional_activations(model, tensor("map", 2, 3))
-    counts = {(row.layer, row.function): row.calls for row in table.itertuples()}
-    assert counts == {
-        ("", "relu"): 2,
-        ("", "silu"): 1,
-        ("block", "gelu"): 1,
-        ("block", "sigmoid"): 1,
-        ("block", "hardswish"): 1,
-        ("block", "relu"): 2,
-        ("block", "leaky_relu"): 1,
-    }
-    assert set(table["class_name"]) == {"Functional", "Inner"}
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-    assert functional_activations(shaken(nn.Sequential(nn.ReLU())), tensor("map", 2, 3)).empty
-
-
-def test_counting_refuses_what_cannot_be_watched() -> None:
-    with pytest.raises(HookError, match="evaluation mode"):
-        functional_activations(nn.BatchNorm2d(3).train(), tensor("map", 2, 3))
+def test_an_unknown_kind_is_refused() -> None:
     with pytest.raises(UsageError, match="unknown kind"):
         find_layers(nn.ReLU(), ("activations",))

@@ -269,6 +269,7 @@ def test_constant_inputs_and_dead_outputs() -> None:
                     (model.layer.p1, model.layer.p2, model.layer.beta))  # fmt: skip
     channels = pd.DataFrame({"layer": "layer", "channel": range(3), "p1": p1, "p2": p2})
     table = channel_table(parts["moments"], channels.assign(beta=beta))
+    table = table[table["layer"] == "layer"].reset_index(drop=True)
     assert table["constant_input"].tolist() == [True, False, False]
     assert table["dead"].tolist() == [True, True, False]
     assert table["L"].tolist()[:2] == [1.0, 1.0]

@@ -85,9 +85,9 @@ class Diffusion(nn.Module):
 def test_a_diffusion_network(tmp_path: Path) -> None:
     model, x = settled(Diffusion()), [images(), images(3)]
     run = captured(model, x, tmp_path / "run")
-    axes = {"embed.1": 1, "down.0.act": 1, "middle.mlp.1": 2, "last.1": 1}
+    axes = {"embed.1": 1, "down.0.act": 1, "middle.mlp.1": 2, "last.1": 1, ":sin#0": 1}
     assert_measured(run, model, x, axes)
-    assert len(run.layers) == 4 - 1 + 12
+    assert len(run.layers) == 4 - 1 + 12 + 1
     every_function(model, x[0])
 
 

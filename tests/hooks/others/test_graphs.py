@@ -84,8 +84,9 @@ class Attention(nn.Module):
 
 def test_graph_attention(tmp_path: Path) -> None:
     model, x = settled(Attention()), [graphs(), graphs(4)]
-    run = captured(model, x, tmp_path / "run")
-    assert_measured(run, model, x, {"leaky": 2, "act": 2})
+    with warned("values of layer ':exp#0' depend on the other samples of the batch"):
+        run = captured(model, x, tmp_path / "run")  # the largest score of the batch
+    assert_measured(run, model, x, {"leaky": 2, "act": 2, ":exp#0": 2})
     every_function(model, x[0])
 
 

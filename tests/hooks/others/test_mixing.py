@@ -144,7 +144,7 @@ CASES: dict[str, tuple[nn.Module, Sequence[Tensor], Mapping[str, int]]] = {
     "siamese": (
         Siamese(), [images(6, 16), images(3, 16)], {"encode.1": 1, "encode.3": 1, "act": 1}
     ),
-    "capsules": (Capsules(), [images(), images(3)], {"act": 2}),
+    "capsules": (Capsules(), [images(), images(3)], {"act": 2, ":square#0": 2}),
     "shuffles": (Shuffles(), [images(), images(3)], {"prelu": 1, "mish": 3}),
     "fourier operator": (FourierOperator(), vectors(1, 16), {"act": 1}),
     "integrated": (Integrated(), vectors(4), {"f.1": 1}),

@@ -1,0 +1,390 @@
+"""Activations called as functions, against a function mode of its own and numpy in float64."""
+
+# mypy: disable-error-code="no-any-return, no-untyped-call"
+
+import copy
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils.checkpoint import checkpoint
+
+import acon_analysis as acon
+from acon_analysis.errors import UsageError
+from acon_hooks import HookError, Tap
+from network_oracle import assert_measured, captured, every_function, settled, warned
+
+KINDS = ("activation",)
+
+FUNCTIONS: dict[str, Callable[[Tensor], Any]] = {
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "leaky_relu": F.leaky_relu,
+    "prelu": lambda x: F.prelu(x, torch.tensor([0.1, 0.2, 0.3], dtype=x.dtype)),
+    "elu": F.elu,
+    "celu": F.celu,
+    "selu": F.selu,
+    "gelu": lambda x: F.gelu(x, approximate="tanh"),
+    "silu": F.silu,
+    "mish": F.mish,
+    "softplus": F.softplus,
+    "hardswish": F.hardswish,
+    "hardsigmoid": F.hardsigmoid,
+    "hardtanh": F.hardtanh,
+    "hardshrink": F.hardshrink,
+    "softshrink": F.softshrink,
+    "sigmoid": torch.special.expit,
+    "logsigmoid": F.logsigmoid,
+    "tanh": Tensor.tanh,
+    "softsign": F.softsign,
+    "tanhshrink": F.tanhshrink,
+    "threshold": lambda x: F.threshold(x, 0.1, 20.0),
+    "clamp": lambda x: x.clip(min=-0.3),
+    "clamp_min": lambda x: x.clamp_min(-0.2),
+    "clamp_max": lambda x: torch.clamp_max(x, 0.3),
+    "maximum": lambda x: torch.maximum(torch.tensor(0.1), x),
+    "minimum": lambda x: torch.minimum(x, torch.full((3, 1, 1), 0.1)),
+    "abs": abs,
+    "sin": torch.sin,
+    "square": torch.square,
+    "exp": torch.exp,
+}
+IN_PLACE: dict[str, Callable[[Tensor], Any]] = {
+    "relu": lambda x: x.relu_(),
+    "relu6": lambda x: F.relu6(x, inplace=True),
+    "leaky_relu": lambda x: F.leaky_relu_(x, 0.2),
+    "elu": lambda x: F.elu(x, 0.7, True),
+    "silu": lambda x: F.silu(x, inplace=True),
+    "hardtanh": lambda x: F.hardtanh_(x),
+    "threshold": lambda x: F.threshold(x, 0.1, 20.0, inplace=True),
+    "sigmoid": lambda x: torch.sigmoid(x.detach(), out=x.detach()),
+    "tanh": lambda x: x.tanh_(),
+    "clamp": lambda x: x.clamp_(-0.5, 0.5),
+    "exp": lambda x: torch.exp_(x),
+}
+
+
+class Calls(nn.Module):
+    """Calls one function twice in a block that runs twice."""
+
+    def __init__(self, function: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.conv, self.block = nn.Conv2d(2, 3, 3, padding=1), Block(function)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(self.block(self.conv(x))).mean((2, 3))
+
+
+class Block(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.mix, self.function = nn.Conv2d(3, 3, 1), function
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.function(self.mix(x))
+        return self.function(self.mix(first)) + 0.1 * first
+
+
+def traces(model: nn.Module) -> list[Any]:
+    """Return every hook on a model, and every active function mode."""
+    modules = list(model.modules())
+    hooks = [hook for m in modules for hook in (*m._forward_hooks, *m._forward_pre_hooks)]
+    return [*hooks, *_get_current_function_mode_stack()]
+
+
+def batches(*shape: int) -> list[Tensor]:
+    return [2 * torch.randn(7, *shape), 2 * torch.randn(4, *shape)]
+
+
+@pytest.mark.parametrize(
+    ("name", "function"), [*FUNCTIONS.items(), *IN_PLACE.items()],
+    ids=[*FUNCTIONS, *(f"{name} in place" for name in IN_PLACE)],
+)  # fmt: skip
+def test_every_function_is_measured_as_the_oracle_measures_it(
+    name: str, function: Callable[[Tensor], Any], tmp_path: Path
+) -> None:
+    model, x = settled(Calls(function)).double(), [b.double() for b in batches(2, 5, 5)]
+    expected = [model(batch) for batch in x]
+    with torch.no_grad(), acon.record(model, kinds=KINDS) as recording:
+        assert all(torch.equal(model(batch), out) for batch, out in zip(x, expected, strict=True))
+    assert [layer.name for layer in recording.layers] == [f"block:{name}#0", f"block:{name}#1"]
+    run = captured(model, x, tmp_path / "run", kinds=KINDS)
+    axes = {f"block:{name}#0": 1, f"block:{name}#1": 1}
+    assert_measured(run, model, x, axes, tolerance=1e-6)
+    assert run.layers["class_name"].tolist() == [name] * 4
+    assert run.layers["call"].tolist() == [0, 0, 1, 1]
+    assert traces(model) == []
+
+
+def test_a_residual_network_that_calls_relu(tmp_path: Path) -> None:
+    class Basic(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv1, self.conv2 = nn.Conv2d(4, 4, 3, 1, 1), nn.Conv2d(4, 4, 3, 1, 1)
+            self.bn1, self.bn2 = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out = F.relu(self.bn1(self.conv1(x)), inplace=True)
+            out = self.bn2(self.conv2(out))
+            out += x
+            return F.relu(out)
+
+    class ResNet(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.layer1 = nn.Conv2d(3, 4, 3), nn.Sequential(Basic(), Basic())
+            self.fc = nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(self.layer1(F.relu(self.conv(x))).mean((2, 3)))
+
+    model, x = settled(ResNet()), batches(3, 8, 8)
+    run = captured(model, x, tmp_path / "run")  # no kinds: there is no ACON layer
+    blocks = [f"layer1.{block}:relu#{number}" for block in (0, 1) for number in (0, 1)]
+    assert run.layers["layer"].tolist() == [":relu#0", *blocks]
+    assert_measured(run, model, x, dict.fromkeys([":relu#0", *blocks], 1))
+    every_function(model, x[0])
+
+
+class Signal(nn.Module):
+    """A one-dimensional network with functions, on (N, C, T) and on (N, T, C)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv1d(1, 4, 5), nn.Linear(4, 6)
+        self.raw = nn.Parameter(torch.randn(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.fc(F.relu(self.conv(x)).transpose(1, 2))
+        scale = F.softplus(self.raw[None]).clamp(max=2.0)  # of weights: no layers
+        return (torch.tanh(h) * scale).mean(1)
+
+
+def test_a_one_dimensional_network_with_a_function_of_its_weights(tmp_path: Path) -> None:
+    model, x = settled(Signal()), batches(1, 20)
+    run = captured(model, x, tmp_path / "run")
+    assert_measured(run, model, x, {":relu#0": 1, ":tanh#0": 2})
+    every_function(model, x[0])
+
+
+@pytest.mark.parametrize("mask", [False, True])
+def test_the_transformer_encoder(mask: bool, tmp_path: Path) -> None:
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            layer = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True)
+            self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            padding = x[..., 0] > 1.5 if mask else None
+            return self.encoder(x, src_key_padding_mask=padding).mean(1)
+
+    model, x = settled(Encoder()), [torch.randn(6, 5, 8), torch.randn(3, 5, 8)]
+    with torch.no_grad(), acon.record(model, kinds=KINDS) as recording:
+        model(x[0])
+    names = [f"encoder.layers.{index}:relu#0" for index in (0, 1)]
+    assert [layer.name for layer in recording.layers] == names
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    run = captured(model, x, tmp_path / "run", kinds=KINDS)
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        assert_measured(run, model, x, dict.fromkeys(names, 2))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+@pytest.mark.parametrize(("name", "layers"), [("inception_v3", 94), ("googlenet", 57)])
+def test_networks_of_torchvision_that_call_functions_only(name: str, layers: int) -> None:
+    torchvision = pytest.importorskip("torchvision")
+    model = torchvision.models.get_model(name, weights=None, init_weights=False).eval()
+    x = torch.randn(2, 3, 80, 80)
+    found = acon.find_layers(model, KINDS, x)
+    assert acon.find_layers(model, KINDS) == []
+    assert len(found) == layers
+    convs = [m for n, m in model.named_modules() if n.endswith(".conv") and "ux" not in n]
+    assert sum(layer.channels or 0 for layer in found) == sum(m.out_channels for m in convs)
+    with torch.no_grad():
+        expected = model(x)
+        with acon.record(model, [found[0].name, found[-1].name], kinds=KINDS):
+            assert torch.equal(model(x), expected)
+
+
+class Odd(nn.Module):
+    """Functions under checkpointing, in vmap, in a custom autograd function, of other numbers."""
+
+    def __init__(self, *, vmap: bool = False) -> None:
+        super().__init__()
+        self.fc, self.vmap = nn.Linear(3, 4), vmap
+
+    def forward(self, x: Tensor) -> Tensor:
+        h: Any = checkpoint(lambda v: F.silu(self.fc(v)), x, use_reentrant=False)
+        h = Custom.apply(h)
+        if self.vmap:
+            h = torch.vmap(torch.tanh)(h)
+        count = torch.tensor(3).clamp(max=2) + torch.tensor(-0.5).abs()
+        return h * count + (h > 0).int().abs()
+
+
+class Custom(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return torch.relu(x - 0.1)
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> Tensor:
+        return slopes[0]
+
+
+def test_checkpoints_and_custom_autograd_functions(tmp_path: Path) -> None:
+    model, x = settled(Odd()), batches(3)
+    run = captured(model, x, tmp_path / "run")
+    assert_measured(run, model, x, {":silu#0": 1, ":relu#0": 1})
+    leaf = x[0].clone().requires_grad_()
+    with Tap(model, kinds=KINDS) as tap:
+        out = model(leaf)
+        tap.take()
+        out.sum().backward()  # what is recomputed there was seen before
+        assert model(x[1]).shape == (4, 4)
+        tap.take()
+
+
+def test_a_function_inside_vmap_is_named_and_left_out() -> None:
+    model, x = settled(Odd(vmap=True)), batches(3)[0]
+    with torch.no_grad(), warned(r"':tanh#0' \(it runs inside torch.func"):
+        found = acon.find_layers(model, KINDS, x)
+    assert [layer.name for layer in found] == [":silu#0", ":relu#0"]
+
+
+class Branching(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.block, self.more = nn.Linear(3, 4), Block(torch.relu), 0
+        self.block.mix = nn.Linear(4, 4)  # type: ignore[assignment]
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.block(self.fc(x))
+        for _ in range(self.more):
+            h = torch.tanh(h)
+        if self.more < 0:
+            raise KeyboardInterrupt if self.more == -1 else ValueError("of the network")
+        return self.block(h) if self.more == 3 else h
+
+
+def test_later_batches_are_compared_with_the_first() -> None:
+    model, x = Branching().eval(), torch.randn(5, 3)
+    with torch.no_grad(), acon.record(model, kinds=KINDS):
+        model(x)
+        model(x[:2])
+        model.more = 1
+        with pytest.raises(HookError, match=r"':tanh#0', batch 2: it did not run in the first"):
+            model(x)
+        model.more = 3
+        with pytest.raises(HookError, match=r"':tanh#0', batch 2"):
+            model(x)
+        model.more, model.block.function = 0, torch.tanh
+        with pytest.raises(HookError, match=r"'block:tanh#0', batch 2"):
+            model(x)
+        model.block.function = lambda h: h
+        with pytest.raises(HookError, match=r"'block:relu#0' ran 0 times in batch 2, but 1 times"):
+            model(x)
+    assert traces(model) == []
+
+
+def test_a_block_that_runs_once_more_is_refused() -> None:
+    model, x = Branching().eval(), torch.randn(5, 4)
+    model.fc = nn.Identity()  # type: ignore[assignment]
+    layers = ["block:relu#0", "block:relu#1"]
+    with torch.no_grad(), acon.record(model, layers, kinds=KINDS):
+        model(x)
+        model.more = 3
+        with pytest.raises(HookError, match=r"'block:relu#0', call 1, batch 1: it ran more often"):
+            model(x)
+
+
+@pytest.mark.parametrize(("more", "error"), [(-1, KeyboardInterrupt), (-2, ValueError)])
+def test_nothing_is_left_behind(more: int, error: type[BaseException]) -> None:
+    model, x = Branching().eval(), torch.randn(5, 3)
+    with torch.no_grad(), acon.record(model, kinds=KINDS) as recording:
+        model.more = more
+        with pytest.raises(error):
+            model(x)
+        model.more = 0
+        model(x)
+        assert [layer.name for layer in recording.layers] == ["block:relu#0", "block:relu#1"]
+        model.more = more
+        with pytest.raises(error):
+            model(x)
+    assert traces(model) == []
+
+
+def test_other_threads_and_copies_are_not_seen() -> None:
+    model, x = Branching().eval(), torch.randn(5, 3)
+    with torch.no_grad(), Tap(model, kinds=KINDS) as tap:
+        model(x)
+        tap.take()
+        other = copy.deepcopy(model)
+        thread = threading.Thread(target=other, args=(x,))
+        thread.start()
+        thread.join()
+        other(x)
+        F.relu(x)  # outside of the model
+        model(x)
+        assert tap.take() == {}
+        assert tap.batches == 2
+
+
+def test_a_compiled_network_runs_eagerly(tmp_path: Path) -> None:
+    model, x = settled(Signal()), batches(1, 20)
+    compiled: Any = torch.compile(model, backend="eager")
+    with warned("a compiled model runs eagerly"):
+        run = captured(compiled, x, tmp_path / "run", kinds=KINDS)
+    assert_measured(run, model, x, {":relu#0": 1, ":tanh#0": 2})
+
+
+def test_parts_of_measured_modules_are_no_layers() -> None:
+    class Own(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.clamp(min=-1).square()
+
+    model = settled(nn.Sequential(nn.Linear(3, 4), Own(), nn.Linear(4, 4), nn.ReLU()))
+    found = acon.find_layers(model, KINDS, torch.randn(6, 3))
+    assert [layer.name for layer in found] == ["1", "3"]
+
+
+def test_a_network_without_functions_is_not_listened_to_after_the_first_batch() -> None:
+    modes = []
+
+    class Looks(nn.Identity):
+        def forward(self, x: Tensor) -> Tensor:
+            modes.append(len(_get_current_function_mode_stack()))
+            return x
+
+    model = settled(nn.Sequential(nn.Linear(3, 4), Looks(), nn.ReLU()))
+    with torch.no_grad(), Tap(model, kinds=KINDS) as tap:
+        for _ in range(3):
+            model(torch.randn(6, 3))
+            tap.take()
+    assert modes[0] > 0
+    assert modes[1:] == [0, 0]
+
+
+def test_names_are_checked() -> None:
+    model, x = Branching().eval(), torch.randn(5, 3)
+    with pytest.raises(UsageError, match=r"no module 'blok'.*did you mean 'block'"):
+        Tap(model, ["blok:relu#0"], kinds=KINDS)
+    with pytest.raises(UsageError, match="no elementwise function"):
+        Tap(model, ["block:conv2d#0"], kinds=KINDS)
+    with (
+        torch.no_grad(),
+        acon.record(model, ["block:relu#7"], kinds=KINDS),
+        pytest.raises(HookError, match="block:relu#7"),
+    ):
+        model(x)
+    with pytest.raises(UsageError, match="called as a function, which has no β"):
+        acon.explain(settled(Signal()), torch.randn(2, 1, 20), ":relu#0")
