@@ -207,14 +207,14 @@ class LayerGroup:
     def clear(self) -> None:
         """Forget all samples."""
 
-        def zeros(count: int) -> Tensor:
-            shape = (count, self.blocks, self.columns)
-            return torch.zeros(shape, dtype=torch.float64, device=self.device)
+        def filled(count: int, value: float, columns: int = self.columns) -> Tensor:
+            shape = (count, self.blocks, columns)
+            return torch.full(shape, value, dtype=torch.float64, device=self.device)
 
-        ends = zeros(1 if self.rows in _OUTSIDE else 2) + torch.inf
-        sums = [zeros(len(table[self.rows])) for table in (_VARIABLES, _PAIRS, _WITHIN)]
-        counts = zeros(3)[..., : len(self.calls)].contiguous()
-        self.blocks_held = States(*[*sums, ends, -ends, counts])
+        ends = 1 if self.rows in _OUTSIDE else 2
+        sums = [filled(len(table[self.rows]), 0.0) for table in (_VARIABLES, _PAIRS, _WITHIN)]
+        low, high = filled(ends, torch.inf), filled(ends, -torch.inf)
+        self.blocks_held = States(*sums, low, high, filled(3, 0.0, len(self.calls)))
 
     def states(self, raw: Tensor, beta: Tensor | None) -> tuple[States, Tensor]:
         """Turn moments over pixels into states of single samples.
@@ -340,11 +340,13 @@ class LayerGroup:
         torch.maximum(held.high, new.high, out=held.high)
         held.counts.add_(new.counts)
 
-    def take(self) -> Moments:
-        """Return the states of the blocks, (blocks, C of all calls), and forget them."""
-        held = self._to_host(self.blocks_held)
+    def take(self) -> tuple[npt.NDArray[np.int64], Moments]:
+        """Return the blocks with samples, and their states, (blocks, C of all calls); forget all."""
+        counts = self.blocks_held.counts[:2]  # samples, and those that are left out
+        some = (counts > 0).any(2).any(0).nonzero().flatten()
+        held = self._to_host(States(*(values[:, some] for values in self.blocks_held)))
         self.clear()
-        return self.moments(held)
+        return some.cpu().numpy(), self.moments(held)
 
     def take_states(self, states: States) -> Moments:
         """Return states of single samples on the host, (N, C of all calls), without β.

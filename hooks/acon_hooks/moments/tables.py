@@ -27,10 +27,10 @@ def keys_of(group: LayerGroup) -> dict[str, npt.NDArray[Any]]:
 
 def block_frame(group: LayerGroup) -> pd.DataFrame:
     """Take rows of ``moments/`` out of a group: by layer, channel and block."""
-    state = group.take()
+    blocks, state = group.take()
     turned = Moments({name: array.T for name, array in state.arrays.items()})
     keys = {name: values[:, None] for name, values in keys_of(group).items()}
-    return to_frame(turned, **keys, block=np.arange(group.blocks))
+    return to_frame(turned, **keys, block=blocks)
 
 
 def total_frame(
