@@ -214,7 +214,7 @@ class LayerGroup:
         ends = 1 if self.rows in _OUTSIDE else 2
         sums = [filled(len(table[self.rows]), 0.0) for table in (_VARIABLES, _PAIRS, _WITHIN)]
         low, high = filled(ends, torch.inf), filled(ends, -torch.inf)
-        self.blocks_held = States(*sums, low, high, filled(3, 0.0, len(self.calls)))
+        self.blocks_held = States(*[*sums, low, high, filled(3, 0.0, len(self.calls))])
 
     def states(self, raw: Tensor, beta: Tensor | None) -> tuple[States, Tensor]:
         """Turn moments over pixels into states of single samples.
