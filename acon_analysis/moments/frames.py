@@ -129,15 +129,12 @@ def from_frame(frame: pd.DataFrame) -> Moments:
         if missing:
             continue
         block = {f: frame[f].to_numpy(dtype=np.float64) for f in fields}
-        if name in ("within", "left_out"):
-            block = (
-                {f: np.nan_to_num(values) for f, values in block.items()}
-                if name == "left_out"
-                else block
-            )
+        if name == "left_out":
+            block = {f: np.nan_to_num(values) for f, values in block.items()}
             stored = bool(block[fields[0]].any())
         else:
             stored = name == "base" or not bool(np.isnan(block[fields[-1]]).all())
+            stored = stored or (name == "within" and bool(block["n_samples"].any()))
         arrays |= block if stored else {}
     if "mean_beta" in arrays and "n_samples" not in arrays:
         raise AconError("moments of β need the number of samples: column 'n_samples' is missing")

@@ -188,11 +188,12 @@ class Run(StoredRun):
         return self._in_order(layer_table(self.channel_sums, confidence=confidence))
 
     def _totals_of_samples(self) -> pd.DataFrame:
-        """Return the totals without those of layers whose rows belong to other samples."""
+        """Return the totals without those of layers whose rows are no samples, or others."""
         rows = self.manifest.get("rows") or {}
         if rows.get("status") != "mixed":
             return self.totals
-        kept = self.totals[~self.totals["layer"].isin(rows["layers"])]
+        totals = self.part_frame("totals") if self.has_moments else self.totals
+        kept = totals if totals.empty else totals[~totals["layer"].isin(rows["layers"])]
         if kept.empty:
             raise AconError(f"linearity by sample: {rows['text']}; ask by layer or by channel")
         warnings.warn(f"left out: {rows['text']}", stacklevel=4)

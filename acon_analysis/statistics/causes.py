@@ -189,6 +189,7 @@ def layer_sentence(
     left_out: int = 0,
     samples: int = 0,
     L_gate: float = np.nan,
+    rowless: bool = False,
 ) -> str:
     """Summarise the causes of a layer's channels in one sentence.
 
@@ -204,6 +205,8 @@ def layer_sentence(
         Samples that were left out, and those that were not.
     L_gate : float
         L of a product's gate alone, named where it is more than `FAR` from L.
+    rowless : bool
+        Whether rows of its input are no samples: then rows are left out, and samples not counted.
 
     Returns
     -------
@@ -219,7 +222,9 @@ def layer_sentence(
         degree = "dead"
     else:
         degree = "linear" if L >= LINEAR else "nonlinear"
-    lost = f"; {left_out} of {left_out + samples} samples left out (NaN or infinity)"
+    what = f"{left_out} rows" if rowless else f"{left_out} of {left_out + samples} samples"
+    lost = f"; {what} left out (NaN or infinity)" if left_out else ""
+    apart = "; its rows are no samples: no values by sample" if rowless else ""
     plural = "s" * (len(found) != 1)
-    apart = gate_words(L_gate) if abs(L_gate - L) > FAR else ""
-    return f"{degree}: of {len(found)} channel{plural} {listed}{apart}{lost if left_out else ''}"
+    gate = gate_words(L_gate) if abs(L_gate - L) > FAR else ""
+    return f"{degree}: of {len(found)} channel{plural} {listed}{gate}{lost}{apart}"

@@ -117,6 +117,7 @@ def layer_table(
     frame = frame.assign(**_layer_columns(sums, table))
     frame["L_gate"] = gate_linearity(*(np.add.reduceat(s, starts) for s in gate_sums(sums)))
     ends = [*starts[1:], len(table)]
+    counted = np.where(sums.total["n"] > 0, sums.field("n_samples"), np.nan)[starts]
     frame["why"] = [
         layer_sentence(
             table["cause"].iloc[a:b].tolist(),
@@ -125,8 +126,11 @@ def layer_table(
             left_out=row["left_out"],
             samples=row["n_samples"],
             L_gate=row["L_gate"],
+            rowless=rowless,
         )
-        for a, b, row in zip(starts, ends, frame.to_dict("records"), strict=True)
+        for a, b, row, rowless in zip(
+            starts, ends, frame.to_dict("records"), counted == 0, strict=True
+        )
     ]
     return _ordered(frame, LINEARITY_LAYER_COLUMNS)
 

@@ -56,10 +56,6 @@ def gather(
             batch = images[start : start + size]
             model(batch)
             tap.take()
-            if found.learning:
-                found.learned()
-                model(batch)
-                tap.take()
             found.batch(list(range(start, start + len(batch))))
             start += len(batch)
     columns = {key: (f"{key[0]}_{key[1]}", 1) for key in sorted(found._pooling)}

@@ -7,11 +7,12 @@ Nothing of the project computes a number here.
 
 import copy
 import hashlib
+import math
 import re
 import warnings
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -146,7 +149,7 @@ def folded(value: Tensor, axis: int) -> Array:
     """Return (N, C, P) of a tensor, in float64."""
     array = value.double().cpu().numpy()
     array = array[:, None] if array.ndim == 1 else np.moveaxis(array, axis, 1)
-    return array.reshape(array.shape[0], array.shape[1], -1)
+    return array.reshape(*array.shape[:2], math.prod(array.shape[2:]))
 
 
 def residuals(x: Array, y: Array) -> tuple[Array, Array]:
@@ -241,7 +244,7 @@ def assert_measured(
     *,
     forward: Forward = lambda model, batch: model(batch),
     tolerance: float = TOLERANCE,
-    by_sample: bool = True,
+    rowless: Collection[str] = (),
 ) -> None:
     """Compare every number of a run with the oracle: β, and L by layer, channel and sample.
 
@@ -255,16 +258,14 @@ def assert_measured(
         Layer -> channel axis of its input, or of the input of each of its calls.
     tolerance : float
         Largest difference.
-    by_sample : bool
-        Whether rows are samples.
+    rowless : collection of str
+        Layers whose rows are no samples: they have no values by sample.
     """
     found = seen(model, batches, list(axes), forward)
     layers = run.linearity().set_index(["layer", "call"])
-    channels, samples = (
-        run.linearity(by="channel"),
-        run.linearity(by="sample") if by_sample else None,
-    )
+    channels, samples = run.linearity(by="channel"), linearity_by_sample(run, rowless)
     assert set(layers.index) == set(found)
+    assert set(samples["layer"]) == set(axes) - set(rowless)
     for key, pairs in found.items():
         axis = axes[key[0]]
         axis = axis if isinstance(axis, int) else axis[key[1]]
@@ -276,11 +277,24 @@ def assert_measured(
         np.testing.assert_allclose(
             float(layers["L"][key]), want.layer, atol=tolerance, rtol=0, err_msg=str(key)
         )
-        if samples is not None:
+        if key[0] not in rowless:
             rows = samples[(samples["layer"] == key[0]) & (samples["call"] == key[1])]
             got = rows.sort_values("sample")["L"].to_numpy()
             np.testing.assert_allclose(got, want.sample, atol=tolerance, rtol=0, err_msg=str(key))
         assert_betas(run, model, key, pairs, axis, tolerance)
+
+
+def linearity_by_sample(run: Run, rowless: Collection[str]) -> pd.DataFrame:
+    """Return L by sample; layers whose rows are no samples have to be left out by name."""
+    if not rowless:
+        return run.linearity(by="sample")
+    assert set(run.manifest["rows"]["layers"]) == set(rowless)
+    if set(rowless) == set(run.layers["layer"]):
+        with pytest.raises(AconError, match="by sample: rows of layer"):
+            run.linearity(by="sample")
+        return pd.DataFrame({"layer": []})
+    with warned("left out: rows of layer"):
+        return run.linearity(by="sample")
 
 
 def assert_betas(

@@ -22,10 +22,11 @@ from acon_hooks.errors import HookError, ProofError
 from acon_hooks.guards import refuse_other_images, refuse_training
 from acon_hooks.layers.scan import Layer
 from acon_hooks.moments.accumulating import Accumulator
+from acon_hooks.moments.constants import GATED_KINDS
 from acon_hooks.readings.batch import Batch, Key
 from acon_hooks.readings.beta_networks import run_facts
 from acon_hooks.readings.layer_tables import channel_table, layer_table
-from acon_hooks.readings.second_look import RowCheck
+from acon_hooks.readings.second_look import RowCheck, with_rowless
 from acon_hooks.readings.tap import Tap
 
 Values = dict[Key, Tensor]
@@ -107,7 +108,7 @@ class ForwardPass:
         self._tap = self._reader = None
         self._stack.close()
 
-    def start(self, images: Tensor, opening: Callable[[], Tensor]) -> None:
+    def start(self, images: Tensor, opening: Callable[[], tuple[Tensor, int] | None]) -> None:
         """Prove the readings on the first batch; hook or compile the network for all that follow.
 
         Parameters
@@ -115,8 +116,8 @@ class ForwardPass:
         images : Tensor
             The first batch of this process.
         opening : callable
-            Returns the first batch of the data set: all processes take the constants that moments
-            are about from it.
+            Returns the first batch of the data set and its number of samples, None where this is
+            it: all processes take the constants of the moments from it.
         """
         refuse_other_images(self.model, images)
         refuse_unbatched(self.model, images)
@@ -124,9 +125,11 @@ class ForwardPass:
             self._speed_up(self._laid_out(images))
         else:
             self._tap = self._stack.enter_context(self._observing(self.model))
-        if self.moments is not None and self.moments.learning:
-            self._tapped(opening())
-            self.moments.learned()
+        if self.moments is not None and self.moments.learning and self._learns_from_data():
+            first = opening()
+            if first is not None:
+                self._tapped(first[0])
+                self.moments.learned(first[1], self._mixed())
 
     def __call__(self, images: Tensor, ids: list[int]) -> Values:
         """Run a batch (N, ...); return β of every layer and call, on the device."""
@@ -135,10 +138,21 @@ class ForwardPass:
                 return self._reader(self._laid_out(images))
         values = self._tapped(images)
         if self.moments is not None:
-            self.moments.batch(ids)
+            self.moments.batch(ids, self._mixed())
         if self.metadata is None and self._tap is not None:
-            self.metadata = _metadata(self._tap)
+            self.metadata = _metadata(self._tap, self.moments)
         return values
+
+    def _learns_from_data(self) -> bool:
+        """Whether constants of the moments may be means over a batch: those of ACON layers."""
+        layers = [] if self._tap is None else self._tap.layers
+        return any(layer.kind in GATED_KINDS for layer in layers)
+
+    def _mixed(self) -> tuple[str, ...]:
+        """Return the layers whose rows the second look has found to be no samples."""
+        rows = self._tap.rows if self.metadata is None and self._tap else None
+        rows = self.metadata.rows if self.metadata is not None else rows
+        return rows.layers if rows is not None and rows.status == "mixed" else ()
 
     def _laid_out(self, images: Tensor) -> Tensor:
         """Return inputs in the memory layout of the weights; a copy if they may be overwritten."""
@@ -263,11 +277,13 @@ def _used(tap: Tap) -> list[Layer]:
     return [layer for layer in tap.layers if layer.name not in tap.unused]
 
 
-def _metadata(tap: Tap) -> LayerMetadata:
+def _metadata(tap: Tap, moments: Accumulator | None = None) -> LayerMetadata:
     """Return the tables of the layers that a tap has proved."""
     used = _used(tap)
     layers = layer_table(tap.calls, tap.reports, tap.shapes)
-    return LayerMetadata(layers, channel_table(used), run_facts(used), tap.rows)
+    rowless = {} if moments is None else moments.rowless
+    rows = with_rowless(tap.rows, [name for name, _ in rowless])
+    return LayerMetadata(layers, channel_table(used), run_facts(used), rows)
 
 
 @dataclass(frozen=True)

@@ -126,6 +126,11 @@ class CapturePlan:
         mine = unit % self.world == self.rank if self.units is None else unit in self.units
         return mine and unit not in self.done
 
+    @property
+    def is_part(self) -> bool:
+        """Whether other calls or processes capture some units of the run."""
+        return self.world > 1 or self.units is not None or bool(self.done)
+
     def left(self) -> int | None:
         """Return the number of samples in the units to do; None if nobody knows beforehand."""
         if self.feed.count is None:

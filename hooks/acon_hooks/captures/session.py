@@ -1,6 +1,7 @@
 """Execute a capture's plan: run the network, write the units, finish the run."""
 
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,6 +23,7 @@ from acon_hooks.captures.plan import CapturePlan, refuse_another, warn_of_other_
 from acon_hooks.captures.recorded import Recorded
 from acon_hooks.captures.unit import Columns, UnitBuffer, UnitWriter, columns_of
 from acon_hooks.engine.feed import Batch
+from acon_hooks.errors import RowWarning
 from acon_hooks.moments.accumulating import Accumulator
 from acon_hooks.readings.batch import Key, to_host
 
@@ -130,25 +132,28 @@ class Session:
             return {}
         first = forward.metadata is None
         if first:
-            forward.start(inputs, lambda: self._opening(inputs, batch))
+            forward.start(inputs, lambda: self._opening(batch))
         values = forward(inputs, batch.ids)
         if first:
             self._begin(forward)
         own = self.columns or {}
         return {key: value for key, value in values.items() if key in own}
 
-    def _opening(self, inputs: Tensor, batch: Batch) -> Tensor:
-        """Return the inputs of the feed's first batch: all processes take constants from it."""
+    def _opening(self, batch: Batch) -> tuple[Tensor, int] | None:
+        """Return the inputs of the feed's first batch and their number; None where this is it."""
         first = None if batch.unit == 0 else self.feed.first()
         if first is None or first.inputs is None:
-            return inputs
-        return first.inputs.to(self.plan.device)
+            return None
+        return first.inputs.to(self.plan.device), len(first.ids)
 
     def _begin(self, forward: ForwardPass) -> None:
         """Write the manifest after the first batch, or compare with what the run began with."""
         plan, metadata = self.plan, forward.metadata
         if metadata is None:
             return
+        if plan.is_part and metadata.rows is not None and metadata.rows.changed:
+            text = f"{metadata.rows.text}: other units are captured from another state"
+            warnings.warn(text, RowWarning, stacklevel=6)
         compute = {
             "device": plan.device.type,
             "threads": torch.get_num_threads(),

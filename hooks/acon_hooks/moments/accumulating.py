@@ -8,7 +8,7 @@ as the parts of a unit of a capture. What is stored is listed in `acon_analysis.
 import shutil
 import warnings
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from acon_analysis.columns import MOMENT_KEY_COLUMNS, names
+from acon_analysis.errors import StoreError
 from acon_analysis.moments.fields import BLOCKS, PRODUCT_COLUMNS, STATE_COLUMNS
 from acon_analysis.moments.frames import disk_space, to_frame
 from acon_analysis.moments.gram import EPS32
@@ -27,8 +28,15 @@ from acon_analysis.store.folder import RunFolder
 from acon_hooks.errors import HookError
 from acon_hooks.layers.reading import Factors, fold
 from acon_hooks.layers.scan import Layer
-from acon_hooks.moments.constants import Constants, learn, read_references, stored, write_references
-from acon_hooks.moments.kernels import PRODUCT, Gate, product_sums, rows_of, sums
+from acon_hooks.moments.constants import (
+    Constants,
+    learn,
+    read_references,
+    reference_table,
+    stored,
+    write_references,
+)
+from acon_hooks.moments.kernels import PRODUCT, CallSums, Gate, product_sums, rows_of, sums
 from acon_hooks.moments.layer_groups import (
     Call,
     LayerGroup,
@@ -48,6 +56,7 @@ from acon_hooks.moments.tables import (
     pooled_table,
     total_frame,
 )
+from acon_hooks.moments.whole_batches import WholeBatches
 from acon_hooks.readings.batch import Key, to_host
 
 Ids = npt.NDArray[np.int64]
@@ -57,17 +66,6 @@ class UnmeasuredLayerWarning(UserWarning):
     """Moments of a layer cannot be taken."""
 
 
-@dataclass
-class _CallSums:
-    """Moments of one call in the current batch, (rows, N, C), and its β, (N, C)."""
-
-    rows: tuple[str, ...]  # what the sums are, as in `kernels`
-    sums: Tensor
-    beta: Tensor | None
-    pixels: int
-    eps: float  # relative rounding of its outputs
-
-
 class Accumulator:
     """Gathers moments, batch by batch.
 
@@ -75,9 +73,9 @@ class Accumulator:
     in the end ``frame()``, or ``unit(columns)`` for each unit of a capture.
     Float64 inputs are summed in float64.
 
-    With a folder the constant β of the counterfactual are shared by all processes of a run:
-    while `learning`, a forward pass only settles them, and is followed by
-    ``accumulator.learned()``. Without a folder the first batch settles them as it is summed.
+    The first batch settles the constants (see `constants`) as it is summed. With a folder they are
+    shared by all processes of a run: where they are `learning`, a process whose first batch is not
+    that of the data set runs the network on the latter before, and calls ``learned(samples)``.
 
     Parameters
     ----------
@@ -103,6 +101,7 @@ class Accumulator:
         self.folder, self.identity, self.kinds = folder, identity, kinds
         self.constants: dict[Key, Constants] = {}
         self.unmeasured: dict[Key, str] = {}
+        self.rowless: dict[Key, str] = {}  # calls whose rows are no samples, and why
         self._table = None if folder is None else read_references(folder, identity)
         self._rows: dict[Key, pd.DataFrame] | None = None
         self.learning = folder is not None and self._table is None
@@ -110,9 +109,11 @@ class Accumulator:
         if self.options.kernel == "compiled":
             self._native = native()
         self._groups: list[LayerGroup] = []
+        self._whole_batches = WholeBatches(self.blocks)
+        self._begun = False  # whether a batch has been merged
         self._buffers: list[SumBuffers | None] = []  # one a group that the compiled kernel sums
         self._slots: dict[Key, tuple[SumBuffers, int]] = {}
-        self._seen: dict[Key, _CallSums] = {}
+        self._seen: dict[Key, CallSums] = {}
         self._warned: set[Key] = set()
         self._pooling: set[Key] = set()  # calls whose β comes from the means of the inputs
         self._whole: dict[Key, Tensor] = {}  # these means, where the sums do not have them
@@ -141,8 +142,6 @@ class Accumulator:
             if key not in self.constants:
                 with torch.no_grad():
                     self.constants[key] = self._settle(layer, key, x, own)
-            if self.learning:
-                return
             if factors is None:
                 self._sum(key, x, y, own, layer.axis)
             else:
@@ -165,7 +164,9 @@ class Accumulator:
     def _sum(self, key: Key, x: Tensor, y: Tensor, beta: Tensor | None, axis: int) -> None:
         """Sum a call of a layer that is no product."""
         gate, raw = self.constants[key].gate, None
-        if self._native is not None:
+        if not len(x):  # an expert that no token has chosen
+            raw = x.new_zeros((len(rows_of(gate)), 0, x.shape[axis]), dtype=torch.float64)
+        elif self._native is not None:
             raw = self._native.sums(x, y, beta, axis, Prepared(gate))
         if raw is None:
             raw = sums(x, y, beta, axis, gate)
@@ -183,7 +184,7 @@ class Accumulator:
         """Keep the sums of a call until the batch ends."""
         pixels = x.numel() // max(raw.shape[1] * raw.shape[2], 1)
         eps = max(EPS32, torch.finfo(y.dtype).eps)
-        self._seen[key] = _CallSums(rows, raw, beta, pixels, eps)
+        self._seen[key] = CallSums(rows, raw, beta, pixels, eps)
 
     def _measures(self, layer: Layer, key: Key, x: Tensor, y: Tensor) -> bool:
         """Return whether moments of a call can be taken; keep why not, and whose inputs pool."""
@@ -209,7 +210,7 @@ class Accumulator:
             raise HookError(f"the run's constants lack layer {key[0]!r}, call {key[1]}")
         return stored(layer, x, beta, layer.axis, self._rows[key])
 
-    def batch(self, samples: list[int] | None = None) -> None:
+    def batch(self, samples: list[int] | None = None, mixed: Collection[str] = ()) -> None:
         """Merge what the last forward pass has shown.
 
         Parameters
@@ -217,33 +218,58 @@ class Accumulator:
         samples : list of int, optional
             sample_ids of the batch, ascending. Without them every row that a layer saw counts as a
             sample of its own, and nothing is kept of single samples.
+        mixed : collection of str
+            Layers whose rows are known to be no samples, or others; of the first batch.
         """
+        if not self._begun and samples is not None:
+            self._settle_rows(len(samples), mixed)
         seen, self._seen = self._seen, {}
         whole, self._whole = self._whole, {}
-        if not self._groups:
-            self._group(seen, None if samples is None else len(samples))
+        if not self._begun:
+            self._group(seen)
         if samples is None:
             counts = [self._rows_in(index, seen) for index in range(len(self._groups))]
             self._merge(seen, [self._unnumbered + np.arange(count) for count in counts])
             self._unnumbered += max(counts, default=0)
             return
         ids = np.asarray(samples, dtype=np.int64)
+        self._whole_batches.merge(seen, samples[0])
         self._kept.append(self._merge(seen, [ids] * len(self._groups)))
         self._ids += samples
         for key, values in to_host(whole).items():
             self._wholes.setdefault(key, []).append(values.astype(np.float32, copy=False))
 
-    def _group(self, seen: dict[Key, _CallSums], samples: int | None) -> None:
-        """Sort the calls of the first batch into groups; leave out those with other rows."""
+    def _settle_rows(self, samples: int, mixed: Collection[str]) -> None:
+        """Settle of which layers a row is a sample, and keep all constants of the first batch."""
+        if self._table is not None:
+            return
+        for key, seen in self._seen.items():
+            rows = seen.sums.shape[1]
+            if rows != samples:
+                self.rowless[key] = f"it saw {rows} rows for a batch of {samples} samples"
+            own = rows == samples and key[0] not in mixed
+            self.constants[key] = replace(self.constants[key], by_sample=own)
+        if self.folder is not None and self.constants:
+            own_table = reference_table(self.constants)
+            self._table = write_references(self.folder, own_table, self.identity)
+            if not self._table.equals(own_table):
+                raise StoreError(
+                    f"out: another process has begun the run in {str(self.folder.path)!r} at the "
+                    "same moment, with other numbers in its first batch; start this one again"
+                )
+
+    def _group(self, seen: dict[Key, CallSums]) -> None:
+        """Sort the calls of the first batch into groups; keep apart those without samples."""
+        self._begun, self.learning = True, False
         found: dict[tuple[tuple[str, ...], int], list[Call]] = {}
         for key, value in seen.items():
             _, count, channels = value.sums.shape
-            if samples is not None and count != samples:
-                self.unmeasured[key] = f"it saw {count} rows for a batch of {samples} images"
-                continue
-            gate = self.constants[key].gate
-            call = Call(key, channels, gate, value.eps)
-            found.setdefault((value.rows, count), []).append(call)
+            own = self.constants[key]
+            call = Call(key, channels, own.gate, value.eps)
+            if own.by_sample:
+                found.setdefault((value.rows, count), []).append(call)
+            else:
+                self._whole_batches.add(call, value.rows, value.sums.device)
         self._warn()
         device = next((value.sums.device for value in seen.values()), torch.device("cpu"))
         for (rows, _), calls in found.items():
@@ -261,14 +287,14 @@ class Accumulator:
                 first = seen[call.key]
                 buffers.copy(index, first.sums, first.beta, first.pixels)
 
-    def _rows_in(self, index: int, seen: dict[Key, _CallSums]) -> int:
+    def _rows_in(self, index: int, seen: dict[Key, CallSums]) -> int:
         """Return the number of rows that the layers of a group saw in this batch."""
         buffers = self._buffers[index]
         if buffers is not None:
             return buffers.samples
         return _of(seen, self._groups[index].calls[0].key).sums.shape[1]
 
-    def _merge(self, seen: dict[Key, _CallSums], ids: list[Ids]) -> list[PerSample]:
+    def _merge(self, seen: dict[Key, CallSums], ids: list[Ids]) -> list[PerSample]:
         """Merge a batch, `ids` for each group; return what is kept of its samples."""
         found: dict[int, PerSample] = {}
         merged: dict[int, tuple[States, Tensor]] = {}
@@ -285,13 +311,13 @@ class Accumulator:
         return [found[index] for index in range(len(ids))]
 
     def _merge_seen(
-        self, group: LayerGroup, seen: dict[Key, _CallSums], ids: Ids
+        self, group: LayerGroup, seen: dict[Key, CallSums], ids: Ids
     ) -> tuple[States, Tensor]:
         """Merge a batch of one group by torch; return states and totals of its samples."""
         calls = [_of(seen, call.key) for call in group.calls]
-        for call in calls:
+        for call, known in zip(calls, group.calls, strict=True):
             if call.sums.shape[1] != len(ids):
-                raise other_rows(len(ids), call.sums.shape[1])
+                raise other_rows(known.key[0], call.sums.shape[1], len(ids))
         raw = torch.cat([call.sums for call in calls], 2)
         betas = [call.beta for call in calls if call.beta is not None]
         beta = torch.cat(betas, 1) if len(betas) == len(calls) else None
@@ -329,22 +355,22 @@ class Accumulator:
             reasons = "; ".join(f"layer {name!r}: {reason}" for (name, _), reason in unmeasured)
             raise HookError(f"none of the layers found can be measured: {reasons or 'none ran'}")
 
-    def learned(self) -> None:
-        """Keep the constants, or those that another process was first to keep."""
+    def learned(self, samples: int, mixed: Collection[str] = ()) -> None:
+        """Keep the constants of a first batch of so many samples, whose sums are forgotten."""
+        self._settle_rows(samples, mixed)
         self.learning = False
+        self._seen.clear()
         self._whole.clear()
         self._warn()
-        if self.folder is not None and self.constants:
-            self._table = write_references(self.folder, self.constants, self.identity)
-            self.constants.clear()  # rebuilt from the table, as every other process does
 
     def _warn(self) -> None:
-        for (name, call), reason in self.unmeasured.items():
-            if (name, call) in self._warned:
-                continue
-            self._warned.add((name, call))
-            text = f"no moments of layer {name!r}, call {call}: {reason}"
-            warnings.warn(text, UnmeasuredLayerWarning, stacklevel=4)
+        both = (("moments", self.unmeasured), ("values by sample", self.rowless))
+        for lacking, reasons in both:
+            for (name, call), reason in reasons.items():
+                if (name, call) not in self._warned:
+                    self._warned.add((name, call))
+                    text = f"no {lacking} of layer {name!r}, call {call}: {reason}"
+                    warnings.warn(text, UnmeasuredLayerWarning, stacklevel=4)
 
     def frame(self) -> pd.DataFrame:
         """Return the moments gathered so far, and begin anew.
@@ -360,9 +386,12 @@ class Accumulator:
         ranks = [order[key] for key in zip(frame["layer"], frame["call"], strict=True)]
         return frame.iloc[np.argsort(ranks, kind="stable")].reset_index(drop=True)
 
+    def _all_groups(self) -> list[LayerGroup]:
+        return [*self._groups, *self._whole_batches.groups.values()]
+
     def _frame(self) -> pd.DataFrame:
         """Take the rows of ``moments/`` of all groups."""
-        frames = [block_frame(group) for group in self._groups]
+        frames = [block_frame(group) for group in self._all_groups()]
         if not frames:
             return to_frame(empty(0), **dict.fromkeys(names(MOMENT_KEY_COLUMNS), np.empty(0)))
         return pd.concat(frames, ignore_index=True)
@@ -386,8 +415,9 @@ class Accumulator:
         states, self._states = self._states, []
         wholes, self._wholes = self._wholes, {}
         parts: dict[str, pa.Table] = {}
-        if len(ids) and self._groups:
+        if len(ids) and self._all_groups():
             parts["moments"] = arrow(self._frame())
+        if len(ids) and self._groups:
             parts["totals"] = arrow(total_frame(self._groups, ids, kept))
         if states:
             parts["states"] = arrow(pd.concat(states, ignore_index=True))
@@ -407,7 +437,7 @@ class Accumulator:
         unit_size : int
             Images a unit.
         """
-        calls = [call for group in self._groups for call in group.calls]
+        calls = [call for group in self._all_groups() for call in group.calls]
         pooled = sum(call.channels for call in calls if call.key in self._pooling)
         space = disk_space(
             channels=sum(call.channels for call in calls),
@@ -439,7 +469,7 @@ def _mean_beta(beta: Tensor | None, gate: Gate | None, raw: Tensor) -> Tensor | 
     return mean.expand(raw.shape[1], raw.shape[2])
 
 
-def _of(seen: dict[Key, _CallSums], key: Key) -> _CallSums:
+def _of(seen: dict[Key, CallSums], key: Key) -> CallSums:
     """Return the sums of a call in this batch."""
     if key not in seen:
         raise HookError(f"layer {key[0]!r} has not run in this batch")

@@ -1,11 +1,12 @@
-"""The constant β of the counterfactual: fixed on the first batch, the same in every process.
+"""Constants of the moments: fixed on the first batch, the same in every process.
 
 The first process to write ``references.parquet`` decides, per layer, call and channel; all others
 read it, so that parts of one run merge whoever wrote them.
 
 The reference β is the mean of the logit-normal that the last BatchNorm before β imposes, where
 there is one: it follows from the weights alone. Otherwise it is the mean of β over the first batch.
-Nothing else is learned from a batch: moments are summed about each sample's own values.
+Whether rows of a layer are samples is fixed with it. Nothing else is learned from a batch: moments
+are summed about each sample's own values.
 """
 
 from collections.abc import Mapping
@@ -39,7 +40,7 @@ GATED_KINDS = ("meta_acon", "acon")
 #: Columns that versions had which summed in float32, about constants of the first batch.
 _OUTDATED = ("slope", "offset_x", "offset_w", "offset_r", "offset_t")
 
-_COLUMN = "beta_reference"
+_COLUMN, _BY_SAMPLE = "beta_reference", "by_sample"
 _IDENTITY = b"acon_identity"
 
 
@@ -53,10 +54,13 @@ class Constants:
         C.
     gate : Gate or None
         None outside the ACON family.
+    by_sample : bool
+        Whether a row of its input is a sample.
     """
 
     channels: int
     gate: Gate | None
+    by_sample: bool = True
 
     def reference(self) -> npt.NDArray[np.float64]:
         """Return the constant β of the counterfactual, (C,); NaN where there is none."""
@@ -112,7 +116,8 @@ def stored(
             f"{len(rows)}: the run's folder holds constants of another network"
         )
     reference = torch.tensor(rows[_COLUMN].to_numpy(), device=x.device)
-    return Constants(channels, _gate(layer, channels, beta, reference))
+    by_sample = bool(rows.get(_BY_SAMPLE, pd.Series([True])).iloc[0])
+    return Constants(channels, _gate(layer, channels, beta, reference), by_sample)
 
 
 def _gate(
@@ -141,20 +146,8 @@ def _reference(layer: Layer, beta: Tensor, channels: int) -> Tensor:
     return found.float().double().expand(channels)
 
 
-def write_references(
-    folder: RunFolder, constants: dict[Key, Constants], identity: str
-) -> pd.DataFrame:
-    """Write the constants unless another process has, and return those that hold.
-
-    Parameters
-    ----------
-    folder : RunFolder
-        The run's.
-    constants : dict
-        By layer and call.
-    identity : str
-        SHA-256 of the run's identity; a table of another identity is replaced.
-    """
+def reference_table(constants: Mapping[Key, Constants]) -> pd.DataFrame:
+    """Return the constants by layer and call as a table, one row a channel."""
     frames = [
         pd.DataFrame(
             {
@@ -162,11 +155,26 @@ def write_references(
                 "call": call,
                 "channel": np.arange(own.channels),
                 _COLUMN: own.reference(),
+                _BY_SAMPLE: own.by_sample,
             }
         )
         for (name, call), own in constants.items()
     ]
-    frame = pd.concat(frames, ignore_index=True).astype({"layer": "str"})
+    return pd.concat(frames, ignore_index=True).astype({"layer": "str"})
+
+
+def write_references(folder: RunFolder, frame: pd.DataFrame, identity: str) -> pd.DataFrame:
+    """Write the constants unless another process has, and return those that hold.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        The run's.
+    frame : DataFrame
+        From `reference_table`.
+    identity : str
+        SHA-256 of the run's identity; a table of another identity is replaced.
+    """
     table = pa.Table.from_pandas(frame, preserve_index=False)
     table = table.replace_schema_metadata(
         {**(table.schema.metadata or {}), _IDENTITY: identity.encode()}

@@ -77,6 +77,17 @@ class ProductSums(NamedTuple):
         return found
 
 
+@dataclass(frozen=True)
+class CallSums:
+    """Sums of one call in the current batch, (rows, N, C), and its β, (N, C)."""
+
+    rows: tuple[str, ...]  # what the sums are
+    sums: Tensor
+    beta: Tensor | None
+    pixels: int
+    eps: float  # relative rounding of its outputs
+
+
 #: Names of the sums that are taken: of activations, of ACON with one β a channel, and of ACON with
 #: one β a sample and channel, compared with the constant reference; and of products.
 PLAIN, GATED, REFERRED = Sums._fields[:8], Sums._fields[:12], Sums._fields

@@ -319,10 +319,25 @@ class LayerGroup:
         parts = zip(neutral, states, strict=False)
         return States(*[*(torch.where(out, none, part) for none, part in parts), states.counts])
 
+    def merge_whole(self, states: States, sample: int) -> None:
+        """Merge the states of rows that are no samples into the block of one sample."""
+        states = self._without_left_out(states)
+        while (rows := states.counts.shape[1]) > 1:
+            half = rows // 2
+            held = States(*(values[:, :half].clone() for values in states))
+            self._merge_states(held, States(*(values[:, half : 2 * half] for values in states)))
+            odd = (values[:, 2 * half :] for values in states)
+            states = States(*(torch.cat(pair, 1) for pair in zip(held, odd, strict=True)))
+        states.counts[0] = 0
+        self._merge_run(states, slice(0, 1), slice(sample % self.blocks, sample % self.blocks + 1))
+
     def _merge_run(self, states: States, span: slice, blocks: slice) -> None:
         """Merge samples that fall into neighbouring blocks."""
         held = States(*(values[:, blocks] for values in self.blocks_held))
-        new = States(*(values[:, span] for values in states))
+        self._merge_states(held, States(*(values[:, span] for values in states)))
+
+    def _merge_states(self, held: States, new: States) -> None:
+        """Merge states into others of the same shape, in place."""
         share, weight = (s[:, self.layer] for s in shares(held.counts[2], new.counts[2]))
         several = slice(-1) if self.rows == REFERRED else slice(None)  # all but β
         merge_into(
@@ -434,11 +449,12 @@ def per_sample(
     ]
 
 
-def other_rows(first: int, second: int) -> HookError:
-    """Return the error for layers that see other numbers of samples than on the first batch."""
+def other_rows(layer: str, rows: int, samples: int) -> HookError:
+    """Return the error for a layer that had a row for every sample on the first batch only."""
     return HookError(
-        f"layers of one batch saw {first} and {second} rows, on the first batch equally many: "
-        "moments cannot be assigned to samples (do some samples leave the network early?)"
+        f"layer {layer!r} saw {rows} rows for a batch of {samples} samples, on the first batch one "
+        "for each sample: do some samples leave the network early? If its rows are no samples, "
+        "capture with another batch_size: the first batch must show it"
     )
 
 

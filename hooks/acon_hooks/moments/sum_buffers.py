@@ -48,10 +48,10 @@ class SumBuffers:
         half = torch.zeros_like(group.slope) if group.half is None else group.half
         self._constants = torch.stack([group.slope, half, group.rounding]).contiguous()
 
-    def _begin(self, samples: int) -> None:
+    def _begin(self, samples: int, index: int) -> None:
         """Allocate for a batch of this many samples, or refuse another number within one."""
         if any(self._full):
-            raise other_rows(self.samples, samples)
+            raise other_rows(self.group.calls[index].key[0], samples, self.samples)
         self.samples = samples
         if samples > self._capacity:
             rows: list[int] = self._row.tolist()
@@ -75,7 +75,7 @@ class SumBuffers:
             As in `NativeSums.sums`.
         """
         if x.shape[0] != self.samples or self._full[index]:
-            self._begin(x.shape[0])
+            self._begin(x.shape[0], index)
         target, constants = self._targets[index], self._prepared[index]
         self._pixels[index] = x.numel() // max(self.samples * x.shape[axis], 1)
         done = self.kernel.into(x, y, beta, axis, constants, target)
@@ -105,7 +105,7 @@ class SumBuffers:
             Values that a sample has in each channel.
         """
         if found.shape[1] != self.samples or self._full[index]:
-            self._begin(found.shape[1])
+            self._begin(found.shape[1], index)
         own = self._own(index, found.shape[2])
         own[: len(found)] = found
         if len(found) < self.rows and beta is not None:
@@ -193,6 +193,4 @@ class SumBuffers:
         absent = [c.key[0] for c, full in zip(calls, self._full, strict=True) if not full]
         if absent:
             raise HookError(f"layer {absent[0]!r} has not run in this batch")
-        raise HookError(
-            f"layer {calls[0].key[0]!r} saw {self.samples} rows for a batch of {samples} images"
-        )
+        raise other_rows(calls[0].key[0], self.samples, samples)

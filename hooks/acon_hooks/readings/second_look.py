@@ -5,7 +5,7 @@ and the sums of every layer's output must move with it. Reversing the batch woul
 that the network itself reverses, and only a cut shows values that depend on the whole batch.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -22,6 +22,9 @@ Status = Literal["proved", "not proved", "skipped", "mixed", "batch"]
 #: size of the values: kernels may round otherwise in batches of other sizes.
 _OF_SPREAD, _OF_SIZE = 1e-3, 1e-5
 
+
+#: Begins the sentence for a network that its own forward pass changes.
+CHANGED = "the first forward pass changed"
 
 #: Attributes that every module has: its parameters and parts are looked at by themselves.
 _OF_TORCH = frozenset(vars(nn.Module())) - {"training"}
@@ -47,6 +50,11 @@ class RowCheck:
     status: Status
     text: str
     layers: tuple[str, ...] = ()
+
+    @property
+    def changed(self) -> bool:
+        """Whether the look was skipped because a forward pass changes the network."""
+        return self.status == "skipped" and self.text.startswith(CHANGED)
 
 
 @dataclass
@@ -155,17 +163,27 @@ def _verdict(
     model: nn.Module, mixed: tuple[str, ...], moved: tuple[str, ...], silent: tuple[str, ...]
 ) -> RowCheck:
     if mixed:
-        return RowCheck(
-            "mixed",
-            f"rows of layer {_names(mixed)} belong to other samples, or are no samples: the "
-            "network sorts, mixes or moves the axis of the samples; values by sample are refused",
-            mixed,
-        )
+        return _mixed(mixed)
     if moved:
         return RowCheck("batch", f"values of layer {_names(moved)} {_blame(model)}", moved)
     if silent:
         return RowCheck("not proved", "the samples of the first batch do not differ", silent)
     return RowCheck("proved", "every row belongs to its sample")
+
+
+def _mixed(layers: tuple[str, ...]) -> RowCheck:
+    text = (
+        f"rows of layer {_names(layers)} belong to other samples, or are no samples: the network "
+        "sorts, mixes or moves the axis of the samples; there are no values by sample of it"
+    )
+    return RowCheck("mixed", text, layers)
+
+
+def with_rowless(found: RowCheck | None, layers: Iterable[str]) -> RowCheck | None:
+    """Add layers that saw another number of rows than there are samples."""
+    known = found.layers if found is not None and found.status == "mixed" else ()
+    both = tuple(dict.fromkeys([*known, *layers]))
+    return found if both == known else _mixed(both)
 
 
 def _blame(model: nn.Module) -> str:

@@ -32,6 +32,7 @@ from acon_hooks.readings.batch import Batch, Key, Observer, Results, count_sampl
 from acon_hooks.readings.layer_hooks import LayerHooks
 from acon_hooks.readings.proof import ProofReport
 from acon_hooks.readings.second_look import (
+    CHANGED,
     RowCheck,
     RowSums,
     changed,
@@ -320,7 +321,7 @@ class Tap(Visitor):
         observe, results.observe, results.looking = results.observe, None, True
         try:
             if different:
-                text = f"the first forward pass changed {different}, so it was not run again"
+                text = f"{CHANGED} {different}, so it was not run again"
                 self.rows = RowCheck("skipped", text)
             else:
                 read = {layer.name for layer in self.layers}

@@ -194,7 +194,7 @@ def test_an_early_exit(kernel: str, tmp_path: Path) -> None:
 
     whole = torch.rand(4, 3) + 0.1
     some = whole * torch.tensor([1.0, -1.0, 1.0, 1.0])[:, None]
-    with pytest.raises(AconError, match="saw 4 and 3 rows") as error:
+    with pytest.raises(AconError, match="'two' saw 3 rows for a batch of 4") as error:
         captured(Exits(), [whole, some], tmp_path, moments=MomentOptions(kernel=kernel))
     assert "\n" not in str(error.value)
 

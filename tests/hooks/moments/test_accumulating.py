@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import acon_analysis as acon
 from acon_analysis.data.sources import digits
@@ -15,7 +16,7 @@ from acon_analysis.layers import MetaAconC
 from acon_analysis.moments.fields import BLOCKS, MOMENT_COLUMNS
 from acon_analysis.moments.frames import disk_space, from_frame, to_frame
 from acon_analysis.moments.state import Moments, Part, merge_all, residual
-from acon_analysis.statistics.linearity import channel_table, sample_table
+from acon_analysis.statistics.linearity import channel_table, layer_table, sample_table
 from acon_hooks.layers.scan import PLAIN_KINDS, Layer
 from acon_hooks.moments.accumulating import Accumulator, UnmeasuredLayerWarning
 from acon_hooks.moments.options import MomentOptions, default_kinds, options_of
@@ -296,7 +297,8 @@ def test_nearly_linear_layers_keep_their_digits() -> None:
     np.testing.assert_allclose(table["nonlinearity"], rho**2 * kappa**2 / 2, rtol=0.1)
 
 
-def test_layers_that_cannot_be_measured_are_named() -> None:
+@BOTH
+def test_rows_that_are_no_samples_have_values_by_layer_and_channel(kernel: str) -> None:
     class Windows(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -309,10 +311,30 @@ def test_layers_that_cannot_be_measured_are_named() -> None:
             last: Tensor = self.other(out)
             return last
 
-    with pytest.warns(UnmeasuredLayerWarning, match=r"'act'.*24 rows for a batch of 6 images"):
-        found, parts = gather(Windows(), torch.randn(6, 4, 4))
-    assert set(parts["moments"]["layer"]) == {"other"}
-    assert ("act", 0) in found.unmeasured
+    model, x = Windows(), torch.randn(12, 4, 4)
+    x[1, 2, 3], x[9] = torch.inf, torch.nan
+    words = r"no values by sample of layer 'act'.*24 rows for a batch of 6 samples"
+    with pytest.warns(UnmeasuredLayerWarning, match=words):
+        _, parts = gather(model, x, (6,), accumulator(kernel))
+    assert set(parts["totals"]["layer"]) == {"other"}
+    of_act = parts["moments"].query("layer == 'act'")
+    assert set(of_act["block"]) == {0, 6}  # a block a batch: its rows belong together
+    assert (of_act.groupby("channel")[["n", "n_samples", "n_left_out"]].sum() == [43, 0, 5]).all(
+        axis=None
+    )
+    z = model.linear(x).detach().double().reshape(-1, 4)
+    z = z[z.isfinite().all(1)]
+    y = F.gelu(z)
+    corr = torch.stack([torch.corrcoef(torch.stack([z[:, c], y[:, c]]))[0, 1] for c in range(4)])
+    table = channel_table(parts["moments"].query("layer == 'act'"))
+    np.testing.assert_allclose(table["L"], corr**2, atol=1e-6)
+    assert table["L_own"].isna().all()
+    whole = layer_table(parts["moments"]).set_index("layer").loc["act"]
+    rest = (1 - corr**2) * y.var(0)
+    assert whole["why"].endswith(
+        "5 rows left out (NaN or infinity); its rows are no samples: no values by sample"
+    )
+    np.testing.assert_allclose(whole["L"], 1 - rest.sum() / y.var(0).sum(), atol=1e-6)
 
 
 def test_options() -> None:

@@ -104,7 +104,7 @@ def test_layers_that_stop_running_are_noticed() -> None:
     found.observe(one, 0, x, x, None)
     with pytest.raises(HookError, match="layer 'two' has not run in this batch"):
         found.batch([4, 5, 6, 7])
-    with pytest.raises(HookError, match="saw 4 and 2 rows"):
+    with pytest.raises(HookError, match="saw 2 rows for a batch of 4"):
         found.observe(two, 0, x[:2], x[:2], None)
 
 

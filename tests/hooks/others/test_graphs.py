@@ -107,19 +107,12 @@ class NodesAsRows(nn.Module):
         return out
 
 
-def test_rows_that_are_nodes_are_no_samples(tmp_path: Path) -> None:
-    model, x = settled(NodesAsRows(nn.GELU())), [graphs(), graphs()]
-    with warned("'act'.*63 rows for a batch of 9", "rows of layer 'act' belong to other samples"):
-        captured(model, x, tmp_path / "run")
-    every_function(model, x[0])
-
-
-@pytest.mark.xfail(strict=True, reason="layer and channel values need no rows of samples")
-@pytest.mark.filterwarnings("ignore")
 def test_rows_that_are_nodes_are_measured_by_layer_and_channel(tmp_path: Path) -> None:
-    model, x = settled(NodesAsRows(nn.GELU())), [graphs(), graphs()]
-    run = captured(model, x, tmp_path / "run")
-    assert_measured(run, model, x, {"act": 1}, by_sample=False)
+    model, x = settled(NodesAsRows(nn.GELU())), [graphs(), graphs(4)]
+    with warned("'act'.*63 rows for a batch of 9", "rows of layer 'act' belong to other samples"):
+        run = captured(model, x, tmp_path / "run")
+    assert_measured(run, model, x, {"act": 1}, rowless=["act"])
+    every_function(model, x[0])
 
 
 def test_beta_of_nodes_is_refused(tmp_path: Path) -> None:

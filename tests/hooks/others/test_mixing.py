@@ -183,16 +183,19 @@ class Windows(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("model", "name", "left"),
-    [(Stacked(), "encode.3", {"act": 1}), (Windows(), "mlp.2", {"last": 2})],
+    ("model", "name", "axes"),
+    [
+        (Stacked(), "encode.3", {"act": 1, "encode.3": 1}),
+        (Windows(), "mlp.2", {"last": 2, "mlp.2": 2}),
+    ],
 )
 def test_more_rows_than_samples(
-    model: nn.Module, name: str, left: Mapping[str, int], tmp_path: Path
+    model: nn.Module, name: str, axes: Mapping[str, int], tmp_path: Path
 ) -> None:
     x = [images(6, 16), images(3, 16)] if isinstance(model, Stacked) else [images(), images(3)]
-    with warned(f"no moments of layer '{name}'", f"rows of layer '{name}' belong to other samples"):
+    with warned(f"no values by sample of layer '{name}'", f"rows of layer '{name}' belong"):
         run = captured(settled(model), x, tmp_path / "run", kinds=["activation"])
-        assert_measured(run, model, x, left)
+    assert_measured(run, model, x, axes, rowless=[name])
     every_function(model, x[0])
 
 
