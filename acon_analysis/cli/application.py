@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
+from acon_analysis import __version__
 from acon_analysis.errors import AconError, UsageError
 
 
@@ -43,11 +44,15 @@ app = typer.Typer(
 _state = {"debug": False}
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _options(
     debug: Annotated[bool, typer.Option(help="show the traceback of an error")] = False,
+    version: Annotated[bool, typer.Option("--version", help="show the version and stop")] = False,
 ) -> None:
     _state["debug"] = debug
+    if version:
+        typer.echo(f"acon {__version__}")
+        raise typer.Exit
 
 
 def main(arguments: list[str] | None = None) -> None:

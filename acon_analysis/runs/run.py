@@ -4,6 +4,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, wraps
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -75,6 +76,47 @@ class Run(StoredRun):
     def __init__(self, path: str | Path) -> None:
         super().__init__(path)
         self.answers: dict[tuple[Any, ...], pd.DataFrame] = {}
+
+    def plot(self, name: str, **options: Any) -> Any:
+        """Draw a figure of this run.
+
+        Parameters
+        ----------
+        name : str
+            A figure of ``acon figures --list``, such as ``"linearity_by_depth"``.
+        **options
+            Arguments of the figure's function in `acon_figures`.
+
+        Returns
+        -------
+        acon_figures.AconFigure
+            A matplotlib Figure with its caption.
+
+        Raises
+        ------
+        UsageError
+            For an unknown name.
+        AconError
+            If the figure needs what the run does not hold.
+        """
+        figures = import_module("acon_figures")
+        return getattr(figures, figures.find(name).name)(self, **options)
+
+    def report(self, path: str | Path) -> Path:
+        """Write the report of this run, an HTML page that needs no other file.
+
+        Parameters
+        ----------
+        path : str or Path
+            The page.
+
+        Returns
+        -------
+        Path
+            The same.
+        """
+        import_module("acon_figures").write_report(self, Path(path))
+        return Path(path)
 
     def betas(
         self, layers: str | Sequence[str] | None = None, samples: Iterable[int] | None = None

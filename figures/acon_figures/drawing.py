@@ -10,6 +10,7 @@ from acon_figures.inputs import IN_WORDS, Inputs, Sources
 from acon_figures.registry import FIGURES, find
 from acon_figures.saving import FORMATS, save
 from acon_figures.spec import FigureSpec
+from acon_figures.style import AconFigure
 
 
 def draw(
@@ -68,6 +69,37 @@ def draw(
                 continue
             figure.caption = " ".join(filter(None, [figure.caption, inputs.left_out(spec)]))
             yield from save(figure, folder, name, formats, dpi=dpi)
+
+
+def draw_runs(spec: FigureSpec, runs: Sequence[Run], **options: Any) -> AconFigure:
+    """Draw a figure of what captured runs hold.
+
+    Parameters
+    ----------
+    spec : FigureSpec
+        The figure.
+    runs : sequence of Run
+        Where it takes its inputs from.
+    **options
+        Arguments of the figure's function, such as ``context``.
+
+    Returns
+    -------
+    AconFigure
+
+    Raises
+    ------
+    AconError
+        If it needs what no run has.
+    """
+    inputs = Inputs(runs)
+    try:
+        figure = spec.draw(_inputs_of(spec, inputs), **options)
+    except AconError as error:
+        given = ", ".join(str(run.path) for run in runs)
+        raise AconError(f"figure {spec.name!r}: {error} (runs: {given})") from error
+    figure.caption = " ".join(filter(None, [figure.caption, inputs.left_out(spec)]))
+    return figure
 
 
 def _inputs_of(spec: FigureSpec, inputs: Inputs) -> dict[str, Any]:

@@ -352,3 +352,27 @@ def test_the_null_of_a_run_is_of_one_layer(digits_run: Run) -> None:
     assert set(inputs.get("null_table")["layer"]) == {"layer3.0.acon"}
     matrix = digits_run.beta_matrix("layer3.0.acon")
     np.testing.assert_allclose(inputs.get("sample_means")["beta"], matrix.mean(axis=1), rtol=1e-5)
+
+
+def test_a_figure_takes_a_run_in_place_of_its_frames(digits_run: Run) -> None:
+    drawn = acon_figures.linearity_by_depth(digits_run)
+    by_frame = acon_figures.linearity_by_depth(Inputs([digits_run]).get("depth"))
+    lines = [[line.get_ydata() for ax in f.axes for line in ax.lines] for f in (drawn, by_frame)]
+    for own, other in zip(*lines, strict=True):
+        np.testing.assert_array_equal(own, other)
+    plotted = digits_run.plot("linearity_by_depth", context="talk")
+    assert len(plotted.axes) == len(drawn.axes)
+    assert plotted.get_size_inches().tolist() != drawn.get_size_inches().tolist()
+
+
+def test_a_run_cannot_plot_what_it_does_not_hold(digits_run: Run) -> None:
+    with pytest.raises(UsageError, match=r"no figure 'linearity'.*linearity_by_depth"):
+        digits_run.plot("linearity")
+    with pytest.raises(AconError, match=r"figure 'explanation': it needs .* \(runs: "):
+        digits_run.plot("explanation")
+
+
+def test_a_run_writes_its_report(digits_run: Run, tmp_path: Path) -> None:
+    page = digits_run.report(tmp_path / "r.html")
+    assert page == tmp_path / "r.html"
+    assert page.read_text().startswith("<!doctype html>")

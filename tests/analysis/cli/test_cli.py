@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from acon_analysis import __version__
 from acon_analysis.cli import main
 from acon_analysis.runs.run import Run
 
@@ -260,3 +261,10 @@ def test_gates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert set(table["intervention"]) == {"mean", "constant"}
     assert acon("gates", "digits_relu", "--data", "digits") == 2
     assert "no gate that depends on the sample" in capsys.readouterr().err
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"acon {__version__}\n"
