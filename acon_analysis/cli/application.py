@@ -4,12 +4,12 @@ import os
 import sys
 import traceback
 import warnings
+from importlib import metadata
 from typing import Annotated, Any
 
 import typer
 import typer.core
 
-from acon_analysis import __version__
 from acon_analysis.errors import AconError, UsageError
 
 
@@ -51,7 +51,7 @@ def _options(
 ) -> None:
     _state["debug"] = debug
     if version:
-        typer.echo(f"acon {__version__}")
+        typer.echo(f"acon {metadata.version('acon-analysis')}")
         raise typer.Exit
 
 
