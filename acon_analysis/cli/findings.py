@@ -145,8 +145,8 @@ def gates(
     intervention: Annotated[
         list[str] | None,
         typer.Option(
-            help="mean, resample, constant or resample-within-class, repeatable; by default the "
-            "first three"
+            help="mean, resample, constant, resample-within-class, level (constant against mean), "
+            "repeatable; by default the first three"
         ),
     ] = None,
     recalibrate: Annotated[

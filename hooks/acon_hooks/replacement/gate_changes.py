@@ -3,7 +3,7 @@
 Mean ablation, the comparison of every gate held at its channel's mean with the unchanged network,
 asks whether the *variation* is used. Resampling doubles the variance of the perturbation and pairs
 a sample with a foreign gate: it shows what later layers have adapted to. The constant asks for the
-level as well.
+level as well: "level" compares it with the mean.
 """
 
 import tempfile
@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from acon_analysis.columns import GATE_COLUMNS, dtypes, names
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.statistics.donors import draw_donors
 from acon_analysis.statistics.paired import UNCHANGED, Verdict, paired, verdict
@@ -36,6 +37,7 @@ INTERVENTIONS = {
     "constant": "every gate is 0.5",
     "resample": "each sample has the gates of another sample, the same one in all layers",
     "resample-within-class": "likewise, of another sample of its class",
+    "level": "0.5 compared with the mean, not with the unchanged network",
 }
 
 DEFAULT = ("mean", "resample", "constant")
@@ -51,6 +53,9 @@ MARGIN = 0.01
 
 #: Level of the tests and intervals.
 LEVEL = 0.01
+
+#: The intervention that is the difference of two others.
+LEVEL_QUESTION = "level"
 
 #: All layers at once.
 ALL = "all"
@@ -93,6 +98,8 @@ def gate_use(
         gate is 0.5. "resample": each sample has the recorded gates of another sample as a whole,
         the same one in all layers, drawn at random so that each sample gives once; the losses of 3
         such drawings are averaged. "resample-within-class": of another sample of its class.
+        "level": the constant compared with the mean, where all others are compared with the
+        unchanged network; without labels its losses are divergences from that network all the same.
     layers : sequence of str, optional
         Only these; by default all that have a gate which depends on the sample.
     recalibrate : like data, optional
@@ -162,9 +169,8 @@ def gate_use(
             plans = {name: {**plan, **fixed[name]} for name, plan in plans.items()}
             base = fixed[UNCHANGED]
             frames.append(_measured(network, held, plans, run, base))
-    return pd.concat(
-        [_table(frame, run.labelled, margin, level) for frame in frames], ignore_index=True
-    )
+    tables = [_table(frame, interventions, run.labelled, margin, level) for frame in frames]
+    return pd.concat(tables, ignore_index=True)
 
 
 def sentences(table: pd.DataFrame, *, margin: float = MARGIN) -> list[str]:
@@ -290,8 +296,10 @@ def _plans(
 ) -> dict[str, EditPlan]:
     """Return every plan by its name: the means are those of `own`, donors are among the data."""
     plans: dict[str, EditPlan] = {}
+    more = ("mean", "constant") if LEVEL_QUESTION in interventions else ()
+    wanted = dict.fromkeys(name for name in (*interventions, *more) if name != LEVEL_QUESTION)
     means = {(gate.site.name, gate.site.call): gate.mean for gate in own.gates}
-    for intervention in interventions:
+    for intervention in wanted:
         for drawing in range(DRAWINGS if intervention.startswith("resample") else 1):
             donors = _donors(data, intervention, generator)
             edits: dict[Site, Edit | Resample] = {}
@@ -331,45 +339,55 @@ def _measured(
     frame = run_plans(
         network, held, plans, output=run.output, logits=True, forward=run.called, base=base
     )
+    parts = frame["plan"].str.split("\n", expand=True)
     frame["correct"] = frame["correct"].astype("Float64").astype("float64")
-    names = frame["plan"].str.rpartition("\n")
-    frame["plan"] = names[0].where(names[1] != "", names[2])
-    found = frame.groupby(["plan", "sample"], sort=False).mean().reset_index()
-    return found.assign(recalibrated=base is not None)
-
-
-def _table(frame: pd.DataFrame, labelled: bool, margin: float, level: float) -> pd.DataFrame:
-    """Return one row a layer and intervention."""
-    means = frame.groupby("plan", sort=False)[["correct", "agrees", "output_change"]].mean()
-    names = [str(name) for name in means.index if name != UNCHANGED]
-    interventions = dict.fromkeys(name.rpartition("\n")[2] for name in names)
-    more_than = None if labelled else margin
-    rows = []
-    for intervention in interventions:
-        for which in (False, True):  # all layers at once is a test of its own
-            plans = [name for name in names if name.rpartition("\n")[2] == intervention]
-            plans = [name for name in plans if (name.rpartition("\n")[0] == ALL) is which]
-            part = frame[frame["plan"].isin([UNCHANGED, *plans])]
-            rows.append(paired(part, confidence=1 - level, more_than=more_than))
-    table = pd.concat(rows, ignore_index=True)
-    split = table["plan"].str.rpartition("\n")
-    own = means.loc[table["plan"]].reset_index(drop=True)
-    ends = table[["low", "high", "p_holm"]].to_numpy(np.float64)
-    verdicts = [verdict(*end, margin=margin, level=level) for end in ends]
-    return pd.DataFrame(
-        {
-            "layer": split[0].astype("str"),
-            "intervention": split[2].astype("str"),
-            "recalibrated": frame["recalibrated"].iloc[0],
-            "loss_change": table["change"],
-            "low": table["low"],
-            "high": table["high"],
-            "p": table["p"],
-            "p_holm": table["p_holm"],
-            "accuracy_change": own["correct"] - means["correct"][UNCHANGED],
-            "agreement": own["agrees"],
-            "output_change": own["output_change"],
-            "samples": table["n"],
-            "verdict": pd.array(verdicts, dtype="str"),
-        }
+    frame = frame.assign(layer=parts[0], intervention=parts[1].fillna(UNCHANGED))
+    keys = ["intervention", "layer", "sample"]
+    values = ["loss", "correct", "agrees", "output_change"]
+    found = frame.groupby(keys, sort=False)[values].mean().reset_index()
+    return pd.concat([found, _levels(found)], ignore_index=True).assign(
+        recalibrated=base is not None
     )
+
+
+def _levels(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of "level": the unchanged loss, and what the constant adds to the mean."""
+    values = ["loss", "correct"]
+    parts = {
+        name: own.set_index(["layer", "sample"])[values]
+        for name, own in frame.groupby("intervention", sort=False)
+    }
+    if not {"mean", "constant"} <= set(parts):
+        return frame.iloc[:0]
+    change = (parts["constant"] - parts["mean"]).reset_index()
+    before = parts[UNCHANGED].droplevel("layer").loc[change["sample"]].reset_index(drop=True)
+    change[values] += before
+    return change.assign(intervention=LEVEL_QUESTION)
+
+
+def _table(
+    frame: pd.DataFrame, interventions: Sequence[str], labelled: bool, margin: float, level: float
+) -> pd.DataFrame:
+    """Return one row an intervention and layer; all layers at once is a test of its own."""
+    before = frame[frame["intervention"] == UNCHANGED]
+    tables = []
+    for intervention in interventions:
+        own = frame[frame["intervention"] == intervention]
+        more_than = None if labelled or intervention == LEVEL_QUESTION else margin
+        for part in (own[own["layer"] != ALL], own[own["layer"] == ALL]):
+            both = pd.concat([before, part]).rename(columns={"layer": "plan"})
+            tests = paired(both, confidence=1 - level, more_than=more_than)
+            means = part.groupby("layer", sort=False)[["correct", "agrees", "output_change"]].mean()
+            tables.append(
+                tests.assign(
+                    intervention=intervention,
+                    accuracy_change=means["correct"].to_numpy() - before["correct"].mean(),
+                    agreement=means["agrees"].to_numpy(),
+                    output_change=means["output_change"].to_numpy(),
+                )
+            )
+    table = pd.concat(tables, ignore_index=True).assign(recalibrated=frame["recalibrated"].iloc[0])
+    ends = table[["low", "high", "p_holm"]].to_numpy(np.float64)
+    table["verdict"] = [verdict(*end, margin=margin, level=level) for end in ends]
+    table = table.rename(columns={"plan": "layer", "change": "loss_change", "n": "samples"})
+    return table[names(GATE_COLUMNS)].astype(dtypes(GATE_COLUMNS))

@@ -351,6 +351,20 @@ def test_the_empirical_null_holds_its_level() -> None:
     assert 1 <= wrong <= 10
 
 
+def test_p_values_of_networks_that_learned_nothing_are_uniform() -> None:
+    rng = np.random.default_rng(16)
+    found = []
+    for _ in range(210):
+        pooled = pooled_inputs(rng, 50, 20, rank=3)
+        net = network(20, hidden=3)
+        beta = redrawn_null.redraw_beta(pooled, net, rng)
+        found.append(redrawn_null.empirical_null(pooled, beta, net, seed=rng, draws=20).p_value())
+    ranks = np.rint(np.asarray(found) * 21).astype(int)  # 1 to 21, each as likely
+    counts = np.bincount((ranks - 1) // 3, minlength=7)
+    assert stats.chisquare(counts).pvalue > 0.01
+    assert stats.binomtest(int((ranks <= 2).sum()), len(ranks), 2 / 21).pvalue > 0.01
+
+
 def test_thinning_and_errors_of_the_empirical_null() -> None:
     rng = np.random.default_rng(15)
     pooled = pooled_inputs(rng, 400, 12)

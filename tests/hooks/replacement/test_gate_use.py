@@ -152,6 +152,21 @@ def test_without_labels_the_loss_is_a_divergence(net: Any) -> None:
     assert np.isnan(row["accuracy_change"])
 
 
+def test_the_level_is_the_constant_against_the_mean(net: Any) -> None:
+    images, labels = samples()
+    table = acon.gate_use(net, batches(images, labels), ["level"])
+    assert list(table["intervention"]) == ["level"] * 3
+    for row in table.itertuples():
+        losses: list[Any] = [
+            cross_entropy(expected(net, images, name, str(row.layer))[0], labels)
+            for name in ("constant", "mean")
+        ]
+        test = stats.ttest_1samp(losses[0] - losses[1], 0)
+        assert row.loss_change == pytest.approx(losses[0].mean() - losses[1].mean(), abs=1e-9)
+        assert row.p == pytest.approx(test.pvalue, rel=1e-6)
+    assert table["agreement"].isna().all()
+
+
 def test_two_samples_exchange_their_gates(net: Any) -> None:
     images, labels = samples(2)
     beta = {name: value.flip(0) for name, value in recorded(net, images).items()}
