@@ -356,9 +356,8 @@ class LayerGroup:
         held.counts.add_(new.counts)
 
     def take(self) -> tuple[npt.NDArray[np.int64], Moments]:
-        """Return the blocks with samples, and their states (blocks, C of all calls); forget all."""
-        counts = self.blocks_held.counts[:2]  # samples, and those that are left out
-        some = (counts > 0).any(2).any(0).nonzero().flatten()
+        """Return the blocks with data, and their states (blocks, C of all calls); forget all."""
+        some = (self.blocks_held.counts > 0).any(2).any(0).nonzero().flatten()
         held = self._to_host(States(*(values[:, some] for values in self.blocks_held)))
         self.clear()
         return some.cpu().numpy(), self.moments(held)
