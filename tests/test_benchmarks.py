@@ -3,6 +3,7 @@
 import argparse
 import copy
 import importlib
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -206,3 +207,37 @@ def test_networks_of_the_long_training_stand_apart_from_the_variants() -> None:
     assert set(long["variant"]) == {"long"}
     assert "long" not in set(results.table("beta_over_epochs")["variant"])
     assert "seed 0 is shipped" in results.provenance("beta_of_long")
+
+
+def test_a_large_run_is_captured_and_read_in_small(
+    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, asked = script("reading"), list[str]()
+
+    def process(arguments: list[str]) -> tuple[float, float]:
+        asked.append(" ".join(arguments[:2]))
+        if arguments[0] == "report":
+            Path(arguments[-1]).write_text("x")
+        return 0.5, 100.0
+
+    monkeypatch.setattr(reading, "whole_process", process)
+    monkeypatch.setattr(reading, "drawing_rows", lambda _: [])
+    rows = reading.measured(tmp_path / "run", 40, (4, 6))
+    run = acon.open_run(tmp_path / "run")
+    assert run.complete
+    assert run.beta_matrix(run.layers["layer"].iloc[-1]).shape == (40, 6)
+    assert run.labels.tolist() == [str(index % 10) for index in range(40)]
+    assert [row[0] for row in rows[:2]] == [
+        "captured, with moments", "one layer, (40, 4), into numpy",
+    ]  # fmt: skip
+    folder = str(tmp_path / "run")
+    assert asked == [f"summary {folder}"] * 2 + ["figures --run", f"report {folder}"]
+
+
+def test_a_whole_process_is_measured(script: Any) -> None:
+    whole_process = script("reading").whole_process
+    seconds, peak = whole_process(["--version"])
+    assert 0 < seconds < 60
+    assert 5 < peak < 120  # this process, which loads torch, has more
+    with pytest.raises(subprocess.CalledProcessError):
+        whole_process(["no-such-command"])
