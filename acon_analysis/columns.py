@@ -91,6 +91,17 @@ NONLINEARITY_COLUMNS = (
     Column("reason", "str", "", "what the operator is, or why it counts as linear or unknown"),
 )
 
+#: A row an operator of a census that is nonlinear in the input, or unknown.
+CENSUS_COLUMNS = (
+    Column("operator", "str", "", "its name"),
+    Column("class", "str", "", "nonlinear or unknown"),
+    Column("reason", "str", "", "what it is, or why it is unknown"),
+    Column("calls", "int64", "1", "how often it was called in one forward pass"),
+    Column("share", "float64", "1", "of all elements that such operators return"),
+    Column("measured", "bool", "", "whether these calls are part of layers that are measured"),
+    Column("modules", "str", "", "the first modules in which it ran, and how many more"),
+)
+
 #: A row a sample, layer, call and channel.
 BETA_COLUMNS = (
     _SAMPLE,

@@ -38,13 +38,23 @@ def layers(
     kinds: Annotated[str | None, typer.Option(help="kinds, by comma; by default all")] = None,
     format: Annotated[TableFormat, typer.Option(help="how to print")] = TableFormat.table,
 ) -> None:
-    """List activation layers, how β is read, the proof."""
-    from acon_hooks.readings.proving import LISTED_KINDS, proved_layers
+    """List activation layers, the proof, and the census."""
+    from acon_analysis.statistics.census import census_table, census_text
+    from acon_hooks.census.counting import naming_calls, nonlinearities
+    from acon_hooks.readings.proving import LISTED_KINDS, example_images, proved_layers
 
     shape = None if input_shape is None else parse_shape(input_shape)
     chosen = LISTED_KINDS if kinds is None else parse_list(kinds)
-    frame = proved_layers(build(model, weights), data=data, input_shape=shape, kinds=chosen)
+    network = build(model, weights)
+    images = example_images(network, data, shape)
+    with naming_calls(network, lambda: images):
+        frame = proved_layers(network, data=data, input_shape=shape, kinds=chosen)
     emit(frame, format, None)
+    census = nonlinearities(network, images, kinds=chosen)
+    plain = format is TableFormat.table
+    typer.echo(census_text(census), err=not plain)
+    if plain and len(table := census_table(census)):
+        emit(table, format, None)
 
 
 @app.command()

@@ -73,6 +73,7 @@ def capture(
     ] = None,
 ) -> None:
     """Run over images, write what the layers decide."""
+    from acon_analysis.statistics.census import census_text
     from acon_hooks.captures.capturing import capture as run_capture
 
     run = run_capture(
@@ -104,6 +105,8 @@ def capture(
         f"{out}: {len(run.sample_ids)} images captured, {len(run.errors)} could not be read, "
         f"{len(run.layers)} layers, {len(run.units)} units; {state}"
     )
+    if run.has_census:
+        typer.echo(census_text(run.nonlinearities))
 
 
 def _warn_of_left_out(run: Any) -> None:
@@ -162,6 +165,7 @@ def summary(
     """Tell β and linearity, and what was learned."""
     from acon_analysis.plotdata.overview import gates_text
     from acon_analysis.runs.run import open_run
+    from acon_analysis.statistics.census import census_text
     from acon_analysis.statistics.verdicts import verdict_text
 
     opened = open_run(run)
@@ -169,13 +173,16 @@ def summary(
     shown = None if all else _SHOWN[by]
     table = opened.summary_table(by.value)
     emit(table, format, out, columns=shown)
-    if by is By.layer and opened.has_moments and (text := gates_text(table)):
-        typer.echo(f"acon: warning: {text}", err=True)
-    if by is By.layer and next(iter(opened.files("pooled")), None) is not None:
-        text = verdict_text(opened.variance_split(draws=draws)) if draws else ""
-        plain = format is TableFormat.table and out is None
-        if text:
-            typer.echo(text, err=not plain)
+    if by is not By.layer:
+        return
+    if opened.has_moments and (warning := gates_text(table)):
+        typer.echo(f"acon: warning: {warning}", err=True)
+    texts = [census_text(opened.nonlinearities)] if opened.has_census else []
+    if draws and next(iter(opened.files("pooled")), None) is not None:
+        texts.append(verdict_text(opened.variance_split(draws=draws)))
+    plain = format is TableFormat.table and out is None
+    for text in filter(None, texts):
+        typer.echo(text, err=not plain)
 
 
 @app.command()

@@ -12,7 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from acon_analysis.columns import ERROR_COLUMNS, LAYER_COLUMNS, SAMPLE_COLUMNS, dtypes, names
+from acon_analysis.columns import (
+    ERROR_COLUMNS,
+    LAYER_COLUMNS,
+    NONLINEARITY_COLUMNS,
+    SAMPLE_COLUMNS,
+    dtypes,
+    names,
+)
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.moments.fields import FEWEST_BLOCKS, MOST_BLOCKS, UNRECORDED_BLOCKS
 from acon_analysis.moments.frames import merge_rows
@@ -23,6 +30,9 @@ from acon_analysis.errors import StoreError
 from acon_analysis.store.folder import RunFolder
 from acon_analysis.store.histograms import histogram_frame, merged
 from acon_analysis.store.parquet import read_frame, read_lists
+
+#: File of the census.
+CENSUS = "nonlinearities.parquet"
 
 
 #: Bytes of β that a run keeps in memory, of the layers read last.
@@ -138,6 +148,27 @@ class StoredRun:
         """One row a layer and call, in order of execution, columns of `columns.LAYER_COLUMNS`."""
         frame = pd.DataFrame(self.manifest["layers"], columns=names(LAYER_COLUMNS))
         return frame.astype(dtypes(LAYER_COLUMNS))
+
+    @property
+    def has_census(self) -> bool:
+        """Whether the operators of the network were counted; older runs lack it."""
+        return (self.path / CENSUS).is_file()
+
+    @cached_property
+    def nonlinearities(self) -> pd.DataFrame:
+        """The census of the first batch, columns of `columns.NONLINEARITY_COLUMNS`.
+
+        Raises
+        ------
+        AconError
+            If the run has none.
+        """
+        if not self.has_census:
+            raise AconError(
+                f"the run {str(self.path)!r} holds no census of the network's operators: it was "
+                "captured by an earlier version; capture again, or see acon.nonlinearities"
+            )
+        return read_frame(self.path / CENSUS).astype(dtypes(NONLINEARITY_COLUMNS))
 
     @property
     def beta_layers(self) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from acon_analysis.errors import UsageError
 from acon_hooks.captures.compiling import CompiledReader
 from acon_hooks.captures.devices import channels_last, laid_out, wants_channels_last
 from acon_hooks.captures.fusing import TOLERANCE, difference, fuse, same_outputs
+from acon_hooks.census.counting import census_in
 from acon_hooks.engine.aliases import same_values
 from acon_hooks.engine.sites import Site, SiteCall, Visitor
 from acon_hooks.engine.visiting import visiting
@@ -44,12 +45,15 @@ class LayerMetadata:
         See `beta_networks.run_facts`.
     rows : RowCheck or None
         Whether rows are samples; None where it was not looked at.
+    census : pandas.DataFrame
+        Columns of `columns.NONLINEARITY_COLUMNS`.
     """
 
     layers: pd.DataFrame
     channels: pd.DataFrame
     beta_networks: dict[str, dict[str, Any]]
-    rows: RowCheck | None = None
+    rows: RowCheck | None
+    census: pd.DataFrame
 
 
 class ForwardPass:
@@ -95,6 +99,7 @@ class ForwardPass:
         self.metadata: LayerMetadata | None = None
         self.overwrites: bool | None = None
         self.channels_last = wants_channels_last(model)
+        self._opening: Callable[[], tuple[Tensor, int] | None] = lambda: None
         self._stack = ExitStack()
         self._tap: Tap | None = None
         self._reader: CompiledReader | None = None
@@ -117,10 +122,11 @@ class ForwardPass:
             The first batch of this process.
         opening : callable
             Returns the first batch of the data set and its number of samples, None where this is
-            it: all processes take the constants of the moments from it.
+            it: all processes take the constants of the moments from it, and count its operators.
         """
         refuse_other_images(self.model, images)
         refuse_unbatched(self.model, images)
+        self._opening = opening
         if self.fused or self.compiled:
             self._speed_up(self._laid_out(images))
         else:
@@ -140,8 +146,19 @@ class ForwardPass:
         if self.moments is not None:
             self.moments.batch(ids, self._mixed())
         if self.metadata is None and self._tap is not None:
-            self.metadata = _metadata(self._tap, self.moments)
+            self.metadata = self._metadata(self._tap, images)
         return values
+
+    def _metadata(self, tap: Tap, images: Tensor) -> LayerMetadata:
+        """Return the tables of the layers that a tap has proved on its first batch."""
+        used = _used(tap)
+        layers = layer_table(tap.calls, tap.reports, tap.shapes)
+        rowless = {} if self.moments is None else self.moments.rowless
+        rows = with_rowless(tap.rows, [name for name, _ in rowless])
+        # Of the same batch in all processes, so that all would write the same census.
+        first = self._opening()
+        census = census_in(tap, self._laid_out(images if first is None else first[0]))
+        return LayerMetadata(layers, channel_table(used), run_facts(used), rows, census)
 
     def _learns_from_data(self) -> bool:
         """Whether constants of the moments may be means over a batch: those of ACON layers."""
@@ -187,8 +204,9 @@ class ForwardPass:
 
         No hooks are set while a copy is made, because it would inherit them.
         """
-        output, values, tap = read(self.model, self.kinds, images, check_rows=True)
-        self.metadata = _metadata(tap)
+        with Tap(self.model, kinds=self.kinds, check_rows=True) as tap, torch.no_grad():
+            output, values = self.model(images), tap.take()
+            self.metadata = self._metadata(tap, images)
         model = self.model
         given = Proof(model, self.kinds, _used(tap), images, output, values)
         if self.fused:
@@ -258,11 +276,9 @@ def refuse_unbatched(model: nn.Module, images: Tensor) -> None:
             model(images.clone())
 
 
-def read(
-    model: nn.Module, kinds: Sequence[str], images: Tensor, *, check_rows: bool = False
-) -> tuple[Any, Batch, Tap]:
+def read(model: nn.Module, kinds: Sequence[str], images: Tensor) -> tuple[Any, Batch, Tap]:
     """Return the output of a network and β of its layers, every reading proved."""
-    with Tap(model, kinds=kinds, check_rows=check_rows) as tap, torch.no_grad():
+    with Tap(model, kinds=kinds) as tap, torch.no_grad():
         output = model(images)
         return output, tap.take(), tap
 
@@ -275,15 +291,6 @@ def _version(value: Tensor) -> int:
 def _used(tap: Tap) -> list[Layer]:
     """Return the layers that ran in the first forward pass."""
     return [layer for layer in tap.layers if layer.name not in tap.unused]
-
-
-def _metadata(tap: Tap, moments: Accumulator | None = None) -> LayerMetadata:
-    """Return the tables of the layers that a tap has proved."""
-    used = _used(tap)
-    layers = layer_table(tap.calls, tap.reports, tap.shapes)
-    rowless = {} if moments is None else moments.rowless
-    rows = with_rowless(tap.rows, [name for name, _ in rowless])
-    return LayerMetadata(layers, channel_table(used), run_facts(used), rows)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,6 +14,7 @@ from acon_analysis.columns import RUN_FORMAT
 from acon_analysis.errors import StoreError, UsageError
 from acon_analysis.files import store_errors
 from acon_analysis.runs.run import Run
+from acon_analysis.runs.stored_run import CENSUS
 from acon_analysis.store.folder import RunFolder, file_sha256
 from acon_hooks.captures.forward_pass import LayerMetadata
 from acon_hooks.captures.identity import identity_sha256, origin_facts, run_id, versions
@@ -24,7 +26,11 @@ _FIXED = ("layer", "call", "kind", "channels", "granularity", "column")
 
 
 #: Files of a process that was killed before its first manifest.
-_EARLY = (*(f"{name}.parquet" for name in ("samples", "channels", "hashes", REFERENCES)), "tmp")
+_EARLY = (
+    *(f"{name}.parquet" for name in ("samples", "channels", "hashes", REFERENCES)),
+    CENSUS,
+    "tmp",
+)
 
 
 class ManifestWriter:
@@ -88,7 +94,10 @@ class ManifestWriter:
             tables = {
                 "channels.parquet": self.folder.write_table(
                     "channels", pa.Table.from_pandas(metadata.channels, preserve_index=False)
-                )
+                ),
+                CENSUS: self.folder.write_table(
+                    Path(CENSUS).stem, pa.Table.from_pandas(metadata.census, preserve_index=False)
+                ),
             }
             if self.feed.samples is not None:
                 tables["samples.parquet"] = self._write_samples(self.feed.samples)
@@ -155,7 +164,7 @@ class ManifestWriter:
     ) -> None:
         """Write the tables that follow from the parts; raise if one that does not is damaged."""
         recorded = manifest.get("tables", {})
-        kept = [f"{name}.parquet" for name in ("channels", REFERENCES)]
+        kept = [f"{name}.parquet" for name in ("channels", REFERENCES)] + [CENSUS]
         fixed = {name: recorded[name] for name in kept if name in recorded}
         for sentence in self.folder.damage(fixed):
             raise StoreError(
@@ -170,7 +179,7 @@ class ManifestWriter:
         if counts is not None:
             self.folder.write_table("histograms", counts)
         names = [f"{name}.parquet" for name in ("samples", "channels", "histograms", REFERENCES)]
-        files = {name: self.folder.path / name for name in names}
+        files = {name: self.folder.path / name for name in [*names, CENSUS]}
         tables = {name: file_sha256(file) for name, file in files.items() if file.is_file()}
         done = {"complete": True, "samples": count, "units": units}
         self.folder.write_manifest({**manifest, **done, "parts": parts, "tables": tables})

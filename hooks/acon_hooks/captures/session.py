@@ -22,6 +22,7 @@ from acon_hooks.captures.manifest import ManifestWriter, existing_manifest
 from acon_hooks.captures.plan import CapturePlan, refuse_another, warn_of_other_batches
 from acon_hooks.captures.recorded import Recorded
 from acon_hooks.captures.unit import Columns, UnitBuffer, UnitWriter, columns_of
+from acon_hooks.census.counting import naming_calls
 from acon_hooks.engine.feed import Batch
 from acon_hooks.errors import RowWarning
 from acon_hooks.moments.accumulating import Accumulator
@@ -61,6 +62,7 @@ class Session:
         self.columns: Columns | None = None
         if plan.manifest is not None:
             self.columns = columns_of(plan.manifest)
+        self.first_inputs: Tensor
         self.waiting: list[UnitBuffer] = []  # units that are read and not yet being written
 
     @property
@@ -82,6 +84,7 @@ class Session:
         self.folder.clear_scratch()
         with (
             on_device(plan.model, plan.device),
+            naming_calls(plan.model, lambda: self.first_inputs),
             tqdm(total=plan.left(), unit=self._word, disable=not plan.settings.progress) as bar,
             UnitWriter(self.folder) as writer,
             ForwardPass(
@@ -132,6 +135,7 @@ class Session:
             return {}
         first = forward.metadata is None
         if first:
+            self.first_inputs = inputs
             forward.start(inputs, lambda: self._opening(batch))
         values = forward(inputs, batch.ids)
         if first:

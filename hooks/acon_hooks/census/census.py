@@ -19,10 +19,11 @@ from acon_hooks.census.marks import Marks
 from acon_hooks.engine.operators import OperatorListener
 from acon_hooks.engine.outputs import tensors_in
 from acon_hooks.engine.sites import Args, Kwargs, Site, SiteCall, Visitor
+from acon_hooks.layers.scan import Layer
 
-_INCOMPLETE = (
-    "census incomplete: an output does not come from the input by operators that were seen; it is "
-    "constant, or computed elsewhere (numpy, another thread, a replayed graph)"
+_UNSEEN = (
+    "an output does not come from the input by operators that were seen; it is constant, or "
+    "computed elsewhere (numpy, another thread, a replayed graph)"
 )
 _ORDER = ("linear", "unknown", "nonlinear")
 
@@ -56,27 +57,30 @@ class Census(Visitor):
 
     Parameters
     ----------
-    layers : iterable of str
-        Names of the layers that are measured, so that what runs inside them is.
+    layers : iterable of Layer
+        The layers that are measured, so that what runs inside them is.
 
     Attributes
     ----------
     calls : list of Call
         In the order of execution.
+    incomplete : str
+        Why the census is not complete; empty if it is.
     """
 
-    def __init__(self, layers: Iterable[str] = ()) -> None:
-        self.layers = frozenset(layers)
+    def __init__(self, layers: Iterable[Layer] = ()) -> None:
+        self.layers = {layer.name: layer for layer in layers}
         self.calls: list[Call] = []
+        self.incomplete = ""
         self.missing = 0  # elements of outputs that are not marked
         self.marks = Marks()
         self._running: list[Site] = []
         self._listener = OperatorListener(self._run)
 
-    @staticmethod
-    def sites(model: nn.Module) -> list[Site]:
-        """Return all modules of a model: calls are named by the innermost one that runs."""
-        return [Site(name, module) for name, module in model.named_modules() if name]
+    def sites(self, model: nn.Module) -> list[Site]:
+        """Return what it sees: all modules, which name calls, and functions that are layers."""
+        functions = [layer.site() for layer in self.layers.values() if layer.function is not None]
+        return [Site(name, module) for name, module in model.named_modules() if name] + functions
 
     def of(self, run: Callable[..., Any], args: Args, kwargs: Kwargs) -> None:
         r"""Count the operators of one forward pass.
@@ -88,11 +92,13 @@ class Census(Visitor):
         args, kwargs
             What depends on the input.
         """
-        self.calls, self.missing, self.marks = [], 0, Marks()
+        self.calls, self.incomplete, self.marks = [], "", Marks()
         self.marks.mark((args, kwargs))
         output = run(*args, **kwargs)
         unseen = [tensor for tensor in tensors_in(output) if not self.marks.on(tensor)]
         self.missing = sum(tensor.numel() for tensor in unseen)
+        if unseen:
+            self.incomplete = _UNSEEN
 
     def begin(self) -> None:
         """Listen to the forward pass."""
@@ -135,8 +141,9 @@ class Census(Visitor):
             count = rows.setdefault(key, [0, 0])
             count[0] += 1
             count[1] += call.elements
-        if self.missing:
-            rows["", "", "unknown", False, "", _INCOMPLETE] = [0, self.missing]
+        if self.incomplete:
+            reason = f"census incomplete: {self.incomplete}"
+            rows["", "", "unknown", False, "", reason] = [0, self.missing]
         found = [
             (name, operator, calls, elements, *rest)
             for (name, operator, *rest), (calls, elements) in rows.items()
@@ -160,7 +167,8 @@ class Census(Visitor):
                 self.marks.mark((result, list(written(operator, part))))
         worst = max(verdicts, key=lambda one: (one.depends, _ORDER.index(one.kind)))
         layer = next((site.name for site in self._running if site.name in self.layers), "")
-        name = self._running[-1].name if self._running else ""
+        modules = (site.name for site in reversed(self._running) if site.function is None)
+        name = next(modules, "")
         count = _elements(output, operator, arguments)
         self.calls.append(Call(name, layer, operator_name(operator), count, worst))
         return output

@@ -46,6 +46,14 @@ class OperatorListener:
 class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     supports_higher_order_operators = True
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Return False: True would load the compiler, which takes seconds, at the first operator.
+
+        Nothing is compiled while a network is watched.
+        """
+        return False
+
     def __init__(self, handler: OperatorHandler) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.handler = handler

@@ -112,7 +112,7 @@ def proved_layers(
     UsageError
         If no image size is known, or the model has no such layer.
     """
-    images = _images(model, data, input_shape)
+    images = example_images(model, data, input_shape)
     refuse_other_images(model, images)
     with Tap(model, kinds=kinds, report_failures=True) as tap, torch.no_grad():
         model(images)
@@ -126,7 +126,10 @@ def proved_layers(
     return table.fillna({"status": "", "reason": ""})
 
 
-def _images(model: nn.Module, data: Any, input_shape: Sequence[int] | None) -> torch.Tensor:
+def example_images(
+    model: nn.Module, data: Any = None, input_shape: Sequence[int] | None = None
+) -> torch.Tensor:
+    """Return the images that `proved_layers` makes its proofs on."""
     if data is not None:
         origin = getattr(model, "acon_origin", None)
         source = open_data(data, getattr(origin, "preprocess", None))

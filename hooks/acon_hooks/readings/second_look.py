@@ -267,7 +267,12 @@ def state_of(model: nn.Module) -> dict[str, Any]:
     return marks
 
 
-def changed(before: dict[str, Any], after: dict[str, Any]) -> str:
-    """Return the first thing that differs between two states, in words; empty if nothing does."""
+def changed(before: dict[str, Any], after: dict[str, Any], *, random: bool = True) -> str:
+    """Return the first thing that differs between two states, in words; empty if nothing does.
+
+    ``random=False`` looks at the network alone, not at the state of random numbers, which other
+    threads may change.
+    """
     names = [*before, *(name for name in after if name not in before)]
+    names = [name for name in names if random or not name.startswith("the random state")]
     return next((name for name in names if before.get(name) != after.get(name)), "")

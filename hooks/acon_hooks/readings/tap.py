@@ -5,14 +5,14 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from acon_hooks.engine.function_calls import FunctionCall
-from acon_hooks.engine.sites import Visitor
+from acon_hooks.engine.sites import Site, Visitor
 from acon_hooks.engine.visited import Visited
 from acon_hooks.engine.visiting import Visit
 from acon_hooks.errors import HookError, ProofError, RowWarning, UnusedLayerWarning
@@ -78,6 +78,8 @@ class Tap(Visitor):
     ----------
     rows : RowCheck or None
         What that has found; None before, or where it was not asked for.
+    changes : str
+        What of the network the first forward pass has changed, where that was looked at.
 
     Raises
     ------
@@ -106,6 +108,7 @@ class Tap(Visitor):
         self.model = unwrap(model)
         self.check_rows = check_rows
         self.rows: RowCheck | None = None
+        self.changes = ""
         self.prove = prove
         self.allow_autocast = allow_autocast
         self.unused: list[str] = []
@@ -202,6 +205,10 @@ class Tap(Visitor):
                 "it, or a replayed CUDA graph, does not reach its hooks)"
             )
         return batch
+
+    def only(self, visitor: Visitor, sites: Iterable[Site]) -> AbstractContextManager[None]:
+        """Let another visitor alone see the forward passes inside a context."""
+        return self._visit.only(visitor, sites)
 
     def on_batch(self, call: Callable[[], None]) -> None:
         """Have a function called at the end of every forward pass; it may `take` the batch."""
@@ -317,7 +324,9 @@ class Tap(Visitor):
             If β of a layer belongs to other samples than its rows say.
         """
         results, reports = self._results, list(self.reports)
-        different = changed(self._state, state_of(self.model))
+        now = state_of(self.model)
+        different = changed(self._state, now)
+        self.changes = changed(self._state, now, random=False)
         observe, results.observe, results.looking = results.observe, None, True
         try:
             if different:

@@ -155,7 +155,7 @@ def test_interrupted_and_continued_equals_uninterrupted(
     def stop(*_: Any) -> None:
         nonlocal calls
         calls += 1
-        if calls == 6:  # two of them are the second look at the first batch
+        if calls == 7:  # three of them are the second look at the first batch, and its census
             raise KeyboardInterrupt
 
     handle = digits_metaacon.register_forward_pre_hook(stop)

@@ -150,7 +150,7 @@ def test_disk_full_halfway_then_continued(tmp_path: Path, monkeypatch: pytest.Mo
     def full(*args: Any, **options: Any) -> None:
         nonlocal written
         written += 1
-        if written == 9:
+        if written == 10:
             raise OSError(errno.ENOSPC, "No space left on device")
         real(*args, **options)
 

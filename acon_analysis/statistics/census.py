@@ -1,0 +1,107 @@
+"""What a census of a network's operators says: one sentence, and a row an operator."""
+
+import re
+
+import pandas as pd
+
+from acon_analysis.columns import CENSUS_COLUMNS, dtypes, names
+
+#: Operators that a sentence names.
+MOST_NAMED = 6
+
+
+def plain_name(operator: str) -> str:
+    """Return an operator's name without what only the dispatcher cares for.
+
+    Examples
+    --------
+    >>> [plain_name(name) for name in ("_softmax", "relu_", "max_pool2d_with_indices")]
+    ['softmax', 'relu', 'max_pool2d']
+    """
+    if "attention" in operator:
+        return "attention"
+    found = re.sub(r"^(_foreach_|_+|native_)+|_with_indices$|_forward$", "", operator)
+    return found.rstrip("_") or operator
+
+
+def census_text(frame: pd.DataFrame) -> str:
+    """Return how much of a network's nonlinearity is measured, in one sentence.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns of `columns.NONLINEARITY_COLUMNS`.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"operator": ["relu", "_softmax"], "calls": [3, 2],
+    ...     "elements": [60, 40], "class": "nonlinear", "measured": [True, False], "reason": ""})
+    >>> census_text(frame)
+    'measured 3 of 5 nonlinear calls (60 % of their elements); not measured: 2 softmax'
+    """
+    nonlinear = frame[frame["class"] == "nonlinear"]
+    unknown = frame[(frame["class"] == "unknown") & (frame["calls"] > 0)]
+    measured = nonlinear[nonlinear["measured"]]
+    total, elements = nonlinear["calls"].sum(), nonlinear["elements"].sum()
+    parts = [
+        f"measured {measured['calls'].sum()} of {total} nonlinear calls "
+        f"({100 * measured['elements'].sum() / max(elements, 1):.0f} % of their elements)"
+    ]
+    if not total:
+        parts = ["no call is nonlinear in the input"]
+    if len(others := nonlinear[~nonlinear["measured"]]):
+        parts.append(f"not measured: {_counted(others)}")
+    if len(unknown):
+        parts.append(f"unknown: {_counted(unknown)}")
+    parts += frame.loc[frame["reason"].str.startswith("census incomplete"), "reason"].tolist()
+    return "; ".join(parts)
+
+
+def census_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a row an operator that is nonlinear or unknown, those not measured first.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns of `columns.NONLINEARITY_COLUMNS`.
+
+    Returns
+    -------
+    DataFrame
+        Columns of `columns.CENSUS_COLUMNS`.
+    """
+    bent = frame[frame["class"] != "linear"]
+    total = max(int(bent["elements"].sum()), 1)
+    rows = []
+    for (operator, measured, kind, reason), group in bent.groupby(
+        ["operator", "measured", "class", "reason"], sort=False
+    ):
+        calls, elements = group["calls"].sum(), group["elements"].sum()
+        modules = list(dict.fromkeys(group["name"]))
+        shown = ", ".join(name or "the network itself" for name in modules[:3])
+        more = f" and {len(modules) - 3} more" if len(modules) > 3 else ""
+        rows.append(
+            (
+                plain_name(str(operator)),
+                kind,
+                reason,
+                calls,
+                elements / total,
+                measured,
+                shown + more,
+            )
+        )
+    table = pd.DataFrame(rows, columns=names(CENSUS_COLUMNS)).astype(dtypes(CENSUS_COLUMNS))
+    order = ["measured", "share", "calls"]
+    return table.sort_values(order, ascending=[True, False, False], kind="stable").reset_index(
+        drop=True
+    )
+
+
+def _counted(frame: pd.DataFrame) -> str:
+    """Return the calls of each operator, the most first."""
+    calls = frame.groupby(frame["operator"].map(plain_name), sort=False)["calls"].sum()
+    calls = calls.sort_values(ascending=False, kind="stable")
+    shown = [f"{count} {name}" for name, count in calls[:MOST_NAMED].items()]
+    rest = calls[MOST_NAMED:]
+    return ", ".join(shown + ([f"{rest.sum()} of {len(rest)} more operators"] if len(rest) else []))
