@@ -1,0 +1,204 @@
+"""How linear a map of vectors is: the nonlinearity coefficient, and R² of the best affine map.
+
+Both are of a whole map such as a block of a network, not of single channels as L is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import stdtrit
+
+from acon_analysis.errors import AconError
+from acon_analysis.moments.gram import EPS, EPS32, ROUNDINGS, Gram
+from acon_analysis.moments.state import FloatArray
+
+#: Ridges that are tried, relative to the mean variance of the inputs.
+RIDGES = (0.0, 1e-6, 1e-4, 1e-2, 1e-1, 1.0)
+
+#: Vectors for each dimension of the input that R² needs at least.
+VECTORS_PER_DIMENSION = 5
+
+
+def ratio(above: npt.ArrayLike, below: npt.ArrayLike) -> tuple[float, float]:
+    """Return Σ above / Σ below over independent groups, and its standard error by linearisation.
+
+    Both are NaN where Σ below is 0; the error also for fewer than two groups.
+    """
+    a, b = np.asarray(above, np.float64), np.asarray(below, np.float64)
+    total, count = float(b.sum()), len(b)
+    if not total > 0:
+        return np.nan, np.nan
+    value = float(a.sum()) / total
+    if count < 2:
+        return value, np.nan
+    spread = float(np.square(a - value * b).sum()) * count / (count - 1)
+    return value, float(np.sqrt(spread)) / total
+
+
+def nonlinearity_coefficient(above: npt.ArrayLike, below: npt.ArrayLike) -> tuple[float, float]:
+    """Estimate the nonlinearity coefficient from triples of samples.
+
+    NLC² = Σ‖J(x)·(x' - x'')‖² / Σ‖f(x') - f(x'')‖² over triples x, x', x'' of different samples;
+    J is the derivative of f. The same pairs stand above and below, so that it is exactly 1 for
+    every affine map, whatever its shape and however its inputs are distributed.
+
+    Parameters
+    ----------
+    above, below : array_like
+        The two sums of every independent group of triples, (G,).
+
+    Returns
+    -------
+    nlc, error : float
+        The coefficient and its standard error; NaN for a map whose output does not vary, the error
+        also for fewer than two groups.
+
+    Notes
+    -----
+    NLC >= 1 holds for Gaussian inputs only: on inputs in two clusters far from the bend it is
+    below 1. Philipp and Carbonell, "The Nonlinearity Coefficient", arXiv:1806.00179.
+    """
+    square, error = ratio(above, below)
+    value = float(np.sqrt(square))
+    return value, error / (2 * value) if value > 0 else error
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """R² of the best affine map, scored on samples that it was not fitted on.
+
+    Parameters
+    ----------
+    r2 : float
+        Not clipped: below 0 where the mean of the other samples predicts better.
+    low, high : float
+        Its 95 % interval, by Student's t over the folds.
+    without_input : float
+        R² of output minus input, by the same maps; NaN where the two differ in size.
+    ridges : tuple of float
+        The ridge that the other folds chose for each fold, one of `RIDGES`.
+    """
+
+    r2: float
+    low: float
+    high: float
+    without_input: float
+    ridges: tuple[float, ...]
+
+
+def held_out_r2(sums: Gram, inputs: int) -> HeldOut:
+    """Score affine maps from the first variables to the others on held-out folds.
+
+    Each fold is predicted by the ridge regression on all other folds; its ridge is the one that
+    predicts best when each of those is left out in turn. Nothing but sums is needed.
+
+    Parameters
+    ----------
+    sums : Gram
+        Shape (K,), one entry a fold, at least 3; the variables are inputs, then outputs.
+    inputs : int
+        How many variables are inputs.
+
+    Returns
+    -------
+    HeldOut
+        NaN for an output that does not vary beyond rounding, for fewer than
+        `VECTORS_PER_DIMENSION` vectors for each input, and where the sums are NaN.
+
+    Raises
+    ------
+    AconError
+        For fewer than three folds, or no inputs or outputs.
+    """
+    folds, size = len(sums.n), sums.mean.shape[-1]
+    if folds < 3 or not 0 < inputs < size:
+        raise AconError(
+            f"a held-out R² needs three folds, inputs and outputs: given {folds} folds and "
+            f"{inputs} inputs of {size} variables"
+        )
+    if not _measurable(sums, inputs):
+        return HeldOut(np.nan, np.nan, np.nan, np.nan, ())
+    chosen = _chosen_ridges(sums, inputs)
+    errors, totals, without = np.zeros((3, folds))
+    for fold, ridge in enumerate(chosen):
+        fit = _AffineFits(_rest(sums, [fold]), inputs)
+        errors[fold] = fit.errors(sums[fold])[ridge]
+        totals[fold] = fit.spread(sums[fold])
+        without[fold] = fit.spread(sums[fold], without_input=True)
+    lost, error = ratio(errors, totals)
+    width = float(stdtrit(folds - 1, 0.975)) * error
+    return HeldOut(
+        1 - lost,
+        1 - lost - width,
+        1 - lost + width,
+        1 - ratio(errors, without)[0],
+        tuple(RIDGES[ridge] for ridge in chosen),
+    )
+
+
+def _measurable(sums: Gram, inputs: int) -> bool:
+    """Return whether there are enough vectors and the outputs vary."""
+    whole = sums.merge(0)
+    own = np.trace(whole.C[inputs:, inputs:])
+    square = own + whole.n * np.square(whole.mean[inputs:]).sum()
+    enough = whole.n >= VECTORS_PER_DIMENSION * inputs and bool((sums.n > 0).all())
+    finite = bool(np.isfinite(whole.C).all())
+    return enough and finite and bool(own > (ROUNDINGS * EPS32) ** 2 * square)
+
+
+def _chosen_ridges(sums: Gram, inputs: int) -> list[int]:
+    """Return the ridge for each fold that predicts the other folds best, as a place in RIDGES."""
+    lost = np.zeros((len(sums.n), len(RIDGES)))
+    for first, second in combinations(range(len(sums.n)), 2):
+        fit = _AffineFits(_rest(sums, [first, second]), inputs)
+        lost[first] += fit.errors(sums[second])
+        lost[second] += fit.errors(sums[first])
+    return [int(place) for place in lost.argmin(1)]
+
+
+def _rest(sums: Gram, left_out: Sequence[int]) -> Gram:
+    """Merge all folds but some."""
+    return sums[[fold for fold in range(len(sums.n)) if fold not in left_out]].merge(0)
+
+
+class _AffineFits:
+    """Ridge regressions of outputs on inputs from sums, one for each of `RIDGES`.
+
+    In the basis of the inputs' principal axes a ridge only divides: what it needs of the data to
+    be predicted is computed once for all.
+    """
+
+    def __init__(self, train: Gram, inputs: int) -> None:
+        self.train, self.inputs = train, inputs
+        values, self.axes = np.linalg.eigh(train.C[:inputs, :inputs])
+        self.cross = self.axes.T @ train.C[:inputs, inputs:]
+        self.products = self.cross @ self.cross.T
+        ridge = np.multiply(RIDGES, values.mean())[:, None]
+        kept = values > EPS * inputs * max(float(values[-1]), 0.0)
+        self.divisors = kept / (np.where(kept, values, 1.0) + ridge)
+
+    def errors(self, test: Gram) -> FloatArray:
+        """Return the squared errors on other data, (len(RIDGES),)."""
+        d, divisors = self.inputs, self.divisors
+        inner = self.axes.T @ test.C[:d, :d] @ self.axes
+        cross = (self.axes.T @ test.C[:d, d:] * self.cross).sum(1)
+        step = test.mean - self.train.mean
+        missed = step[d:] - (divisors * (self.axes.T @ step[:d])) @ self.cross
+        within = np.trace(test.C[d:, d:]) - 2 * divisors @ cross
+        within += np.einsum("ra,ab,rb->r", divisors, inner * self.products, divisors, optimize=True)
+        return np.asarray(within.clip(min=0) + test.n * np.square(missed).sum(1))
+
+    def spread(self, test: Gram, *, without_input: bool = False) -> float:
+        """Return the squared errors of the mean, of the outputs or of output minus input."""
+        d = self.inputs
+        C, step = test.C, test.mean - self.train.mean
+        found = np.trace(C[d:, d:])
+        if not without_input:
+            return float(found + test.n * np.square(step[d:]).sum())
+        if len(step) != 2 * d:
+            return float("nan")
+        found += np.trace(C[:d, :d]) - 2 * np.trace(C[:d, d:])
+        return float(found + test.n * np.square(step[d:] - step[:d]).sum())

@@ -1,0 +1,175 @@
+"""The nonlinearity coefficient and the held-out R², against dense computations and closed forms."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from sklearn.linear_model import Ridge
+
+from acon_analysis.errors import AconError
+from acon_analysis.moments.gram import Gram
+from acon_analysis.statistics.affine_blocks import (
+    RIDGES,
+    held_out_r2,
+    nonlinearity_coefficient,
+    ratio,
+)
+
+Array = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+def sums_of(x: Array, y: Array, folds: Ints, count: int = 5) -> Gram:
+    """Sum the rows of every fold by themselves."""
+    rows = np.concatenate([x, y], 1)
+    grams = [Gram.of(rows[folds == fold]) for fold in range(count)]
+    return Gram(*(np.stack([getattr(one, name) for one in grams]) for name in ("n", "mean", "C")))
+
+
+def direct(x: Array, y: Array, folds: Ints, count: int = 5) -> tuple[float, float]:
+    """Return both R² by nested cross-validation on the rows themselves, with scikit-learn."""
+
+    def lost(train: npt.NDArray[np.bool_], test: npt.NDArray[np.bool_], ridge: float) -> float:
+        scale = np.square(x[train] - x[train].mean(0)).sum() / x.shape[1]
+        model = Ridge(max(ridge, 1e-13) * scale, solver="svd").fit(x[train], y[train])
+        return float(np.square(y[test] - model.predict(x[test])).sum())
+
+    errors, total, without = 0.0, 0.0, 0.0
+    for outer in range(count):
+        train, test = folds != outer, folds == outer
+        others = [fold for fold in range(count) if fold != outer]
+        inner = [
+            sum(lost(train & (folds != fold), folds == fold, ridge) for fold in others)
+            for ridge in RIDGES
+        ]
+        errors += lost(train, test, RIDGES[int(np.argmin(inner))])
+        total += float(np.square(y[test] - y[train].mean(0)).sum())
+        if x.shape == y.shape:
+            rest = y - x
+            without += float(np.square(rest[test] - rest[train].mean(0)).sum())
+    return 1 - errors / total, 1 - errors / without if without else np.nan
+
+
+def case(n: int, p: int, q: int, noise: float = 1.0) -> tuple[Array, Array, Ints]:
+    generator = np.random.default_rng(n + p)
+    x = generator.standard_normal((n, p)) @ generator.standard_normal((p, p)) + 3.0
+    y = np.maximum(x @ generator.standard_normal((p, q)), 0) + generator.standard_normal((n, q))
+    return x, y * noise, generator.permutation(n) % 5
+
+
+@pytest.mark.parametrize(("n", "p", "q"), [(200, 6, 6), (60, 12, 3), (500, 4, 9)])
+def test_r2_is_that_of_a_dense_nested_cross_validation(n: int, p: int, q: int) -> None:
+    x, y, folds = case(n, p, q)
+    found = held_out_r2(sums_of(x, y, folds), p)
+    r2, without = direct(x, y, folds)
+    assert found.r2 == pytest.approx(r2, abs=1e-6)
+    assert found.without_input == pytest.approx(without, abs=1e-6, nan_ok=True)
+    assert found.low < found.r2 < found.high
+
+
+def test_the_interval_is_that_of_a_ratio_over_folds() -> None:
+    x, y, folds = case(300, 5, 5)
+    found = held_out_r2(sums_of(x, y, folds), 5)
+    assert (found.low + found.high) / 2 == pytest.approx(found.r2)
+    many = [held_out_r2(sums_of(*_redrawn(seed)), 4) for seed in range(60)]
+    spread = np.std([one.r2 for one in many], ddof=1)
+    width = np.mean([(one.high - one.low) / 2 for one in many])
+    assert 1.5 < width / spread < 4.5  # Student's t with 4 degrees of freedom: 2.8
+    assert np.mean([one.low < 0.7335 < one.high for one in many]) >= 0.85
+
+
+def _redrawn(seed: int) -> tuple[Array, Array, Ints]:
+    generator = np.random.default_rng(seed)
+    x = generator.standard_normal((400, 4))
+    return x, np.maximum(x, 0), generator.permutation(400) % 5
+
+
+def test_affine_maps_have_r2_of_one_also_of_inputs_that_depend_on_each_other() -> None:
+    x, _, folds = case(300, 4, 4)
+    x = np.concatenate([x, x[:, :1] - x[:, 1:2], np.full((300, 1), 7.0)], 1)
+    y = x @ np.random.default_rng(0).standard_normal((6, 3)) - 5
+    assert held_out_r2(sums_of(x, y, folds), 6).r2 == pytest.approx(1, abs=1e-12)
+
+
+def test_planted_values() -> None:
+    generator = np.random.default_rng(1)
+    x = generator.standard_normal((60_000, 8))
+    folds = generator.permutation(len(x)) % 5
+    turn = np.linalg.qr(generator.standard_normal((8, 8)))[0]
+    relu = held_out_r2(sums_of(x, np.maximum(x @ turn, 0), folds), 8)
+    assert relu.r2 == pytest.approx(0.7335, abs=0.004)
+    product = held_out_r2(sums_of(x, x[:, :4] * x[:, 4:], folds), 8)
+    assert product.r2 == pytest.approx(0, abs=1e-3)
+    assert product.r2 < 0.001  # not clipped: an affine map can only do worse than the mean
+    residual = held_out_r2(sums_of(x, 5 * x + x[:, ::-1] ** 2, folds), 8)
+    assert residual.r2 == pytest.approx(25 / 27, abs=0.005)
+    assert residual.without_input == pytest.approx(16 / 18, abs=0.005)
+
+
+def test_a_ridge_is_chosen_where_vectors_are_few() -> None:
+    x, y, folds = case(100, 20, 3)
+    noisy = np.random.default_rng(0).standard_normal(y.shape)
+    assert min(held_out_r2(sums_of(x, noisy, folds), 20).ridges) > 0
+    exact = x @ np.ones((20, 2))
+    assert max(held_out_r2(sums_of(x, exact, folds), 20).ridges) == 0
+
+
+def test_nothing_is_said_where_there_is_nothing_to_say() -> None:
+    x, y, folds = case(200, 6, 6)
+    assert np.isnan(held_out_r2(sums_of(x, np.ones_like(y), folds), 6).r2)
+    few = case(29, 6, 6)
+    assert np.isnan(held_out_r2(sums_of(*few), 6).r2)
+    y[3, 1] = np.nan
+    assert np.isnan(held_out_r2(sums_of(x, y, folds), 6).r2)
+    assert np.isnan(held_out_r2(sums_of(x, x, np.minimum(folds, 3)), 6).r2)  # a fold without rows
+    with pytest.raises(AconError, match="three folds"):
+        held_out_r2(sums_of(x, x, folds % 2, 2), 6)
+    with pytest.raises(AconError, match="12 inputs of 12 variables"):
+        held_out_r2(sums_of(x, x, folds), 12)
+
+
+def test_a_ratio_of_sums_knows_its_error() -> None:
+    generator = np.random.default_rng(0)
+
+    def drawn() -> tuple[float, float]:
+        below = generator.gamma(20, size=40)
+        return ratio(2 * below + generator.standard_normal(40), below)
+
+    found = np.array([drawn() for _ in range(400)])
+    assert found[:, 0].mean() == pytest.approx(2, abs=0.002)
+    assert found[:, 1].mean() == pytest.approx(found[:, 0].std(ddof=1), rel=0.1)
+    assert ratio([3.0, 6.0], [1.0, 2.0]) == (3.0, 0.0)
+    assert np.isnan(ratio([1.0], [1.0])[1])
+    assert np.isnan(ratio([0.0, 0.0], [0.0, 0.0])[0])
+
+
+@pytest.mark.parametrize(
+    ("f", "slope", "expected"),
+    [
+        (lambda x: np.maximum(x, 0), lambda x: x > 0, 1.2112),
+        (np.abs, np.sign, 1.6589),
+        (lambda x: x / (1 + np.exp(-x)), None, 1.1009),
+        (np.tanh, lambda x: 1 - np.tanh(x) ** 2, 1.0853),
+    ],
+)
+def test_the_coefficient_of_gaussian_inputs(f: object, slope: object, expected: float) -> None:
+    assert callable(f)
+    x = np.random.default_rng(0).standard_normal((40, 3, 5000))
+    step = 1e-6
+    at = slope(x[:, 0]) if callable(slope) else (f(x[:, 0] + step) - f(x[:, 0] - step)) / (2 * step)
+    above = np.square(at * (x[:, 1] - x[:, 2])).sum(1)
+    below = np.square(f(x[:, 1]) - f(x[:, 2])).sum(1)
+    value, error = nonlinearity_coefficient(above, below)
+    assert value == pytest.approx(expected, abs=4 * error)
+    assert 0.0005 < error < 0.005
+
+
+def test_the_coefficient_may_lie_below_one() -> None:
+    """Inputs in two clusters far from the bend: hardly a slope, though L is 0.998."""
+    generator = np.random.default_rng(0)
+    x = np.sign(generator.standard_normal((20, 3, 500))) * 3
+    x += 0.1 * generator.standard_normal(x.shape)
+    y = np.tanh(3 * x)
+    above = np.square(3 * (1 - y[:, 0] ** 2) * (x[:, 1] - x[:, 2])).sum(1)
+    value, _ = nonlinearity_coefficient(above, np.square(y[:, 1] - y[:, 2]).sum(1))
+    assert value < 0.001
+    assert np.corrcoef(x.ravel(), y.ravel())[0, 1] ** 2 > 0.99
