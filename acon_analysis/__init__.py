@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from acon_analysis.runs.examples import example_run
     from acon_analysis.runs.run import Run, open_run
     from acon_analysis.statistics.affine_fit import linearity
+    from acon_hooks.blocks.measuring import block_linearity
     from acon_hooks.captures.capturing import capture
     from acon_hooks.census.counting import nonlinearities
     from acon_hooks.explainers.explaining import explain
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 #: Public name -> the module that holds it, and the name there (None: the module itself).
 _PUBLIC: dict[str, tuple[str, str | None]] = {
     "Run": ("acon_analysis.runs.run", "Run"),
+    "block_linearity": ("acon_hooks.blocks.measuring", "block_linearity"),
     "build_model": ("acon_analysis.models.registry", "build_model"),
     "capture": ("acon_hooks.captures.capturing", "capture"),
     "example_run": ("acon_analysis.runs.examples", "example_run"),
@@ -47,6 +49,7 @@ __all__ = [
     "AconError",
     "Run",
     "UsageError",
+    "block_linearity",
     "build_model",
     "capture",
     "example_run",

@@ -243,6 +243,40 @@ LINEARITY_LAYER_COLUMNS = (
     Column("why", "str", "", "the causes of its channels in words"),
 )
 
+#: A row a block of `acon.block_linearity`.
+BLOCK_COLUMNS = (
+    Column(
+        "block",
+        "str",
+        "",
+        "module path, with 'call 1' and so on where it runs several times; or 'whole network'",
+    ),
+    Column("nlc", "float64", "1", "nonlinearity coefficient: 1 for affine maps"),
+    Column("nlc_error", "float64", "1", "its standard error"),
+    Column("r2", "float64", "1", "held-out R² of the best affine map; a lower bound where mixed"),
+    Column("r2_low", "float64", "1", "lower end of its 95 % interval"),
+    Column("r2_high", "float64", "1", "upper end of its 95 % interval"),
+    Column(
+        "r2_without_residual",
+        "float64",
+        "1",
+        "R² of output minus input, by the same map; NaN where their sizes differ",
+    ),
+    Column(
+        "vectors",
+        "str",
+        "",
+        "what R² is of: 'positions' (each is mapped alone), 'samples' (whole ones), or 'mixes "
+        "positions', where r2 is a lower bound and says nothing against linearity",
+    ),
+    Column("elementwise_L", "float64", "1", "mean of L over the activation layers inside"),
+    Column("n", "int64", "1", "vectors that R² is of; fewer than 5 for each dimension give none"),
+    Column("dimension", "int64", "1", "dimensions of the input of R²"),
+    Column("nlc_change", "float64", "1", "change of nlc when all activations inside are lines"),
+    Column("activation", "str", "", "the activation inside whose line alone changes nlc most"),
+    Column("inside", "object", "1", "L of the activations inside, in order of execution"),
+)
+
 #: A row a sample, layer and call.
 LINEARITY_SAMPLE_COLUMNS = (
     _SAMPLE,

@@ -29,7 +29,7 @@ ORDER = {
         "acon_analysis": "errors usercode columns files selection < family < layers < paper < data "
         "< models < moments < store < statistics < runs < plotdata < training < studies < cli",
         "acon_hooks": "errors guards < engine < layers < readings < census < moments < captures "
-        "< explainers replacement < figure_inputs",
+        "< explainers replacement < blocks < figure_inputs",
         "acon_figures": "names spec style saving tabular diagrams < plots < registry inputs "
         "< drawing gallery report",
     }.items()

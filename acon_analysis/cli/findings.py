@@ -21,6 +21,13 @@ from acon_analysis.errors import UsageError
 MOST_CHANNELS = 20
 
 
+#: What `acon blocks` shows on the screen.
+_OF_BLOCKS = (
+    "block", "nlc", "nlc_error", "r2", "r2_without_residual", "vectors", "elementwise_L",
+    "nlc_change", "activation",
+)  # fmt: skip
+
+
 @app.command()
 def figures(
     names: Annotated[
@@ -180,6 +187,54 @@ def gates(
     emit(table, format, out, columns=_GATES_SHOWN)
     for line in sentences(table, margin=margin):
         typer.echo(line, err=True)
+
+
+@app.command()
+def blocks(
+    model: Model,
+    data: Annotated[str, typer.Option(help="digits, digits:train, cifar10, or a folder")],
+    more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    blocks: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="module paths, 'whole network' among them; by default the repeated blocks and the "
+            "whole network"
+        ),
+    ] = None,
+    weights: Weights = None,
+    preprocess: Annotated[
+        str | None, typer.Option(help="official, imagenet, none or file.py:callable")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="only the first so many images")] = None,
+    seed: Annotated[int, typer.Option(help="of the folds of R² and of the order")] = 0,
+    format: Annotated[
+        TableFormat | None, typer.Option(help="how to write; by default as the file is named")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="file; by default the screen")] = None,
+) -> None:
+    """Measure how linear blocks and the whole network are."""
+    from acon_analysis.data.sources import open_data
+    from acon_hooks.blocks.measuring import block_linearity
+
+    named = [*(blocks or []), *(more or [])]
+    table = block_linearity(
+        build(model, weights),
+        open_data(data, preprocess),
+        named or None,
+        seed=seed,
+        limit=limit,
+        announce=lambda text: typer.echo(f"acon: {text}", err=True),
+        progress=sys.stderr.isatty(),
+    )
+    ending = "" if out is None else out.suffix.removeprefix(".")
+    named_by = TableFormat(ending) if ending in set(TableFormat) else TableFormat.table
+    emit(table, format or named_by, out, columns=_OF_BLOCKS)
+    if out is None and format in (None, TableFormat.table):
+        typer.echo(
+            "\nnlc: 1 for affine maps, the number to go by. r2: of the best affine map on other "
+            "samples; a lower bound where a block mixes positions. elementwise_L: mean L of the "
+            "activations inside. nlc_change: when these are straight lines."
+        )
 
 
 @app.command()

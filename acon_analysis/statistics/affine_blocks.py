@@ -48,21 +48,24 @@ def nonlinearity_coefficient(above: npt.ArrayLike, below: npt.ArrayLike) -> tupl
     Parameters
     ----------
     above, below : array_like
-        The two sums of every independent group of triples, (G,).
+        The two terms of every triple, (B, N): N triples each of B batches, in rows of their own.
 
     Returns
     -------
     nlc, error : float
         The coefficient and its standard error; NaN for a map whose output does not vary, the error
-        also for fewer than two groups.
+        also for N = 1. Independent samples make independent columns. Where samples of a batch are
+        alike, as in data sorted by class, columns are not; so the error is the larger one of that
+        from the sums of the columns and that from the sums of the batches.
 
     Notes
     -----
     NLC >= 1 holds for Gaussian inputs only: on inputs in two clusters far from the bend it is
     below 1. Philipp and Carbonell, "The Nonlinearity Coefficient", arXiv:1806.00179.
     """
-    square, error = ratio(above, below)
-    value = float(np.sqrt(square))
+    a, b = np.asarray(above, np.float64), np.asarray(below, np.float64)
+    (square, error), (_, of_batches) = (ratio(a.sum(axis), b.sum(axis)) for axis in (0, 1))
+    error, value = np.fmax(error, of_batches), float(np.sqrt(square))
     return value, error / (2 * value) if value > 0 else error
 
 

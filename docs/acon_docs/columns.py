@@ -23,6 +23,7 @@ TITLES = {
     "CURVE_COLUMNS": ("Training curves", "the CSV file with trained weights"),
     "LINEARITY_LAYER_COLUMNS": ("Linearity by layer", '`run.linearity(by="layer")`'),
     "LINEARITY_CHANNEL_COLUMNS": ("Linearity by channel", '`run.linearity(by="channel")`'),
+    "BLOCK_COLUMNS": ("Linearity of blocks", "`acon.block_linearity(model, data)`, `acon blocks`"),
     "LINEARITY_SAMPLE_COLUMNS": ("Linearity by sample", '`run.linearity(by="sample")`'),
     "DIFFERENCE_COLUMNS": ("Two runs compared", "`acon compare RUN RUN`"),
     "NULL_COLUMNS": ("The null model by channel", "`run.null_model(layer)`"),

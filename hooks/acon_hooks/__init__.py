@@ -8,14 +8,16 @@
 `nonlinearities`         the census: every operator linear, nonlinear or unknown
 `capture`, `run_units`   a network over a data set, written to disk; given units as a task
 `explain`, `conductance` which pixels decide β; which channels matter for the answer
+`block_linearity`        how linear any module is, and the whole network
 `linearize`, `fit_units` units replaced by straight lines; `verify_plan`, `fold_lines`
 `gate_use`               whether the network uses what its gates decide for each sample
 ======================== ==============================================================
 """
 
+from acon_hooks.blocks.measuring import block_linearity
 from acon_hooks.captures.capturing import capture, run_units
 from acon_hooks.census.counting import nonlinearities
-from acon_hooks.errors import HookError, ProofError, UnusedLayerWarning
+from acon_hooks.errors import BlockWarning, HookError, ProofError, UnusedLayerWarning
 from acon_hooks.explainers.explaining import explain
 from acon_hooks.explainers.importance import conductance
 from acon_hooks.layers.reading import Reading, fold
@@ -35,6 +37,7 @@ from acon_hooks.replacement.verifying import verify_plan
 __all__ = [
     "KINDS",
     "Batch",
+    "BlockWarning",
     "HookError",
     "Layer",
     "ProofError",
@@ -43,6 +46,7 @@ __all__ = [
     "Recording",
     "Tap",
     "UnusedLayerWarning",
+    "block_linearity",
     "capture",
     "conductance",
     "explain",

@@ -33,3 +33,7 @@ class SlowerModelWarning(UserWarning):
 
 class RowWarning(UserWarning):
     """Rows of what a layer sees are not samples, or depend on the other samples of their batch."""
+
+
+class BlockWarning(UserWarning):
+    """A number of a block is left out, or its activations mislead about it."""

@@ -11,16 +11,14 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch._C._functorch import is_functorch_wrapped_tensor
-from torch.autograd import forward_ad
 
 from acon_analysis.errors import AconError
 from acon_analysis.moments.gram import Gram
 from acon_analysis.statistics.paired import UNCHANGED, paired
+from acon_hooks.engine.derivatives import dual_numbers, forward
 from acon_hooks.engine.edits import Edit, Editing, Edits
 from acon_hooks.engine.feed import Batch
 from acon_hooks.engine.feeding import open_feed
-from acon_hooks.engine.functions import Listener, function_name
 from acon_hooks.engine.outputs import Output
 from acon_hooks.engine.plans import Comparison, relative_change, run_batch
 from acon_hooks.engine.sites import Site
@@ -38,16 +36,10 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 #: Name of the plan in the comparison with the unchanged network.
 LINES = "lines"
 
-forward: Any = forward_ad
 FloatArray = npt.NDArray[np.float64]
 
 #: The predicted change of each sample, and what it may be off by, (N,) each.
 _Predicted = tuple[FloatArray, FloatArray]
-
-#: Functions that are linear in their first argument; weight and bias follow.
-_LINEAR = frozenset(
-    {"linear", *(f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3))}
-)
 
 #: Values of a layer's output that are brought to float64 at once.
 _VALUES = 2**22
@@ -305,15 +297,8 @@ class _Lines:
 
     def _derivative(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the output and its derivative towards the lines."""
-        listener = Listener(_twice_not_thrice)
-        with forward.dual_level(), warnings.catch_warnings():
-            # The first dual number makes PyTorch script some functions of its own.
-            warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
-            listener.on()
-            try:
-                unchanged, slope = forward.unpack_dual(self._run(batch, None))
-            finally:
-                listener.off()
+        with dual_numbers():
+            unchanged, slope = forward.unpack_dual(self._run(batch, None))
         return unchanged, torch.zeros_like(unchanged) if slope is None else slope
 
     def _quotient(self, batch: Batch, unchanged: Tensor, after: Tensor) -> _Predicted:
@@ -334,25 +319,6 @@ class _Lines:
         slope = (first - size * (whole - zero)) / (1 - size)
         error = _relative(slope - first, zero) + epsilon / size
         return _relative(slope, zero), error
-
-
-def _twice_not_thrice(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run a function; of linear ones in their input, on a dual number and its tangent.
-
-    PyTorch would also run a convolution or linear layer on the tangent of its weight, which is 0.
-    """
-    first = args[0] if args else None
-    if function_name(func) not in _LINEAR or not isinstance(first, Tensor):
-        return func(*args, **kwargs)
-    if is_functorch_wrapped_tensor(first):  # inside vmap a tangent cannot be seen
-        return func(*args, **kwargs)
-    x, tangent = forward.unpack_dual(first)
-    others = [v for v in (*args[1:], *kwargs.values()) if isinstance(v, Tensor)]
-    if tangent is None or any(forward.unpack_dual(v).tangent is not None for v in others):
-        return func(*args, **kwargs)
-    no_bias = {name: None if name == "bias" else value for name, value in kwargs.items()}
-    rest = [None if place == 1 else value for place, value in enumerate(args[1:])]
-    return forward.make_dual(func(x, *args[1:], **kwargs), func(tangent, *rest, **no_bias))
 
 
 def _differ(slope: FloatArray, quotient: _Predicted) -> bool:

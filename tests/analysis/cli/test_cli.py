@@ -15,7 +15,7 @@ from acon_analysis.cli import main
 from acon_analysis.runs.run import Run
 
 COMMANDS = ("models", "layers", "capture", "verify", "summary", "figures", "train",
-            "import-checkpoint", "compare", "linearize", "explain", "gates",
+            "import-checkpoint", "compare", "linearize", "explain", "gates", "blocks",
             "report")  # fmt: skip
 
 

@@ -3,16 +3,15 @@
 import numpy as np
 import numpy.typing as npt
 import pytest
-from sklearn.linear_model import Ridge
 
 from acon_analysis.errors import AconError
 from acon_analysis.moments.gram import Gram
 from acon_analysis.statistics.affine_blocks import (
-    RIDGES,
     held_out_r2,
     nonlinearity_coefficient,
     ratio,
 )
+from affine_oracle import nested_r2
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -23,30 +22,6 @@ def sums_of(x: Array, y: Array, folds: Ints, count: int = 5) -> Gram:
     rows = np.concatenate([x, y], 1)
     grams = [Gram.of(rows[folds == fold]) for fold in range(count)]
     return Gram(*(np.stack([getattr(one, name) for one in grams]) for name in ("n", "mean", "C")))
-
-
-def direct(x: Array, y: Array, folds: Ints, count: int = 5) -> tuple[float, float]:
-    """Return both R² by nested cross-validation on the rows themselves, with scikit-learn."""
-
-    def lost(train: npt.NDArray[np.bool_], test: npt.NDArray[np.bool_], ridge: float) -> float:
-        scale = np.square(x[train] - x[train].mean(0)).sum() / x.shape[1]
-        model = Ridge(max(ridge, 1e-13) * scale, solver="svd").fit(x[train], y[train])
-        return float(np.square(y[test] - model.predict(x[test])).sum())
-
-    errors, total, without = 0.0, 0.0, 0.0
-    for outer in range(count):
-        train, test = folds != outer, folds == outer
-        others = [fold for fold in range(count) if fold != outer]
-        inner = [
-            sum(lost(train & (folds != fold), folds == fold, ridge) for fold in others)
-            for ridge in RIDGES
-        ]
-        errors += lost(train, test, RIDGES[int(np.argmin(inner))])
-        total += float(np.square(y[test] - y[train].mean(0)).sum())
-        if x.shape == y.shape:
-            rest = y - x
-            without += float(np.square(rest[test] - rest[train].mean(0)).sum())
-    return 1 - errors / total, 1 - errors / without if without else np.nan
 
 
 def case(n: int, p: int, q: int, noise: float = 1.0) -> tuple[Array, Array, Ints]:
@@ -60,7 +35,7 @@ def case(n: int, p: int, q: int, noise: float = 1.0) -> tuple[Array, Array, Ints
 def test_r2_is_that_of_a_dense_nested_cross_validation(n: int, p: int, q: int) -> None:
     x, y, folds = case(n, p, q)
     found = held_out_r2(sums_of(x, y, folds), p)
-    r2, without = direct(x, y, folds)
+    r2, without = nested_r2(x, y, folds)
     assert found.r2 == pytest.approx(r2, abs=1e-6)
     assert found.without_input == pytest.approx(without, abs=1e-6, nan_ok=True)
     assert found.low < found.r2 < found.high
@@ -153,14 +128,31 @@ def test_a_ratio_of_sums_knows_its_error() -> None:
 )
 def test_the_coefficient_of_gaussian_inputs(f: object, slope: object, expected: float) -> None:
     assert callable(f)
-    x = np.random.default_rng(0).standard_normal((40, 3, 5000))
+    x = np.random.default_rng(0).standard_normal((40, 3, 5000))  # 40 batches of 5,000 triples
     step = 1e-6
     at = slope(x[:, 0]) if callable(slope) else (f(x[:, 0] + step) - f(x[:, 0] - step)) / (2 * step)
-    above = np.square(at * (x[:, 1] - x[:, 2])).sum(1)
-    below = np.square(f(x[:, 1]) - f(x[:, 2])).sum(1)
+    above = np.square(at * (x[:, 1] - x[:, 2]))
+    below = np.square(f(x[:, 1]) - f(x[:, 2]))
     value, error = nonlinearity_coefficient(above, below)
     assert value == pytest.approx(expected, abs=4 * error)
     assert 0.0005 < error < 0.005
+
+
+@pytest.mark.parametrize("alike", [False, True])
+def test_the_error_is_that_of_repetitions_also_where_samples_of_a_batch_are_alike(
+    alike: bool,
+) -> None:
+    generator = np.random.default_rng(0)
+
+    def drawn() -> tuple[float, float]:
+        x = generator.standard_normal((30, 3, 20))
+        x += 2 * generator.standard_normal((30, 3, 1)) if alike else 0
+        y = np.maximum(x, 0)
+        above = np.square((x[:, 0] > 0) * (x[:, 1] - x[:, 2]))
+        return nonlinearity_coefficient(above, np.square(y[:, 1] - y[:, 2]))
+
+    found = np.array([drawn() for _ in range(300)])
+    assert found[:, 1].mean() == pytest.approx(found[:, 0].std(ddof=1), rel=0.25)
 
 
 def test_the_coefficient_may_lie_below_one() -> None:
@@ -169,7 +161,7 @@ def test_the_coefficient_may_lie_below_one() -> None:
     x = np.sign(generator.standard_normal((20, 3, 500))) * 3
     x += 0.1 * generator.standard_normal(x.shape)
     y = np.tanh(3 * x)
-    above = np.square(3 * (1 - y[:, 0] ** 2) * (x[:, 1] - x[:, 2])).sum(1)
-    value, _ = nonlinearity_coefficient(above, np.square(y[:, 1] - y[:, 2]).sum(1))
+    above = np.square(3 * (1 - y[:, 0] ** 2) * (x[:, 1] - x[:, 2]))
+    value, _ = nonlinearity_coefficient(above, np.square(y[:, 1] - y[:, 2]))
     assert value < 0.001
     assert np.corrcoef(x.ravel(), y.ravel())[0, 1] ** 2 > 0.99

@@ -1,0 +1,314 @@
+"""Calls of blocks: seen while the network runs, and run again by themselves."""
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from acon_hooks.blocks.finding import WHOLE
+from acon_hooks.engine.edits import Editing, Edits
+from acon_hooks.engine.sites import Args, Kwargs, Site, SiteCall, Visitor
+from acon_hooks.engine.visiting import visiting
+from acon_hooks.layers.axes import ChannelAxes
+from acon_hooks.readings.batch import Key
+
+
+def block_sites(blocks: Mapping[str, nn.Module]) -> dict[str, Site]:
+    """Return the site of every block, by the block's name."""
+    return {name: Site("" if name == WHOLE else name, module) for name, module in blocks.items()}
+
+
+def real_tensor(value: Any) -> Tensor | None:
+    """Return the first tensor of a floating-point type in an output; None if there is none."""
+    if isinstance(value, Tensor):
+        return value if value.is_floating_point() else None
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, tuple | list):
+        return next((found for found in map(real_tensor, value) if found is not None), None)
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class Instead:
+    """A tensor that takes the place of a whole output."""
+
+    reads_input: ClassVar[bool] = False
+    value: Tensor
+
+    def apply(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the tensor."""
+        return self.value
+
+
+@dataclass(frozen=True, eq=False)
+class BlockCall:
+    """One call of a block, as it was in the network.
+
+    Parameters
+    ----------
+    site : Site
+        The block.
+    number : int
+        Which of its calls within the forward pass.
+    x, y : Tensor
+        Its first input and its first output that are real numbers, (N, ...). x is a copy.
+    at : int, str or Site
+        Which argument x is; for a network of whole numbers (the ids of tokens) the embedding
+        whose output x is.
+    args, kwargs
+        Copies of all arguments; none where they were not kept.
+    """
+
+    site: Site
+    number: int
+    x: Tensor
+    y: Tensor
+    at: int | str | Site
+    args: Args = ()
+    kwargs: Kwargs = field(default_factory=dict)
+
+    def run(self, x: Tensor, edits: Edits | None = None) -> Tensor:
+        """Run the block by itself on another x, with the other arguments as they were.
+
+        Parameters
+        ----------
+        x : Tensor
+            Like `x`; the block may overwrite it.
+        edits : mapping of Site to Edit, optional
+            Of parts of the block.
+
+        Returns
+        -------
+        Tensor
+            Like `y`.
+        """
+        args, kwargs = copy.deepcopy((self.args, self.kwargs))
+        plan = dict(edits or {})
+        if isinstance(self.at, Site):
+            plan[self.at] = Instead(x)
+        elif isinstance(self.at, int):
+            args = (*args[: self.at], x, *args[self.at + 1 :])
+        else:
+            kwargs[self.at] = x
+        with visiting(self.site.module, plan, Editing(plan)):
+            y = real_tensor(self.site.module(*args, **kwargs))
+        assert y is not None
+        return y
+
+    def size(self) -> int:
+        """Return the bytes of x and of the arguments."""
+        return self.x.nbytes + sum(value.nbytes for value in _tensors((self.args, self.kwargs)))
+
+
+def _tensors(value: Any) -> Iterable[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping | tuple | list):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(inner)
+
+
+class Calls(Visitor):
+    """Hands on calls of blocks, with their inputs as they were before the block ran.
+
+    Parameters
+    ----------
+    seen : callable
+        Gets each `BlockCall`; nothing else keeps it.
+    embeddings : collection of Site
+        Whose first output is the input of a network of whole numbers.
+
+    Attributes
+    ----------
+    keep : bool
+        Whether calls get copies of all arguments, so that they can be run again.
+    unread : dict
+        Why calls were not handed on, by (module path, number).
+    """
+
+    def __init__(self, seen: Callable[[BlockCall], None], embeddings: Iterable[Site] = ()) -> None:
+        self.seen = seen
+        self.embeddings = frozenset(embeddings)
+        self.keep = True
+        self.unread: dict[Key, str] = {}
+        self._open: dict[Key, tuple[Any, ...]] = {}
+        self._embedded: tuple[Site, Tensor] | None = None
+
+    def before(self, call: SiteCall) -> None:
+        """Copy the arguments."""
+        if call.site in self.embeddings:
+            return
+        named = [*enumerate(call.args), *call.kwargs.items()]
+        found = ((at, v) for at, v in named if isinstance(v, Tensor) and v.is_floating_point())
+        at, x = next(found, (None, None))
+        args, kwargs = call.args, call.kwargs
+        if at is not None:  # x is copied by itself
+            args = tuple(None if place == at else value for place, value in enumerate(args))
+            kwargs = {name: None if name == at else value for name, value in kwargs.items()}
+        kept = copy.deepcopy((args, kwargs)) if self.keep else ((), {})
+        self._open[call.site.name, call.number] = at, None if x is None else x.clone(), *kept
+
+    def after(self, call: SiteCall, output: Any) -> None:
+        """Hand on the call."""
+        if call.site in self.embeddings:
+            if self._embedded is None:
+                self._embedded = Site(call.site.name, call.site.module, call.number), output.clone()
+            return
+        key = call.site.name, call.number
+        at, x, args, kwargs = self._open.pop(key)
+        if x is None and not call.site.name and self._embedded is not None:
+            at, x = self._embedded
+        y = real_tensor(output)
+        reason = _unfit(x, y)
+        if x is None or y is None or reason:
+            self.unread[key] = reason
+            return
+        self.seen(BlockCall(call.site, call.number, x, y, at, args, kwargs))
+
+    def unseen(self, call: SiteCall, reason: str) -> None:
+        """Note why a call cannot be seen."""
+        self.unread[call.site.name, call.number] = reason
+
+    def fixed_axis(self, call: SiteCall) -> int:
+        """Return the channel axis: samples may differ in length."""
+        return call.site.axis
+
+    def end(self) -> None:
+        """Forget the forward pass."""
+        self.abort()
+
+    def abort(self) -> None:
+        """Forget the forward pass."""
+        self._open.clear()
+        self._embedded = None
+
+
+def _unfit(x: Tensor | None, y: Tensor | None) -> str:
+    """Return why a call is no map of real vectors, sample by sample; empty if it is one."""
+    if x is None:
+        return "no argument is a tensor of real numbers"
+    if y is None:
+        return "it returns no tensor of real numbers"
+    if x.ndim < 2 or y.ndim < 2 or len(x) != len(y):
+        return f"samples are not the first axis of its input and output: {_of(x)} to {_of(y)}"
+    return ""
+
+
+def _of(value: Tensor) -> str:
+    return str(tuple(value.shape))
+
+
+@dataclass
+class FirstCall:
+    """A call in the first batch, and what it shows.
+
+    Parameters
+    ----------
+    call : BlockCall
+        The call.
+    axes : tuple of int
+        Channel axes of x and y.
+    inside : list of (str, int)
+        The uses of activation layers in it, in order of execution.
+    """
+
+    call: BlockCall
+    axes: tuple[int, int]
+    inside: list[Key]
+
+
+class FirstCalls(Calls):
+    """Looks at the first batch: where channels are, and which activations run in which block."""
+
+    def __init__(
+        self, blocks: Iterable[Site], layers: Mapping[nn.Module, str], embeddings: Iterable[Site]
+    ) -> None:
+        super().__init__(self._note, embeddings)
+        self.blocks, self.layers = frozenset(blocks), layers
+        self.found: dict[Key, FirstCall] = {}
+        self._axes = ChannelAxes()
+        self._inside: dict[Key, list[Key]] = {}
+        self._of_inputs: dict[Key, tuple[int, bool]] = {}
+
+    def begin(self) -> None:
+        """Follow the channels."""
+        self._axes.start()
+
+    def before(self, call: SiteCall) -> None:
+        """Note the channel axis of a block's input."""
+        if call.site in self.blocks:
+            super().before(call)
+            key = call.site.name, call.number
+            self._inside[key] = []
+            x = next((v for v in call.tensors() if v.is_floating_point()), None)
+            if x is not None:
+                self._of_inputs[key] = self._axes.axis(call.site.module, x)
+
+    def after(self, call: SiteCall, output: Any) -> None:
+        """Note which activation has run, or hand on the call of a block."""
+        layer = self.layers.get(call.site.module)
+        if layer is not None:
+            for inside in self._inside.values():
+                inside.append((layer, call.number))
+        if call.site in self.blocks or call.site in self.embeddings:
+            super().after(call, output)
+            self._inside.pop((call.site.name, call.number), None)
+
+    def _note(self, call: BlockCall) -> None:
+        """Keep a call of the first batch."""
+        key = call.site.name, call.number
+        x_axis, x_known = self._of_inputs.get(key, (call.x.ndim - 1, isinstance(call.at, Site)))
+        y_axis, y_known = self._axes.axis(call.site.module, call.y)
+        if call.x.ndim == call.y.ndim and x_known != y_known:
+            x_axis = y_axis = x_axis if x_known else y_axis
+        kept = replace(call, y=call.y.clone())
+        self.found[key] = FirstCall(kept, (x_axis, y_axis), self._inside[key])
+
+    def abort(self) -> None:
+        """Forget the forward pass."""
+        super().abort()
+        self._axes.stop()
+        self._inside.clear()
+
+
+def embeddings_of(model: nn.Module) -> list[Site]:
+    """Return the embeddings of a network, one of which may be where real numbers begin."""
+    found = ((name, part) for name, part in model.named_modules())
+    return [Site(name, part) for name, part in found if isinstance(part, nn.Embedding)]
+
+
+def first_calls(
+    model: nn.Module,
+    blocks: Iterable[Site],
+    layers: Mapping[nn.Module, str],
+    run: Callable[[], Any],
+) -> FirstCalls:
+    """Look at blocks while the first batch runs.
+
+    Parameters
+    ----------
+    model : Module
+        The network.
+    blocks : iterable of Site
+        The blocks.
+    layers : mapping of Module to str
+        Activation layers and their names.
+    run : callable
+        Runs the batch.
+
+    Returns
+    -------
+    FirstCalls
+        Its `found` in the order in which the calls ended.
+    """
+    blocks = list(blocks)
+    known = {site.module for site in blocks}
+    inner = [Site(name, module) for module, name in layers.items() if module not in known]
+    look = FirstCalls(blocks, layers, embeddings := embeddings_of(model))
+    with torch.no_grad(), visiting(model, [*blocks, *embeddings, *inner], look):
+        run()
+    return look

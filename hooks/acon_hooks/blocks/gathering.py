@@ -1,0 +1,249 @@
+"""What blocks need of the data, in memory that does not grow with them: sums, and some batches."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+from tqdm.auto import tqdm
+
+from acon_analysis.errors import AconError
+from acon_hooks.blocks.calls import (
+    BlockCall,
+    Calls,
+    FirstCall,
+    FirstCalls,
+    embeddings_of,
+    first_calls,
+)
+from acon_hooks.blocks.finding import WHOLE
+from acon_hooks.blocks.vectors import FoldSums, kind_of_vectors, random_folds, sum_bytes, vectors
+from acon_hooks.engine.feed import Batch, Feed
+from acon_hooks.engine.plans import arguments_of
+from acon_hooks.engine.sites import Site
+from acon_hooks.engine.visiting import visiting
+from acon_hooks.errors import HookError, NoImagesError
+from acon_hooks.readings.batch import Key
+
+#: Most samples of a forward pass, and the parts that the data are cut into at least.
+MOST_SAMPLES, _FEWEST_PARTS = 32, 8
+
+#: Batches that are kept of every block; three make a triple.
+_MOST_KEPT, FEWEST_KEPT = 256, 3
+
+#: Bytes that the kept batches may take, and the sums.
+KEPT_BYTES, SUM_BYTES = 2**30, 2**31
+
+Forward = Callable[[nn.Module, Any], Any]
+
+
+@dataclass
+class Gathered:
+    """A call of a block, and what is gathered of it.
+
+    Parameters
+    ----------
+    label : str
+        What the table calls it.
+    first : FirstCall
+        The call in the first batch.
+    kind : str
+        Between which vectors R² is measured.
+    sums : FoldSums or None
+        None where they would take too much memory.
+    kept : dict of int to BlockCall
+        The calls in some batches, drawn from all, in an order drawn as well: neighbours in the
+        data may be alike. One of them has its y.
+    """
+
+    label: str
+    first: FirstCall
+    kind: str
+    sums: FoldSums | None = None
+    kept: dict[int, BlockCall] = field(default_factory=dict)
+
+    @property
+    def key(self) -> Key:
+        """Module path and number of the call."""
+        return self.first.call.site.name, self.first.call.number
+
+    @property
+    def inputs(self) -> int:
+        """Dimensions of the vectors that an affine map takes."""
+        return self._sizes()[0]
+
+    @property
+    def variables(self) -> int:
+        """Dimensions of input and output vectors together."""
+        return sum(self._sizes())
+
+    def _sizes(self) -> tuple[int, int]:
+        call, (x_axis, y_axis) = self.first.call, self.first.axes
+        if self.kind == "samples":
+            return call.x[0].numel(), call.y[0].numel()
+        return call.x.shape[x_axis], call.y.shape[y_axis]
+
+    def add(self, call: BlockCall, folds: npt.NDArray[np.int64], place: int | None) -> None:
+        """Add a call in a batch; with a place it is kept there."""
+        if self.sums is not None:
+            self.sums.add(vectors(call.x, call.y, self.first.axes, self.kind), folds)
+        if place is not None and call.x.shape == self.first.call.x.shape:
+            replaced = self.kept.get(place)
+            first = not self.kept or (replaced is not None and replaced.y.numel() > 0)
+            y = call.y.clone() if first else call.y.new_empty(0)
+            self.kept[place] = replace(call, y=y)
+
+
+class Gathering:
+    """Runs a network over data and gathers what its blocks need.
+
+    Parameters
+    ----------
+    network : Module
+        The network.
+    feed : Feed
+        The samples.
+    count : int or None
+        How many there are, where that is known.
+    forward : callable or None
+        Runs the network on what a batch holds.
+    seed : int
+        Draws folds and batches.
+
+    Attributes
+    ----------
+    blocks : list of Gathered
+        In the order in which they end.
+    left_out : dict of str to str
+        Blocks that cannot be measured, and why.
+    """
+
+    def __init__(
+        self, network: nn.Module, feed: Feed, count: int | None, forward: Forward | None, seed: int
+    ) -> None:
+        self.network, self.feed, self.count, self.caller = network, feed, count, forward
+        self.generator = np.random.default_rng(seed)
+        self.size = 0
+        self.places, self.order = 0, np.zeros(0, np.int64)
+        self.blocks: list[Gathered] = []
+        self.left_out: dict[str, str] = {}
+
+    def first(self, sites: Mapping[str, Site], layers: Mapping[nn.Module, str]) -> None:
+        """Look at the blocks in the first batch, and plan the memory.
+
+        Raises
+        ------
+        AconError
+            If there are too few samples, or even three batches take too much memory.
+        """
+        part = next(self._parts(), None)
+        if part is None:
+            raise NoImagesError("there are no samples to measure blocks on")
+        look = first_calls(self.network, sites.values(), layers, lambda: self._run(part))
+        calls = Counter(name for name, _ in look.found)
+        for (name, number), first in look.found.items():
+            label = name or WHOLE
+            label = f"{label} call {number}" if calls[name] > 1 else label
+            kind = kind_of_vectors(first.call, first.axes, self.count)
+            self.blocks.append(Gathered(label, first, kind))
+        self._note_left_out(sites, look)
+        self._plan()
+
+    def _note_left_out(self, sites: Mapping[str, Site], look: FirstCalls) -> None:
+        """Note which blocks are not among the calls."""
+        seen = {name for name, _ in look.found}
+        unread = {name: reason for (name, _), reason in look.unread.items()}
+        for label, site in sites.items():
+            if site.name not in seen:
+                self.left_out[label] = unread.get(site.name, "it did not run")
+
+    def _plan(self) -> None:
+        """Decide how many batches are kept, and which blocks have sums."""
+        each = sum(block.first.call.size() for block in self.blocks)
+        there = _MOST_KEPT if self.count is None else -(-self.count // self.size)
+        self.places = min(_MOST_KEPT, KEPT_BYTES // max(each, 1), max(there, FEWEST_KEPT))
+        if self.places < FEWEST_KEPT:
+            raise AconError(
+                f"{len(self.blocks)} blocks need {FEWEST_KEPT} batches of their inputs in memory, "
+                f"{FEWEST_KEPT * each / 1e9:.1f} GB; the limit is {KEPT_BYTES / 1e9:.1f} GB: "
+                "measure fewer blocks at once (blocks=, --blocks)"
+            )
+        self.order = self.generator.permutation(self.places)
+        left = SUM_BYTES
+        for block in sorted(self.blocks, key=lambda block: block.variables):
+            left -= sum_bytes(block.variables)
+            if left >= 0:
+                block.sums = FoldSums(block.inputs, block.variables - block.inputs)
+
+    def words(self) -> str:
+        """Say how much memory is needed."""
+        sums = sum(sum_bytes(block.variables) for block in self.blocks if block.sums is not None)
+        kept = self.places * sum(block.first.call.size() for block in self.blocks)
+        without = [block.label for block in self.blocks if block.sums is None]
+        more = f"; too large for r2: {', '.join(without)}" if without else ""
+        return (
+            f"{len(self.blocks)} blocks need up to {sums / 1e6:.0f} MB for sums and "
+            f"{kept / 1e6:.0f} MB for the inputs of {self.places} batches of {self.size}, whatever "
+            f"the number of samples{more}"
+        )
+
+    def gather(self, *, progress: bool = False) -> None:
+        """Run all samples.
+
+        Raises
+        ------
+        HookError
+            If a forward pass differs from the first one.
+        """
+        by_key = {block.key: block for block in self.blocks}
+        folds, place, whole = np.zeros(0, np.int64), None, 0
+
+        def seen(call: BlockCall) -> None:
+            by_key[call.site.name, call.number].add(call, folds, place)
+
+        calls = Calls(seen, embeddings := embeddings_of(self.network))
+        sites = [
+            replace(block.first.call.site, call=block.key[1], axis=block.first.axes[0])
+            for block in self.blocks
+        ]
+        needed = any(isinstance(block.first.call.at, Site) for block in self.blocks)
+        with (
+            visiting(self.network, [*sites, *(embeddings if needed else ())], calls),
+            tqdm(total=self.count, desc="blocks", unit="sample", disable=not progress) as bar,
+        ):
+            for part in self._parts():
+                folds = random_folds(len(part.ids), self.generator)
+                place = self._place(whole) if len(part.ids) == self.size else None
+                whole += len(part.ids) == self.size
+                calls.keep = place is not None
+                self._run(part)
+                bar.update(len(part.ids))
+        if calls.unread:
+            (name, _), reason = next(iter(calls.unread.items()))
+            raise HookError(f"block {name!r}: {reason}, which was not so on the first batch")
+
+    def _place(self, number: int) -> int | None:
+        """Return where a batch is kept: all batches are as likely to be among the kept ones."""
+        if number < self.places:
+            return int(self.order[number])
+        drawn = int(self.generator.integers(number + 1))
+        return drawn if drawn < self.places else None
+
+    def _parts(self) -> Iterator[Batch]:
+        """Yield the samples, batches cut into parts of one size."""
+        for batch in self.feed.batches():
+            count = len(batch.ids)
+            if not self.size:
+                most = min(MOST_SAMPLES, (self.count or count) // _FEWEST_PARTS, count)
+                self.size = max(2, count // -(-count // max(most, 1)))
+            whole, rest = divmod(count, self.size)
+            if count:
+                yield from batch.parts([self.size] * whole + [rest] * (rest > 0))
+
+    def _run(self, part: Batch) -> Any:
+        if self.caller is not None:
+            return self.caller(self.network, part.inputs)
+        return self.network(*arguments_of(self.network, part))

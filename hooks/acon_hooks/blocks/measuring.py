@@ -1,0 +1,269 @@
+"""`block_linearity`: how linear blocks of a network are, and the whole network."""
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sized
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Subset
+from tqdm.auto import tqdm
+
+from acon_analysis.columns import BLOCK_COLUMNS, dtypes
+from acon_analysis.data.sources import open_data
+from acon_analysis.errors import UsageError
+from acon_analysis.statistics.affine_blocks import held_out_r2
+from acon_hooks.blocks.calls import block_sites
+from acon_hooks.blocks.finding import WHOLE, choose_blocks
+from acon_hooks.blocks.gathering import FEWEST_KEPT, MOST_SAMPLES, Forward, Gathered, Gathering
+from acon_hooks.blocks.triples import change, coefficient
+from acon_hooks.blocks.vectors import MIXED
+from acon_hooks.engine.edits import Line
+from acon_hooks.engine.feed import Feed
+from acon_hooks.engine.feeding import open_feed
+from acon_hooks.engine.sites import Site
+from acon_hooks.errors import BlockWarning, HookError
+from acon_hooks.guards import unwrap
+from acon_hooks.layers.scan import scan_layers
+from acon_hooks.readings.batch import Key
+from acon_hooks.replacement.fitting import LINEARIZABLE, fit_units
+from acon_hooks.replacement.linearizing import plan_edits
+
+#: Difference of R² and L from which on a warning says that the activations mislead.
+DISAGREEMENT = 0.2
+
+#: Activations of a block that are also replaced one at a time, and triples for replacements.
+_MOST_ALONE, _TRIPLES = 4, 32
+
+
+def block_linearity(
+    model: nn.Module,
+    data: Any,
+    blocks: Iterable[str] | None = None,
+    forward: Forward | None = None,
+    seed: int = 0,
+    *,
+    limit: int | None = None,
+    announce: Callable[[str], None] | None = None,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Measure how linear blocks of a network are, and the whole network.
+
+    L of an activation says little of the block that it is in: a shortcut makes a block nearly
+    linear whatever is inside, and a product of two branches bends without any activation.
+
+    Parameters
+    ----------
+    model : Module
+        The network, in evaluation mode. It stays as it is.
+    data : str, Path, ImageSource, Dataset, DataLoader or iterable of batches
+        Images, or other inputs such as the ids of tokens; see
+        `acon_hooks.engine.feeding.open_feed`. They are read twice, so an iterator is refused.
+    blocks : iterable of str, optional
+        Module paths, "whole network" among them. By default the repeated blocks, found by
+        structure, and the whole network.
+    forward : callable, optional
+        Runs the network: (model, batch) -> output.
+    seed : int
+        Of the folds of R² and of the batches that are kept.
+    limit : int, optional
+        Only the first so many samples.
+    announce : callable, optional
+        Gets one sentence about the memory that is needed, before the start.
+    progress : bool
+        Show bars.
+
+    Returns
+    -------
+    DataFrame
+        Columns `columns.BLOCK_COLUMNS`, one row a block, in order of execution. A block that runs
+        several times in a forward pass has a row for each. ``nlc`` is of pairs of samples
+        (`statistics.affine_blocks.nonlinearity_coefficient`) and is the number to go by: it is
+        defined whatever a block does with positions. ``r2``, of `FOLDS` folds of the samples,
+        measures linearity only where ``vectors`` is "positions" or "samples".
+
+    Raises
+    ------
+    UsageError
+        If there is no such module, or the data can be read only once.
+    HookError
+        If a named block is no map of real vectors, or does not run.
+    AconError
+        If there are too few samples, or the blocks need too much memory.
+
+    Warns
+    -----
+    BlockWarning
+        If a number is left out, with the reason; if a block is much more or much less linear than
+        the activations inside.
+    """
+    network = unwrap(model)
+    if isinstance(data, Iterator):
+        raise UsageError(
+            f"the data are read twice, and a {type(data).__name__} can be read once: give a list "
+            "of batches, a DataLoader or a data set"
+        )
+    named = None if blocks is None else [blocks] if isinstance(blocks, str) else list(blocks)
+    sites = block_sites(choose_blocks(network, named))
+    lines = _Lines(network, data, limit)
+    mixed = shuffled(data, limit, seed)
+    feed = open_feed(mixed, limit=limit, batch_size=MOST_SAMPLES)
+    gathering = Gathering(network, feed, _count(feed, mixed, limit), forward, seed)
+    with torch.inference_mode(False), torch.no_grad():
+        gathering.first(sites, lines.layers)
+        _refuse_or_warn(gathering.left_out, named)
+        if announce is not None:
+            announce(gathering.words())
+        gathering.gather(progress=progress)
+        bar = tqdm(gathering.blocks, desc="derivatives", unit="block", disable=not progress)
+        rows = [_row(block, lines) for block in bar]
+    table = pd.DataFrame(rows, columns=[column.name for column in BLOCK_COLUMNS])
+    table = table.astype(dtypes(BLOCK_COLUMNS))
+    _warn_of_disagreement(table)
+    return table
+
+
+def shuffled(data: Any, limit: int | None, seed: int) -> Any:
+    """Return data in random order, where they have numbers: neighbours may be of one class."""
+    if isinstance(data, str | Path):
+        data = open_data(data)
+    if not isinstance(data, Dataset) or not isinstance(data, Sized):
+        return data
+    count = len(data) if limit is None else min(limit, len(data))
+    order = np.random.default_rng(seed).permutation(count)
+    return Subset(data, [int(index) for index in order])
+
+
+def _count(feed: Feed, data: Any, limit: int | None) -> int | None:
+    """Return how many samples there are, as far as it is known beforehand."""
+    if feed.count is not None:
+        return feed.count
+    found = None
+    if isinstance(data, DataLoader) and isinstance(data.dataset, Sized):
+        found = len(data.dataset)
+    if isinstance(data, list):
+        batches = (next(iter(b.values())) if isinstance(b, dict) else b for b in data)
+        found = sum(len(b if isinstance(b, Tensor) else b[0]) for b in batches)
+    return found if found is None or limit is None else min(found, limit)
+
+
+class _Lines:
+    """L and the line of every use of an activation of a network."""
+
+    def __init__(self, network: nn.Module, data: Any, limit: int | None) -> None:
+        self.layers: dict[nn.Module, str] = {}
+        self.edits: dict[Key, tuple[Site, Line]] = {}
+        self.L: dict[Key, float] = {}
+        if not scan_layers(network, LINEARIZABLE):
+            return
+        fit = fit_units(network, data, limit=limit)
+        for site, line in plan_edits(network, fit.plan(budget=1.0)).items():
+            self.edits[site.name, site.call or 0] = site, line
+            self.layers[site.module] = site.name
+        for key in self.edits:
+            own = fit.table[(fit.table["layer"] == key[0]) & (fit.table["call"] == key[1])]
+            alive = own[~own["dead"]]
+            self.L[key] = 1 - float(alive["s_c"].sum()) if len(alive) else np.nan
+
+    def inside(self, block: Gathered) -> dict[Site, Line]:
+        """Return the line of every use of an activation inside a block that is run by itself."""
+        used = [key for key in block.first.inside if key in self.edits]
+        first = {name: min(call for other, call in used if other == name) for name, _ in used}
+        found = (self.edits[name, call] for name, call in used)
+        return {
+            replace(site, call=(site.call or 0) - first[site.name]): line for site, line in found
+        }
+
+
+def _refuse_or_warn(left_out: dict[str, str], named: list[str] | None) -> None:
+    """Say which blocks cannot be measured, and why."""
+    if not left_out:
+        return
+    text = "; ".join(f"{name!r}: {reason}" for name, reason in list(left_out.items())[:3])
+    more = f"; and {len(left_out) - 3} more" if len(left_out) > 3 else ""
+    if named is not None:
+        raise HookError(f"blocks that cannot be measured: {text}{more}")
+    warnings.warn(f"blocks left out: {text}{more}", BlockWarning, stacklevel=3)
+
+
+def _row(block: Gathered, lines: _Lines) -> dict[str, Any]:
+    """Return the row of a block."""
+    L = [lines.L.get(key, np.nan) for key in block.first.inside]
+    known = [value for value in L if not np.isnan(value)]
+    row = {
+        "block": block.label,
+        "vectors": block.kind,
+        "dimension": block.inputs,
+        "inside": L,
+        "elementwise_L": float(np.mean(known)) if known else np.nan,
+        "activation": "",
+        **_affine(block),
+    }
+    try:
+        return row | _nonlinear(block, lines)
+    except HookError as error:
+        warnings.warn(f"block {block.label!r} has no nlc: {error}", BlockWarning, stacklevel=3)
+        return row
+
+
+def _affine(block: Gathered) -> dict[str, Any]:
+    """Return what the best affine map explains of a block."""
+    if block.sums is None:
+        return {"n": 0}
+    sums = block.sums.result()
+    found = held_out_r2(sums, block.inputs)
+    return {
+        "n": int(sums.n.sum()),
+        "r2": found.r2,
+        "r2_low": found.low,
+        "r2_high": found.high,
+        "r2_without_residual": found.without_input,
+    }
+
+
+def _nonlinear(block: Gathered, lines: _Lines) -> dict[str, Any]:
+    """Return the nonlinearity coefficient of a block, and what its activations make of it.
+
+    Raises
+    ------
+    HookError
+        If there is none; the message says why.
+    """
+    kept = [block.kept[place] for place in sorted(block.kept)]
+    if len(kept) < FEWEST_KEPT:
+        raise HookError(f"there are {len(kept)} batches of samples of one size; it needs three")
+    value, error, triples = coefficient(kept)
+    found = {"nlc": value, "nlc_error": error}
+    edits = lines.inside(block)
+    if not edits:
+        return found
+    found["nlc_change"] = change(kept, edits, triples, _TRIPLES)
+    names = [site.name for site in edits]
+    if 1 < len(edits) <= _MOST_ALONE and block.label != WHOLE:
+        alone = [change(kept, {site: line}, triples, FEWEST_KEPT) for site, line in edits.items()]
+        return found | {"activation": names[int(np.argmax(np.abs(alone)))]}
+    return found | {"activation": names[0] if len(names) == 1 else ""}
+
+
+def _warn_of_disagreement(table: pd.DataFrame) -> None:
+    """Warn where L of the activations misleads about their block; see `DISAGREEMENT`."""
+    gap = table["r2"] - table["elementwise_L"]
+    misleads = (gap > DISAGREEMENT) | ((gap < -DISAGREEMENT) & (table["vectors"] != MIXED))
+    rows = table[misleads]
+    if rows.empty:
+        return
+    shown = "; ".join(
+        f"{row.block!r}: R² {row.r2:.2f}, mean L {row.elementwise_L:.2f}"
+        for row in rows.head(3).itertuples()
+    )
+    more = f"; and {len(rows) - 3} more" if len(rows) > 3 else ""
+    warnings.warn(
+        f"the activations inside say little about {len(rows)} of {len(table)} blocks "
+        f"({shown}{more}): a shortcut makes a block more linear, products and normalisations less",
+        BlockWarning,
+        stacklevel=3,
+    )

@@ -1,0 +1,152 @@
+"""The nonlinearity coefficient of a block, from triples of the samples that were kept of it."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, combinations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from acon_analysis.moments.state import FloatArray
+from acon_analysis.statistics.affine_blocks import nonlinearity_coefficient
+from acon_hooks.blocks.calls import BlockCall
+from acon_hooks.engine.derivatives import Function, contradiction, directional
+from acon_hooks.engine.edits import Edits
+from acon_hooks.errors import HookError
+
+#: The standard error at which no more derivatives are taken, relative to the coefficient.
+ERROR = 0.005
+
+#: Derivatives of one batch at most, each in another direction.
+MOST_ROUNDS = 8
+
+#: By how much a block that is run by itself may differ from what it was in the network, relative
+#: to the size of its output: attention is computed by other operators.
+_SAME = 1e-3
+
+#: Which batches have x, x' and x''.
+Triple = tuple[int, int, int]
+
+
+#: Triples of batches that are looked at in any case.
+FEWEST = 5
+
+
+class Triples:
+    """Triples x, x', x'' of samples of different batches, and what a block makes of them.
+
+    Row k of a triple is sample k of each of its three batches. Rows never mix, so that those of
+    independent samples are independent.
+
+    Parameters
+    ----------
+    calls : sequence of BlockCall
+        The calls of one block in several batches of one size, with all arguments; one has its y.
+    edits : mapping of Site to Edit, optional
+        Of parts of the block, in all runs.
+    """
+
+    def __init__(self, calls: Sequence[BlockCall], edits: Edits | None = None) -> None:
+        self.calls, self.edits = calls, edits
+        self._outputs: dict[int, Tensor] = {}
+
+    def rounds(self) -> Iterator[list[Triple]]:
+        """Yield triples, round after round: of every batch, each round in other directions."""
+        count = len(self.calls)
+        for steps in list(combinations(range(1, count), 2))[:MOST_ROUNDS]:
+            order = range(2, count + 2)  # outputs of batches before are known already
+            yield [(at % count, (at - steps[0]) % count, (at - steps[1]) % count) for at in order]
+
+    def sums(self, triple: Triple) -> tuple[FloatArray, FloatArray]:
+        """Return ‖J(x)·(x' - x'')‖² and ‖f(x') - f(x'')‖² of every row, (N,), in float64."""
+        x, first, second = (self.calls[batch].x for batch in triple)
+        y, slope = directional(self._function(triple[0]), x, first - second)
+        self._outputs[triple[0]] = y
+        return _squares(slope), _squares(self.output(triple[1]) - self.output(triple[2]))
+
+    def output(self, batch: int) -> Tensor:
+        """Return the output of the block on a batch, run by itself."""
+        if batch not in self._outputs:
+            with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # as where derivatives are taken
+                found = self._function(batch)(self.calls[batch].x.clone())
+            self._outputs[batch] = found
+        return self._outputs[batch]
+
+    def check(self) -> None:
+        """Raise if the block by itself does not do what it did, or its derivative is none.
+
+        Raises
+        ------
+        HookError
+            Naming what differs.
+        """
+        at, call = next(item for item in enumerate(self.calls) if item[1].y.numel())
+        missed = float((self.output(at) - call.y).norm()) / max(float(call.y.norm()), 1e-300)
+        if missed > _SAME:
+            raise HookError(
+                f"run by itself it returns other values than in the network (by {missed:.0%}): it "
+                "keeps something from call to call, or depends on more than its arguments"
+            )
+        function, direction = self._function(at), self.calls[at - 1].x - self.calls[at - 2].x
+        _, slope = directional(function, call.x, direction)
+        reason = contradiction(function, call.x, direction, slope)
+        if reason:
+            raise HookError(reason)
+
+    def _function(self, batch: int) -> Function:
+        """Return what the block makes of x, its other arguments being those of a batch."""
+        return lambda x: self.calls[batch].run(x, self.edits)
+
+
+def _squares(values: Tensor) -> FloatArray:
+    """Return the sum of squares of every sample, (N,), in float64."""
+    rows = values.detach().reshape(len(values), -1).double()
+    return np.asarray(rows.square().sum(1).cpu().numpy())
+
+
+def coefficient(calls: Sequence[BlockCall]) -> tuple[float, float, dict[Triple, FloatArray]]:
+    """Return the nonlinearity coefficient, its error, and the sums of every triple, (2, N).
+
+    Triples are added until the error is at most `ERROR` of the coefficient, or a round of them has
+    lessened it by less than a twentieth: more samples would be needed then, not more directions.
+
+    Raises
+    ------
+    HookError
+        If the block cannot be run by itself, or has no derivative.
+    """
+    triples, found = Triples(calls), {}
+    value = error = before = np.inf
+    try:
+        triples.check()
+        for triple in chain.from_iterable(triples.rounds()):
+            found[triple] = np.stack(triples.sums(triple))
+            value, error = nonlinearity_coefficient(*_stacked(found.values()))
+            if len(found) >= FEWEST and error <= ERROR * value:
+                break
+            if len(found) % len(calls) == 0:  # the end of a round
+                if not error < 0.95 * before:
+                    break
+                before = error
+    except (RuntimeError, TypeError, ValueError, AttributeError) as failure:
+        text = str(failure).strip().splitlines()[:1] or [type(failure).__name__]
+        raise HookError(f"it cannot be differentiated by itself: {text[0]}") from failure
+    if np.isnan(value):
+        raise HookError("its output does not vary, or is not finite")
+    return value, error, found
+
+
+def change(
+    calls: Sequence[BlockCall], edits: Edits, known: dict[Triple, FloatArray], most: int
+) -> float:
+    """Return how much edits change the coefficient, on some of the triples that are known."""
+    triples, chosen = Triples(calls, edits), list(known)[:most]
+    after = _stacked(np.stack(triples.sums(triple)) for triple in chosen)
+    before = _stacked(known[triple] for triple in chosen)
+    return nonlinearity_coefficient(*after)[0] - nonlinearity_coefficient(*before)[0]
+
+
+def _stacked(sums: Iterable[FloatArray]) -> FloatArray:
+    """Return the terms of triples, (2, batches, N)."""
+    return np.stack(list(sums), axis=1)

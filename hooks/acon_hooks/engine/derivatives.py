@@ -1,0 +1,141 @@
+"""The derivative of a part of a network in a direction, by whichever way its operations allow."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from acon_hooks.engine.functions import Listener, function_name
+from acon_hooks.guards import SharedSetting
+
+forward: Any = forward_ad
+
+#: From the input to the output, both (N, ...).
+Function = Callable[[Tensor], Tensor]
+
+#: Functions that are linear in their first argument; weight and bias follow.
+_LINEAR = frozenset(
+    {"linear", *(f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3))}
+)
+
+#: By how much a derivative may differ from a difference quotient, relative to the larger one. Bends
+#: that the quotient's step crosses make up a tenth in deep networks.
+_TOLERANCE = 0.3
+
+
+@contextmanager
+def dual_numbers() -> Iterator[None]:
+    """Differentiate in forward mode inside the context, `forward` making the dual numbers."""
+    listener = Listener(_twice_not_thrice)
+    with forward.dual_level(), warnings.catch_warnings():
+        # The first dual number makes PyTorch script some functions of its own.
+        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
+        listener.on()
+        try:
+            yield
+        finally:
+            listener.off()
+
+
+def _twice_not_thrice(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run a function; of linear ones in their input, on a dual number and its tangent.
+
+    PyTorch would also run a convolution or linear layer on the tangent of its weight, which is 0.
+    """
+    first = args[0] if args else None
+    if function_name(func) not in _LINEAR or not isinstance(first, Tensor):
+        return func(*args, **kwargs)
+    if is_functorch_wrapped_tensor(first):  # inside vmap a tangent cannot be seen
+        return func(*args, **kwargs)
+    x, tangent = forward.unpack_dual(first)
+    others = [v for v in (*args[1:], *kwargs.values()) if isinstance(v, Tensor)]
+    if tangent is None or any(forward.unpack_dual(v).tangent is not None for v in others):
+        return func(*args, **kwargs)
+    no_bias = {name: None if name == "bias" else value for name, value in kwargs.items()}
+    rest = [None if place == 1 else value for place, value in enumerate(args[1:])]
+    return forward.make_dual(func(x, *args[1:], **kwargs), func(tangent, *rest, **no_bias))
+
+
+def directional(f: Function, x: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+    """Return f(x) and its derivative in a direction, J(x)·direction.
+
+    By forward-mode differentiation; where an operation has none (recurrent layers, functions with
+    a backward of their own), by two backward passes. Attention is computed by plain operators,
+    since fused ones have neither.
+
+    Parameters
+    ----------
+    f : callable
+        Takes a tensor like x, which it may overwrite.
+    x, direction : Tensor
+        (N, ...), of a floating-point type.
+
+    Raises
+    ------
+    RuntimeError
+        If an operation has no derivative of either kind.
+    """
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        try:
+            with dual_numbers():
+                y, slope = forward.unpack_dual(f(forward.make_dual(x.clone(), direction)))
+                return y, torch.zeros_like(y) if slope is None else slope
+        except RuntimeError:  # NotImplementedError is one
+            return _backward_twice(f, x, direction)
+
+
+def _without_libraries() -> Callable[[], None]:
+    """Switch off the recurrent layers of oneDNN and cuDNN: they cannot be differentiated twice."""
+    c: Any = torch._C
+    before = c._get_mkldnn_enabled(), c._get_cudnn_enabled()
+
+    def switch(mkldnn: bool, cudnn: bool) -> None:
+        c._set_mkldnn_enabled(mkldnn)
+        c._set_cudnn_enabled(cudnn)
+
+    switch(False, False)
+    return lambda: switch(*before)
+
+
+_plain_kernels = SharedSetting(_without_libraries)
+
+
+def _backward_twice(f: Function, x: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+    """Return f(x) and J·direction: u -> uᵀJ is linear, and its derivative is Jᵀ."""
+    with torch.enable_grad(), _plain_kernels.hold():
+        start = x.detach().clone().requires_grad_()
+        y = f(start.clone())
+        if not y.requires_grad:
+            return y, torch.zeros_like(y)
+        u = torch.zeros_like(y, requires_grad=True)
+        (pulled,) = torch.autograd.grad(y, start, u, create_graph=True)
+        (slope,) = torch.autograd.grad(pulled, u, direction)
+    return y.detach(), slope.detach()
+
+
+def contradiction(f: Function, x: Tensor, direction: Tensor, slope: Tensor) -> str:
+    """Say how a derivative differs from a central difference quotient; empty if it does not.
+
+    It does where a network computes with values that autograd does not see (numpy, detached
+    tensors), or gives a gradient that is not its derivative (straight-through estimators).
+    """
+    epsilon = torch.finfo(x.dtype).eps
+    step = float(epsilon**0.4)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        above, below = (f(x + sign * step * direction).double() for sign in (1, -1))
+    quotient = (above - below) / (2 * step)
+    rounding = 10 * epsilon / step * float(above.norm())
+    larger = max(float(quotient.norm()), float(slope.double().norm()))
+    missed = float((quotient - slope.double()).norm())
+    if not missed > _TOLERANCE * larger + rounding:  # NaN contradicts nothing
+        return ""
+    return (
+        f"its derivative differs from a difference quotient by {missed / larger:.0%}: it computes "
+        "with values that autograd does not see, or has a gradient that is not its derivative"
+    )

@@ -1,0 +1,56 @@
+"""`acon blocks`: the table on the screen and in files, and errors in one line."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from acon_analysis.cli import main
+from acon_analysis.columns import BLOCK_COLUMNS, names
+
+NETWORK = """
+import torch
+from torch import nn
+def make():
+    torch.manual_seed(0)
+    block = lambda: nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.LeakyReLU())
+    return nn.Sequential(block(), block(), nn.Flatten(), nn.Linear(64, 10))
+"""
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    (tmp_path / "network.py").write_text(NETWORK)
+    return f"{tmp_path / 'network.py'}:make"
+
+
+def test_the_table_on_the_screen(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["blocks", model, "--data", "digits", "--limit", "100"])
+    assert stopped.value.code == 0
+    out, err = capsys.readouterr()
+    assert out.split()[:4] == ["block", "nlc", "nlc_error", "r2"]
+    assert [line.split()[0] for line in out.splitlines()[1:4]] == ["0", "1", "whole"]
+    assert "nlc: 1 for affine maps" in out
+    assert "acon: 3 blocks need up to" in err
+
+
+def test_files_hold_every_column(model: str, tmp_path: Path) -> None:
+    given = ["blocks", model, "--data", "digits", "--limit", "100", "--blocks", "1", "0"]
+    for name in ("table.csv", "table.parquet"):
+        with pytest.raises(SystemExit) as stopped:
+            main([*given, "--out", str(tmp_path / name)])
+        assert stopped.value.code == 0
+    table = pd.read_parquet(tmp_path / "table.parquet")
+    assert list(table.columns) == names(BLOCK_COLUMNS)
+    assert list(table["block"]) == ["0", "1"]
+    assert len(table["inside"].iloc[0]) == 1
+    written = pd.read_csv(tmp_path / "table.csv")
+    assert written["nlc"].to_numpy() == pytest.approx(table["nlc"].to_numpy())
+
+
+def test_an_unknown_block_is_one_line(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["blocks", model, "--data", "digits", "--blocks", "2.conv"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith("acon: the network has no module '2.conv'")
