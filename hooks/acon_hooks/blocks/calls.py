@@ -225,10 +225,11 @@ class FirstCalls(Calls):
     """Looks at the first batch: where channels are, and which activations run in which block."""
 
     def __init__(
-        self, blocks: Iterable[Site], layers: Mapping[nn.Module, str], embeddings: Iterable[Site]
+        self, blocks: Iterable[Site], layers: Iterable[Site], embeddings: Iterable[Site]
     ) -> None:
         super().__init__(self._note, embeddings)
-        self.blocks, self.layers = frozenset(blocks), layers
+        self.blocks = frozenset(blocks)
+        self.layers = {(site.module, site.function): site.name for site in layers}
         self.found: dict[Key, FirstCall] = {}
         self._axes = ChannelAxes()
         self._inside: dict[Key, list[Key]] = {}
@@ -246,11 +247,11 @@ class FirstCalls(Calls):
             self._inside[key] = []
             x = next((v for v in call.tensors() if v.is_floating_point()), None)
             if x is not None:
-                self._of_inputs[key] = self._axes.axis(call.site.module, x)
+                self._of_inputs[key] = self._axes.axis_of(x)
 
     def after(self, call: SiteCall, output: Any) -> None:
         """Note which activation has run, or hand on the call of a block."""
-        layer = self.layers.get(call.site.module)
+        layer = self.layers.get((call.site.module, call.site.function))
         if layer is not None:
             for inside in self._inside.values():
                 inside.append((layer, call.number))
@@ -262,7 +263,7 @@ class FirstCalls(Calls):
         """Keep a call of the first batch."""
         key = call.site.name, call.number
         x_axis, x_known = self._of_inputs.get(key, (call.x.ndim - 1, isinstance(call.at, Site)))
-        y_axis, y_known = self._axes.axis(call.site.module, call.y)
+        y_axis, y_known = self._axes.axis_of(call.y)
         if call.x.ndim == call.y.ndim and x_known != y_known:
             x_axis = y_axis = x_axis if x_known else y_axis
         kept = replace(call, y=call.y.clone())
@@ -284,7 +285,7 @@ def embeddings_of(model: nn.Module) -> list[Site]:
 def first_calls(
     model: nn.Module,
     blocks: Iterable[Site],
-    layers: Mapping[nn.Module, str],
+    layers: Iterable[Site],
     run: Callable[[], Any],
 ) -> FirstCalls:
     """Look at blocks while the first batch runs.
@@ -295,8 +296,8 @@ def first_calls(
         The network.
     blocks : iterable of Site
         The blocks.
-    layers : mapping of Module to str
-        Activation layers and their names.
+    layers : iterable of Site
+        Activation layers.
     run : callable
         Runs the batch.
 
@@ -305,9 +306,9 @@ def first_calls(
     FirstCalls
         Its `found` in the order in which the calls ended.
     """
-    blocks = list(blocks)
-    known = {site.module for site in blocks}
-    inner = [Site(name, module) for module, name in layers.items() if module not in known]
+    blocks, layers = list(blocks), list(layers)
+    known = {site.module for site in blocks}  # an activation may be a block itself
+    inner = [site for site in layers if site.function or site.module not in known]
     look = FirstCalls(blocks, layers, embeddings := embeddings_of(model))
     with torch.no_grad(), visiting(model, [*blocks, *embeddings, *inner], look):
         run()

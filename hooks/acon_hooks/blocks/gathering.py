@@ -1,7 +1,7 @@
 """What blocks need of the data, in memory that does not grow with them: sums, and some batches."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -131,7 +131,7 @@ class Gathering:
         self.blocks: list[Gathered] = []
         self.left_out: dict[str, str] = {}
 
-    def first(self, sites: Mapping[str, Site], layers: Mapping[nn.Module, str]) -> None:
+    def first(self, sites: Mapping[str, Site], layers: Iterable[Site]) -> None:
         """Look at the blocks in the first batch, and plan the memory.
 
         Raises

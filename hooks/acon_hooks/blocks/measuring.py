@@ -28,9 +28,9 @@ from acon_hooks.engine.feeding import open_feed
 from acon_hooks.engine.sites import Site
 from acon_hooks.errors import BlockWarning, HookError
 from acon_hooks.guards import unwrap
-from acon_hooks.layers.scan import scan_layers
+from acon_hooks.layers.choosing import NoLayerError
 from acon_hooks.readings.batch import Key
-from acon_hooks.replacement.fitting import LINEARIZABLE, fit_units
+from acon_hooks.replacement.fitting import fit_units
 from acon_hooks.replacement.linearizing import plan_edits
 
 #: Difference of R² and L from which on a warning says that the activations mislead.
@@ -155,15 +155,16 @@ class _Lines:
     """L and the line of every use of an activation of a network."""
 
     def __init__(self, network: nn.Module, data: Any, limit: int | None) -> None:
-        self.layers: dict[nn.Module, str] = {}
+        self.layers: set[Site] = set()
         self.edits: dict[Key, tuple[Site, Line]] = {}
         self.L: dict[Key, float] = {}
-        if not scan_layers(network, LINEARIZABLE):
+        try:
+            fit = fit_units(network, data, limit=limit)
+        except NoLayerError:
             return
-        fit = fit_units(network, data, limit=limit)
         for site, line in plan_edits(network, fit.plan(budget=1.0)).items():
             self.edits[site.name, site.call or 0] = site, line
-            self.layers[site.module] = site.name
+            self.layers.add(replace(site, call=None, axis=1))
         for key in self.edits:
             own = fit.table[(fit.table["layer"] == key[0]) & (fit.table["call"] == key[1])]
             alive = own[~own["dead"]]

@@ -65,9 +65,8 @@ class ChannelAxes:
         self._axes = WeakTensorKeyDictionary()
 
     def axis(self, layer: Layer, tensors: Sequence[Tensor]) -> tuple[int, bool]:
-        """Return the channel axis of an activation's input, and whether it is known.
+        """Return the channel axis of an activation's input, and whether it is known; see `axis_of`.
 
-        Without any evidence it is assumed to be axis 1; of several axes, to be the last one.
         `tensors` are the activation's arguments, its input first.
         """
         x = tensors[0]
@@ -76,8 +75,13 @@ class ChannelAxes:
         else:
             weights = tensors[1].numel() if layer.function[0] == "prelu" else 0
             own = 1 if weights > 1 else None
-        if own is not None:
-            return own, True
+        return (own, True) if own is not None else self.axis_of(x)
+
+    def axis_of(self, x: Tensor) -> tuple[int, bool]:
+        """Return the channel axis of a tensor, and whether it is known.
+
+        Without any evidence it is assumed to be axis 1; of several axes, to be the last one.
+        """
         if x.ndim < 3:
             return min(1, x.ndim - 1), True
         found = self._known(x)

@@ -162,7 +162,10 @@ def test_margins_that_never_vary_do_not_hide_that_positions_are_mixed() -> None:
 def test_a_shortcut_makes_a_block_nearly_linear_and_is_taken_off() -> None:
     torch.manual_seed(0)
     block = Residual(Act(16, lambda x: 0.3 * torch.abs(x)))
-    row = measured(block, vectors())
+    with pytest.warns(BlockWarning, match="mean L 0.00"):
+        row = measured(block, vectors())
+    assert row["activation"] == "block.branch:abs#0"
+    assert row["nlc"] + row["nlc_change"] == pytest.approx(1, abs=1e-3)
     assert row["r2"] == pytest.approx(1 / (1 + 0.09 * (1 - 2 / np.pi)), abs=0.005)
     assert row["r2_without_residual"] == pytest.approx(0, abs=0.03)
 
