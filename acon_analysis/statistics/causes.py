@@ -22,6 +22,9 @@ GATE_CONSTANT = 1e-4
 #: From this |ρ| on p1 and p2 nearly cancel: L <= 0.24 for a sharp gate and zero-mean inputs.
 CANCELLING = 3.0
 
+#: An output that varies by fewer roundings of float32 than this leaves L less than six digits.
+NEARLY_DEAD = 100.0
+
 BoolArray = npt.NDArray[np.bool_]
 
 #: Cause of a channel -> the words for it in the summary of a layer.
@@ -127,6 +130,7 @@ def sentence(
     low: float,
     high: float,
     L_gate: float = np.nan,
+    roundings: float = np.nan,
 ) -> str:
     """Put one channel's cause into words.
 
@@ -140,6 +144,8 @@ def sentence(
         Its smallest and largest input.
     L_gate : float
         L of a product's gate alone; NaN without one.
+    roundings : float
+        Standard deviation of its output in roundings of float32, named below `NEARLY_DEAD`.
 
     Returns
     -------
@@ -164,12 +170,19 @@ def sentence(
         "linear_product": "linear over its two factors" + gate_words(L_gate),
         "product": "nonlinear because both of its factors vary" + gate_words(L_gate),
     }
-    return words[cause]
+    return words[cause] + _nearly_dead(roundings)
 
 
 def gate_words(L_gate: float) -> str:
     """Return L of a product's gate alone in words; empty where there is none."""
     return "" if np.isnan(L_gate) else f" (L of its gate alone: {L_gate:.2f})"
+
+
+def _nearly_dead(roundings: float) -> str:
+    """Return in words that an output varies next to nothing; empty where it varies by more."""
+    if not roundings < NEARLY_DEAD:
+        return ""
+    return f"; nearly dead: L is blurred, the output varies by {roundings:.0f} roundings"
 
 
 def _percent(share: float) -> str:
@@ -190,6 +203,7 @@ def layer_sentence(
     samples: int = 0,
     L_gate: float = np.nan,
     rowless: bool = False,
+    roundings: float = np.nan,
 ) -> str:
     """Summarise the causes of a layer's channels in one sentence.
 
@@ -207,6 +221,8 @@ def layer_sentence(
         L of a product's gate alone, named where it is more than `FAR` from L.
     rowless : bool
         Whether rows of its input are no samples: then rows are left out, and samples not counted.
+    roundings : float
+        As for `sentence`, of the channel that varies most.
 
     Returns
     -------
@@ -227,4 +243,5 @@ def layer_sentence(
     apart = "; its rows are no samples: no values by sample" if rowless else ""
     plural = "s" * (len(found) != 1)
     gate = gate_words(L_gate) if abs(L_gate - L) > FAR else ""
-    return f"{degree}: of {len(found)} channel{plural} {listed}{gate}{lost}{apart}"
+    text = f"{degree}: of {len(found)} channel{plural} {listed}{gate}{lost}{apart}"
+    return text + _nearly_dead(roundings)

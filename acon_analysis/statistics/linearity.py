@@ -127,6 +127,7 @@ def layer_table(
             samples=row["n_samples"],
             L_gate=row["L_gate"],
             rowless=rowless,
+            roundings=table["roundings"].iloc[a:b].max(),
         )
         for a, b, row, rowless in zip(
             starts, ends, frame.to_dict("records"), counted == 0, strict=True

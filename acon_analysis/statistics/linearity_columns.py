@@ -5,6 +5,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from acon_analysis.family import derivative_bounds, derivative_range
+from acon_analysis.moments.gram import EPS32, ROUNDINGS
 from acon_analysis.moments.state import FloatArray
 from acon_analysis.statistics.causes import GATE_CONSTANT, causes, equal_slopes, sentence
 from acon_analysis.statistics.channel_sums import (
@@ -12,6 +13,7 @@ from acon_analysis.statistics.channel_sums import (
     ResidualSums,
     constant_input,
     gate_sums,
+    largest_rounding,
     ratio,
 )
 from acon_analysis.statistics.gaussian import gaussian_fit
@@ -105,7 +107,17 @@ def channel_values(sums: ChannelSums, confidence: float) -> pd.DataFrame:
     frame["n"] = sums.total["n"].astype(np.int64)
     frame["n_samples"] = np.nan_to_num(sums.field("n_samples")).astype(np.int64)
     frame["left_out"] = np.nan_to_num(sums.field("n_left_out")).astype(np.int64)
+    frame["roundings"] = _roundings(sums)
     return _with_causes(frame, sums.dead, constant_input(sums), sums.product)
+
+
+def _roundings(sums: ChannelSums) -> FloatArray:
+    """Return the standard deviation of outputs in roundings of float32; NaN where dead."""
+    p1, p2 = sums.parameter("p1"), sums.parameter("p2")
+    one = largest_rounding(sums.total, p1, p2, EPS32 / ROUNDINGS)
+    cyy = np.where(sums.whole.cyy > 0, sums.whole.cyy, np.nan)
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.sqrt(cyy / one))
 
 
 def gate_linearity(sse: FloatArray, chh: FloatArray) -> FloatArray:
@@ -210,6 +222,10 @@ def _slope_columns(sums: ChannelSums, beta: FloatArray) -> _Columns:
     }
 
 
+#: Columns that a channel's cause is put into words with.
+_SAID = ("G", "kappa", "positive", "min_x", "max_x", "L_gate", "roundings")
+
+
 def _with_causes(
     frame: pd.DataFrame, dead: BoolArray, constant: BoolArray, product: BoolArray
 ) -> pd.DataFrame:
@@ -228,11 +244,18 @@ def _with_causes(
         rho=columns["rho"],
     )
     words = [
-        sentence(cause, G=gate, kappa=gain, positive=positive, low=low, high=high, L_gate=own)
-        for cause, gate, gain, positive, low, high, own in zip(
-            found,
-            *(columns[k] for k in ("G", "kappa", "positive", "min_x", "max_x", "L_gate")),
-            strict=True,
+        sentence(
+            cause,
+            G=gate,
+            kappa=gain,
+            positive=positive,
+            low=low,
+            high=high,
+            L_gate=own,
+            roundings=roundings,
+        )
+        for cause, gate, gain, positive, low, high, own, roundings in zip(
+            found, *(columns[k] for k in _SAID), strict=True
         )
     ]
     return frame.assign(

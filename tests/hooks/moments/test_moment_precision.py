@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 import acon_analysis as acon
 from acon_analysis.errors import StoreError
 from acon_analysis.layers import MetaAconC
-from acon_analysis.statistics.linearity import channel_table, sample_table
+from acon_analysis.statistics.linearity import channel_table, layer_table, sample_table
 from acon_analysis.store.folder import file_sha256
 from acon_hooks.captures.capturing import run_units
 from acon_hooks.captures.plan import Settings
@@ -301,6 +302,57 @@ def test_acon_a_thousand_deviations_off(kernel: str) -> None:
     right = 1 - linearity(pixels, middle * pixels + bend)
     own = sample_table(parts["totals"])["nonlinearity"]
     np.testing.assert_allclose(own, right, rtol=1e-2, atol=1e-12)
+
+
+SATURATED = st.fixed_dictionaries(
+    {
+        "slope": st.floats(-7, -3),  # decades: of the side that the inputs are on
+        "beta": st.floats(0.2, 3),
+        "depth": st.floats(12, 80),  # how far into that side, in units of 1/β
+        "spread": st.floats(0.02, 0.3),  # of the inputs, relative to their mean
+        "pixels": st.integers(3, 200),
+        "seed": st.integers(0, 10**6),
+    }
+)
+
+
+@BOTH
+def test_an_acon_that_hardly_varies_is_right_or_says_so(kernel: str) -> None:
+    """Where p1·x is left alone, p1 next to 0, sums of the even part leave fewer digits of y."""
+    seen = {"said": 0, "not": 0}
+
+    @settings(max_examples=25, deadline=None)
+    @given(SATURATED)
+    @example({"slope": -5.7, "beta": 1.0, "depth": 50.0, "spread": 0.3, "pixels": 190, "seed": 1})
+    @example({"slope": -3.0, "beta": 1.0, "depth": 50.0, "spread": 0.3, "pixels": 190, "seed": 1})
+    def run(drawn: dict[str, float]) -> None:
+        rng = np.random.default_rng(int(drawn["seed"]))
+        mean = -drawn["depth"] / drawn["beta"]
+        x = mean * (1 + drawn["spread"] * rng.standard_normal((5, 2, 1, int(drawn["pixels"]))))
+        data = torch.tensor(np.minimum(x, mean / 10)).float()
+        layer = acon_c(2, p1=10 ** drawn["slope"], p2=1.0, beta=drawn["beta"])
+        model = nn.Sequential(nn.Identity(), layer).eval()
+        _, parts = gather(model, data, (3,), accumulator(kernel))
+        p1, p2, beta = (float(v.detach().flatten()[0]) for v in (layer.p1, layer.p2, layer.beta))
+        own = pd.DataFrame({"layer": "1", "channel": [0, 1], "p1": p1, "p2": p2, "beta": beta})
+        pixels = data.double().numpy().swapaxes(0, 1).reshape(2, -1)
+        y = pixels * ((p1 + p2) / 2 + (p1 - p2) / 2 * np.tanh(beta * (p1 - p2) / 2 * pixels))
+        size = max(abs(p1), abs(p2)) * np.sqrt((pixels**2).mean(-1)) * FLOAT32
+        roundings = y.std(-1) / size
+        right = [linearity(pixels[c, None, None], y[c, None, None])[0] for c in (0, 1)]
+        table = channel_table(parts["moments"], own).sort_values("channel")
+        whole = layer_table(parts["moments"], own).iloc[0]
+        for c, row in enumerate(table.to_dict("records")):
+            assert row["dead"] == (roundings[c] <= 8)
+            said = "; nearly dead: L is blurred, the output varies by " in row["why"]
+            assert said == (8 < roundings[c] < 100)
+            if not row["dead"]:
+                assert row["L"] == pytest.approx(right[c], abs=1e-6 if roundings[c] > 100 else 1e-3)
+                seen["said" if said else "not"] += 1
+        assert ("nearly dead" in whole["why"]) == (8 < max(roundings) < 100)
+
+    run()
+    assert min(seen.values()) > 0
 
 
 def as_in_float32(run: acon.Run) -> None:
