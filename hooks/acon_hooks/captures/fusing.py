@@ -106,7 +106,7 @@ def fuse(model: nn.Module, layers: Iterable[Layer], example: Tensor) -> tuple[nn
         _fold(before, norm)
     _exchange(fused, {norm: nn.Identity() for _, norm in pairs})
     swaps: dict[nn.Module, nn.Module] = {}
-    for layer in layers:
+    for layer in (layer for layer in layers if layer.function is None):
         module: Any = fused.get_submodule(layer.name)
         if _is_authors_form(layer, module):
             swaps[module] = FusedMetaAconC(module.p1, module.p2, module.fc1, module.fc2)

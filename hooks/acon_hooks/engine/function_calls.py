@@ -4,17 +4,24 @@ Which module is running is read from Python's stack, so that modules need no hoo
 """
 
 import sys
-from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable, Sequence
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-from acon_hooks.engine.functions import Listener, site_function
+from acon_hooks.engine.functions import ELEMENTWISE, Listener, site_function
 from acon_hooks.engine.sites import Args, Kwargs, Site, function_site
+from acon_hooks.engine.sources import FOLLOWED, JOINS, Sources
 from acon_hooks.engine.visited import ForwardPasses, Visited
+from acon_hooks.errors import HookError
+
+#: Number of a function's call, the modules that run, and the innermost one that is known.
+Place = tuple[int, tuple[nn.Module, ...], nn.Module]
+#: Module, function, number.
+Key = tuple[nn.Module, str, int]
 
 _MODULE_CALL = nn.Module._call_impl.__code__
 
@@ -30,15 +37,28 @@ class FunctionCall(NamedTuple):
         The modules that run, the innermost first.
     tensors : tuple of Tensor
         Its tensor arguments, the activated one first.
+    factors : tuple of Tensor
+        Of a product of two results that are made of one tensor, which is activated, those two.
     """
 
     site: Site
     running: tuple[nn.Module, ...]
     tensors: tuple[Tensor, ...]
+    factors: tuple[Tensor, ...] = ()
 
 
-#: Sees a call for which there is no site, and may add one to the visit.
-Discover = Callable[[FunctionCall], None]
+class Discovery(Protocol):
+    """Finds the calls of functions that are layers."""
+
+    def found(self, call: FunctionCall) -> None:
+        """See a call for which there is no site, and perhaps add one to the visit.
+
+        Of the functions `ELEMENTWISE`, and in the first forward pass products of two results that
+        are made of one tensor. In later passes these are calls that were not in the first.
+        """
+
+    def consumed(self, tensors: Iterable[Tensor]) -> None:
+        """See the arguments of a function whose result is not made of one of them alone."""
 
 
 class RunningModules:
@@ -60,7 +80,7 @@ class RunningModules:
         """Forget the calls of modules that were running."""
         self._counts = {}
 
-    def number(self, function: str) -> tuple[int, tuple[nn.Module, ...], nn.Module] | None:
+    def number(self, function: str) -> Place | None:
         """Count a call of a function; return its number, the running modules and the innermost.
 
         None where the model does not run.
@@ -101,78 +121,117 @@ class FunctionSites:
 
     Attributes
     ----------
-    discover : Discover or None
-        Sees calls without a site in the first forward pass, and calls in later ones that were not
-        in the first.
-    functions : collection of str
-        The functions that it sees.
+    discovery : Discovery or None
+        Finds sites in the first forward pass.
+    sources : Sources
+        What results are made of, in the first forward pass and where some site is a product.
     """
 
     def __init__(self, visit: ForwardPasses) -> None:
         self.visit = visit
-        self.discover: Discover | None = None
-        self.functions: Collection[str] = ()
+        self.discovery: Discovery | None = None
+        self.sources = Sources()
         self._running = RunningModules(visit.model)
         self._owners = {module: name for name, module in visit.model.named_modules()}
         self._listener = Listener(self._run)
-        self._visited: dict[tuple[nn.Module, str, int], list[Visited]] = defaultdict(list)
-        self._seen: set[tuple[nn.Module, str, int]] = set()
+        self._visited: dict[Key, list[Visited]] = {}
+        self._seen: set[Key] = set()
         self._names: dict[Any, str] = {}
 
     def start(self) -> None:
         """Listen to a forward pass, if there are sites or they are to be found."""
-        self._visited = defaultdict(list)
+        self._visited = {}
         for visited in self.visit.sites:
             self.add(visited)
         names = {name for _, name, _ in self._visited}
-        self._wanted = names if self.discover is None else names | set(self.functions)
+        finds = self.discovery is not None and self.visit.first
+        self._follows = finds or not JOINS.isdisjoint(names)
+        self._wanted = names | (ELEMENTWISE if self.discovery else set())
+        self._wanted |= FOLLOWED if self._follows else set()
         if self.visit.first and self.visit.counts:
             self._seen.clear()
-        if names or (self.discover is not None and self.visit.first):
+        if names or finds:
             self._listener.on()
 
     def add(self, visited: Visited) -> None:
         """Hand the calls of a site on to it, if it is the call of a function."""
         if visited.site.function is not None:
-            self._visited[visited.site.module, *visited.site.function].append(visited)
+            key = visited.site.module, *visited.site.function
+            self._visited.setdefault(key, []).append(visited)
 
     def stop(self) -> None:
         """Listen no longer."""
         self._listener.off()
         self._running.clear()
+        self.sources.clear()
 
     def _run(self, func: Any, args: Args, kwargs: Kwargs) -> Any:
         """Run a function once; hand the calls of sites on as hooks do those of modules."""
         name = self._names.get(func)
         if name is None:
             name = self._names[func] = site_function(func)
-        found = self._running.number(name) if name in self._wanted else None
-        if found is None:
+        place = self._running.number(name) if name in self._wanted else None
+        if place is None:
+            self._consumed(args, kwargs)
             return func(*args, **kwargs)
-        number, running, module = found
-        tensors = _activated_first(args, kwargs)
-        key = module, name, number
-        if not self._visited.get(key) and self.visit.counts and self.discover is not None:
-            if tensors and key not in self._seen:
-                site = function_site(self._owners[module], module, name, number)
-                with torch._C.DisableTorchFunction():
-                    self.discover(FunctionCall(site, running, tensors))
-            if self.visit.first:
-                self._seen.add(key)
-        visited = self._visited.get(key, ())
-        for one in visited:
-            if one.begin_call is not None:
-                one.begin_call(module, tensors, {})
-        try:
-            output = func(*args, **kwargs)
-        except Exception:
-            for one in visited:
-                one.end_call(module, tensors, {}, None)
-            raise
-        for one in visited:
-            new = one.end_call(module, tensors, {}, output)
-            output = output if new is None else new
+        given = _activated_first(args, kwargs)
+        source = self.sources.of(name, given) if self._follows else None
+        if source is None:
+            self._consumed(given)
+        joined = source is not None and name in JOINS
+        tensors = (source, *given) if source is not None and joined else given
+        visited = self._sites_of(name, place, tensors, given[:2] if joined else ())
+        output = _seen_by(visited, tensors, lambda: func(*args, **kwargs))
+        if source is not None:
+            self.sources.note(name, given, source, output)
         return output
+
+    def _sites_of(
+        self, name: str, place: Place, tensors: tuple[Tensor, ...], factors: tuple[Tensor, ...]
+    ) -> Sequence[Visited]:
+        """Return who sees a call of a function; the discovery may add someone."""
+        number, running, module = place
+        key = module, name, number
+        finds = name in ELEMENTWISE or (self.visit.first and len(factors) > 1)
+        new = key not in self._visited and key not in self._seen
+        if self.discovery is not None and self.visit.counts and finds and new and tensors:
+            site = function_site(self._owners[module], module, name, number)
+            with torch._C.DisableTorchFunction():
+                self.discovery.found(FunctionCall(site, running, tensors, factors))
+        if self.visit.first and self.visit.counts:
+            self._seen.add(key)
+        visited = self._visited.get(key, [])
+        if name in JOINS and not factors and any(one.active for one in visited):
+            raise HookError(
+                f"layer {visited[0].site.name!r}, batch {self.visit.passes}: its factors are not "
+                "made of one tensor, as those of an activation in pieces are"
+            )
+        return visited
+
+    def _consumed(self, *arguments: Any) -> None:
+        """Tell the discovery of the arguments of a function, in the first forward pass."""
+        if self.discovery is not None and self.visit.first and self.visit.counts:
+            leaves = tree_leaves(arguments)
+            self.discovery.consumed(leaf for leaf in leaves if isinstance(leaf, Tensor))
+
+
+def _seen_by(
+    visited: Sequence[Visited], tensors: tuple[Tensor, ...], run: Callable[[], Any]
+) -> Any:
+    """Run a function as the hooks of those who see it run a module."""
+    for one in visited:
+        if one.begin_call is not None:
+            one.begin_call(one.site.module, tensors, {})
+    try:
+        output = run()
+    except Exception:
+        for one in visited:
+            one.end_call(one.site.module, tensors, {}, None)
+        raise
+    for one in visited:
+        new = one.end_call(one.site.module, tensors, {}, output)
+        output = output if new is None else new
+    return output
 
 
 def _activated_first(args: Args, kwargs: Kwargs) -> tuple[Tensor, ...]:

@@ -23,7 +23,22 @@ _SPELLINGS = {
     "clip": "clamp",
     "absolute": "abs",
     "__abs__": "abs",
+    "multiply": "mul",
+    "divide": "div",
+    "true_divide": "div",
+    "subtract": "sub",
+    "negative": "neg",
+    "__rsub__": "rsub",
+    "__rdiv__": "rdiv",
 }
+
+#: The elementwise functions whose calls are layers, under the names that sites have.
+ELEMENTWISE = frozenset({
+    "relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "celu", "selu", "gelu", "silu", "mish",
+    "softplus", "hardswish", "hardsigmoid", "hardtanh", "sigmoid", "logsigmoid", "tanh", "softsign",
+    "tanhshrink", "hardshrink", "softshrink", "threshold", "clamp", "clamp_min", "clamp_max",
+    "maximum", "minimum", "abs", "sin", "square", "exp",
+})  # fmt: skip
 
 
 def function_name(func: Any) -> str:

@@ -10,18 +10,11 @@ from torch.utils._pytree import tree_leaves
 
 from acon_analysis.errors import UsageError, closest
 from acon_hooks.engine.function_calls import FunctionCall
-from acon_hooks.engine.functions import Listener, function_name
+from acon_hooks.engine.functions import ELEMENTWISE, Listener, function_name
 from acon_hooks.engine.sites import split_name
+from acon_hooks.engine.sources import JOINS
 from acon_hooks.layers.elementwise import is_activation
 from acon_hooks.layers.scan import Layer, is_acon_frelu, slopes
-
-#: The functions whose calls are layers, under the names that sites have.
-ELEMENTWISE = frozenset({
-    "relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "celu", "selu", "gelu", "silu", "mish",
-    "softplus", "hardswish", "hardsigmoid", "hardtanh", "sigmoid", "logsigmoid", "tanh", "softsign",
-    "tanhshrink", "hardshrink", "softshrink", "threshold", "clamp", "clamp_min", "clamp_max",
-    "maximum", "minimum", "abs", "sin", "square", "exp",
-})  # fmt: skip
 
 #: Functions of the input and of tensors that are to be constant: bounds, and those with weights.
 _BOUNDED = frozenset({"clamp", "clamp_min", "clamp_max", "maximum", "minimum"})
@@ -41,8 +34,10 @@ def silent_modules(model: nn.Module) -> set[nn.Module]:
     }
 
 
-def function_layer(model: nn.Module, name: str, asked: tuple[str, ...]) -> Layer:
+def function_layer(model: nn.Module, name: str, asked: tuple[str, ...], formula: str = "") -> Layer:
     """Return the layer that a name such as `layer1.0:relu#1` means.
+
+    Of an activation in pieces such as `:mul#0` the formula is x*sigmoid(x).
 
     Raises
     ------
@@ -53,13 +48,13 @@ def function_layer(model: nn.Module, name: str, asked: tuple[str, ...]) -> Layer
     modules = dict(model.named_modules())
     if owner not in modules:
         raise UsageError(f"no module {owner!r} in layer {name!r}: {closest(owner, modules)}")
-    if called is None or called[0] not in ELEMENTWISE:
+    if called is None or called[0] not in ELEMENTWISE | JOINS:
         function = name if called is None else called[0]
         raise UsageError(
             f"layer {name!r} is no elementwise function: {closest(function, ELEMENTWISE)}"
         )
     return Layer(
-        name, "activation", None, "elementwise", "", called[0], modules[owner],
+        name, "activation", None, "elementwise", "", formula or called[0], modules[owner],
         asked=asked, function=called,
     )  # fmt: skip
 

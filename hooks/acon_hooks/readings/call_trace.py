@@ -62,6 +62,7 @@ class CallTrace:
     gates: dict[str, FunctionCall] = field(default_factory=dict)  # the last gate's argument
     gated: int = 0  # how many of `functions` came before the last gate of full size
     counts: Counter[str] = field(default_factory=Counter)
+    kept: bool = False  # whether the arguments are known not to be overwritten by the call
 
     @classmethod
     def of(cls, call: SiteCall) -> "CallTrace":

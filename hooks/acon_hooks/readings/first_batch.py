@@ -187,7 +187,7 @@ def _resolve_plain(
         axis = axis if axis[1] else (dim, False)
     channels = 1 if x.ndim < 2 else shape[axis[0]]
     overwritten = isinstance(output, Tensor) and output.data_ptr() in trace.pointers.values()
-    overwritten = overwritten or not same_values(trace.given[0], x)
+    overwritten = overwritten or (not trace.kept and not same_values(trace.given[0], x))
     words = "" if axis[1] else f"channels assumed on axis {axis[0]}"
     found = replace(layer, axis=axis[0], channels=channels, in_place=overwritten, reader=words)
     return ResolvedCall(found, x)

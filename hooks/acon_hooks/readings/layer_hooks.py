@@ -1,10 +1,12 @@
 """The hooks of one layer: watched closely on the first batch, read cheaply afterwards."""
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from acon_hooks.engine.aliases import same_values, shares_memory
 from acon_hooks.engine.sites import Site, SiteCall, Visitor
 from acon_hooks.engine.visited import Visited
 from acon_hooks.errors import HookError, ProofError
@@ -16,6 +18,7 @@ from acon_hooks.readings.batch import Key, Results
 from acon_hooks.readings.call_trace import CallTrace
 from acon_hooks.readings.first_batch import FirstBatchHooks, resolve_call
 from acon_hooks.readings.live import LiveHooks
+from acon_hooks.readings.pieces import Pieces
 from acon_hooks.readings.proof import failed_report
 
 #: So many more batches are watched closely while no proof of a layer had power.
@@ -61,6 +64,7 @@ class LayerHooks(Visitor):
         self.quick = False  # whether `_deliver_quickly` may be tried
         self._width_axis: int | None = None  # of β, if it is one number a channel
         self.hooks: FirstBatchHooks | LiveHooks | None = None
+        self.pieces: Pieces | None = None  # of functions that are found in the first forward pass
 
     def attach(self, visited: Visited, *, prove: bool) -> None:
         """Set the hooks inside the layer for the first batch."""
@@ -92,7 +96,7 @@ class LayerHooks(Visitor):
         if isinstance(self.hooks, LiveHooks):
             self._deliver(self.hooks, call, output)
         elif self.hooks is not None:
-            self._settle(self.hooks, call, output)
+            self._settle_or_hold(self.hooks, call, output)
 
     def unseen(self, call: SiteCall, reason: str) -> None:
         """Leave a layer alone whose tensors cannot be read."""
@@ -163,11 +167,25 @@ class LayerHooks(Visitor):
         self._width_axis = layer.axis if layer.granularity == "channel" else None
         self.hooks = live
 
-    def _settle(self, hooks: FirstBatchHooks, call: SiteCall, output: Any) -> None:
-        """Search and prove; in the first batch, and again until a proof has power."""
+    def _settle_or_hold(self, hooks: FirstBatchHooks, call: SiteCall, output: Any) -> None:
+        """Settle a call, unless it may be a piece of an activation, which is not known yet."""
         trace = hooks.end_call()
         if trace is None:
             return
+        settle = partial(self._settle, hooks, trace, call, output)
+        given, waits = trace.given, self.pieces is not None and self.visit.first
+        if not waits or not isinstance(output, Tensor):
+            settle()
+        elif any(shares_memory(output, tensor) for tensor in given):
+            settle()  # no piece: its input is gone
+        elif self.pieces is not None:
+            trace.kept = all(map(same_values, given, trace.arguments.values()))
+            self.pieces.hold(self, output, settle)
+
+    def _settle(
+        self, hooks: FirstBatchHooks, trace: CallTrace, call: SiteCall, output: Any
+    ) -> None:
+        """Search and prove; in the first batch, and again until a proof has power."""
         x = next(iter(trace.arguments.values()), None)
         if x is not None:
             refuse_autocast(autocast_dtype(x.device), allowed=self.allow_autocast)

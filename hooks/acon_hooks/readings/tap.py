@@ -11,7 +11,6 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from acon_hooks.engine.function_calls import FunctionCall
 from acon_hooks.engine.sites import Site, Visitor
 from acon_hooks.engine.visited import Visited
 from acon_hooks.engine.visiting import Visit
@@ -19,16 +18,9 @@ from acon_hooks.errors import HookError, ProofError, RowWarning, UnusedLayerWarn
 from acon_hooks.guards import autocast_dtype, refuse_autocast, refuse_without_values, unwrap
 from acon_hooks.layers.axes import ChannelAxes
 from acon_hooks.layers.choosing import NoLayerError, choose_layers, none_of
-from acon_hooks.layers.functions import (
-    ELEMENTWISE,
-    DataDependence,
-    could_be_layer,
-    function_layer,
-    is_layer,
-    silent_modules,
-)
 from acon_hooks.layers.scan import DEFAULT_KINDS, Layer, check_kinds
 from acon_hooks.readings.batch import Batch, Key, Observer, Results, count_samples
+from acon_hooks.readings.finding import FunctionFinder
 from acon_hooks.readings.layer_hooks import LayerHooks
 from acon_hooks.readings.proof import ProofReport
 from acon_hooks.readings.second_look import (
@@ -116,15 +108,13 @@ class Tap(Visitor):
         self._report_failures = report_failures
         self._kinds = check_kinds(kinds)
         self._results = Results(observe, full)
-        self._axes, self._data = ChannelAxes(), DataDependence(self.model)
+        self._axes = ChannelAxes()
         chosen = choose_layers(self.model, layers, self._kinds)
         self._hooks = [self._layer_hooks(layer) for layer in chosen]
         self._visit = Visit(model, self, [(hooks.site, hooks) for hooks in self._hooks])
-        self._discovers = layers is None and "activation" in self._kinds
-        if self._discovers:
-            self._silent = silent_modules(self.model)
-            self._visit.functions.discover = self._discover
-            self._visit.functions.functions = ELEMENTWISE
+        self._finder: FunctionFinder | None = None
+        if layers is None and "activation" in self._kinds:
+            self._finder = FunctionFinder(self._visit, self._kinds, self._watch, self._drop)
         self._device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         self.autocast: torch.dtype | None = None
         self._settling = self._hooks  # those whose first batch has not settled them yet
@@ -182,7 +172,8 @@ class Tap(Visitor):
             stack.enter_context(self._visit)
             for hooks, visited in zip(self._hooks, list(self._visit.sites), strict=True):
                 hooks.attach(visited, prove=self.prove)
-            stack.callback(self._data.stop)
+            if self._finder is not None:
+                stack.callback(self._finder.stop)
             self._exit = stack.pop_all()
         return self
 
@@ -231,16 +222,17 @@ class Tap(Visitor):
             self._settling = list(self._hooks)
             if self.check_rows:
                 self._prepare_second_look()
-            if self._discovers or any(hooks.layer.plain for hooks in self._hooks):
+            if self._finder is not None or any(hooks.layer.plain for hooks in self._hooks):
                 self._axes.start()
-            if self._discovers:
-                self._data.start(self._visit.arguments)
+            if self._finder is not None:
+                self._finder.start()
         self._results.batch = Batch()
 
     def end(self) -> None:
         """Finish a forward pass: its β can be taken."""
+        if self._finder is not None:
+            self._finder.end()
         self._axes.stop()
-        self._data.stop()
         batch = self._results.batch
         if batch is None:
             return
@@ -269,7 +261,8 @@ class Tap(Visitor):
     def abort(self) -> None:
         """Forget a forward pass that has failed."""
         self._axes.stop()
-        self._data.stop()
+        if self._finder is not None:
+            self._finder.stop()
         self._results.batch = self._finished = None
         for hooks in self._hooks:
             hooks.stop()
@@ -278,34 +271,28 @@ class Tap(Visitor):
         """Forget what an unfinished first batch has shown."""
         for hooks in self._hooks:
             hooks.forget()
-        if self._discovers:
+        if self._finder is not None:
             self._hooks = [hooks for hooks in self._hooks if hooks.layer.function is None]
             for visited in [v for v in self._visit.sites if v.site.function is not None]:
                 visited.remove()
 
-    def _discover(self, call: FunctionCall) -> None:
-        """Watch the call of a function that is a layer.
-
-        Raises
-        ------
-        HookError
-            If the call was not in the first forward pass.
-        """
-        if not self._visit.first:
-            if could_be_layer(call, self._silent):
-                raise HookError(
-                    f"layer {call.site.name!r}, batch {self._visit.passes}: it did not run in the "
-                    "first batch, so it is not measured (a model that branches on its input)"
-                )
-            return
-        if not is_layer(call, self._silent, self._data):
-            return
-        hooks = self._layer_hooks(function_layer(self.model, call.site.name, self._kinds))
+    def _watch(self, layer: Layer) -> LayerHooks:
+        """Watch a layer that was found while the first forward pass runs."""
+        hooks = self._layer_hooks(layer)
         hooks.attach(self._visit.add(hooks.site, hooks), prove=self.prove)
         self._hooks.append(hooks)
         self._settling.append(hooks)
         if self._row_sums is not None:
             self._summed.append(self._visit.add(hooks.site, self._row_sums))
+        return hooks
+
+    def _drop(self, hooks: LayerHooks) -> None:
+        """Leave a layer out that is a piece of another."""
+        hooks.leave()
+        self._hooks.remove(hooks)
+        self._settling.remove(hooks)
+        for visited in [v for v in self._visit.sites if v.site == hooks.site]:
+            visited.remove()
 
     def _prepare_second_look(self) -> None:
         """Keep what the second look compares with: the arguments, and the state of the model."""

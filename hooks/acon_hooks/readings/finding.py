@@ -1,0 +1,100 @@
+"""Finds the functions that are layers, while the first forward pass runs."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import Tensor
+
+from acon_hooks.engine.function_calls import FunctionCall
+from acon_hooks.engine.visiting import Visit
+from acon_hooks.errors import HookError
+from acon_hooks.layers.functions import (
+    DataDependence,
+    could_be_layer,
+    function_layer,
+    is_layer,
+    silent_modules,
+)
+from acon_hooks.layers.scan import Layer
+from acon_hooks.readings.layer_hooks import LayerHooks
+from acon_hooks.readings.pieces import Pieces
+
+
+class FunctionFinder:
+    """Watches the calls of functions that are elementwise activations of the data.
+
+    Parameters
+    ----------
+    visit : Visit
+        Of the model.
+    kinds : tuple of str
+        The kinds of layers that were asked for.
+    watch, drop : callable
+        Watches a layer from now on; leaves one out that is a piece of another.
+    """
+
+    def __init__(
+        self,
+        visit: Visit,
+        kinds: tuple[str, ...],
+        watch: Callable[[Layer], LayerHooks],
+        drop: Callable[[Any], None],
+    ) -> None:
+        self.visit, self.kinds, self.watch, self.drop = visit, kinds, watch, drop
+        self._silent = silent_modules(visit.model)
+        self._data = DataDependence(visit.model)
+        self._pieces = Pieces(visit.functions.sources)
+        visit.functions.discovery = self
+
+    def start(self) -> None:
+        """Follow the data through the first forward pass."""
+        self._pieces.clear()
+        self._data.start(self.visit.arguments)
+
+    def stop(self) -> None:
+        """Follow it no longer."""
+        self._data.stop()
+        self._pieces.clear()
+
+    def end(self) -> None:
+        """Settle what is left at the end of the forward pass."""
+        self._data.stop()
+        self._pieces.settle()
+
+    def found(self, call: FunctionCall) -> None:
+        """Watch a call that is a layer.
+
+        Raises
+        ------
+        HookError
+            If the call was not in the first forward pass.
+        """
+        if not self.visit.first:
+            if could_be_layer(call, self._silent):
+                raise HookError(
+                    f"layer {call.site.name!r}, batch {self.visit.passes}: it did not run in the "
+                    "first batch, so it is not measured (a model that branches on its input)"
+                )
+            return
+        if not is_layer(call, self._silent, self._data):
+            return
+        formula = self._joined(call) if call.factors else ""
+        if call.factors and not formula:
+            return
+        layer = function_layer(self.visit.model, call.site.name, self.kinds, formula)
+        self.watch(layer).pieces = self._pieces
+
+    def consumed(self, tensors: Iterable[Tensor]) -> None:
+        """Settle calls whose results go where no activation in pieces continues."""
+        self._pieces.consumed(tensors)
+
+    def _joined(self, call: FunctionCall) -> str:
+        """Drop the pieces of a product; return its formula, empty if it is no activation."""
+        source, sources = call.tensors[0], self.visit.functions.sources
+        first, second = (sources.formula(factor, source) for factor in call.factors)
+        if first == second == "x":
+            return ""
+        for layer in self._pieces.joined(call.factors, source):
+            self.drop(layer)
+        sign = "*" if call.site.function is not None and call.site.function[0] == "mul" else "/"
+        return f"{first}{sign}{second}"

@@ -1,0 +1,111 @@
+"""Activations written out of pieces: one layer, from the tensor that all pieces are made of."""
+
+# mypy: disable-error-code="no-any-return, no-untyped-call"
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import acon_analysis as acon
+from acon_hooks import HookError, fit_units, verify_plan
+from acon_hooks.engine.edits import Editing, Hold
+from acon_hooks.engine.visiting import visiting
+from network_oracle import linearity, settled
+
+KINDS = ("activation",)
+
+
+def tanh_gelu(x: Tensor) -> Tensor:
+    return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def in_place(x: Tensor) -> Tensor:
+    gate = torch.sigmoid(x)
+    gate *= x
+    return gate
+
+
+PIECES: dict[str, tuple[str, str, Callable[[Tensor], Tensor]]] = {
+    "silu": ("mul#0", "x*sigmoid(x)", lambda x: x * torch.sigmoid(x)),
+    "silu, the gate first": ("mul#0", "sigmoid(x)*x", lambda x: x.sigmoid() * x),
+    "silu in place": ("mul#0", "sigmoid(x)*x", in_place),
+    "silu of a quotient": ("div#0", "x/exp(x)", lambda x: x / (1 + torch.exp(-x))),
+    "quick gelu": ("mul#1", "x*sigmoid(x)", lambda x: x * torch.sigmoid(1.702 * x)),
+    "gelu": ("mul#1", "x*erf(x)", lambda x: 0.5 * x * (1 + torch.erf(x / math.sqrt(2)))),
+    "gelu by tanh": ("mul#3", "x*tanh(x)", tanh_gelu),
+    "mish": ("mul#0", "x*tanh(softplus(x))", lambda x: x * torch.tanh(F.softplus(x))),
+    "hardswish": ("mul#0", "x*relu6(x)", lambda x: x * F.relu6(x + 3) / 6),
+}
+
+
+class Between(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.last, self.function = nn.Linear(3, 4), nn.Linear(4, 2), function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.function(self.first(x)))
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_an_activation_in_pieces_is_one_layer(name: str, tmp_path: Path) -> None:
+    site, formula, function = PIECES[name]
+    model, x = settled(Between(function)).double(), [torch.randn(9, 3).double() for _ in range(2)]
+    expected = [model(batch) for batch in x]
+    with torch.no_grad(), acon.record(model, kinds=KINDS):
+        assert all(torch.equal(model(batch), out) for batch, out in zip(x, expected, strict=True))
+    run = acon.capture(model, x, tmp_path, kinds=KINDS, progress=False)
+    assert run.layers[["layer", "class_name"]].to_numpy().tolist() == [[f":{site}", formula]]
+    with torch.no_grad():
+        inputs = [model.first(batch) for batch in x]
+        want = linearity([(h, function(h.clone())) for h in inputs], 1)
+    np.testing.assert_allclose(run.linearity("channel")["L"], want.channel, atol=1e-6)
+
+
+@pytest.mark.parametrize(("function", "names"), [
+    (lambda x: x + F.relu(x), [":relu#0"]),
+    (lambda x: x * x * x + F.relu(x), [":relu#0"]),
+    (lambda x: torch.tanh(F.relu(x)), [":relu#0", ":tanh#0"]),
+    (lambda x: x * torch.sigmoid(x.flip(1)), [":sigmoid#0"]),
+    (lambda x: x * torch.sigmoid(x).softmax(1), [":sigmoid#0"]),
+    (lambda x: (lambda y: y * torch.sigmoid(y))(F.relu(x)), [":relu#0", ":mul#0"]),
+    (lambda x: x.mul_(2) * torch.sigmoid(x).add_(x.mul_(0.5)), [":sigmoid#0"]),
+])  # fmt: skip
+def test_other_functions_stay_layers_of_their_own(
+    function: Callable[[Tensor], Tensor], names: list[str]
+) -> None:
+    model = settled(Between(function))
+    with torch.no_grad():
+        found = acon.find_layers(model, KINDS, torch.randn(9, 3))
+    assert [layer.name for layer in found] == names
+
+
+def test_factors_that_come_apart_later_are_an_error() -> None:
+    model, x = settled(Between(lambda x: x * torch.sigmoid(x))), torch.randn(9, 3)
+    with torch.no_grad(), acon.record(model, kinds=KINDS):
+        model(x)
+        model.function = lambda x: x * torch.sigmoid(x.flip(1))
+        with pytest.raises(HookError, match="':mul#0', batch 1: its factors are not made of one"):
+            model(x)
+
+
+def test_an_activation_in_pieces_is_replaced_as_a_whole() -> None:
+    model, x = settled(Between(in_place)).double(), torch.randn(40, 3).double()
+    (layer,) = acon.find_layers(model, KINDS, x)
+    two = Hold(torch.full((4,), 2.0), torch.ones(4).bool())
+    with torch.no_grad(), visiting(model, [layer.site()], Editing({layer.site(): two})):
+        torch.testing.assert_close(model(x), model.last(torch.full((40, 4), 2.0).double()))
+    plan = fit_units(model, [x], kinds=KINDS).plan(budget=1.0)
+    lines = plan.table.sort_values("channel")
+    report = verify_plan(model, plan, [x])
+    slope, intercept = (torch.tensor(lines[name].to_numpy()) for name in ("slope", "intercept"))
+    with torch.no_grad():
+        want, before = model.last(slope * model.first(x) + intercept), model(x)
+        change = (want - before).norm(dim=1) / before.norm(dim=1)
+    np.testing.assert_allclose(report.samples["change"], change.numpy(), rtol=1e-9)
