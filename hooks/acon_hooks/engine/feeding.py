@@ -214,6 +214,7 @@ class MapFeed:
             collate_fn=_collate,
             pin_memory=self.pin_memory,
             prefetch_factor=4 if self.workers else None,
+            generator=torch.Generator(),  # its own: the global one belongs to the user
         )
 
 

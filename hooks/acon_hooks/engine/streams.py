@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pandas as pd
+import torch
 from torch.utils.data import (
     DataLoader,
     DistributedSampler,
@@ -58,7 +59,7 @@ class StreamFeed:
         """Yield the batches of all units, in order; those of units not wanted are ``passed``."""
         waiting: Batch | None = None
         start = 0
-        for number, drawn in enumerate(self._batches):
+        for number, drawn in enumerate(_begun(self._batches)):
             for batch in self._cut(drawn, number, start, wanted):
                 if waiting is not None:
                     waiting.last = waiting.unit != batch.unit
@@ -94,6 +95,18 @@ class StreamFeed:
                 batch.sample_rows()
             yield batch
             first = end
+
+
+def _begun(batches: Iterable[Any]) -> Iterator[Any]:
+    """Return an iterator; a loader draws the seed of its workers, which is put back."""
+    if not isinstance(batches, DataLoader):
+        return iter(batches)
+    generator = batches.generator or torch.default_generator
+    state = generator.get_state()
+    try:
+        return iter(batches)
+    finally:
+        generator.set_state(state)
 
 
 def _labels_of(labels: Any, count: int, number: int) -> list[Any] | None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from acon_analysis.errors import UsageError, closest
-from acon_analysis.models.registry import build_model
+from acon_analysis.models.registry import build_model, registry
 from acon_hooks.captures.identity import state_sha256
 from acon_hooks.engine.edits import Line
 from acon_hooks.engine.sites import Site, split_name
@@ -286,7 +286,8 @@ def load_linearized(folder: str | Path, model: nn.Module | None = None) -> nn.Mo
     folder : str or Path
         As `save_linearized` wrote it.
     model : Module, optional
-        A network of the same architecture, of any weights; by default built by the plan's name.
+        A network of the same architecture, of any weights; by default the plan's, if it is one
+        of the registry.
 
     Returns
     -------
@@ -295,6 +296,11 @@ def load_linearized(folder: str | Path, model: nn.Module | None = None) -> nn.Mo
     """
     folder = Path(folder)
     plan = load_plan(folder / PLAN_FILE)
+    if model is None and plan.model not in registry():  # file.py:callable would run code
+        raise PlanError(
+            f"plan: {plan.model!r} is no network of the registry, and a file may not name another: "
+            "give the network, load_linearized(folder, model)"
+        )
     network = build_model(plan.model, weights=None) if model is None else model
     changed = linearize(network, plan, any_weights=True)
     path = folder / WEIGHTS_FILE

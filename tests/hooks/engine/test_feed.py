@@ -131,3 +131,19 @@ def test_only_wanted_units_and_the_first_batch() -> None:
     assert first is not None
     assert (first.unit, first.ids, first.last) == (0, [0, 1], False)
     assert open_feed([INPUTS]).first() is None
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("own", [False, True])
+def test_reading_data_draws_no_random_numbers(workers: int, own: bool) -> None:
+    """A loader draws the seed of its workers when it begins."""
+    generator = torch.Generator() if own else None
+    data = TensorDataset(INPUTS)
+    loader = DataLoader(data, 2, num_workers=workers, generator=generator)
+    streams = [torch.default_generator, *([generator] if generator else [])]
+    before = [stream.get_state() for stream in streams]
+    for given in (loader, data):
+        found = torch.cat([b.arguments()[0] for b in open_feed(given, batch_size=2).batches()])
+        assert torch.equal(found, INPUTS)
+    after = [stream.get_state() for stream in streams]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))

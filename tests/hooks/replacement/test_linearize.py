@@ -1,6 +1,7 @@
 """Lines in the place of units: fitted, put in, measured, written down and rebuilt."""
 
 import copy
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,21 @@ def test_a_linearised_model_is_rebuilt_from_its_folder(tmp_path: Path) -> None:
         load_linearized(tmp_path, Net())
     with pytest.raises(UsageError, match="no linearised layer"):
         save_linearized(model, plan, tmp_path)
+
+
+def test_a_saved_model_runs_no_code_of_its_own(net: nn.Module, fit: Fit, tmp_path: Path) -> None:
+    plan = fit.plan(budget=3)
+    changed = linearize(net, plan)
+    save_linearized(changed, plan, tmp_path)
+    code = tmp_path / "code.py"
+    code.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\ndef network(): ...\n")
+    path = tmp_path / "plan.json"
+    for name in (f"{code}:network", "os:getcwd", "timm:resnet18"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"model": name}))
+        with pytest.raises(PlanError, match=r"no network of the registry.*give the network"):
+            load_linearized(tmp_path)
+        assert torch.equal(load_linearized(tmp_path, net)(images()), changed(images()))
+    assert not (tmp_path / "ran").exists()
 
 
 def test_the_damage_of_a_unit_is_that_of_its_plan(net: nn.Module, fit: Fit) -> None:
