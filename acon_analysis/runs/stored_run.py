@@ -22,7 +22,7 @@ from acon_analysis.columns import (
 )
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.moments.fields import FEWEST_BLOCKS, MOST_BLOCKS, UNRECORDED_BLOCKS
-from acon_analysis.moments.frames import merge_rows
+from acon_analysis.moments.frames import merge_frames
 from acon_analysis.moments.gram import EPS32
 from acon_analysis.statistics.beta_matrix import BetaMatrix
 from acon_analysis.statistics.redrawn_null import BetaNetwork
@@ -36,7 +36,7 @@ CENSUS = "nonlinearities.parquet"
 
 
 #: Bytes of β that a run keeps in memory, of the layers read last.
-KEPT_BYTES = 2**28
+KEPT_BYTES = 2**26
 
 
 class StoredRun:
@@ -371,11 +371,8 @@ class StoredRun:
         """Moments of all units merged, `fields.MOMENT_COLUMNS`; AconError without any."""
         whole: pd.DataFrame | None = None
         for frame in self.part_frames("moments"):
-            if whole is None:
-                whole = frame
-            else:
-                both = pd.concat([whole, frame], ignore_index=True)
-                whole = merge_rows(both, ("layer", "call", "channel", "block"))
+            keys = ("layer", "call", "channel", "block")
+            whole = frame if whole is None else merge_frames(whole, frame, keys)
         return self._required(whole)
 
     @property

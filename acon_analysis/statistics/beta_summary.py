@@ -65,6 +65,9 @@ def _table(beta: BetaMatrix, by: str) -> pd.DataFrame:
     return pd.DataFrame(keys | {name: values[name] for name in ordered})
 
 
+#: Values that are taken in float64 at a time: 8 MB.
+_PIECE = 1_000_000
+
 #: Marginal means of a layer: name -> the axis that is averaged.
 _MARGINS = {"samples": 1, "channels": 0}
 
@@ -87,12 +90,28 @@ def _statistics(
         own = (name for name in names(BETA_STATISTIC_COLUMNS) if not name.startswith("std_"))
         return {name: np.full(shape, np.nan) for name in own}
     low, q05, median, q95, high = np.quantile(matrix, [0, 0.05, 0.5, 0.95, 1], axis=axis)
+    mean = matrix.mean(axis=axis, dtype=np.float64)
     return {
-        "mean": matrix.mean(axis=axis, dtype=np.float64),
-        "std": matrix.std(axis=axis, dtype=np.float64),
+        "mean": mean,
+        "std": _std(matrix, mean, axis),
         "min": low,
         "q05": q05,
         "median": median,
         "q95": q95,
         "max": high,
     }
+
+
+def _std(
+    matrix: npt.NDArray[np.floating[Any]], mean: npt.NDArray[np.float64], axis: int | None
+) -> npt.NDArray[np.float64]:
+    """Return the standard deviations about given means along an axis, in float64 piece by piece."""
+    rows = max(1, _PIECE // matrix.shape[1])
+    squares = []
+    for start in range(0, len(matrix), rows):
+        piece = slice(start, start + rows)
+        centred = matrix[piece] - (mean[piece, None] if axis == 1 else mean)
+        squares.append(np.square(centred, out=centred).sum(axis))
+    whole = np.concatenate(squares) if axis == 1 else np.sum(squares, axis=0)
+    count = matrix.size if axis is None else matrix.shape[axis]
+    return np.asarray(np.sqrt(whole / count))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from acon_analysis.columns import TOTAL_COLUMNS, dtypes, names
 from acon_analysis.errors import AconError
+from acon_analysis.moments import frames
 from acon_analysis.moments.fields import FIELDS, MOMENT_COLUMNS
 from acon_analysis.moments.frames import (
     disk_space,
@@ -234,6 +235,25 @@ def test_frames_keep_everything_and_merge_by_key() -> None:
     for name in total.arrays:
         np.testing.assert_allclose(back[name], total[name], rtol=1e-12)
     assert "cee" not in from_frame(merged.iloc[3:])
+
+
+@pytest.mark.parametrize("piece", [2, 20_000])
+@pytest.mark.parametrize("others", [slice(None), slice(1, None), slice(None, None, -1)])
+def test_frames_of_two_units_merge_as_their_rows(
+    piece: int, others: slice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frames, "_PIECE", piece)
+    rng = np.random.default_rng(8)
+    units = []
+    for _ in range(2):
+        x = rng.standard_normal((6, 4, 5))
+        states = by_block(as_samples(from_samples(x, np.maximum(x, 0))), np.arange(6), 3)
+        keys = {"channel": np.arange(4), "block": np.arange(3)[:, None]}
+        units.append(to_frame(states, layer="relu", call=0, **keys))
+    units[1] = units[1].iloc[others].reset_index(drop=True)
+    by = ("layer", "call", "channel", "block")
+    expected = merge_rows(pd.concat(units, ignore_index=True), by)
+    pd.testing.assert_frame_equal(frames.merge_frames(*units, by), expected, check_exact=True)
 
 
 def test_totals_of_samples() -> None:
