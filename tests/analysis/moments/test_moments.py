@@ -253,7 +253,9 @@ def test_frames_of_two_units_merge_as_their_rows(
     units[1] = units[1].iloc[others].reset_index(drop=True)
     by = ("layer", "call", "channel", "block")
     expected = merge_rows(pd.concat(units, ignore_index=True), by)
-    pd.testing.assert_frame_equal(frames.merge_frames(*units, by), expected, check_exact=True)
+    pd.testing.assert_frame_equal(
+        frames.merge_frames(units[0], units[1], by), expected, check_exact=True
+    )
 
 
 def test_totals_of_samples() -> None:
