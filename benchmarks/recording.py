@@ -30,6 +30,7 @@ from torch.profiler import ProfilerActivity, profile
 import acon_analysis as acon
 from acon_hooks import Tap, to_host
 from acon_hooks.captures.forward_pass import ForwardPass
+from acon_hooks.engine.feed import Batch
 from acon_hooks.moments.accumulating import Accumulator
 from acon_hooks.moments.constants import Constants
 from acon_hooks.moments.options import MomentOptions
@@ -45,13 +46,13 @@ def ours(model: nn.Module, x: Tensor, *, last: bool, **options: Any) -> Callable
     engine = ForwardPass(model, ("meta_acon", "acon"), batch_size=len(x), **options)
     engine.channels_last = last
     engine.__enter__()
-    engine.start(x, lambda: None)
+    engine.start(Batch(0, list(range(len(x))), x), lambda: None)
     seen = 0
 
     def call() -> object:
         nonlocal seen
         seen += len(x)
-        return to_host(engine(x, list(range(seen - len(x), seen))))
+        return to_host(engine(Batch(0, list(range(seen - len(x), seen)), x)))
 
     return call
 

@@ -78,7 +78,9 @@ def figures(
 def linearize(
     model: Model,
     run: Annotated[Path, typer.Option(help="captured run of this model: it gives the lines")],
-    data: Annotated[str, typer.Option(help="other images, to measure the damage on")],
+    data: Annotated[
+        str, typer.Option(help="other images, to measure the damage on; also file.py:callable")
+    ],
     out: Annotated[Path, typer.Option(help="folder for plan, model and tables")],
     weights: Weights = None,
     budget: Annotated[

@@ -33,7 +33,7 @@ def models(
 def layers(
     model: Model,
     weights: Weights = None,
-    data: Annotated[str | None, typer.Option(help="images for the proof")] = None,
+    data: Annotated[str | None, typer.Option(help="for the proof; also file.py:callable")] = None,
     input_shape: Annotated[str | None, typer.Option(help="C,H,W of random images")] = None,
     kinds: Annotated[str | None, typer.Option(help="kinds, by comma; by default all")] = None,
     format: Annotated[TableFormat, typer.Option(help="how to print")] = TableFormat.table,
@@ -41,16 +41,16 @@ def layers(
     """List activation layers, the proof, and the census."""
     from acon_analysis.statistics.census import census_table, census_text
     from acon_hooks.census.counting import naming_calls, nonlinearities
-    from acon_hooks.readings.proving import LISTED_KINDS, example_images, proved_layers
+    from acon_hooks.readings.proving import LISTED_KINDS, example_samples, proved_layers
 
     shape = None if input_shape is None else parse_shape(input_shape)
     chosen = LISTED_KINDS if kinds is None else parse_list(kinds)
     network = build(model, weights)
-    images = example_images(network, data, shape)
-    with naming_calls(network, lambda: images):
+    samples = example_samples(network, data, shape)
+    with naming_calls(network, lambda: samples):
         frame = proved_layers(network, data=data, input_shape=shape, kinds=chosen)
     emit(frame, format, None)
-    census = nonlinearities(network, images, kinds=chosen)
+    census = nonlinearities(network, samples, kinds=chosen)
     plain = format is TableFormat.table
     typer.echo(census_text(census), err=not plain)
     if plain and len(table := census_table(census)):

@@ -23,7 +23,13 @@ from acon_analysis.cli.options import (
 @app.command()
 def capture(
     model: Model,
-    data: Annotated[str, typer.Option(help="digits, digits:train, cifar10, or a folder")],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="digits, digits:train, cifar10, a folder, or file.py:callable that returns a "
+            "Dataset or batches of any inputs: tensors, (input, label), dicts of arguments"
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="folder of the run; an unfinished one is continued")],
     weights: Weights = None,
     preprocess: Annotated[
@@ -63,6 +69,13 @@ def capture(
             "wider intervals; by default 101, or as begun"
         ),
     ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            help="key of the batches, or file.py:callable, that says which positions hold data; "
+            "padded ones are left out"
+        ),
+    ] = None,
     strict: Annotated[bool, typer.Option(help="stop at the first bad image")] = False,
     compile: Annotated[bool, typer.Option(help="run through torch.compile, proved")] = False,
     fuse: Annotated[
@@ -74,6 +87,7 @@ def capture(
 ) -> None:
     """Run over images, write what the layers decide."""
     from acon_analysis.statistics.census import census_text
+    from acon_analysis.usercode import load_callable
     from acon_hooks.captures.capturing import capture as run_capture
 
     run = run_capture(
@@ -93,6 +107,7 @@ def capture(
         compile=compile,
         fuse=fuse,
         threads=threads,
+        mask=load_callable("mask", mask)[0] if mask and ":" in mask else mask,
         progress=sys.stderr.isatty(),
     )
     for path, reason in list(zip(run.errors["path"], run.errors["reason"], strict=True))[:3]:

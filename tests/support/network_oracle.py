@@ -41,6 +41,9 @@ Model = TypeVar("Model", bound=nn.Module)
 #: Runs a network on one batch.
 Forward = Callable[[nn.Module, Any], Any]
 
+#: Cuts a tensor of one batch, given with the batch's number, into single samples, (1, ...) each.
+Parts = Callable[[int, Tensor], Sequence[Tensor]]
+
 #: Agreement of a capture with the oracle: relative to 1 for L, which lies in [0, 1].
 TOLERANCE = 1e-5
 
@@ -245,6 +248,7 @@ def assert_measured(
     forward: Forward = lambda model, batch: model(batch),
     tolerance: float = TOLERANCE,
     rowless: Collection[str] = (),
+    parts: Parts | None = None,
 ) -> None:
     """Compare every number of a run with the oracle: β, and L by layer, channel and sample.
 
@@ -260,6 +264,8 @@ def assert_measured(
         Largest difference.
     rowless : collection of str
         Layers whose rows are no samples: they have no values by sample.
+    parts : callable, optional
+        Cuts an input or output of a batch, given with its number, into samples without padding.
     """
     found = seen(model, batches, list(axes), forward)
     layers = run.linearity().set_index(["layer", "call"])
@@ -269,6 +275,12 @@ def assert_measured(
     for key, pairs in found.items():
         axis = axes[key[0]]
         axis = axis if isinstance(axis, int) else axis[key[1]]
+        if parts is not None:
+            pairs = [
+                pair
+                for number, (x, y) in enumerate(pairs)
+                for pair in zip(parts(number, x), parts(number, y), strict=True)
+            ]
         want = linearity(pairs, axis)
         row = channels[(channels["layer"] == key[0]) & (channels["call"] == key[1])]
         assert len(row) == len(want.channel), f"{key}: {len(row)} channels, not {len(want.channel)}"

@@ -1,7 +1,7 @@
 """What blocks need of the data, in memory that does not grow with them: sums, and some batches."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from acon_hooks.blocks.calls import (
 from acon_hooks.blocks.finding import WHOLE
 from acon_hooks.blocks.vectors import FoldSums, kind_of_vectors, random_folds, sum_bytes, vectors
 from acon_hooks.engine.feed import Batch, Feed
-from acon_hooks.engine.plans import arguments_of
+from acon_hooks.engine.plans import fitted
 from acon_hooks.engine.sites import Site
 from acon_hooks.engine.visiting import visiting
 from acon_hooks.errors import HookError, NoImagesError
@@ -36,8 +36,6 @@ _MOST_KEPT, FEWEST_KEPT = 256, 3
 
 #: Bytes that the kept batches may take, and the sums.
 KEPT_BYTES, SUM_BYTES = 2**30, 2**31
-
-Forward = Callable[[nn.Module, Any], Any]
 
 
 @dataclass
@@ -108,8 +106,6 @@ class Gathering:
         The samples.
     count : int or None
         How many there are, where that is known.
-    forward : callable or None
-        Runs the network on what a batch holds.
     seed : int
         Draws folds and batches.
 
@@ -121,10 +117,8 @@ class Gathering:
         Blocks that cannot be measured, and why.
     """
 
-    def __init__(
-        self, network: nn.Module, feed: Feed, count: int | None, forward: Forward | None, seed: int
-    ) -> None:
-        self.network, self.feed, self.count, self.caller = network, feed, count, forward
+    def __init__(self, network: nn.Module, feed: Feed, count: int | None, seed: int) -> None:
+        self.network, self.feed, self.count = network, feed, count
         self.generator = np.random.default_rng(seed)
         self.size = 0
         self.places, self.order = 0, np.zeros(0, np.int64)
@@ -244,6 +238,4 @@ class Gathering:
                 yield from batch.parts([self.size] * whole + [rest] * (rest > 0))
 
     def _run(self, part: Batch) -> Any:
-        if self.caller is not None:
-            return self.caller(self.network, part.inputs)
-        return self.network(*arguments_of(self.network, part))
+        return fitted(self.network, part).run(self.network)

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,17 +13,17 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
 from acon_analysis.columns import BLOCK_COLUMNS, dtypes
-from acon_analysis.data.sources import open_data
 from acon_analysis.errors import UsageError
 from acon_analysis.statistics.affine_blocks import held_out_r2
 from acon_hooks.blocks.calls import block_sites
 from acon_hooks.blocks.finding import WHOLE, choose_blocks
-from acon_hooks.blocks.gathering import FEWEST_KEPT, MOST_SAMPLES, Forward, Gathered, Gathering
+from acon_hooks.blocks.gathering import FEWEST_KEPT, MOST_SAMPLES, Gathered, Gathering
 from acon_hooks.blocks.triples import change, coefficient
 from acon_hooks.blocks.vectors import MIXED
 from acon_hooks.engine.edits import Line
 from acon_hooks.engine.feed import Feed
-from acon_hooks.engine.feeding import open_feed
+from acon_hooks.engine.feeding import named_data, open_feed
+from acon_hooks.engine.inputs import Forward, input_options
 from acon_hooks.engine.sites import Site
 from acon_hooks.errors import BlockWarning, HookError
 from acon_hooks.guards import unwrap
@@ -109,10 +108,11 @@ def block_linearity(
         )
     named = None if blocks is None else [blocks] if isinstance(blocks, str) else list(blocks)
     sites = block_sites(choose_blocks(network, named))
-    lines = _Lines(network, data, limit)
+    lines = _Lines(network, data, limit, forward)
     mixed = shuffled(data, limit, seed)
-    feed = open_feed(mixed, limit=limit, batch_size=MOST_SAMPLES)
-    gathering = Gathering(network, feed, _count(feed, mixed, limit), forward, seed)
+    options = input_options(network, forward)
+    feed = open_feed(mixed, limit=limit, batch_size=MOST_SAMPLES, options=options)
+    gathering = Gathering(network, feed, _count(feed, mixed, limit), seed)
     with torch.inference_mode(False), torch.no_grad():
         gathering.first(sites, lines.layers)
         _refuse_or_warn(gathering.left_out, named)
@@ -129,8 +129,7 @@ def block_linearity(
 
 def shuffled(data: Any, limit: int | None, seed: int) -> Any:
     """Return data in random order, where they have numbers: neighbours may be of one class."""
-    if isinstance(data, str | Path):
-        data = open_data(data)
+    data = named_data(data)
     if not isinstance(data, Dataset) or not isinstance(data, Sized):
         return data
     count = len(data) if limit is None else min(limit, len(data))
@@ -154,12 +153,14 @@ def _count(feed: Feed, data: Any, limit: int | None) -> int | None:
 class _Lines:
     """L and the line of every use of an activation of a network."""
 
-    def __init__(self, network: nn.Module, data: Any, limit: int | None) -> None:
+    def __init__(
+        self, network: nn.Module, data: Any, limit: int | None, forward: Forward | None
+    ) -> None:
         self.layers: set[Site] = set()
         self.edits: dict[Key, tuple[Site, Line]] = {}
         self.L: dict[Key, float] = {}
         try:
-            fit = fit_units(network, data, limit=limit)
+            fit = fit_units(network, data, limit=limit, forward=forward)
         except NoLayerError:
             return
         for site, line in plan_edits(network, fit.plan(budget=1.0)).items():

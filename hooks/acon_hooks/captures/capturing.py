@@ -12,6 +12,8 @@ from acon_analysis.runs.examples import example_names, example_run
 from acon_analysis.runs.run import Run
 from acon_hooks.captures.plan import Settings, UntrainedWarning, plan_capture
 from acon_hooks.captures.session import Session
+from acon_hooks.engine.inputs import Forward, Mask
+from acon_hooks.engine.outputs import Output
 from acon_hooks.guards import refuse_without_values, unwrap
 from acon_hooks.moments.options import MomentOptions, Wish
 
@@ -40,6 +42,10 @@ def capture(
     fuse: bool = False,
     threads: int | None = None,
     progress: bool = True,
+    forward: Forward | None = None,
+    mask: Mask | None = None,
+    output: Output = None,
+    sample_axis: int = 0,
 ) -> Run:
     """Capture what a network's activation layers decide for every image of a data set.
 
@@ -95,6 +101,22 @@ def capture(
         bytes repeat only for equal numbers; by default what torch has when the run begins.
     progress : bool
         Show a progress bar.
+    forward : callable, optional
+        Runs the network on a batch: (model, batch) -> output, with one call of the model. By
+        default a tensor is its argument, a mapping gives arguments by name (what the network does
+        not take and is named label, labels or target is the label), and a tuple is an input and
+        its label if the second looks like labels (one number a sample, or one-hot), and several
+        arguments otherwise.
+    mask : str, int, callable or mapping, optional
+        Which positions of a batch hold data, bool (N, T): the key of the batch, or a callable that
+        is given the batch. Padded positions are left out of every statistic. Where parts of a
+        network have positions of their own, masks by module path:
+        ``{"encoder": "attention_mask", "decoder": "decoder_attention_mask"}``.
+    output : int, str or callable, optional
+        Which tensor of the network's output a fused or compiled network must reproduce: an index,
+        a key or the name of an attribute, or a callable that is given the output; by default all.
+    sample_axis : int
+        Axis of the samples in what the network is given: 1 for time-first inputs (T, N, ...).
 
     Returns
     -------
@@ -109,6 +131,8 @@ def capture(
     ProofError
         If a layer's reading does not reproduce its output on the first batch, or a fused or
         compiled network differs.
+    UsageError
+        If the batches are not what the network takes; the message shows how to say it.
     AconError
         If a layer was not used as in the first batch; if every image was bad.
     """
@@ -130,6 +154,10 @@ def capture(
         fuse=fuse,
         threads=threads,
         progress=progress,
+        forward=forward,
+        mask=mask,
+        output=output,
+        sample_axis=sample_axis,
     )
     return run_units(model, data, None, settings)
 

@@ -17,7 +17,10 @@ from acon_hooks.captures.devices import channels_last, laid_out, wants_channels_
 from acon_hooks.captures.fusing import TOLERANCE, difference, fuse, same_outputs
 from acon_hooks.census.counting import census_in
 from acon_hooks.engine.aliases import same_values
+from acon_hooks.engine.feed import Batch as Samples
+from acon_hooks.engine.outputs import Output, pick_output
 from acon_hooks.engine.sites import Site, SiteCall, Visitor
+from acon_hooks.engine.trees import described, leaves
 from acon_hooks.engine.visiting import visiting
 from acon_hooks.errors import HookError, ProofError
 from acon_hooks.guards import refuse_other_images, refuse_training
@@ -74,6 +77,8 @@ class ForwardPass:
         See `acon_hooks.captures.fusing` and `acon_hooks.captures.compiling`.
     moments : Accumulator, optional
         Observes every layer; not possible in compiled code.
+    output : int, str or callable, optional
+        Which tensor of the output a fused or compiled network must reproduce; by default all.
 
     Attributes
     ----------
@@ -93,13 +98,15 @@ class ForwardPass:
         fused: bool = False,
         compiled: bool = False,
         moments: Accumulator | None = None,
+        output: Output = None,
     ) -> None:
+        self.output = output
         self.model, self.kinds, self.batch_size = model, tuple(kinds), batch_size
         self.fused, self.compiled, self.moments = fused, compiled, moments
         self.metadata: LayerMetadata | None = None
         self.overwrites: bool | None = None
         self.channels_last = wants_channels_last(model)
-        self._opening: Callable[[], tuple[Tensor, int] | None] = lambda: None
+        self._opening: Callable[[], Samples | None] = lambda: None
         self._stack = ExitStack()
         self._tap: Tap | None = None
         self._reader: CompiledReader | None = None
@@ -113,43 +120,44 @@ class ForwardPass:
         self._tap = self._reader = None
         self._stack.close()
 
-    def start(self, images: Tensor, opening: Callable[[], tuple[Tensor, int] | None]) -> None:
+    def start(self, batch: Samples, opening: Callable[[], Samples | None]) -> None:
         """Prove the readings on the first batch; hook or compile the network for all that follow.
 
         Parameters
         ----------
-        images : Tensor
+        batch : Batch of a feed
             The first batch of this process.
         opening : callable
-            Returns the first batch of the data set and its number of samples, None where this is
-            it: all processes take the constants of the moments from it, and count its operators.
+            Returns the first batch of the data set, None where this is it: all processes take the
+            constants of the moments from it, and count its operators.
         """
-        refuse_other_images(self.model, images)
-        refuse_unbatched(self.model, images)
+        if isinstance(batch.inputs, Tensor) and batch.options.plain:
+            refuse_other_images(self.model, batch.inputs)
+            refuse_unbatched(self.model, batch.inputs)
         self._opening = opening
         if self.fused or self.compiled:
-            self._speed_up(self._laid_out(images))
+            self._speed_up(self._laid_out(_only_tensor(batch)), batch)
         else:
             self._tap = self._stack.enter_context(self._observing(self.model))
         if self.moments is not None and self.moments.learning and self._learns_from_data():
             first = opening()
             if first is not None:
-                self._tapped(first[0])
-                self.moments.learned(first[1], self._mixed())
+                self._tapped(first)
+                self.moments.learned(len(first.ids), self._mixed())
 
-    def __call__(self, images: Tensor, ids: list[int]) -> Values:
-        """Run a batch (N, ...); return β of every layer and call, on the device."""
+    def __call__(self, batch: Samples) -> Values:
+        """Run a batch; return β of every layer and call, on the device."""
         if self._reader is not None:
             with torch.no_grad():
-                return self._reader(self._laid_out(images))
-        values = self._tapped(images)
+                return self._reader(self._laid_out(_only_tensor(batch)))
+        values = self._tapped(batch)
         if self.moments is not None:
-            self.moments.batch(ids, self._mixed())
+            self.moments.batch(batch.ids, self._mixed())
         if self.metadata is None and self._tap is not None:
-            self.metadata = self._metadata(self._tap, images)
+            self.metadata = self._metadata(self._tap, batch)
         return values
 
-    def _metadata(self, tap: Tap, images: Tensor) -> LayerMetadata:
+    def _metadata(self, tap: Tap, batch: Samples) -> LayerMetadata:
         """Return the tables of the layers that a tap has proved on its first batch."""
         used = _used(tap)
         layers = layer_table(tap.calls, tap.reports, tap.shapes)
@@ -157,7 +165,7 @@ class ForwardPass:
         rows = with_rowless(tap.rows, [name for name, _ in rowless])
         # Of the same batch in all processes, so that all would write the same census.
         first = self._opening()
-        census = census_in(tap, self._laid_out(images if first is None else first[0]))
+        census = census_in(tap, (batch if first is None else first).map(self._laid_out))
         return LayerMetadata(layers, channel_table(used), run_facts(used), rows, census)
 
     def _learns_from_data(self) -> bool:
@@ -181,40 +189,43 @@ class ForwardPass:
         observe = None if self.moments is None else self.moments.observe
         return Tap(model, kinds=self.kinds, observe=observe, check_rows=self.metadata is None)
 
-    def _tapped(self, given: Tensor) -> Batch:
+    def _tapped(self, batch: Samples) -> Batch:
         """Run the hooked network; return β of every layer and call."""
         if self._tap is None:
             raise RuntimeError("the forward pass was not started")
-        images = self._laid_out(given)
-        version = _version(images)
+        own = batch.map(self._laid_out)
+        if self.moments is not None:
+            self.moments.places = own.places
+        given, handed = ([value for _, value in leaves(b.inputs)] for b in (batch, own))
+        versions = list(map(_version, handed))
         with torch.no_grad():  # in inference mode a network could not differentiate by itself
-            self._tap.model(images)
-        written = _version(images) != version
+            values = self._tap.run(own)
+        written = list(map(_version, handed)) != versions
         if self.overwrites is None:
-            self.overwrites = written or not same_values(images, given)
+            self.overwrites = written or not all(map(same_values, handed, given))
         elif written and not self.overwrites:
             raise HookError(
                 "the network has overwritten its input in this batch, but not in the first one: "
                 "let it work on a copy (x = x.clone())"
             )
-        return self._tap.take()
+        return values
 
-    def _speed_up(self, images: Tensor) -> None:
+    def _speed_up(self, images: Tensor, batch: Samples) -> None:
         """Make a fused and (or) compiled copy, each compared with the network that it replaces.
 
         No hooks are set while a copy is made, because it would inherit them.
         """
         with Tap(self.model, kinds=self.kinds, check_rows=True) as tap, torch.no_grad():
             output, values = self.model(images), tap.take()
-            self.metadata = self._metadata(tap, images)
+            self.metadata = self._metadata(tap, batch)
         model = self.model
-        given = Proof(model, self.kinds, _used(tap), images, output, values)
+        given = Proof(model, self.kinds, _used(tap), images, output, values, self.output)
         if self.fused:
             model, _ = fuse(model, given.layers, images[:1])
             self._stack.enter_context(channels_last(model, wanted=self.channels_last))
             output, values, tap = read(model, self.kinds, images)
             given.compare("the fused network", output, values, fused=True)
-            given = Proof(model, self.kinds, _used(tap), images, output, values)
+            given = Proof(model, self.kinds, _used(tap), images, output, values, self.output)
         if self.compiled:
             self._compile(given)
         else:
@@ -236,6 +247,17 @@ class ForwardPass:
         )
         given = replace(given, values=own)
         given.compare("the compiled network", output, values, fused=False)
+
+
+def _only_tensor(batch: Samples) -> Tensor:
+    """Return the only tensor that a network is given; raise UsageError for other inputs."""
+    if not isinstance(batch.inputs, Tensor) or not batch.options.plain:
+        raise UsageError(
+            "compile and fuse are for networks that are given one tensor, without forward=, mask= "
+            f"and sample_axis=; these are given {described(batch.inputs)}: leave --compile and "
+            "--fuse out"
+        )
+    return batch.inputs
 
 
 class _Unbatched(Visitor):
@@ -311,6 +333,8 @@ class Proof:
         What the network made of it.
     values : dict
         The proved β.
+    wanted : int, str or callable, optional
+        Which tensor of the output is meant; by default all.
     """
 
     model: nn.Module
@@ -319,6 +343,7 @@ class Proof:
     images: Tensor
     output: Any
     values: Values
+    wanted: Output = None
 
     def compare(self, name: str, output: Any, values: Values, *, fused: bool) -> None:
         """Raise unless outputs and β agree within `fusing.TOLERANCE`.
@@ -346,10 +371,15 @@ class Proof:
         self, name: str, output: Any, values: Values, other: Any, others: Values, allowed: float
     ) -> None:
         """Raise unless outputs and β of a network agree with others."""
+        output, other = self._meant(output), self._meant(other)
         same_outputs(f"outputs of {name} and of the network as given", output, other, allowed)
         for key, value in values.items():
             what = f"β of layer {key[0]!r} in {name} and as given"
             same_outputs(what, value, others[key], allowed)
+
+    def _meant(self, output: Any) -> Any:
+        """Return the part of an output that is compared."""
+        return output if self.wanted is None else pick_output(output, self.wanted)
 
     def _rounding(self, name: str, *, fused: bool) -> float:
         """Return what float32's rounding does to the network on some images.
@@ -367,8 +397,12 @@ class Proof:
         noisy = read(_with_rounded_weights(exact), self.kinds, images)
         given = read(self.model, self.kinds, self.images[:4])
         return max(
-            max(difference(output, other), *(difference(values[key], betas[key]) for key in values))
+            difference(mine, theirs)
             for other, betas, _ in (noisy, given)
+            for mine, theirs in [
+                (self._meant(output), self._meant(other)),
+                *((values[key], betas[key]) for key in values),
+            ]
         )
 
 

@@ -22,6 +22,8 @@ from acon_hooks.captures.identity import (
 from acon_hooks.captures.manifest import existing_manifest
 from acon_hooks.engine.feed import Feed
 from acon_hooks.engine.feeding import open_feed
+from acon_hooks.engine.inputs import Forward, Mask, input_options
+from acon_hooks.engine.outputs import Output
 from acon_hooks.layers.scan import check_kinds
 from acon_hooks.moments.options import (
     MomentOptions,
@@ -63,6 +65,10 @@ class Settings:
     fuse: bool = False
     threads: int | None = None
     progress: bool = True
+    forward: Forward | None = None
+    mask: Mask | None = None
+    output: Output = None
+    sample_axis: int = 0
 
 
 @dataclass(frozen=True)
@@ -188,8 +194,16 @@ def plan_capture(
     threads = _threads(folder, settings.threads, begun["compute"].get("threads"), device)
     moments, eager_because = options_of(settings.moments, compiled=settings.compile), ""
     begun_moments = begun["identity"].get("moments")
+    options = input_options(model, settings.forward, settings.mask, settings.sample_axis)
     if moments is not None:
-        moments, eager_because = settle(moments, device, begun_moments, settings.announce)
+        same = begun["identity"].get("mask") == options.identity.get("mask")
+        moments, eager_because = settle(
+            moments,
+            device,
+            begun_moments if same else None,  # otherwise it is another run, refused below
+            settings.announce,
+            masked=bool(options.masks),
+        )
     begun_kinds = tuple(begun["identity"].get("kinds") or ())
     kinds = settings.kinds or begun_kinds or default_kinds(model, moments=moments is not None)
 
@@ -204,6 +218,7 @@ def plan_capture(
         default_workers=lambda: default_workers(device),
         pin_memory=device.type == "cuda",
         memory=folder.path / "hashes.parquet",
+        options=options,
     )
     identity = {
         "model": model_name(model),
@@ -216,6 +231,7 @@ def plan_capture(
         "compile": settings.compile,
         "fuse": settings.fuse,
         **feed.identity,
+        **options.identity,
     }
     refuse_another(folder, manifest, identity)
     folder.run_id = begun.get("run_id", run_id(identity))

@@ -62,7 +62,7 @@ class Session:
         self.columns: Columns | None = None
         if plan.manifest is not None:
             self.columns = columns_of(plan.manifest)
-        self.first_inputs: Tensor
+        self.first_batch: Batch
         self.waiting: list[UnitBuffer] = []  # units that are read and not yet being written
 
     @property
@@ -84,7 +84,7 @@ class Session:
         self.folder.clear_scratch()
         with (
             on_device(plan.model, plan.device),
-            naming_calls(plan.model, lambda: self.first_inputs),
+            naming_calls(plan.model, lambda: self.first_batch),
             tqdm(total=plan.left(), unit=self._word, disable=not plan.settings.progress) as bar,
             UnitWriter(self.folder) as writer,
             ForwardPass(
@@ -94,6 +94,7 @@ class Session:
                 fused=plan.settings.fuse,
                 compiled=plan.settings.compile,
                 moments=self.moments,
+                output=plan.settings.output,
             ) as forward,
         ):
             self._capture_batches(forward, writer, bar)
@@ -130,25 +131,23 @@ class Session:
 
     def _read(self, batch: Batch, forward: ForwardPass) -> dict[Key, Tensor]:
         """Run one batch through the network; return β (N, channels) of the layers that have one."""
-        inputs = batch.to(self.plan.device).inputs
-        if inputs is None:
+        if batch.inputs is None:
             return {}
+        batch = batch.to(self.plan.device)
         first = forward.metadata is None
         if first:
-            self.first_inputs = inputs
-            forward.start(inputs, lambda: self._opening(batch))
-        values = forward(inputs, batch.ids)
+            self.first_batch = batch
+            forward.start(batch, lambda: self._opening(batch))
+        values = forward(batch)
         if first:
             self._begin(forward)
         own = self.columns or {}
         return {key: value for key, value in values.items() if key in own}
 
-    def _opening(self, batch: Batch) -> tuple[Tensor, int] | None:
-        """Return the inputs of the feed's first batch and their number; None where this is it."""
+    def _opening(self, batch: Batch) -> Batch | None:
+        """Return the feed's first batch; None where this is it."""
         first = None if batch.unit == 0 else self.feed.first()
-        if first is None or first.inputs is None:
-            return None
-        return first.inputs.to(self.plan.device), len(first.ids)
+        return None if first is None or first.inputs is None else first.to(self.plan.device)
 
     def _begin(self, forward: ForwardPass) -> None:
         """Write the manifest after the first batch, or compare with what the run began with."""

@@ -1,6 +1,6 @@
 """`nonlinearities`: what a network computes in one forward pass, operator by operator."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,13 +10,14 @@ from torch import nn
 
 from acon_analysis.statistics.census import census_table
 from acon_hooks.census.census import Census
-from acon_hooks.engine.sites import Args, Kwargs
+from acon_hooks.engine.feed import Batch, example_batch
+from acon_hooks.engine.trees import leaves
 from acon_hooks.engine.visiting import visiting
 from acon_hooks.errors import HookError
 from acon_hooks.guards import unwrap
 from acon_hooks.layers.choosing import NoLayerError
 from acon_hooks.layers.scan import PLAIN_KINDS, Layer, check_kinds
-from acon_hooks.readings.second_look import CHANGED, copied
+from acon_hooks.readings.second_look import CHANGED
 from acon_hooks.readings.tap import Tap
 
 #: The kinds of layers whose linearity can be measured.
@@ -38,8 +39,8 @@ def nonlinearities(
     ----------
     model : Module
         The network, in evaluation mode.
-    example : Tensor, tuple or dict
-        A batch; a tuple is handed over as the model's arguments, a dict as keyword arguments.
+    example : Tensor, tuple, mapping or Batch
+        A batch; a tuple is handed over as the model's arguments, a mapping by their names.
     kinds : iterable of str
         Kinds of layers, keys of `acon_hooks.KINDS`, that count as measured.
 
@@ -60,15 +61,25 @@ def nonlinearities(
     UsageError
         If a kind is unknown.
     """
-    args, kwargs = _arguments(example)
-    census = Census(_measured(model, args, kwargs, kinds))
+    batch = example if isinstance(example, Batch) else example_batch(model, example)
+    return _counted(model, batch, kinds)
+
+
+def _counted(model: nn.Module, batch: Batch, kinds: Iterable[str]) -> pd.DataFrame:
+    """Count the operators of one forward pass on a batch."""
+    census = Census(_measured(model, batch, kinds))
     inner = unwrap(model)
     with visiting(model, census.sites(inner), census), torch.no_grad():
-        census.of(inner, copied(args), copied(kwargs))
+        _count(census, inner, batch.copy())
     return census.frame()
 
 
-def census_in(tap: Tap, *args: Any) -> pd.DataFrame:
+def _count(census: Census, model: nn.Module, batch: Batch) -> None:
+    """Count the operators between the tensors of a batch and the output."""
+    census.of(lambda *_: batch.run(model), tuple(value for _, value in leaves(batch.inputs)), {})
+
+
+def census_in(tap: Tap, batch: Batch) -> pd.DataFrame:
     """Count the operators of a network whose first batch a tap has just read.
 
     The network runs once more, unless the first forward pass has changed it.
@@ -77,8 +88,8 @@ def census_in(tap: Tap, *args: Any) -> pd.DataFrame:
     ----------
     tap : Tap
         After its first batch; its layers are those that are measured.
-    args
-        The arguments of another forward pass, which may overwrite them.
+    batch : Batch
+        What the network is given in another forward pass, which may overwrite it.
     """
     census = Census(tap.calls.values())
     if tap.changes:
@@ -88,38 +99,31 @@ def census_in(tap: Tap, *args: Any) -> pd.DataFrame:
         devices = {p.device for p in tap.model.parameters() if p.device.type == "cuda"}
         only = tap.only(census, census.sites(tap.model))
         with torch.random.fork_rng(devices), only, torch.no_grad():
-            census.of(tap.model, args, {})
+            _count(census, tap.model, batch)
     except Exception as error:  # whatever a network that ran once raises
         census.incomplete = f"a further forward pass has failed ({type(error).__name__}: {error})"
     return census.frame()
 
 
-def _arguments(example: Any) -> tuple[Args, Kwargs]:
-    """Return an example as positional and keyword arguments."""
-    if isinstance(example, Mapping):
-        return (), dict(example)
-    return (example if isinstance(example, tuple) else (example,)), {}
-
-
-def _measured(model: nn.Module, args: Args, kwargs: Kwargs, kinds: Iterable[str]) -> list[Layer]:
+def _measured(model: nn.Module, batch: Batch, kinds: Iterable[str]) -> list[Layer]:
     """Return the layers of some kinds that run and can be read."""
     kinds = check_kinds(kinds)
     try:
         tap = Tap(model, kinds=kinds, report_failures=True, allow_autocast=True)
         with tap, torch.no_grad():
-            tap.model(*copied(args), **copied(kwargs))
+            tap.run(batch.copy())
             return tap.layers
     except (HookError, NoLayerError):  # what keeps the model from being watched is raised again
         return []
 
 
 @contextmanager
-def naming_calls(model: nn.Module, example: Callable[[], Any]) -> Iterator[None]:
+def naming_calls(model: nn.Module, example: Callable[[], Batch]) -> Iterator[None]:
     """Add to the error that a model has no layer of some kinds what it calls instead."""
     try:
         yield
     except NoLayerError as error:
-        table = census_table(nonlinearities(model, example()))
+        table = census_table(_counted(model, example(), MEASURED_KINDS))
         calls = table.groupby("operator", sort=False)["calls"].sum()
         found = ", ".join(f"{name} {count} times" for name, count in calls.items())
         text = f"{error}; in one forward pass it calls {found or 'nothing that is nonlinear'}"

@@ -1,12 +1,17 @@
 """Batches of samples on their way into a network: arguments, sample ids, labels."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, Protocol
 
 import pandas as pd
 import torch
+from torch import Tensor, nn
+
+from acon_hooks.engine.inputs import Forward, InputOptions, input_options
+from acon_hooks.engine.rows import Rows, Valid
+from acon_hooks.engine.trees import Index, copied, count_samples, leaves, mapped, take
 
 #: Unit of work -> whether its batches are wanted.
 Wanted = Callable[[int], bool]
@@ -22,8 +27,10 @@ class Batch:
         Their unit of work.
     ids : list of int
         sample_id of each sample.
-    inputs : torch.Tensor or None
-        (N, ...), None when every sample of the batch was bad.
+    inputs : Any
+        What the network is given: a tensor (N, ...), arguments by position (a tuple) or by name (a
+        dict), or a tree of tensors for a ``forward`` of the user's own; see
+        `acon_hooks.engine.trees`. None when every sample of the batch was bad.
     labels : list or None
         One label a sample: class indices of an image source, otherwise what the data hold. None
         where the data have no labels.
@@ -37,26 +44,44 @@ class Batch:
     passed : bool
         Whether these samples are not to be captured, only to be compared with what a finished
         unit holds.
+    options : InputOptions
+        How the network is called.
+    valid : dict of str to torch.Tensor
+        Which positions hold data, bool (N, T), by module path; empty without a mask.
     """
 
     unit: int
     ids: list[int]
-    inputs: torch.Tensor | None
+    inputs: Any
     labels: list[Any] | None = None
     errors: list[tuple[int, str]] = field(default_factory=list)
     rows: list[dict[str, Any]] | None = field(default_factory=list)
     last: bool = False
     passed: bool = False
+    options: InputOptions = field(default_factory=InputOptions)
+    valid: Valid = field(default_factory=dict)
 
-    def arguments(self) -> tuple[Any, ...]:
-        """Return the arguments that the model is called with; none without a good sample."""
-        return () if self.inputs is None else (self.inputs,)
+    def run(self, model: nn.Module) -> Any:
+        """Return the output of a network on the batch."""
+        return self.options.call(model, self.inputs)
+
+    @property
+    def places(self) -> Rows:
+        """Where its samples lie in tensors inside the network."""
+        return Rows(len(self.ids), self.options.sample_axis, self.valid)
+
+    def copy(self) -> "Batch":
+        """Return a copy whose tensors a network can overwrite without harm to the originals."""
+        return replace(self, inputs=copied(self.inputs))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """Return the batch with every tensor that the network is given changed."""
+        return replace(self, inputs=mapped(change, self.inputs))
 
     def to(self, device: torch.device) -> "Batch":
-        """Return the batch with its inputs on a device; pinned memory is copied asynchronously."""
-        if self.inputs is None:
-            return self
-        return replace(self, inputs=self.inputs.to(device, non_blocking=True))
+        """Return the batch on a device; pinned memory is copied asynchronously."""
+        moved = self.map(lambda value: value.to(device, non_blocking=True))
+        return replace(moved, valid={path: v.to(device) for path, v in self.valid.items()})
 
     def permuted(self, order: Sequence[int]) -> "Batch":
         """Return the batch with its samples in another order.
@@ -75,12 +100,7 @@ class Batch:
             raise ValueError(
                 f"order must be a permutation of 0 to {len(self.ids) - 1}; got {list(order)}"
             )
-        return replace(
-            self,
-            ids=[self.ids[index] for index in order],
-            inputs=None if self.inputs is None else self.inputs[list(order)],
-            labels=None if self.labels is None else [self.labels[index] for index in order],
-        )
+        return replace(self._taken(list(order)), errors=self.errors, rows=self.rows, last=self.last)
 
     def parts(self, sizes: Sequence[int]) -> list["Batch"]:
         """Return the batch cut into consecutive parts.
@@ -106,21 +126,66 @@ class Batch:
             )
         found, start = [], 0
         for size in sizes:
-            part = slice(start, start + size)
-            inputs = None if self.inputs is None else self.inputs[part]
-            labels = None if self.labels is None else self.labels[part]
-            found.append(Batch(self.unit, self.ids[part], inputs, labels))
+            found.append(self._taken(slice(start, start + size)))
             start += size
         return found
+
+    def _taken(self, index: Index) -> "Batch":
+        """Return some of the samples."""
+
+        def picked(values: list[Any]) -> list[Any]:
+            return values[index] if isinstance(index, slice) else [values[at] for at in index]
+
+        count = len(self.ids)
+        return replace(
+            self,
+            ids=picked(self.ids),
+            inputs=take(self.inputs, index, count, self.options.sample_axis),
+            labels=None if self.labels is None else picked(self.labels),
+            valid={path: take(value, index, count) for path, value in self.valid.items()},
+            errors=[],
+            rows=[],
+            last=False,
+        )
 
     def sample_rows(self) -> list[dict[str, Any]]:
         """Return the rows of the sample table; the first call hashes the samples."""
         if self.rows is None:
-            inputs = () if self.inputs is None else self.inputs
             labels = self.labels or [None] * len(self.ids)
-            items = zip(self.ids, inputs, labels, strict=True)
-            self.rows = [sample_row(*item) for item in items]
+            axis, count = self.options.sample_axis, len(self.ids)
+            self.rows = [
+                sample_row(sample, take(self.inputs, slice(at, at + 1), count, axis), label)
+                for at, (sample, label) in enumerate(zip(self.ids, labels, strict=True))
+            ]
         return self.rows
+
+
+def called_batch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Batch:
+    """Return the batch of a call of a network, from its arguments."""
+    inputs = args, kwargs
+    options = InputOptions(forward=_call)
+    return Batch(0, list(range(count_samples(inputs))), inputs, options=options)
+
+
+def example_batch(model: nn.Module, example: Any, forward: Forward | None = None) -> Batch:
+    """Return a copy of an example as a batch: a tuple holds the arguments of the model.
+
+    Raises
+    ------
+    UsageError
+        If it is a mapping with keys that the model does not take.
+    """
+    if forward is None and not isinstance(example, Mapping):
+        return called_batch(example if isinstance(example, tuple) else (example,), {}).copy()
+    options = input_options(model, forward)
+    inputs, _ = options.split(example, "the example", batch=True)
+    return Batch(0, list(range(count_samples(inputs))), inputs, options=options).copy()
+
+
+def _call(model: Any, inputs: Any) -> Any:
+    """Call a network with the arguments of an earlier call."""
+    args, kwargs = inputs
+    return model(*args, **kwargs)
 
 
 class Feed(Protocol):
@@ -142,11 +207,21 @@ class Feed(Protocol):
         """Return the first batch of all, whatever is wanted; None where it comes only once."""
 
 
-def sample_row(sample: int, image: torch.Tensor, label: Any) -> dict[str, Any]:
+def sample_row(sample: int, inputs: Any, label: Any) -> dict[str, Any]:
     """Return a row of the sample table for a sample that has no name of its own."""
-    raw = raw_bytes(image)
-    label = None if isinstance(label, torch.Tensor) else label
-    return _row(sample, label, len(raw), sha256(raw).hexdigest())
+    size, digest = hashed(inputs)
+    return _row(sample, None if isinstance(label, Tensor) else label, size, digest)
+
+
+def hashed(inputs: Any) -> tuple[int, str]:
+    """Return the bytes and the SHA-256 of all tensors of a tree; of one tensor, of its numbers."""
+    raw = [(path, value.dtype, raw_bytes(value)) for path, value in leaves(inputs)]
+    digest = sha256()
+    for path, dtype, numbers in raw:
+        if len(raw) > 1:
+            digest.update(f"{path}\0{dtype}\0{len(numbers)}\0".encode())
+        digest.update(numbers)
+    return sum(len(numbers) for _, _, numbers in raw), digest.hexdigest()
 
 
 def raw_bytes(image: torch.Tensor) -> bytes:

@@ -3,11 +3,13 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from acon_analysis.data.image_source import ImageSource
@@ -15,6 +17,7 @@ from acon_analysis.data.preprocess import BadImageError
 from acon_analysis.data.sources import open_data
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.store.folder import UNIT_SIZE
+from acon_analysis.usercode import load_callable
 from acon_hooks.engine.feed import (
     Batch,
     Feed,
@@ -23,8 +26,11 @@ from acon_hooks.engine.feed import (
     raw_bytes,
     sample_row,
 )
-from acon_hooks.engine.items import plain_label, split_item
+from acon_hooks.engine.inputs import InputOptions
+from acon_hooks.engine.items import plain_label, whole_item
+from acon_hooks.engine.rows import Valid
 from acon_hooks.engine.streams import StreamFeed
+from acon_hooks.engine.trees import leaves, stacked
 from acon_hooks.errors import NoImagesError
 
 #: Images of a folder from which on worker processes are worth their start.
@@ -51,16 +57,17 @@ def open_feed(
     default_workers: Callable[[], Chooser] | None = None,
     pin_memory: bool = False,
     memory: Path | None = None,
+    options: InputOptions | None = None,
 ) -> Feed:
     """Make a feed of any data.
 
     Parameters
     ----------
     data : str, Path, ImageSource, Dataset, DataLoader or iterable
-        A name that `open_data` knows; a map-style data set of images, (image, label, ...) or
-        dicts; a loader or iterable of batches, likewise. A data set without names is known by its
-        class, its length and `PROBES` of its images, evenly spread: other images that are altered
-        between two calls are not noticed. Of a stream, every image is compared.
+        A name that `named_data` knows; a map-style data set of images, (image, label), arguments
+        or dicts; a loader or iterable of batches, likewise. A data set without names is known by
+        its class, its length and `PROBES` of its images, evenly spread: other images that are
+        altered between two calls are not noticed. Of a stream, every image is compared.
     preprocess : str, optional
         For folders.
     limit : int, optional
@@ -77,6 +84,8 @@ def open_feed(
         Page-locked batches, for a device to copy from.
     memory : Path, optional
         Where the hashes of a folder's files are remembered.
+    options : InputOptions, optional
+        How samples enter the network: by default as one tensor.
 
     Raises
     ------
@@ -84,6 +93,7 @@ def open_feed(
         If the data are none of these, hold no images, or come in another order every time; if a
         number is out of range.
     """
+    options = InputOptions() if options is None else options
     if batch_size < 1 or unit_size < 1:
         raise UsageError(
             f"batch size and unit must be at least 1; got {batch_size} and {unit_size}"
@@ -92,14 +102,13 @@ def open_feed(
         raise UsageError(f"workers must be 0 or more; got {workers}")
     if limit is not None and limit < 1:
         raise UsageError(f"the limit must be at least 1 image; got {limit}")
-    if isinstance(data, str | Path):
-        data = open_data(data, preprocess, memory=memory)
+    data = named_data(data, preprocess, memory=memory)
     if isinstance(data, ImageSource):
         source = data if limit is None else data.head(limit)
     elif isinstance(data, Dataset) and not isinstance(data, IterableDataset):
         source = None
-    elif isinstance(data, Iterable) and not isinstance(data, torch.Tensor):
-        return StreamFeed(data, unit_size=unit_size, limit=limit)
+    elif isinstance(data, Iterable) and not isinstance(data, Tensor):
+        return StreamFeed(data, unit_size=unit_size, limit=limit, options=options)
     else:
         raise UsageError(
             f"data must be a name, a folder, a Dataset, a DataLoader or an iterable of batches; "
@@ -116,7 +125,26 @@ def open_feed(
         workers=workers or 0,
         choose_workers=choose,
         pin_memory=pin_memory,
+        options=options,
     )
+
+
+def named_data(data: Any, preprocess: str | None = None, *, memory: Path | None = None) -> Any:
+    """Return what a name stands for; anything else as it is.
+
+    Parameters
+    ----------
+    data : Any
+        A name that `open_data` knows, or ``"file.py:callable"`` of a callable that returns a data
+        set, a loader or an iterable of batches.
+    preprocess, memory
+        As for `open_data`.
+    """
+    if not isinstance(data, str | Path):
+        return data
+    if str(data).rpartition(":")[0].endswith(".py"):
+        return load_callable("data", str(data))[0]()
+    return open_data(data, preprocess, memory=memory)
 
 
 class MapFeed:
@@ -133,9 +161,10 @@ class MapFeed:
         unit_size: int,
         workers: int,
         pin_memory: bool,
+        options: InputOptions,
         choose_workers: Chooser | None = None,
     ) -> None:
-        self.source = source
+        self.source, self.options = source, options
         known = isinstance(source, ImageSource)
         self.samples = source.samples if known else None
         self.targets = source.targets if known else None
@@ -152,7 +181,7 @@ class MapFeed:
             if known
             else {
                 "data": f"{type(source).__module__}.{type(source).__qualname__}",
-                "probe_sha256": _probe(source, self.count or 0),
+                "probe_sha256": _probe(source, self.count or 0, options),
             }
         ) | {"count": self.count}
         self.batch_size, self.unit_size = batch_size, unit_size
@@ -173,21 +202,27 @@ class MapFeed:
     def first(self) -> Batch:
         """Return the data set's first batch, decoded in this process."""
         ids = list(range(min(self.batch_size, self.unit_size, self.count or 0)))
-        return self._batch(ids, _collate([self._tried()[index] for index in ids]))
+        return self._batch(ids, self._collate([self._tried()[index] for index in ids]))
 
     def _batch(self, ids: list[int], collated: "_Collated | str") -> Batch:
         """Return the batch of some planned sample ids."""
         if isinstance(collated, str):
             raise AconError(collated)
-        good, inputs, labels, errors, rows = collated
+        good, inputs, labels, errors, rows, valid = collated
         if self.targets is not None:
             labels = [int(self.targets[sample]) for sample in good]
         end = ids[-1] + 1
         last = end == self.count or end % self.unit_size == 0
-        return Batch(ids[0] // self.unit_size, good, inputs, labels, errors, rows, last)
+        return Batch(
+            ids[0] // self.unit_size, good, inputs, labels, errors, rows, last,
+            options=self.options, valid=valid,
+        )  # fmt: skip
 
     def _tried(self) -> "_Tried":
-        return _Tried(self.source, known=self.samples is not None)
+        return _Tried(self.source, self.options, known=self.samples is not None)
+
+    def _collate(self, items: "Sequence[_Item]") -> "_Collated | str":
+        return _collate(items, self.options)
 
     def _collated(self, plan: list[list[int]]) -> Iterator["_Collated | str"]:
         """Yield the batches of a plan; the first ones are timed to choose the number of workers."""
@@ -196,7 +231,7 @@ class MapFeed:
             decoding = computing = 0.0
             for ids in plan[:_PACED]:  # the last one counts: the first proves, too
                 start = time.perf_counter()
-                collated = _collate([source[index] for index in ids])
+                collated = self._collate([source[index] for index in ids])
                 decoding = time.perf_counter() - start
                 start = time.perf_counter()
                 yield collated
@@ -211,7 +246,7 @@ class MapFeed:
             self._tried(),
             batch_sampler=plan,
             num_workers=self.workers,
-            collate_fn=_collate,
+            collate_fn=partial(_collate, options=self.options),
             pin_memory=self.pin_memory,
             prefetch_factor=4 if self.workers else None,
             generator=torch.Generator(),  # its own: the global one belongs to the user
@@ -231,35 +266,37 @@ def _running(loader: DataLoader[Any]) -> Iterator[Any]:
         ) from error
 
 
-def _probe(source: Any, count: int) -> str:
+def _probe(source: Any, count: int, options: InputOptions) -> str:
     """Return the SHA-256 of a few items, evenly spread, to identify a data set without a name."""
     digest = sha256()
     for index in dict.fromkeys(round(k * (count - 1) / (PROBES - 1)) for k in range(PROBES)):
         try:
-            image, _ = split_item(source[index], f"item {index}")
+            inputs, _ = options.split(source[index], f"item {index}")
         except BadImageError:
             digest.update(b"bad")
         else:
-            digest.update(f"{tuple(image.shape)}".encode())
-            digest.update(raw_bytes(image))
+            for path, value in leaves(inputs):
+                digest.update(f"{path}{tuple(value.shape)}".encode())
+                digest.update(raw_bytes(value))
     return digest.hexdigest()
 
 
 @dataclass
 class _Item:
     sample: int
-    image: torch.Tensor | None
+    inputs: Any  # None if it is bad
     label: Any = None
     reason: str = ""
     row: dict[str, Any] | None = None
     failure: str = ""
+    whole: Any = None  # that a mask is looked up in
 
 
 class _Tried(Dataset[_Item]):
     """A data set whose bad images are items too, so that a worker process survives them."""
 
-    def __init__(self, source: Any, *, known: bool) -> None:
-        self.source, self.known = source, known
+    def __init__(self, source: Any, options: InputOptions, *, known: bool) -> None:
+        self.source, self.options, self.known = source, options, known
 
     def __getitem__(self, index: int) -> _Item:
         try:
@@ -272,34 +309,42 @@ class _Tried(Dataset[_Item]):
         if self.known:
             return _Item(index, item)
         try:
-            image, label = split_item(item, f"item {index}")
+            inputs, label = self.options.split(item, f"item {index}")
+            whole = whole_item(item, f"item {index}")[0] if self.options.masks else None
         except UsageError as error:
             return _Item(index, None, failure=str(error))
         label = plain_label(label)
-        return _Item(index, image, label, row=sample_row(index, image, label))
+        row = sample_row(index, inputs, label)
+        return _Item(index, inputs, label, row=row, whole=whole)
 
 
-_Collated = tuple[list[int], Any, list[Any] | None, list[tuple[int, str]], list[Any]]
+_Collated = tuple[list[int], Any, list[Any] | None, list[tuple[int, str]], list[Any], Valid]
 
 
-def _collate(items: Sequence[_Item]) -> _Collated | str:
-    """Return good sample ids, stacked inputs, labels, errors, rows; or the text of an error."""
+def _collate(items: Sequence[_Item], options: InputOptions) -> _Collated | str:
+    """Return good ids, inputs, labels, errors, rows, valid positions; or the text of an error."""
     for item in items:
         if item.failure:
             return item.failure
-    good = [item for item in items if item.image is not None]
-    errors = [(item.sample, item.reason) for item in items if item.image is None]
+    good = [item for item in items if item.inputs is not None]
+    errors = [(item.sample, item.reason) for item in items if item.inputs is None]
     rows = [item.row for item in items if item.row is not None]
-    images = [item.image for item in good if item.image is not None]
-    for image in images[1:]:
-        if image.shape != images[0].shape:
-            return (
-                f"samples of one batch have different shapes, {tuple(images[0].shape)} and "
-                f"{tuple(image.shape)}; for a network that takes any size, --batch-size 1 "
-                "(batch_size=1) makes each a batch of its own; a folder's images are made equal by "
-                "a preprocessing (--preprocess official or imagenet)"
-            )
-    stacked = torch.stack(images) if images else None
+    inputs, valid = None, {}
+    try:
+        if good:
+            inputs = stacked([item.inputs for item in good], options.sample_axis)
+            if options.masks:
+                whole = [item.inputs if item.whole is None else item.whole for item in good]
+                valid = options.valid(stacked(whole, options.sample_axis), inputs)
+    except UsageError as error:
+        return str(error)
+    except ValueError as error:
+        return (
+            f"samples of one batch have different shapes, {error}; for a network that takes any "
+            "size, --batch-size 1 (batch_size=1) makes each a batch of its own; a folder's images "
+            "are made equal by a preprocessing (--preprocess official or imagenet), and a "
+            "DataLoader with a collate_fn makes batches of any form"
+        )
     labels = [item.label for item in good]
     known = labels if any(label is not None for label in labels) else None
-    return [item.sample for item in good], stacked, known, errors, rows
+    return [item.sample for item in good], inputs, known, errors, rows, valid

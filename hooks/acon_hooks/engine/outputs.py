@@ -20,7 +20,9 @@ _HOW = (
 )
 
 
-def pick_output(output: Any, wanted: Output = None, *, samples: int | None = None) -> Tensor:
+def pick_output(
+    output: Any, wanted: Output = None, *, samples: int | None = None, sample_axis: int = 0
+) -> Tensor:
     """Return the tensor of a network's output that is meant.
 
     Parameters
@@ -32,6 +34,8 @@ def pick_output(output: Any, wanted: Output = None, *, samples: int | None = Non
         takes a single tensor, or what is called logits.
     samples : int, optional
         How many samples the network was given.
+    sample_axis : int
+        Their axis in what it was given: in an output with more axes it is looked for there first.
 
     Returns
     -------
@@ -49,6 +53,8 @@ def pick_output(output: Any, wanted: Output = None, *, samples: int | None = Non
         name = "" if wanted is None else f" {_name(wanted)} is {_described(found)},"
         what = f"the output is {_described(output)};{name} not a tensor of real numbers"
         raise UsageError(f"{what}; {_HOW}")
+    if found.ndim > sample_axis + 1 and found.shape[sample_axis] == samples:
+        found = found.movedim(sample_axis, 0)
     if samples is not None and (found.ndim == 0 or len(found) != samples):
         raise UsageError(
             f"the output that is compared has the shape {tuple(found.shape)}, but the first axis "

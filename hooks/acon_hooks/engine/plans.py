@@ -1,6 +1,6 @@
 """Run a network under several plans of edits and compare it with itself, sample by sample."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,15 +15,12 @@ from acon_analysis.statistics.paired import UNCHANGED
 from acon_hooks.engine.edits import Editing, EditPlan, Edits, edits_of
 from acon_hooks.engine.feed import Batch
 from acon_hooks.engine.outputs import Output, pick_output
+from acon_hooks.engine.rows import mean_of
 from acon_hooks.engine.visiting import visiting
 from acon_hooks.guards import unwrap
 
 #: Values of an output that are brought to float64 at once.
 _VALUES = 2**22
-
-
-#: Calls a network with its arguments in a way of the user's own.
-Forward = Callable[..., Any]
 
 
 class Batches(Protocol):
@@ -40,7 +37,6 @@ def run_plans(
     *,
     output: Output = None,
     logits: bool | None = None,
-    forward: Forward | None = None,
     base: Edits | None = None,
 ) -> pd.DataFrame:
     """Run a network once for every plan and batch, and once unchanged.
@@ -58,8 +54,6 @@ def run_plans(
         Which tensor of the output is compared; see `acon_hooks.engine.outputs.pick_output`.
     logits : bool, optional
         Whether it holds class logits; see `Comparison`.
-    forward : callable, optional
-        forward(model, inputs) -> output; by default the model is called with the inputs.
     base : mapping of Site to Edit, optional
         What is edited in every plan, "unchanged" too, unless the plan edits that site itself.
 
@@ -94,42 +88,40 @@ def run_plans(
             if not batch.ids:
                 continue
             editing.edits = base
-            unchanged = run_batch(network, batch, output, forward)
+            unchanged = run_batch(network, batch, output)
             comparison.add(UNCHANGED, batch, unchanged, unchanged)
             for name, plan in plans.items():
                 if name != UNCHANGED:
                     editing.edits = {**base, **edits_of(plan, batch.ids)}
-                    after = run_batch(network, batch, output, forward)
+                    after = run_batch(network, batch, output)
                     comparison.add(name, batch, after, unchanged)
     return comparison.rows()
 
 
-def run_batch(
-    network: nn.Module, batch: Batch, output: Output = None, forward: Forward | None = None
-) -> Tensor:
-    """Return the tensor of a network's output on a batch that is meant, (N, ...)."""
-    arguments = arguments_of(network, batch)
-    found = network(*arguments) if forward is None else forward(network, *arguments)
-    return pick_output(found, output, samples=len(batch.ids))
+def run_batch(network: nn.Module, batch: Batch, output: Output = None) -> Tensor:
+    """Return the tensor of a network's output on a batch that is meant, 0 at padded positions."""
+    own = fitted(network, batch)
+    axis, samples = batch.options.sample_axis, len(batch.ids)
+    found = pick_output(own.run(network), output, samples=samples, sample_axis=axis)
+    valid = _valid(own, found)
+    return found if valid is None else torch.where(valid.unsqueeze(2), found, 0)
 
 
-def arguments_of(network: nn.Module, batch: Batch) -> tuple[Any, ...]:
-    """Return what a network is called with on a batch.
+def fitted(network: nn.Module, batch: Batch) -> Batch:
+    """Return a copy of a batch, which a network may overwrite, in its dtype and on its device.
 
     Floating-point inputs get the dtype of the network's parameters, if these have only one;
-    integers, such as the ids of tokens, stay integers. They are copies, which the network may
-    overwrite.
+    integers, such as the ids of tokens, stay integers.
     """
     values = list(network.parameters())
     device = values[0].device if values else torch.device("cpu")
     dtypes = {value.dtype for value in values if value.is_floating_point()}
     dtype = dtypes.pop() if len(dtypes) == 1 else None
-    return tuple(
-        value.to(device, dtype if value.is_floating_point() else None, copy=True)
-        if isinstance(value, Tensor)
-        else value
-        for value in batch.arguments()
-    )
+
+    def changed(value: Tensor) -> Tensor:
+        return value.to(device, dtype if value.is_floating_point() else None, copy=True)
+
+    return batch.to(device).map(changed)
 
 
 class Comparison:
@@ -168,7 +160,8 @@ class Comparison:
         if self.labelled not in (None, labels is not None):
             raise UsageError("some batches have class indices as labels and others do not")
         self.labelled = labels is not None
-        parts = [self._compared(*part) for part in _parts(output, unchanged, labels)]
+        valid = _valid(batch, output)
+        parts = [self._compared(*part) for part in _parts(output, unchanged, labels, valid)]
         columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         correct = columns.get("correct", [None] * len(output))
         self._frames.append(
@@ -223,7 +216,7 @@ class Comparison:
         return len(self.shape) in (1, 2) and self.shape[-1] > 1 and not fractions
 
     def _compared(
-        self, output: Tensor, unchanged: Tensor, labels: Tensor | None
+        self, output: Tensor, unchanged: Tensor, labels: Tensor | None, valid: Tensor | None
     ) -> dict[str, npt.NDArray[Any]]:
         """Return the columns of some samples, from float64 outputs (N, ...) on the host."""
         found = {"output_change": relative_change(unchanged, output)}
@@ -233,7 +226,7 @@ class Comparison:
         agrees = choice == unchanged.argmax(-1)
         loss = _loss(output, unchanged, labels)
         if output.ndim == 3:
-            agrees, loss = agrees.double().mean(1), loss.mean(1)
+            agrees, loss = (mean_of(v.double()[:, None], valid)[:, 0] for v in (agrees, loss))
         if labels is not None:
             found["correct"] = (choice == labels).numpy()
         return found | {"loss": loss.numpy(), "agrees": agrees.numpy()}
@@ -246,15 +239,24 @@ def relative_change(before: Tensor, after: Tensor) -> npt.NDArray[np.float64]:
     return np.asarray(change.cpu().numpy(), dtype=np.float64)
 
 
+def _valid(batch: Batch, output: Tensor) -> Tensor | None:
+    """Return which positions of an output (N, T, K) hold data; None if all do."""
+    valid = batch.valid.get("")
+    if valid is None or output.ndim != 3 or output.shape[:2] != valid.shape:
+        return None
+    return valid
+
+
 def _parts(
-    output: Tensor, unchanged: Tensor, labels: Tensor | None
-) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """Yield outputs in float64 on the host, and labels, some samples at a time."""
+    output: Tensor, unchanged: Tensor, labels: Tensor | None, valid: Tensor | None
+) -> Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor | None]]:
+    """Yield outputs in float64 on the host, labels and valid positions, some samples at a time."""
     size = max(1, _VALUES * len(output) // max(output.numel(), 1))
     for start in range(0, len(output), size):
         part = slice(start, start + size)
         first, second = (value[part].detach().cpu().double() for value in (output, unchanged))
-        yield first, second, None if labels is None else labels[part]
+        own, kept = (None if value is None else value[part].cpu() for value in (labels, valid))
+        yield first, second, own, kept
 
 
 def _loss(output: Tensor, unchanged: Tensor, labels: Tensor | None) -> Tensor:

@@ -1,6 +1,7 @@
 """Samples that come one after another without names: a loader or another iterable of batches."""
 
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
@@ -15,7 +16,9 @@ from torch.utils.data import (
 
 from acon_analysis.errors import AconError, UsageError
 from acon_hooks.engine.feed import Batch, Wanted
-from acon_hooks.engine.items import plain_label, split_item
+from acon_hooks.engine.inputs import InputOptions
+from acon_hooks.engine.items import plain_label
+from acon_hooks.engine.trees import count_samples, described
 from acon_hooks.errors import NoImagesError
 
 _RANDOM = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
@@ -27,11 +30,13 @@ class StreamFeed:
     Parameters
     ----------
     batches : iterable
-        Of images (N, ...), (images, labels, ...) or dicts.
+        Of images (N, ...), (images, labels), arguments, or dicts.
     unit_size : int
         Samples a unit.
     limit : int or None
         Take only the first `limit` samples.
+    options : InputOptions
+        How they enter the network.
 
     Raises
     ------
@@ -43,10 +48,13 @@ class StreamFeed:
     what = "stream"
     samples: pd.DataFrame | None = None
 
-    def __init__(self, batches: Iterable[Any], *, unit_size: int, limit: int | None) -> None:
+    def __init__(
+        self, batches: Iterable[Any], *, unit_size: int, limit: int | None, options: InputOptions
+    ) -> None:
         if isinstance(batches, DataLoader):
             _refuse_unordered(batches)
         self._batches, self.unit_size, self.limit = batches, unit_size, limit
+        self.options = options
         self.count: int | None = None
         self.identity: dict[str, Any] = {"data": f"stream of {type(batches).__name__}"}
         if limit is not None:
@@ -76,25 +84,27 @@ class StreamFeed:
 
     def _cut(self, drawn: Any, number: int, start: int, wanted: Wanted | None) -> Iterator[Batch]:
         """Yield the parts of a drawn batch that lie in one unit each."""
-        inputs, given = split_item(drawn, f"batch {number}", batch=True)
-        labels = _labels_of(given, len(inputs), number)
-        stop = start + len(inputs)
-        if self.limit is not None:
-            stop = min(stop, self.limit)
-        first = start
-        while first < stop:
-            unit = first // self.unit_size
-            end = min((unit + 1) * self.unit_size, stop)
-            part = slice(first - start, end - start)
-            own = None if labels is None else labels[part]
-            passed = wanted is not None and not wanted(unit)
-            batch = Batch(
-                unit, list(range(first, end)), inputs[part], own, rows=None, passed=passed
-            )
-            if not passed:
-                batch.sample_rows()
-            yield batch
-            first = end
+        options = self.options
+        inputs, given = options.split(drawn, f"batch {number}", batch=True)
+        count = count_samples(inputs, options.sample_axis)
+        if not count:
+            raise NoImagesError(f"data: batch {number} holds no samples: it is {described(inputs)}")
+        labels = _labels_of(given, count, number)
+        ids = list(range(start, start + count))
+        valid = options.valid(drawn, inputs)
+        whole = Batch(0, ids, inputs, labels, rows=None, options=options, valid=valid)
+        end = start + count
+        stop = end if self.limit is None else min(end, self.limit)
+        size = self.unit_size
+        cuts = [start, *range(start + size - start % size, stop, size), stop]
+        sizes = [after - before for before, after in pairwise(cuts)]
+        for part in whole.parts([*sizes, end - stop] if end > stop else sizes)[: len(sizes)]:
+            part.unit = part.ids[0] // size
+            part.passed = wanted is not None and not wanted(part.unit)
+            part.rows = None
+            if not part.passed:
+                part.sample_rows()
+            yield part
 
 
 def _begun(batches: Iterable[Any]) -> Iterator[Any]:

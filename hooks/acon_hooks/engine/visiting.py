@@ -9,7 +9,7 @@ that entered the context count; those that are recomputed in a backward pass do 
 
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any, Self
@@ -111,11 +111,11 @@ class Visit(ForwardPasses):
         self.functions.add(visited)
         return visited
 
-    def again(self, args: Args, kwargs: Kwargs) -> Any:
+    def again(self, run: Callable[[], Any]) -> None:
         """Run the model in a forward pass that visitors see, but that is not counted."""
         self.counts = False
         try:
-            return self.model(*args, **kwargs)
+            run()
         finally:
             self.counts = True
 

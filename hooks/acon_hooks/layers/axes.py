@@ -53,10 +53,12 @@ class ChannelAxes:
 
     def __init__(self) -> None:
         self._axes = WeakTensorKeyDictionary()
+        self._unknown = 1
         self._listener = Listener(self._follow)
 
-    def start(self) -> None:
-        """Follow the functions that are called from now on."""
+    def start(self, sample_axis: int = 0) -> None:
+        """Follow the functions that are called from now on; the samples are on `sample_axis`."""
+        self._unknown = 1 if sample_axis == 0 else -1
         self._listener.on()
 
     def stop(self) -> None:
@@ -80,12 +82,13 @@ class ChannelAxes:
     def axis_of(self, x: Tensor) -> tuple[int, bool]:
         """Return the channel axis of a tensor, and whether it is known.
 
-        Without any evidence it is assumed to be axis 1; of several axes, to be the last one.
+        Without any evidence it is assumed to be axis 1, or the last one where the samples are not
+        on axis 0; of several axes, to be the last one.
         """
         if x.ndim < 3:
             return min(1, x.ndim - 1), True
         found = self._known(x)
-        return (found[-1], len(found) == 1) if found else (1, False)
+        return (found[-1], len(found) == 1) if found else (self._unknown % x.ndim, False)
 
     def _known(self, x: Any) -> Axes:
         return self._axes[x] if _plain(x) and x in self._axes else ()

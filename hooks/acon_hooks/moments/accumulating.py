@@ -25,6 +25,7 @@ from acon_analysis.moments.frames import disk_space, to_frame
 from acon_analysis.moments.gram import EPS32
 from acon_analysis.moments.state import empty
 from acon_analysis.store.folder import RunFolder
+from acon_hooks.engine.rows import Rows, mean_of
 from acon_hooks.errors import HookError
 from acon_hooks.layers.reading import Factors, fold
 from acon_hooks.layers.scan import Layer
@@ -36,7 +37,7 @@ from acon_hooks.moments.constants import (
     stored,
     write_references,
 )
-from acon_hooks.moments.kernels import PRODUCT, CallSums, Gate, product_sums, rows_of, sums
+from acon_hooks.moments.kernels import PRODUCT, CallSums, product_sums, rows_of, sums
 from acon_hooks.moments.layer_groups import (
     Call,
     LayerGroup,
@@ -44,6 +45,15 @@ from acon_hooks.moments.layer_groups import (
     States,
     other_rows,
     per_sample,
+)
+from acon_hooks.moments.masked import (
+    lengths_of,
+    masked_sums,
+    mean_beta,
+    misfit,
+    samples_first,
+    unpadded,
+    valid_positions,
 )
 from acon_hooks.moments.native.sums import NativeSums, Prepared, native
 from acon_hooks.moments.options import KINDS, MomentOptions, settle
@@ -60,6 +70,7 @@ from acon_hooks.moments.whole_batches import WholeBatches
 from acon_hooks.readings.batch import Key, to_host
 
 Ids = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
 
 
 class UnmeasuredLayerWarning(UserWarning):
@@ -102,6 +113,7 @@ class Accumulator:
         self.constants: dict[Key, Constants] = {}
         self.unmeasured: dict[Key, str] = {}
         self.rowless: dict[Key, str] = {}  # calls whose rows are no samples, and why
+        self.places = Rows()  # where the samples of the batch that runs lie
         self._table = None if folder is None else read_references(folder, identity)
         self._rows: dict[Key, pd.DataFrame] | None = None
         self.learning = folder is not None and self._table is None
@@ -133,23 +145,22 @@ class Accumulator:
     ) -> None:
         """Take in one call of a layer; see `acon_hooks.readings.batch.Observer`."""
         key = layer.name, call
-        factors = beta if isinstance(beta, Factors) else None
-        own = None if isinstance(beta, Factors) else beta
         slot = self._slots.get(key)
+        if self.places.axis:
+            layer, x, y, beta = samples_first(self.places, layer, x, y, beta)
+        own = None if isinstance(beta, Factors) else beta
         if slot is not None:
             self._write(*slot, x, y, own, layer.axis)
         elif self._measures(layer, key, x, y):
+            valid = valid_positions(self.places, layer, x)
             if key not in self.constants:
                 with torch.no_grad():
-                    self.constants[key] = self._settle(layer, key, x, own)
-            if factors is None:
-                self._sum(key, x, y, own, layer.axis)
-            else:
-                raw = product_sums(x, y, factors, layer.axis)
-                self._keep(key, PRODUCT, raw, None, x, y)
+                    self.constants[key] = self._settle(layer, key, x, unpadded(own, valid))
+            self._sum(key, x, y, beta, layer.axis, valid)
         elif key in self._pooling:
             exact = torch.promote_types(x.dtype, torch.float32)
-            self._whole[key] = fold(x, layer.axis).mean(2, dtype=exact)
+            valid = valid_positions(self.places, layer, x)
+            self._whole[key] = mean_of(fold(x, layer.axis), valid, exact)
 
     def _write(
         self, buffers: SumBuffers, index: int, x: Tensor, y: Tensor, beta: Tensor | None, axis: int
@@ -159,32 +170,35 @@ class Accumulator:
             gate = buffers.group.calls[index].gate
             raw = sums(x, y, beta, axis, gate)
             pixels = x.numel() // max(raw.shape[1] * raw.shape[2], 1)
-            buffers.copy(index, raw, _mean_beta(beta, gate, raw), pixels)
+            buffers.copy(index, raw, mean_beta(beta, gate, raw), pixels)
 
-    def _sum(self, key: Key, x: Tensor, y: Tensor, beta: Tensor | None, axis: int) -> None:
-        """Sum a call of a layer that is no product."""
-        gate, raw = self.constants[key].gate, None
-        if not len(x):  # an expert that no token has chosen
-            raw = x.new_zeros((len(rows_of(gate)), 0, x.shape[axis]), dtype=torch.float64)
-        elif self._native is not None:
-            raw = self._native.sums(x, y, beta, axis, Prepared(gate))
-        if raw is None:
-            raw = sums(x, y, beta, axis, gate)
-        self._keep(key, rows_of(gate), raw, _mean_beta(beta, gate, raw), x, y)
-
-    def _keep(
+    def _sum(
         self,
         key: Key,
-        rows: tuple[str, ...],
-        raw: Tensor,
-        beta: Tensor | None,
         x: Tensor,
         y: Tensor,
+        beta: Tensor | Factors | None,
+        axis: int,
+        valid: Tensor | None,
     ) -> None:
-        """Keep the sums of a call until the batch ends."""
-        pixels = x.numel() // max(raw.shape[1] * raw.shape[2], 1)
+        """Sum a call and keep the sums until the batch ends."""
+        gate, raw, own = self.constants[key].gate, None, None
+        lengths: int | FloatArray = x.numel() // max(x.shape[0] * x.shape[axis], 1)
+        if not len(x) and not isinstance(beta, Factors):  # an expert that no token has chosen
+            raw = x.new_zeros((len(rows_of(gate)), 0, x.shape[axis]), dtype=torch.float64)
+        elif valid is not None:
+            raw, lengths = masked_sums(x, y, beta, axis, gate, valid)
+        elif isinstance(beta, Factors):
+            raw = product_sums(x, y, beta, axis)
+        elif self._native is not None:
+            raw = self._native.sums(x, y, beta, axis, Prepared(gate))
+        if not isinstance(beta, Factors):
+            raw = sums(x, y, beta, axis, gate) if raw is None else raw
+            own = mean_beta(beta, gate, raw, valid)
+        assert raw is not None
+        rows = PRODUCT if isinstance(beta, Factors) else rows_of(gate)
         eps = max(EPS32, torch.finfo(y.dtype).eps)
-        self._seen[key] = CallSums(rows, raw, beta, pixels, eps)
+        self._seen[key] = CallSums(rows, raw, own, lengths, eps)
 
     def _measures(self, layer: Layer, key: Key, x: Tensor, y: Tensor) -> bool:
         """Return whether moments of a call can be taken; keep why not, and whose inputs pool."""
@@ -193,7 +207,7 @@ class Accumulator:
         if layer.kind not in self.kinds or key in self.unmeasured:
             return False
         if key not in self.constants:
-            reason = _unfit(x, y)
+            reason = _unfit(x, y) or misfit(self.places, layer, x)
             if reason:
                 self.unmeasured[key] = reason
                 return False
@@ -285,7 +299,7 @@ class Accumulator:
             for index, call in enumerate(calls):
                 self._slots[call.key] = buffers, index
                 first = seen[call.key]
-                buffers.copy(index, first.sums, first.beta, first.pixels)
+                buffers.copy(index, first.sums, first.beta, int(first.pixels))
 
     def _rows_in(self, index: int, seen: dict[Key, CallSums]) -> int:
         """Return the number of rows that the layers of a group saw in this batch."""
@@ -321,7 +335,7 @@ class Accumulator:
         raw = torch.cat([call.sums for call in calls], 2)
         betas = [call.beta for call in calls if call.beta is not None]
         beta = torch.cat(betas, 1) if len(betas) == len(calls) else None
-        group.measure([call.pixels for call in calls])
+        group.measure(lengths_of([call.pixels for call in calls]))
         states, totals = group.states(raw, beta)
         group.merge(states, torch.from_numpy(ids))
         self._keep_states(group, states, beta, ids)
@@ -459,14 +473,6 @@ class Accumulator:
             return text
         free = shutil.disk_usage(self.folder.path).free
         return f"{text} in {str(self.folder.path)!r} ({free / 1e6:,.0f} MB free)"
-
-
-def _mean_beta(beta: Tensor | None, gate: Gate | None, raw: Tensor) -> Tensor | None:
-    """Return β of each sample and channel, (N, C) float64; None outside the ACON family."""
-    if beta is None or gate is None:
-        return None
-    mean = (beta[:, :, 0] if beta.shape[2] == 1 else beta.mean(2)).double()
-    return mean.expand(raw.shape[1], raw.shape[2])
 
 
 def _of(seen: dict[Key, CallSums], key: Key) -> CallSums:

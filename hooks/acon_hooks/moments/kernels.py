@@ -16,11 +16,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from acon_analysis.moments.gram import Gram
 from acon_hooks.layers.reading import Factors, fold
+
+FloatArray = npt.NDArray[np.float64]
 
 
 class Sums(NamedTuple):
@@ -84,7 +88,7 @@ class CallSums:
     rows: tuple[str, ...]  # what the sums are
     sums: Tensor
     beta: Tensor | None
-    pixels: int
+    pixels: int | FloatArray  # of all samples, or of each, (N,)
     eps: float  # relative rounding of its outputs
 
 

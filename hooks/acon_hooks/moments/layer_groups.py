@@ -107,7 +107,7 @@ class PerSample(NamedTuple):
     inputs : ndarray or None
         Means of x over the pixels, (N, columns), float32; None where they are not needed.
     pixels : ndarray
-        Values that each sample has in each channel, by layer: (layers,), float64.
+        Values that each sample has in each channel, by layer: (layers,) or (N, layers), float64.
     """
 
     totals: FloatArray
@@ -190,10 +190,10 @@ class LayerGroup:
         self.clear()
 
     def measure(self, pixels: npt.ArrayLike) -> None:
-        """Learn how many values each sample of a batch has in each channel, by layer: (layers,)."""
+        """Learn how many values samples have in each channel: (layers,), or (N, layers)."""
         if not np.array_equal(self.pixels, pixels):
             self.pixels = np.array(pixels, dtype=np.float64)
-            self._pixels = torch.from_numpy(self.pixels).to(self.device)[self.layer]
+            self._pixels = torch.from_numpy(self.pixels).to(self.device)[..., self.layer]
 
     def _concatenated(self, values: Sequence[Tensor]) -> Tensor:
         """Lay tensors (..., C) of all calls out as one (..., columns), 0 in between."""

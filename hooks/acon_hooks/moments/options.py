@@ -101,6 +101,8 @@ def settle(
     device: torch.device,
     recorded: Mapping[str, Any] | None = None,
     announce: Callable[[str], None] | None = None,
+    *,
+    masked: bool = False,
 ) -> tuple[MomentOptions, str]:
     """Decide on what was left open: the kernel and the blocks that the run began with, or ours.
 
@@ -116,6 +118,8 @@ def settle(
         Options that the run was begun with.
     announce : callable, optional
         Gets one sentence before something is compiled.
+    masked : bool
+        Whether padded positions are left out, which the compiled kernel cannot do.
 
     Returns
     -------
@@ -138,7 +142,9 @@ def settle(
     if options.kernel == "eager" or (options.kernel == "auto" and begun == "eager"):
         return replace(options, kernel="eager"), ""
     reason = ""
-    if device.type == "cpu":
+    if masked:
+        reason = "it cannot leave out padded positions (mask=)"
+    elif device.type == "cpu":
         try:
             native(announce)
         except NativeError as error:

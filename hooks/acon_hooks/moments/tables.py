@@ -61,7 +61,7 @@ def total_frame(
         columns = {name: np.repeat(value, count) for name, value in each.items()}
         columns["sample"] = np.tile(samples, layers)
         sizes = [
-            np.tile(batch[index].pixels, (batch[index].totals.shape[1], 1)) for batch in merged
+            np.broadcast_to(batch[index].pixels, batch[index].totals.shape[1:]) for batch in merged
         ]
         pixels = np.concatenate(sizes).T.ravel().astype(np.int64)
         columns["n"] = columns["channels"] * pixels

@@ -9,6 +9,7 @@ import torch
 
 from acon_hooks.moments.kernels import CallSums
 from acon_hooks.moments.layer_groups import Call, LayerGroup
+from acon_hooks.moments.masked import lengths_of
 from acon_hooks.readings.batch import Key
 
 
@@ -35,6 +36,6 @@ class WholeBatches:
             found = seen.get(key)
             if found is None or not found.sums.shape[1]:  # an expert may be given no rows
                 continue
-            group.measure([found.pixels])
+            group.measure(lengths_of([found.pixels]))
             states, _ = group.states(found.sums, found.beta)
             group.merge_whole(states, sample)

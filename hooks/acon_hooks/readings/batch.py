@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from acon_hooks.engine.rows import Rows, mean_of
 from acon_hooks.errors import HookError
 from acon_hooks.layers.scan import Layer
 from acon_hooks.readings.proof import ProofReport
@@ -68,6 +69,8 @@ class Results:
         inputs whose channels lie on different axes.
     reports : list of ProofReport
         The proof of every call; a later one of the same call takes its place.
+    places : Rows
+        Where the samples of the batch lie, and which positions hold data.
     """
 
     observe: Observer | None
@@ -77,6 +80,7 @@ class Results:
     shapes: dict[Key, tuple[int, ...]] = field(default_factory=dict)
     calls: dict[Key, Layer] = field(default_factory=dict)
     reports: list[ProofReport] = field(default_factory=list)
+    places: Rows = field(default_factory=Rows)
 
     def report(self, report: ProofReport) -> None:
         """Keep a proof."""
@@ -94,7 +98,11 @@ class Results:
         if layer.granularity != "pixel":
             batch[key] = beta
             return
-        batch[key], batch.spread[key] = over_pixels(beta)
+        try:
+            valid = self.places.positions(layer.name, beta.shape, 1)
+        except ValueError as error:
+            raise HookError(f"β of layer {layer.name!r} cannot be averaged: {error}") from error
+        batch[key], batch.spread[key] = over_pixels(beta, valid)
         if self.full:
             shape = list(self.shapes[key])
             del shape[layer.axis - 1]
@@ -163,8 +171,11 @@ def _side_by_side(values: Mapping[Key, Tensor]) -> dict[Key, NDArray[Any]] | Non
     return arrays
 
 
-def over_pixels(beta: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation over the pixels, each (N, C)."""
+def over_pixels(beta: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation over the pixels that hold data, each (N, C)."""
+    if valid is not None:
+        mean = mean_of(beta, valid)
+        return mean, mean_of((beta - mean.unsqueeze(2)) ** 2, valid).sqrt()
     spread, mean = torch.std_mean(beta, dim=2, correction=0)
     return mean, spread
 

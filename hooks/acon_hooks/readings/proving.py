@@ -7,12 +7,13 @@ import pandas as pd
 import torch
 from torch import nn
 
-from acon_analysis.data.sources import open_data
 from acon_analysis.errors import UsageError
+from acon_hooks.engine.feed import Batch, example_batch
+from acon_hooks.engine.feeding import named_data, open_feed
+from acon_hooks.engine.inputs import input_options
 from acon_hooks.guards import refuse_other_images
 from acon_hooks.layers.scan import DEFAULT_KINDS, KINDS, Layer
 from acon_hooks.readings.layer_tables import layer_table
-from acon_hooks.readings.second_look import copied
 from acon_hooks.readings.tap import Tap
 
 #: What is listed unless asked otherwise; "acon_plain_gate" only on request.
@@ -34,9 +35,9 @@ def prove(
     ----------
     model : Module
         The network, in evaluation mode.
-    images : Tensor or tuple
-        A batch; a tuple is handed over as the model's arguments. At least two samples give the
-        proof its power.
+    images : Tensor, tuple or mapping
+        A batch; a tuple is handed over as the model's arguments, a mapping by their names. At
+        least two samples give the proof its power.
     layers : sequence of Layer or str, optional
         Which layers; by default all of the given kinds.
     kinds : iterable of str
@@ -50,7 +51,7 @@ def prove(
         status, reason; see `ProofReport`.
     """
     with Tap(model, layers, kinds=kinds, report_failures=True) as tap, torch.no_grad():
-        model(*copied(images)) if isinstance(images, tuple) else model(copied(images))
+        example_batch(model, images).run(model)
         return pd.DataFrame(_rows(tap))
 
 
@@ -91,8 +92,8 @@ def proved_layers(
     ----------
     model : torch.nn.Module
         In eval mode.
-    data : str, Path or ImageSource, optional
-        Images for the proof (the first eight).
+    data : str, Path, ImageSource, Dataset or iterable, optional
+        Samples for the proof (the first eight).
     input_shape : sequence of int, optional
         (C, H, W) of random normal images, where no data are given; by default the model's own
         ``input_shape``.
@@ -112,11 +113,11 @@ def proved_layers(
     UsageError
         If no image size is known, or the model has no such layer.
     """
-    images = example_images(model, data, input_shape)
-    refuse_other_images(model, images)
+    example = example_samples(model, data, input_shape)
+    if isinstance(example.inputs, torch.Tensor):
+        refuse_other_images(model, example.inputs)
     with Tap(model, kinds=kinds, report_failures=True) as tap, torch.no_grad():
-        model(images)
-        tap.take()
+        tap.run(example.copy())
         table = layer_table(tap.calls, tap.reports, tap.shapes).drop(columns="column")
         proofs = pd.DataFrame(_rows(tap), columns=[*table.columns, "status", "reason"])
     keys = ["layer", "call"]
@@ -126,14 +127,15 @@ def proved_layers(
     return table.fillna({"status": "", "reason": ""})
 
 
-def example_images(
+def example_samples(
     model: nn.Module, data: Any = None, input_shape: Sequence[int] | None = None
-) -> torch.Tensor:
-    """Return the images that `proved_layers` makes its proofs on."""
+) -> Batch:
+    """Return the samples that `proved_layers` makes its proofs on."""
     if data is not None:
-        origin = getattr(model, "acon_origin", None)
-        source = open_data(data, getattr(origin, "preprocess", None))
-        return torch.stack([source[index] for index in range(min(PROOF_IMAGES, len(source)))])
+        preprocess = getattr(getattr(model, "acon_origin", None), "preprocess", None)
+        source, options = named_data(data, preprocess), input_options(model)
+        feed = open_feed(source, limit=PROOF_IMAGES, batch_size=PROOF_IMAGES, options=options)
+        return next(batch for batch in feed.batches() if batch.ids)
     shape = input_shape or getattr(model, "input_shape", None)
     if shape is None:
         raise UsageError(
@@ -142,4 +144,5 @@ def example_images(
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(PROOF_IMAGES, *shape, generator=generator)
     first = next((value for value in model.parameters() if value.is_floating_point()), None)
-    return images if first is None else images.to(first.device, first.dtype)
+    images = images if first is None else images.to(first.device, first.dtype)
+    return Batch(0, list(range(PROOF_IMAGES)), images)

@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from acon_analysis.errors import UsageError, closest
+from acon_hooks.engine.feed import example_batch
+from acon_hooks.engine.inputs import Forward
 from acon_hooks.errors import HookError
+from acon_hooks.guards import unwrap
 from acon_hooks.layers.choosing import NoLayerError
 from acon_hooks.layers.scan import DEFAULT_KINDS, Layer, check_kinds, scan_layers
 from acon_hooks.readings.batch import Key, to_host
 from acon_hooks.readings.proof import ProofReport
-from acon_hooks.readings.second_look import copied
 from acon_hooks.readings.tap import Tap
 
 if TYPE_CHECKING:
@@ -234,7 +236,10 @@ def record(
 
 
 def find_layers(
-    model: nn.Module, kinds: Iterable[str] = DEFAULT_KINDS, example: Any = None
+    model: nn.Module,
+    kinds: Iterable[str] = DEFAULT_KINDS,
+    example: Any = None,
+    forward: Forward | None = None,
 ) -> list[Layer]:
     """Find the layers of some kinds.
 
@@ -252,8 +257,11 @@ def find_layers(
         through: names are those of the module inside.
     kinds : iterable of str
         Keys of `KINDS`.
-    example : Tensor or tuple, optional
-        A batch, handed to the model in one forward pass (a tuple as its arguments).
+    example : Tensor, tuple or mapping, optional
+        A batch, handed to the model in one forward pass (a tuple as its arguments, a mapping by
+        their names).
+    forward : callable, optional
+        Calls the model on the example: (model, example) -> output.
 
     Returns
     -------
@@ -273,7 +281,7 @@ def find_layers(
         return found
     with Tap(model, kinds=kinds) as tap, torch.no_grad():
         try:
-            model(*copied(example)) if isinstance(example, tuple) else model(copied(example))
+            example_batch(model, example, forward).run(unwrap(model))
         except NoLayerError:
             return []
         return tap.layers

@@ -5,7 +5,7 @@ and the sums of every layer's output must move with it. Reversing the batch woul
 that the network itself reverses, and only a cut shows values that depend on the whole batch.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from acon_hooks.engine.feed import Batch
+from acon_hooks.engine.rows import Rows
 from acon_hooks.engine.sites import SiteCall, Visitor
-from acon_hooks.engine.visiting import Visit
 
 Status = Literal["proved", "not proved", "skipped", "mixed", "batch"]
 
@@ -62,31 +63,37 @@ class RowSums(Visitor):
     """Adds up the output of every layer by row, and its squares: {(layer, call): (N, 2)}."""
 
     sums: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    places: Rows = field(default_factory=Rows)
 
     def after(self, call: SiteCall, output: Any) -> None:
         """Add up one call."""
         if isinstance(output, Tensor) and output.is_floating_point() and output.ndim:
-            rows = output.detach().reshape(len(output), output[:1].numel()).double()
+            along = self.places.axis_of(output, output.ndim - 1)
+            moved = output.detach().movedim(along, 0)
+            rows = moved.reshape(len(moved), moved[:1].numel()).double()
             pair = torch.stack([rows.sum(1), (rows * rows).sum(1)], 1)
             self.sums[call.site.name, call.number] = pair
 
 
 def second_look(
-    visit: Visit,
-    given: tuple[tuple[Any, ...], dict[str, Any]],
+    model: nn.Module,
+    given: Batch,
     first: Mapping[tuple[str, int, str], Tensor],
+    run: Callable[[Batch], None],
     look: Callable[[], dict[tuple[str, int, str], Tensor]],
 ) -> RowCheck:
     """Run the first batch again in another order and in two parts, and compare.
 
     Parameters
     ----------
-    visit : Visit
-        Of the model, whose first forward pass has ended.
-    given : tuple
-        Positional and keyword arguments of that pass.
+    model : Module
+        Whose first forward pass has ended.
+    given : Batch
+        What it was given in that pass.
     first : mapping
         Values by row in that pass, (N, ...), of each layer, call and quantity.
+    run : callable
+        Runs the model on a part of the batch.
     look : callable
         Returns these values of the last forward pass.
 
@@ -94,19 +101,18 @@ def second_look(
     -------
     RowCheck
     """
-    count = _samples(given)
-    if count is None or not first:
+    count = len(given.ids)
+    if not count or not first:
         return RowCheck("not proved", "the arguments have no common axis of samples")
     if count < 2:
         return RowCheck("not proved", "one sample cannot show which rows belong to it")
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     cut = max(1, count // 3) if count != 5 else 2
     parts = []
-    for index in (order[:cut], order[cut:]):
-        args, kwargs = _taken(given, index, count)
+    for part in given.permuted(order.tolist()).parts([cut, count - cut]):
         try:
             with torch.no_grad():
-                visit.again(args, kwargs)
+                run(part)
         except Exception as error:
             words = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             return RowCheck(
@@ -115,7 +121,7 @@ def second_look(
                 "proved that rows are samples",
             )
         parts.append(look())
-    return _compared(visit.model, first, parts, order)
+    return _compared(model, first, parts, order)
 
 
 def _compared(
@@ -207,46 +213,6 @@ def _blame(model: nn.Module) -> str:
 def _names(names: tuple[str, ...]) -> str:
     shown = ", ".join(repr(name) for name in names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
-
-
-def _leaves(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for inner in value.values():
-            yield from _leaves(inner)
-    elif isinstance(value, tuple | list):
-        for inner in value:
-            yield from _leaves(inner)
-
-
-def _samples(given: Any) -> int | None:
-    """Return the number of samples: the length of the first tensor among the arguments."""
-    first = next((leaf for leaf in _leaves(given) if leaf.ndim), None)
-    return None if first is None or first.is_nested else len(first)
-
-
-def _taken(value: Any, index: Tensor, count: int) -> Any:
-    """Return arguments with some of the samples of every tensor that has them all."""
-    if isinstance(value, Tensor):
-        whole = value.ndim > 0 and not value.is_nested and len(value) == count
-        return value[index.to(value.device)] if whole else value
-    if isinstance(value, dict):
-        return {key: _taken(inner, index, count) for key, inner in value.items()}
-    if isinstance(value, tuple | list) and not hasattr(value, "_fields"):
-        return type(value)(_taken(inner, index, count) for inner in value)
-    return value
-
-
-def copied(value: Any) -> Any:
-    """Return arguments whose tensors a network can overwrite without harm to the originals."""
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, dict):
-        return {key: copied(inner) for key, inner in value.items()}
-    if isinstance(value, tuple | list) and not hasattr(value, "_fields"):
-        return type(value)(copied(inner) for inner in value)
-    return value
 
 
 def state_of(model: nn.Module) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from acon_hooks.engine.feed import Batch as Samples
+from acon_hooks.engine.feed import called_batch
 from acon_hooks.engine.sites import Site, Visitor
 from acon_hooks.engine.visited import Visited
 from acon_hooks.engine.visiting import Visit
@@ -28,7 +30,6 @@ from acon_hooks.readings.second_look import (
     RowCheck,
     RowSums,
     changed,
-    copied,
     second_look,
     state_of,
 )
@@ -122,7 +123,8 @@ class Tap(Visitor):
         self._on_batch: Callable[[], None] | None = None
         self._row_sums: RowSums | None = None
         self._summed: list[Visited] = []
-        self._given: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
+        self._samples: Samples | None = None  # what `run` was given
+        self._given: Samples | None = None  # a copy, for the second look
         self._state: dict[str, Any] = {}
 
     def _layer_hooks(self, layer: Layer) -> LayerHooks:
@@ -180,6 +182,12 @@ class Tap(Visitor):
     def __exit__(self, *exc: object) -> None:
         self._exit.close()
 
+    def run(self, samples: Samples) -> Batch:
+        """Run the model on a batch of a feed; return β of the forward pass."""
+        self._samples, self._results.places = samples, samples.places
+        samples.run(self.model)
+        return self.take()
+
     def take(self) -> Batch:
         """Return β of the forward pass since the last call, and forget it.
 
@@ -223,7 +231,7 @@ class Tap(Visitor):
             if self.check_rows:
                 self._prepare_second_look()
             if self._finder is not None or any(hooks.layer.plain for hooks in self._hooks):
-                self._axes.start()
+                self._axes.start(self._results.places.axis)
             if self._finder is not None:
                 self._finder.start()
         self._results.batch = Batch()
@@ -296,10 +304,10 @@ class Tap(Visitor):
 
     def _prepare_second_look(self) -> None:
         """Keep what the second look compares with: the arguments, and the state of the model."""
-        self._given = copied(self._visit.arguments)
+        self._given = (self._samples or called_batch(*self._visit.arguments)).copy()
         self._state = state_of(self.model)
         if self._row_sums is None:
-            self._row_sums = RowSums()
+            self._row_sums = RowSums(places=self._given.places)
             self._summed = [self._visit.add(hooks.site, self._row_sums) for hooks in self._hooks]
 
     def _look_again(self, first: Batch, row_sums: RowSums) -> None:
@@ -324,7 +332,11 @@ class Tap(Visitor):
                 seen = _by_row(first, row_sums).items()
                 values = {key: value for key, value in seen if key[0] in read}
                 self.rows = second_look(
-                    self._visit, self._given, values, lambda: _by_row(self.take(), row_sums)
+                    self.model,
+                    self._given or called_batch((), {}),
+                    values,
+                    self._run_again,
+                    lambda: _by_row(self.take(), row_sums),
                 )
         finally:
             results.observe, results.looking = observe, False
@@ -332,8 +344,15 @@ class Tap(Visitor):
             self._finished = None
             for visited in self._summed:
                 visited.remove()
-            self._row_sums, self._given = None, ((), {})
+            self._row_sums = self._given = None
         self._judge(self.rows, first)
+
+    def _run_again(self, part: Samples) -> None:
+        """Run the model on a part of its first batch."""
+        self._results.places = part.places
+        if self._row_sums is not None:
+            self._row_sums.places = part.places
+        self._visit.again(lambda: part.run(self.model))
 
     def _judge(self, rows: RowCheck, first: Batch) -> None:
         """Raise or warn where the second look has found that rows are no samples."""

@@ -17,7 +17,8 @@ from acon_analysis.statistics.linearity import channel_table
 from acon_hooks.captures.identity import model_name, state_sha256
 from acon_hooks.engine.feed import Feed
 from acon_hooks.engine.feeding import open_feed
-from acon_hooks.engine.plans import arguments_of
+from acon_hooks.engine.inputs import Forward, Mask, input_options
+from acon_hooks.engine.plans import fitted
 from acon_hooks.errors import NoImagesError
 from acon_hooks.guards import unwrap
 from acon_hooks.layers.reading import fold
@@ -98,6 +99,9 @@ def fit_units(
     limit: int | None = None,
     batch_size: int = 64,
     run_id: str = "",
+    forward: Forward | None = None,
+    mask: Mask | None = None,
+    sample_axis: int = 0,
 ) -> Fit:
     """Fit a line to every channel of a network's activation layers.
 
@@ -120,6 +124,8 @@ def fit_units(
         Images a forward pass.
     run_id : str
         Written into the plans that are made of the fit.
+    forward, mask, sample_axis
+        How samples enter the network; as for `acon_hooks.captures.capturing.capture`.
 
     Returns
     -------
@@ -137,7 +143,8 @@ def fit_units(
     """
     network = unwrap(model)
     try:
-        feed = open_feed(data, limit=limit, batch_size=batch_size)
+        options = input_options(network, forward, mask, sample_axis)
+        feed = open_feed(data, limit=limit, batch_size=batch_size, options=options)
         moments, uses = _summed(network, feed, kinds, layers)
     except NoImagesError as error:
         raise UsageError(f"there are no images to fit lines on: {error}") from error
@@ -199,8 +206,9 @@ def _summed(
     with Tap(network, layers, kinds=tuple(kinds), observe=observe) as tap, torch.no_grad():
         for batch in feed.batches():
             if batch.ids:
-                network(*arguments_of(network, batch))
-                tap.take()
+                own = fitted(network, batch)
+                sums.places = own.places
+                tap.run(own)
                 sums.batch()
                 sums.require_some()
     return merge_rows(sums.frame()), {key: uses[key] for key in sums.constants}

@@ -24,9 +24,11 @@ from acon_analysis.statistics.paired import UNCHANGED, Verdict, paired, verdict
 from acon_hooks.engine.edits import Edit, EditPlan, Edits, Resample
 from acon_hooks.engine.feed import Batch, Feed
 from acon_hooks.engine.feeding import open_feed
+from acon_hooks.engine.inputs import Forward, InputOptions, input_options
 from acon_hooks.engine.outputs import Output
 from acon_hooks.engine.plans import run_batch, run_plans
 from acon_hooks.engine.sites import Site
+from acon_hooks.engine.trees import leaves
 from acon_hooks.guards import unwrap
 from acon_hooks.replacement.gates import Recorded, record_gates
 from acon_hooks.replacement.recalibrating import batch_norms, recalibrated
@@ -71,7 +73,7 @@ def gate_use(
     layers: Sequence[str] | None = None,
     recalibrate: Any = None,
     metric: str = "accuracy",
-    forward: Callable[[nn.Module, Any], Any] | None = None,
+    forward: Forward | None = None,
     output: Output = None,
     seed: int = 0,
     *,
@@ -110,7 +112,8 @@ def gate_use(
     metric : "accuracy"
         What is shown besides the loss.
     forward : callable, optional
-        forward(model, inputs) -> output; by default the model is called with the inputs.
+        forward(model, batch) -> output; by default as `acon_hooks.captures.capturing.capture` has
+        it.
     output : int, str or callable, optional
         Which tensor of the output holds the logits; see `acon_hooks.engine.outputs.pick_output`.
     seed : int
@@ -147,10 +150,10 @@ def gate_use(
     """
     _check(interventions, metric, margin, level)
     network = unwrap(model)
-    run = _Run(network, forward, output)
+    run, options = _Run(network, output), input_options(network, forward)
     generator = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        held = _Held(data, limit, batch_size)
+        held = _Held(data, limit, batch_size, options)
         own = record_gates(network, held.batches, layers, _made(folder, "own"), run)
         plans = _plans(own, own, interventions, generator)
         frames = [_measured(network, held, plans, run)]
@@ -161,7 +164,7 @@ def gate_use(
                     f"{type(network).__name__} has no BatchNorm outside its gates: leave "
                     "recalibrate out"
                 )
-            others = _Held(recalibrate, limit, batch_size)
+            others = _Held(recalibrate, limit, batch_size, options)
             other = record_gates(network, others.batches, layers, _made(folder, "other"), run)
             same = _plans(other, own, interventions, generator) | {UNCHANGED: {}}
             others.what = "BatchNorms"
@@ -223,15 +226,13 @@ def _made(folder: str, name: str) -> Path:
 class _Run:
     """Runs a network on batches, and refuses outputs and labels that cannot be compared."""
 
-    def __init__(
-        self, network: nn.Module, forward: Callable[[nn.Module, Any], Any] | None, output: Output
-    ) -> None:
-        self.network, self.called, self.output = network, forward, output
+    def __init__(self, network: nn.Module, output: Output) -> None:
+        self.network, self.output = network, output
         self.labelled = False
 
     def __call__(self, batch: Batch) -> None:
         """Run the network on a batch."""
-        logits = run_batch(self.network, batch, self.output, self.called)
+        logits = run_batch(self.network, batch, self.output)
         shape = tuple(logits.shape)
         if logits.ndim not in (2, 3) or shape[-1] < 2:
             raise UsageError(
@@ -250,13 +251,17 @@ class _Run:
 class _Held:
     """Data that are read several times, with a bar for the long passes."""
 
-    def __init__(self, data: Any, limit: int | None, batch_size: int) -> None:
+    def __init__(
+        self, data: Any, limit: int | None, batch_size: int, options: InputOptions
+    ) -> None:
         if isinstance(data, Iterator):
             raise UsageError(
                 f"the data are read more than once, and a {type(data).__name__} is used up by the "
                 "first time: give a Dataset, a DataLoader or a list of batches"
             )
-        self._open: Callable[[], Feed] = lambda: open_feed(data, limit=limit, batch_size=batch_size)
+        self._open: Callable[[], Feed] = lambda: open_feed(
+            data, limit=limit, batch_size=batch_size, options=options
+        )
         self._sums: list[float] = []  # of the inputs of each batch
         self.what = "gates"
 
@@ -271,7 +276,7 @@ class _Held:
         feed, first = self._open(), not self._sums
         with tqdm(total=feed.count, desc=self.what, unit="sample", disable=None) as bar:
             for number, batch in enumerate(batch for batch in feed.batches() if batch.ids):
-                own = sum(_sum(value) for value in batch.arguments())
+                own = sum(_sum(value) for _, value in leaves(batch.inputs))
                 if first:
                     self._sums.append(own)
                 elif self._sums[number : number + 1] != [own]:
@@ -283,9 +288,9 @@ class _Held:
                 bar.update(len(batch.ids))
 
 
-def _sum(value: Any) -> float:
-    """Return the sum of an input, 0 for what is no tensor; NaN never equals itself, so 0 for it."""
-    return float(value.nan_to_num(0.0).sum(dtype=torch.float64)) if torch.is_tensor(value) else 0.0
+def _sum(value: torch.Tensor) -> float:
+    """Return the sum of an input; NaN never equals itself, so 0 for it."""
+    return float(value.nan_to_num(0.0).sum(dtype=torch.float64))
 
 
 def _plans(
@@ -336,9 +341,7 @@ def _measured(
 ) -> pd.DataFrame:
     """Return one row a layer, intervention and sample, and those of the unchanged network."""
     held.what = "interventions"
-    frame = run_plans(
-        network, held, plans, output=run.output, logits=True, forward=run.called, base=base
-    )
+    frame = run_plans(network, held, plans, output=run.output, logits=True, base=base)
     parts = frame["plan"].str.split("\n", expand=True)
     frame["correct"] = frame["correct"].astype("Float64").astype("float64")
     frame = frame.assign(layer=parts[0], intervention=parts[1].fillna(UNCHANGED))

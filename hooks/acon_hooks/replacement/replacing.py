@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from acon_analysis.data.sources import open_data
 from acon_analysis.errors import AconError, UsageError
@@ -17,9 +17,10 @@ from acon_analysis.runs.run import Run, open_run
 from acon_analysis.usercode import load_callable
 from acon_hooks.captures.identity import model_name, state_sha256
 from acon_hooks.engine.feed import Batch
-from acon_hooks.engine.feeding import open_feed
+from acon_hooks.engine.feeding import named_data, open_feed
+from acon_hooks.engine.inputs import Forward, InputOptions, Mask, input_options
 from acon_hooks.engine.outputs import Output
-from acon_hooks.engine.plans import arguments_of, run_batch
+from acon_hooks.engine.plans import fitted, run_batch
 from acon_hooks.errors import SameDataWarning
 from acon_hooks.guards import unwrap
 from acon_hooks.layers.scan import Layer
@@ -139,6 +140,9 @@ def replace_from_run(
     fold: bool = False,
     output: Output = None,
     logits: bool | None = None,
+    forward: Forward | None = None,
+    mask: Mask | None = None,
+    sample_axis: int = 0,
 ) -> Replaced:
     """Linearise a network by a run's lines, measure it on other images, and write the tables.
 
@@ -159,7 +163,7 @@ def replace_from_run(
         As for `verify_plan`.
     fold : bool
         Also fold layers that are affine on all channels, and prove equality.
-    output, logits
+    output, logits, forward, mask, sample_axis
         As for `verify_plan`.
 
     Returns
@@ -176,13 +180,14 @@ def replace_from_run(
     SameDataWarning
         If some of the images are those of the run.
     """
-    source = open_data(data, _preprocess(model)) if isinstance(data, str | Path) else data
+    source = named_data(data, _preprocess(model))
     found, network = run if isinstance(run, Run) else open_run(run), unwrap(model)
-    first = _first_batch(source, min(limit or batch_size, batch_size))
+    options = input_options(network, forward, mask, sample_axis)
+    first = _first_batch(source, min(limit or batch_size, batch_size), options)
     if first is not None:
         with torch.no_grad():
             run_batch(network, first, output)
-    _warn_of_the_same(found, source, limit)
+    _warn_of_the_same(found, source, limit, options)
     fit = fit_from_run(network, found, batch_size=batch_size, example=first)
     if by == FIRST_ORDER:
         fit = with_first_order(network, fit, output=output)
@@ -192,15 +197,18 @@ def replace_from_run(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SameDataWarning)  # said above
         report = verify_plan(
-            network, plan, source, output=output, logits=logits, limit=limit, batch_size=batch_size
-        )
+            network, plan, source, output=output, logits=logits, limit=limit,
+            batch_size=batch_size, forward=forward, mask=mask, sample_axis=sample_axis,
+        )  # fmt: skip
     changed = linearize(model, plan)
     folder = save_linearized(changed, plan, out)
     folded = None
     if fold:
-        if first is None or first.inputs is None:
-            raise UsageError("linearize: folding is proved on data that can be read again")
-        folded = fold_lines(changed, arguments_of(changed, first)[0], output=output)
+        if first is None or not isinstance(first.inputs, Tensor):
+            raise UsageError(
+                "linearize: folding is proved on data that can be read again, one tensor a sample"
+            )
+        folded = fold_lines(changed, fitted(changed, first).inputs, output=output)
         _write(folded.table.assign(error=folded.error), folder / "fold.csv")
     _write(pd.DataFrame([report.summary]), folder / "summary.csv")
     _write(report.samples, folder / "samples.csv")
@@ -300,7 +308,7 @@ def parse_output(text: str) -> Output:
 def _calls(model: nn.Module, kinds: Sequence[str], example: Batch) -> dict[Key, Layer]:
     """Return every use of every layer, from one forward pass."""
     with torch.no_grad(), Tap(model, kinds=kinds, report_failures=True) as tap:
-        model(*arguments_of(model, example))
+        fitted(model, example).run(model)
         tap.take()
         return dict(tap.calls)
 
@@ -316,19 +324,22 @@ def _random_images(model: nn.Module) -> Batch:
     return Batch(0, [0, 1], torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)))
 
 
-def _first_batch(data: Any, batch_size: int) -> Batch | None:
+def _first_batch(data: Any, batch_size: int, options: InputOptions) -> Batch | None:
     """Return the first samples of data that can be read again, without their labels."""
     if isinstance(data, Iterator):
         return None
-    for batch in open_feed(data, limit=batch_size, batch_size=batch_size).batches():
+    feed = open_feed(data, limit=batch_size, batch_size=batch_size, options=options)
+    for batch in feed.batches():
         if batch.ids:
             return batch
     return None
 
 
-def _warn_of_the_same(run: Run, data: Any, limit: int | None) -> None:
+def _warn_of_the_same(run: Run, data: Any, limit: int | None, options: InputOptions) -> None:
     """Warn of images that the lines of a run were fitted on, known by their bytes."""
-    samples = open_feed(data, limit=limit).samples if not isinstance(data, Iterator) else None
+    if isinstance(data, Iterator):
+        return
+    samples = open_feed(data, limit=limit, options=options).samples
     if samples is None:
         return
     known = set(run.samples["sha256"]) - {""}

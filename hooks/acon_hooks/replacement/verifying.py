@@ -19,8 +19,10 @@ from acon_hooks.engine.derivatives import dual_numbers, forward
 from acon_hooks.engine.edits import Edit, Editing, Edits
 from acon_hooks.engine.feed import Batch
 from acon_hooks.engine.feeding import open_feed
+from acon_hooks.engine.inputs import Forward, Mask, input_options
 from acon_hooks.engine.outputs import Output
 from acon_hooks.engine.plans import Comparison, relative_change, run_batch
+from acon_hooks.engine.rows import Rows
 from acon_hooks.engine.sites import Site
 from acon_hooks.engine.visiting import visiting
 from acon_hooks.errors import SameDataWarning
@@ -87,6 +89,9 @@ def verify_plan(
     limit: int | None = None,
     batch_size: int = 64,
     any_weights: bool = False,
+    forward: Forward | None = None,
+    mask: Mask | None = None,
+    sample_axis: int = 0,
 ) -> PlanReport:
     """Measure what a plan does to a network, and how well it was predicted.
 
@@ -110,6 +115,10 @@ def verify_plan(
         As for `fit_units`.
     any_weights : bool
         As for `linearize`.
+    forward, mask, sample_axis
+        How samples enter the network; as for `acon_hooks.captures.capturing.capture`.
+        Padded positions are left out of outputs with positions, too, where one mask is given for
+        all of the network.
 
     Returns
     -------
@@ -132,7 +141,8 @@ def verify_plan(
     """
     network = unwrap(model)
     edits = plan_edits(network, plan, any_weights=any_weights)
-    feed = open_feed(data, limit=limit, batch_size=batch_size)
+    options = input_options(network, forward, mask, sample_axis)
+    feed = open_feed(data, limit=limit, batch_size=batch_size, options=options)
     if feed.samples is not None and feed.identity["data"] == plan.data:
         text = f"the lines were fitted on {plan.data}, too: measure them on other images"
         warnings.warn(text, SameDataWarning, stacklevel=2)
@@ -196,6 +206,7 @@ class _FirstStep(Editing):
         self.size: float | None = None
         self.errors: dict[Key, float] = {}
         self.outputs: dict[Key, Gram] = {}
+        self.places = Rows()
         self._seen: dict[Key, tuple[float, Gram]] = {}
 
     def edit(self, site: Site, edit: Edit, x: Tensor, y: Tensor) -> Tensor | None:
@@ -204,7 +215,7 @@ class _FirstStep(Editing):
             return edit.apply(x, y)
         (x, _), (y, tangent) = forward.unpack_dual(x), forward.unpack_dual(y)
         if not self.size:  # the layers before are as they were
-            self._seen[site.name, site.call or 0] = _sums(edit, x, y, site.axis)
+            self._seen[site.name, site.call or 0] = _sums(edit, x, y, site, self.places)
         if self.size == 0:
             return None
         rest = edit.apply(x, y) - y
@@ -226,15 +237,34 @@ class _FirstStep(Editing):
         self._seen.clear()
 
 
-def _sums(edit: Edit, x: Tensor, y: Tensor, axis: int) -> tuple[float, Gram]:
+def _sums(edit: Edit, x: Tensor, y: Tensor, site: Site, places: Rows) -> tuple[float, Gram]:
     """Return the squared residuals of a line and the sums of outputs, (C,), in float64."""
-    error, sums = 0.0, []
+    error, sums, axis = 0.0, [], site.axis
+    if (kept := _kept(x, site, places)) is not None:  # the positions that hold data, (P, C)
+        wide = y.double().movedim(axis, -1)[kept]
+        line = edit.apply(x.double(), y.double()).movedim(axis, -1)[kept]
+        return float((line - wide).square().sum()), Gram.of(wide.unsqueeze(-1), axis=(0,))
     size = max(1, _VALUES * len(y) // max(y.numel(), 1)) if axis else len(y)
     for first, second in zip(torch.split(x, size), torch.split(y, size), strict=True):
         wide = second.double()
         error += float((edit.apply(first.double(), wide) - wide).square().sum())
         sums.append(Gram.of(fold(wide, axis).unsqueeze(-1), axis=(0, 2)))
     return error, reduce(add, sums)
+
+
+def _kept(x: Tensor, site: Site, places: Rows) -> Tensor | None:
+    """Return where an input without its channel axis holds data; None if everywhere."""
+    along = places.axis_of(x, site.axis)
+    channels = site.axis + (site.axis < along)
+    moved = x.movedim(along, 0)
+    try:
+        valid = places.positions(site.name, moved.shape, channels)
+    except ValueError:  # positions of its own: all of them hold data
+        return None
+    if valid is None:
+        return None
+    shape = [size for axis, size in enumerate(moved.shape) if axis != channels]
+    return valid.to(x.device).reshape(shape).movedim(0, along - (site.axis < along))
 
 
 class _Lines:
@@ -257,6 +287,7 @@ class _Lines:
     def run(self, batch: Batch) -> tuple[Tensor, Tensor, _Predicted]:
         """Return the unchanged and the changed output, (N, ...), and the predicted change."""
         slope, first = None, self.derives is None
+        self.step.places = batch.places
         if self.derives is not False:
             try:
                 unchanged, slope = self._derivative(batch)

@@ -14,6 +14,7 @@ from acon_analysis.errors import UsageError
 from acon_hooks import Tap
 from acon_hooks.captures.forward_pass import ForwardPass
 from acon_hooks.captures.fusing import FusedMetaAconC, difference, fuse, same_outputs
+from acon_hooks.engine.feed import Batch
 from acon_hooks.errors import ProofError
 from captures import images, tiny
 
@@ -103,12 +104,13 @@ def test_a_fused_capture_is_the_same(tmp_path: Path, moments: bool) -> None:
 def test_the_authors_form_of_a_network(tmp_path: Path) -> None:
     model = acon.build_model("shufflenet_v2_x0_5_metaacon", weights=None)
     x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 255
+    batch = Batch(0, [0, 1], x)
     with ForwardPass(model, KINDS, batch_size=2, fused=True) as forward:
-        forward.start(x, lambda: None)
-        fused = {key: value.clone() for key, value in forward(x, [0, 1]).items()}
+        forward.start(batch, lambda: None)
+        fused = {key: value.clone() for key, value in forward(batch).items()}
     with ForwardPass(model, KINDS, batch_size=2) as forward:
-        forward.start(x, lambda: None)
-        plain = forward(x, [0, 1])
+        forward.start(batch, lambda: None)
+        plain = forward(batch)
         assert fused.keys() == plain.keys()
         assert len(plain) == 37
         for key, value in plain.items():  # random weights amplify float32's rounding

@@ -27,12 +27,12 @@ def test_a_batch_in_another_order() -> None:
     found = batch(list("abcdef")).permuted(order)
     assert found.ids == [14, 10, 15, 11, 13, 12]
     assert found.labels == ["e", "a", "f", "b", "d", "c"]
-    np.testing.assert_array_equal(found.arguments()[0], [[8, 9], [0, 1], [10, 11], [2, 3], [6, 7],
+    np.testing.assert_array_equal(found.inputs, [[8, 9], [0, 1], [10, 11], [2, 3], [6, 7],
                                                          [4, 5]])  # fmt: skip
     assert (found.unit, found.errors, found.last) == (3, [(16, "bad")], True)
     back = found.permuted([order.index(sample) for sample in range(6)])
     assert back.ids == batch().ids
-    assert torch.equal(back.arguments()[0], INPUTS)
+    assert torch.equal(back.inputs, INPUTS)
     assert batch().permuted(order).labels is None
 
 
@@ -46,7 +46,7 @@ def test_a_batch_cut_into_parts() -> None:
     one, two, three = batch(list("abcdef")).parts([1, 3, 2])
     assert (one.ids, two.ids, three.ids) == ([10], [11, 12, 13], [14, 15])
     assert (one.labels, two.labels, three.labels) == (["a"], ["b", "c", "d"], ["e", "f"])
-    np.testing.assert_array_equal(two.arguments()[0], [[2, 3], [4, 5], [6, 7]])
+    np.testing.assert_array_equal(two.inputs, [[2, 3], [4, 5], [6, 7]])
     assert [(part.unit, part.errors, part.last) for part in (one, two, three)] == [
         (3, [], False)
     ] * 3
@@ -61,10 +61,10 @@ def test_sizes_that_do_not_add_up(sizes: list[int]) -> None:
 
 def test_a_batch_on_another_device() -> None:
     moved = batch(list("abcdef")).to(torch.device("meta"))
-    assert moved.arguments()[0].device.type == "meta"
+    assert moved.inputs.device.type == "meta"
     assert (moved.ids, moved.labels) == (batch().ids, list("abcdef"))
     bad = Batch(0, [], None, errors=[(0, "bad")])
-    assert bad.to(torch.device("meta")).arguments() == ()
+    assert bad.to(torch.device("meta")).inputs is None
     assert bad.permuted([]).ids == []
 
 
@@ -143,7 +143,7 @@ def test_reading_data_draws_no_random_numbers(workers: int, own: bool) -> None:
     streams = [torch.default_generator, *([generator] if generator else [])]
     before = [stream.get_state() for stream in streams]
     for given in (loader, data):
-        found = torch.cat([b.arguments()[0] for b in open_feed(given, batch_size=2).batches()])
+        found = torch.cat([b.inputs for b in open_feed(given, batch_size=2).batches()])
         assert torch.equal(found, INPUTS)
     after = [stream.get_state() for stream in streams]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))

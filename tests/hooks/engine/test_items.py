@@ -8,18 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from acon_analysis.errors import UsageError
 from acon_hooks.engine.feeding import open_feed
-from acon_hooks.engine.items import plain_label, split_item
+from acon_hooks.engine.inputs import InputOptions
+from acon_hooks.engine.items import Signature, plain_label, split_item
 from acon_hooks.errors import UnusedDataWarning
 
 IDS = torch.arange(24).reshape(4, 6)
 MASK = torch.ones(4, 6, dtype=torch.long)
 MASK[:, 4:] = 0
 IMAGES = torch.zeros(4, 3, 2, 2)
+ONE = Signature.of(nn.ReLU())  # takes one argument
 
 
 @pytest.mark.parametrize(
@@ -39,18 +41,18 @@ IMAGES = torch.zeros(4, 3, 2, 2)
 )
 def test_labels_are_one_number_a_sample_or_one_hot(labels: Any) -> None:
     """As a batch, and sample by sample."""
-    inputs, found = split_item((IMAGES, labels), "batch 0", batch=True)
+    inputs, found = split_item((IMAGES, labels), "batch 0", ONE, batch=True)
     assert inputs is IMAGES
     assert [plain_label(label) for label in found] == [3, 1, 2, 0]
     for image, label, expected in zip(IMAGES, labels, [3, 1, 2, 0], strict=True):
-        _, own = split_item({"pixel_values": image, "labels": label}, "item 0")
+        _, own = split_item({"pixel_values": image, "labels": label}, "item 0", ONE)
         assert plain_label(own) == expected
 
 
 def test_names_are_labels() -> None:
     for labels in (["a", "b", "c", "d"], ("a", "b", "c", "d"), np.array(list("abcd"))):
-        assert list(split_item((IMAGES, labels), "batch 0", batch=True)[1]) == list("abcd")
-    assert split_item((IMAGES[0], None), "item 0")[1] is None
+        assert list(split_item((IMAGES, labels), "batch 0", ONE, batch=True)[1]) == list("abcd")
+    assert split_item((IMAGES[0], None), "item 0", ONE)[1] is None
 
 
 NO_LABELS = [
@@ -68,58 +70,62 @@ NO_LABELS = [
 
 
 @pytest.mark.parametrize("second", NO_LABELS)
-def test_what_is_no_label_is_refused(second: Any) -> None:
-    ways = "one input so far: give the inputs alone or .*module around it that makes it from"
+def test_what_is_no_label_is_refused_by_a_network_of_one_argument(second: Any) -> None:
+    ways = (
+        r"forward takes \(input\); for arguments give forward=.*batch\), for an input and a label"
+    )
     with pytest.raises(UsageError, match=f"^data: batch 2 .*no label .*{ways}") as error:
-        split_item((IDS, second), "batch 2", batch=True)
+        split_item((IDS, second), "batch 2", ONE, batch=True)
     assert os.linesep not in str(error.value)
-    with pytest.raises(UsageError, match=f"at 2, which is no label .*{ways}"):
-        split_item((IDS, torch.zeros(4), second), "batch 2", batch=True)
-    with pytest.raises(UsageError, match=f"'image', 'extra'; .* at 'extra', which is no .*{ways}"):
-        split_item({"image": IDS, "extra": second}, "batch 2", batch=True)
+    with pytest.raises(UsageError, match=r"at 2, which is no label .* at 1, which looks like one"):
+        split_item((IDS, torch.zeros(4), second), "batch 2", ONE, batch=True)
+    with pytest.raises(UsageError, match=r"'image', 'extra'; .* at 'extra', which is no .*\(input"):
+        split_item({"image": IDS, "extra": second}, "batch 2", ONE, batch=True)
     own = second["a"] if isinstance(second, dict) else second[0]
     if not isinstance(own, Tensor) or own.numel() > 1:
         with pytest.raises(UsageError, match=r"^data: item 0 .*no label"):
-            split_item((IDS[0], own), "item 0")
+            split_item((IDS[0], own), "item 0", ONE)
 
 
 def test_a_mask_of_a_data_set_or_loader_is_refused(tmp_path: Path) -> None:
-    pairs = TensorDataset(IDS, MASK)
+    pairs, options = TensorDataset(IDS, MASK), InputOptions(ONE)
     with pytest.raises(
         UsageError, match=r"item 0 .* input of shape \(6,\) .*Tensor of shape \(6,\)"
     ):
-        open_feed(pairs)
+        open_feed(pairs, options=options)
     with pytest.raises(UsageError, match=r"batch 0 .* of shape \(4, 6\) .* of shape \(4, 6\)"):
-        list(open_feed(DataLoader(pairs, batch_size=4)).batches())
+        list(open_feed(DataLoader(pairs, batch_size=4), options=options).batches())
 
 
-def test_keys_that_are_not_understood() -> None:
+def test_keys_that_are_no_arguments() -> None:
     both = {"input_ids": IDS, "attention_mask": MASK}
-    known = "'image', 'images', 'pixel_values', 'x', labels under one of 'label'"
     for batch in (both, {"ids": IDS, "mask": MASK}, {"ids": IDS}):
         keys = ", ".join(map(repr, batch))
-        with pytest.raises(UsageError, match=f"keys {keys}; .*{known}.*; a network is given one"):
-            split_item(batch, "batch 0", batch=True)
+        taken = rf"keys {keys}; .*labels under one of 'label'.* takes \(input\), and {keys} is none"
+        with pytest.raises(UsageError, match=taken):
+            split_item(batch, "batch 0", ONE, batch=True)
 
 
 def test_numbers_that_are_not_used_are_named() -> None:
     numbers = torch.arange(4)
-    with pytest.warns(UnusedDataWarning, match="'length' of the samples is not used; a network"):
-        split_item({"image": IDS, "label": numbers, "length": numbers}, "batch 0", batch=True)
+    with pytest.warns(UnusedDataWarning, match="'length' of the samples is not used: the network"):
+        split_item({"image": IDS, "label": numbers, "length": numbers}, "batch 0", ONE, batch=True)
     with pytest.warns(UnusedDataWarning, match="data: 2 of the samples is not used"):
-        split_item((IDS[0], 7, 3), "item 0")
+        split_item((IDS[0], 7, 3), "item 0", ONE)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        split_item({"image": IDS, "label": numbers, "file": list("abcd")}, "batch 0", batch=True)
-        split_item((IDS[0], 7, "a.png"), "item 0")
+        split_item(
+            {"image": IDS, "label": numbers, "file": list("abcd")}, "batch 0", ONE, batch=True
+        )
+        split_item((IDS[0], 7, "a.png"), "item 0", ONE)
 
 
 def test_special_tensors() -> None:
     nested = torch.nested.nested_tensor([torch.zeros(2, 3), torch.zeros(4, 3)], layout=torch.jagged)
     with pytest.raises(UsageError, match="batch 1 is a nested tensor; give its samples as batches"):
-        split_item(nested, "batch 1", batch=True)
+        split_item(nested, "batch 1", ONE, batch=True)
     with pytest.raises(UsageError, match=r"item 0 is a sparse tensor; .* to_dense\(\)"):
-        split_item((IMAGES[0, 0].to_sparse(), 1), "item 0")
+        split_item((IMAGES[0, 0].to_sparse(), 1), "item 0", ONE)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.bool, torch.complex64])

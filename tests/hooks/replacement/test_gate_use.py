@@ -373,7 +373,7 @@ def test_forward_and_output_are_the_users(net: Any) -> None:
         net,
         batches(images, labels),
         ["mean"],
-        forward=lambda model, x: {"features": x, "scores": model(x)},
+        forward=lambda model, batch: {"features": batch[0], "scores": model(batch[0])},
         output="scores",
     )
     pd.testing.assert_frame_equal(plain, both)

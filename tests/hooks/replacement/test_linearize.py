@@ -293,7 +293,7 @@ def test_other_measures_of_live_units(net: nn.Module) -> None:
     ("data", "reason"),
     [
         ([], "the iterable yields no batches"),
-        ([torch.zeros(0, 3)], ""),
+        ([torch.zeros(0, 3)], "data: batch 0 holds no samples: it is .0, 3."),
         (torch.utils.data.TensorDataset(torch.zeros(0, 3)), "the data set TensorDataset holds no"),
     ],
 )

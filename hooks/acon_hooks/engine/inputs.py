@@ -1,0 +1,158 @@
+"""How samples enter a network: what it is called with, and which of their positions hold data."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from acon_analysis.errors import UsageError
+from acon_hooks.engine.items import Signature, split_item, whole_item
+from acon_hooks.engine.rows import Valid
+from acon_hooks.engine.trees import count_samples, described, sample_axis
+from acon_hooks.guards import unwrap
+
+#: Calls a network on a batch: (model, batch) -> output.
+Forward = Callable[[Any, Any], Any]
+#: Names the key of a batch, or returns, for a batch, which positions hold data: bool (N, T).
+OneMask = str | int | Callable[[Any], Any]
+#: One for all layers, or by the module path of the layers that it holds for.
+Mask = OneMask | Mapping[str, OneMask]
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """How samples enter a network.
+
+    Parameters
+    ----------
+    signature : Signature
+        The arguments that its forward takes.
+    forward : callable, optional
+        Calls it: (model, batch) -> output. By default arguments are those of the signature.
+    mask : str, int, callable or mapping, optional
+        Which positions hold data, True or 1, and which are padded: the key of the batch, or a
+        callable that is given the batch; (N, T). Where parts of a network have positions of their
+        own: such masks by module path, {"encoder": "attention_mask", "decoder": ...}.
+    sample_axis : int
+        Axis of the samples in tensors that are given to the network.
+    """
+
+    signature: Signature = field(default_factory=Signature)
+    forward: Forward | None = None
+    mask: Mask | None = None
+    sample_axis: int = 0
+
+    def __post_init__(self) -> None:
+        if self.forward is not None and not callable(self.forward):
+            raise UsageError(
+                f"forward must be a callable (model, batch) -> output; got {self.forward!r}"
+            )
+        for mask in self.masks.values():
+            if not callable(mask) and not isinstance(mask, str | int):
+                raise UsageError(f"mask must be a key of the batch or a callable; got {mask!r}")
+            if isinstance(mask, str) and "padding" in mask:
+                raise UsageError(
+                    f"mask {mask!r} looks like PyTorch's padding masks, which are True where a "
+                    "position is padded; mask= is True where it holds data: give "
+                    f"mask=lambda batch: ~batch[{mask!r}]"
+                )
+        if self.sample_axis < 0:
+            raise UsageError(f"sample_axis must be 0 or more; got {self.sample_axis!r}")
+
+    @property
+    def masks(self) -> dict[str, OneMask]:
+        """The masks by module path; one for all layers has the path ""."""
+        if self.mask is None:
+            return {}
+        return dict(self.mask) if isinstance(self.mask, Mapping) else {"": self.mask}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What of it makes two captures the same, where it is not the default."""
+        masks = {path: _name(mask) for path, mask in self.masks.items()}
+        mask = masks.get("") if set(masks) == {""} else masks or None
+        forward = None if self.forward is None else _name(self.forward)
+        found = {"forward": forward, "mask": mask, "sample_axis": self.sample_axis or None}
+        return {name: value for name, value in found.items() if value is not None}
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing but the default is asked for."""
+        return not self.identity
+
+    def split(self, item: Any, what: str, *, batch: bool = False) -> tuple[Any, Any]:
+        """Return what the network is given of an item or batch, and its label(s)."""
+        if self.forward is not None:
+            return whole_item(item, what, batch=batch)
+        return split_item(item, what, self.signature, batch=batch, besides=self.masks.values())
+
+    def call(self, model: nn.Module, inputs: Any) -> Any:
+        """Run a network."""
+        if self.forward is not None:
+            return self.forward(model, inputs)
+        if isinstance(inputs, tuple):
+            return model(*inputs)
+        return model(**inputs) if isinstance(inputs, dict) else model(inputs)
+
+    def valid(self, batch: Any, inputs: Any) -> Valid:
+        """Return which positions of a batch hold data; none without a mask.
+
+        Raises
+        ------
+        UsageError
+            If a mask is of another shape, or holds other numbers than 0 and 1.
+        """
+        count = count_samples(inputs, self.sample_axis)
+        return {path: self._valid(mask, batch, count) for path, mask in self.masks.items()}
+
+    def _valid(self, mask: OneMask, batch: Any, count: int) -> Tensor:
+        """Return which positions hold data by one mask, bool (N, T)."""
+        name = _name(mask)
+        found = torch.as_tensor(mask(batch) if callable(mask) else _looked_up(batch, mask))
+        if not callable(mask) and found.ndim == 2 and sample_axis(found, count, self.sample_axis):
+            found = found.T
+        if found.ndim != 2 or len(found) != count:
+            raise UsageError(
+                f"mask {name!r} has the shape {tuple(found.shape)}; expected is (N, T) for "
+                f"N = {count} samples and T positions"
+            )
+        odd = (found != 0) & (found != 1)
+        if bool(odd.any()):
+            raise UsageError(
+                f"mask {name!r} holds other numbers than 0 (padded) and 1 (data), such as "
+                f"{found[odd][0].item()}"
+            )
+        return found.bool()
+
+
+def _looked_up(batch: Any, key: Any) -> Any:
+    """Return what a batch holds under a key."""
+    found = isinstance(batch, Mapping) and key in batch
+    if isinstance(batch, tuple | list) and isinstance(key, int):
+        found = -len(batch) <= key < len(batch)
+    if not found:
+        raise UsageError(
+            f"mask {key!r} is no key of the batch, which is {described(batch)}; a callable, "
+            "mask=lambda batch: ..., can make one"
+        )
+    return batch[key]
+
+
+def input_options(
+    model: nn.Module,
+    forward: Forward | None = None,
+    mask: Mask | None = None,
+    sample_axis: int = 0,
+) -> InputOptions:
+    """Return how samples enter a model; see `InputOptions`."""
+    return InputOptions(Signature.of(unwrap(model)), forward, mask, sample_axis)
+
+
+def _name(value: Any) -> Any:
+    """Return an option as an identity holds it: a callable is known by its name."""
+    if not callable(value):
+        return value
+    kind = value if hasattr(value, "__qualname__") else type(value)
+    return f"{kind.__module__}.{kind.__qualname__}"
