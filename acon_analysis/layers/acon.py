@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from acon_analysis.layers.checks import require_channels
-from acon_analysis.layers.elementwise import acon, match_rank, must_keep
+from acon_analysis.layers.formula import acon, match_rank, must_keep
 
 
 class AconA(nn.Module):

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from acon_analysis.errors import UsageError
 from acon_analysis.layers.checks import require_maps
-from acon_analysis.layers.elementwise import must_keep
+from acon_analysis.layers.formula import must_keep
 
 
 class FReLU(nn.Module):

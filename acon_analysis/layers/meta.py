@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from acon_analysis.errors import UsageError, closest
 from acon_analysis.layers.checks import pool, require_batch, require_channels
-from acon_analysis.layers.elementwise import acon
+from acon_analysis.layers.formula import acon
 
 Granularity = Literal["layer", "channel", "pixel"]
 

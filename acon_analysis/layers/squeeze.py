@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from acon_analysis.errors import UsageError
 from acon_analysis.layers.checks import pool
-from acon_analysis.layers.elementwise import match_rank
+from acon_analysis.layers.formula import match_rank
 
 
 class SqueezeExcitation(nn.Module):

@@ -7,13 +7,11 @@ import torch
 from torch import nn
 
 from acon_analysis.layers import AconA, AconC, MetaAconC
-
-#: What can stand after the 3x3 convolutions, as in the paper's comparison (Table 3).
-ACTIVATIONS = ("relu", "swish", "acon", "metaacon")
+from acon_analysis.paper.numbers import NETWORK_ACTIVATIONS
 
 
 def make_activation(kind: str, channels: int, **options: Any) -> nn.Module:
-    """Return a fresh activation module of one of the kinds in `ACTIVATIONS`.
+    """Return a fresh activation module of one of the kinds in `NETWORK_ACTIVATIONS`.
 
     Parameters
     ----------
@@ -33,7 +31,7 @@ def make_activation(kind: str, channels: int, **options: Any) -> nn.Module:
         return AconC(channels, **options)
     if kind == "metaacon":
         return MetaAconC(channels, **options)
-    raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}; got {kind!r}")
+    raise ValueError(f"activation must be one of {', '.join(NETWORK_ACTIVATIONS)}; got {kind!r}")
 
 
 class Bottleneck(nn.Module):
@@ -76,7 +74,7 @@ class BottleneckResNet(nn.Module):
     Parameters
     ----------
     activation : str
-        What stands after every 3x3 convolution: one of `ACTIVATIONS`.
+        What stands after every 3x3 convolution: one of `NETWORK_ACTIVATIONS`.
     input_shape : tuple of int
         (C, H, W) of one image.
     num_classes : int

@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 from acon_analysis.errors import UsageError, closest
-from acon_analysis.models.bottleneck import ACTIVATIONS, BottleneckResNet
+from acon_analysis.models.bottleneck import BottleneckResNet
 from acon_analysis.models.checkpoints import load_weights
 from acon_analysis.models.official import OFFICIAL
 from acon_analysis.models.shufflenet import SmallShuffleNet
+from acon_analysis.paper.numbers import NETWORK_ACTIVATIONS
 from acon_analysis.usercode import load_callable
 
 #: Folder of the weights that come with the package.
@@ -86,7 +87,7 @@ class Origin:
 
 def _own_networks() -> dict[str, ModelSpec]:
     specs = {}
-    for activation in ACTIVATIONS:
+    for activation in NETWORK_ACTIVATIONS:
         specs[f"digits_{activation}"] = ModelSpec(
             name=f"digits_{activation}",
             source="this project, trained on scikit-learn's digits",

@@ -15,7 +15,8 @@ class SmallShuffleNet(nn.Module):
     Parameters
     ----------
     activation : str
-        One of `bottleneck.ACTIVATIONS`, after every convolution but the depthwise ones.
+        One of those of `bottleneck.make_activation`, after every convolution but the depthwise
+        ones.
     num_classes : int
         Width of the output.
     stem : int

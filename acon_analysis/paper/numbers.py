@@ -10,6 +10,14 @@ from typing import Any, Literal
 
 PAPER = "Ma, Zhang, Liu, Sun, CVPR 2021, doi:10.1109/CVPR46437.2021.00794"
 
+#: Activations of the networks in the paper's training curves: name in a network's name, and title.
+NETWORK_ACTIVATIONS = {
+    "relu": "ReLU",
+    "swish": "ACON-A (Swish)",
+    "acon": "ACON-C",
+    "metaacon": "Meta-ACON",
+}
+
 
 @dataclass(frozen=True)
 class PaperColumn:

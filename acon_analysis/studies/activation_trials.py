@@ -29,7 +29,7 @@ class _Centred(nn.Sigmoid):
 
 
 #: Name -> builds the activation for a number of channels.
-ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
+TRIED: dict[str, Callable[[int], nn.Module]] = {
     "none": lambda _: nn.Identity(),
     "sigmoid": lambda _: nn.Sigmoid(),
     "sigmoid - 1/2": lambda _: _Centred(),
@@ -88,7 +88,7 @@ def small_network(
     Parameters
     ----------
     activation : str
-        A key of `ACTIVATIONS`.
+        A key of `TRIED`.
     network : {"dense", "conv"}
         `depth` fully connected hidden layers; or as many 3x3 convolutions, then the mean over
         2x2 pixels. A linear layer gives the ten scores.
@@ -110,8 +110,8 @@ def small_network(
     DOI 10.1109/ICCV.2015.123.
     """
     for name in (activation, like or activation):
-        if name not in ACTIVATIONS:
-            raise UsageError(f"there is no activation {name!r}; {closest(name, ACTIVATIONS)}")
+        if name not in TRIED:
+            raise UsageError(f"there is no activation {name!r}; {closest(name, TRIED)}")
     if network not in ("dense", "conv") or start not in STARTS or min(depth, width) < 1:
         raise UsageError(
             "network is 'dense' or 'conv', start 'torch' or 'kept', depth and width at least 1; "
@@ -124,7 +124,7 @@ def small_network(
         for _ in range(depth):
             dense = network == "dense"
             own = nn.Linear(inputs, width) if dense else nn.Conv2d(inputs, width, 3, padding=1)
-            layers += [own, ACTIVATIONS[activation](width)]
+            layers += [own, TRIED[activation](width)]
             inputs = width
         if network == "conv":
             layers += [nn.AvgPool2d(2), nn.Flatten()]
@@ -142,7 +142,7 @@ def _power(activation: str) -> float:
     weight = torch.exp(-z * z / 2)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        y = ACTIVATIONS[activation](512).double()(z[:, None].expand(-1, 512).clone())
+        y = TRIED[activation](512).double()(z[:, None].expand(-1, 512).clone())
         return float((weight * y.square().mean(1)).sum() / weight.sum())
 
 
@@ -167,7 +167,7 @@ def start_signals(
     Parameters
     ----------
     activations : sequence of str
-        Keys of `ACTIVATIONS`.
+        Keys of `TRIED`.
     seeds : sequence of int
         One network each.
     **network
@@ -191,7 +191,7 @@ def start_signals(
                 x = module(x)
                 if isinstance(module, nn.Linear | nn.Conv2d):
                     before.append(x)
-                elif type(module) is type(ACTIVATIONS[activation](1)):
+                elif type(module) is type(TRIED[activation](1)):
                     after.append(x.detach())
             loss = nn.functional.cross_entropy(x, labels, reduction="sum")
             slopes = torch.autograd.grad(loss, before[:-1])
@@ -228,7 +228,7 @@ def train_trials(
     Parameters
     ----------
     activations : sequence of str
-        Keys of `ACTIVATIONS`.
+        Keys of `TRIED`.
     rates : sequence of float
         First learning rates.
     seeds : sequence of int

@@ -8,18 +8,11 @@ import pandas as pd
 
 from acon_analysis.columns import CURVE_COLUMNS, names
 from acon_analysis.errors import AconError
+from acon_analysis.paper.numbers import NETWORK_ACTIVATIONS
 from acon_analysis.selection import require_columns
 
 #: Folder of the logs that come with the package, next to the weights.
 LOGS = Path(__file__).parents[1] / "models" / "weights"
-
-#: Networks of the paper's picture of training curves, and what it calls their activation.
-ACTIVATIONS = {
-    "relu": "ReLU",
-    "swish": "ACON-A (Swish)",
-    "acon": "ACON-C",
-    "metaacon": "Meta-ACON",
-}
 
 
 _SEED = re.compile(r"(?:[_-]seed(\d+))?\.csv")
@@ -46,7 +39,7 @@ def training_logs(data: str = "digits", folder: str | Path = LOGS) -> pd.DataFra
     -------
     pandas.DataFrame
         Columns ``network``, ``activation`` (in words), ``seed`` (0 where the name says none) and
-        those of `columns.CURVE_COLUMNS`; networks in the order of `ACTIVATIONS`.
+        those of `columns.CURVE_COLUMNS`; networks in the order of `NETWORK_ACTIVATIONS`.
 
     Raises
     ------
@@ -57,7 +50,11 @@ def training_logs(data: str = "digits", folder: str | Path = LOGS) -> pd.DataFra
     for short, seed, path in _logs_of(data, Path(folder)):
         log = pd.read_csv(path)
         require_columns(log, names(CURVE_COLUMNS), f"the log {path.name}")
-        head = {"network": f"{data}_{short}", "activation": ACTIVATIONS[short], "seed": seed}
+        head = {
+            "network": f"{data}_{short}",
+            "activation": NETWORK_ACTIVATIONS[short],
+            "seed": seed,
+        }
         parts.append(pd.DataFrame({**head, **log[names(CURVE_COLUMNS)]}))
     if not parts:
         raise AconError(f"{str(folder)!r} holds no log {data}_*.csv of a training")
@@ -65,9 +62,9 @@ def training_logs(data: str = "digits", folder: str | Path = LOGS) -> pd.DataFra
 
 
 def _logs_of(data: str, folder: Path) -> list[tuple[str, int, Path]]:
-    """Return activation, seed and file of every log, in the order of `ACTIVATIONS` and seeds."""
+    """Return activation, seed and file of every log, in order of activations and seeds."""
     found = []
-    for short in ACTIVATIONS:
+    for short in NETWORK_ACTIVATIONS:
         stem = f"{data}_{short}"
         seeds: dict[int, Path] = {}
         for path in sorted(folder.glob(f"{stem}*.csv")):

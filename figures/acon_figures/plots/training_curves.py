@@ -5,13 +5,14 @@ from collections.abc import Sequence
 import pandas as pd
 
 from acon_analysis.errors import AconError
-from acon_analysis.training.logs import ACTIVATIONS, curve_bands
+from acon_analysis.paper.numbers import NETWORK_ACTIVATIONS
+from acon_analysis.training.logs import curve_bands
 from acon_figures.names import entry
 from acon_figures.spec import figure
 from acon_figures.style import COLORS, AconFigure, is_narrow, new_figure, theme, thin
 
 CURVE_COLORS = ("blue", "orange", "green", "red", "purple", "brown")
-"""The first four are those of `ACTIVATIONS`, whichever of them are drawn, as in the paper."""
+"""The first four are those of `NETWORK_ACTIVATIONS`, whichever are drawn, as in the paper."""
 
 DECADE = 10.0
 """Errors that span less than this factor stand on a linear axis."""
@@ -96,8 +97,8 @@ def training_curves(
 
 
 def _colors(activations: Sequence[str]) -> dict[str, str]:
-    """Return each activation's colour: its own if it is one of `ACTIVATIONS`, else one left."""
-    fixed = dict(zip(ACTIVATIONS.values(), CURVE_COLORS, strict=False))
+    """Return each activation's colour: its own in `NETWORK_ACTIVATIONS`, else one left."""
+    fixed = dict(zip(NETWORK_ACTIVATIONS.values(), CURVE_COLORS, strict=False))
     own = {name: fixed[name] for name in activations if name in fixed}
     left = iter([color for color in CURVE_COLORS if color not in own.values()])
     return {name: own.get(name) or next(left) for name in activations}

@@ -107,7 +107,7 @@ class LiveCall:
     caught: Tensor | None = None
 
 
-class Source(ABC):
+class BetaSource(ABC):
     """Where β, or what it is computed from, is found in a layer: see `readings.sources`.
 
     A source finds its candidates on the first batch by a class method ``of``. In later batches
@@ -172,7 +172,7 @@ class Reading:
 
     Parameters
     ----------
-    source : Source
+    source : BetaSource
         Where the tensor is caught.
     transform : str
         Key of `TRANSFORMS`, applied to what was caught.
@@ -186,7 +186,7 @@ class Reading:
         Channel axis of that argument and of the layer's output.
     """
 
-    source: Source
+    source: BetaSource
     layout: Layout
     transform: str = "identity"
     identity: str = "acon"

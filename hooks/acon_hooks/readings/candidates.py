@@ -16,10 +16,10 @@ from torch import Tensor
 from acon_hooks.layers.reading import (
     GATES,
     TRANSFORMS,
+    BetaSource,
     Granularity,
     Layout,
     Reading,
-    Source,
     fold,
     folded,
     layouts,
@@ -117,7 +117,7 @@ def candidates(layer: Layer, trace: CallTrace, settings: list[Setting]) -> Itera
             yield setting, setting.reading, torch.ones((1, c, 1), device=setting.x.device)
 
 
-def _caught(layer: Layer, trace: CallTrace) -> Iterator[tuple[Source, str, Tensor]]:
+def _caught(layer: Layer, trace: CallTrace) -> Iterator[tuple[BetaSource, str, Tensor]]:
     """Yield (source, transform, tensor), the most trusted first."""
     own = OwnTensor.of(layer)
     modules = InnerModule.of(layer, trace)

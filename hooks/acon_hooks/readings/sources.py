@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from acon_hooks.errors import HookError
 from acon_hooks.layers.gates import GATE_NAMES
-from acon_hooks.layers.reading import GATES, TRANSFORMS, LiveCall, Reading, Source, fold
+from acon_hooks.layers.reading import GATES, TRANSFORMS, BetaSource, LiveCall, Reading, fold
 from acon_hooks.layers.scan import Layer, own_tensors, slopes, whole
 from acon_hooks.readings.call_trace import CallTrace, ModuleCall
 
 
 @dataclass(frozen=True)
-class OwnTensor(Source):
+class OwnTensor(BetaSource):
     """A parameter or buffer of the layer itself."""
 
     name: str
@@ -58,7 +58,7 @@ class OwnTensor(Source):
 
 
 @dataclass(frozen=True)
-class InnerModule(Source):
+class InnerModule(BetaSource):
     """The output of a module inside the layer, in one of its calls within a call of the layer."""
 
     path: str
@@ -89,7 +89,7 @@ class InnerModule(Source):
 
 
 @dataclass(frozen=True)
-class Argument(Source):
+class Argument(BetaSource):
     """An argument of the layer: a position, or a keyword."""
 
     key: int | str
@@ -113,7 +113,7 @@ class Argument(Source):
 
 
 @dataclass(frozen=True)
-class FunctionResult(Source):
+class FunctionResult(BetaSource):
     """The result of a torch function that the layer calls."""
 
     function: str
@@ -135,7 +135,7 @@ class FunctionResult(Source):
 
 
 @dataclass(frozen=True)
-class LeastSquares(Source):
+class LeastSquares(BetaSource):
     """β = Σ z·d / Σ d² for the argument z = β·d of the gate's function."""
 
     function: str
@@ -172,7 +172,7 @@ class LeastSquares(Source):
 
 
 @dataclass(frozen=True)
-class Constant(Source):
+class Constant(BetaSource):
     """One number, whatever the input."""
 
     value: int

@@ -15,9 +15,10 @@ import acon_analysis as acon
 from acon_analysis.columns import CURVE_COLUMNS, names
 from acon_analysis.data.sources import digits
 from acon_analysis.errors import UsageError
-from acon_analysis.models.bottleneck import ACTIVATIONS, BottleneckResNet
+from acon_analysis.models.bottleneck import BottleneckResNet
 from acon_analysis.models.checkpoints.importing import write_safetensors
 from acon_analysis.models.registry import registry, weights_metadata
+from acon_analysis.paper.numbers import NETWORK_ACTIVATIONS
 from acon_analysis.training import release
 from acon_analysis.training.loop import Training, augment, parameter_groups
 from acon_analysis.training.recipes import RECIPES, Recipe
@@ -196,7 +197,7 @@ def test_wilson_interval_by_hand() -> None:
     assert (low, high) == pytest.approx((centre - half, centre + half))
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", NETWORK_ACTIVATIONS)
 def test_shipped_digits_weights_reach_what_their_card_says(activation: str) -> None:
     name = f"digits_{activation}"
     path = registry()[name].shipped
@@ -222,7 +223,7 @@ def test_shipped_weights_are_small() -> None:
 
 def test_digits_networks_differ_only_in_the_activation() -> None:
     """As the comparison needs it: everything else has the same shapes."""
-    models = [acon.build_model(f"digits_{kind}", weights=None) for kind in ACTIVATIONS]
+    models = [acon.build_model(f"digits_{kind}", weights=None) for kind in NETWORK_ACTIVATIONS]
     shapes = [
         {
             name: tuple(value.shape)
