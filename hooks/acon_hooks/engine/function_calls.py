@@ -174,7 +174,7 @@ class FunctionSites:
         if place is None:
             self._consumed(args, kwargs)
             return func(*args, **kwargs)
-        given = _activated_first(args, kwargs)
+        given = activated_first(args, kwargs)
         source = self.sources.of(name, given) if self._follows else None
         if source is None:
             self._consumed(given)
@@ -234,7 +234,7 @@ def _seen_by(
     return output
 
 
-def _activated_first(args: Args, kwargs: Kwargs) -> tuple[Tensor, ...]:
+def activated_first(args: Args, kwargs: Kwargs) -> tuple[Tensor, ...]:
     """Return the tensors among the arguments, first the one that a function activates.
 
     That is the first one of full size which is no parameter; an `out` is none.

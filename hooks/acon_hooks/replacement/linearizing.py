@@ -7,6 +7,7 @@ of it in which the plan's channels are lines.
 import copy
 from collections import defaultdict
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,11 @@ from acon_hooks.engine.edits import Line
 from acon_hooks.engine.sites import Site, split_name
 from acon_hooks.errors import HookError
 from acon_hooks.guards import unwrap
+from acon_hooks.replacement.linear_functions import (
+    CHILD,
+    LinearizedFunctions,
+    forward_with_lines,
+)
 from acon_hooks.replacement.plan import Plan, PlanError, load_plan
 
 PLAN_FILE = "plan.json"
@@ -213,7 +219,9 @@ def linearize(model: nn.Module, plan: Plan, *, any_weights: bool = False) -> nn.
     -------
     Module
         The copy: each layer with replaced channels is a `LinearizedActivation`, whose ``inner`` is
-        the activation. Of the same class otherwise, so hooks and captures work on it.
+        the activation; lines of functions are in a module `LinearizedFunctions`, and the forward of
+        the copy puts them in the place of what the functions return. Of the same class otherwise,
+        so hooks and captures work on it.
 
     Raises
     ------
@@ -224,14 +232,18 @@ def linearize(model: nn.Module, plan: Plan, *, any_weights: bool = False) -> nn.
     calls = {layer.layer: layer.calls for layer in plan.layers}
     overwrites = {(layer.layer, layer.call): layer.in_place for layer in plan.layers}
     uses: dict[tuple[str, nn.Module], dict[int, Line]] = defaultdict(dict)
+    functions: dict[tuple[str, int], AffineChannels] = {}
     for site, line in plan_edits(changed, plan, any_weights=any_weights).items():
         if site.function is not None:
-            raise PlanError(
-                f"plan: layer {site.name!r} is a function that the network calls, and only modules "
-                "can be lines in a copy; leave it out, or call a module there, such as "
-                "torch.nn.ReLU() (verify_plan measures the plan on the network itself)"
-            )
+            like = next((t for t in changed.parameters()), torch.empty(0))
+            use = site.name, site.call or 0
+            functions[use] = AffineChannels(line, like, in_place=overwrites[use])
+            continue
         uses[site.name, site.module][site.call or 0] = line
+    if functions:  # first: the modules that call them have their names of the plan still
+        named = {name: calls[name] for name, _ in functions}
+        changed.add_module(CHILD, LinearizedFunctions(functions, named))
+        changed.forward = partial(forward_with_lines, changed)
     for (name, inner), lines in uses.items():
         like = next((t for t in [*inner.parameters(), *changed.parameters()]), torch.empty(0))
         says_so = getattr(inner, "inplace", False) is True
@@ -267,7 +279,7 @@ def save_linearized(model: nn.Module, plan: Plan, folder: str | Path) -> Path:
     Path
         The folder.
     """
-    if not linearized_layers(model) and plan.units:
+    if plan.units and not any(isinstance(m, AffineChannels) for m in model.modules()):
         raise UsageError(
             f"{type(model).__name__} has no linearised layer: save what linearize() returned"
         )
@@ -310,10 +322,9 @@ def load_linearized(folder: str | Path, model: nn.Module | None = None) -> nn.Mo
         safetensors.torch.load_model(changed, path, strict=True)
     except (RuntimeError, safetensors.SafetensorError) as error:
         raise PlanError(f"plan: {str(path)!r} does not fit the model: {error}") from error
-    for layer in linearized_layers(changed).values():
-        for line in layer.lines.values():
-            if isinstance(line, AffineChannels):
-                line.settle()
+    for line in changed.modules():
+        if isinstance(line, AffineChannels):
+            line.settle()
     return changed.eval()
 
 
