@@ -27,20 +27,37 @@ def unwrap(model: Any) -> nn.Module:
     Raises
     ------
     HookError
-        If what was given is no module.
+        If what was given is no module, or a module that runs as TorchScript, as an exported
+        program or as a CUDA graph, whatever layers it holds.
     """
-    if not isinstance(model, nn.Module):
-        kind = type(model).__name__
-        hint = (
-            "hooks never fire in an exported program: give the module that was exported"
-            if kind == "ExportedProgram"
-            else "give a torch.nn.Module"
+    if form := _recorded_form(model):
+        raise HookError(
+            f"cannot watch {form}: it runs what was recorded of a network, where hooks never "
+            "fire; give the Python module that it was made from"
         )
-        raise HookError(f"cannot watch an object of type {kind}: {hint}")
+    if not isinstance(model, nn.Module):
+        raise HookError(
+            f"cannot watch an object of type {type(model).__name__}: give a torch.nn.Module"
+        )
     outer: nn.Module = model
     while (inner := _inner(outer)) is not None:
         outer = inner
     return outer
+
+
+def _recorded_form(model: Any) -> str:
+    """Return what a model is that runs a recording of a network; empty if it is a plain module."""
+    if isinstance(model, torch.jit.ScriptModule | torch.jit.ScriptFunction):
+        return f"a TorchScript module ({getattr(model, 'original_name', type(model).__name__)})"
+    names = {cls.__name__ for cls in type(model).__mro__ if cls.__module__.startswith("torch.")}
+    if names & {"ExportedProgram", "_StatefulGraphModule", "UnflattenedModule"}:
+        return f"an exported program ({type(model).__name__}, from torch.export)"
+    call = vars(model).get("forward") if isinstance(model, nn.Module) else model
+    if isinstance(model, torch.cuda.CUDAGraph) or (
+        getattr(call, "__module__", "") == "torch.cuda.graphs"
+    ):
+        return "a CUDA graph (torch.cuda.make_graphed_callables)"
+    return ""
 
 
 def _inner(model: nn.Module) -> nn.Module | None:

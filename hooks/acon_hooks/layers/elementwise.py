@@ -193,6 +193,8 @@ class _Trial:
         """Tell whether the output is that of a module inside."""
         own, outputs = _bare_copy(self.module), _Outputs()
         sites = [Site(name, part, inner=True) for name, part in own.named_modules() if name]
+        if not sites or isinstance(own, torch.jit.ScriptModule):
+            return False
         with visiting(own, sites, outputs):
             own(self.x.clone())
         return any(torch.equal(made, y) for made in outputs.made)

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+import acon_analysis as acon
 from acon_hooks import HookError, ProofError, Tap, find_layers, record
 from support_variants import Detector, Net, Official, Outer, Static, hooks_left, shaken, tensor
 
@@ -157,8 +158,9 @@ def test_graph_that_inlines_the_layers_is_refused_and_one_that_calls_them_is_rea
 @pytest.mark.filterwarnings("ignore:.torch.jit", "ignore::torch.jit.TracerWarning")
 def test_torchscript_is_refused(net: Any, images: Tensor) -> None:
     traced = trace(net, images)
-    with pytest.raises(HookError, match="TorchScript module that is the model"), record(traced):
-        pass
+    for use in (find_layers, lambda model: acon.nonlinearities(model, images), Tap):
+        with pytest.raises(HookError, match=r"TorchScript module \(.*from"):
+            use(traced)
     net.part = traced
     with pytest.raises(HookError, match=r"'part.acts.0' lies inside the TorchScript module 'part'"):
         Tap(net).__enter__()
@@ -187,15 +189,32 @@ def test_a_scripted_static_layer_in_a_python_model_is_read() -> None:
 
 def test_exported_program_is_refused(net: Any, images: Tensor) -> None:
     program: Any = torch.export.export(net, (images,))
-    with pytest.raises(HookError, match=r"ExportedProgram.*module that was exported"):
-        find_layers(program)
-    module = program.module()
-    with (
-        torch.no_grad(),
-        pytest.raises(HookError, match=r"'acts.0' lies inside the traced graph"),
-        record(module),
-    ):
-        module(images)
+    for form in (program, program.module(), torch.export.unflatten(program)):
+        with pytest.raises(HookError, match=r"an exported program \(.*Python module that it was"):
+            find_layers(form)
+
+
+def test_cuda_graph_is_refused(net: Any, images: Tensor) -> None:
+    def replay(*args: Tensor) -> Tensor:
+        return args[0]
+
+    replay.__module__ = "torch.cuda.graphs"  # as that of torch.cuda.make_graphed_callables
+    with pytest.raises(HookError, match="a CUDA graph"):
+        find_layers(replay)  # type: ignore[arg-type]
+    net.forward = replay
+    with pytest.raises(HookError, match="a CUDA graph"):
+        acon.nonlinearities(net, images)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_graphed_network_is_refused() -> None:
+    device = torch.device("cuda")
+    x = torch.randn(4, 3, device=device)
+    network = nn.Sequential(nn.Linear(3, 3), nn.ReLU()).to(device).eval()
+    graphed: Any = torch.cuda.make_graphed_callables(network, (x,))
+    with pytest.raises(HookError, match="a CUDA graph"):
+        find_layers(graphed)
 
 
 @pytest.mark.usefixtures("process_group")
