@@ -14,17 +14,50 @@ import time
 from collections.abc import Callable, Iterator
 from io import BufferedRandom
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import platformdirs
 
 from acon_analysis.errors import StoreError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Seconds after which a temporary file that nobody has locked is stale.
 GRACE = 10.0
 
 #: The same where the file system knows no locks.
 GRACE_WITHOUT_LOCKS = 3600.0
+
+#: Text that begins so is a formula for a spreadsheet.
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def csv_text(frame: "pd.DataFrame", float_format: str | None = None) -> str:
+    """Return a frame as CSV.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Its index is left out.
+    float_format : str, optional
+        Such as ``"%.7g"``; by default all digits.
+
+    Returns
+    -------
+    str
+        Text that a spreadsheet would take for a formula is preceded by an apostrophe.
+    """
+    safe = frame.copy()
+    for name in safe.columns:
+        if safe[name].dtype.kind not in "biufc":
+            safe[name] = [_inert(value) for value in safe[name]]
+    return safe.to_csv(index=False, float_format=float_format, lineterminator="\n")
+
+
+def _inert(value: Any) -> Any:
+    """Put an apostrophe before a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def user_cache() -> Path:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from acon_analysis.errors import UsageError
+from acon_analysis.files import csv_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,7 +95,7 @@ def emit(
         return
     text = {
         TableFormat.table: lambda: _as_text(frame, columns if out is None else None),
-        TableFormat.csv: lambda: frame.to_csv(index=False, lineterminator="\n").rstrip("\n"),
+        TableFormat.csv: lambda: csv_text(frame).rstrip("\n"),
         TableFormat.json: lambda: frame.to_json(orient="records", indent=1),
     }[format]()
     if out is None:

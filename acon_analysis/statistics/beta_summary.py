@@ -55,7 +55,7 @@ def _table(beta: BetaMatrix, by: str) -> pd.DataFrame:
     if by == "layer":
         shape = {"channels": beta.values.shape[1], "samples": len(beta.values)}
         means = {f"std_{of}": [_mean(beta.values, axis).std()] for of, axis in _MARGINS.items()}
-        found = {name: [value] for name, value in _statistics(beta.values, axis=None).items()}
+        found = {name: [value[()]] for name, value in _statistics(beta.values, axis=None).items()}
         values, keys = found | means, keys | shape
     elif by == "channel":
         values, keys = _statistics(beta.values, axis=0), keys | {"channel": beta.channels}

@@ -7,12 +7,11 @@ from typing import Any
 
 import pandas as pd
 
+from acon_analysis import files
 from acon_figures.names import visible
 
 #: Characters of one packed CSV beyond which a page does not carry it.
 MOST_PACKED = 600_000
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def number(value: Any, digits: int = 3) -> str:
@@ -66,15 +65,8 @@ def csv_text(frame: pd.DataFrame, digits: int = 7) -> str:
     safe = frame.copy()
     for name in safe.columns:
         if not pd.api.types.is_numeric_dtype(safe[name]):
-            safe[name] = [_inert(value) for value in safe[name]]
-    return safe.to_csv(index=False, float_format=f"%.{digits}g", lineterminator="\n")
-
-
-def _inert(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    text = visible(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+            safe[name] = [visible(v) if isinstance(v, str) else v for v in safe[name]]
+    return files.csv_text(safe, f"%.{digits}g")
 
 
 def packed(text: str) -> str | None:

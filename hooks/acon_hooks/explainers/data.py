@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from acon_analysis.data.image_source import ImageSource
 from acon_analysis.data.sources import open_data
 from acon_analysis.errors import UsageError
+from acon_analysis.files import csv_text
 from acon_hooks.captures.devices import on_device, pick_device
 from acon_hooks.explainers.explaining import explain
 from acon_hooks.explainers.explanations import Explanation
@@ -185,7 +186,7 @@ def conductance_data(
     ranks = correlations(table)
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in (("conductance.csv", table), ("layers.csv", ranks)):
-        frame.to_csv(folder / name, index=False, lineterminator="\n")
+        (folder / name).write_text(csv_text(frame), "utf-8")
     return table, ranks
 
 
@@ -194,7 +195,7 @@ def write_tables(explanation: Explanation, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     files = {"explanation.csv": explanation.to_frame(), "pixels.csv": explanation.pixels()}
     for name, frame in files.items():
-        frame.to_csv(folder / name, index=False, lineterminator="\n")
+        (folder / name).write_text(csv_text(frame), "utf-8")
     return [folder / name for name in files]
 
 
@@ -228,7 +229,7 @@ def check_data(
             tolerance=float("inf"),
         )
     folder.mkdir(parents=True, exist_ok=True)
-    table.to_csv(folder / "randomization.csv", index=False, lineterminator="\n")
+    (folder / "randomization.csv").write_text(csv_text(table), "utf-8")
     return table
 
 
