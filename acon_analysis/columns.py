@@ -66,6 +66,7 @@ LAYER_COLUMNS = (
     Column("column", "str", "", "column of betas/*.parquet; empty where beta is static"),
     Column("proof_error", "float64", "1", "largest |output - formula| over the output's scale"),
     Column("proof_power", "float64", "1", "share of channels for which the proof has power"),
+    Column("gate_of", "str", "", "the product whose gate this layer makes; empty for others"),
 )
 
 #: A row a layer and channel of a run.

@@ -146,7 +146,9 @@ class StoredRun:
     @cached_property
     def layers(self) -> pd.DataFrame:
         """One row a layer and call, in order of execution, columns of `columns.LAYER_COLUMNS`."""
-        frame = pd.DataFrame(self.manifest["layers"], columns=names(LAYER_COLUMNS))
+        later: dict[str, Any] = {"gate_of": ""}  # which earlier versions did not write
+        rows = [later | row for row in self.manifest["layers"]]
+        frame = pd.DataFrame(rows, columns=names(LAYER_COLUMNS))
         return frame.astype(dtypes(LAYER_COLUMNS))
 
     @property

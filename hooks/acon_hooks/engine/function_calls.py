@@ -18,6 +18,9 @@ from acon_hooks.engine.sources import FOLLOWED, JOINS, Sources
 from acon_hooks.engine.visited import ForwardPasses, Visited
 from acon_hooks.errors import HookError
 
+#: Functions whose calls are sites wherever they are.
+_SITES = ELEMENTWISE | {"glu"}
+
 #: Number of a function's call, the modules that run, and the innermost one that is known.
 Place = tuple[int, tuple[nn.Module, ...], nn.Module]
 #: Module, function, number.
@@ -53,8 +56,9 @@ class Discovery(Protocol):
     def found(self, call: FunctionCall) -> None:
         """See a call for which there is no site, and perhaps add one to the visit.
 
-        Of the functions `ELEMENTWISE`, and in the first forward pass products of two results that
-        are made of one tensor. In later passes these are calls that were not in the first.
+        Of the functions `ELEMENTWISE` and "glu", and in the first forward pass products of two
+        tensors, with their `factors` where these are made of one tensor. In later passes these are
+        calls that were not in the first.
         """
 
     def consumed(self, tensors: Iterable[Tensor]) -> None:
@@ -124,13 +128,20 @@ class FunctionSites:
     discovery : Discovery or None
         Finds sites in the first forward pass.
     sources : Sources
-        What results are made of, in the first forward pass and where some site is a product.
+        What results are made of, in the first forward pass and where some site is the last step of
+        an activation in pieces.
+    naming : bool
+        Whether `running` is needed in the first forward pass, also where nothing is to be found.
+    running : FunctionCall or None
+        In the first forward pass, the call that is running or was the last to run.
     """
 
     def __init__(self, visit: ForwardPasses) -> None:
         self.visit = visit
         self.discovery: Discovery | None = None
         self.sources = Sources()
+        self.naming = False
+        self.running: FunctionCall | None = None
         self._running = RunningModules(visit.model)
         self._owners = {module: name for name, module in visit.model.named_modules()}
         self._listener = Listener(self._run)
@@ -141,12 +152,12 @@ class FunctionSites:
     def start(self) -> None:
         """Listen to a forward pass, if there are sites or they are to be found."""
         self._visited = {}
-        for visited in self.visit.sites:
+        for visited in [*self.visit.sites, *self.visit.parts]:
             self.add(visited)
         names = {name for _, name, _ in self._visited}
-        finds = self.discovery is not None and self.visit.first
-        self._follows = finds or not JOINS.isdisjoint(names)
-        self._wanted = names | (ELEMENTWISE if self.discovery else set())
+        finds = (self.discovery is not None or self.naming) and self.visit.first
+        self._follows = finds or any(_in_pieces(v) for own in self._visited.values() for v in own)
+        self._wanted = names | (_SITES if finds or self.discovery else set())
         self._wanted |= FOLLOWED if self._follows else set()
         if self.visit.first and self.visit.counts:
             self._seen.clear()
@@ -164,6 +175,7 @@ class FunctionSites:
         self._listener.off()
         self._running.clear()
         self.sources.clear()
+        self.running = None
 
     def _run(self, func: Any, args: Args, kwargs: Kwargs) -> Any:
         """Run a function once; hand the calls of sites on as hooks do those of modules."""
@@ -192,16 +204,19 @@ class FunctionSites:
         """Return who sees a call of a function; the discovery may add someone."""
         number, running, module = place
         key = module, name, number
-        finds = name in ELEMENTWISE or (self.visit.first and len(factors) > 1)
         new = key not in self._visited and key not in self._seen
-        if self.discovery is not None and self.visit.counts and finds and new and tensors:
+        if self.visit.counts and tensors and (self.visit.first or (new and name in _SITES)):
             site = function_site(self._owners[module], module, name, number)
-            with torch._C.DisableTorchFunction():
-                self.discovery.found(FunctionCall(site, running, tensors, factors))
+            call = self.running = FunctionCall(site, running, tensors, factors)
+            apart = name == "mul" and not factors and len(tensors) == 2
+            finds = name in _SITES or len(factors) > 1 or apart
+            if self.discovery is not None and new and finds:
+                with torch._C.DisableTorchFunction():
+                    self.discovery.found(call)
         if self.visit.first and self.visit.counts:
             self._seen.add(key)
         visited = self._visited.get(key, [])
-        if name in JOINS and not factors and any(one.active for one in visited):
+        if not factors and any(one.active and _in_pieces(one) for one in visited):
             raise HookError(
                 f"layer {visited[0].site.name!r}, batch {self.visit.passes}: its factors are not "
                 "made of one tensor, as those of an activation in pieces are"
@@ -213,6 +228,12 @@ class FunctionSites:
         if self.discovery is not None and self.visit.first and self.visit.counts:
             leaves = tree_leaves(arguments)
             self.discovery.consumed(leaf for leaf in leaves if isinstance(leaf, Tensor))
+
+
+def _in_pieces(visited: Visited) -> bool:
+    """Return whether a site is the last step of an activation in pieces."""
+    function = visited.site.function
+    return function is not None and function[0] in JOINS and not visited.site.product
 
 
 def _seen_by(

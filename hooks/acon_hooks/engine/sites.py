@@ -32,6 +32,9 @@ class Site:
     function : tuple of (str, int) or None
         The function, and which of its calls within one call of the module; None for the module
         itself. The function in a further call of the module is a further call of the site.
+    product : bool
+        Whether that function is a product of two tensors that is visited with both, not the last
+        step of an activation of one tensor.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Site:
     inner: bool = False
     argument: int | str | None = None
     function: tuple[str, int] | None = None
+    product: bool = False
 
 
 def function_site(owner: str, module: nn.Module, function: str, number: int) -> Site:

@@ -110,6 +110,8 @@ class Visited:
         self.end_call = self._inner_hook() if site.inner else self._after_hook()
         if not site.inner:
             self.begin_call = self._before_hook()
+        elif site.function is not None:
+            self.begin_call = self._inner_before_hook()
         if site.function is None:
             self._register(site.module)
 
@@ -215,15 +217,26 @@ class Visited:
 
         return after
 
+    def _inner_before_hook(self) -> Callable[..., None]:
+        """Return the hook before a function that is a part of a site."""
+        site, visitor, visit = self.site, self.visitor, self.visit
+
+        def before(_module: nn.Module, args: Args, kwargs: Kwargs) -> None:
+            if self.active and threading.get_ident() == visit.owner and visit.running:
+                visitor.before(SiteCall(site, 0, args, kwargs))
+
+        return before
+
     def _inner_hook(self) -> Callable[..., None]:
         """Return the hook after a part of a site: it only looks, and sees no keyword arguments."""
         site, visitor, visit = self.site, self.visitor, self.visit
         thread, target = threading.get_ident, self.site.module
 
-        def after(module: nn.Module, args: Args, output: Any) -> None:
+        def after(module: nn.Module, args: Args, *rest: Any) -> None:
+            output = rest[-1]  # after the keyword arguments, of a function
             if module is not target or thread() != visit.owner or not visit.running:
                 return
-            if not self.active:
+            if not self.active or output is None:
                 return
             call = _new(SiteCall, (site, 0, args, _NONE, ()))
             if type(output) is Tensor and not listening():

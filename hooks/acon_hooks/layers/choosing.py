@@ -8,7 +8,7 @@ from torch import nn
 from acon_analysis.errors import UsageError, closest
 from acon_hooks.engine.sites import split_name
 from acon_hooks.layers.functions import function_layer
-from acon_hooks.layers.scan import KINDS, Layer, scan_layers
+from acon_hooks.layers.scan import KINDS, PLAIN_KINDS, Layer, scan_layers
 
 
 class NoLayerError(UsageError):
@@ -37,15 +37,15 @@ def choose_layers(
     """
     found = {layer.name: layer for layer in scan_layers(model, kinds)}
     if layers is None:
-        if not found and "activation" not in kinds:
+        if not found and not set(PLAIN_KINDS) & set(kinds):
             raise NoLayerError(none_of(model, kinds))
         return list(found.values())
     modules = dict(model.named_modules(remove_duplicate=False))
     chosen = []
     for layer in layers:
         if isinstance(layer, str):
-            if split_name(layer)[1] is not None and "activation" in kinds:
-                found[layer] = function_layer(model, layer, kinds)
+            if split_name(layer)[1] is not None and set(PLAIN_KINDS) & set(kinds):
+                found[layer] = function_layer(model, layer, kinds, kind=_kind_of(layer, kinds))
             if layer not in found:
                 words = " or ".join(map(repr, kinds))
                 raise UsageError(f"no layer {layer!r} of kind {words}: {closest(layer, found)}")
@@ -59,6 +59,18 @@ def choose_layers(
     if not chosen:
         raise UsageError("no layers given: leave layers out to take all of the kinds")
     return chosen
+
+
+def _kind_of(name: str, kinds: tuple[str, ...]) -> str:
+    """Return of which kind a function is meant to be; a product may also end an activation."""
+    called = split_name(name)[1]
+    own = [kind for kind in PLAIN_KINDS if kind in kinds]
+    if called is not None and called[0] == "mul" and len(own) > 1:
+        raise UsageError(
+            f"layer {name!r} may be a product or the last step of an activation: ask for one kind, "
+            f"{' or '.join(map(repr, own))}"
+        )
+    return own[0] if called is not None and called[0] == "mul" else "activation"
 
 
 def none_of(model: nn.Module, kinds: tuple[str, ...]) -> str:

@@ -30,11 +30,20 @@ def silent_modules(model: nn.Module) -> set[nn.Module]:
     return {
         module
         for module in model.modules()
-        if slopes(module) is not None or is_acon_frelu(module) or is_activation(module)
+        if slopes(module) is not None
+        or isinstance(module, nn.GLU)
+        or is_acon_frelu(module)
+        or is_activation(module)
     }
 
 
-def function_layer(model: nn.Module, name: str, asked: tuple[str, ...], formula: str = "") -> Layer:
+def function_layer(
+    model: nn.Module,
+    name: str,
+    asked: tuple[str, ...],
+    formula: str = "",
+    kind: str = "activation",
+) -> Layer:
     """Return the layer that a name such as `layer1.0:relu#1` means.
 
     Of an activation in pieces such as `:mul#0` the formula is x*sigmoid(x).
@@ -42,19 +51,21 @@ def function_layer(model: nn.Module, name: str, asked: tuple[str, ...], formula:
     Raises
     ------
     UsageError
-        If the network has no such module, or the function is no elementwise one.
+        If the network has no such module, or the function is no elementwise one and no product.
     """
     owner, called = split_name(name)
     modules = dict(model.named_modules())
     if owner not in modules:
         raise UsageError(f"no module {owner!r} in layer {name!r}: {closest(owner, modules)}")
-    if called is None or called[0] not in ELEMENTWISE | JOINS:
+    known = ELEMENTWISE | JOINS | {"glu"}
+    if called is None or called[0] not in known:
         function = name if called is None else called[0]
         raise UsageError(
-            f"layer {name!r} is no elementwise function: {closest(function, ELEMENTWISE)}"
+            f"layer {name!r} is no elementwise function and no product: {closest(function, known)}"
         )
+    kind = "product" if called[0] == "glu" else kind
     return Layer(
-        name, "activation", None, "elementwise", "", formula or called[0], modules[owner],
+        name, kind, None, "elementwise", "", formula or called[0], modules[owner],
         asked=asked, function=called,
     )  # fmt: skip
 
@@ -97,7 +108,7 @@ class DataDependence:
             if new_from or not any(map(self.depends, given)):
                 if name not in _FROM_OUTSIDE or _only_numbers(args):
                     self._constant.update(map(_marked, filter(_has_storage, made)))
-            elif written := _written(func, args, kwargs):
+            elif written := written_by(func, args, kwargs):
                 self._forget(written)
         return out
 
@@ -132,7 +143,7 @@ def could_be_layer(call: FunctionCall, silent: set[nn.Module]) -> bool:
     return usable and silent.isdisjoint(call.running)
 
 
-def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+def written_by(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
     """Return the tensors that a function writes to."""
     name = str(getattr(func, "__name__", ""))
     out = kwargs.get("out")
@@ -148,6 +159,11 @@ def _only_numbers(values: Any) -> bool:
 
 def _tensors(values: Any) -> Iterator[Tensor]:
     return (value for value in tree_leaves(values) if isinstance(value, Tensor))
+
+
+def tensors_in(values: Any) -> Iterator[Tensor]:
+    """Yield the tensors in nested values whose memory can be followed."""
+    return filter(_has_storage, _tensors(values))
 
 
 def _has_storage(value: Tensor) -> bool:

@@ -215,10 +215,15 @@ class Factors(NamedTuple):
     gate: Tensor
 
 
-def halves(module: nn.Module, x: Tensor) -> tuple[Tensor, Factors]:
-    """Return what `nn.GLU` multiplies, a·σ(b): b, and a with the gate σ(b)."""
-    a, b = x.chunk(2, int(module.dim))  # type: ignore[arg-type]
+def halves(x: Tensor, z: Tensor) -> tuple[Tensor, Factors]:
+    """Return what a GLU has multiplied, z = a·σ(b): b, and a with the gate σ(b)."""
+    a, b = x.chunk(2, halved_axis(x, z))
     return b, Factors(a, torch.sigmoid(b))
+
+
+def halved_axis(x: Tensor, z: Tensor) -> int:
+    """Return the axis along which a GLU has split its input x."""
+    return next((axis for axis, size in enumerate(z.shape) if size != x.shape[axis]), 0)
 
 
 def fold(x: Tensor, axis: int) -> Tensor:

@@ -62,8 +62,10 @@ class Layer:
     in_place : bool
         Whether the layer overwrites its input (known after the first batch).
     function : tuple of (str, int) or None
-        Of an activation that is called as a function: its name, and which call of it within one
-        call of `module`, the innermost module that was running.
+        Of an activation or product that is called as a function: its name, and which call of it
+        within one call of `module`, the innermost module that was running.
+    gate : tuple of (str, int) or None
+        Of a product, the layer that makes its gate, and which of its calls.
     """
 
     name: str
@@ -78,10 +80,14 @@ class Layer:
     asked: tuple[str, ...] = field(default=DEFAULT_KINDS, repr=False, compare=False)
     in_place: bool = field(default=False, repr=False)
     function: tuple[str, int] | None = field(default=None, repr=False)
+    gate: tuple[str, int] | None = field(default=None, repr=False)
 
     def site(self, call: int | None = None) -> Site:
         """Return the layer, or one use of it, as a site."""
-        return Site(self.name, self.module, call, self.axis, function=self.function)
+        product = self.kind == "product"
+        return Site(
+            self.name, self.module, call, self.axis, function=self.function, product=product
+        )
 
     @property
     def p1(self) -> Tensor | None:
@@ -104,6 +110,12 @@ class Layer:
         if self.reading is None and self.kind == "acon" and "beta" in own_tensors(self.module):
             return self._spread(own_tensors(self.module)["beta"].detach())
         return None
+
+    @property
+    def halved(self) -> bool:
+        """Whether the layer is a GLU: the two halves of its input are the factors."""
+        called = None if self.function is None else self.function[0]
+        return called == "glu" if called else isinstance(self.module, nn.GLU)
 
     @property
     def plain(self) -> bool:

@@ -8,20 +8,15 @@ from torch import Tensor
 from acon_hooks.engine.function_calls import FunctionCall
 from acon_hooks.engine.visiting import Visit
 from acon_hooks.errors import HookError
-from acon_hooks.layers.functions import (
-    DataDependence,
-    could_be_layer,
-    function_layer,
-    is_layer,
-    silent_modules,
-)
+from acon_hooks.layers.functions import could_be_layer, function_layer, is_layer
 from acon_hooks.layers.scan import Layer
 from acon_hooks.readings.layer_hooks import LayerHooks
 from acon_hooks.readings.pieces import Pieces
+from acon_hooks.readings.products import Gates
 
 
 class FunctionFinder:
-    """Watches the calls of functions that are elementwise activations of the data.
+    """Watches the calls of functions that are elementwise activations of the data, or products.
 
     Parameters
     ----------
@@ -29,6 +24,8 @@ class FunctionFinder:
         Of the model.
     kinds : tuple of str
         The kinds of layers that were asked for.
+    gates : Gates
+        Knows what the factors of products come from.
     watch, drop : callable
         Watches a layer from now on; leaves one out that is a piece of another.
     """
@@ -37,28 +34,26 @@ class FunctionFinder:
         self,
         visit: Visit,
         kinds: tuple[str, ...],
+        gates: Gates,
         watch: Callable[[Layer], LayerHooks],
         drop: Callable[[Any], None],
     ) -> None:
         self.visit, self.kinds, self.watch, self.drop = visit, kinds, watch, drop
-        self._silent = silent_modules(visit.model)
-        self._data = DataDependence(visit.model)
+        self.gates = gates
+        self._silent, self._data = gates.silent, gates.data
         self._pieces = Pieces(visit.functions.sources)
         visit.functions.discovery = self
 
     def start(self) -> None:
         """Follow the data through the first forward pass."""
         self._pieces.clear()
-        self._data.start(self.visit.arguments)
 
     def stop(self) -> None:
         """Follow it no longer."""
-        self._data.stop()
         self._pieces.clear()
 
     def end(self) -> None:
         """Settle what is left at the end of the forward pass."""
-        self._data.stop()
         self._pieces.settle()
 
     def found(self, call: FunctionCall) -> None:
@@ -70,19 +65,29 @@ class FunctionFinder:
             If the call was not in the first forward pass.
         """
         if not self.visit.first:
-            if could_be_layer(call, self._silent):
+            if self._asked(call) and could_be_layer(call, self._silent):
                 raise HookError(
                     f"layer {call.site.name!r}, batch {self.visit.passes}: it did not run in the "
                     "first batch, so it is not measured (a model that branches on its input)"
                 )
             return
-        if not is_layer(call, self._silent, self._data):
+        if not self._asked(call) or not is_layer(call, self._silent, self._data):
             return
-        formula = self._joined(call) if call.factors else ""
+        formula, name = self._joined(call) if call.factors else "", call.site.name
         if call.factors and not formula:
             return
-        layer = function_layer(self.visit.model, call.site.name, self.kinds, formula)
-        self.watch(layer).pieces = self._pieces
+        if _multiplies(call):
+            if self.gates.provenance.gated(call.tensors) is not None:
+                self.watch(function_layer(self.visit.model, name, self.kinds, kind="product"))
+            return
+        self.watch(
+            function_layer(self.visit.model, name, self.kinds, formula)
+        ).pieces = self._pieces
+
+    def _asked(self, call: FunctionCall) -> bool:
+        """Return whether a call would be a layer of the kinds that were asked for."""
+        glu = call.site.function is not None and call.site.function[0] == "glu"
+        return ("product" if glu or _multiplies(call) else "activation") in self.kinds
 
     def consumed(self, tensors: Iterable[Tensor]) -> None:
         """Settle calls whose results go where no activation in pieces continues."""
@@ -98,3 +103,8 @@ class FunctionFinder:
             self.drop(layer)
         sign = "*" if call.site.function is not None and call.site.function[0] == "mul" else "/"
         return f"{first}{sign}{second}"
+
+
+def _multiplies(call: FunctionCall) -> bool:
+    """Return whether a call is a product of two tensors that are not made of one."""
+    return call.site.function is not None and call.site.function[0] == "mul" and not call.factors

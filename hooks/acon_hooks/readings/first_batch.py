@@ -13,7 +13,7 @@ from acon_hooks.engine.visited import ForwardPasses, Visited
 from acon_hooks.errors import ProofError
 from acon_hooks.layers.elementwise import is_activation
 from acon_hooks.layers.gates import GATE_NAMES, is_named_gate
-from acon_hooks.layers.reading import fold
+from acon_hooks.layers.reading import fold, halved_axis
 from acon_hooks.layers.scan import Layer, owns_slopes
 from acon_hooks.readings import proof
 from acon_hooks.readings.call_trace import CallTrace
@@ -105,7 +105,7 @@ class FirstBatchHooks(Visitor):
     def certain(self, trace: CallTrace) -> bool:
         """Whether the structure leaves no doubt about the kind of the layer."""
         module = self.layer.module
-        if self.layer.kind == "activation":
+        if self.layer.plain:
             return False
         if self.layer.kind == "acon_frelu":
             return hasattr(module, "conv_frelu")
@@ -180,8 +180,8 @@ def _resolve_plain(
         dtype = next((str(value.dtype) for value in call.tensors()), "no tensor")
         raise ProofError(f"its input is {dtype}, and only floating-point numbers are measured")
     shape = x.shape
-    if isinstance(layer.module, nn.GLU):
-        shape, dim = output.shape, layer.module.dim % x.ndim
+    if layer.halved:
+        shape, dim = output.shape, halved_axis(x, output)
         if dim == 0:
             raise ProofError("it splits its input along axis 0, which is that of the samples")
         axis = axis if axis[1] else (dim, False)

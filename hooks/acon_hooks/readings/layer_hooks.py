@@ -276,13 +276,13 @@ class LayerHooks(Visitor):
         call: int,
         x: Tensor,
         output: Any,
-        beta: Tensor | None,
+        beta: Tensor | Factors | None,
         layer: Layer | None = None,
     ) -> None:
         """Store β of one call, and show the call to the observer."""
-        shown: Tensor | Factors | None = None if beta is None else folded(beta)
-        if isinstance(self.layer.module, nn.GLU):
-            x, shown = halves(self.layer.module, x.detach())
+        shown = folded(beta) if isinstance(beta, Tensor) else beta
+        if self.layer.halved:
+            x, shown = halves(x.detach(), output.detach())
         if call == len(self.keys):
             self.keys.append((self.layer.name, call))
             self.results.shapes[self.keys[call]] = tuple(x.shape[1:])
@@ -290,7 +290,7 @@ class LayerHooks(Visitor):
         if layer is not None:
             self.results.calls[key] = layer
         layer = self.results.calls.setdefault(key, self.layer)
-        if beta is not None:
+        if isinstance(beta, Tensor):
             if self.layer.granularity == "static" and not self.results.looking:
                 self._compare_static(key, beta)
             self.results.store(self.layer, key, beta)

@@ -37,6 +37,7 @@ def layer_table(
         Columns of `columns.LAYER_COLUMNS`.
     """
     proofs = {(report.layer, report.call): report for report in reports}
+    gates = {layer.gate: name for (name, _), layer in layers.items() if layer.gate is not None}
     taken: set[str] = set()
     rows = []
     for (name, call), layer in layers.items():
@@ -54,6 +55,7 @@ def layer_table(
                 "column": column_name(name, call, taken) if per_sample else "",
                 "proof_error": np.nan if proof is None else proof.error,
                 "proof_power": np.nan if proof is None else proof.power,
+                "gate_of": gates.get((name, call), ""),
             }
         )
     frame = pd.DataFrame(rows, columns=names(LAYER_COLUMNS))

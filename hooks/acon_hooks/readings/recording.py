@@ -15,7 +15,7 @@ from acon_hooks.engine.inputs import Forward
 from acon_hooks.errors import HookError
 from acon_hooks.guards import unwrap
 from acon_hooks.layers.choosing import NoLayerError
-from acon_hooks.layers.scan import DEFAULT_KINDS, Layer, check_kinds, scan_layers
+from acon_hooks.layers.scan import DEFAULT_KINDS, PLAIN_KINDS, Layer, check_kinds, scan_layers
 from acon_hooks.readings.batch import Key, to_host
 from acon_hooks.readings.proof import ProofReport
 from acon_hooks.readings.tap import Tap
@@ -248,7 +248,7 @@ def find_layers(
     are) is a guess until a batch has been seen; give `example` to have it settled and proved.
     Activations that are called as functions (``F.relu(x)``, ``x.sigmoid_()``) are found with an
     `example` only: layers of kind "activation" such as ``layer1.0:relu#1``, call 1 of relu within
-    one call of the module ``layer1.0``.
+    one call of the module ``layer1.0``; likewise products, kind "product": ``mlp:mul#0``.
 
     Parameters
     ----------
@@ -277,7 +277,7 @@ def find_layers(
         If `example` is given and β of a layer cannot be read.
     """
     found = scan_layers(model, kinds)
-    if example is None or not (found or "activation" in check_kinds(kinds)):
+    if example is None or not (found or set(PLAIN_KINDS) & set(check_kinds(kinds))):
         return found
     with Tap(model, kinds=kinds) as tap, torch.no_grad():
         try:

@@ -20,10 +20,11 @@ from acon_hooks.errors import HookError, ProofError, RowWarning, UnusedLayerWarn
 from acon_hooks.guards import autocast_dtype, refuse_autocast, refuse_without_values, unwrap
 from acon_hooks.layers.axes import ChannelAxes
 from acon_hooks.layers.choosing import NoLayerError, choose_layers, none_of
-from acon_hooks.layers.scan import DEFAULT_KINDS, Layer, check_kinds
+from acon_hooks.layers.scan import DEFAULT_KINDS, PLAIN_KINDS, Layer, check_kinds
 from acon_hooks.readings.batch import Batch, Key, Observer, Results, count_samples
 from acon_hooks.readings.finding import FunctionFinder
 from acon_hooks.readings.layer_hooks import LayerHooks
+from acon_hooks.readings.products import Gates, ProductHooks, multiplies
 from acon_hooks.readings.proof import ProofReport
 from acon_hooks.readings.second_look import (
     CHANGED,
@@ -111,11 +112,18 @@ class Tap(Visitor):
         self._results = Results(observe, full)
         self._axes = ChannelAxes()
         chosen = choose_layers(self.model, layers, self._kinds)
+        self._sites: list[tuple[Site, Visitor]] = []
+        self._visit = Visit(model, self, self._sites)
+        finds = layers is None and bool(set(PLAIN_KINDS) & set(self._kinds))
+        self._gates, self._finder = None, None
+        if finds or any(map(multiplies, chosen)):
+            self._gates = Gates(self._visit)
+        if finds and self._gates is not None:
+            self._finder = FunctionFinder(
+                self._visit, self._kinds, self._gates, self._watch, self._drop
+            )
         self._hooks = [self._layer_hooks(layer) for layer in chosen]
-        self._visit = Visit(model, self, [(hooks.site, hooks) for hooks in self._hooks])
-        self._finder: FunctionFinder | None = None
-        if layers is None and "activation" in self._kinds:
-            self._finder = FunctionFinder(self._visit, self._kinds, self._watch, self._drop)
+        self._sites += [(hooks.site, hooks) for hooks in self._hooks]
         self._device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         self.autocast: torch.dtype | None = None
         self._settling = self._hooks  # those whose first batch has not settled them yet
@@ -128,13 +136,13 @@ class Tap(Visitor):
         self._state: dict[str, Any] = {}
 
     def _layer_hooks(self, layer: Layer) -> LayerHooks:
-        return LayerHooks(
-            layer,
-            self._results,
-            self._axes,
-            allow_autocast=self.allow_autocast,
-            report_failures=self._report_failures,
-        )
+        further = {
+            "allow_autocast": self.allow_autocast,
+            "report_failures": self._report_failures,
+        }
+        if self._gates is not None and multiplies(layer):
+            return ProductHooks(layer, self._results, self._axes, self._gates, **further)
+        return LayerHooks(layer, self._results, self._axes, **further)
 
     @property
     def layers(self) -> list[Layer]:
@@ -174,8 +182,7 @@ class Tap(Visitor):
             stack.enter_context(self._visit)
             for hooks, visited in zip(self._hooks, list(self._visit.sites), strict=True):
                 hooks.attach(visited, prove=self.prove)
-            if self._finder is not None:
-                stack.callback(self._finder.stop)
+            stack.callback(self._stop_following)
             self._exit = stack.pop_all()
         return self
 
@@ -234,13 +241,15 @@ class Tap(Visitor):
                 self._axes.start(self._results.places.axis)
             if self._finder is not None:
                 self._finder.start()
+        if self._gates is not None:
+            self._gates.start()
         self._results.batch = Batch()
 
     def end(self) -> None:
         """Finish a forward pass: its β can be taken."""
         if self._finder is not None:
             self._finder.end()
-        self._axes.stop()
+        self._stop_following()
         batch = self._results.batch
         if batch is None:
             return
@@ -268,12 +277,18 @@ class Tap(Visitor):
 
     def abort(self) -> None:
         """Forget a forward pass that has failed."""
-        self._axes.stop()
-        if self._finder is not None:
-            self._finder.stop()
+        self._stop_following()
         self._results.batch = self._finished = None
         for hooks in self._hooks:
             hooks.stop()
+
+    def _stop_following(self) -> None:
+        """Follow functions no longer."""
+        self._axes.stop()
+        if self._finder is not None:
+            self._finder.stop()
+        if self._gates is not None:
+            self._gates.stop()
 
     def _forget(self) -> None:
         """Forget what an unfinished first batch has shown."""
