@@ -8,12 +8,14 @@ import typer
 
 from acon_analysis.cli.application import app
 from acon_analysis.cli.options import (
+    Mask,
     Model,
     TableFormat,
     Weights,
     build,
     emit,
     parse_list,
+    parse_mask,
 )
 from acon_analysis.errors import UsageError
 
@@ -111,6 +113,7 @@ def linearize(
         bool | None,
         typer.Option("--logits/--no-logits", help="whether it holds class logits; by its shape"),
     ] = None,
+    mask: Mask = None,
 ) -> None:
     """Make channels straight lines, measure the damage."""
     from acon_hooks.replacement.replacing import (
@@ -134,6 +137,7 @@ def linearize(
         fold=fold,
         output=None if output is None else parse_output(output),
         logits=logits,
+        mask=parse_mask(mask),
     )
     typer.echo(f"{out}: {sentence(done)}")
     typer.echo(done.report.used, err=True)

@@ -24,6 +24,13 @@ Model = Annotated[
 Weights = Annotated[
     Path | None, typer.Option(help="checkpoint file; without it the shipped or random weights")
 ]
+Mask = Annotated[
+    str | None,
+    typer.Option(
+        help="key of the batches, or file.py:callable, that says which positions hold data; "
+        "padded ones are left out"
+    ),
+]
 RunPath = Annotated[Path, typer.Argument(help="folder of a captured run", show_default=False)]
 
 
@@ -61,6 +68,13 @@ def parse_moments(
     if special and wanted is False:
         raise UsageError("--full-moments, --moment-kernel and --moment-blocks go with --moments")
     return MomentOptions(full, kernel, blocks) if special else wanted
+
+
+def parse_mask(text: str | None) -> Any:
+    """Return the key of a batch, or the callable that is named."""
+    from acon_analysis.usercode import load_callable
+
+    return load_callable("mask", text)[0] if text is not None and ":" in text else text
 
 
 def parse_list(text: str) -> tuple[str, ...]:

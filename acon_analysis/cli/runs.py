@@ -9,6 +9,7 @@ import typer
 from acon_analysis.cli.application import app
 from acon_analysis.cli.options import (
     By,
+    Mask,
     Model,
     RunPath,
     TableFormat,
@@ -16,6 +17,7 @@ from acon_analysis.cli.options import (
     build,
     emit,
     parse_list,
+    parse_mask,
     parse_moments,
 )
 
@@ -69,13 +71,7 @@ def capture(
             "wider intervals; by default 101, or as begun"
         ),
     ] = None,
-    mask: Annotated[
-        str | None,
-        typer.Option(
-            help="key of the batches, or file.py:callable, that says which positions hold data; "
-            "padded ones are left out"
-        ),
-    ] = None,
+    mask: Mask = None,
     strict: Annotated[bool, typer.Option(help="stop at the first bad image")] = False,
     compile: Annotated[bool, typer.Option(help="run through torch.compile, proved")] = False,
     fuse: Annotated[
@@ -87,7 +83,6 @@ def capture(
 ) -> None:
     """Run over images, write what the layers decide."""
     from acon_analysis.statistics.census import census_text
-    from acon_analysis.usercode import load_callable
     from acon_hooks.captures.capturing import capture as run_capture
 
     run = run_capture(
@@ -107,7 +102,7 @@ def capture(
         compile=compile,
         fuse=fuse,
         threads=threads,
-        mask=load_callable("mask", mask)[0] if mask and ":" in mask else mask,
+        mask=parse_mask(mask),
         progress=sys.stderr.isatty(),
     )
     for path, reason in list(zip(run.errors["path"], run.errors["reason"], strict=True))[:3]:

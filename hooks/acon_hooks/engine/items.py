@@ -207,6 +207,8 @@ def _arguments_of_sequence(
 
 def _doubtful(parts: list[Any], count: int, signature: Signature, batch: bool) -> bool:
     """Whether the first label may be an argument: the network needs one more, or could use it."""
+    if isinstance(parts[0], Mapping):  # arguments by name
+        return False
     if signature.required > count:
         return True
     if signature.most <= count:

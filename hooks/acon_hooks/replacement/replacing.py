@@ -184,6 +184,7 @@ def replace_from_run(
     source = named_data(data, _preprocess(model))
     found, network = run if isinstance(run, Run) else open_run(run), unwrap(model)
     options = input_options(network, forward, mask, sample_axis)
+    _refuse_other_inputs(found, options)
     first = _first_batch(source, min(limit or batch_size, batch_size), options)
     if first is not None:
         with torch.no_grad():
@@ -334,6 +335,17 @@ def _first_batch(data: Any, batch_size: int, options: InputOptions) -> Batch | N
         if batch.ids:
             return batch
     return None
+
+
+def _refuse_other_inputs(run: Run, options: InputOptions) -> None:
+    """Raise if the run took its inputs with a mask or an axis of samples, and these not."""
+    for name in ("mask", "sample_axis"):
+        was, now = (identity.get(name) for identity in (run.identity, options.identity))
+        if (was is None) != (now is None):
+            raise UsageError(
+                f"the run {str(run.path)!r} was captured with {name} {was!r}, and here it is "
+                f"{now!r}: give the same"
+            )
 
 
 def _warn_of_the_same(run: Run, data: Any, limit: int | None, options: InputOptions) -> None:

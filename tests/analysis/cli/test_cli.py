@@ -268,3 +268,56 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
         main(["--version"])
     assert ended.value.code == 0
     assert capsys.readouterr().out == f"acon {__version__}\n"
+
+
+TEXT = """
+import torch
+from torch import nn
+
+
+class Tagger(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.wide, self.act = nn.Embedding(30, 8), nn.Linear(8, 6), nn.GELU()
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, input_ids, attention_mask=None):
+        return {"logits": self.head(self.act(self.wide(self.embed(input_ids))))}
+
+
+def network():
+    torch.manual_seed(0)
+    return Tagger().eval()
+
+
+class Sentences(torch.utils.data.Dataset):
+    def __len__(self):
+        return 9
+
+    def __getitem__(self, index):
+        mask = torch.arange(5) <= index % 5
+        return {"input_ids": (torch.arange(5) * 7 + index) % 29 * mask, "attention_mask": mask}
+
+
+def sentences():
+    return Sentences()
+"""
+
+
+def test_text_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "text.py").write_text(TEXT)
+    network, data = f"{tmp_path}/text.py:network", f"{tmp_path}/text.py:sentences"
+    run = tmp_path / "run"
+    options = ("--mask", "attention_mask", "--batch-size", 4, "--kinds", "activation")
+    assert acon("capture", network, "--data", data, "--out", run, *options) == 0
+    assert Run(run).totals["n"].tolist() == [6 * (1 + index % 5) for index in range(9)]
+    assert acon("capture", network, "--data", data, "--out", run, *options) == 0  # continues
+    capsys.readouterr()
+    assert acon("layers", network, "--data", data, "--kinds", "activation", "--format", "csv") == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("act,0,activation,")
+    lines = ("linearize", network, "--run", run, "--data", data, "--budget", 2)
+    assert acon(*lines, "--out", tmp_path / "lines") == 2
+    assert "captured with mask 'attention_mask', and here it is None" in capsys.readouterr().err
+    assert acon(*lines, "--out", tmp_path / "lines", "--mask", "attention_mask") == 0
+    assert acon("capture", network, "--data", f"{tmp_path}/text.py:none", "--out", run) == 2
+    assert "has no 'none'" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections import UserDict
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from acon_analysis.errors import UsageError
+from acon_hooks.engine.feed import Batch
 from acon_hooks.engine.feeding import open_feed
 from acon_hooks.engine.inputs import InputOptions
 from acon_hooks.engine.items import Signature, plain_label, split_item
+from acon_hooks.engine.trees import copied, leaves
 from acon_hooks.errors import UnusedDataWarning
 
 IDS = torch.arange(24).reshape(4, 6)
@@ -143,3 +146,125 @@ def test_samples_of_any_dtype_have_a_hash(dtype: torch.dtype) -> None:
     first, second = batch.sample_rows()
     assert first["sha256"] == second["sha256"]
     assert first["bytes"] == 6 * dtype.itemsize
+
+
+class Two(nn.Module):
+    """Takes a second argument if there is one."""
+
+    def forward(self, ids: Tensor, lengths: Tensor | None = None, *, scale: float = 1.0) -> Tensor:
+        return ids
+
+
+class Named(nn.Module):
+    def forward(self, ids: Tensor, mask: Tensor, y: Tensor | None = None, **more: Any) -> Tensor:
+        return ids
+
+
+TWO, NAMED = Signature.of(Two()), Signature.of(Named())
+NUMBERS = torch.arange(4)
+
+
+def test_signatures() -> None:
+    assert (TWO.names, TWO.required, TWO.most) == (("ids", "lengths"), 1, 2)
+    assert TWO.keywords == {"ids", "lengths", "scale"}
+    assert TWO.words() == "the network's forward takes (ids, lengths, scale)"
+    assert (NAMED.required, NAMED.any_name, NAMED.any_number) == (2, True, False)
+    assert Signature().any_name  # of what says nothing of its arguments
+
+
+@pytest.mark.parametrize(
+    ("item", "signature", "arguments", "label"),
+    [
+        ((IDS, MASK), TWO, (IDS, MASK), None),
+        ([IDS, MASK], TWO, (IDS, MASK), None),
+        ((IDS, MASK, NUMBERS), NAMED, (IDS, MASK), NUMBERS),
+        ((IDS, MASK, MASK), NAMED, (IDS, MASK, MASK), None),
+        ({"ids": IDS, "mask": MASK}, NAMED, {"ids": IDS, "mask": MASK}, None),
+        ({"ids": IDS, "mask": MASK, "y": NUMBERS}, NAMED, None, NUMBERS),  # an argument, and labels
+        ({"ids": IDS, "labels": NUMBERS}, TWO, {"ids": IDS}, NUMBERS),
+        ({"ids": IDS, "scale": 2.0, "target": NUMBERS}, TWO, {"ids": IDS, "scale": 2.0}, NUMBERS),
+        (({"ids": IDS, "mask": MASK}, NUMBERS), NAMED, {"ids": IDS, "mask": MASK}, NUMBERS),
+        (UserDict(ids=IDS, mask=MASK), NAMED, {"ids": IDS, "mask": MASK}, None),
+        ([IDS[:2], IDS[:3]], ONE, [IDS[:2], IDS[:3]], None),  # no number of samples in common
+        (([IMAGES[0], IMAGES[1]], [{"boxes": MASK}] * 2), TWO, None, None),
+    ],
+)
+def test_arguments_and_labels(item: Any, signature: Signature, arguments: Any, label: Any) -> None:
+    found, given = split_item(item, "batch 0", signature, batch=True)
+    assert given is label
+    if arguments is None:
+        return
+    assert type(found) is type(arguments)
+    assert [path for path, _ in leaves(found)] == [path for path, _ in leaves(arguments)]
+    for (_, one), (_, two) in zip(leaves(found), leaves(arguments), strict=True):
+        assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize(
+    ("item", "signature", "words"),
+    [
+        ((IDS, NUMBERS), NAMED, r"\(4,\) at 1 looks like labels .* takes \(ids, mask, y, \*\*kw"),
+        ((IDS, NUMBERS), TWO, r"looks like labels .*, but the network's forward takes \(ids, len"),
+        (
+            (IDS[:, :3], torch.eye(4, 3)[[0, 1, 2, 0]]),
+            TWO,
+            "looks like labels",
+        ),  # or one token each
+        ((IDS, MASK, MASK), TWO, r"no label .*, and the network's forward takes \(ids, lengths"),
+        ({"ids": IDS, "mask": MASK}, TWO, r"takes \(ids, lengths, scale\), and 'mask' is none"),
+    ],
+)
+def test_doubts_show_both_ways(item: Any, signature: Signature, words: str) -> None:
+    with pytest.raises(UsageError, match=words) as error:
+        split_item(item, "batch 0", signature, batch=True)
+    assert "forward=lambda model, batch: model(" in str(error.value)
+    assert os.linesep not in str(error.value)
+
+
+def test_a_batch_of_any_tree_is_put_in_order_cut_moved_and_hashed() -> None:
+    """A list holds one part a sample; what has no sample axis stays whole."""
+    tree: dict[str, Any] = {
+        "time": torch.arange(24.0).reshape(3, 4, 2),
+        "one": NUMBERS,
+        "states": (torch.zeros(2, 4), torch.arange(6)),
+        "images": [torch.full((1, n + 1), n) for n in range(4)],
+        "flag": True,
+    }
+    valid = {"": torch.tensor([[1, 1], [1, 0], [0, 1], [0, 0]]).bool()}
+    options = InputOptions(forward=lambda model, batch: model(batch), sample_axis=1)
+    batch = Batch(0, [5, 6, 7, 8], tree, list("abcd"), options=options, valid=valid, rows=None)
+    order = [2, 0, 3, 1]
+    first, second = batch.permuted(order).parts([1, 3])
+    assert (first.ids, second.labels) == ([7], ["a", "d", "b"])
+    assert torch.equal(second.inputs["time"], tree["time"][:, [0, 3, 1]])
+    assert second.inputs["one"].tolist() == [0, 3, 1]
+    assert second.inputs["states"][0].shape == (2, 3)
+    assert second.inputs["states"][1].tolist() == list(range(6))
+    assert [image.shape[1] for image in second.inputs["images"]] == [1, 4, 2]
+    assert second.inputs["flag"] is True
+    assert second.valid[""].tolist() == [[True, True], [False, False], [True, False]]
+    meta = batch.to(torch.device("meta"))
+    assert {value.device.type for _, value in leaves(meta.inputs)} == {"meta"}
+    hashes = [row["sha256"] for row in batch.sample_rows()]
+    moved = batch.permuted(order)
+    moved.rows = None
+    assert [row["sha256"] for row in moved.sample_rows()] == [hashes[at] for at in order]
+    for key in ("time", "one", "states", "images"):
+        other = copied(tree)
+        next(v for _, v in leaves(other[key])).view(-1)[-1] += 1
+        changed = Batch(0, [5, 6, 7, 8], other, options=options, rows=None)
+        assert hashes != [row["sha256"] for row in changed.sample_rows()]
+    assert batch.run(lambda given: given["one"].sum().item()) == 6  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"forward": "model"}, "forward must be a callable"),
+        ({"sample_axis": -1}, "sample_axis must be 0 or more; got -1"),
+        ({"mask": "src_key_padding_mask"}, r"lambda batch: ~batch\['src_key_padding_mask'\]"),
+    ],
+)
+def test_options_that_are_none(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        InputOptions(**options)
