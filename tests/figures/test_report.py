@@ -22,6 +22,7 @@ from acon_analysis.runs.run import Run, open_run
 from acon_analysis.statistics.verdicts import verdict_text
 from acon_figures.report import context, numbers, rendering, svg, write_report
 from acon_figures.report.pictures import reported
+from acon_hooks.captures.capturing import capture
 from captures import images, tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*untrained.*")
@@ -358,3 +359,18 @@ def test_the_least_a_run_can_be(tmp_path: Path) -> None:
     data = TensorDataset(images(2).tensors[0])
     run = reportpages.captured(reportpages.Plain, data, tmp_path / "run")
     assert "Layer by layer" in rendering.render(run)
+
+
+def test_the_census_is_a_table_and_older_runs_have_none(tmp_path: Path) -> None:
+    run = capture(tiny(), images(9), tmp_path / "run", progress=False)
+    found = context.census(run)
+    assert found is not None
+    assert found["text"].startswith("Measured 8 of 8 nonlinear calls (100 %")
+    assert {row["operator"] for row in found["rows"]} == {"sigmoid", "mul"}
+    page = rendering.render(run)
+    assert found["text"] in html.unescape(page)
+    assert 'id="census"' in page
+    (run.path / "nonlinearities.parquet").unlink()
+    old = Run(run.path)
+    assert context.census(old) is None
+    assert 'id="census"' not in rendering.render(old)

@@ -17,6 +17,7 @@ from acon_analysis.plotdata.overview import (
     linearity_text,
 )
 from acon_analysis.runs.run import Run
+from acon_analysis.statistics.census import census_table, census_text
 from acon_analysis.statistics.verdicts import verdict_text
 from acon_figures.names import visible
 from acon_figures.report.layers import Page, layer_entries
@@ -59,6 +60,7 @@ def page_of(
         "layers": rows,
         "kinds": sorted({row["kind"] for row in rows}),
         "shows": shows(layers),
+        "census": census(run),
         "errors": errors(run),
         "glossary": glossary(layers),
         "channels": data,
@@ -172,6 +174,24 @@ def shows(layers: pd.DataFrame) -> dict[str, bool]:
         "ratio": "ratio", "null": "null_p05",
     }  # fmt: skip
     return {name: bool(layers[column].notna().any()) for name, column in groups.items()}
+
+
+def census(run: Run) -> Page | None:
+    """Return what the network computes that is not linear in its input; None in older runs."""
+    if not run.has_census:
+        return None
+    rows = [
+        {
+            "operator": visible(row["operator"]),
+            "reason": visible(row["reason"]),
+            "calls": count(row["calls"]),
+            "share": share(row["share"]),
+            "measured": "yes" if row["measured"] else row["class"].replace("nonlinear", "no"),
+            "modules": visible(row["modules"]),
+        }
+        for row in census_table(run.nonlinearities).to_dict("records")
+    ]
+    return {"text": sentence(visible(census_text(run.nonlinearities))), "rows": rows}
 
 
 def errors(run: Run) -> Page:
