@@ -64,13 +64,13 @@ def measure(options: argparse.Namespace) -> None:
 
 
 def replace_rows(name: str, table: pd.DataFrame, keys: list[str], provenance: str) -> None:
-    """Write a table of the package; rows with the same keys go."""
+    """Write a table of the package, in the order of its keys; old rows with the same keys go."""
     path = TABLES / f"{name}.csv"
     if path.is_file():
         old = pd.read_csv(path)
         gone = old[keys].merge(table[keys].drop_duplicates(), how="left", indicator=True)
         table = pd.concat([old[(gone["_merge"] == "left_only").to_numpy()], table])
-    table.to_csv(path, **CSV)
+    table.sort_values(keys, kind="stable").to_csv(path, **CSV)
     path.with_suffix(".md").write_text(provenance, "utf-8")
 
 

@@ -199,6 +199,7 @@ PROVIDES: Mapping[str, Callable[[Inputs], Any]] = {
     "depth": depth_of_all,
     "training": shipped_logs,
     "damage": shipped_table("replacement_damage"),
+    "gates": shipped_table("gate_use"),
     "epochs": shipped_table("beta_over_epochs"),
 }
 
@@ -217,5 +218,6 @@ IN_WORDS = {
     "own_channels": "moments of a Meta-ACON layer (acon capture --moments)",
     "explained": "a Meta-ACON layer and shipped weights (others: acon explain)",
     "damage": "the table of replaced channels",
+    "gates": "the table of interventions on gates",
     "epochs": "the table of β over epochs",
 }

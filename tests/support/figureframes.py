@@ -185,6 +185,21 @@ def explained() -> dict[str, Any]:
     return {**arrays, "frame": frame, "labels": {4: "0", 5: "1"}}
 
 
+def gates() -> pd.DataFrame:
+    """Return interventions on the gates of two layers and on both at once."""
+    rows = [
+        (network, layer, intervention, again, change, change - 0.02, change + 0.02, -change / 3,
+         "used" if change > 0.02 else "undecided")
+        for network in ("digits_metaacon", "cifar10_metaacon")
+        for intervention, base in (("mean", 0.05), ("constant", 0.0), ("resample", 0.3))
+        for again in (False, True)
+        for layer, change in (("layer1.0.acon", base / 9), ("layer1.1.acon", -base), ("all", base))
+    ]  # fmt: skip
+    columns = ["network", "layer", "intervention", "recalibrated", "loss_change", "low", "high",
+               "accuracy_change", "verdict"]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
+
+
 def damage() -> pd.DataFrame:
     """Replaced channels of two seeds."""
     rng = np.random.default_rng(14)
@@ -232,7 +247,8 @@ FRAMES: dict[str, Callable[[], Any]] = {
     "frame": betas, "static": static, "null": null, "labels": labels, "training": training,
     "depth": depth, "channels": channels, "null_table": null_table, "sample_means": sample_means,
     "splits": splits, "own_channels": own_channels, "images": images, "inputs": inputs,
-    "measures": measures, "explained": explained, "damage": damage, "epochs": epochs,
+    "measures": measures, "explained": explained, "damage": damage, "gates": gates,
+    "epochs": epochs,
 }  # fmt: skip
 
 
