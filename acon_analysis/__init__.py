@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from acon_hooks.captures.capturing import capture
     from acon_hooks.census.counting import nonlinearities
     from acon_hooks.explainers.explaining import explain
-    from acon_hooks.readings.recording import find_layers, record
+    from acon_hooks.moments.recording import record
+    from acon_hooks.readings.found_layers import find_layers
     from acon_hooks.replacement.gate_changes import gate_use
     from acon_hooks.replacement.linearizing import linearize
 
@@ -34,7 +35,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "example_run": ("acon_analysis.runs.examples", "example_run"),
     "explain": ("acon_hooks.explainers.explaining", "explain"),
     "family": ("acon_analysis.family", None),
-    "find_layers": ("acon_hooks.readings.recording", "find_layers"),
+    "find_layers": ("acon_hooks.readings.found_layers", "find_layers"),
     "gate_use": ("acon_hooks.replacement.gate_changes", "gate_use"),
     "layers": ("acon_analysis.layers", None),
     "linearity": ("acon_analysis.statistics.affine_fit", "linearity"),
@@ -42,7 +43,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "nonlinearities": ("acon_hooks.census.counting", "nonlinearities"),
     "open_run": ("acon_analysis.runs.run", "open_run"),
     "paper": ("acon_analysis.paper", None),
-    "record": ("acon_hooks.readings.recording", "record"),
+    "record": ("acon_hooks.moments.recording", "record"),
 }
 
 __all__ = [

@@ -421,6 +421,7 @@ DEPTH_COLUMNS = (
     Column("value", "float64", "1", "the measure; NaN where the layer has no gate"),
     Column("low", "float64", "1", "lower end of its interval; NaN with fewer than two blocks"),
     Column("high", "float64", "1", "upper end of its interval; NaN with fewer than two blocks"),
+    Column("dead", "bool", "", "whether the layer's outputs do not vary"),
 )
 
 #: A row a bin of a channel's inputs.

@@ -15,7 +15,7 @@ import torch
 
 from acon_analysis.data.sources import open_data
 from acon_analysis.models.registry import build_model
-from acon_hooks.readings.recording import find_layers
+from acon_hooks.readings.found_layers import find_layers
 from acon_hooks.replacement.fitting import fit_units
 from acon_hooks.replacement.folding import fold_lines, forward_times
 from acon_hooks.replacement.linearizing import linearize

@@ -34,7 +34,7 @@ from acon_hooks.engine.feed import Batch
 from acon_hooks.moments.accumulating import Accumulator
 from acon_hooks.moments.constants import Constants
 from acon_hooks.moments.options import MomentOptions
-from acon_hooks.readings.recording import find_layers
+from acon_hooks.readings.found_layers import find_layers
 from acon_hooks.readings.sources import InnerModule
 
 PARTS = ("only x and y", "without the reference β")

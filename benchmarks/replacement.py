@@ -76,7 +76,7 @@ def cases(options: argparse.Namespace) -> list[Case]:
 
 def studied(model: nn.Module, kinds: Sequence[str], ending: str) -> list[str]:
     """Return the layers whose units are replaced: those that end in a name."""
-    from acon_hooks.readings.recording import find_layers
+    from acon_hooks.readings.found_layers import find_layers
 
     return [layer.name for layer in find_layers(model, kinds) if layer.name.endswith(ending)]
 

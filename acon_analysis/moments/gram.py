@@ -10,7 +10,7 @@ Arrays are numpy's or torch's, in float64: only operators and methods that both 
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,9 @@ ROUNDINGS = 8.0
 
 #: Relative rounding of float32, the arithmetic of networks.
 EPS32 = float(np.finfo(np.float32).eps)
+
+#: Relative rounding of coarser arithmetic, by dtype.
+_COARSE = {"torch.float16": 2.0**-10, "torch.bfloat16": 2.0**-7}
 
 #: Relative rounding of float64.
 EPS = float(np.finfo(np.float64).eps)
@@ -221,6 +224,11 @@ class Gram:
         mean = self.mean[..., index]
         square = self.C[..., index, index] + self.n * mean * mean
         return (ROUNDINGS * eps) ** 2 * square
+
+
+def rounding(dtypes: Iterable[str]) -> float:
+    """Return the relative rounding of a network with weights of some dtypes, at least float32's."""
+    return max([EPS32, *(_COARSE.get(kind, 0.0) for kind in dtypes)])
 
 
 def shares(n: Array, other: Array) -> tuple[Array, Array]:

@@ -32,7 +32,8 @@ def linearity_by_depth(runs: Sequence[Run], *, confidence: float = 0.95) -> pd.D
     pandas.DataFrame
         Columns `columns.DEPTH_COLUMNS`: ``network`` is the run's MODEL, ``place`` counts the
         layers in order of execution from 0, ``measure`` is one of `MEASURES`; ``value``, ``low``
-        and ``high`` are float64, NaN where a layer has no gate or there are fewer than two blocks.
+        and ``high`` are float64, NaN where a layer has no gate or there are fewer than two blocks;
+        ``dead`` says that the layer's outputs do not vary, which makes L 1 by convention.
     """
     parts = [_of_run(run, confidence) for run in runs if run.has_moments]
     if not parts:
@@ -57,7 +58,8 @@ def _by_measure(column: "pd.Series[int]") -> "pd.Series[int]":
 def _measured(sums: ChannelSums, confidence: float) -> pd.DataFrame:
     """Tabulate the measures of the layers of channel sums, with intervals."""
     keys = sums.keys.loc[sums.layer_starts, ["layer", "call"]].reset_index(drop=True)
-    whole = _estimates(sums.whole.summed(sums.layer_starts))
+    totals = sums.whole.summed(sums.layer_starts)
+    keys, whole = keys.assign(dead=totals.cyy == 0), _estimates(totals)
     without = _estimates(sums.without.summed(sums.layer_starts))
     size = sums.size[:, sums.layer_starts]
     tables = []

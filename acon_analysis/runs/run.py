@@ -18,14 +18,11 @@ from acon_analysis.runs.stored_run import StoredRun
 from acon_analysis.statistics.batchnorm_null import null_table
 from acon_analysis.statistics.beta_summary import summarize
 from acon_analysis.statistics.channel_sums import ChannelSums, channel_sums
-from acon_analysis.statistics.linearity import channel_table, layer_table, sample_table
+from acon_analysis.statistics.linearity import BY, in_order, linearity_table, totals_by_sample
 from acon_analysis.statistics.verdicts import split_layer
 
 #: Rows of a long frame of β beyond which `Run.betas` refuses: about 0.5 GB.
 MAX_ROWS = 20_000_000
-
-#: What a table of linearity or a summary can be by.
-BY = ("layer", "channel", "sample")
 
 #: Columns of linearity that a summary adds to those of β.
 _SUMMARY = {
@@ -221,25 +218,16 @@ class Run(StoredRun):
         AconError
             If the run was captured without moments.
         """
-        if by not in BY:
-            raise UsageError(f"linearity by {by!r}: {closest(by, BY)}")
-        if by == "sample":
-            return self._in_order(sample_table(self._totals_of_samples()), "sample")
-        if by == "channel":
-            return self._in_order(channel_table(self.channel_sums, confidence=confidence), by)
-        return self._in_order(layer_table(self.channel_sums, confidence=confidence))
-
-    def _totals_of_samples(self) -> pd.DataFrame:
-        """Return the totals without those of layers whose rows are no samples, or others."""
-        rows = self.manifest.get("rows") or {}
-        if rows.get("status") != "mixed":
-            return self.totals
-        totals = self.part_frame("totals") if self.has_moments else self.totals
-        kept = totals if totals.empty else totals[~totals["layer"].isin(rows["layers"])]
-        if kept.empty:
-            raise AconError(f"linearity by sample: {rows['text']}; ask by layer or by channel")
-        warnings.warn(f"left out: {rows['text']}", stacklevel=4)
-        return kept
+        return linearity_table(
+            by,
+            self.layers,
+            lambda: self.channel_sums,
+            lambda: totals_by_sample(
+                self.part_frame("totals") if self.has_moments else self.totals,
+                self.manifest.get("rows"),
+            ),
+            confidence=confidence,
+        )
 
     def null_model(self, layer: str, call: int = 0) -> pd.DataFrame:
         """Compare the β of each channel with the BatchNorm-only null model.
@@ -375,14 +363,7 @@ class Run(StoredRun):
             kinds = self.layers[["layer", "call", "kind"]]
             table = table.drop(columns="kind").merge(kinds, on=["layer", "call"], how="left")
             table.insert(2, "kind", table.pop("kind"))
-        return self._in_order(table, *keys[2:])
-
-    def _in_order(self, table: pd.DataFrame, *further: str) -> pd.DataFrame:
-        """Sort by execution, then by further columns."""
-        order = self.layers[["layer", "call"]].assign(_order=np.arange(len(self.layers)))
-        placed = table.merge(order, on=["layer", "call"], how="left")
-        placed = placed.sort_values(["_order", *further], kind="stable", ignore_index=True)
-        return placed.drop(columns="_order")
+        return in_order(table, self.layers, *keys[2:])
 
 
 def open_run(path: str | Path) -> Run:

@@ -23,7 +23,7 @@ from acon_analysis.columns import (
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.moments.fields import FEWEST_BLOCKS, MOST_BLOCKS, UNRECORDED_BLOCKS
 from acon_analysis.moments.frames import merge_frames
-from acon_analysis.moments.gram import EPS32
+from acon_analysis.moments.gram import rounding
 from acon_analysis.statistics.beta_matrix import BetaMatrix
 from acon_analysis.statistics.redrawn_null import BetaNetwork
 from acon_analysis.errors import StoreError
@@ -219,9 +219,7 @@ class StoredRun:
     @property
     def rounding(self) -> float:
         """Relative rounding of the network's arithmetic, float32's at least."""
-        coarse = {"torch.float16": 2.0**-10, "torch.bfloat16": 2.0**-7}
-        kinds = str(self.identity.get("dtype") or "").split(", ")
-        return max([EPS32, *(coarse.get(kind, 0.0) for kind in kinds)])
+        return rounding(str(self.identity.get("dtype") or "").split(", "))
 
     @cached_property
     def left_out(self) -> pd.DataFrame:

@@ -23,7 +23,9 @@ sample, and one that has no others is dead. Standard errors and intervals come f
 over blocks of samples (`jackknife`); with fewer than two blocks they are NaN.
 """
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +39,7 @@ from acon_analysis.columns import (
     dtypes,
     names,
 )
-from acon_analysis.errors import AconError
+from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.moments.gram import EPS32
 from acon_analysis.statistics.affine_fit import Linearity, linearity
 from acon_analysis.statistics.causes import LINEAR, layer_sentence
@@ -52,7 +54,78 @@ __all__ = [
     "sample_table",
 ]
 
+#: What a table of linearity can be by.
+BY = ("layer", "channel", "sample")
+
 _COUNTS = ("dead", "constant_input", "one_signed", "equal_slopes", "gate_constant")
+
+
+def linearity_table(
+    by: str,
+    layers: pd.DataFrame,
+    sums: Callable[[], ChannelSums],
+    totals: Callable[[], pd.DataFrame],
+    *,
+    confidence: float = 0.95,
+) -> pd.DataFrame:
+    """Tabulate how linear layers, channels or samples are, layers in order of execution.
+
+    Parameters
+    ----------
+    by : {"layer", "channel", "sample"}
+        What a row is.
+    layers : DataFrame
+        ``layer`` and ``call`` in order of execution.
+    sums, totals : callable
+        Return the sums of the channels, and `columns.TOTAL_COLUMNS` of every sample and layer.
+    confidence : float
+        Of the intervals.
+
+    Raises
+    ------
+    UsageError
+        For an unknown `by`.
+    """
+    if by not in BY:
+        raise UsageError(f"linearity by {by!r}: {closest(by, BY)}")
+    if by == "sample":
+        return in_order(sample_table(totals()), layers, by)
+    if by == "channel":
+        return in_order(channel_table(sums(), confidence=confidence), layers, by)
+    return in_order(layer_table(sums(), confidence=confidence), layers)
+
+
+def in_order(table: pd.DataFrame, layers: pd.DataFrame, *further: str) -> pd.DataFrame:
+    """Sort a table as `layers`, the order of execution, then by further columns."""
+    order = layers[["layer", "call"]].assign(_order=np.arange(len(layers)))
+    placed = table.merge(order, on=["layer", "call"], how="left")
+    placed = placed.sort_values(["_order", *further], kind="stable", ignore_index=True)
+    return placed.drop(columns="_order")
+
+
+def totals_by_sample(totals: pd.DataFrame | None, rows: Mapping[str, Any] | None) -> pd.DataFrame:
+    """Return the totals without those of layers whose rows are no samples, or others.
+
+    Parameters
+    ----------
+    totals : DataFrame or None
+        Columns `columns.TOTAL_COLUMNS`; None or empty where no layer has any.
+    rows : mapping or None
+        ``status``, ``text`` and ``layers``: what is known of the rows.
+
+    Raises
+    ------
+    AconError
+        If none are left.
+    """
+    found = totals if totals is not None else pd.DataFrame()
+    if not rows or rows["status"] != "mixed":
+        return found
+    kept = found if found.empty else found[~found["layer"].isin(rows["layers"])]
+    if kept.empty:
+        raise AconError(f"linearity by sample: {rows['text']}; ask by layer or by channel")
+    warnings.warn(f"left out: {rows['text']}", stacklevel=4)
+    return kept
 
 
 def channel_table(

@@ -115,15 +115,17 @@ def overall(verdicts: Mapping[str, Verdict], *, level: float = 0.05) -> str:
     constant = [name for name, v in verdicts.items() if v.answer == "constant"]
     if not tested:
         if constant and len(constant) == len(verdicts):
-            return f"β hardly varies between samples in any of {len(constant)} layers"
+            where = f"any of {len(constant)} layers" if len(constant) > 1 else "its one layer"
+            return f"β hardly varies between samples in {where}"
         return "whether β varies between samples more than BatchNorm alone would make it is unknown"
     found = [name for name, v in tested.items() if v.answer == "more"]
-    count = f"{len(found)} of {len(tested)} layers"
+    count = f"{len(found)} of {len(tested)} layer{'s' * (len(tested) > 1)}"
     still = f"; in {len(constant)} more it hardly varies" if constant else ""
     if not found:
+        where = f"all of {len(tested)} layers" if len(tested) > 1 else "the one layer tested"
         return (
             f"β varies between samples no more than its network would make it without learning, "
-            f"in all of {len(tested)} layers{still}"
+            f"in {where}{still}"
         )
     # P(X >= k) for X binomial, n and level
     if betainc(len(found), len(tested) - len(found) + 1, level) > level:

@@ -22,10 +22,11 @@ from acon_hooks.explainers.explaining import explain
 from acon_hooks.explainers.importance import conductance
 from acon_hooks.layers.reading import Reading, fold
 from acon_hooks.layers.scan import KINDS, Layer
+from acon_hooks.moments.recording import Recording, record
 from acon_hooks.readings.batch import Batch, to_host
+from acon_hooks.readings.found_layers import find_layers
 from acon_hooks.readings.proof import ProofReport
 from acon_hooks.readings.proving import prove
-from acon_hooks.readings.recording import Recording, find_layers, record
 from acon_hooks.readings.tap import Tap
 from acon_hooks.replacement.fitting import fit_units
 from acon_hooks.replacement.folding import fold_lines

@@ -250,7 +250,7 @@ def test_a_deep_network_names_its_first_and_last_layer_in_the_caption() -> None:
     table = pd.DataFrame(
         [
             {"network": "deep", "place": place, "layer": name, "call": 0, "measure": measure}
-            | {"value": 0.5, "low": 0.4, "high": 0.6}
+            | {"value": 0.5, "low": 0.4, "high": 0.6, "dead": False}
             for place, name in enumerate(names)
             for measure in ("L", "L_own", "G")
         ]

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 import acon_analysis as acon
+import acon_figures
 from acon_analysis.layers import AconC, MetaAconC
+from acon_analysis.plotdata.depth import linearity_by_depth
 from acon_analysis.plotdata.overview import (
     headline_frame,
     layer_overview,
@@ -174,6 +176,17 @@ def test_every_figure_is_drawn_or_named_with_the_reason(
     words = "1 of 32 samples left out of layers 1, 3, 5: NaN or infinity in sample "
     assert (words in caption) == (case.startswith("NaN") or case == "infinity")
     assert "left out" not in (tmp_path / "smooth_maximum.txt").read_text()
+
+
+def test_dead_layers_are_crossed_out_by_depth(runs: dict[str, Run], case: str) -> None:
+    depth = linearity_by_depth([runs[case]])
+    dead = depth.query("measure == 'L' and dead")["layer"].tolist()
+    assert dead == runs[case].linearity().query("dead == channels")["layer"].tolist()
+    assert set(dead) == (set(LAYERS) if case in ("dead", "black") else set())
+    figure = acon_figures.linearity_by_depth(depth)
+    crosses = [len(c.get_offsets()) for c in figure.axes[0].collections if c.get_zorder() == 4]
+    assert crosses == [len(dead)]
+    assert ("Crosses: layers whose outputs do not vary" in figure.caption) == bool(dead)
 
 
 def test_a_report_says_what_is_left_out_and_names_no_dead_layer(

@@ -77,7 +77,7 @@ def depth() -> pd.DataFrame:
                 known = value - 0.1 * place if measure != "G" or network == "acon" else np.nan
                 head = {"network": network, "place": place, "layer": layer, "call": 0}
                 ends = {"value": known, "low": known - 0.03, "high": known + 0.02}
-                rows.append(head | {"measure": measure} | ends)
+                rows.append(head | {"measure": measure, "dead": False} | ends)
     return pd.DataFrame(rows)
 
 

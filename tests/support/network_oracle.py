@@ -45,7 +45,7 @@ Forward = Callable[[nn.Module, Any], Any]
 Parts = Callable[[int, Tensor], Sequence[Tensor]]
 
 #: Agreement of a capture with the oracle: relative to 1 for L, which lies in [0, 1].
-TOLERANCE = 1e-5
+TOLERANCE = 1e-6
 
 
 def seen(

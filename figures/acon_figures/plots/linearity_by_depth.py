@@ -25,6 +25,7 @@ CAPTION = (
     "its own for every sample; and G = 4 Var(gate), which is 0 for a constant gate and undefined "
     "where there is no gate. Bars: 95 % jackknife over blocks of samples. {layers}"
 )
+DEAD = " Crosses: layers whose outputs do not vary; their L is 1 by convention."
 BY = ("layer", "depth")
 MOST_NAMED = 6
 """Layers that the caption names one by one."""
@@ -97,11 +98,10 @@ def linearity_by_depth(
             panels[-1 if narrow else 1].set_xlabel("layer of the network")
         handles, words = panels[0].get_legend_handles_labels()
         figure.legend(handles, words, loc="outside lower center", ncols=2 if narrow else 4)
-    figure.caption = CAPTION.format(
-        layers=_which(names)
-        if of_layers
-        else "The networks' layers differ: each runs from its first to its last."
-    )
+    layers = "The networks' layers differ: each runs from its first to its last."
+    figure.caption = CAPTION.format(layers=_which(names) if of_layers else layers)
+    if table["dead"].any():
+        figure.caption += DEAD
     return figure
 
 
@@ -143,6 +143,8 @@ def _draw(
             own["place"], own["value"], np.stack([below, above]), capsize=thin(1.6),
             elinewidth=thin(0.8), label=entry(labels.get(network, network)), **look,
         )  # fmt: skip
+        dead = own[own["dead"]]
+        axes.scatter(dead["place"], dead["value"], s=40, marker="x", color="black", zorder=4)
     known = table[["value", "low", "high"]].to_numpy(dtype=np.float64)
     known = known[np.isfinite(known)]
     if known.size:  # whole fifths around the data, within 0 to 1
@@ -150,7 +152,8 @@ def _draw(
         axes.set_ylim(0.2 * np.floor(low / 0.2), 0.2 * np.ceil(high / 0.2) + 0.01)
     else:
         axes.set_yticks([])
-        axes.text(0.5, 0.5, "no gate", transform=axes.transAxes, ha="center", va="center")
+        words = "no gate" if (table["measure"] == "G").all() else "at most two values a sample"
+        axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center")
 
 
 def _short(layer: str) -> str:

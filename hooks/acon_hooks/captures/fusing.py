@@ -231,14 +231,21 @@ def same_outputs(what: str, expected: Any, found: Any, allowed: float = TOLERANC
 
 
 def difference(expected: Any, found: Any) -> float:
-    """Return the largest |found - expected| of two outputs, relative to 1 or the largest value."""
+    """Return the largest |found - expected| of two outputs, relative to 1 or the largest value.
+
+    Both may be NaN or infinite, where the same values are.
+    """
     errors = [0.0]
     for old, new in zip(_tensors(expected), _tensors(found), strict=True):
         if old.shape != new.shape:
             return float("inf")
-        if old.numel() and old.is_floating_point():
-            scale = max(1.0, float(old.abs().max()))
-            errors.append(float((old.double() - new.double()).abs().max()) / scale)
+        finite = old.isfinite()
+        if not torch.equal(finite, new.isfinite()):
+            return float("nan")
+        if old.is_floating_point() and bool(finite.any()):
+            scale = max(1.0, float(old[finite].abs().max()))
+            gap = (old.double() - new.double())[finite].abs().max()
+            errors.append(float(gap) / scale)
     return max(errors, key=lambda error: (error != error, error))
 
 

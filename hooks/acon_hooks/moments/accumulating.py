@@ -98,6 +98,8 @@ class Accumulator:
         SHA-256 of the run's identity.
     kinds : collection of str
         Kinds of layers that are measured.
+    quiet : bool
+        Whether `warn` is left to whoever asks for results.
     """
 
     def __init__(
@@ -106,10 +108,13 @@ class Accumulator:
         folder: RunFolder | None = None,
         identity: str = "",
         kinds: Collection[str] = KINDS,
+        *,
+        quiet: bool = False,
     ) -> None:
         self.options, _ = settle(options or MomentOptions(), torch.device("cpu"))
         self.blocks = self.options.blocks or BLOCKS
         self.folder, self.identity, self.kinds = folder, identity, kinds
+        self.quiet = quiet
         self.constants: dict[Key, Constants] = {}
         self.unmeasured: dict[Key, str] = {}
         self.rowless: dict[Key, str] = {}  # calls whose rows are no samples, and why
@@ -284,7 +289,8 @@ class Accumulator:
                 found.setdefault((value.rows, count), []).append(call)
             else:
                 self._whole_batches.add(call, value.rows, value.sums.device)
-        self._warn()
+        if not self.quiet:
+            self.warn()
         device = next((value.sums.device for value in seen.values()), torch.device("cpu"))
         for (rows, _), calls in found.items():
             pools = any(call.key in self._pooling for call in calls)
@@ -375,9 +381,11 @@ class Accumulator:
         self.learning = False
         self._seen.clear()
         self._whole.clear()
-        self._warn()
+        if not self.quiet:
+            self.warn()
 
-    def _warn(self) -> None:
+    def warn(self) -> None:
+        """Warn of layers that have no moments, or no values by sample; of each once."""
         both = (("moments", self.unmeasured), ("values by sample", self.rowless))
         for lacking, reasons in both:
             for (name, call), reason in reasons.items():

@@ -31,7 +31,7 @@ class Batch(dict[Key, Tensor]):
     maps : dict
         β of those layers in full, (N, C, H, W) (or whatever axes the input has), if asked for.
     samples : int
-        N; 0 where no layer has a β per sample.
+        N; 0 where no layer has a β per sample and no argument is a tensor.
     """
 
     def __init__(self) -> None:

@@ -263,7 +263,8 @@ class Tap(Visitor):
             for hooks in self._settling:
                 hooks.go_live()
             self._settling = [hooks for hooks in self._settling if not hooks.live]
-        batch.samples = count_samples(batch)
+        given = self._samples or called_batch(*self._visit.arguments)
+        batch.samples = count_samples(batch) or len(given.ids)
         self._finished = batch
 
     def ended(self) -> None:
@@ -373,7 +374,10 @@ class Tap(Visitor):
         """Raise or warn where the second look has found that rows are no samples."""
         with_beta = {key[0] for key, beta in first.items() if beta.ndim == 2}
         if rows.status == "mixed" and with_beta & set(rows.layers):
-            raise ProofError(f"β cannot be assigned to samples: {rows.text}")
+            raise ProofError(
+                f"β cannot be assigned to samples: {rows.text}; leave the layer out (layers=..., "
+                "kinds=...), or move the samples to its first axis"
+            )
         if rows.status in ("mixed", "batch"):
             warnings.warn(rows.text, RowWarning, stacklevel=2)
 

@@ -114,7 +114,7 @@ def test_a_beta_that_depends_on_the_sample_is_found(dependent: Run) -> None:
     assert table["p_value"][0] == pytest.approx(0.01)
     assert "more than BatchNorm alone would make it" in table["text"][0]
     last = said(dependent).splitlines()[-1]
-    assert "more than its network would make it without learning in 1 of 1 layers: acon" in last
+    assert "more than its network would make it without learning in 1 of 1 layer: acon" in last
     assert "no more" not in last
 
 

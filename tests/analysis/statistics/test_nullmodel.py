@@ -389,8 +389,10 @@ def test_overall_sentence() -> None:
     assert "in 1 of 16 layers (layer3), as many as chance may bring" in one
     many = verdicts.overall({**none, **{f"layer{i}": made("more") for i in range(5)}})
     assert "in 5 of 16 layers: layer0, layer1" in many
+    alone = verdicts.overall({"layer0": made("no more")})
+    assert alone.endswith("without learning, in the one layer tested")
     assert verdicts.overall({"a": made("constant")}).startswith(
-        "β hardly varies between samples in any"
+        "β hardly varies between samples in its one layer"
     )
     assert "unknown" in verdicts.overall({"a": made("unknown")})
     assert "unknown" in verdicts.overall({})

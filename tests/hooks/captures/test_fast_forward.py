@@ -101,6 +101,19 @@ def test_a_fused_capture_is_the_same(tmp_path: Path, moments: bool) -> None:
         np.testing.assert_allclose(ours["L"], theirs["L"], atol=1e-5)
 
 
+def test_a_bad_image_in_the_first_batch_does_not_matter(tmp_path: Path) -> None:
+    x = torch.rand(12, 3, 16, 16, generator=torch.Generator().manual_seed(2))
+    x[1] = torch.nan
+    data = [(x[:6],), (x[6:],)]
+    plain = acon.capture(tiny(), data, tmp_path / "a", progress=False).linearity()
+    fused = acon.capture(tiny(), data, tmp_path / "b", fuse=True, progress=False).linearity()
+    np.testing.assert_allclose(fused["L"], plain["L"], atol=1e-5)
+    assert fused["left_out"].tolist() == plain["left_out"].tolist() == [1] * len(plain)
+    one = torch.tensor([1.0, torch.inf, torch.nan])
+    assert difference(one, one + 0.5) == 0.5
+    assert np.isnan(difference(one, one.flip(0)))
+
+
 def test_the_authors_form_of_a_network(tmp_path: Path) -> None:
     model = acon.build_model("shufflenet_v2_x0_5_metaacon", weights=None)
     x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 255

@@ -16,7 +16,7 @@ from acon_hooks.explainers.baselines import make_baseline
 from acon_hooks.explainers.explaining import ConvergenceWarning, explain
 from acon_hooks.explainers.explanations import Explanation
 from acon_hooks.explainers.probing import BetaProbe
-from acon_hooks.readings.recording import find_layers
+from acon_hooks.readings.found_layers import find_layers
 from support_variants import VARIANTS, Variant, shaken
 
 METHODS = ("integrated_gradients", "saliency", "occlusion", "grad_cam")

@@ -19,7 +19,7 @@ from acon_figures.plots.explanation import explanation
 from acon_hooks.explainers.data import explain_data
 from acon_hooks.explainers.importance import conductance, correlations, layer_conductance
 from acon_hooks.explainers.sanity import randomization_check, rank_correlation, shuffle
-from acon_hooks.readings.recording import find_layers
+from acon_hooks.readings.found_layers import find_layers
 
 COLUMNS = ["layer", "call", "kind", "channel", "outputs", "L", "nonlinearity", "dead",
            "constant_input", "conductance", "importance", "share"]  # fmt: skip

@@ -14,7 +14,7 @@ from acon_analysis.moments.frames import merge_rows
 from acon_hooks.errors import HookError
 from acon_hooks.moments.accumulating import Accumulator
 from acon_hooks.moments.options import MomentOptions
-from acon_hooks.readings.recording import find_layers
+from acon_hooks.readings.found_layers import find_layers
 from gathering import BOTH, accumulator, acon_c, gather
 
 CUTS = ((2, 43), (17, 11, 9), (13,))

@@ -1,27 +1,32 @@
-"""`find_layers` and `record`: the layers of a model, and β of every forward pass as a DataFrame."""
+"""`record`: β of every forward pass, and how linear the layers are, as DataFrames without files."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from acon_analysis.errors import UsageError, closest
-from acon_hooks.engine.feed import example_batch
-from acon_hooks.engine.inputs import Forward
+from acon_analysis.moments.frames import merge_frames
+from acon_analysis.moments.gram import rounding
+from acon_analysis.statistics.channel_sums import channel_sums
+from acon_analysis.statistics.linearity import linearity_table, totals_by_sample
 from acon_hooks.errors import HookError
-from acon_hooks.guards import unwrap
-from acon_hooks.layers.choosing import NoLayerError
-from acon_hooks.layers.scan import DEFAULT_KINDS, PLAIN_KINDS, Layer, check_kinds, scan_layers
+from acon_hooks.layers.reading import Factors
+from acon_hooks.layers.scan import DEFAULT_KINDS, Layer
+from acon_hooks.moments.accumulating import Accumulator
+from acon_hooks.moments.constants import reference_table
+from acon_hooks.moments.options import MomentOptions, settle
 from acon_hooks.readings.batch import Key, to_host
+from acon_hooks.readings.layer_tables import channel_table, layer_table
 from acon_hooks.readings.proof import ProofReport
+from acon_hooks.readings.second_look import with_rowless
 from acon_hooks.readings.tap import Tap
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _NOTHING = (
     "nothing was recorded: run the model inside the context, "
@@ -42,8 +47,10 @@ class Recording:
         How many samples all forward passes had together.
     """
 
-    def __init__(self, tap: Tap, *, full: bool) -> None:
-        self._tap = tap
+    def __init__(self, tap: Tap, moments: Accumulator | None, *, full: bool) -> None:
+        self._tap, self._moments = tap, moments
+        self._sums: dict[str, pd.DataFrame] = {}  # moments and totals so far
+        self._lost: HookError | None = None  # why there are no moments
         self._full = full
         self._parts: dict[Key, list[NDArray[Any]]] = {}
         self._spreads: dict[Key, list[NDArray[Any]]] = {}
@@ -60,7 +67,7 @@ class Recording:
         """Proofs of the first forward pass."""
         return list(self._tap.reports)
 
-    def betas(self) -> "pd.DataFrame":
+    def betas(self) -> pd.DataFrame:
         """Return all β in long form.
 
         Returns
@@ -79,7 +86,7 @@ class Recording:
         """
         return self._frame(self._parts, "beta")
 
-    def spreads(self) -> "pd.DataFrame":
+    def spreads(self) -> pd.DataFrame:
         """Return standard deviations of β over the pixels, in the columns of `betas`.
 
         Only layers whose β differs between pixels have rows.
@@ -129,7 +136,86 @@ class Recording:
                     kept[key] = [array]  # static: the same in every batch
                 else:
                     kept.setdefault(key, []).append(array)
+        if self._moments is not None and self._lost is None and batch.samples:
+            rows = self._tap.rows
+            mixed = rows.layers if rows is not None and rows.status == "mixed" else ()
+            ids = list(range(self.samples, self.samples + batch.samples))
+            try:
+                self._moments.batch(ids, mixed)
+            except HookError as error:
+                self._lost = error
         self.samples += batch.samples
+
+    def observe(
+        self, layer: Layer, call: int, x: Tensor, y: Tensor, beta: Tensor | Factors | None
+    ) -> None:
+        """Sum a call; what cannot be summed is an error of `linearity`, not of the forward pass."""
+        if self._moments is not None and self._lost is None:
+            try:
+                self._moments.observe(layer, call, x, y, beta)
+            except HookError as error:
+                self._lost = error
+
+    def linearity(self, by: str = "layer", *, confidence: float = 0.95) -> pd.DataFrame:
+        """Tabulate how linear the layers were over all forward passes.
+
+        Parameters
+        ----------
+        by : {"layer", "channel", "sample"}
+            What a row is.
+        confidence : float
+            Of the intervals; jackknife over blocks of samples.
+
+        Returns
+        -------
+        DataFrame
+            The columns and values of `Run.linearity` of a capture of the same batches; samples are
+            counted over all forward passes.
+
+        Raises
+        ------
+        HookError
+            If no forward pass was recorded, or its layers cannot be measured.
+        UsageError
+            For an unknown `by`, or if ``moments=False`` left the sums out.
+        """
+        if self._moments is None:
+            raise UsageError("linearity needs record(..., moments=True), the default")
+        if self._lost is not None:
+            raise self._lost
+        if not self._tap.shapes:
+            raise HookError(_NOTHING)
+        self._moments.require_some()
+        self._moments.warn()
+        self._take_sums(self._moments)
+        if "moments" not in self._sums:
+            raise HookError("there were no samples: no argument of the model is a tensor of some")
+        tap = self._tap
+        found = with_rowless(tap.rows, [name for name, _ in self._moments.rowless])
+        rows = None if found is None else asdict(found)
+        parameters = reference_table(self._moments.constants).merge(
+            channel_table(tap.layers), on=["layer", "channel"], how="left"
+        )
+        eps = rounding(str(value.dtype) for value in tap.model.parameters())
+        return linearity_table(
+            by,
+            layer_table(tap.calls, tap.reports, tap.shapes),
+            lambda: channel_sums(self._sums["moments"], parameters, eps=eps),
+            lambda: totals_by_sample(self._sums.get("totals"), rows),
+            confidence=confidence,
+        )
+
+    def _take_sums(self, moments: Accumulator) -> None:
+        """Add what was summed since the last time."""
+        keys = ("layer", "call", "channel", "block")
+        for name, table in moments.unit({}).items():
+            new, known = table.to_pandas(), self._sums.get(name)
+            if known is None:
+                self._sums[name] = new
+            elif name == "moments":
+                self._sums[name] = merge_frames(known, new, keys)
+            else:
+                self._sums[name] = pd.concat([known, new], ignore_index=True)
 
     def _join(self, parts: dict[Key, list[NDArray[Any]]], layer: str, call: int) -> NDArray[Any]:
         if not self._parts:
@@ -142,12 +228,10 @@ class Recording:
 
     def _empty(self) -> str:
         if self._tap.shapes and all(layer.plain for layer in self.layers):
-            return "activations and products have no β: capture them with moments instead"
+            return "activations and products have no β: see linearity()"
         return _NOTHING
 
-    def _frame(self, parts: dict[Key, list[NDArray[Any]]], column: str) -> "pd.DataFrame":
-        import pandas as pd  # slow to load
-
+    def _frame(self, parts: dict[Key, list[NDArray[Any]]], column: str) -> pd.DataFrame:
         if not self._parts:
             raise HookError(self._empty())
         pieces = []
@@ -181,8 +265,9 @@ def record(
     *,
     full: bool = False,
     allow_autocast: bool = False,
+    moments: bool = True,
 ) -> Iterator[Recording]:
-    """Record β of every forward pass inside the context.
+    """Record β of every forward pass inside the context, and how linear the layers are.
 
     Hooks are gone when the context ends, however it ends. Each forward pass's β is copied to the
     host when that pass ends.
@@ -201,6 +286,9 @@ def record(
         Also keep β of every pixel, for `Recording.maps`.
     allow_autocast : bool
         True accepts autocast, with β rounded to its dtype.
+    moments : bool
+        Whether to sum what `Recording.linearity` needs, in memory: as a capture does, by a C++
+        kernel that is compiled once on a machine, or by torch.
 
     Yields
     ------
@@ -220,68 +308,27 @@ def record(
     -----
     A deep copy of the model made inside the context carries dead copies of the hooks.
     """
+
+    def observe(
+        layer: Layer, call: int, x: Tensor, y: Tensor, beta: Tensor | Factors | None
+    ) -> None:
+        recording.observe(layer, call, x, y, beta)
+
     tap = Tap(
         model,
         layers,
         kinds=kinds,
+        observe=observe if moments else None,
         prove=prove,
         full=full,
         allow_autocast=allow_autocast,
         check_rows=prove,
     )
-    recording = Recording(tap, full=full)
+    sums = None
+    if moments:
+        device = next((value.device for value in model.parameters()), torch.device("cpu"))
+        sums = Accumulator(settle(MomentOptions(), device)[0], quiet=True)
+    recording = Recording(tap, sums, full=full)
     with tap:
         tap.on_batch(recording._collect)
         yield recording
-
-
-def find_layers(
-    model: nn.Module,
-    kinds: Iterable[str] = DEFAULT_KINDS,
-    example: Any = None,
-    forward: Forward | None = None,
-) -> list[Layer]:
-    """Find the layers of some kinds.
-
-    Layers that own p1 and p2 of equal shape are ACON layers, whoever wrote them. What only a
-    forward pass can show (how β is read, whether it depends on the sample, where the channels
-    are) is a guess until a batch has been seen; give `example` to have it settled and proved.
-    Activations that are called as functions (``F.relu(x)``, ``x.sigmoid_()``) are found with an
-    `example` only: layers of kind "activation" such as ``layer1.0:relu#1``, call 1 of relu within
-    one call of the module ``layer1.0``; likewise products, kind "product": ``mlp:mul#0``.
-
-    Parameters
-    ----------
-    model : Module
-        The network. DistributedDataParallel, DataParallel and torch.compile wrappers are looked
-        through: names are those of the module inside.
-    kinds : iterable of str
-        Keys of `KINDS`.
-    example : Tensor, tuple or mapping, optional
-        A batch, handed to the model in one forward pass (a tuple as its arguments, a mapping by
-        their names).
-    forward : callable, optional
-        Calls the model on the example: (model, example) -> output.
-
-    Returns
-    -------
-    list of Layer
-        Modules in the order of `named_modules()`, a layer that is used in several places once; then
-        functions in the order of execution.
-
-    Raises
-    ------
-    UsageError
-        If a kind is unknown.
-    ProofError
-        If `example` is given and β of a layer cannot be read.
-    """
-    found = scan_layers(model, kinds)
-    if example is None or not (found or set(PLAIN_KINDS) & set(check_kinds(kinds))):
-        return found
-    with Tap(model, kinds=kinds) as tap, torch.no_grad():
-        try:
-            example_batch(model, example, forward).run(unwrap(model))
-        except NoLayerError:
-            return []
-        return tap.layers

@@ -1,0 +1,66 @@
+"""`find_layers`: the layers of a model."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from acon_hooks.engine.feed import example_batch
+from acon_hooks.engine.inputs import Forward
+from acon_hooks.guards import unwrap
+from acon_hooks.layers.choosing import NoLayerError
+from acon_hooks.layers.scan import DEFAULT_KINDS, PLAIN_KINDS, Layer, check_kinds, scan_layers
+from acon_hooks.readings.tap import Tap
+
+
+def find_layers(
+    model: nn.Module,
+    kinds: Iterable[str] = DEFAULT_KINDS,
+    example: Any = None,
+    forward: Forward | None = None,
+) -> list[Layer]:
+    """Find the layers of some kinds.
+
+    Layers that own p1 and p2 of equal shape are ACON layers, whoever wrote them. What only a
+    forward pass can show (how β is read, whether it depends on the sample, where the channels
+    are) is a guess until a batch has been seen; give `example` to have it settled and proved.
+    Activations that are called as functions (``F.relu(x)``, ``x.sigmoid_()``) are found with an
+    `example` only: layers of kind "activation" such as ``layer1.0:relu#1``, call 1 of relu within
+    one call of the module ``layer1.0``; likewise products, kind "product": ``mlp:mul#0``.
+
+    Parameters
+    ----------
+    model : Module
+        The network. DistributedDataParallel, DataParallel and torch.compile wrappers are looked
+        through: names are those of the module inside.
+    kinds : iterable of str
+        Keys of `KINDS`.
+    example : Tensor, tuple or mapping, optional
+        A batch, handed to the model in one forward pass (a tuple as its arguments, a mapping by
+        their names).
+    forward : callable, optional
+        Calls the model on the example: (model, example) -> output.
+
+    Returns
+    -------
+    list of Layer
+        Modules in the order of `named_modules()`, a layer that is used in several places once; then
+        functions in the order of execution.
+
+    Raises
+    ------
+    UsageError
+        If a kind is unknown.
+    ProofError
+        If `example` is given and β of a layer cannot be read.
+    """
+    found = scan_layers(model, kinds)
+    if example is None or not (found or set(PLAIN_KINDS) & set(check_kinds(kinds))):
+        return found
+    with Tap(model, kinds=kinds) as tap, torch.no_grad():
+        try:
+            example_batch(model, example, forward).run(unwrap(model))
+        except NoLayerError:
+            return []
+        return tap.layers
