@@ -13,12 +13,15 @@ from acon_hooks.engine.function_calls import FunctionCall
 from acon_hooks.engine.functions import ELEMENTWISE, Listener, function_name
 from acon_hooks.engine.sites import split_name
 from acon_hooks.engine.sources import JOINS
+from acon_hooks.engine.trees import count_samples
 from acon_hooks.layers.elementwise import is_activation
 from acon_hooks.layers.scan import Layer, is_acon_frelu, slopes
 
 #: Functions of the input and of tensors that are to be constant: bounds, and those with weights.
 _BOUNDED = frozenset({"clamp", "clamp_min", "clamp_max", "maximum", "minimum"})
 _OF_SEVERAL = _BOUNDED | {"prelu"}
+#: Functions that are arithmetic as well: layers only where they see the samples of the batch.
+_ARITHMETIC = _BOUNDED | {"abs", "sin", "square", "exp"}
 #: Functions that read only the shape of their argument, as all whose names begin with new_.
 _SHAPE_ONLY = ("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like")
 #: Functions that make a tensor of what is not torch's; of arrays they may be data.
@@ -76,10 +79,16 @@ class DataDependence:
     These are the network's parameters and buffers and what is computed from them alone. Whatever
     is not known to be such is taken to depend on the data. Storages are marked, not tensors, so
     that views and in-place writes are followed.
+
+    Attributes
+    ----------
+    samples : int
+        Number of samples of the batch.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
+        self.samples = 0
         self._constant: dict[int, Any] = {}  # the storages, which are kept alive
         self._listener = Listener(self._follow)
 
@@ -87,6 +96,7 @@ class DataDependence:
         """Follow the functions of a forward pass with the given arguments."""
         own = [*self.model.parameters(), *self.model.buffers()]
         self._constant = dict(map(_marked, filter(_has_storage, own)))
+        self.samples = count_samples(given)
         self._forget(_tensors(given))
         self._listener.on()
 
@@ -125,9 +135,16 @@ def is_layer(call: FunctionCall, silent: set[nn.Module], data: DataDependence) -
     name = "" if call.site.function is None else call.site.function[0]
     if not could_be_layer(call, silent) or not data.depends(x):
         return False
+    if name in _ARITHMETIC and not _has_samples(x, data.samples):
+        return False
     if name in _BOUNDED and any(_widens(x, other) for other in others):
         return False
     return name not in _OF_SEVERAL or not any(map(data.depends, others))
+
+
+def _has_samples(x: Tensor, count: int) -> bool:
+    """Return whether a tensor has an axis of the samples and one of channels."""
+    return x.ndim > 1 and (x.shape[0] == count or (x.ndim > 2 and x.shape[1] == count))
 
 
 def _widens(x: Tensor, other: Tensor) -> bool:

@@ -71,14 +71,25 @@ IN_PLACE: dict[str, Callable[[Tensor], Any]] = {
 
 
 class Calls(nn.Module):
-    """Calls one function twice in a block that runs twice."""
+    """Calls each function in a block that runs twice."""
 
-    def __init__(self, function: Callable[[Tensor], Any]) -> None:
+    def __init__(self, functions: dict[str, Callable[[Tensor], Any]]) -> None:
         super().__init__()
-        self.conv, self.block = nn.Conv2d(2, 3, 3, padding=1), Block(function)
+        self.conv, self.block = nn.Conv2d(2, 3, 3, padding=1), Each(functions)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.block(self.block(self.conv(x))).mean((2, 3))
+
+
+class Each(nn.Module):
+    def __init__(self, functions: dict[str, Callable[[Tensor], Any]]) -> None:
+        super().__init__()
+        self.functions = list(functions.values())
+        self.mix = nn.ModuleList(nn.Conv2d(3, 3, 1) for _ in functions)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made = [f(mix(x)) for f, mix in zip(self.functions, self.mix, strict=True)]
+        return torch.stack(made).mean(0)
 
 
 class Block(nn.Module):
@@ -102,23 +113,19 @@ def batches(*shape: int) -> list[Tensor]:
     return [2 * torch.randn(7, *shape), 2 * torch.randn(4, *shape)]
 
 
-@pytest.mark.parametrize(
-    ("name", "function"), [*FUNCTIONS.items(), *IN_PLACE.items()],
-    ids=[*FUNCTIONS, *(f"{name} in place" for name in IN_PLACE)],
-)  # fmt: skip
+@pytest.mark.parametrize("functions", [FUNCTIONS, IN_PLACE], ids=["functions", "in place"])
 def test_every_function_is_measured_as_the_oracle_measures_it(
-    name: str, function: Callable[[Tensor], Any], tmp_path: Path
+    functions: dict[str, Callable[[Tensor], Any]], tmp_path: Path
 ) -> None:
-    model, x = settled(Calls(function)).double(), [b.double() for b in batches(2, 5, 5)]
+    model, x = settled(Calls(functions)).double(), [b.double() for b in batches(2, 5, 5)]
     expected = [model(batch) for batch in x]
     with torch.no_grad(), acon.record(model, kinds=KINDS) as recording:
         assert all(torch.equal(model(batch), out) for batch, out in zip(x, expected, strict=True))
-    assert [layer.name for layer in recording.layers] == [f"block:{name}#0", f"block:{name}#1"]
+    assert [layer.name for layer in recording.layers] == [f"block:{name}#0" for name in functions]
     run = captured(model, x, tmp_path / "run", kinds=KINDS)
-    axes = {f"block:{name}#0": 1, f"block:{name}#1": 1}
+    axes = dict.fromkeys((f"block:{name}#0" for name in functions), 1)
     assert_measured(run, model, x, axes, tolerance=1e-6)
-    assert run.layers["class_name"].tolist() == [name] * 4
-    assert run.layers["call"].tolist() == [0, 0, 1, 1]
+    assert run.layers["class_name"].tolist() == 2 * list(functions)
     assert traces(model) == []
 
 
@@ -388,3 +395,20 @@ def test_names_are_checked() -> None:
         model(x)
     with pytest.raises(UsageError, match="called as a function, which has no β"):
         acon.explain(settled(Signal()), torch.randn(2, 1, 20), ":relu#0")
+
+
+def test_arithmetic_on_what_is_no_batch_is_no_layer(tmp_path: Path) -> None:
+    class Boxes(nn.Module):
+        """Clamps the boxes of each image on its own, as detectors do."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 4, 3)
+
+        def forward(self, x: Tensor) -> list[Tensor]:
+            h = F.relu(self.conv(x))
+            return [part.flatten(1).T[:5].clamp(min=0.1).exp() for part in h]
+
+    model, x = settled(Boxes()), [torch.randn(6, 1, 5, 5), torch.randn(3, 1, 5, 5)]
+    run = captured(model, x, tmp_path / "run")
+    assert_measured(run, model, x, {":relu#0": 1})
