@@ -45,7 +45,7 @@ def test_nothing_is_cut_off_and_no_texts_overlap(
 def test_every_figure_is_described_and_leaves_no_trace(name: str) -> None:
     spec = FIGURES[name]
     assert spec.name == name == spec.function.__name__
-    assert getattr(acon_figures, name) is spec.function
+    assert inspect.unwrap(getattr(acon_figures, name)) is spec.function
     assert spec.kind in ("formula", "printed numbers", "measured")
     assert 20 < len(spec.description) < 100
     assert "\n" not in spec.description
