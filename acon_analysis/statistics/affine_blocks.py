@@ -6,6 +6,7 @@ Both are of a whole map such as a block of a network, not of single channels as 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -80,9 +81,11 @@ class HeldOut:
     low, high : float
         Its 95 % interval, by Student's t over the folds.
     without_input : float
-        R² of output minus input, by the same maps; NaN where the two differ in size.
+        R² of output minus input, by maps of its own. NaN where the two differ in size, where output
+        minus input varies more than the output (there is no shortcut then), and where it varies by
+        no more than the rounding of the output to float32.
     ridges : tuple of float
-        The ridge that the other folds chose for each fold, one of `RIDGES`.
+        The ridge that the other folds chose for the output of each fold, one of `RIDGES`.
     """
 
     r2: float
@@ -125,41 +128,48 @@ def held_out_r2(sums: Gram, inputs: int) -> HeldOut:
     if not _measurable(sums, inputs):
         return HeldOut(np.nan, np.nan, np.nan, np.nan, ())
     chosen = _chosen_ridges(sums, inputs)
-    errors, totals, without = np.zeros((3, folds))
-    for fold, ridge in enumerate(chosen):
+    errors, totals = np.zeros((2, folds, len(chosen[0])))
+    for fold, ridges in enumerate(chosen):
         fit = _AffineFits(_rest(sums, [fold]), inputs)
-        errors[fold] = fit.errors(sums[fold])[ridge]
-        totals[fold] = fit.spread(sums[fold])
-        without[fold] = fit.spread(sums[fold], without_input=True)
-    lost, error = ratio(errors, totals)
+        errors[fold] = [
+            own[ridge] for own, ridge in zip(fit.errors(sums[fold]), ridges, strict=True)
+        ]
+        totals[fold] = fit.spreads(sums[fold])
+    lost, error = ratio(errors[:, 0], totals[:, 0])
     width = float(stdtrit(folds - 1, 0.975)) * error
-    return HeldOut(
-        1 - lost,
-        1 - lost - width,
-        1 - lost + width,
-        1 - ratio(errors, without)[0],
-        tuple(RIDGES[ridge] for ridge in chosen),
-    )
+    shortcut = _rounding(sums, inputs) < totals[:, -1].sum() < totals[:, 0].sum()
+    without = 1 - ratio(errors[:, -1], totals[:, -1])[0] if shortcut else np.nan
+    ridges = tuple(RIDGES[own[0]] for own in chosen)
+    return HeldOut(1 - lost, 1 - lost - width, 1 - lost + width, without, ridges)
 
 
 def _measurable(sums: Gram, inputs: int) -> bool:
     """Return whether there are enough vectors and the outputs vary."""
     whole = sums.merge(0)
     own = np.trace(whole.C[inputs:, inputs:])
-    square = own + whole.n * np.square(whole.mean[inputs:]).sum()
     enough = whole.n >= VECTORS_PER_DIMENSION * inputs and bool((sums.n > 0).all())
     finite = bool(np.isfinite(whole.C).all())
-    return enough and finite and bool(own > (ROUNDINGS * EPS32) ** 2 * square)
+    return enough and finite and bool(own > _rounding(sums, inputs))
 
 
-def _chosen_ridges(sums: Gram, inputs: int) -> list[int]:
-    """Return the ridge for each fold that predicts the other folds best, as a place in RIDGES."""
-    lost = np.zeros((len(sums.n), len(RIDGES)))
+def _rounding(sums: Gram, inputs: int) -> float:
+    """Return the squares that roundings of the outputs to float32 add up to at most."""
+    whole = sums.merge(0)
+    square = np.trace(whole.C[inputs:, inputs:]) + whole.n * np.square(whole.mean[inputs:]).sum()
+    return float((ROUNDINGS * EPS32) ** 2 * square)
+
+
+def _chosen_ridges(sums: Gram, inputs: int) -> npt.NDArray[np.int64]:
+    """Return the ridges that predict the folds other than each best, places in RIDGES.
+
+    Shape (folds, targets); see `_AffineFits`.
+    """
+    lost: list[Any] = [0.0] * len(sums.n)
     for first, second in combinations(range(len(sums.n)), 2):
         fit = _AffineFits(_rest(sums, [first, second]), inputs)
-        lost[first] += fit.errors(sums[second])
-        lost[second] += fit.errors(sums[first])
-    return [int(place) for place in lost.argmin(1)]
+        lost[first] = lost[first] + fit.errors(sums[second])
+        lost[second] = lost[second] + fit.errors(sums[first])
+    return np.asarray(np.stack(lost).argmin(-1))
 
 
 def _rest(sums: Gram, left_out: Sequence[int]) -> Gram:
@@ -168,40 +178,59 @@ def _rest(sums: Gram, left_out: Sequence[int]) -> Gram:
 
 
 class _AffineFits:
-    """Ridge regressions of outputs on inputs from sums, one for each of `RIDGES`.
+    """Ridge regressions on inputs from sums, one for each of `RIDGES` and each target.
 
-    In the basis of the inputs' principal axes a ridge only divides: what it needs of the data to
-    be predicted is computed once for all.
+    Targets are the outputs and, where input and output are of one size, output minus input. In the
+    basis of the inputs' principal axes a ridge only divides: what it needs of the data to be
+    predicted is computed once for all.
     """
 
     def __init__(self, train: Gram, inputs: int) -> None:
         self.train, self.inputs = train, inputs
         values, self.axes = np.linalg.eigh(train.C[:inputs, :inputs])
-        self.cross = self.axes.T @ train.C[:inputs, inputs:]
-        self.products = self.cross @ self.cross.T
+        self.crosses = self._targets(
+            self.axes.T @ train.C[:inputs, inputs:], values[:, None] * self.axes.T
+        )
         ridge = np.multiply(RIDGES, values.mean())[:, None]
         kept = values > EPS * inputs * max(float(values[-1]), 0.0)
         self.divisors = kept / (np.where(kept, values, 1.0) + ridge)
 
     def errors(self, test: Gram) -> FloatArray:
-        """Return the squared errors on other data, (len(RIDGES),)."""
+        """Return the squared errors on other data, (targets, len(RIDGES))."""
         d, divisors = self.inputs, self.divisors
-        inner = self.axes.T @ test.C[:d, :d] @ self.axes
-        cross = (self.axes.T @ test.C[:d, d:] * self.cross).sum(1)
-        step = test.mean - self.train.mean
-        missed = step[d:] - (divisors * (self.axes.T @ step[:d])) @ self.cross
-        within = np.trace(test.C[d:, d:]) - 2 * divisors @ cross
-        within += np.einsum("ra,ab,rb->r", divisors, inner * self.products, divisors, optimize=True)
-        return np.asarray(within.clip(min=0) + test.n * np.square(missed).sum(1))
+        inner = self.axes.T @ test.C[:d, :d]
+        crosses = self._targets(self.axes.T @ test.C[:d, d:], inner)
+        inner = inner @ self.axes
+        moved = self.axes.T @ (test.mean - self.train.mean)[:d]
+        found = []
+        for own, step, cross, fitted in zip(
+            self._within(test), self._steps(test), crosses, self.crosses, strict=True
+        ):
+            weights = inner * (fitted @ fitted.T)
+            within = own - 2 * divisors @ (cross * fitted).sum(1)
+            within += ((divisors @ weights) * divisors).sum(1)
+            missed = step - (divisors * moved) @ fitted
+            found.append(within.clip(min=0) + test.n * np.square(missed).sum(1))
+        return np.stack(found)
 
-    def spread(self, test: Gram, *, without_input: bool = False) -> float:
-        """Return the squared errors of the mean, of the outputs or of output minus input."""
-        d = self.inputs
-        C, step = test.C, test.mean - self.train.mean
-        found = np.trace(C[d:, d:])
-        if not without_input:
-            return float(found + test.n * np.square(step[d:]).sum())
-        if len(step) != 2 * d:
-            return float("nan")
-        found += np.trace(C[:d, :d]) - 2 * np.trace(C[:d, d:])
-        return float(found + test.n * np.square(step[d:] - step[:d]).sum())
+    def spreads(self, test: Gram) -> FloatArray:
+        """Return the squared errors of the means of the fitted data on others, (targets,)."""
+        missed = [test.n * np.square(step).sum() for step in self._steps(test)]
+        return np.add(self._within(test), missed)
+
+    def _within(self, test: Gram) -> list[Any]:
+        """Return the sum of squared deviations of each target."""
+        d, C = self.inputs, test.C
+        y = np.trace(C[d:, d:])
+        if len(self.crosses) == 1:
+            return [y]
+        return [y, y + np.trace(C[:d, :d]) - 2 * np.trace(C[:d, d:])]
+
+    def _steps(self, test: Gram) -> list[FloatArray]:
+        """Return by how much the mean of each target differs from that of the fitted data."""
+        step = test.mean - self.train.mean
+        return self._targets(step[self.inputs :], step[: self.inputs])
+
+    def _targets(self, output: FloatArray, given: FloatArray) -> list[FloatArray]:
+        """Return what is of the output, and of output minus input where their sizes agree."""
+        return [output, output - given] if output.shape == given.shape else [output]

@@ -216,6 +216,7 @@ IN_WORDS = {
     "splits": "pooled inputs of a β network (acon capture --moments)",
     "channels": "moments of ACON layers (acon capture --moments)",
     "own_channels": "moments of a Meta-ACON layer (acon capture --moments)",
+    "blocks": "shipped weights and their data (others: acon blocks)",
     "explained": "a Meta-ACON layer and shipped weights (others: acon explain)",
     "damage": "the table of replaced channels",
     "gates": "the table of interventions on gates",

@@ -4,6 +4,7 @@ Images come from the run's data. The rest is measured anew where that is cheap a
 of a network with shipped weights, and its first images are still those that were captured.
 """
 
+import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -21,7 +22,9 @@ from acon_analysis.plotdata.channels import channel_facts
 from acon_analysis.plotdata.sample_extremes import sample_extremes
 from acon_analysis.runs.images import images_of
 from acon_analysis.runs.run import Run
+from acon_hooks.blocks.measuring import block_linearity
 from acon_hooks.captures.identity import state_sha256
+from acon_hooks.errors import BlockWarning
 from acon_hooks.explainers.data import explain_data
 from acon_hooks.layers.scan import Layer
 from acon_hooks.readings.tap import Tap
@@ -30,6 +33,8 @@ from acon_hooks.replacement.fitting import folded_values
 
 #: Images for the histograms of inputs, and for the other measures (which hold all values).
 INPUT_IMAGES, MEASURE_IMAGES = 500, 100
+#: Images for the linearity of blocks.
+BLOCK_IMAGES = 320
 #: Explained images at either end of β.
 EXPLAINED = 2
 BATCH = 100
@@ -46,6 +51,7 @@ def figure_sources() -> dict[str, Callable[[Run], Any]]:
         "inputs": input_histograms,
         "measures": other_measures,
         "explained": explained,
+        "blocks": blocks,
     }
 
 
@@ -141,6 +147,22 @@ def explained(run: Run) -> dict[str, Any] | None:
     )  # fmt: skip
     arrays = {"images": found.images, "baselines": found.baselines, "maps": found.maps}
     return {**arrays, "frame": found.to_frame(), "labels": labels}
+
+
+def blocks(run: Run) -> pd.DataFrame | None:
+    """Measure how linear the network's blocks are, on the run's first images.
+
+    Returns
+    -------
+    pandas.DataFrame or None
+        Columns `columns.BLOCK_COLUMNS`.
+    """
+    again = _again(run, BLOCK_IMAGES)
+    if again is None:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BlockWarning)  # the figure shows it
+        return block_linearity(*again)
 
 
 def _again(run: Run, count: int) -> tuple[nn.Module, ImageSource] | None:

@@ -21,7 +21,13 @@ from acon_analysis.runs.images import RunImages, images_of
 from acon_analysis.runs.run import Run
 from acon_figures import sample_extremes
 from acon_figures.inputs import Inputs
-from acon_hooks.figure_inputs import explained, figure_sources, input_histograms, other_measures
+from acon_hooks.figure_inputs import (
+    blocks,
+    explained,
+    figure_sources,
+    input_histograms,
+    other_measures,
+)
 
 FACTS, FRAME = figureframes.own_channels(), figureframes.betas()
 
@@ -147,7 +153,7 @@ def test_colours_are_shown_red_first() -> None:
 
 
 def test_what_is_measured_again_is_what_was_captured(digits_run: Run) -> None:
-    assert set(figure_sources()) == {"images", "inputs", "measures", "explained"}
+    assert set(figure_sources()) == {"images", "inputs", "measures", "explained", "blocks"}
     counts = input_histograms(digits_run)
     assert counts is not None
     table = digits_run.linearity(by="channel")
@@ -187,6 +193,7 @@ def test_nothing_is_measured_again_of_other_weights_or_images(digits_run: Run) -
         run.manifest |= {"identity": {**identity, **changed}, "origin": origin}
         assert other_measures(run) is None
         assert explained(run) is None
+        assert blocks(run) is None
 
 
 def test_counts_out_of_range_are_usage_errors() -> None:

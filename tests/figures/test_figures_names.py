@@ -17,7 +17,7 @@ from acon_figures.names import entry, folded, plain, visible
 
 #: Mathematics that matplotlib cannot read, after an underscore.
 HOSTILE = "_$\\frac$"
-NAMES = ("layer", "network", "variant", "activation", "label", "baseline", "method")
+NAMES = ("layer", "network", "variant", "activation", "label", "baseline", "method", "block")
 
 
 def hostile(frame: Any) -> Any:
@@ -49,6 +49,7 @@ SHOWN = {
     "beta_over_epochs": ["_$\\frac$official recipe", "_$\\frac$no decay"],
     "explanation": ["_$\\frac$layer4.2.acon", "_$\\frac$0", "_$\\frac$zero"],
     "linearity_by_depth": ["_$\\frac$acon", "_$\\frac$layer4.2"],
+    "network_strip": ["$\\frac$layer1.0"],
     "sample_extremes": ["_$\\frac$"],
     "slopes": ["_$\\frac$layer3.5"],
     "training_curves": ["_$\\frac$ReLU test"],

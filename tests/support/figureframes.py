@@ -243,12 +243,24 @@ def epochs(seeds: int = 2) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def blocks() -> pd.DataFrame:
+    """Three blocks of a network and the network itself; one block mixes positions."""
+    names = ["layer1.0", "layer1.1", "layer2.0", "whole network"]
+    numbers = {
+        "nlc": [1.2, 1.0, 0.9, 1.4], "nlc_error": [0.01, 0.0, 0.02, 0.05],
+        "r2": [0.6, 1.0, 0.4, np.nan],
+    }  # fmt: skip
+    kinds = ["positions", "samples", "mixes positions", "mixes positions"]
+    inside: list[list[float]] = [[0.7, 0.9], [], [0.75], [0.7, 0.9, 0.75]]
+    return pd.DataFrame({"block": names, **numbers, "vectors": kinds, "inside": inside})
+
+
 FRAMES: dict[str, Callable[[], Any]] = {
     "frame": betas, "static": static, "null": null, "labels": labels, "training": training,
     "depth": depth, "channels": channels, "null_table": null_table, "sample_means": sample_means,
     "splits": splits, "own_channels": own_channels, "images": images, "inputs": inputs,
     "measures": measures, "explained": explained, "damage": damage, "gates": gates,
-    "epochs": epochs,
+    "epochs": epochs, "blocks": blocks,
 }  # fmt: skip
 
 

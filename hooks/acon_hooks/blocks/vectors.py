@@ -136,7 +136,7 @@ class FoldSums:
         for fold, waiting in enumerate(self._waiting):
             chosen = torch.from_numpy(np.flatnonzero(folds == fold)).to(values.device)
             waiting.append(values[chosen].reshape(-1, self.size))
-            if sum(map(len, waiting)) >= 2 * self.size:
+            if sum(map(len, waiting)) >= self.size // 2:
                 self._sum(fold)
 
     def _sum(self, fold: int) -> None:
@@ -159,7 +159,7 @@ class FoldSums:
 
 def sum_bytes(size: int) -> int:
     """Return the bytes of the sums of a block of p + q dimensions, and of the vectors that wait."""
-    return 16 * FOLDS * size * size
+    return FOLDS * (8 + 2) * size * size
 
 
 def _parts(rows: Tensor) -> Iterator[Tensor]:

@@ -37,6 +37,11 @@ def test_r2_is_that_of_a_dense_nested_cross_validation(n: int, p: int, q: int) -
     found = held_out_r2(sums_of(x, y, folds), p)
     r2, without = nested_r2(x, y, folds)
     assert found.r2 == pytest.approx(r2, abs=1e-6)
+    y, shortcut = y + 9 * x[:, :q] if p == q else y, p == q
+    found = held_out_r2(sums_of(x, y, folds), p)
+    r2, without = nested_r2(x, y, folds)
+    assert found.r2 == pytest.approx(r2, abs=1e-6)
+    assert np.isnan(without) != shortcut
     assert found.without_input == pytest.approx(without, abs=1e-6, nan_ok=True)
     assert found.low < found.r2 < found.high
 
@@ -78,6 +83,20 @@ def test_planted_values() -> None:
     residual = held_out_r2(sums_of(x, 5 * x + x[:, ::-1] ** 2, folds), 8)
     assert residual.r2 == pytest.approx(25 / 27, abs=0.005)
     assert residual.without_input == pytest.approx(16 / 18, abs=0.005)
+    assert np.isnan(relu.without_input)  # there is no shortcut
+
+
+@pytest.mark.parametrize(("size", "known"), [(1e-5, True), (1e-7, False)])
+def test_a_branch_is_measured_unless_it_is_lost_in_rounding(size: float, known: bool) -> None:
+    generator = np.random.default_rng(2)
+    x = generator.standard_normal((5000, 6)) @ np.diag([1e3, 1e2, 10, 1, 0.1, 0.01])
+    branch = size * np.maximum(x, 0)
+    folds = generator.permutation(5000) % 5
+    found = held_out_r2(sums_of(x, x + branch, folds), 6)
+    alone = held_out_r2(sums_of(x, branch, folds), 6)
+    assert found.r2 == pytest.approx(1, abs=1e-10)
+    assert np.isnan(found.without_input) != known
+    assert not known or found.without_input == pytest.approx(alone.r2, abs=1e-4)
 
 
 def test_a_ridge_is_chosen_where_vectors_are_few() -> None:

@@ -1,0 +1,156 @@
+"""A network as a strip: how nonlinear every block is, and the activations inside it."""
+
+from itertools import takewhile
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+
+from acon_analysis.errors import AconError
+from acon_analysis.selection import require_columns
+from acon_figures.names import plain
+from acon_figures.spec import figure
+from acon_figures.style import COLORS, FAINT, INK, AconFigure, is_narrow, new_figure, theme, thin
+
+RELU = np.pi / (2 * (np.pi - 1))
+"""L of ReLU for Gaussian inputs of mean 0."""
+
+WHOLE = "whole network"
+WIDTH = 0.76
+"""Of a bar, where blocks are 1 apart."""
+
+MOST_NAMED = 28
+"""Blocks that are named below; of more, every n-th."""
+
+CAPTION = (
+    "One bar a block, in order of execution{whole}. (a) The nonlinearity coefficient, from 1, its "
+    "value for every affine map; bars: ± 2 standard errors. (b) What is inside: L of each "
+    "activation, and the share R² of the block's output that the best affine map explains on other "
+    "samples (open: a lower bound, for a block that mixes positions). Dotted: L of ReLU for "
+    "Gaussian inputs. Where dots and bars disagree, a shortcut makes the block more linear than "
+    "its activations, or a product or a normalisation makes it less."
+)
+
+
+@figure(kind="measured", needs=("blocks",), order=175)
+def network_strip(
+    blocks: pd.DataFrame, *, width: str | float = "double", context: str = "paper"
+) -> AconFigure:
+    """Draw one bar a block, and below it the linearity of the activations inside.
+
+    The reading: a block without a bar could be one affine map, whatever its activations do.
+
+    Parameters
+    ----------
+    blocks : pandas.DataFrame
+        From `acon_analysis.block_linearity`: block, nlc, nlc_error, r2, vectors, inside.
+    width : {"single", "double"} or float
+    context : {"paper", "talk"}
+
+    Returns
+    -------
+    AconFigure
+        ``axes[0]`` has one bar a block, ``axes[1]`` the dots of its activations and the marks of
+        its R²; the whole network, where it is there, stands apart at the right.
+
+    Raises
+    ------
+    AconError
+        If there are no blocks.
+    """
+    require_columns(
+        blocks, ["block", "nlc", "nlc_error", "r2", "vectors", "inside"], "the table of blocks"
+    )
+    if blocks.empty:
+        raise AconError("the table holds no blocks to draw")
+    table = blocks.reset_index(drop=True)
+    whole = (table["block"] == WHOLE).to_numpy()
+    at = np.arange(len(table)) + 0.6 * whole  # apart from the blocks
+    with theme(context):
+        made = new_figure(width, 3.6 if is_narrow(width) else 3.0, context)
+        above, below = made.subplots(2, 1, sharex=True, height_ratios=[1.0, 1.0])
+        _draw_coefficients(above, at, table, whole)
+        _draw_inside(below, at, table)
+        _name(below, at, [str(name) for name in table["block"]], narrow=is_narrow(width))
+        handles, words = below.get_legend_handles_labels()
+        columns = 2 if is_narrow(width) else 4
+        made.legend(handles, words, loc="outside lower center", ncols=columns)
+    made.caption = CAPTION.format(whole="; the whole network stands apart" if whole.any() else "")
+    return made
+
+
+def _draw_coefficients(
+    axes: Axes, at: npt.NDArray[np.float64], table: pd.DataFrame, whole: npt.NDArray[np.bool_]
+) -> None:
+    """Draw the bars of panel (a), from 1."""
+    colors = [COLORS["grey"] if one else COLORS["blue"] for one in whole]
+    nlc, error = (table[name].to_numpy(dtype=np.float64) for name in ("nlc", "nlc_error"))
+    axes.bar(
+        at, nlc - 1, WIDTH, bottom=1.0, color=colors, yerr=2 * np.nan_to_num(error),
+        error_kw={"elinewidth": thin(0.7), "ecolor": INK},
+    )  # fmt: skip
+    axes.axhline(1.0, color=INK, linewidth=thin(0.7))
+    known = np.concatenate([nlc - 2 * error, nlc + 2 * error, [0.95, 1.05]])
+    low, high = np.nanmin(known), np.nanmax(known)
+    axes.set_ylim(low - 0.08 * (high - low), high + 0.08 * (high - low))
+    axes.set_title("(a) nonlinearity of the block (1: affine)")
+    axes.set_ylabel("NLC")
+    axes.grid(visible=False, axis="x")
+
+
+def _draw_inside(axes: Axes, at: npt.NDArray[np.float64], table: pd.DataFrame) -> None:
+    """Draw the boxes, dots and marks of panel (b)."""
+    axes.bar(at, 1.0, WIDTH, color=FAINT, zorder=0.5)
+    axes.axhline(RELU, color=INK, linestyle=":", linewidth=thin(0.7), label="$L$ of ReLU")
+    inside = [np.asarray(values, dtype=np.float64) for values in table["inside"]]
+    steps = [_spread(len(values)) for values in inside]
+    axes.plot(
+        np.concatenate([place + step for place, step in zip(at, steps, strict=True)]),
+        np.concatenate(inside), "o", color=COLORS["orange"], markersize=3.0 * thin() / 0.6,
+        label="$L$ of an activation",
+    )  # fmt: skip
+    r2, mixed = table["r2"].to_numpy(dtype=np.float64), table["vectors"] == "mixes positions"
+    for chosen, face, words in ((~mixed, INK, ""), (mixed, "none", ", at least")):
+        if chosen.any():
+            axes.plot(
+                at[chosen], r2[chosen].clip(min=0.0), "D", markerfacecolor=face,
+                markeredgecolor=INK, markeredgewidth=thin(0.8), markersize=4.0 * thin() / 0.6,
+                label=f"$R^2$ of the block{words}",
+            )  # fmt: skip
+    axes.set_ylim(-0.04, 1.04)
+    axes.set_title("(b) linearity inside, and of the block")
+    axes.set_ylabel("$L$, $R^2$")
+    axes.grid(visible=False, axis="x")
+
+
+def _spread(count: int) -> npt.NDArray[np.float64]:
+    """Return where the activations of a block are drawn within its bar."""
+    reach = 0.36 * WIDTH if count > 1 else 0.0
+    return np.linspace(-reach, reach, count)
+
+
+def _name(axes: Axes, at: npt.NDArray[np.float64], names: list[str], *, narrow: bool) -> None:
+    """Write the names below, without what all blocks begin with; of many blocks every n-th."""
+    own = [name for name in names if name != WHOLE]
+    start = _start(own)
+    most = MOST_NAMED // (2 if narrow else 1)
+    step = -(-len(names) // most)
+    shown = [n for n, name in enumerate(names) if n % step == 0 or name == WHOLE]
+    if len(shown) > 1 and shown[-1] - shown[-2] < step:
+        shown.pop(-2)
+    words = ["all" if names[n] == WHOLE else plain(names[n].removeprefix(start)) for n in shown]
+    axes.set_xticks([at[n] for n in shown], words)
+    if max(map(len, words)) * len(words) > (45 if narrow else 100):
+        axes.tick_params(axis="x", labelrotation=90.0)
+    axes.set_xlabel(f"block in {plain(start[:-1])}" if start else "block")
+    axes.set_xlim(at[0] - 0.7, at[-1] + 0.7)
+
+
+def _start(names: list[str]) -> str:
+    """Return what all names begin with, to its last dot or underscore."""
+    if len(names) < 2:
+        return ""
+    same = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    start = "".join(letters[0] for letters in same)
+    return start[: max(start.rfind("."), start.rfind("_")) + 1]
