@@ -55,6 +55,8 @@ def measured(name: str) -> dict[str, Any]:
     row: dict[str, Any] = {"network": name, "verdict": "ok", "reason": ""}
     try:
         network = build(name)
+        if failure := _fails(network):
+            return {**row, "verdict": "left out", "reason": failure}
         wrong = _census(network, row) + _linearity(network, row)
         if wrong:
             row |= {"verdict": "wrong", "reason": "; ".join(map(str, wrong[:3]))}
@@ -67,6 +69,16 @@ def measured(name: str) -> dict[str, Any]:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         row |= {"verdict": "left out" if known else "crash", "reason": reason}
     return {**row, "seconds": f"{time.perf_counter() - start:.0f}"}
+
+
+def _fails(network: Network) -> str:
+    """Return why a network does not run on its input; empty if it does."""
+    try:
+        with torch.no_grad():
+            network.model(network.make(1, 1))
+    except Exception as error:
+        return f"it does not run: {type(error).__name__}: {error}".splitlines()[0]
+    return ""
 
 
 def _census(network: Network, row: dict[str, Any]) -> list[Any]:

@@ -112,9 +112,9 @@ def _torchvision(name: str) -> Network:
     fixed = ("vit_", "maxvit")
     size = 224 if name.startswith(fixed) else 96 if name == "inception_v3" else 64
     shape: tuple[int, ...] = (3, size, size)
-    if name in ("mc3_18", "r2plus1d_18", "r3d_18", "s3d") or "swin3d" in name:
-        shape = (3, 16 if name == "s3d" else 8, 64, 64)
-    elif name.startswith("mvit"):
+    if name in ("mc3_18", "r2plus1d_18", "r3d_18") or "swin3d" in name:
+        shape = (3, 8, 64, 64)
+    elif name == "s3d" or name.startswith("mvit"):
         shape = (3, 16, 224, 224)
     return Network(model, _images(shape))
 

@@ -71,6 +71,7 @@ def census_table(frame: pd.DataFrame) -> pd.DataFrame:
         Columns of `columns.CENSUS_COLUMNS`.
     """
     bent = frame[frame["class"] != "linear"]
+    bent = bent.assign(operator=bent["operator"].map(plain_name))
     total = max(int(bent["elements"].sum()), 1)
     rows = []
     for (operator, measured, kind, reason), group in bent.groupby(

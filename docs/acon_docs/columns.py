@@ -17,6 +17,11 @@ TITLES = {
     "SAMPLE_COLUMNS": ("Images", "`run.samples`, `samples.parquet`"),
     "LAYER_COLUMNS": ("Layers of a run", "`run.layers`, in `manifest.json`"),
     "CHANNEL_COLUMNS": ("Channels and their parameters", "`run.channels`, `channels.parquet`"),
+    "NONLINEARITY_COLUMNS": (
+        "The census",
+        "`acon.nonlinearities`, `run.nonlinearities`, `nonlinearities.parquet`",
+    ),
+    "CENSUS_COLUMNS": ("The census by operator", "`acon layers`, `acon report`"),
     "BETA_COLUMNS": ("β as a long table", "`run.betas()`, `recording.betas()`"),
     "HISTOGRAM_COLUMNS": ("Histograms of β", "`run.histograms()`, `histograms.parquet`"),
     "ERROR_COLUMNS": ("Images that could not be read", "`run.errors`, `errors/*.parquet`"),

@@ -47,6 +47,25 @@ def test_models(capsys: pytest.CaptureFixture[str]) -> None:
     assert {row["name"] for row in rows} >= {"digits_metaacon", "tfnet_x2_0"}
 
 
+def test_the_census_ends_layers_capture_and_summary(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert acon("layers", "digits_metaacon", "--kinds", "meta_acon") == 0
+    said = capsys.readouterr().out
+    line = "measured 24 of 37 nonlinear calls (42 % of their elements); not measured: 13 relu"
+    assert line in said.splitlines()
+    assert said.splitlines()[-1].split()[0] == "sigmoid"
+    assert acon("layers", "digits_metaacon", "--kinds", "meta_acon", "--format", "csv") == 0
+    found = capsys.readouterr()
+    assert line in found.err.splitlines()
+    assert line not in found.out
+    run = str(tmp_path / "run")
+    assert acon("capture", "digits_metaacon", "--data", "digits", "--out", run, "--limit", "8") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == line
+    assert acon("summary", run, "--draws", "0") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == line
+
+
 def test_layers(capsys: pytest.CaptureFixture[str]) -> None:
     assert acon("layers", "digits_metaacon", "--format", "csv") == 0
     lines = capsys.readouterr().out.splitlines()

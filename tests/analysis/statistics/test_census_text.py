@@ -12,6 +12,7 @@ ROWS = [
     ("act", "relu_", 3, 60, "nonlinear", True, "act", "activation"),
     ("a", "_softmax", 20, 30, "nonlinear", False, "", "softmax"),
     ("b", "_softmax", 4, 6, "nonlinear", False, "", "softmax"),
+    ("c", "softmax_", 0, 0, "nonlinear", False, "", "softmax"),
     ("pool", "max_pool2d_with_indices", 4, 4, "nonlinear", False, "", "maximum"),
     ("", "my.bend", 1, 0, "unknown", False, "", "not in the table of operators"),
 ]
@@ -43,5 +44,5 @@ def test_the_table_has_a_row_an_operator_those_not_measured_first() -> None:
     assert table["operator"].tolist() == ["softmax", "max_pool2d", "my.bend", "relu"]
     assert table["calls"].tolist() == [24, 4, 1, 3]
     assert table["share"].tolist() == [0.36, 0.04, 0.0, 0.6]
-    assert table["modules"].tolist() == ["a, b", "pool", "the network itself", "act"]
+    assert table["modules"].tolist() == ["a, b, c", "pool", "the network itself", "act"]
     assert census_table(frame(ROWS[:1])).empty
