@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
 from acon_analysis.errors import UsageError, closest
+from acon_hooks.engine.inputs import Forward, InputOptions
 from acon_hooks.engine.sites import split_name
 from acon_hooks.errors import HookError
 from acon_hooks.explainers import attribution
@@ -51,6 +52,7 @@ def explain(
     window: int | None = None,
     at: str | None = None,
     batch_size: int = 64,
+    forward: Forward | None = None,
 ) -> Explanation:
     """Attribute β of a layer, or of one of its channels, to the pixels of images.
 
@@ -91,6 +93,8 @@ def explain(
         The module whose output "grad_cam" maps, by default the input of the layer itself.
     batch_size : int
         Images a forward pass, at most.
+    forward : callable, optional
+        Runs the network on a batch of images: (model, images) -> output.
 
     Returns
     -------
@@ -115,13 +119,13 @@ def explain(
     with torch.inference_mode(False), torch.no_grad():
         images = _like_model(model, images)
         baselines, baseline_name = make_baseline(images, baseline, reference)
-    found = settled(model, images, baselines, layer)
+    found = settled(model, images, baselines, layer, forward)
     _check_channel(found, channel)
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
         _naming_checkpoints(found),
-        BetaProbe(model, found, call) as probe,
+        BetaProbe(model, found, call, forward) as probe,
     ):
         score = probe.target(channel)
         beta = attribution.score_in_batches(score, images, batch_size)
@@ -181,7 +185,13 @@ def _naming_checkpoints(layer: Layer) -> Iterator[None]:
         ) from error
 
 
-def settled(model: nn.Module, images: Tensor, baselines: Tensor, layer: str | Layer) -> Layer:
+def settled(
+    model: nn.Module,
+    images: Tensor,
+    baselines: Tensor,
+    layer: str | Layer,
+    forward: Forward | None = None,
+) -> Layer:
     """Return the layer with its reading, proved on some of the images and baselines.
 
     Raises
@@ -195,7 +205,7 @@ def settled(model: nn.Module, images: Tensor, baselines: Tensor, layer: str | La
         _check_layer(unwrap(model), layer)
     example = torch.cat([images[:8], baselines[:8]])
     with Tap(model, [layer], kinds=EXPLAINABLE) as tap, torch.no_grad():
-        model(example)
+        InputOptions(forward=forward).call(tap.model, example)
         found = tap.layers[0]
     reading = found.reading
     if reading is None or found.granularity == "static" or reading.source.fixed:

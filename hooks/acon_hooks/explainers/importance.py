@@ -3,7 +3,8 @@
 ``table = conductance(model, images, labels); correlations(table)``
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from torch.autograd.graph import allow_mutation_on_saved_tensors
 from acon_analysis.errors import UsageError
 from acon_analysis.moments.frames import merge_rows
 from acon_analysis.statistics.linearity import channel_table
+from acon_hooks.engine.inputs import Forward, InputOptions
+from acon_hooks.engine.outputs import Output, pick_output
 from acon_hooks.engine.sites import Site, SiteCall, Visitor
 from acon_hooks.engine.visiting import visiting
 from acon_hooks.explainers.attribution import batches
@@ -47,13 +50,15 @@ def conductance(
     reference: Tensor | None = None,
     steps: int = 32,
     batch_size: int = 256,
+    forward: Forward | None = None,
+    output: Output = None,
 ) -> "pd.DataFrame":
     """Measure how much of the class score flows through each channel, and the channel's L.
 
     Parameters
     ----------
     model : Module
-        A classifier, (N, C, H, W) -> (N, classes), in evaluation mode, on the images' device.
+        A classifier of images, in evaluation mode, on their device.
     images : Tensor
         (N, C, H, W).
     targets : Tensor, optional
@@ -72,6 +77,11 @@ def conductance(
         Of the integration.
     batch_size : int
         Images a forward pass, at most (steps included).
+    forward : callable, optional
+        Runs the network on a batch of images: (model, images) -> output.
+    output : int, str or callable, optional
+        Which tensor of the output holds the class scores, (N, classes); by default the only one,
+        or what is called logits.
 
     Returns
     -------
@@ -99,16 +109,24 @@ def conductance(
             raise UsageError(f"images must be (N, ...), N at least 1; got {tuple(images.shape)}")
         images = images.detach().clone()
         baselines, _ = make_baseline(images, baseline, reference)
+        run = partial(InputOptions(forward=forward).call, unwrap(model))
         found, own, sizes = _observe(
-            model, images, layers, kinds, batch_size, wanted=linearity is None
+            model, images, layers, kinds, batch_size, run, wanted=linearity is None
         )
     table = own if linearity is None else _checked(linearity)
-    targets = _targets(model, images, targets, batch_size)
+
+    def scores(images: Tensor) -> Any:
+        """Return the class scores, (N, classes)."""
+        found = run(images)
+        return found if isinstance(found, Tensor) and output is None else pick_output(found, output)
+
+    targets = _targets(scores, images, targets, batch_size)
     frames = []
     for layer, call in found:
         flow = layer_conductance(
-            model, layer, images, baselines, targets, call, steps=steps, batch_size=batch_size
-        )
+            model, layer, images, baselines, targets, call, scores, steps=steps,
+            batch_size=batch_size,
+        )  # fmt: skip
         importance = np.abs(flow).mean(0)
         total = importance.sum()
         frames.append(
@@ -139,6 +157,7 @@ def layer_conductance(
     baselines: Tensor,
     targets: Tensor,
     call: int = 0,
+    scores: Callable[[Tensor], Tensor] | None = None,
     *,
     steps: int = 32,
     batch_size: int = 256,
@@ -147,7 +166,7 @@ def layer_conductance(
 
     Of one use of the layer, summed over the pixels. Where all paths from the image to the score
     lead through the layer, the sum over its channels is the score of the image minus that of the
-    baseline.
+    baseline. `scores` runs the model; by default it is called with the images.
     """
     from captum.attr import LayerConductance
 
@@ -161,7 +180,7 @@ def layer_conductance(
         allow_mutation_on_saved_tensors(),  # layers that overwrite their input
         visiting(inner, [site], led),
     ):
-        method = LayerConductance(inner, led.through)
+        method = LayerConductance(scores or inner, led.through)
         for part, blank, target in zip(
             batches(images, chunk), batches(baselines, chunk), batches(targets, chunk), strict=True
         ):
@@ -265,6 +284,7 @@ def _observe(
     layers: Sequence[Layer | str] | None,
     kinds: Iterable[str],
     batch_size: int,
+    run: Callable[[Tensor], Any],
     *,
     wanted: bool,
 ) -> tuple[list[tuple[Layer, int]], "pd.DataFrame", dict[Key, int]]:
@@ -289,7 +309,7 @@ def _observe(
     with Tap(model, layers, kinds=kinds, observe=keep) as tap:
         for part in batches(images, batch_size):
             rows[0] = len(part)
-            model(part.clone())  # a network may overwrite its input
+            run(part.clone())  # a network may overwrite its input
             tap.take()
             if sums is not None:
                 sums.batch()
@@ -318,11 +338,12 @@ def _checked(linearity: "pd.DataFrame") -> "pd.DataFrame":
     return table[[*KEYS, *VALUES]]
 
 
-def _targets(model: nn.Module, images: Tensor, targets: Tensor | None, batch_size: int) -> Tensor:
+def _targets(
+    scores_of: Callable[[Tensor], Any], images: Tensor, targets: Tensor | None, batch_size: int
+) -> Tensor:
     """Return one class an image, (N,), by default the predicted ones; raise for impossible ones."""
-    model = unwrap(model)
     with torch.no_grad(), eager():
-        outputs = [model(part.clone()) for part in batches(images, batch_size)]
+        outputs = [scores_of(part.clone()) for part in batches(images, batch_size)]
     first = outputs[0]
     if not isinstance(first, Tensor) or first.ndim != 2:
         given = tuple(first.shape) if isinstance(first, Tensor) else f"a {type(first).__name__}"

@@ -5,6 +5,7 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
+from acon_hooks.engine.inputs import Forward, InputOptions
 from acon_hooks.engine.sites import Site, SiteCall, Visitor
 from acon_hooks.engine.visiting import Visit
 from acon_hooks.errors import HookError
@@ -26,6 +27,8 @@ class BetaProbe(Visitor):
         One of its layers, with a proved reading that depends on the sample.
     call : int
         Which use of the layer within one forward pass.
+    forward : callable, optional
+        Runs the model on images: (model, images) -> output.
 
     Raises
     ------
@@ -33,10 +36,12 @@ class BetaProbe(Visitor):
         On entering, if the model cannot be watched.
     """
 
-    def __init__(self, model: nn.Module, layer: Layer, call: int = 0) -> None:
+    def __init__(
+        self, model: nn.Module, layer: Layer, call: int = 0, forward: Forward | None = None
+    ) -> None:
         if layer.reading is None:
             raise HookError(f"layer {layer.name!r} has no reading: settle it with find_layers")
-        self.model = model
+        self.model, self.options = model, InputOptions(forward=forward)
         self.layer = layer
         self.call = call
         self._visit = Visit(model, self, [(Site(layer.name, layer.module), self)])
@@ -60,7 +65,7 @@ class BetaProbe(Visitor):
         HookError
             If the layer did not run.
         """
-        self._visit.model(images.clone())  # a network may overwrite its input
+        self.options.call(self._visit.model, images.clone())  # a network may overwrite its input
         beta, self._beta = self._beta, None
         if beta is None:
             raise HookError(

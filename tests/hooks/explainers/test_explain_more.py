@@ -17,6 +17,7 @@ from acon_analysis.layers import MetaAconC
 from acon_analysis.statistics.affine_fit import linearity
 from acon_figures.plots.explanation import explanation
 from acon_hooks.explainers.data import explain_data
+from acon_hooks.explainers.explaining import explain
 from acon_hooks.explainers.importance import conductance, correlations, layer_conductance
 from acon_hooks.explainers.sanity import randomization_check, rank_correlation, shuffle
 from acon_hooks.readings.found_layers import find_layers
@@ -351,3 +352,28 @@ def test_official_networks_are_explained_in_true_colours(tmp_path: Path) -> None
     assert drawn[0, 0] == pytest.approx(np.array([220, 40, 10]) / 255)
     blank = np.asarray(figure.axes[1].images[0].get_array())
     assert blank.max() == 0
+
+
+def test_a_network_that_needs_more_than_images_is_explained_through_forward() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(1)
+            self.conv, self.act = nn.Conv2d(3, 16, 1), MetaAconC(16)
+
+        def forward(self, x: Tensor, *, scale: float) -> Tensor:
+            out: Tensor = self.act(self.conv(scale * x))
+            return out
+
+    class Plain(Scaled):
+        def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+            return super().forward(x, scale=3.0)
+
+    images = torch.randn(2, 3, 4, 4)
+    found = explain(
+        Scaled().eval(), images, "act", 2, steps=8,
+        forward=lambda model, batch: model(batch, scale=3.0),
+    )  # fmt: skip
+    want = explain(Plain().eval(), images, "act", 2, steps=8)
+    np.testing.assert_array_equal(found.beta, want.beta)
+    np.testing.assert_array_equal(found.attributions, want.attributions)

@@ -117,6 +117,31 @@ def test_images(tmp_path: Path) -> None:
     assert [int(label) for label in both.samples["label"]] == labels.tolist()
 
 
+def test_conductance_of_a_network_that_returns_more_than_scores() -> None:
+    class Scores(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(pixel_values=x).logits
+
+    config = transformers.ViTConfig(image_size=16, patch_size=4, num_labels=3, **SMALL)
+    model = network(lambda: transformers.ViTForImageClassification(config))
+    images = torch.randn(2, 3, 16, 16)
+    options: dict[str, Any] = {"kinds": ("activation",), "steps": 4}
+    want = acon_hooks.conductance(Scores(model).eval(), images, **options)
+    for more in (
+        {},
+        {"output": "logits"},
+        {"forward": lambda model, batch: model(pixel_values=batch, return_dict=False), "output": 0},
+    ):
+        found = acon_hooks.conductance(model, images, **options, **more)
+        assert [f"inner.{name}" for name in found["layer"]] == list(want["layer"])
+        for column in ("conductance", "L"):
+            np.testing.assert_allclose(found[column], want[column], rtol=1e-6)
+
+
 @pytest.mark.parametrize("gate", ["relu", "gated-gelu"])
 def test_an_encoder_and_a_decoder_with_masks_of_their_own(gate: str, tmp_path: Path) -> None:
     """Even where both have as many positions."""
