@@ -148,6 +148,8 @@ def gate_use(
     uses its gates does not say that they helped: later layers adapt to whatever a gate does. Only
     training without them can show that.
     """
+    interventions = [interventions] if isinstance(interventions, str) else interventions
+    layers = [layers] if isinstance(layers, str) else layers
     _check(interventions, metric, margin, level)
     network = unwrap(model)
     run, options = _Run(network, output), input_options(network, forward)

@@ -354,9 +354,21 @@ def test_rows_columns_and_reproducibility(net: Any) -> None:
     other = acon.gate_use(net, data, seed=2)
     changed = table.loc[table["loss_change"] != other["loss_change"], "intervention"]
     assert set(changed) == {"resample"}
-    one = acon.gate_use(net, data, ["mean"], layers=["act2"])
+    one = acon.gate_use(net, data, "mean", layers="act2")
     assert list(one["layer"]) == ["act2", "all"]
     assert one["loss_change"].nunique() == 1
+
+
+def test_one_pass_a_plan(net: Any) -> None:
+    images, labels = samples()
+    data = batches(images, labels)  # three of them
+    seen = []
+    handle = net.register_forward_pre_hook(lambda _m, args: seen.append(len(args[0])))
+    acon.gate_use(net, data, ["mean", "resample"])
+    handle.remove()
+    again = 3 * 5  # the proof that rows are samples runs the first batch again, whole and in parts
+    plans = (1 + DRAWINGS) * 3
+    assert sum(seen) <= (1 + 1 + plans) * len(images) + again
 
 
 def test_half_precision_and_float32_agree(net: Any) -> None:
