@@ -37,7 +37,7 @@ from acon_hooks.moments.constants import (
     stored,
     write_references,
 )
-from acon_hooks.moments.kernels import PRODUCT, CallSums, product_sums, rows_of, sums
+from acon_hooks.moments.kernels import PRODUCT, CallSums, Pair, product_by_pairs, rows_of, sums
 from acon_hooks.moments.layer_groups import (
     Call,
     LayerGroup,
@@ -194,7 +194,7 @@ class Accumulator:
         elif valid is not None:
             raw, lengths = masked_sums(x, y, beta, axis, gate, valid)
         elif isinstance(beta, Factors):
-            raw = product_sums(x, y, beta, axis)
+            raw = product_by_pairs(x, y, beta, axis, self._pair(axis))
         elif self._native is not None:
             raw = self._native.sums(x, y, beta, axis, Prepared(gate))
         if not isinstance(beta, Factors):
@@ -204,6 +204,13 @@ class Accumulator:
         rows = PRODUCT if isinstance(beta, Factors) else rows_of(gate)
         eps = max(EPS32, torch.finfo(y.dtype).eps)
         self._seen[key] = CallSums(rows, raw, own, lengths, eps)
+
+    def _pair(self, axis: int) -> Pair | None:
+        """Return what sums two variables by the compiled kernel; None without it."""
+        kernel = self._native
+        if kernel is None:
+            return None
+        return lambda one, other: kernel.sums(one, other, None, axis, Prepared(None))
 
     def _measures(self, layer: Layer, key: Key, x: Tensor, y: Tensor) -> bool:
         """Return whether moments of a call can be taken; keep why not, and whose inputs pool."""

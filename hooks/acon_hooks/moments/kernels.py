@@ -12,7 +12,8 @@ gate is in float32, unless an output varies so little that its rounding would be
 `acon_hooks.moments.native.sums` has the same in C++.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -96,6 +97,9 @@ class CallSums:
 #: one β a sample and channel, compared with the constant reference; and of products.
 PLAIN, GATED, REFERRED = Sums._fields[:8], Sums._fields[:12], Sums._fields
 PRODUCT = ProductSums._fields
+
+#: Takes the rows `PLAIN` of two tensors; None where it cannot.
+Pair = Callable[[Tensor, Tensor], Tensor | None]
 
 #: Elements of a tile on the CPU, whose caches hold it, and on accelerators, to spare their memory.
 TILE, LARGE_TILE = 1 << 15, 1 << 24
@@ -260,6 +264,41 @@ def product_sums(x: Tensor, y: Tensor, factors: Factors, axis: int) -> Tensor:
         for row, values in zip(out, _of_product(*(t[tile] for t in (xs, ys, a, h))), strict=True):
             row[tile] = values
     return out
+
+
+def product_by_pairs(
+    x: Tensor, y: Tensor, factors: Factors, axis: int, pair: Pair | None = None
+) -> Tensor:
+    """Do what `product_sums` does, with the sums of pairs of its variables.
+
+    A gate that is the same at all pixels of a channel, as squeeze-and-excitation makes it, needs
+    one pair.
+
+    Parameters
+    ----------
+    x, y, factors, axis
+        As in `product_sums`.
+    pair : Pair, optional
+        Takes the rows `PLAIN` of two tensors, or nothing; by default torch's operators do.
+    """
+    a, gate = factors
+    inner = [i for i in range(1, x.ndim) if i != axis]
+    steady = inner and not any(t.stride(i) and t.size(i) > 1 for t in (x, gate) for i in inner)
+    if steady:
+        found = None if pair is None else pair(a, y)
+        found = sums(a, y, None, axis, None) if found is None else found
+        pixels = math.prod(x.size(i) for i in inner)
+        b, h = (fold(t, axis)[:, :, 0].double() for t in (x, gate))
+        none = torch.zeros_like(b)
+        a, aa, w, ww, aw, *_ = found
+        rows = [b, none, w, ww, none, b, b, (b > 0) * pixels, a, aa, none, aw, h, none, none]
+        return torch.stack([row.double() for row in rows])
+    if pair is not None:
+        pairs = [pair(one, other) for one, other in ((x, y), (x, a), (a, y), (x, gate))]
+        first, second, third, fourth = pairs
+        if first is not None and second is not None and third is not None and fourth is not None:
+            return torch.cat([first, second[2:5], third[4:5], fourth[2:5]])
+    return product_sums(x, y, factors, axis)
 
 
 def _of_product(x: Tensor, y: Tensor, a: Tensor, h: Tensor) -> list[Tensor]:
