@@ -184,17 +184,19 @@ class Gram:
         array
             Shape (...,), within [0, C of the target]; NaN where the sums are.
         """
-        own = self.C[..., target, target]
-        rest = self.C
+        order = [*given, target]
+        rest = [[self.C[..., i, j] for j in order[k:]] for k, i in enumerate(order)]
+        own = rest[-1][0]
         with np.errstate(invalid="ignore", over="ignore"):
-            for index in given:
-                left = rest[..., index, index]
+            for step, index in enumerate(given):
+                left, *cross = rest[step]
                 dependent = ROUNDINGS * EPS * self.C.shape[-1] * self.C[..., index, index]
                 varies = (left > self._rounding(index, EPS)) & (left > dependent)
-                column = rest[..., :, index]
-                share = (varies / (left + ~varies))[..., None, None]
-                rest = rest - column[..., :, None] * column[..., None, :] * share
-            return rest[..., target, target].clip(min=0.0).clip(max=own)
+                share = varies / (left + ~varies)
+                for k, one in enumerate(cross):
+                    row, scaled = rest[step + 1 + k], one * share
+                    row[:] = [c - scaled * o for c, o in zip(row, cross[k:], strict=True)]
+            return rest[-1][0].clip(min=0.0).clip(max=own)
 
     def r2(self, target: int, given: Sequence[int], eps: float = EPS) -> Array:
         """Return the share of a variable's variance that an affine function of others explains.

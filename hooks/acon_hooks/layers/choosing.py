@@ -47,8 +47,7 @@ def choose_layers(
             if split_name(layer)[1] is not None and set(PLAIN_KINDS) & set(kinds):
                 found[layer] = function_layer(model, layer, kinds, kind=_kind_of(layer, kinds))
             if layer not in found:
-                words = " or ".join(map(repr, kinds))
-                raise UsageError(f"no layer {layer!r} of kind {words}: {closest(layer, found)}")
+                raise UsageError(_not_of(model, layer, kinds, found))
             chosen.append(found[layer])
         elif modules.get(split_name(layer.name)[0]) is not layer.module:
             raise UsageError(
@@ -59,6 +58,15 @@ def choose_layers(
     if not chosen:
         raise UsageError("no layers given: leave layers out to take all of the kinds")
     return chosen
+
+
+def _not_of(model: nn.Module, name: str, kinds: tuple[str, ...], found: dict[str, Layer]) -> str:
+    """Say that a name is no layer of some kinds, and of which kind it is or what comes close."""
+    words = " or ".join(map(repr, kinds))
+    others = {layer.name: layer.kind for layer in scan_layers(model, KINDS)}
+    if name in others:
+        return f"layer {name!r} is of kind {others[name]!r}, not {words}"
+    return f"no layer {name!r} of kind {words}: {closest(name, found)}"
 
 
 def _kind_of(name: str, kinds: tuple[str, ...]) -> str:

@@ -1,6 +1,7 @@
 """What replacing single channels does to a network's output, and what could predict it."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -241,7 +242,8 @@ def channel_measures(
     """
     frames: list[pd.DataFrame] = []
 
-    def observe(layer: Layer, call: int, x: Tensor, y: Tensor, beta: Tensor | None) -> None:
+    def observe(layer: Layer, call: int, x: Tensor, y: Tensor, extra: Any) -> None:
+        beta = extra if isinstance(extra, Tensor) else None  # a product has other factors
         slopes = _slopes(layer, x, beta)
         table = measure_table(
             _rows(x, layer.axis),

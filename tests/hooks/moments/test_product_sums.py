@@ -1,5 +1,6 @@
 """Gated products z = a·g(b): L on both factors, from closed forms and from numpy's lstsq."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,12 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import acon_analysis as acon
+from acon_analysis.errors import UsageError
 from acon_analysis.statistics.linearity import channel_table, layer_table, sample_table
+from acon_hooks import fit_units, run_units
+from acon_hooks.captures.capturing import Settings
 from acon_hooks.layers.scan import scan_layers
+from captures import contents
 from gathering import BOTH, accumulator, gather
 from product_oracle import linearity
 
@@ -187,7 +192,39 @@ def test_capture_stores_products_and_the_run_reads_them(tmp_path: Path) -> None:
         assert table.loc[name, "L"] == pytest.approx(whole, abs=1e-6)
         np.testing.assert_allclose(channels.loc[name, "L"], by_channel, atol=1e-6)
         assert table.loc[name, "L_low"] < whole < table.loc[name, "L_high"]
+    assert run.moments["caa"].notna().equals(run.moments["layer"].isin(halves_of(model, images)))
     samples: Any = run.linearity("sample").set_index("layer")
     np.testing.assert_allclose(
         samples.loc["first", "L"], linearity(*halves_of(model, images)["first"])[2], atol=1e-6
     )
+
+
+def test_an_interrupted_capture_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    data = TensorDataset(torch.randn(50, 3, 6, 5))
+    run_units(Gated(), data, [1, 3], Settings(tmp_path / "a", unit_size=16, batch_size=8))
+    acon.capture(Gated(), data, tmp_path / "a", batch_size=8)
+    acon.capture(Gated(), data, tmp_path / "b", unit_size=16, batch_size=8)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_a_run_of_format_1_opens_and_goes_on_without_products(tmp_path: Path) -> None:
+    data, path = TensorDataset(torch.randn(50, 3, 6, 5)), tmp_path / "run"
+    settings = Settings(path, unit_size=16, batch_size=8, kinds=("activation",))
+    run_units(Gated(), data, [0], settings)
+    manifest = json.loads((path / "manifest.json").read_text())
+    for row in manifest["layers"]:
+        del row["gate_of"]
+    (path / "manifest.json").write_text(json.dumps(manifest | {"format": "acon-run/1"}))
+    run = acon.capture(Gated(), data, path, batch_size=8)
+    assert run.complete
+    assert run.manifest["format"] == "acon-run/1"
+    assert run.layers[["layer", "gate_of"]].to_numpy().tolist() == [["relu", ""]]
+    assert run.linearity()["L_gate"].isna().all()
+    assert "caa" not in run.moments
+
+
+def test_no_line_replaces_a_product() -> None:
+    model, images = Gated(), torch.randn(20, 3, 6, 5)
+    assert set(fit_units(model, [images]).table["layer"]) == {"relu"}
+    with pytest.raises(UsageError, match="layer 'first' is of kind 'product', not 'meta_acon' or"):
+        fit_units(model, [images], layers=["first"])
