@@ -70,6 +70,10 @@ class Census(Visitor):
 
     def __init__(self, layers: Iterable[Layer] = ()) -> None:
         self.layers = {layer.name: layer for layer in layers}
+        own = [(layer.name, piece) for layer in self.layers.values() for piece in layer.pieces]
+        self._pieces = [piece for _, piece in own]
+        self._measured = {piece.name: name for name, piece in own}  # name of a site -> its layer
+        self._measured |= {name: name for name in self.layers}
         self.calls: list[Call] = []
         self.incomplete = ""
         self.missing = 0  # elements of outputs that are not marked
@@ -80,7 +84,8 @@ class Census(Visitor):
     def sites(self, model: nn.Module) -> list[Site]:
         """Return what it sees: all modules, which name calls, and functions that are layers."""
         functions = [layer.site() for layer in self.layers.values() if layer.function is not None]
-        return [Site(name, module) for name, module in model.named_modules() if name] + functions
+        modules = [Site(name, module) for name, module in model.named_modules() if name]
+        return [*modules, *functions, *self._pieces]
 
     def of(self, run: Callable[..., Any], args: Args, kwargs: Kwargs) -> None:
         r"""Count the operators of one forward pass.
@@ -166,7 +171,8 @@ class Census(Visitor):
             if verdicts[i].depends:
                 self.marks.mark((result, list(written(operator, part))))
         worst = max(verdicts, key=lambda one: (one.depends, _ORDER.index(one.kind)))
-        layer = next((site.name for site in self._running if site.name in self.layers), "")
+        layers = (self._measured.get(site.name) for site in self._running)
+        layer = next((name for name in layers if name), "")
         modules = (site.name for site in reversed(self._running) if site.function is None)
         name = next(modules, "")
         count = _elements(output, operator, arguments)

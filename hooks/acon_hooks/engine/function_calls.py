@@ -195,7 +195,8 @@ class FunctionSites:
         visited = self._sites_of(name, place, tensors, given[:2] if joined else ())
         output = _seen_by(visited, tensors, lambda: func(*args, **kwargs))
         if source is not None:
-            self.sources.note(name, given, source, output)
+            site = self.running.site if self.visit.first and self.running is not None else None
+            self.sources.note(name, given, source, output, site)
         return output
 
     def _sites_of(

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from acon_hooks.engine.functions import ELEMENTWISE
+from acon_hooks.engine.sites import Site
 
+_SUMS = frozenset({"add", "sub", "rsub", "neg"})
 #: Functions in which the two branches of an activation in pieces meet.
 JOINS = frozenset({"mul", "div"})
 #: Functions whose result is made of one tensor, element by element.
@@ -45,19 +47,34 @@ class Sources:
     def chain(self, made: Tensor) -> Iterator[tuple[Tensor, str]]:
         """Yield a tensor, what it was made of, and so on; each with the function that made it."""
         while made in self._made:
-            source, function = self._made[made]
+            source, function, _ = self._made[made]
             yield made, function
             made = source
         yield made, ""
 
-    def note(self, function: str, tensors: Sequence[Tensor], source: Tensor, made: object) -> None:
+    def note(
+        self,
+        function: str,
+        tensors: Sequence[Tensor],
+        source: Tensor,
+        made: object,
+        site: Site | None = None,
+    ) -> None:
         """Remember what a result was made of; forget what was made of an overwritten tensor."""
         if any(made is tensor for tensor in tensors):
             for key in list(self._made):
                 if self._made[key][0] is made:
                     del self._made[key]
         if isinstance(made, Tensor) and made is not source and made.shape == source.shape:
-            self._made[made] = source, function
+            inner = [piece for tensor in tensors for piece in self.pieces(tensor, source)]
+            own = [site] if site is not None and function not in _SUMS else []
+            self._made[made] = source, function, inner + own
+
+    def pieces(self, made: Tensor, source: Tensor) -> Iterator[Site]:
+        """Yield the calls of functions, but for sums, that lead from a source to a tensor."""
+        while made is not source and made in self._made:
+            made, _, sites = self._made[made]
+            yield from sites
 
     def formula(self, made: Tensor, source: Tensor) -> str:
         """Return the activations between a tensor and its source, as in tanh(softplus(x))."""

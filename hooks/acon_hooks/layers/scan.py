@@ -80,6 +80,7 @@ class Layer:
     asked: tuple[str, ...] = field(default=DEFAULT_KINDS, repr=False, compare=False)
     in_place: bool = field(default=False, repr=False)
     function: tuple[str, int] | None = field(default=None, repr=False)
+    pieces: tuple[Site, ...] = field(default=(), repr=False, compare=False)
     gate: tuple[str, int] | None = field(default=None, repr=False)
 
     def site(self, call: int | None = None) -> Site:

@@ -1,6 +1,7 @@
 """Finds the functions that are layers, while the first forward pass runs."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -80,9 +81,10 @@ class FunctionFinder:
             if self.gates.provenance.gated(call.tensors) is not None:
                 self.watch(function_layer(self.visit.model, name, self.kinds, kind="product"))
             return
-        self.watch(
-            function_layer(self.visit.model, name, self.kinds, formula)
-        ).pieces = self._pieces
+        sources, source = self.visit.functions.sources, call.tensors[0]
+        pieces = [piece for factor in call.factors for piece in sources.pieces(factor, source)]
+        layer = function_layer(self.visit.model, name, self.kinds, formula)
+        self.watch(replace(layer, pieces=tuple(dict.fromkeys(pieces)))).pieces = self._pieces
 
     def _asked(self, call: FunctionCall) -> bool:
         """Return whether a call would be a layer of the kinds that were asked for."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import acon_analysis as acon
+import acon_hooks
 from acon_hooks import HookError, fit_units, verify_plan
 from acon_hooks.engine.edits import Editing, Hold
 from acon_hooks.engine.visiting import visiting
@@ -66,6 +67,8 @@ def test_an_activation_in_pieces_is_one_layer(name: str, tmp_path: Path) -> None
         inputs = [model.first(batch) for batch in x]
         want = linearity([(h, function(h.clone())) for h in inputs], 1)
     np.testing.assert_allclose(run.linearity("channel")["L"], want.channel, atol=1e-6)
+    census = acon_hooks.nonlinearities(model, x[0])
+    assert (census.loc[census["class"] == "nonlinear", "layer"] == f":{site}").all()
 
 
 @pytest.mark.parametrize(("function", "names"), [
