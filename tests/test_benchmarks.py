@@ -241,3 +241,52 @@ def test_a_whole_process_is_measured(script: Any) -> None:
     assert 5 < peak < 120  # this process, which loads torch, has more
     with pytest.raises(subprocess.CalledProcessError):
         whole_process(["no-such-command"])
+
+
+@pytest.mark.slow
+def test_use_and_help_of_gates_become_tables_and_a_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: Any
+) -> None:
+    gates = script("gate_use")
+    monkeypatch.setattr(gates, "TABLES", tmp_path)
+    monkeypatch.setattr(gates, "PAGE", tmp_path / "page.md")
+    monkeypatch.setattr(gates, "INTERVENTIONS", {"mean": "", "level": ""})
+    monkeypatch.setattr(
+        gates, "open_data", lambda name: digits(name.partition(":")[2] or "test").head(40)
+    )
+    recipe = replace(RECIPES["digits"], epochs=1, batch_size=20)
+    monkeypatch.setattr(gates, "RECIPES", {"digits": recipe})
+    options = argparse.Namespace(
+        networks=["digits_metaacon"], images=20, data="digits", variants=list(gates.VARIANTS),
+        seeds=[0, 1], work=tmp_path / "work",
+    )  # fmt: skip
+    gates.measure(options)
+    gates.measure(options)  # in the place of the last rows
+    gates.train(options)
+    gates.write(options)
+    assert len(pd.read_csv(tmp_path / "gate_use.csv")) == 7 * 2 * 2
+    helped = pd.read_csv(tmp_path / "gate_help.csv")
+    assert sorted(zip(helped["variant"], helped["seed"], strict=True)) == [
+        (variant, seed) for variant in ("frozen", "meta", "parameter") for seed in (0, 1)
+    ]
+    page = (tmp_path / "page.md").read_text("utf-8")
+    assert "| all | as they are |" in page
+    assert "| digits | β frozen at 0.5 | 2 |" in page
+
+
+def test_networks_without_a_gate_begin_like_those_with_one(script: Any) -> None:
+    gates = script("gate_use")
+    networks = {name: gates.build("digits", name, 3) for name in gates.VARIANTS}
+    meta = networks["meta"].state_dict()
+    for name in ("frozen", "parameter"):
+        betas = []
+        for key, value in networks[name].state_dict().items():
+            own = key.replace(".layer.", ".")
+            if own.endswith(".beta"):
+                betas.append(value)
+            else:
+                assert torch.equal(value, meta[own]), key
+        assert len(betas) == 6
+        assert all(bool((beta == 0.5).all()) for beta in betas)
+        trained = [key for key, p in networks[name].named_parameters() if p.requires_grad]
+        assert any(key.endswith("beta") for key in trained) is (name == "parameter")
