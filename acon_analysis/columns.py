@@ -223,6 +223,7 @@ LINEARITY_LAYER_COLUMNS = (
     Column("n_samples", "int64", "1", "samples seen; 0 where they were not counted"),
     Column("left_out", "int64", "1", "samples left out: NaN or infinity in the layer"),
     *_INDEX,
+    Column("s_max", "float64", "1", "largest share of its nonlinearity of one channel"),
     Column("G", "float64", "1", "mean over channels of 4·Var(gate)"),
     Column("G_error", "float64", "1", "standard error of G"),
     Column("kappa", "float64", "1", "median over channels of the gain"),
@@ -277,6 +278,13 @@ BLOCK_COLUMNS = (
     Column("activation", "str", "", "the activation inside whose line alone changes nlc most"),
     Column("inside", "object", "1", "L of the activations inside, in order of execution"),
 )
+
+#: What a table of linearity shows by default, by what its rows are.
+SHORT_LINEARITY = {
+    "layer": ("layer", "call", "channels", "L", "L_low", "L_high", "s_max", "dead", "why"),
+    "channel": ("layer", "call", "channel", "L", "s_c", "dead", "cause"),
+    "sample": ("sample", "layer", "call", "L", "dead"),
+}
 
 #: A row a sample, layer and call.
 LINEARITY_SAMPLE_COLUMNS = (

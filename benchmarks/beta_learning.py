@@ -205,7 +205,7 @@ def measured(found: Found) -> pd.DataFrame:
         warnings.simplefilter("ignore", UserWarning)  # "untrained", which is the point here
         run = acon.capture(model.eval(), images, Path(folder) / "run", moments=True, progress=False)
         split = run.variance_split()
-        linear = run.linearity("layer")[["layer", "L", "L_low", "L_high", "G"]]
+        linear = run.linearity("layer", columns="all")[["layer", "L", "L_low", "L_high", "G"]]
         own = run.channels.assign(difference=lambda f: f["p1"] - f["p2"])
         by = own.groupby("layer", sort=False)
         facts = pd.DataFrame(

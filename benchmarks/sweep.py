@@ -110,8 +110,8 @@ def _linearity(network: Network, row: dict[str, Any]) -> list[Any]:
         run = acon.capture(
             network.model, [batch.clone() for batch in batches], folder, progress=False
         )
-        layers, table = run.layers, run.linearity()
-        channels = run.linearity(by="channel").groupby(["layer", "call"])
+        layers, table = run.layers, run.linearity(columns="all")
+        channels = run.linearity(by="channel", columns="all").groupby(["layer", "call"])
     row |= {"layers": len(layers), "functions": int(layers["layer"].str.contains("#").sum())}
     axes = _axes(network, batches[0], layers)
     oracle = Oracle(network.model, axes)

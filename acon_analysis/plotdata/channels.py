@@ -42,7 +42,7 @@ def channel_facts(runs: Sequence[Run]) -> pd.DataFrame:
 
 def _facts(run: Run) -> pd.DataFrame:
     """Return the facts of one run's channels."""
-    table = run.linearity(by="channel")
+    table = run.linearity(by="channel", columns="all")
     table = table.merge(run.channels[["layer", "channel", "p1", "p2"]], on=["layer", "channel"])
     table = table.merge(_quantiles(run), on=["layer", "call", "channel"], how="left")
     table["std_y"] = np.sqrt(table["cyy"] / table["n"])

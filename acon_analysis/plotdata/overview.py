@@ -68,7 +68,7 @@ def layer_overview(
     """
     table = run.layers[[*_KEYS, *_OF_LAYERS]]
     if run.has_moments:
-        linearity = run.linearity()[[*_KEYS, *_OF_LINEARITY]]
+        linearity = run.linearity(columns="all")[[*_KEYS, *_OF_LINEARITY]]
         own = channel_overview(run) if channels is None else channels
         table = table.merge(linearity, on=_KEYS, how="left")
         table = table.merge(_top(own), on=_KEYS, how="left")
@@ -103,7 +103,7 @@ def channel_overview(run: Run) -> pd.DataFrame:
         elsewhere).
     """
     if run.has_moments:
-        return run.linearity(by="channel")[list(OVERVIEW_CHANNEL_COLUMNS)]
+        return run.linearity(by="channel", columns="all")[list(OVERVIEW_CHANNEL_COLUMNS)]
     if not run.has_beta:
         return pd.DataFrame(columns=list(OVERVIEW_CHANNEL_COLUMNS))
     betas = run.beta_summary("channel").rename(columns={"mean": "beta_mean", "std": "beta_std"})

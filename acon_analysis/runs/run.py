@@ -197,7 +197,9 @@ class Run(StoredRun):
         return channel_sums(self.moments, self.parameters, eps=self.rounding)
 
     @_kept
-    def linearity(self, by: str = "layer", *, confidence: float = 0.95) -> pd.DataFrame:
+    def linearity(
+        self, by: str = "layer", *, confidence: float = 0.95, columns: str = "short"
+    ) -> pd.DataFrame:
         """Tabulate how linear the activation layers are, with intervals.
 
         Parameters
@@ -206,12 +208,14 @@ class Run(StoredRun):
             What a row is.
         confidence : float
             Of the intervals; jackknife over blocks of samples.
+        columns : {"short", "all"}
+            ``"short"``: those to look at first, `columns.SHORT_LINEARITY`.
 
         Returns
         -------
         pandas.DataFrame
-            Columns of `acon_analysis.columns.LINEARITY_LAYER_COLUMNS` and so on, layers in order
-            of execution; definitions in `acon_analysis.statistics.linearity`.
+            All columns are `acon_analysis.columns.LINEARITY_LAYER_COLUMNS` and so on; layers in
+            order of execution; definitions in `acon_analysis.statistics.linearity`.
 
         Raises
         ------
@@ -227,6 +231,7 @@ class Run(StoredRun):
                 self.manifest.get("rows"),
             ),
             confidence=confidence,
+            columns=columns,
         )
 
     def null_model(self, layer: str, call: int = 0) -> pd.DataFrame:
@@ -355,7 +360,7 @@ class Run(StoredRun):
         if not self.has_moments:
             return self.beta_summary(by)
         keys = ["layer", "call", *([] if by == "layer" else [by])]
-        found = self.linearity(by)[list(_SUMMARY.get(by, keys))]
+        found = self.linearity(by, columns="all")[list(_SUMMARY.get(by, keys))]
         if not self.has_beta:
             return found
         table = self.beta_summary(by).merge(found, on=keys, how="outer")

@@ -35,6 +35,7 @@ from acon_analysis.columns import (
     LINEARITY_CHANNEL_COLUMNS,
     LINEARITY_LAYER_COLUMNS,
     LINEARITY_SAMPLE_COLUMNS,
+    SHORT_LINEARITY,
     Column,
     dtypes,
     names,
@@ -67,6 +68,7 @@ def linearity_table(
     totals: Callable[[], pd.DataFrame],
     *,
     confidence: float = 0.95,
+    columns: str = "short",
 ) -> pd.DataFrame:
     """Tabulate how linear layers, channels or samples are, layers in order of execution.
 
@@ -80,19 +82,25 @@ def linearity_table(
         Return the sums of the channels, and `columns.TOTAL_COLUMNS` of every sample and layer.
     confidence : float
         Of the intervals.
+    columns : {"short", "all"}
+        Those of `columns.SHORT_LINEARITY`, or all.
 
     Raises
     ------
     UsageError
-        For an unknown `by`.
+        For an unknown `by` or `columns`.
     """
     if by not in BY:
         raise UsageError(f"linearity by {by!r}: {closest(by, BY)}")
+    if columns not in ("short", "all"):
+        raise UsageError(f"columns: {closest(columns, ('short', 'all'))} (given: {columns!r})")
     if by == "sample":
-        return in_order(sample_table(totals()), layers, by)
-    if by == "channel":
-        return in_order(channel_table(sums(), confidence=confidence), layers, by)
-    return in_order(layer_table(sums(), confidence=confidence), layers)
+        table = in_order(sample_table(totals()), layers, by)
+    elif by == "channel":
+        table = in_order(channel_table(sums(), confidence=confidence), layers, by)
+    else:
+        table = in_order(layer_table(sums(), confidence=confidence), layers)
+    return table if columns == "all" else table[list(SHORT_LINEARITY[by])]
 
 
 def in_order(table: pd.DataFrame, layers: pd.DataFrame, *further: str) -> pd.DataFrame:
@@ -224,7 +232,7 @@ def _layer_columns(sums: ChannelSums, table: pd.DataFrame) -> dict[str, npt.NDAr
     rules = {
         "mean": ("beta_mean",),
         "min": ("slope_min", "slope_low"),
-        "max": ("slope_max", "slope_high"),
+        "max": ("slope_max", "slope_high", "s_c"),
         "median": ("kappa", "rho", "nu"),
         "sum": ("n", *_COUNTS),
     }
@@ -232,6 +240,7 @@ def _layer_columns(sums: ChannelSums, table: pd.DataFrame) -> dict[str, npt.NDAr
     for rule, of in rules.items():
         for name in of:
             columns[name] = absolute[name].groupby(groups).agg(rule).to_numpy()
+    columns["s_max"] = columns.pop("s_c")
     columns["channels"] = np.bincount(groups)
     columns["linear"] = np.bincount(groups, weights=table["L"] >= LINEAR).astype(np.int64)
     values = np.add.reduceat(sums.total["n"], starts)

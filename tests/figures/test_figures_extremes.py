@@ -156,7 +156,7 @@ def test_what_is_measured_again_is_what_was_captured(digits_run: Run) -> None:
     assert set(figure_sources()) == {"images", "inputs", "measures", "explained", "blocks"}
     counts = input_histograms(digits_run)
     assert counts is not None
-    table = digits_run.linearity(by="channel")
+    table = digits_run.linearity(by="channel", columns="all")
     last = table[table["layer"] == table["layer"].iloc[-1]].set_index("channel")
     for channel in (0, 17):
         own = counts[counts["channel"] == channel]

@@ -96,7 +96,7 @@ def test_training_curves_are_the_logs(seeds: int) -> None:
 
 def test_depth_of_a_run_agrees_with_its_table_by_layer(digits_run: Run) -> None:
     table = depth_of_runs([digits_run])
-    by_layer = digits_run.linearity(by="layer")
+    by_layer = digits_run.linearity(by="layer", columns="all")
     wide = table.pivot(index="place", columns="measure", values="value")
     for name in ("L", "L_own", "G"):
         np.testing.assert_allclose(wide[name], by_layer[name], rtol=1e-12)
@@ -179,7 +179,7 @@ def test_a_run_gives_the_frames_that_figures_name(digits_run: Run) -> None:
 
 def test_facts_of_channels_are_the_runs(digits_run: Run) -> None:
     facts = channel_facts([digits_run])
-    table = digits_run.linearity(by="channel")
+    table = digits_run.linearity(by="channel", columns="all")
     assert len(facts) == len(table)
     np.testing.assert_allclose(facts["L"], table["L"])
     one = choose_channel(facts, "layer2.0.acon", 3)

@@ -76,8 +76,8 @@ def page(hostile_report: tuple[Run, Path]) -> str:
 
 def test_the_numbers_are_those_of_the_tables(hostile_report: tuple[Run, Path], page: str) -> None:
     run = hostile_report[0]
-    linearity, betas = run.linearity(), run.betas()
-    channels = run.linearity(by="channel")
+    linearity, betas = run.linearity(columns="all"), run.betas()
+    channels = run.linearity(by="channel", columns="all")
     for place, cells in enumerate(rows_of(page)):
         layer = linearity["layer"][place]
         own = channels[channels["layer"] == layer]
@@ -120,7 +120,7 @@ def test_offered_tables_hold_the_numbers(hostile_report: tuple[Run, Path], page:
     columns = [f"channel {number}" for number in range(last.shape[1])]
     assert betas[columns].to_numpy() == pytest.approx(last, abs=1e-4)
     data = json.loads(re.search(r'id="channels">(.*?)</script>', page).group(1))  # type: ignore[union-attr]
-    own = run.linearity(by="channel")
+    own = run.linearity(by="channel", columns="all")
     assert [number for layer in data for number in layer["columns"]["L"]] == pytest.approx(
         own["L"].to_list(), rel=1e-5
     )

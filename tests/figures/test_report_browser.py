@@ -113,7 +113,7 @@ def test_a_layer_opens_and_lists_its_channels(
         "[...document.querySelectorAll('#layer-1 .every tbody tr')].map((row) => "
         "[...row.cells].slice(0, 3).map((cell) => Number(cell.dataset.v)))"
     )
-    own = hostile_report[0].linearity(by="channel")
+    own = hostile_report[0].linearity(by="channel", columns="all")
     own = own[own["layer"] == reportpages.IMAGE][["channel", "L", "s_c"]]
     assert found == [pytest.approx(row, rel=1e-5) for row in own.to_numpy().tolist()]
     click(opened, "#layer-1 .every th:nth-child(3) button")

@@ -268,8 +268,11 @@ def assert_measured(
         Cuts an input or output of a batch, given with its number, into samples without padding.
     """
     found = seen(model, batches, list(axes), forward)
-    layers = run.linearity().set_index(["layer", "call"])
-    channels, samples = run.linearity(by="channel"), linearity_by_sample(run, rowless)
+    layers = run.linearity(columns="all").set_index(["layer", "call"])
+    channels, samples = (
+        run.linearity(by="channel", columns="all"),
+        linearity_by_sample(run, rowless),
+    )
     assert set(layers.index) == set(found)
     assert set(samples["layer"]) == set(axes) - set(rowless)
     for key, pairs in found.items():
@@ -299,14 +302,14 @@ def assert_measured(
 def linearity_by_sample(run: Run, rowless: Collection[str]) -> pd.DataFrame:
     """Return L by sample; layers whose rows are no samples have to be left out by name."""
     if not rowless:
-        return run.linearity(by="sample")
+        return run.linearity(by="sample", columns="all")
     assert set(run.manifest["rows"]["layers"]) == set(rowless)
     if set(rowless) == set(run.layers["layer"]):
         with pytest.raises(AconError, match="by sample: rows of layer"):
-            run.linearity(by="sample")
+            run.linearity(by="sample", columns="all")
         return pd.DataFrame({"layer": []})
     with warned("left out: rows of layer"):
-        return run.linearity(by="sample")
+        return run.linearity(by="sample", columns="all")
 
 
 def assert_betas(

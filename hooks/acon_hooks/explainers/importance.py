@@ -324,7 +324,8 @@ def _checked(linearity: "pd.DataFrame") -> "pd.DataFrame":
     lacking = [name for name in ("layer", "channel", "L") if name not in linearity]
     if lacking:
         raise UsageError(
-            f"the table of linearity lacks {', '.join(lacking)}: give run.linearity(by='channel'), "
+            f"the table of linearity lacks {', '.join(lacking)}: give "
+            "run.linearity(by='channel', columns='all'), "
             f"not one with the columns {', '.join(map(str, linearity.columns))}"
         )
     table = linearity.copy()

@@ -156,7 +156,9 @@ class Recording:
             except HookError as error:
                 self._lost = error
 
-    def linearity(self, by: str = "layer", *, confidence: float = 0.95) -> pd.DataFrame:
+    def linearity(
+        self, by: str = "layer", *, confidence: float = 0.95, columns: str = "short"
+    ) -> pd.DataFrame:
         """Tabulate how linear the layers were over all forward passes.
 
         Parameters
@@ -165,6 +167,8 @@ class Recording:
             What a row is.
         confidence : float
             Of the intervals; jackknife over blocks of samples.
+        columns : {"short", "all"}
+            ``"short"``: those to look at first, `columns.SHORT_LINEARITY`.
 
         Returns
         -------
@@ -203,6 +207,7 @@ class Recording:
             lambda: channel_sums(self._sums["moments"], parameters, eps=eps),
             lambda: totals_by_sample(self._sums.get("totals"), rows),
             confidence=confidence,
+            columns=columns,
         )
 
     def _take_sums(self, moments: Accumulator) -> None:

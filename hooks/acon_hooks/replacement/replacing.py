@@ -114,7 +114,7 @@ def fit_from_run(
         return fit_units(
             network, source, kinds=kinds, limit=count, batch_size=batch_size, run_id=run_id
         )
-    table = found.linearity("channel")
+    table = found.linearity("channel", columns="all")
     uses = found.layers[found.layers["kind"].isin(LINEARIZABLE)]
     keys = pd.MultiIndex.from_frame(uses[["layer", "call"]])
     table = table[pd.MultiIndex.from_frame(table[["layer", "call"]]).isin(keys)]

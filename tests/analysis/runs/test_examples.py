@@ -49,7 +49,7 @@ def test_what_they_show() -> None:
     assert beta.std(0).min() > 0
     assert np.ptp(static.beta_matrix(layer), axis=0).max() == 0
     for run in (meta, static):
-        table = run.linearity("layer")
+        table = run.linearity("layer", columns="all")
         assert table["L"].between(0.2, 0.95).all()
         assert (table["L_low"] < table["L"]).all()
         assert (table["n_samples"] == 1000).all()

@@ -120,11 +120,11 @@ def test_a_beta_that_depends_on_the_sample_is_found(dependent: Run) -> None:
 
 def test_a_network_made_linear_is_called_linear(tmp_path: Path) -> None:
     run = captured(tmp_path / "run", equal=True)
-    layer = run.linearity()
+    layer = run.linearity(columns="all")
     assert layer["L"].tolist() == [1.0]
     assert layer["linear"].tolist() == [CHANNELS]
     assert layer["why"][0].startswith("linear: of 24 channels 24 linear because p1≈p2")
-    channel = run.linearity("channel")
+    channel = run.linearity("channel", columns="all")
     assert set(channel["why"]) == {"linear because p1≈p2"}
     assert (channel["nonlinearity"] < 1e-12).all()
     assert run.linearity("sample")["L"].min() == 1.0
@@ -137,10 +137,10 @@ def test_tables_of_a_run(spread: Run) -> None:
         ("channel", LINEARITY_CHANNEL_COLUMNS),
         ("sample", LINEARITY_SAMPLE_COLUMNS),
     ):
-        table = spread.linearity(by)
+        table = spread.linearity(by, columns="all")
         assert list(table.columns) == names(columns)
         assert table["L"].between(0, 1).all()
-    layer, channel = spread.linearity(), spread.linearity("channel")
+    layer, channel = spread.linearity(columns="all"), spread.linearity("channel", columns="all")
     assert (layer["L_low"] < layer["L"]).all()
     assert (layer["L"] < layer["L_high"]).all()
     assert channel["s_c"].sum() == pytest.approx(1 - layer["L"][0])
@@ -185,7 +185,7 @@ def test_units_and_a_second_process_merge(spread: Run, tmp_path: Path) -> None:
     assert run.complete
     assert len(run.units) == 4
     for by in ("layer", "channel"):
-        one, two = spread.linearity(by), run.linearity(by)
+        one, two = spread.linearity(by, columns="all"), run.linearity(by, columns="all")
         numbers = one.select_dtypes("number").columns
         np.testing.assert_allclose(two[numbers], one[numbers], rtol=2e-4, atol=1e-6)
         assert one["why"].tolist() == two["why"].tolist()
@@ -226,7 +226,7 @@ def test_networks_of_ordinary_activations(tmp_path: Path) -> None:
         nn.Conv2d(4, 4, 1), nn.SiLU(), nn.Flatten(), nn.Linear(144, 5), nn.PReLU(),
     ).eval()  # fmt: skip
     run = acon.capture(model, TensorDataset(images, labels), tmp_path / "run", progress=False)
-    table = run.linearity()
+    table = run.linearity(columns="all")
     assert list(zip(table["layer"], table["call"], strict=True)) == [
         ("2", 0), ("2", 1), ("6", 0), ("9", 0)
     ]  # fmt: skip

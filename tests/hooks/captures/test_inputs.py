@@ -75,7 +75,7 @@ def by_name(model: nn.Module, batch: dict[str, Tensor]) -> Any:
 def equal(first: Run, second: Run, tolerance: float = 1e-6) -> None:
     """Compare L by layer, channel and sample, the number of values, and their extremes."""
     for by in ("layer", "channel", "sample"):
-        one, two = first.linearity(by=by), second.linearity(by=by)
+        one, two = first.linearity(by=by, columns="all"), second.linearity(by=by, columns="all")
         np.testing.assert_allclose(one["L"], two["L"], rtol=0, atol=tolerance)
     one, two = (run.totals.sort_values(["layer", "sample"]) for run in (first, second))
     np.testing.assert_array_equal(one["n"], two["n"])
@@ -245,7 +245,7 @@ def test_a_sample_of_padding_alone_is_left_out_and_counted(tmp_path: Path) -> No
     mask[2] = False
     x = torch.randn(*mask.shape, C)
     run = captured(model, [x], tmp_path / "r", mask=lambda batch: mask)
-    assert run.linearity()[["n_samples", "left_out"]].values.tolist() == [[3, 1]]
+    assert run.linearity(columns="all")[["n_samples", "left_out"]].values.tolist() == [[3, 1]]
     kept = [x[i, mask[i]][None] for i in (0, 1, 3)]
     want = captured(model, kept, tmp_path / "kept")
     np.testing.assert_allclose(run.linearity()["L"], want.linearity()["L"], atol=1e-9)

@@ -83,7 +83,7 @@ def test_every_value_counts_once(layer: str, blocks: int, kernel: str, tmp_path:
     fits = [np.polynomial.Polynomial.fit(a, b, 1) for a, b in zip(x, y, strict=True)]
     sse = [((fit(a) - b) ** 2).sum() for fit, a, b in zip(fits, x, y, strict=True)]
     cyy = ((y - y.mean(1, keepdims=True)) ** 2).sum(1)
-    channels = run.linearity("channel")
+    channels = run.linearity("channel", columns="all")
     np.testing.assert_array_equal(channels["n"], sum(h * w for h, w in SIZES))
     np.testing.assert_allclose(channels["L"], 1 - sse / cyy, rtol=0, atol=1e-6)
     np.testing.assert_allclose(run.linearity()["L"], 1 - sum(sse) / cyy.sum(), rtol=0, atol=1e-6)

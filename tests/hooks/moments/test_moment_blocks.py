@@ -60,7 +60,7 @@ def test_fewer_blocks_are_the_others_merged(runs: dict[int, Run], blocks: int) -
 
 
 def test_the_same_linearity_with_other_intervals(runs: dict[int, Run]) -> None:
-    few, many = (runs[key].linearity() for key in (20, 100))
+    few, many = (runs[key].linearity(columns="all") for key in (20, 100))
     np.testing.assert_allclose(few["L"], many["L"], rtol=1e-11)
     assert (few["L_error"] / many["L_error"]).between(0.3, 3).all()
     assert not np.allclose(few["L_error"], many["L_error"], rtol=1e-3)

@@ -247,7 +247,7 @@ def test_a_run_goes_on_with_the_kernel_it_began_with(
         run = capture(name, moments=MomentOptions(kernel=name))
         assert run.manifest["identity"]["moments"]["kernel"] == name
         capture(name)  # "auto" follows the run
-        both[name] = run.linearity(by="layer")
+        both[name] = run.linearity(by="layer", columns="all")
     np.testing.assert_allclose(both["compiled"]["L"], both["eager"]["L"], atol=1e-6)
     with pytest.raises(StoreError, match=r"moments\.kernel was 'eager', is 'compiled'"):
         capture("eager", moments=MomentOptions(kernel="compiled"))

@@ -185,15 +185,15 @@ def test_capture_stores_products_and_the_run_reads_them(tmp_path: Path) -> None:
         "second": "product",
         "third": "product",
     }
-    table: Any = run.linearity().set_index("layer")
-    channels: Any = run.linearity("channel").set_index("layer")
+    table: Any = run.linearity(columns="all").set_index("layer")
+    channels: Any = run.linearity("channel", columns="all").set_index("layer")
     for name, (z, b, a) in halves_of(model, images).items():
         by_channel, whole, _ = linearity(z, b, a)
         assert table.loc[name, "L"] == pytest.approx(whole, abs=1e-6)
         np.testing.assert_allclose(channels.loc[name, "L"], by_channel, atol=1e-6)
         assert table.loc[name, "L_low"] < whole < table.loc[name, "L_high"]
     assert run.moments["caa"].notna().equals(run.moments["layer"].isin(halves_of(model, images)))
-    samples: Any = run.linearity("sample").set_index("layer")
+    samples: Any = run.linearity("sample", columns="all").set_index("layer")
     np.testing.assert_allclose(
         samples.loc["first", "L"], linearity(*halves_of(model, images)["first"])[2], atol=1e-6
     )

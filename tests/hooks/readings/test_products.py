@@ -309,7 +309,7 @@ def test_a_run_marks_gates_and_compares_them_with_their_products(tmp_path: Path)
     layers = run.layers.set_index(["layer", "call"])
     assert layers["kind"].to_list() == ["activation", "activation", "product"]
     assert layers["gate_of"].to_dict() == {("act", 0): "", ("act", 1): ":mul#0", (":mul#0", 0): ""}
-    table: Any = run.linearity().set_index(["layer", "call"])
+    table: Any = run.linearity(columns="all").set_index(["layer", "call"])
     product, gate = table.loc[":mul#0", 0], table.loc["act", 1]
     assert product["L_gate"] == pytest.approx(gate["L"], abs=1e-9)
     assert product["L"] < gate["L"] - 0.2
