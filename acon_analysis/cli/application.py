@@ -79,7 +79,7 @@ _LISTENERS = frozenset({"__torch_function__", "_follow", "_run", "function"})
 
 def _blamed(error: Exception) -> str:
     """Say whose code has raised an error: a network's, that of a user's file, or ours."""
-    text = f"{type(error).__name__}: {error}"
+    text = "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])])
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         module, function = str(frame.f_globals.get("__name__")), frame.f_code.co_name
         if function == "forward" or module == "torch.nn.modules.module":

@@ -9,9 +9,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from acon_analysis.errors import AconError
 from acon_hooks.engine.inputs import Forward, InputOptions, input_options
 from acon_hooks.engine.rows import Rows, Valid
-from acon_hooks.engine.trees import Index, copied, count_samples, leaves, mapped, take
+from acon_hooks.engine.trees import Index, copied, count_samples, described, leaves, mapped, take
 
 #: Unit of work -> whether its batches are wanted.
 Wanted = Callable[[int], bool]
@@ -62,8 +63,15 @@ class Batch:
     valid: Valid = field(default_factory=dict)
 
     def run(self, model: nn.Module) -> Any:
-        """Return the output of a network on the batch."""
-        return self.options.call(model, self.inputs)
+        """Return the output of a network on the batch; an error notes what it was given."""
+        try:
+            return self.options.call(model, self.inputs)
+        except Exception as error:
+            if not isinstance(error, AconError) and not hasattr(error, "__notes__"):
+                given = f"the network was given {described(self.inputs)}"
+                names = self.options.signature.names
+                error.add_note(f"{given}; {self.options.signature.words()}" if names else given)
+            raise
 
     @property
     def places(self) -> Rows:

@@ -2,6 +2,7 @@
 
 # mypy: disable-error-code="no-any-return"
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -486,3 +487,28 @@ def test_gated_products_without_padding(axis: int, tmp_path: Path) -> None:
         one, two = run.linearity(by=by)["L"], want.linearity(by=by)["L"]
         np.testing.assert_allclose(one, two, rtol=0, atol=1e-7)
     np.testing.assert_array_equal(run.totals["n"], want.totals["n"])
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "words"),
+    [
+        (nn.Sequential(nn.Linear(4, 3), nn.ReLU()), torch.zeros(2, 5), r"\(2, 5\); .* \(input\)"),
+        (
+            TwoInputs(),
+            (torch.zeros(2, 3, 4, 4), torch.zeros(2, 5)),
+            r"\(2, 5\); .*\(image, table\)",
+        ),
+        (
+            encoder(),
+            {"input_ids": torch.ones(2, 3)},
+            r"\{'input_ids': \(2, 3\)\}; .*attention_mask",
+        ),
+    ],
+)
+def test_an_error_of_the_network_notes_what_was_given_and_taken(
+    model: nn.Module, given: Any, words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RuntimeError) as error:
+        captured(model.eval(), [given], tmp_path / "r", kinds=("activation",))
+    (note,) = error.value.__notes__
+    assert re.search(f"the network was given .*{words}", note)

@@ -117,6 +117,20 @@ def test_images(tmp_path: Path) -> None:
     assert [int(label) for label in both.samples["label"]] == labels.tolist()
 
 
+def test_gated_products_without_padding(tmp_path: Path) -> None:
+    """SwiGLU of Llama: the product of two linear layers' outputs, called as a function."""
+    model, given = network(NETWORKS["llama"]), batches()
+    single = [{k: v[i : i + 1, : int(b["attention_mask"][i].sum())] for k, v in b.items()}
+              for b in given for i in range(len(b["input_ids"]))]  # fmt: skip
+    kinds = ("activation", "product")
+    run = captured(model, given, tmp_path / "run", mask="attention_mask", kinds=kinds)
+    alone = captured(model, single, tmp_path / "alone", kinds=kinds)
+    assert list(run.layers["kind"]).count("product") == 2
+    for by in ("layer", "channel", "sample"):
+        one, two = run.linearity(by=by)["L"], alone.linearity(by=by)["L"]
+        np.testing.assert_allclose(one, two, rtol=0, atol=1e-6)
+
+
 def test_conductance_of_a_network_that_returns_more_than_scores() -> None:
     class Scores(nn.Module):
         def __init__(self, inner: nn.Module) -> None:
