@@ -157,15 +157,15 @@ def gate_use(
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         held = _Held(data, limit, batch_size, options)
         own = record_gates(network, held.batches, layers, _made(folder, "own"), run)
+        norms = batch_norms(network, (gate.site.module for gate in own.gates))
+        if recalibrate is not None and not norms:
+            raise UsageError(
+                f"{type(network).__name__} has no BatchNorm outside its gates: leave "
+                "recalibrate out"
+            )
         plans = _plans(own, own, interventions, generator)
         frames = [_measured(network, held, plans, run)]
         if recalibrate is not None:
-            norms = batch_norms(network, (gate.site.module for gate in own.gates))
-            if not norms:
-                raise UsageError(
-                    f"{type(network).__name__} has no BatchNorm outside its gates: leave "
-                    "recalibrate out"
-                )
             others = _Held(recalibrate, limit, batch_size, options)
             other = record_gates(network, others.batches, layers, _made(folder, "other"), run)
             same = _plans(other, own, interventions, generator) | {UNCHANGED: {}}

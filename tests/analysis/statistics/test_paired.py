@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from acon_analysis.errors import UsageError
-from acon_analysis.statistics.paired import holm, paired
+from acon_analysis.statistics.paired import holm, paired, verdict
 
 
 def frame(**losses: list[float]) -> pd.DataFrame:
@@ -51,6 +51,32 @@ def test_one_sample_no_sample_and_equal_changes() -> None:
     }
     assert list(table.index) == list(expected)
     np.testing.assert_array_equal(table.to_numpy(), list(expected.values()))
+
+
+def test_more_than_a_margin_is_a_one_sided_test() -> None:
+    change = np.random.default_rng(1).gamma(2, 0.02, 30)
+    given = frame(unchanged=[0.0] * 30, a=list(change), same=[0.05] * 30, less=[0.01] * 30)
+    found = paired(given, more_than=0.03).set_index("plan")["p"]
+    expected = stats.ttest_1samp(change, 0.03, alternative="greater").pvalue
+    assert found["a"] == pytest.approx(expected, rel=1e-9)
+    assert (found["same"], found["less"]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "expected"),
+    [
+        (0.2, 0.4, 1e-9, "used"),
+        (-0.4, -0.2, 1e-9, "used"),
+        (0.001, 0.004, 1e-9, "not used"),  # significant, and too little to matter
+        (-0.009, 0.009, 0.9, "not used"),
+        (-0.2, 0.3, 0.7, "undecided"),  # not significant is not "not used"
+        (0.001, 0.3, 0.01, "used"),
+        (0.001, 0.3, 0.02, "undecided"),
+        (np.nan, np.nan, np.nan, "undecided"),
+    ],
+)
+def test_verdicts(low: float, high: float, p: float, expected: str) -> None:
+    assert verdict(low, high, p, margin=0.01, level=0.01) == expected
 
 
 def test_the_unchanged_network_alone_has_no_comparison() -> None:

@@ -11,7 +11,7 @@ from scipy.special import log_softmax
 from torch import Tensor, nn
 
 from acon_analysis.errors import AconError, UsageError
-from acon_hooks.engine.edits import Edits, Hold, Line
+from acon_hooks.engine.edits import Edits, Hold, Line, Resample
 from acon_hooks.engine.feed import Batch
 from acon_hooks.engine.feeding import open_feed
 from acon_hooks.engine.plans import run_plans
@@ -158,3 +158,36 @@ def test_mistakes(net: Net) -> None:
     with pytest.raises(HookError, match="layer 'first' has no call 2"):
         run_plans(net, open_feed([images]), third)
     assert not any(module._forward_hooks for module in net.modules())
+
+
+def test_a_base_of_edits_is_under_every_plan(net: Net) -> None:
+    images, labels = data()
+    both, first = plans(net)["both"], plans(net)["line"]
+    feed = open_feed([(images, labels)])
+    whole = run_plans(net, feed, {"both": both}).query("plan == 'both'")
+    second = {site: edit for site, edit in both.items() if site.name == "second"}
+    based = run_plans(net, feed, {"both": second}, base=first)
+    own = based.query("plan == 'both'")
+    np.testing.assert_array_equal(own["loss"], whole["loss"])
+    before = run_plans(net, feed, {"line": first}).query("plan == 'line'")
+    np.testing.assert_array_equal(based.query("plan == 'unchanged'")["loss"], before["loss"])
+
+
+def test_each_sample_gets_what_its_donor_had(net: Net) -> None:
+    images, labels = data(3)
+    chosen = torch.tensor([False, True, False, False])
+    values, donors = np.array([[1.0], [2.0], [4.0]]), np.array([2, 0, 1])
+    given: list[list[float]] = []
+
+    def edit(rows: Tensor) -> Hold:
+        given.append(rows[:, 0].tolist())
+        return Hold(torch.full((4,), 0.5), chosen)
+
+    site = Site("second", net.second)
+    plan = {site: Resample(values, np.array([0, 1, 2]), donors, edit)}
+    parts = [(images[:2], labels[:2]), (images[2:], labels[2:])]
+    run_plans(net, open_feed(parts), {"a": plan})
+    assert given == [[4.0, 1.0], [2.0]]
+    few = Resample(values[:2], np.array([0, 1]), np.array([1, 0]), edit)
+    with pytest.raises(HookError, match="sample 2 is not among those that were recorded"):
+        run_plans(net, open_feed(parts), {"a": {site: few}})
