@@ -133,9 +133,7 @@ def is_layer(call: FunctionCall, silent: set[nn.Module], data: DataDependence) -
     """Return whether a call is an elementwise activation of the data outside measured modules."""
     x, *others = call.tensors
     name = "" if call.site.function is None else call.site.function[0]
-    if not could_be_layer(call, silent) or not data.depends(x):
-        return False
-    if name in _ARITHMETIC and not _has_samples(x, data.samples):
+    if not could_be_layer(call, silent, data.samples) or not data.depends(x):
         return False
     if name in _BOUNDED and any(_widens(x, other) for other in others):
         return False
@@ -153,9 +151,11 @@ def _widens(x: Tensor, other: Tensor) -> bool:
     return other.ndim > x.ndim or any(mine < its for mine, its in ends)
 
 
-def could_be_layer(call: FunctionCall, silent: set[nn.Module]) -> bool:
-    """Return what `is_layer` does, where nothing is known of the data."""
-    x = call.tensors[0]
+def could_be_layer(call: FunctionCall, silent: set[nn.Module], samples: int) -> bool:
+    """Return what `is_layer` does, where only the number of samples is known of the data."""
+    x, function = call.tensors[0], call.site.function
+    if function is not None and function[0] in _ARITHMETIC and not _has_samples(x, samples):
+        return False
     usable = x.is_floating_point() and x.ndim > 0 and not isinstance(x, nn.Parameter)
     return usable and silent.isdisjoint(call.running)
 

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from acon_hooks.engine.function_calls import FunctionCall
+from acon_hooks.engine.trees import count_samples
 from acon_hooks.engine.visiting import Visit
 from acon_hooks.errors import HookError
 from acon_hooks.layers.functions import could_be_layer, function_layer, is_layer
@@ -66,7 +67,8 @@ class FunctionFinder:
             If the call was not in the first forward pass.
         """
         if not self.visit.first:
-            if self._asked(call) and could_be_layer(call, self._silent):
+            samples = count_samples(self.visit.arguments)
+            if self._asked(call) and could_be_layer(call, self._silent, samples):
                 raise HookError(
                     f"layer {call.site.name!r}, batch {self.visit.passes}: it did not run in the "
                     "first batch, so it is not measured (a model that branches on its input)"

@@ -409,6 +409,6 @@ def test_arithmetic_on_what_is_no_batch_is_no_layer(tmp_path: Path) -> None:
             h = F.relu(self.conv(x))
             return [part.flatten(1).T[:5].clamp(min=0.1).exp() for part in h]
 
-    model, x = settled(Boxes()), [torch.randn(6, 1, 5, 5), torch.randn(3, 1, 5, 5)]
+    model, x = settled(Boxes()), [torch.randn(count, 1, 5, 5) for count in (4, 6, 3)]
     run = captured(model, x, tmp_path / "run")
     assert_measured(run, model, x, {":relu#0": 1})
