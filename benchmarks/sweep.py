@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from sweep_networks import Network, build, every_network, one_of_every_family
-from sweep_oracle import Oracle, Sums
+from sweep_oracle import Oracle, Spec, Sums
 from torch import Tensor, nn
 
 import acon_analysis as acon
@@ -40,13 +40,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from census_judge import compared
 
 RESULTS = Path(__file__).with_name("RESULTS_sweep.csv")
-COLUMNS = ("network", "verdict", "reason", "layers", "functions", "L_error", "L_channel_error",
-           "operators", "linear", "nonlinear", "measured", "unknown", "confirmed", "untried",
-           "census", "seconds")  # fmt: skip
+COLUMNS = ("network", "verdict", "reason", "layers", "functions", "compared", "L_error",
+           "L_channel_error", "operators", "linear", "nonlinear", "measured", "unknown",
+           "confirmed", "untried", "census", "seconds")  # fmt: skip
 #: Largest difference of L of a layer; ten times as much of that of a channel.
 TOLERANCE = 1e-6
 #: Gigabytes and seconds that a network may take.
-MEMORY, PATIENCE = 9, 240
+MEMORY, PATIENCE = 12, 240
 
 
 def measured(name: str) -> dict[str, Any]:
@@ -54,9 +54,9 @@ def measured(name: str) -> dict[str, Any]:
     start = time.perf_counter()
     row: dict[str, Any] = {"network": name, "verdict": "ok", "reason": ""}
     try:
-        network = build(name)
-        if failure := _fails(network):
-            return {**row, "verdict": "left out", "reason": failure}
+        network = _built(name)
+        if isinstance(network, str):
+            return {**row, "verdict": "left out", "reason": network}
         wrong = _census(network, row) + _linearity(network, row)
         if wrong:
             row |= {"verdict": "wrong", "reason": "; ".join(map(str, wrong[:3]))}
@@ -71,14 +71,15 @@ def measured(name: str) -> dict[str, Any]:
     return {**row, "seconds": f"{time.perf_counter() - start:.0f}"}
 
 
-def _fails(network: Network) -> str:
-    """Return why a network does not run on its input; empty if it does."""
+def _built(name: str) -> Network | str:
+    """Return a network, or why it does not run by itself."""
     try:
+        network = build(name)
         with torch.no_grad():
             network.model(network.make(1, 1))
     except Exception as error:
         return f"it does not run: {type(error).__name__}: {error}".splitlines()[0]
-    return ""
+    return network
 
 
 def _census(network: Network, row: dict[str, Any]) -> list[Any]:
@@ -113,8 +114,7 @@ def _linearity(network: Network, row: dict[str, Any]) -> list[Any]:
         layers, table = run.layers, run.linearity(columns="all")
         channels = run.linearity(by="channel", columns="all").groupby(["layer", "call"])
     row |= {"layers": len(layers), "functions": int(layers["layer"].str.contains("#").sum())}
-    axes = _axes(network, batches[0], layers)
-    oracle = Oracle(network.model, axes)
+    oracle = Oracle(network.model, _specs(network, batches[0], layers))
     for batch in (
         _laid_out(network, batches) if run.manifest["compute"]["channels_last"] else batches
     ):
@@ -123,6 +123,8 @@ def _linearity(network: Network, row: dict[str, Any]) -> list[Any]:
     worst = np.zeros(2)
     for record in table.to_dict("records"):
         key = record["layer"], record["call"]
+        if key in oracle.left:
+            continue
         if key not in oracle.sums:
             wrong.append(f"{key} did not run in the oracle")
             continue
@@ -131,6 +133,7 @@ def _linearity(network: Network, row: dict[str, Any]) -> list[Any]:
         worst = np.maximum(worst, errors)
         if errors[0] > TOLERANCE or errors[1] > 10 * TOLERANCE:
             wrong.append(f"{key}: L {record['L']:.7f} is off by {errors[0]:.1e}, {errors[1]:.1e}")
+    row["compared"] = len(table) - len(oracle.left)
     row |= {"L_error": f"{worst[0]:.1e}", "L_channel_error": f"{worst[1]:.1e}"}
     return wrong
 
@@ -157,12 +160,16 @@ def _laid_out(network: Network, batches: list[Tensor]) -> list[Tensor]:
     ]
 
 
-def _axes(network: Network, batch: Any, layers: Any) -> dict[tuple[str, int], int]:
-    """Return the channel axis of every call of every layer."""
+def _specs(network: Network, batch: Tensor, layers: Any) -> dict[tuple[str, int], Spec]:
+    """Return channel axis and gate of every call of every layer, as they are reported."""
     kinds = sorted(set(layers["kind"]))
-    found = {layer.name: layer.axis for layer in acon.find_layers(network.model, kinds, batch)}
-    keys = zip(layers["layer"], layers["call"], strict=True)
-    return {(name, call): found[name] for name, call in keys}
+    found = {layer.name: layer for layer in acon.find_layers(network.model, kinds, batch)}
+    specs = {}
+    for name, call in zip(layers["layer"], layers["call"], strict=True):
+        layer = found[name]
+        gate = layer.gate if not call or layer.gate is None else (layer.gate[0], call)
+        specs[name, call] = Spec(layer.axis, layer.kind == "product", gate)
+    return specs
 
 
 def _child(name: str, queue: Any) -> None:

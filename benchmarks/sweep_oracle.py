@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,24 @@ class Sums:
         return whole, single, total, digits
 
 
+#: Functions that have one input; other calls end an activation that is written in pieces.
+_ONE_INPUT = {
+    "relu", "relu6", "leaky_relu", "prelu", "elu", "celu", "selu", "gelu", "silu", "mish",
+    "softplus", "hardswish", "hardsigmoid", "hardtanh", "sigmoid", "logsigmoid", "tanh",
+    "softsign", "threshold", "tanhshrink", "hardshrink", "softshrink", "clamp", "clamp_min",
+    "clamp_max", "abs", "sin", "square", "exp", "maximum", "minimum", "glu",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What is reported of one call of a layer: its channel axis, and the gate of a product."""
+
+    axis: int
+    product: bool = False
+    gate: Key | None = None
+
+
 class Oracle(TorchFunctionMode):
     """Sums inputs and outputs of some layers, modules and functions, of a network.
 
@@ -59,22 +78,31 @@ class Oracle(TorchFunctionMode):
     ----------
     model : Module
         The network.
-    axes : dict
-        (layer, call) -> channel axis.
+    specs : dict
+        (layer, call) -> what is reported of it.
+
+    Attributes
+    ----------
+    left : set
+        Calls that are not compared: the last steps of activations that are written in pieces, and
+        products whose gate is rearranged on the way.
     """
 
-    def __init__(self, model: nn.Module, axes: dict[Key, int]) -> None:
+    def __init__(self, model: nn.Module, specs: dict[Key, Spec]) -> None:
         super().__init__()
-        self.model, self.axes = model, axes
+        self.model, self.specs = model, specs
+        self.left: set[Key] = set()
+        self.gates = {spec.gate for spec in specs.values() if spec.gate is not None}
+        self.made: dict[Key, tuple[Tensor, Tensor]] = {}  # input and output of gates
         self.sums: dict[Key, Sums] = defaultdict(Sums)
         self.calls: Counter[str] = Counter()
         self.running: list[tuple[str, Counter[str], Any]] = []
-        self.layers = {name for name, _ in axes}
-        self.busy = False
+        self.layers = {name for name, _ in specs}
 
     def run(self, batch: Tensor) -> None:
         """Run the network on one batch."""
         self.calls.clear()
+        self.made.clear()
         handles = []
         for name, module in self.model.named_modules():
             before, after = self._before(name), self._after(name)
@@ -104,7 +132,9 @@ class Oracle(TorchFunctionMode):
         def hook(module: nn.Module, _args: Any, output: Any) -> None:
             _, _, kept = self.running.pop()
             if kept is not None and isinstance(output, Tensor):
-                self._add(name, module, kept, output)
+                with torch._C.DisableTorchFunction():
+                    gate = any(key[0] == name for key in self.gates)
+                    self._add(name, module, kept, output.clone() if gate else output)
 
         return hook
 
@@ -112,16 +142,38 @@ class Oracle(TorchFunctionMode):
         with torch._C.DisableTorchFunction():
             return value.detach().clone()
 
-    def _add(self, name: str, module: nn.Module | None, x: Tensor, y: Tensor) -> None:
-        key = name, self.calls[name]
+    def _key(self, name: str) -> Key:
+        """Count a call of a layer."""
         self.calls[name] += 1
-        if key not in self.axes:
+        return name, self.calls[name] - 1
+
+    def _add(self, name: str, module: nn.Module | None, x: Tensor, y: Tensor) -> None:
+        """Add the call of a module or function with one input."""
+        key = self._key(name)
+        if key in self.gates:
+            self.made[key] = x, y
+        if key not in self.specs:
             return
         with torch._C.DisableTorchFunction():
-            if isinstance(module, nn.GLU):
-                self.sums[key].add([*x.chunk(2, module.dim), y], self.axes[key])
-            else:
-                self.sums[key].add([x, y], self.axes[key])
+            given = [*x.chunk(2, module.dim), y] if isinstance(module, nn.GLU) else [x, y]
+            self.sums[key].add(given, self.specs[key].axis)
+
+    def _add_product(self, name: str, factors: Sequence[Tensor], y: Tensor) -> None:
+        """Add a product: of two factors, one of which is replaced by what its gate was given."""
+        key = self._key(name)
+        spec = self.specs.get(key)
+        if spec is None:
+            return
+        with torch._C.DisableTorchFunction():
+            found = list(factors)
+            if spec.gate is not None:
+                x, made = self.made.get(spec.gate, (y[:0], y[:0]))
+                same = [i for i, f in enumerate(found) if f.shape == made.shape and f.equal(made)]
+                if len(same) != 1 or x.shape != made.shape:
+                    self.left.add(key)
+                    return
+                found[same[0]] = x
+            self.sums[key].add([*(f.expand(y.shape) for f in found), y], spec.axis)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -138,7 +190,16 @@ class Oracle(TorchFunctionMode):
         given = [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)]
         kept = [self._kept(value) for value in given]
         output = func(*args, **kwargs)
-        same = [x for x, v in zip(kept, given, strict=True) if v.shape == output.shape]
-        own = [x for x, v in zip(kept, given, strict=True) if not isinstance(v, nn.Parameter)]
-        self._add(layer, None, (same or own)[0], output)
+        result = self._kept(output) if any(key[0] == layer for key in self.gates) else output
+        if name in _ONE_INPUT:
+            same = [x for x, v in zip(kept, given, strict=True) if v.shape == output.shape]
+            own = [x for x, v in zip(kept, given, strict=True) if not isinstance(v, nn.Parameter)]
+            self._add(layer, None, (same or own)[0], result)
+        elif self.specs.get((layer, self.calls[layer]), _NO_PRODUCT).product and len(kept) == 2:
+            self._add_product(layer, kept, output)
+        else:
+            self.left.add(self._key(layer))
         return output
+
+
+_NO_PRODUCT = Spec(0)

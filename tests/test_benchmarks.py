@@ -290,3 +290,30 @@ def test_networks_without_a_gate_begin_like_those_with_one(script: Any) -> None:
         assert all(bool((beta == 0.5).all()) for beta in betas)
         trained = [key for key, p in networks[name].named_parameters() if p.requires_grad]
         assert any(key.endswith("beta") for key in trained) is (name == "parameter")
+
+
+def test_the_sweep_compares_every_layer_and_goes_on_where_it_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: Any
+) -> None:
+    sweep, out = script("sweep"), tmp_path / "sweep.csv"
+    for names in (["timm:test_efficientnet"], ["timm:test_efficientnet", "timm:no_such_network"]):
+        monkeypatch.setattr("sys.argv", ["sweep.py", "--out", str(out), *names])
+        sweep.main()
+    table = pd.read_csv(out)
+    assert table["network"].tolist() == ["timm:test_efficientnet", "timm:no_such_network"]
+    assert table["verdict"].tolist() == ["ok", "left out"]
+    first = table.iloc[0]
+    assert first["layers"] == first["compared"] > 10
+    assert first["measured"] == first["nonlinear"] > 10
+    assert first["L_error"] < 1e-12
+    assert first["L_channel_error"] < 1e-12
+
+
+def test_the_sweep_notices_a_wrong_linearity(script: Any) -> None:
+    sweep, sums = script("sweep"), script("sweep_oracle").Sums()
+    x = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
+    sums.add([x, x.relu()], 1)
+    whole, channels, _, _ = sums.linearity()
+    assert max(sweep._errors(whole, channels, sums)) < 1e-12
+    assert sweep._errors(whole + 2e-6, channels, sums)[0] > sweep.TOLERANCE
+    assert sweep._errors(whole, channels * 1.0001, sums)[1] > 10 * sweep.TOLERANCE

@@ -49,15 +49,16 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         given = tree_map(self._copied, (args, kwargs)) if self.values else ((), {})
         output = func(*args, **kwargs)
-        results = [leaf.detach().clone() for leaf in tensors(output)] if self.values else []
-        if self.values and not results:
-            results = [leaf.detach().clone() for leaf in written(func, args, kwargs)]
+        found = tensors(output) or list(written(func, args, kwargs))
+        results = list(map(self._copied, found)) if self.values else []
         self.operations.append(Operation(func, given, results))
         return output
 
     def _copied(self, value: Any) -> Any:
-        if not isinstance(value, Tensor) or value.is_nested or value.layout is not torch.strided:
+        if not isinstance(value, Tensor):
             return value
+        if value.is_nested or value.layout is not torch.strided:
+            return value.detach().clone()
         own = value.untyped_storage()._cdata in self._own
         return value.detach() if own else value.detach().clone()
 
@@ -118,7 +119,12 @@ def affine(one: Operation, other: Operation) -> bool | None:
     second, other_spec = tree_flatten(other.arguments)
     if spec != other_spec or any(map(_unlike, first, second)):
         return None
-    first, second = ([_double(leaf) for leaf in leaves] for leaves in (first, second))
+    doubles = [_double(leaf) for leaf in first]
+    second = [
+        mine if _one_memory(a, b) else _double(b)
+        for mine, a, b in zip(doubles, first, second, strict=True)
+    ]
+    first = doubles
     middle = [_mean(a, b) for a, b in zip(first, second, strict=True)]
     try:
         low, high, between = (
@@ -130,6 +136,13 @@ def affine(one: Operation, other: Operation) -> bool | None:
     if any(value.is_nested or value.layout is not torch.strided for value in low):
         return None
     return all(map(_is_mean, low, high, between))
+
+
+def _one_memory(one: Any, other: Any) -> bool:
+    """Whether two arguments are the same tensor of the network itself."""
+    if not isinstance(one, Tensor) or not isinstance(other, Tensor) or one.is_nested:
+        return False
+    return one.numel() > 0 and one.data_ptr() == other.data_ptr() and one.shape == other.shape
 
 
 def _unlike(one: Any, other: Any) -> bool:
