@@ -361,11 +361,15 @@ class Run(StoredRun):
             return self.beta_summary(by)
         keys = ["layer", "call", *([] if by == "layer" else [by])]
         found = self.linearity(by, columns="all")[list(_SUMMARY.get(by, keys))]
+        kinds = self.layers[["layer", "call", "kind"]]
         if not self.has_beta:
-            return found
+            if by != "layer":
+                return found
+            table = found.merge(kinds, on=["layer", "call"], how="left")
+            table.insert(2, "kind", table.pop("kind"))
+            return table
         table = self.beta_summary(by).merge(found, on=keys, how="outer")
         if by == "layer":
-            kinds = self.layers[["layer", "call", "kind"]]
             table = table.drop(columns="kind").merge(kinds, on=["layer", "call"], how="left")
             table.insert(2, "kind", table.pop("kind"))
         return in_order(table, self.layers, *keys[2:])

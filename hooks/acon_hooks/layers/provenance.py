@@ -139,7 +139,8 @@ class Provenance:
 
     def gated(self, tensors: tuple[Tensor, ...]) -> Gated | None:
         """Return how the product of two tensors is read; None where it is no layer."""
-        if len(tensors) != 2 or not all(self._usable(x) for x in tensors):
+        known = list(tensors_in(tensors))  # the others have no memory to follow
+        if len(tensors) != 2 or len(known) != 2 or not all(self._usable(x) for x in tensors):
             return None
         origins = [self._origin(x) for x in tensors]
         if any(o is not None and _root(o).kind == "blocked" for o in origins):

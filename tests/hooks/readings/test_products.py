@@ -15,7 +15,7 @@ from torch.utils.data import TensorDataset
 import acon_analysis as acon
 from acon_analysis.errors import UsageError
 from acon_analysis.statistics.linearity import channel_table, layer_table, sample_table
-from acon_hooks.errors import HookError
+from acon_hooks.errors import HookError, UnusedLayerWarning
 from acon_hooks.layers.reading import Factors
 from acon_hooks.layers.scan import Layer
 from acon_hooks.readings.tap import Tap
@@ -332,3 +332,14 @@ def test_named_products() -> None:
         assert [(layer.kind, layer.channels) for layer in tap.layers] == [("product", 6)]
     with pytest.raises(UsageError, match="may be a product or the last step of an activation"):
         Tap(model, [":mul#0"], kinds=PLAIN)
+
+
+def test_products_inside_vmap_are_left_alone() -> None:
+    def forward(n: Any, x: Tensor) -> Any:
+        return torch.vmap(lambda up, gate: up * torch.sigmoid(gate))(n.up(x), n.gate(x))
+
+    model = Net(lambda n, x: forward(n, x) + PRODUCTS["SwiGLU"][0](n, x))
+    x = torch.randn(4, 7, 5)
+    with pytest.warns(UnusedLayerWarning, match="':sigmoid#0'.*torch.func"):
+        seen = observed(model, [x, x[:2]], ":mul#1")
+    assert [len(z) for _, z, _, _ in seen] == [4, 2]
