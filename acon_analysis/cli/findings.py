@@ -153,7 +153,9 @@ _GATES_SHOWN = (
 @app.command()
 def gates(
     model: Model,
-    data: Annotated[str, typer.Option(help="digits, digits:train, cifar10, or a folder")],
+    data: Annotated[
+        str, typer.Option(help="digits, digits:train, cifar10, a folder or file.py:callable")
+    ],
     weights: Weights = None,
     intervention: Annotated[
         list[str] | None,
@@ -198,7 +200,9 @@ def gates(
 @app.command()
 def blocks(
     model: Model,
-    data: Annotated[str, typer.Option(help="digits, digits:train, cifar10, or a folder")],
+    data: Annotated[
+        str, typer.Option(help="digits, digits:train, cifar10, a folder or file.py:callable")
+    ],
     more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     blocks: Annotated[
         list[str] | None,
@@ -219,13 +223,13 @@ def blocks(
     out: Annotated[Path | None, typer.Option(help="file; by default the screen")] = None,
 ) -> None:
     """Measure how linear blocks and the whole network are."""
-    from acon_analysis.data.sources import open_data
     from acon_hooks.blocks.measuring import block_linearity
+    from acon_hooks.engine.feeding import named_data
 
     named = [*(blocks or []), *(more or [])]
     table = block_linearity(
         build(model, weights),
-        open_data(data, preprocess),
+        named_data(data, preprocess),
         named or None,
         seed=seed,
         limit=limit,

@@ -23,7 +23,7 @@ from acon_analysis.statistics.donors import draw_donors
 from acon_analysis.statistics.paired import UNCHANGED, Verdict, paired, verdict
 from acon_hooks.engine.edits import Edit, EditPlan, Edits, Resample
 from acon_hooks.engine.feed import Batch, Feed
-from acon_hooks.engine.feeding import open_feed
+from acon_hooks.engine.feeding import named_data, open_feed
 from acon_hooks.engine.inputs import Forward, InputOptions, input_options
 from acon_hooks.engine.outputs import Output
 from acon_hooks.engine.plans import run_batch, run_plans
@@ -261,8 +261,9 @@ class _Held:
                 f"the data are read more than once, and a {type(data).__name__} is used up by the "
                 "first time: give a Dataset, a DataLoader or a list of batches"
             )
+        held = named_data(data)
         self._open: Callable[[], Feed] = lambda: open_feed(
-            data, limit=limit, batch_size=batch_size, options=options
+            held, limit=limit, batch_size=batch_size, options=options
         )
         self._sums: list[float] = []  # of the inputs of each batch
         self.what = "gates"
