@@ -143,7 +143,7 @@ def test_gates_skips_and_subclasses(tmp_path: Path) -> None:
         )
     )  # fmt: skip
     x = [images(), images(3)]
-    run = captured(model, x, tmp_path / "run")
+    run = captured(model, x, tmp_path / "run", kinds=("activation",))
     axes = dict.fromkeys(["1", "2.act", "2.gate", "3.1", "6"], 1)
     assert_measured(run, model, x, axes)
     every_function(model, x[0])

@@ -346,7 +346,8 @@ def test_other_threads_and_copies_are_not_seen() -> None:
         assert tap.batches == 2
 
 
-def test_a_compiled_network_runs_eagerly(tmp_path: Path) -> None:
+def test_a_compiled_network_runs_eagerly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("acon_hooks.guards._said", set())  # what is said once in a process
     model, x = settled(Signal()), batches(1, 20)
     compiled: Any = torch.compile(model, backend="eager")
     with warned("a compiled model runs eagerly"):
