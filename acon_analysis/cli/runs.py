@@ -121,10 +121,10 @@ def capture(
 
 def _warn_of_left_out(run: Any) -> None:
     """Print which samples are left out of which layers, and whether there are none at all."""
-    from acon_analysis.plotdata.overview import left_out_text
+    from acon_analysis.statistics.sentences import left_out_text
 
     none = "" if len(run.sample_ids) else "the run holds no captured sample"
-    text = none or left_out_text(run)
+    text = none or left_out_text(run.left_out, len(run.sample_ids))
     if text:
         typer.echo(f"acon: warning: {run.path}: {text}", err=True)
 
@@ -173,9 +173,9 @@ def summary(
     ] = 99,
 ) -> None:
     """Tell β and linearity, and what was learned."""
-    from acon_analysis.plotdata.overview import gates_text
     from acon_analysis.runs.run import open_run
     from acon_analysis.statistics.census import census_text
+    from acon_analysis.statistics.sentences import gates_text
     from acon_analysis.statistics.verdicts import verdict_text
 
     opened = open_run(run)

@@ -1,13 +1,11 @@
 """A captured run at a glance: a table of its layers, of its channels, and what stands out."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 
 from acon_analysis.columns import HEADLINE_COLUMNS, names
 from acon_analysis.runs.run import Run
-from acon_analysis.statistics.causes import FAR, LINEAR
+from acon_analysis.statistics.sentences import alive
 
 #: Columns of `layer_overview` but layer and call: where they come from, and their names here.
 _OF_LAYERS = ("kind", "class_name", "granularity", "channels", "reader", "proof_error")
@@ -37,9 +35,6 @@ OVERVIEW_CHANNEL_COLUMNS = (
 )  # fmt: skip
 
 _KEYS = ["layer", "call"]
-
-#: Clauses of `left_out_text`, and layers or samples that each names.
-MOST_PARTS, MOST_NAMED = 3, 5
 
 
 def layer_overview(
@@ -157,111 +152,3 @@ def headline_frame(layers: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names(HEADLINE_COLUMNS)).astype(
         {"value": "float64", "total": "float64"}
     )
-
-
-def alive(layers: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of `layer_overview` whose L is known and whose output varies at all."""
-    return layers[layers["L"].notna() & (layers["dead"] < layers["channels"])]
-
-
-def left_out_text(run: Run) -> str:
-    """Say in one sentence which samples the statistics of which layers leave out.
-
-    Parameters
-    ----------
-    run : Run
-        A captured run.
-
-    Returns
-    -------
-    str
-        Such as ``"1 of 32 samples left out of layer act: NaN or infinity in sample 20"``; empty
-        where there are none.
-    """
-    groups: dict[tuple[int, ...], list[str]] = {}
-    each: dict[tuple[str, int], list[int]] = {}
-    for sample, layer, call in run.left_out.itertuples(index=False):
-        each.setdefault((layer, call), []).append(sample)
-    for (layer, call), samples in each.items():
-        groups.setdefault(tuple(samples), []).append(layer + (f" (call {call})" if call else ""))
-    total = len(run.sample_ids)
-    parts = [
-        f"{len(samples)} of {total} samples left out of {_listed('layer', names)}: NaN or "
-        f"infinity in {_listed('sample', samples)}"
-        for samples, names in list(groups.items())[:MOST_PARTS]
-    ]
-    if len(groups) > MOST_PARTS:
-        rest = sum(len(names) for names in list(groups.values())[MOST_PARTS:])
-        parts.append(f"others of {rest} more layer{'s' * (rest > 1)}")
-    return "; ".join(parts)
-
-
-def gates_text(layers: pd.DataFrame) -> str:
-    """Say in one sentence which products are far from what their gates alone suggest.
-
-    Parameters
-    ----------
-    layers : DataFrame
-        From `layer_overview` or `Run.linearity`.
-
-    Returns
-    -------
-    str
-        Such as ``"the gate alone misleads: layer mlp (L = 0.120, its gate 0.842)"``; empty where
-        no product and its gate differ by more than `causes.FAR`.
-    """
-    far = layers[(layers["L"] - layers["L_gate"]).abs() > FAR]
-    items = [
-        f"{row['layer']} (L = {_index(row['L'])}, its gate {_index(row['L_gate'])})"
-        for row in far.to_dict("records")
-    ]
-    return f"the gate alone misleads: {_listed('layer', items)}" if items else ""
-
-
-def _listed(word: str, items: Sequence[object]) -> str:
-    """Return the first few items of a list after a noun."""
-    shown = ", ".join(str(item) for item in items[:MOST_NAMED])
-    more = f" and {len(items) - MOST_NAMED} more" if len(items) > MOST_NAMED else ""
-    return f"{word}{'s' * (len(items) > 1)} {shown}{more}"
-
-
-def linearity_text(layers: pd.DataFrame) -> str:
-    """Say in one sentence how linear the layers are.
-
-    Parameters
-    ----------
-    layers : DataFrame
-        From `layer_overview`.
-
-    Returns
-    -------
-    str
-        Empty for a run without moments.
-    """
-    measured = layers.dropna(subset=["L"])
-    if measured.empty:
-        if layers["why"].str.startswith("not measurable").any():
-            return "no layer is measurable: NaN or infinity in every sample"
-        return ""
-    known = alive(layers)
-    if known.empty:
-        return "the output of no channel varies on these data: every layer is dead"
-    linear, total = int(measured["linear"].sum()), int(measured["channels"].sum())
-    least, most = known.iloc[int(known["L"].argmin())], known.iloc[int(known["L"].argmax())]
-    words = f"{linear} of {total} channels are linear on these data (L of at least {LINEAR})"
-    dead, gone = int(measured["dead"].sum()), len(measured) - len(known)
-    words += f", {dead} of them because their output does not vary" if dead else ""
-    if gone:
-        words += f"; {gone} of {len(measured)} layers {'is' if gone == 1 else 'are'} dead"
-    if len(known) == 1:
-        return f"a straight line explains L = {_index(most['L'])} of {most['layer']}; {words}"
-    return (
-        f"a straight line explains most of {most['layer']} (L = {_index(most['L'])}) and least of "
-        f"{least['layer']} (L = {_index(least['L'])}); {words}"
-    )
-
-
-def _index(value: float) -> str:
-    """Format an index so that what is not 1 does not look like it."""
-    text = f"{value:.3f}"
-    return text if text != "1.000" or value == 1 else "> 0.999"

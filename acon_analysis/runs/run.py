@@ -4,6 +4,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, wraps
+from html import escape
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -15,11 +16,19 @@ import pandas as pd
 from acon_analysis.columns import SPLIT_COLUMNS, dtypes, names
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.runs.stored_run import StoredRun
+from acon_analysis.runs.summary import Summary
 from acon_analysis.statistics.batchnorm_null import null_table
 from acon_analysis.statistics.beta_summary import summarize
+from acon_analysis.statistics.census import census_text
 from acon_analysis.statistics.channel_sums import ChannelSums, channel_sums
 from acon_analysis.statistics.linearity import BY, in_order, linearity_table, totals_by_sample
-from acon_analysis.statistics.verdicts import split_layer
+from acon_analysis.statistics.sentences import (
+    WHAT_L_IS,
+    gates_text,
+    left_out_text,
+    linearity_text,
+)
+from acon_analysis.statistics.verdicts import split_layer, verdict_text
 
 #: Rows of a long frame of β beyond which `Run.betas` refuses: about 0.5 GB.
 MAX_ROWS = 20_000_000
@@ -30,6 +39,9 @@ _SUMMARY = {
     "channel": ("layer", "call", "channel", "L", "s_c", "G", "why"),
     "sample": ("layer", "call", "sample", "L", "G"),
 }
+
+#: Columns of a summary.
+_SHOWN = ("layer", "call", "kind", "channels", "L", "L_low", "L_high", "L_gate", "mean", "std")
 
 P = ParamSpec("P")
 SomeRun = TypeVar("SomeRun", bound="Run")
@@ -73,6 +85,42 @@ class Run(StoredRun):
     def __init__(self, path: str | Path) -> None:
         super().__init__(path)
         self.answers: dict[tuple[Any, ...], pd.DataFrame] = {}
+
+    def summary(self) -> Summary:
+        """Say what was found: how linear the layers are, what is not measured, what β depends on.
+
+        Returns
+        -------
+        Summary
+            Prints as text; notebooks show it as HTML. Its ``table`` has a row a layer.
+        """
+        found = self.summary_table()
+        sentences = []
+        if self.has_moments:
+            sentences = [linearity_text(self.linearity(columns="all")), WHAT_L_IS]
+            sentences.append(gates_text(found))
+        sentences.append(left_out_text(self.left_out, len(self.sample_ids)))
+        if self.has_census:
+            sentences.append(census_text(self.nonlinearities))
+        if next(iter(self.files("pooled")), None) is not None:
+            sentences.append(verdict_text(self.variance_split()))
+        shown = [name for name in _SHOWN if name in found and found[name].notna().any()]
+        said = tuple(f"{text[0].upper()}{text[1:]}." for text in sentences if text)
+        return Summary(self._title(), said, found[shown])
+
+    def _title(self) -> str:
+        """Name the network, and say how much was captured."""
+        count, word = len(self.sample_ids), self.sample_word
+        layers, state = len(self.layers), "" if self.complete else ", not complete"
+        return (
+            f"{self.model}: {layers} layer{'s' * (layers != 1)}, "
+            f"{count:,} {word}{'s' * (count != 1)}{state}"
+        )
+
+    def _repr_html_(self) -> str:
+        table = self.layers[["layer", "call", "kind", "channels"]]
+        html = table.to_html(index=False, border=0, max_rows=20)
+        return f"<p><b>{escape(self._title())}</b></p>{html}"
 
     def plot(self, name: str, **options: Any) -> Any:
         """Draw a figure of this run.

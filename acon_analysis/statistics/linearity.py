@@ -61,6 +61,19 @@ BY = ("layer", "channel", "sample")
 _COUNTS = ("dead", "constant_input", "one_signed", "equal_slopes", "gate_constant")
 
 
+class ShortTable(pd.DataFrame):
+    """A frame of a few columns, all of which are printed, numbers with three digits."""
+
+    @property
+    def _constructor(self) -> "type[ShortTable]":
+        return ShortTable
+
+    def __repr__(self) -> str:
+        text = self.to_string(max_rows=40, max_colwidth=40, float_format="{:.3f}".format, na_rep="")
+        hidden = f"\n[{len(self)} rows]" if len(self) > 40 else ""
+        return text + hidden
+
+
 def linearity_table(
     by: str,
     layers: pd.DataFrame,
@@ -100,7 +113,7 @@ def linearity_table(
         table = in_order(channel_table(sums(), confidence=confidence), layers, by)
     else:
         table = in_order(layer_table(sums(), confidence=confidence), layers)
-    return table if columns == "all" else table[list(SHORT_LINEARITY[by])]
+    return table if columns == "all" else ShortTable(table[list(SHORT_LINEARITY[by])])
 
 
 def in_order(table: pd.DataFrame, layers: pd.DataFrame, *further: str) -> pd.DataFrame:

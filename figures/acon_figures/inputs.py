@@ -8,9 +8,9 @@ import pandas as pd
 
 from acon_analysis.plotdata.channels import channel_facts
 from acon_analysis.plotdata.depth import linearity_by_depth
-from acon_analysis.plotdata.overview import left_out_text
 from acon_analysis.runs.run import Run
 from acon_analysis.statistics.beta_matrix import BetaMatrix
+from acon_analysis.statistics.sentences import left_out_text
 from acon_analysis.studies import results
 from acon_analysis.training.logs import logged_data, training_logs
 from acon_figures.spec import FigureSpec
@@ -82,7 +82,7 @@ class Inputs:
     def left_out(self, spec: FigureSpec) -> str:
         """Return a sentence on the samples that a figure of these runs leaves out, or nothing."""
         runs = self.runs if set(spec.frames) - SHIPPED else []
-        texts = {run: left_out_text(run) for run in runs}
+        texts = {run: left_out_text(run.left_out, len(run.sample_ids)) for run in runs}
         several = len(runs) > 1
         said = [f"{run.model}: {text}" if several else text for run, text in texts.items() if text]
         return "; ".join(said) + "." if said else ""

@@ -21,10 +21,9 @@ from acon_analysis.plotdata.depth import linearity_by_depth
 from acon_analysis.plotdata.overview import (
     headline_frame,
     layer_overview,
-    left_out_text,
-    linearity_text,
 )
 from acon_analysis.runs.run import Run
+from acon_analysis.statistics.sentences import left_out_text, linearity_text
 from acon_figures.drawing import draw
 from acon_figures.inputs import SHIPPED
 from acon_figures.registry import FIGURES
@@ -171,7 +170,7 @@ def test_every_figure_is_drawn_or_named_with_the_reason(
         "dead": {"measures_disagree", "network_sketch", "sample_extremes", "channel_portrait"},
         "black": {"measures_disagree", "network_sketch", "sample_extremes", "channel_portrait"},
     }
-    assert set(lost) == {"explanation"} | undrawable.get(case, set())
+    assert set(lost) == {"explanation", "network_strip"} | undrawable.get(case, set())
     caption = (tmp_path / "linearity_by_depth.txt").read_text()
     words = "1 of 32 samples left out of layers 1, 3, 5: NaN or infinity in sample "
     assert (words in caption) == (case.startswith("NaN") or case == "infinity")
@@ -202,7 +201,7 @@ def test_a_report_says_what_is_left_out_and_names_no_dead_layer(
         assert "dead" in text
     else:
         assert {"L_least", "L_greatest"} <= set(headline)
-    said = left_out_text(run)
+    said = left_out_text(run.left_out, len(run.sample_ids))
     assert (said in text) if said else ("left out of layer" not in text)
 
 

@@ -10,14 +10,10 @@ from acon_analysis.columns import (
     LINEARITY_LAYER_COLUMNS,
     SPLIT_COLUMNS,
 )
-from acon_analysis.plotdata.overview import (
-    gates_text,
-    headline_frame,
-    left_out_text,
-    linearity_text,
-)
+from acon_analysis.plotdata.overview import headline_frame
 from acon_analysis.runs.run import Run
 from acon_analysis.statistics.census import census_table, census_text
+from acon_analysis.statistics.sentences import gates_text, left_out_text, linearity_text
 from acon_analysis.statistics.verdicts import verdict_text
 from acon_figures.names import visible
 from acon_figures.report.layers import Page, layer_entries
@@ -81,7 +77,7 @@ def notices(run: Run) -> list[tuple[str, str]]:
         found.append(("warning", bad))
     if run.weights == "random":
         found.append(("warning", "The weights are random: this network was never trained."))
-    if lost := left_out_text(run):
+    if lost := left_out_text(run.left_out, len(run.sample_ids)):
         rest = "All numbers are of the other samples."
         found.append(("warning", f"{visible(sentence(lost))} {rest}"))
     if not run.has_moments:

@@ -1,6 +1,7 @@
 """What a captured run says of linearity and of what was learned, on networks built to be known."""
 
 import warnings
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 import acon_analysis as acon
 from acon_analysis.columns import (
+    SHORT_LINEARITY,
     DIFFERENCE_COLUMNS,
     LINEARITY_CHANNEL_COLUMNS,
     LINEARITY_LAYER_COLUMNS,
@@ -302,3 +304,36 @@ def test_beta_networks_without_batchnorm_have_a_reference(tmp_path: Path) -> Non
     table = run.variance_split(draws=20)
     assert table["null"].tolist() == ["untrained"]
     assert run.null_model("1")["ks"].isna().all()
+
+
+def test_what_is_printed_of_linearity_shows_l(spread: Run) -> None:
+    for by in ("layer", "channel", "sample"):
+        table = spread.linearity(by)
+        assert tuple(table.columns) == SHORT_LINEARITY[by]
+        whole = spread.linearity(by, columns="all")
+        pd.testing.assert_frame_equal(
+            pd.DataFrame(table), whole[list(table.columns)], check_exact=True
+        )
+        first, *rows = str(table).splitlines()
+        assert first.split() == list(table.columns)
+        assert max(map(len, rows)) < 125
+    layers = spread.linearity(columns="all")
+    shares = spread.linearity("channel").groupby(["layer", "call"], sort=False)["s_c"].max()
+    np.testing.assert_array_equal(layers["s_max"], shares)
+    with pytest.raises(UsageError, match=r"columns: did you mean 'short'\? .*given: 'shrt'"):
+        spread.linearity(columns="shrt")
+
+
+def test_a_run_is_summed_up_in_words(spread: Run) -> None:
+    summary = spread.summary()
+    text = str(summary)
+    assert text.startswith(f"{spread.model}: {len(spread.layers)} layer")
+    assert f"{len(spread.sample_ids):,} {spread.sample_word}s" in text
+    assert "0.733" in text
+    table = spread.linearity(columns="all")
+    assert f"L = {table['L'].max():.3f}" in text
+    assert str(table["layer"].iloc[int(table["L"].argmax())]) in summary.sentences[0]
+    np.testing.assert_array_equal(summary.table["L"], table["L"])
+    html = summary._repr_html_()
+    assert all(escape(sentence) in html for sentence in summary.sentences)
+    assert spread._repr_html_().count("<tr") == min(len(spread.layers), 20) + 1

@@ -1,0 +1,125 @@
+"""What tables of a run say, in sentences."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from acon_analysis.statistics.causes import FAR, LINEAR
+
+#: Clauses of `left_out_text`, and layers or samples that each names.
+MOST_PARTS, MOST_NAMED = 3, 5
+
+#: What L is, for the place where it is named first.
+WHAT_L_IS = (
+    "L is the share of the outputs' variance that one straight line a channel explains: 1 is "
+    "linear, a ReLU of standard normal inputs has 0.733"
+)
+
+
+def alive(layers: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `layer_overview` whose L is known and whose output varies at all."""
+    return layers[layers["L"].notna() & (layers["dead"] < layers["channels"])]
+
+
+def left_out_text(left_out: pd.DataFrame, total: int) -> str:
+    """Say in one sentence which samples the statistics of which layers leave out.
+
+    Parameters
+    ----------
+    left_out : DataFrame
+        Sample, layer and call, as `Run.left_out`.
+    total : int
+        Samples of the run.
+
+    Returns
+    -------
+    str
+        Such as ``"1 of 32 samples left out of layer act: NaN or infinity in sample 20"``; empty
+        where there are none.
+    """
+    groups: dict[tuple[int, ...], list[str]] = {}
+    each: dict[tuple[str, int], list[int]] = {}
+    for sample, layer, call in left_out.itertuples(index=False):
+        each.setdefault((layer, call), []).append(sample)
+    for (layer, call), samples in each.items():
+        groups.setdefault(tuple(samples), []).append(layer + (f" (call {call})" if call else ""))
+    parts = [
+        f"{len(samples)} of {total} samples left out of {_listed('layer', names)}: NaN or "
+        f"infinity in {_listed('sample', samples)}"
+        for samples, names in list(groups.items())[:MOST_PARTS]
+    ]
+    if len(groups) > MOST_PARTS:
+        rest = sum(len(names) for names in list(groups.values())[MOST_PARTS:])
+        parts.append(f"others of {rest} more layer{'s' * (rest > 1)}")
+    return "; ".join(parts)
+
+
+def gates_text(layers: pd.DataFrame) -> str:
+    """Say in one sentence which products are far from what their gates alone suggest.
+
+    Parameters
+    ----------
+    layers : DataFrame
+        From `layer_overview` or `Run.linearity`.
+
+    Returns
+    -------
+    str
+        Such as ``"the gate alone misleads: layer mlp (L = 0.120, its gate 0.842)"``; empty where
+        no product and its gate differ by more than `causes.FAR`.
+    """
+    far = layers[(layers["L"] - layers["L_gate"]).abs() > FAR]
+    items = [
+        f"{row['layer']} (L = {_index(row['L'])}, its gate {_index(row['L_gate'])})"
+        for row in far.to_dict("records")
+    ]
+    return f"the gate alone misleads: {_listed('layer', items)}" if items else ""
+
+
+def _listed(word: str, items: Sequence[object]) -> str:
+    """Return the first few items of a list after a noun."""
+    shown = ", ".join(str(item) for item in items[:MOST_NAMED])
+    more = f" and {len(items) - MOST_NAMED} more" if len(items) > MOST_NAMED else ""
+    return f"{word}{'s' * (len(items) > 1)} {shown}{more}"
+
+
+def linearity_text(layers: pd.DataFrame) -> str:
+    """Say in one sentence how linear the layers are.
+
+    Parameters
+    ----------
+    layers : DataFrame
+        From `layer_overview`.
+
+    Returns
+    -------
+    str
+        Empty for a run without moments.
+    """
+    measured = layers.dropna(subset=["L"])
+    if measured.empty:
+        if layers["why"].str.startswith("not measurable").any():
+            return "no layer is measurable: NaN or infinity in every sample"
+        return ""
+    known = alive(layers)
+    if known.empty:
+        return "the output of no channel varies on these data: every layer is dead"
+    linear, total = int(measured["linear"].sum()), int(measured["channels"].sum())
+    least, most = known.iloc[int(known["L"].argmin())], known.iloc[int(known["L"].argmax())]
+    words = f"{linear} of {total} channels are linear on these data (L of at least {LINEAR})"
+    dead, gone = int(measured["dead"].sum()), len(measured) - len(known)
+    words += f", {dead} of them because their output does not vary" if dead else ""
+    if gone:
+        words += f"; {gone} of {len(measured)} layers {'is' if gone == 1 else 'are'} dead"
+    if len(known) == 1:
+        return f"a straight line explains L = {_index(most['L'])} of {most['layer']}; {words}"
+    return (
+        f"a straight line explains most of {most['layer']} (L = {_index(most['L'])}) and least of "
+        f"{least['layer']} (L = {_index(least['L'])}); {words}"
+    )
+
+
+def _index(value: float) -> str:
+    """Format an index so that what is not 1 does not look like it."""
+    text = f"{value:.3f}"
+    return text if text != "1.000" or value == 1 else "> 0.999"
