@@ -191,6 +191,7 @@ class _AffineFits:
         self.crosses = self._targets(
             self.axes.T @ train.C[:inputs, inputs:], values[:, None] * self.axes.T
         )
+        self.products = [cross @ cross.T for cross in self.crosses]
         ridge = np.multiply(RIDGES, values.mean())[:, None]
         kept = values > EPS * inputs * max(float(values[-1]), 0.0)
         self.divisors = kept / (np.where(kept, values, 1.0) + ridge)
@@ -203,10 +204,15 @@ class _AffineFits:
         inner = inner @ self.axes
         moved = self.axes.T @ (test.mean - self.train.mean)[:d]
         found = []
-        for own, step, cross, fitted in zip(
-            self._within(test), self._steps(test), crosses, self.crosses, strict=True
+        for own, step, cross, fitted, products in zip(
+            self._within(test),
+            self._steps(test),
+            crosses,
+            self.crosses,
+            self.products,
+            strict=True,
         ):
-            weights = inner * (fitted @ fitted.T)
+            weights = inner * products
             within = own - 2 * divisors @ (cross * fitted).sum(1)
             within += ((divisors @ weights) * divisors).sum(1)
             missed = step - (divisors * moved) @ fitted

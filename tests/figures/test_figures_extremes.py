@@ -21,6 +21,8 @@ from acon_analysis.runs.images import RunImages, images_of
 from acon_analysis.runs.run import Run
 from acon_figures import sample_extremes
 from acon_figures.inputs import Inputs
+from acon_hooks import figure_inputs
+from acon_hooks.blocks import triples
 from acon_hooks.figure_inputs import (
     blocks,
     explained,
@@ -176,6 +178,15 @@ def test_what_is_measured_again_is_what_was_captured(digits_run: Run) -> None:
     beta = digits_run.beta_matrix("layer3.0.acon")[:, channel]
     assert set(frame["sample"].iloc[[0, 2]]) == {int(beta.argmin()), int(beta.argmax())}
     np.testing.assert_allclose(frame["beta"], beta[frame["sample"]], atol=1e-5)
+
+
+def test_blocks_are_those_of_the_network(digits_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figure_inputs, "BLOCK_IMAGES", 40)
+    monkeypatch.setattr(triples, "MOST_ROUNDS", 1)
+    table = blocks(digits_run)
+    assert table is not None
+    assert set(table["block"]) >= {"layer1.0", "whole network"}
+    assert table["nlc"].between(0.3, 3).all()
 
 
 def test_nothing_is_measured_again_of_other_weights_or_images(digits_run: Run) -> None:

@@ -29,7 +29,7 @@ from acon_hooks.errors import HookError, NoImagesError
 from acon_hooks.readings.batch import Key
 
 #: Most samples of a forward pass, and the parts that the data are cut into at least.
-MOST_SAMPLES, _FEWEST_PARTS = 32, 8
+MOST_SAMPLES, _FEWEST_PARTS = 16, 8
 
 #: Batches that are kept of every block; three make a triple.
 _MOST_KEPT, FEWEST_KEPT = 256, 3
@@ -113,6 +113,8 @@ class Gathering:
     ----------
     blocks : list of Gathered
         In the order in which they end.
+    samples : int
+        How many have been gathered.
     left_out : dict of str to str
         Blocks that cannot be measured, and why.
     """
@@ -120,7 +122,7 @@ class Gathering:
     def __init__(self, network: nn.Module, feed: Feed, count: int | None, seed: int) -> None:
         self.network, self.feed, self.count = network, feed, count
         self.generator = np.random.default_rng(seed)
-        self.size = 0
+        self.size = self.samples = 0
         self.places, self.order = 0, np.zeros(0, np.int64)
         self.blocks: list[Gathered] = []
         self.left_out: dict[str, str] = {}
@@ -214,6 +216,7 @@ class Gathering:
                 whole += len(part.ids) == self.size
                 calls.keep = place is not None
                 self._run(part)
+                self.samples += len(part.ids)
                 bar.update(len(part.ids))
         if calls.unread:
             (name, _), reason = next(iter(calls.unread.items()))
@@ -232,7 +235,9 @@ class Gathering:
             count = len(batch.ids)
             if not self.size:
                 most = min(MOST_SAMPLES, (self.count or count) // _FEWEST_PARTS, count)
-                self.size = max(2, count // -(-count // max(most, 1)))
+                least = -(-count // max(most, 1))
+                even = (pieces for pieces in range(least, 2 * least) if count % pieces == 0)
+                self.size = max(2, count // next(even, least))
             whole, rest = divmod(count, self.size)
             if count:
                 yield from batch.parts([self.size] * whole + [rest] * (rest > 0))

@@ -35,8 +35,9 @@ from acon_hooks.replacement.linearizing import plan_edits
 #: Difference of R² and L from which on a warning says that the activations mislead.
 DISAGREEMENT = 0.2
 
-#: Activations of a block that are also replaced one at a time, and triples for replacements.
-_MOST_ALONE, _TRIPLES = 4, 32
+#: Activations of a block that are also replaced one at a time; samples for replacements, and for
+#: those in the whole network.
+_MOST_ALONE, _REPLACED, _REPLACED_WHOLE = 4, 1024, 256
 
 
 def block_linearity(
@@ -120,7 +121,7 @@ def block_linearity(
             announce(gathering.words())
         gathering.gather(progress=progress)
         bar = tqdm(gathering.blocks, desc="derivatives", unit="block", disable=not progress)
-        rows = [_row(block, lines) for block in bar]
+        rows = [_row(block, lines, gathering.samples) for block in bar]
     table = pd.DataFrame(rows, columns=[column.name for column in BLOCK_COLUMNS])
     table = table.astype(dtypes(BLOCK_COLUMNS))
     _warn_of_disagreement(table)
@@ -160,7 +161,7 @@ class _Lines:
         self.edits: dict[Key, tuple[Site, Line]] = {}
         self.L: dict[Key, float] = {}
         try:
-            fit = fit_units(network, data, limit=limit, forward=forward)
+            fit = fit_units(network, data, limit=limit, forward=forward, kernel="auto")
         except NoLayerError:
             return
         for site, line in plan_edits(network, fit.plan(budget=1.0)).items():
@@ -192,7 +193,7 @@ def _refuse_or_warn(left_out: dict[str, str], named: list[str] | None) -> None:
     warnings.warn(f"blocks left out: {text}{more}", BlockWarning, stacklevel=3)
 
 
-def _row(block: Gathered, lines: _Lines) -> dict[str, Any]:
+def _row(block: Gathered, lines: _Lines, samples: int) -> dict[str, Any]:
     """Return the row of a block."""
     L = [lines.L.get(key, np.nan) for key in block.first.inside]
     known = [value for value in L if not np.isnan(value)]
@@ -206,7 +207,7 @@ def _row(block: Gathered, lines: _Lines) -> dict[str, Any]:
         **_affine(block),
     }
     try:
-        return row | _nonlinear(block, lines)
+        return row | _nonlinear(block, lines, samples)
     except HookError as error:
         warnings.warn(f"block {block.label!r} has no nlc: {error}", BlockWarning, stacklevel=3)
         return row
@@ -227,7 +228,7 @@ def _affine(block: Gathered) -> dict[str, Any]:
     }
 
 
-def _nonlinear(block: Gathered, lines: _Lines) -> dict[str, Any]:
+def _nonlinear(block: Gathered, lines: _Lines, samples: int) -> dict[str, Any]:
     """Return the nonlinearity coefficient of a block, and what its activations make of it.
 
     Raises
@@ -238,14 +239,19 @@ def _nonlinear(block: Gathered, lines: _Lines) -> dict[str, Any]:
     kept = [block.kept[place] for place in sorted(block.kept)]
     if len(kept) < FEWEST_KEPT:
         raise HookError(f"there are {len(kept)} batches of samples of one size; it needs three")
-    value, error, triples = coefficient(kept)
+    whole, size = block.label == WHOLE, len(kept[0].x)
+    # As many derivatives as samples, and half as many of the whole network: they take the time.
+    most = samples // (2 * size if whole else size)
+    value, error, triples = coefficient(kept, most)
     found = {"nlc": value, "nlc_error": error}
     edits = lines.inside(block)
     if not edits:
         return found
-    found["nlc_change"] = change(kept, edits, triples, _TRIPLES)
+    found["nlc_change"] = change(
+        kept, edits, triples, (_REPLACED_WHOLE if whole else _REPLACED) // size
+    )
     names = [site.name for site in edits]
-    if 1 < len(edits) <= _MOST_ALONE and block.label != WHOLE:
+    if 1 < len(edits) <= _MOST_ALONE and not whole:
         alone = [change(kept, {site: line}, triples, FEWEST_KEPT) for site, line in edits.items()]
         return found | {"activation": names[int(np.argmax(np.abs(alone)))]}
     return found | {"activation": names[0] if len(names) == 1 else ""}

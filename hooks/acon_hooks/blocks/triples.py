@@ -105,11 +105,14 @@ def _squares(values: Tensor) -> FloatArray:
     return np.asarray(rows.square().sum(1).cpu().numpy())
 
 
-def coefficient(calls: Sequence[BlockCall]) -> tuple[float, float, dict[Triple, FloatArray]]:
+def coefficient(
+    calls: Sequence[BlockCall], most: int
+) -> tuple[float, float, dict[Triple, FloatArray]]:
     """Return the nonlinearity coefficient, its error, and the sums of every triple, (2, N).
 
-    Triples are added until the error is at most `ERROR` of the coefficient, or a round of them has
-    lessened it by less than a twentieth: more samples would be needed then, not more directions.
+    Triples are added until the error is at most `ERROR` of the coefficient, there are `most`, or a
+    round of them has lessened it by less than a twentieth: that needs more samples then, not more
+    directions.
 
     Raises
     ------
@@ -118,17 +121,21 @@ def coefficient(calls: Sequence[BlockCall]) -> tuple[float, float, dict[Triple, 
     """
     triples, found = Triples(calls), {}
     value = error = before = np.inf
+    look = FEWEST
     try:
         triples.check()
         for triple in chain.from_iterable(triples.rounds()):
             found[triple] = np.stack(triples.sums(triple))
+            full, ends = len(found) >= max(most, FEWEST), len(found) % len(calls) == 0
+            # Looked at ever more rarely: after every triple it would stop at errors that are
+            # small by chance.
+            if not (full or ends or len(found) == look):
+                continue
+            look = 2 * look if len(found) == look else look
             value, error = nonlinearity_coefficient(*_stacked(found.values()))
-            if len(found) >= FEWEST and error <= ERROR * value:
+            if full or error <= ERROR * value or (ends and not error < 0.95 * before):
                 break
-            if len(found) % len(calls) == 0:  # the end of a round
-                if not error < 0.95 * before:
-                    break
-                before = error
+            before = error if ends else before
     except (RuntimeError, TypeError, ValueError, AttributeError) as failure:
         text = str(failure).strip().splitlines()[:1] or [type(failure).__name__]
         raise HookError(f"it cannot be differentiated by itself: {text[0]}") from failure

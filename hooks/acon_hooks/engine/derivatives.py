@@ -10,6 +10,7 @@ from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import batch_norm
 
 from acon_hooks.engine.functions import Listener, function_name
 from acon_hooks.guards import SharedSetting
@@ -23,6 +24,11 @@ Function = Callable[[Tensor], Tensor]
 _LINEAR = frozenset(
     {"linear", *(f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3))}
 )
+
+#: Further arguments of a batch normalisation, in order.
+_OF_BATCH_NORM = (
+    "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps"
+)  # fmt: skip
 
 #: By how much a derivative may differ from a difference quotient, relative to the larger one. Bends
 #: that the quotient's step crosses make up a tenth in deep networks.
@@ -46,10 +52,13 @@ def dual_numbers() -> Iterator[None]:
 def _twice_not_thrice(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run a function; of linear ones in their input, on a dual number and its tangent.
 
-    PyTorch would also run a convolution or linear layer on the tangent of its weight, which is 0.
+    PyTorch would also run a convolution or linear layer on the tangent of its weight, which is 0,
+    and take a batch normalisation apart into many functions.
     """
     first = args[0] if args else None
-    if function_name(func) not in _LINEAR or not isinstance(first, Tensor):
+    named = kwargs | dict(zip(_OF_BATCH_NORM, args[1:], strict=False))
+    fixed = func is batch_norm and not named.get("training", False)
+    if not (fixed or function_name(func) in _LINEAR) or not isinstance(first, Tensor):
         return func(*args, **kwargs)
     if is_functorch_wrapped_tensor(first):  # inside vmap a tangent cannot be seen
         return func(*args, **kwargs)
@@ -57,6 +66,9 @@ def _twice_not_thrice(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     others = [v for v in (*args[1:], *kwargs.values()) if isinstance(v, Tensor)]
     if tangent is None or any(forward.unpack_dual(v).tangent is not None for v in others):
         return func(*args, **kwargs)
+    if fixed:
+        centred = named | {"running_mean": torch.zeros_like(named["running_mean"]), "bias": None}
+        return forward.make_dual(func(x, **named), func(tangent, **centred))
     no_bias = {name: None if name == "bias" else value for name, value in kwargs.items()}
     rest = [None if place == 1 else value for place, value in enumerate(args[1:])]
     return forward.make_dual(func(x, *args[1:], **kwargs), func(tangent, *rest, **no_bias))

@@ -102,6 +102,7 @@ def fit_units(
     forward: Forward | None = None,
     mask: Mask | None = None,
     sample_axis: int = 0,
+    kernel: str = "eager",
 ) -> Fit:
     """Fit a line to every channel of a network's activation layers.
 
@@ -127,6 +128,10 @@ def fit_units(
     forward, mask, sample_axis
         How samples enter the network; as for `acon_hooks.captures.capturing.capture`.
 
+    kernel : {"eager", "auto", "compiled"}
+        What sums; see `acon_hooks.moments.options.MomentOptions`. The eager one takes the values in
+        float64 and is several times slower.
+
     Returns
     -------
     Fit
@@ -145,7 +150,7 @@ def fit_units(
     try:
         options = input_options(network, forward, mask, sample_axis)
         feed = open_feed(data, limit=limit, batch_size=batch_size, options=options)
-        moments, uses = _summed(network, feed, kinds, layers)
+        moments, uses = _summed(network, feed, kinds, layers, kernel)
     except NoImagesError as error:
         raise UsageError(f"there are no images to fit lines on: {error}") from error
     found = {layer.name: layer for layer, _ in uses.values()}
@@ -190,14 +195,18 @@ def planned_layers(uses: dict[Key, tuple[Layer, int]]) -> tuple[PlannedLayer, ..
 
 
 def _summed(
-    network: nn.Module, feed: Feed, kinds: Sequence[str], layers: Sequence[str] | None
+    network: nn.Module,
+    feed: Feed,
+    kinds: Sequence[str],
+    layers: Sequence[str] | None,
+    kernel: str,
 ) -> tuple[pd.DataFrame, dict[Key, tuple[Layer, int]]]:
     """Run the network over all images; return moments, and layer and channels of each use."""
-    sums = Accumulator(MomentOptions(kernel="eager"), kinds=kinds)
+    sums = Accumulator(MomentOptions(kernel=kernel), kinds=kinds)
     uses: dict[Key, tuple[Layer, int]] = {}
 
     def observe(layer: Layer, call: int, x: Tensor, y: Tensor, beta: Tensor | None) -> None:
-        if x.is_floating_point():
+        if x.is_floating_point() and kernel == "eager":
             x, y = x.double(), y.double()
         sums.observe(layer, call, x, y, beta)
         if (layer.name, call) in sums.constants:

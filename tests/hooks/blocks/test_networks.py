@@ -334,7 +334,7 @@ def test_uses_of_one_block_have_rows_of_their_own() -> None:
     assert list(table["block"]) == ["all call 0", "all call 1"]
     assert list(table["n"]) == [400, 400]
     assert table["inside"].iloc[0] != table["inside"].iloc[1]
-    assert (table["nlc"] + table["nlc_change"]).to_numpy() == pytest.approx(1, abs=0.1)
+    assert (table["nlc"] + table["nlc_change"]).to_numpy() == pytest.approx(1, abs=0.15)
 
 
 def test_samples_in_order_of_their_classes_are_mixed() -> None:
@@ -368,13 +368,13 @@ def test_memory_is_announced_capped_and_refused(monkeypatch: pytest.MonkeyPatch)
     said: list[str] = []
     full = acon.block_linearity(network, data, announce=said.append)
     assert said == [
-        "3 blocks need up to 0 MB for sums and 0 MB for the inputs of 20 batches of 20, whatever "
+        "3 blocks need up to 0 MB for sums and 0 MB for the inputs of 40 batches of 10, whatever "
         "the number of samples"
     ]
     monkeypatch.setattr(gathering, "SUM_BYTES", 0)
-    monkeypatch.setattr(gathering, "KEPT_BYTES", 3 * 4 * 20 * 5 * 5)
+    monkeypatch.setattr(gathering, "KEPT_BYTES", 3 * 4 * 10 * 5 * 5)
     capped = acon.block_linearity(network, data, announce=said.append)
-    assert "of 5 batches of 20" in said[1]
+    assert "of 5 batches of 10" in said[1]
     assert said[1].endswith("too large for r2: 0, 1, whole network")
     assert capped["r2"].isna().all()
     error = np.hypot(capped["nlc_error"], full["nlc_error"])

@@ -138,7 +138,7 @@ def test_activations_of_gaussian_inputs(
 ) -> None:
     row = measured(Act(16, f), vectors())
     assert row["nlc"] == pytest.approx(nlc, abs=4 * row["nlc_error"])
-    assert row["nlc_error"] <= 0.005 * nlc
+    assert row["nlc_error"] <= 0.008 * nlc
     assert row["n"] == 4000
     if r2 is not None:
         assert row["r2"] == pytest.approx(r2, abs=0.02)
@@ -165,7 +165,7 @@ def test_a_shortcut_makes_a_block_nearly_linear_and_is_taken_off() -> None:
     with pytest.warns(BlockWarning, match="mean L 0.00"):
         row = measured(block, vectors())
     assert row["activation"] == "block.branch:abs#0"
-    assert row["nlc"] + row["nlc_change"] == pytest.approx(1, abs=1e-3)
+    assert row["nlc"] + row["nlc_change"] == pytest.approx(1, abs=0.01)
     assert row["r2"] == pytest.approx(1 / (1 + 0.09 * (1 - 2 / np.pi)), abs=0.005)
     assert row["r2_without_residual"] == pytest.approx(0, abs=0.03)
 
