@@ -161,7 +161,9 @@ class _Lines:
         self.edits: dict[Key, tuple[Site, Line]] = {}
         self.L: dict[Key, float] = {}
         try:
-            fit = fit_units(network, data, limit=limit, forward=forward, kernel="auto")
+            fit = fit_units(
+                network, data, limit=limit, batch_size=MOST_SAMPLES, forward=forward, kernel="auto"
+            )
         except NoLayerError:
             return
         for site, line in plan_edits(network, fit.plan(budget=1.0)).items():

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from acon_analysis.errors import UsageError
+from acon_analysis.moments.fields import FEWEST_BLOCKS
 from acon_analysis.moments.frames import merge_rows
 from acon_analysis.moments.state import FloatArray
 from acon_analysis.statistics.linearity import channel_table
@@ -202,7 +203,8 @@ def _summed(
     kernel: str,
 ) -> tuple[pd.DataFrame, dict[Key, tuple[Layer, int]]]:
     """Run the network over all images; return moments, and layer and channels of each use."""
-    sums = Accumulator(MomentOptions(kernel=kernel), kinds=kinds)
+    # A fit has no intervals, so the samples need no blocks of their own.
+    sums = Accumulator(MomentOptions(kernel=kernel, blocks=FEWEST_BLOCKS), kinds=kinds)
     uses: dict[Key, tuple[Layer, int]] = {}
 
     def observe(layer: Layer, call: int, x: Tensor, y: Tensor, beta: Tensor | None) -> None:
