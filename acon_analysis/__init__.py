@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from acon_hooks.readings.found_layers import find_layers
     from acon_hooks.replacement.gate_changes import gate_use
     from acon_hooks.replacement.linearizing import linearize
+    from acon_hooks.replacement.replace import replace
 
 __version__ = "0.1.0"
 
@@ -44,6 +45,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "open_run": ("acon_analysis.runs.run", "open_run"),
     "paper": ("acon_analysis.paper", None),
     "record": ("acon_hooks.moments.recording", "record"),
+    "replace": ("acon_hooks.replacement.replace", "replace"),
 }
 
 __all__ = [
@@ -65,6 +67,7 @@ __all__ = [
     "open_run",
     "paper",
     "record",
+    "replace",
 ]
 
 

@@ -505,6 +505,21 @@ GATE_COLUMNS = (
     Column("verdict", "str", "", "used, not used (within the margin) or undecided"),
 )
 
+#: A row a form and recalibrated: `acon_hooks.replacement.replace.replace_data`.
+REPLACEMENT_COLUMNS = (
+    Column("form", "str", "", "what takes the place of the activations"),
+    Column("recalibrated", "bool", "", "whether BatchNorms were estimated again"),
+    Column("channels", "int64", "1", "how many are replaced"),
+    *_of(GATE_COLUMNS, "loss_change", "low", "high"),
+    Column("p", "float64", "1", "of no mean change"),
+    Column("p_holm", "float64", "1", "adjusted for the number of rows"),
+    Column("accuracy", "float64", "1", "share of right answers; NaN without labels"),
+    *_of(GATE_COLUMNS, "accuracy_change"),
+    Column("accuracy_low", "float64", "1", "lower end of the interval of its change"),
+    Column("accuracy_high", "float64", "1", "upper end"),
+    *_of(GATE_COLUMNS, "agreement", "output_change", "samples"),
+)
+
 HEADLINE_COLUMNS = (
     Column("quantity", "str", "", "name of the quantity"),
     Column("value", "float64", "1", "its value"),

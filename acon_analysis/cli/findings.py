@@ -143,6 +143,72 @@ def linearize(
     typer.echo(done.report.used, err=True)
 
 
+#: What `acon replace` shows on the screen; damage.csv has all columns.
+_REPLACED_SHOWN = (
+    "form", "recalibrated", "channels", "loss_change", "low", "high", "accuracy",
+    "accuracy_change", "accuracy_low", "accuracy_high", "agreement", "output_change",
+)  # fmt: skip
+
+
+@app.command()
+def replace(
+    model: Model,
+    data: Annotated[
+        str, typer.Option(help="held-out images, to measure the damage on; also file.py:callable")
+    ],
+    out: Annotated[Path, typer.Option(help="folder for plan, model and tables")],
+    with_: Annotated[
+        str, typer.Option("--with", help="line, relu, two-piece, hardswish or poly:K, K up to 4")
+    ] = "two-piece",
+    fit: Annotated[
+        str | None,
+        typer.Option(help="images to fit on; by default the training split of digits or cifar10"),
+    ] = None,
+    weights: Weights = None,
+    budget: Annotated[
+        str, typer.Option(help="channels (200) or a share (0.25, 25%); those of least damage first")
+    ] = "100%",
+    layers: Annotated[str | None, typer.Option(help="only these layers, by comma")] = None,
+    fold: Annotated[
+        bool, typer.Option(help="fold lines of whole layers into their neighbours")
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option(help="only the first so many images, to fit and to measure")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="images a forward pass")] = 64,
+    output: Annotated[
+        str | None,
+        typer.Option(help="which tensor of the output is meant; as for `acon linearize`"),
+    ] = None,
+    logits: Annotated[
+        bool | None,
+        typer.Option("--logits/--no-logits", help="whether it holds class logits; by its shape"),
+    ] = None,
+    mask: Mask = None,
+) -> None:
+    """Replace activations by cheaper functions, without training."""
+    from acon_hooks.replacement.replace import replace_data, sentence
+    from acon_hooks.replacement.replacing import parse_budget, parse_output
+
+    done = replace_data(
+        build(model, weights),
+        data,
+        with_,
+        fit,
+        None if layers is None else parse_list(layers),
+        parse_budget(budget),
+        out=out,
+        fold=fold,
+        limit=limit,
+        batch_size=batch_size,
+        output=None if output is None else parse_output(output),
+        logits=logits,
+        mask=parse_mask(mask),
+    )
+    emit(done.table, TableFormat.table, None, columns=_REPLACED_SHOWN)
+    typer.echo(f"{out}: {sentence(done)}")
+
+
 #: What `acon gates` shows on the screen; files have all columns.
 _GATES_SHOWN = (
     "layer", "intervention", "recalibrated", "loss_change", "low", "high", "p_holm",

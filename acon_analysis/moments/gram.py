@@ -198,6 +198,34 @@ class Gram:
                     row[:] = [c - scaled * o for c, o in zip(row, cross[k:], strict=True)]
             return rest[-1][0].clip(min=0.0).clip(max=own)
 
+    def fit(self, target: int, given: Sequence[int]) -> tuple[Array, Array]:
+        """Return the least squares fit of a variable on some others, in numpy's float64.
+
+        Parameters
+        ----------
+        target, given : int, sequence of int
+            As in `residual`. Of fits that are equally good, as on variables that depend on each
+            other, that with the least standardised coefficients.
+
+        Returns
+        -------
+        coefficients, intercept : ndarray
+            Shapes (..., len(given)) and (...,); NaN where n = 0 or the sums are NaN.
+        """
+        n, mean, C = (np.asarray(v, np.float64) for v in (self.n, self.mean, self.C))
+        own = list(given)
+        spread = np.sqrt(np.einsum("...ii->...i", C)[..., own])
+        varies = np.stack([C[..., i, i] > Gram(n, mean, C)._rounding(i, EPS) for i in own], -1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            scale = np.where(varies, spread, np.inf)
+            inner = C[..., own, :][..., own] / scale[..., None] / scale[..., None, :]
+            known = np.isfinite(C).all((-2, -1)) & (n > 0)
+            inner = np.where(known[..., None, None], inner, 0)
+            inverse = np.linalg.pinv(inner, ROUNDINGS * EPS * C.shape[-1], hermitian=True)
+            found = (inverse @ (C[..., own, target] / scale)[..., None])[..., 0] / scale
+            found = np.where(known[..., None], found, np.nan)
+            return found, mean[..., target] - (found * mean[..., own]).sum(-1)
+
     def r2(self, target: int, given: Sequence[int], eps: float = EPS) -> Array:
         """Return the share of a variable's variance that an affine function of others explains.
 

@@ -45,6 +45,7 @@ TITLES = {
     "RANK_EXAMPLE_COLUMNS": ("Measures that disagree", "the figure measures_disagree"),
     "DENSITY_BAR_COLUMNS": ("Histogram of static β", "the figure beta_distributions"),
     "BETA_STATISTIC_COLUMNS": ("Statistics of β", "`run.beta_summary()`, `acon summary --all`"),
+    "REPLACEMENT_COLUMNS": ("Activations replaced", "`acon replace`"),
     "GATE_COLUMNS": ("Interventions on gates", "`acon.gate_use`, `acon gates`"),
     "HEADLINE_COLUMNS": ("What stands out in a run", "the head of `acon report`"),
 }

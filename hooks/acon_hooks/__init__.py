@@ -10,6 +10,7 @@
 `explain`, `conductance` which pixels decide β; which channels matter for the answer
 `block_linearity`        how linear any module is, and the whole network
 `linearize`, `fit_units` units replaced by straight lines; `verify_plan`, `fold_lines`
+`replace`                a copy with cheaper activations, fitted without training
 `gate_use`               whether the network uses what its gates decide for each sample
 ======================== ==============================================================
 """
@@ -33,6 +34,7 @@ from acon_hooks.replacement.folding import fold_lines
 from acon_hooks.replacement.gate_changes import gate_use
 from acon_hooks.replacement.linearizing import linearize, load_linearized, save_linearized
 from acon_hooks.replacement.plan import load_plan
+from acon_hooks.replacement.replace import replace
 from acon_hooks.replacement.verifying import verify_plan
 
 __all__ = [
@@ -62,6 +64,7 @@ __all__ = [
     "nonlinearities",
     "prove",
     "record",
+    "replace",
     "run_units",
     "save_linearized",
     "to_host",

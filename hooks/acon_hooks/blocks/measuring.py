@@ -20,7 +20,7 @@ from acon_hooks.blocks.finding import WHOLE, choose_blocks
 from acon_hooks.blocks.gathering import FEWEST_KEPT, MOST_SAMPLES, Gathered, Gathering
 from acon_hooks.blocks.triples import change, coefficient
 from acon_hooks.blocks.vectors import MIXED
-from acon_hooks.engine.edits import Line
+from acon_hooks.engine.edits import Form
 from acon_hooks.engine.feed import Feed
 from acon_hooks.engine.feeding import named_data, open_feed
 from acon_hooks.engine.inputs import Forward, input_options
@@ -158,7 +158,7 @@ class _Lines:
         self, network: nn.Module, data: Any, limit: int | None, forward: Forward | None
     ) -> None:
         self.layers: set[Site] = set()
-        self.edits: dict[Key, tuple[Site, Line]] = {}
+        self.edits: dict[Key, tuple[Site, Form]] = {}
         self.L: dict[Key, float] = {}
         try:
             fit = fit_units(
@@ -174,7 +174,7 @@ class _Lines:
             alive = own[~own["dead"]]
             self.L[key] = 1 - float(alive["s_c"].sum()) if len(alive) else np.nan
 
-    def inside(self, block: Gathered) -> dict[Site, Line]:
+    def inside(self, block: Gathered) -> dict[Site, Form]:
         """Return the line of every use of an activation inside a block that is run by itself."""
         used = [key for key in block.first.inside if key in self.edits]
         first = {name: min(call for other, call in used if other == name) for name, _ in used}

@@ -3,6 +3,7 @@
 ``with visiting(model, edits, Editing(edits)): model(x)``
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.functional import hardswish, relu
 
 from acon_hooks.engine.sites import Site, SiteCall, Visitor
 from acon_hooks.errors import HookError
@@ -101,14 +103,14 @@ def edits_of(plan: EditPlan, ids: Sequence[int]) -> Edits:
     }
 
 
-@dataclass(frozen=True, eq=False)
-class Line:
-    """A straight line, slope·x + intercept, on some channels of an elementwise layer.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Form(ABC):
+    """A fixed function of each value, on some channels of an elementwise layer.
+
+    Tensors of the parameters are taken to the dtype and device of x.
 
     Parameters
     ----------
-    slope, intercept : Tensor
-        Of shape (C,); taken to the dtype and device of x.
     chosen : Tensor or None
         Bool, of shape (C,): the other channels keep their output. None for all channels.
     axis : int
@@ -116,18 +118,107 @@ class Line:
     """
 
     reads_input: ClassVar[bool] = True
-    slope: Tensor
-    intercept: Tensor
     chosen: Tensor | None = None
     axis: int = 1
 
     def apply(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return y with the line of x on the chosen channels."""
-        slope, intercept = (_along(v.to(x), x, self.axis) for v in (self.slope, self.intercept))
-        straight = torch.addcmul(intercept, x, slope)
+        """Return y with the function of x on the chosen channels."""
+        new = self.of(x)
         if self.chosen is None:
-            return straight
-        return torch.where(_along(self.chosen, y, self.axis), straight, y)
+            return new
+        return torch.where(_along(self.chosen, y, self.axis), new, y)
+
+    @abstractmethod
+    def of(self, x: Tensor) -> Tensor:
+        """Return the function of x, on all channels."""
+
+    def _like(self, values: Tensor, x: Tensor) -> Tensor:
+        """View (C,) values along the channel axis of x, in its dtype."""
+        return _along(values.to(x), x, self.axis)
+
+
+@dataclass(frozen=True, eq=False)
+class Line(Form):
+    """A straight line: slope·x + intercept.
+
+    Parameters
+    ----------
+    slope, intercept : Tensor
+        Of shape (C,).
+    """
+
+    slope: Tensor
+    intercept: Tensor
+
+    def of(self, x: Tensor) -> Tensor:
+        """Return the lines of x."""
+        slope, intercept = (self._like(v, x) for v in (self.slope, self.intercept))
+        return torch.addcmul(intercept, x, slope)
+
+
+@dataclass(frozen=True, eq=False)
+class TwoPiece(Line):
+    """Two lines that meet at the hinge: slope·x + intercept + bend·relu(x - hinge).
+
+    Parameters
+    ----------
+    bend, hinge : Tensor
+        Of shape (C,).
+    """
+
+    bend: Tensor
+    hinge: Tensor
+
+    def of(self, x: Tensor) -> Tensor:
+        """Return the two lines of x."""
+        bend, hinge = (self._like(v, x) for v in (self.bend, self.hinge))
+        return torch.addcmul(super().of(x), torch.relu(x - hinge), bend)
+
+
+@dataclass(frozen=True, eq=False)
+class Polynomial(Form):
+    """A polynomial of the standardised input: Σ_k coefficients_k·z^k, z = (x - center)/scale.
+
+    Parameters
+    ----------
+    coefficients : Tensor
+        Of shape (C, degree + 1), that of the constant first.
+    center, scale : Tensor
+        Of shape (C,).
+    """
+
+    coefficients: Tensor
+    center: Tensor
+    scale: Tensor
+
+    def of(self, x: Tensor) -> Tensor:
+        """Return the polynomials of x, by Horner's rule."""
+        z = (x - self._like(self.center, x)) / self._like(self.scale, x)
+        *lower, total = (self._like(own, x) for own in self.coefficients.unbind(1))
+        for own in reversed(lower):
+            total = torch.addcmul(own, total, z)
+        return total
+
+
+#: Elementwise functions that every compiler of networks has.
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": relu, "hardswish": hardswish}
+
+
+@dataclass(frozen=True, eq=False)
+class Function(Form):
+    """The same function on all channels.
+
+    Parameters
+    ----------
+    name : str
+        Key of `FUNCTIONS`.
+    """
+
+    name: str
+
+    def of(self, x: Tensor) -> Tensor:
+        """Return the function of x."""
+        return FUNCTIONS[self.name](x)
 
 
 @dataclass(frozen=True, eq=False)

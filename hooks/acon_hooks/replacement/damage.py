@@ -1,6 +1,7 @@
 """What replacing single channels does to a network's output, and what could predict it."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch.autograd.graph import allow_mutation_on_saved_tensors
 
 from acon_analysis.errors import UsageError
 from acon_analysis.statistics.other_measures import measure_table
-from acon_hooks.engine.edits import Edit, Editing, Edits, Hold, Line
+from acon_hooks.engine.edits import Edit, Editing, Edits, Form, Hold, Line
 from acon_hooks.engine.feed import Batch
 from acon_hooks.engine.feeding import open_feed
 from acon_hooks.engine.outputs import Output
@@ -31,15 +32,19 @@ _KEYS = ["layer", "call", "channel"]
 
 FloatArray = npt.NDArray[np.float64]
 
-#: What can take a channel's place: made of its line, which holds that channel alone, and of the
-#: mean of its input.
-REPLACEMENTS: dict[str, Callable[[Line, Tensor, float], Edit]] = {
-    "affine": lambda line, only, _mean: Line(line.slope, line.intercept, only, line.axis),
-    "identity": lambda line, only, _mean: Line(
-        torch.ones_like(line.slope), torch.zeros_like(line.slope), only, line.axis
+#: What can take a channel's place: made of its line or other form, of the mask which holds that
+#: channel alone, and of the mean of its input.
+REPLACEMENTS: dict[str, Callable[[Form, Tensor, float], Edit]] = {
+    "affine": lambda form, only, _mean: replace(form, chosen=only),
+    "identity": lambda form, only, _mean: Line(
+        torch.ones(only.shape), torch.zeros(only.shape), chosen=only, axis=form.axis
     ),
-    "zero": lambda line, only, _mean: Hold(torch.zeros_like(line.slope), only, line.axis),
-    "mean": lambda line, only, mean: Hold(line.slope * mean + line.intercept, only, line.axis),
+    "zero": lambda form, only, _mean: Hold(torch.zeros(only.shape), only, form.axis),
+    "mean": lambda form, only, mean: Hold(
+        replace(form, axis=0).of(torch.full(only.shape, mean).double().to(only.device)),
+        only,
+        form.axis,
+    ),
 }
 
 
@@ -65,7 +70,8 @@ def channel_damage(
     layers : sequence of str, optional
         Only these layers.
     replacements : sequence of str
-        Keys of `REPLACEMENTS`: the line, the input itself, zero, or the mean of the line.
+        Keys of `REPLACEMENTS`: the line (or other form), the input itself, zero, or the line of the
+        mean input.
     output : int, str or callable, optional
         Which tensor of the output is meant; see `acon_hooks.engine.outputs.pick_output`.
 
@@ -94,7 +100,8 @@ def channel_damage(
     plans: dict[str, Edits] = {}
     for unit, mean in zip(plan.units, means, strict=True):
         site, line = lines[unit.layer, unit.call]
-        only = torch.zeros_like(line.slope).bool()
+        assert line.chosen is not None
+        only = torch.zeros_like(line.chosen)
         only[unit.channel] = True
         for name in replacements:
             plans[str(len(plans))] = {site: REPLACEMENTS[name](line, only, mean)}
@@ -116,15 +123,15 @@ def channel_damage(
 def first_order_damage(
     model: nn.Module,
     fit: Fit,
-    images: Tensor,
+    images: Tensor | Batch,
     *,
     layers: Sequence[str] | None = None,
     output: Output = None,
 ) -> pd.DataFrame:
-    """Predict every channel's damage from the residual of its line and the network's derivative.
+    """Predict every channel's damage from the residual of its form and the network's derivative.
 
     One forward pass and one backward pass a logit (or other value of a sample's output) give, for
-    all channels at once, the first-order change Σ_pixels ∂z/∂y · (slope·x + intercept - y).
+    all channels at once, the first-order change Σ_pixels ∂z/∂y · (f(x) - y) of a form f.
 
     Parameters
     ----------
@@ -146,7 +153,7 @@ def first_order_damage(
     plan = _whole_plan(fit, layers)
     edits = plan_edits(network, plan)
     residuals = _Residuals(edits)
-    batch = Batch(0, list(range(len(images))), images)
+    batch = images if isinstance(images, Batch) else Batch(0, list(range(len(images))), images)
     with torch.inference_mode(False), torch.enable_grad(), allow_mutation_on_saved_tensors():
         with visiting(network, edits, residuals):
             found = run_batch(network, batch, output).flatten(1)

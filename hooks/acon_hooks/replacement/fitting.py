@@ -1,4 +1,4 @@
-"""The line of every channel of a network, fitted on some images; the table plans are made of."""
+"""The line, or another form, of every channel, fitted on some images: what plans are made of."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from acon_analysis.errors import UsageError
 from acon_analysis.moments.fields import FEWEST_BLOCKS
@@ -20,15 +21,18 @@ from acon_hooks.engine.feed import Feed
 from acon_hooks.engine.feeding import open_feed
 from acon_hooks.engine.inputs import Forward, Mask, input_options
 from acon_hooks.engine.plans import fitted
+from acon_hooks.engine.rows import Rows
 from acon_hooks.errors import NoImagesError
 from acon_hooks.guards import unwrap
 from acon_hooks.layers.reading import fold
 from acon_hooks.layers.scan import Layer
 from acon_hooks.moments.accumulating import Accumulator
+from acon_hooks.moments.masked import samples_first, valid_positions
 from acon_hooks.moments.options import MomentOptions
 from acon_hooks.readings.batch import Key
 from acon_hooks.readings.layer_tables import channel_table as parameter_table
 from acon_hooks.readings.tap import Tap
+from acon_hooks.replacement.forms import FormSums, degree_of
 from acon_hooks.replacement.plan import Plan, PlannedLayer, choose_units, make_plan
 
 #: Every kind of layer whose channels can become lines.
@@ -37,15 +41,19 @@ LINEARIZABLE = ("meta_acon", "acon", "acon_frelu", "activation")
 #: Kinds whose output is m·x + e with the β that is read.
 _EXACT = ("meta_acon", "acon")
 
+_USE = ["layer", "call"]
+
 
 @dataclass(frozen=True)
 class Fit:
-    """The line of every channel of a network, and how well it describes the channel.
+    """The line or other form of every channel of a network, and how well it describes the channel.
 
     Parameters
     ----------
     table : DataFrame
-        Columns `columns.LINEARITY_CHANNEL_COLUMNS`, one row a layer, call and channel.
+        Columns `columns.LINEARITY_CHANNEL_COLUMNS`, one row a layer, call and channel. Of another
+        form than the line slope, intercept, L and s_c are those of `plan.PlannedUnit`, as are the
+        further columns form and coefficients.
     layers : tuple of PlannedLayer
         Every use of a layer.
     model, weights_sha256, data, run_id : str
@@ -100,12 +108,13 @@ def fit_units(
     limit: int | None = None,
     batch_size: int = 64,
     run_id: str = "",
+    form: str = "line",
     forward: Forward | None = None,
     mask: Mask | None = None,
     sample_axis: int = 0,
     kernel: str = "eager",
 ) -> Fit:
-    """Fit a line to every channel of a network's activation layers.
+    """Fit a line, or another form, to every channel of a network's activation layers.
 
     One pass over the images, moments in float64 (`acon_hooks.moments.accumulating.Accumulator`).
 
@@ -126,6 +135,9 @@ def fit_units(
         Images a forward pass.
     run_id : str
         Written into the plans that are made of the fit.
+    form : str
+        "line", "relu", "two-piece", "hardswish" or "poly:K"; see
+        `acon_hooks.replacement.forms`.
     forward, mask, sample_axis
         How samples enter the network; as for `acon_hooks.captures.capturing.capture`.
 
@@ -136,28 +148,30 @@ def fit_units(
     Returns
     -------
     Fit
-        Layers in order of execution. A layer used several times has its own lines at each use.
+        Layers in order of execution. A layer used several times has its own forms at each use.
 
     Raises
     ------
     UsageError
-        If there is no such layer, or no image.
+        If there is no such layer or form, or no image.
     ProofError
         If β of a layer cannot be read.
     HookError
         If no layer can be measured, such as those whose inputs have one axis only.
     """
     network = unwrap(model)
+    degree_of(form)
     try:
         options = input_options(network, forward, mask, sample_axis)
         feed = open_feed(data, limit=limit, batch_size=batch_size, options=options)
-        moments, uses = _summed(network, feed, kinds, layers, kernel)
+        forms = None if form == "line" else _Forms(form)
+        moments, uses = _summed(network, feed, kinds, layers, kernel, forms)
     except NoImagesError as error:
         raise UsageError(f"there are no images to fit lines on: {error}") from error
     found = {layer.name: layer for layer, _ in uses.values()}
     table = channel_table(moments, _parameters(list(found.values())))
     return Fit(
-        table,
+        table if forms is None else forms.put_into(table),
         planned_layers(uses),
         model_name(network),
         state_sha256(network),
@@ -201,6 +215,7 @@ def _summed(
     kinds: Sequence[str],
     layers: Sequence[str] | None,
     kernel: str,
+    forms: "_Forms | None",
 ) -> tuple[pd.DataFrame, dict[Key, tuple[Layer, int]]]:
     """Run the network over all images; return moments, and layer and channels of each use."""
     # A fit has no intervals, so the samples need no blocks of their own.
@@ -213,9 +228,16 @@ def _summed(
         sums.observe(layer, call, x, y, beta)
         if (layer.name, call) in sums.constants:
             uses[layer.name, call] = layer, x.shape[layer.axis]
+            if forms is not None:
+                forms.observe(sums.places, layer, call, x, y)
 
-    with Tap(network, layers, kinds=tuple(kinds), observe=observe) as tap, torch.no_grad():
+    with (
+        Tap(network, layers, kinds=tuple(kinds), observe=observe) as tap,
+        torch.no_grad(),
+        tqdm(total=feed.count, desc="fit", unit="sample", disable=None) as bar,
+    ):
         for batch in feed.batches():
+            bar.update(len(batch.ids))
             if batch.ids:
                 own = fitted(network, batch)
                 sums.places = own.places
@@ -223,6 +245,40 @@ def _summed(
                 sums.batch()
                 sums.require_some()
     return merge_rows(sums.frame()), {key: uses[key] for key in sums.constants}
+
+
+class _Forms:
+    """The sums that a form is fitted on, of every use of a layer."""
+
+    def __init__(self, form: str) -> None:
+        self.form = form
+        self.sums: dict[Key, FormSums] = {}
+
+    def observe(self, places: Rows, layer: Layer, call: int, x: Tensor, y: Tensor) -> None:
+        """Sum one call; samples with NaN or infinity are left out of all channels of the layer."""
+        layer, x, y, _ = samples_first(places, layer, x, y, None)
+        valid = valid_positions(places, layer, x)
+        x, y = (fold(value, layer.axis).double() for value in (x, y))  # (N, C, P)
+        if valid is not None:
+            x, y = (torch.where(valid.unsqueeze(1), value, 0) for value in (x, y))
+        finite = (x.isfinite() & y.isfinite()).all(2).all(1)
+        kept = finite[:, None].expand(-1, x.shape[2]) & (
+            valid if valid is not None else finite[:, None]
+        )
+        x, y = (value.transpose(1, 2)[kept] for value in (x, y))
+        key = layer.name, call
+        if key not in self.sums:
+            self.sums[key] = FormSums.of(self.form, x)
+        self.sums[key].add(x, y)
+
+    def put_into(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return a table of channels with the forms in the place of the lines."""
+        own = {key: sums.table() for key, sums in self.sums.items()}
+        found = pd.concat(own, names=[*_USE, "channel"])
+        lines = table.drop(columns=found.columns.intersection(table.columns))
+        return lines.join(found, on=[*_USE, "channel"])[[*table.columns, "coefficients"]].assign(
+            form=self.form
+        )
 
 
 def acon_slopes(layer: Layer) -> tuple[Tensor, Tensor] | None:

@@ -24,8 +24,8 @@ from acon_hooks.engine.visiting import visiting
 from acon_hooks.layers.axes import REARRANGING
 from acon_hooks.layers.scan import KINDS, scan_layers
 from acon_hooks.replacement.linearizing import (
-    AffineChannels,
     LinearizedActivation,
+    ReplacedChannels,
     linearized_layers,
     put_module,
 )
@@ -107,7 +107,7 @@ def fold_lines(
             continue
         call, turns[name] = turns[name], turns[name] + 1
         line = layer.line(call)
-        if line is not None and line.whole:
+        if line is not None and line.whole and line.affine:
             near = _Neighbours(modules, uses, ranks[name][call])
             rows.append({"layer": name, "call": call, **_fold_use(node, line, near)})
     _drop_identities(changed)
@@ -162,7 +162,7 @@ class _Neighbours:
     uses: Counter[str]
     rank: int
 
-    def module(self, node: Any, line: AffineChannels) -> tuple[nn.Module | None, str]:
+    def module(self, node: Any, line: ReplacedChannels) -> tuple[nn.Module | None, str]:
         """Return the module of a node if lines can go there, or None and the reason."""
         if not isinstance(node, fx.Node) or node.op != "call_module":
             return None, f"{_called(node)} is no convolution, linear layer or normalisation"
@@ -217,7 +217,7 @@ class _Neighbours:
         return node.op == "call_module" and isinstance(self.modules[str(node.target)], kinds)
 
 
-def _fold_use(node: fx.Node, line: AffineChannels, near: _Neighbours) -> dict[str, Any]:
+def _fold_use(node: fx.Node, line: ReplacedChannels, near: _Neighbours) -> dict[str, Any]:
     """Fold one use of a layer; return where it went."""
     before = near.earlier(node)
     shared = len(before.users) > 1

@@ -7,7 +7,7 @@ level as well: "level" compares it with the mean.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,20 +15,18 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from acon_analysis.columns import GATE_COLUMNS, dtypes, names
-from acon_analysis.errors import AconError, UsageError, closest
+from acon_analysis.errors import UsageError, closest
 from acon_analysis.statistics.donors import draw_donors
 from acon_analysis.statistics.paired import UNCHANGED, Verdict, paired, verdict
 from acon_hooks.engine.edits import Edit, EditPlan, Edits, Resample
-from acon_hooks.engine.feed import Batch, Feed
-from acon_hooks.engine.feeding import named_data, open_feed
-from acon_hooks.engine.inputs import Forward, InputOptions, input_options
+from acon_hooks.engine.feed import Batch
+from acon_hooks.engine.held import Held
+from acon_hooks.engine.inputs import Forward, input_options
 from acon_hooks.engine.outputs import Output
 from acon_hooks.engine.plans import run_batch, run_plans
 from acon_hooks.engine.sites import Site
-from acon_hooks.engine.trees import leaves
 from acon_hooks.guards import unwrap
 from acon_hooks.replacement.gates import Recorded, record_gates
 from acon_hooks.replacement.recalibrating import batch_norms, recalibrated
@@ -155,7 +153,7 @@ def gate_use(
     run, options = _Run(network, output), input_options(network, forward)
     generator = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        held = _Held(data, limit, batch_size, options)
+        held = Held(data, limit, batch_size, options, "gates")
         own = record_gates(network, held.batches, layers, _made(folder, "own"), run)
         norms = batch_norms(network, (gate.site.module for gate in own.gates))
         if recalibrate is not None and not norms:
@@ -166,7 +164,7 @@ def gate_use(
         plans = _plans(own, own, interventions, generator)
         frames = [_measured(network, held, plans, run)]
         if recalibrate is not None:
-            others = _Held(recalibrate, limit, batch_size, options)
+            others = Held(recalibrate, limit, batch_size, options, "gates")
             other = record_gates(network, others.batches, layers, _made(folder, "other"), run)
             same = _plans(other, own, interventions, generator) | {UNCHANGED: {}}
             others.what = "BatchNorms"
@@ -250,52 +248,6 @@ class _Run:
                 )
 
 
-class _Held:
-    """Data that are read several times, with a bar for the long passes."""
-
-    def __init__(
-        self, data: Any, limit: int | None, batch_size: int, options: InputOptions
-    ) -> None:
-        if isinstance(data, Iterator):
-            raise UsageError(
-                f"the data are read more than once, and a {type(data).__name__} is used up by the "
-                "first time: give a Dataset, a DataLoader or a list of batches"
-            )
-        held = named_data(data)
-        self._open: Callable[[], Feed] = lambda: open_feed(
-            held, limit=limit, batch_size=batch_size, options=options
-        )
-        self._sums: list[float] = []  # of the inputs of each batch
-        self.what = "gates"
-
-    def batches(self) -> Iterator[Batch]:
-        """Yield the batches that have samples.
-
-        Raises
-        ------
-        AconError
-            If they are others than the first time.
-        """
-        feed, first = self._open(), not self._sums
-        with tqdm(total=feed.count, desc=self.what, unit="sample", disable=None) as bar:
-            for number, batch in enumerate(batch for batch in feed.batches() if batch.ids):
-                own = sum(_sum(value) for _, value in leaves(batch.inputs))
-                if first:
-                    self._sums.append(own)
-                elif self._sums[number : number + 1] != [own]:
-                    raise AconError(
-                        f"batch {number} of the data differs from one pass to the next: give data "
-                        "without random augmentation and in a fixed order"
-                    )
-                yield batch
-                bar.update(len(batch.ids))
-
-
-def _sum(value: torch.Tensor) -> float:
-    """Return the sum of an input; NaN never equals itself, so 0 for it."""
-    return float(value.nan_to_num(0.0).sum(dtype=torch.float64))
-
-
 def _plans(
     data: Recorded,
     own: Recorded,
@@ -337,7 +289,7 @@ def _donors(data: Recorded, intervention: str, generator: np.random.Generator) -
 
 def _measured(
     network: nn.Module,
-    held: _Held,
+    held: Held,
     plans: Mapping[str, EditPlan],
     run: _Run,
     base: Edits | None = None,

@@ -1,7 +1,7 @@
-"""Channels of a network as straight lines: in the network itself, or in a copy that can be saved.
+"""Channels of a network as lines or other forms: in itself, or in a copy that can be saved.
 
 ``plan_edits(model, plan)`` edits a model while it is visited; ``linearize(model, plan)`` is a copy
-of it in which the plan's channels are lines.
+of it in which the plan's channels are lines, or what else the plan says.
 """
 
 import copy
@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from acon_analysis.errors import UsageError, closest
 from acon_analysis.models.registry import build_model, registry
 from acon_hooks.captures.identity import state_sha256
-from acon_hooks.engine.edits import Line
+from acon_hooks.engine.edits import Form, Line
 from acon_hooks.engine.sites import Site, split_name
 from acon_hooks.errors import HookError
 from acon_hooks.guards import unwrap
+from acon_hooks.replacement.forms import edit_of
 from acon_hooks.replacement.linear_functions import (
     CHILD,
     LinearizedFunctions,
@@ -33,13 +34,13 @@ PLAN_FILE = "plan.json"
 WEIGHTS_FILE = "model.safetensors"
 
 
-class AffineChannels(nn.Module):
-    """The lines of one use of an activation, as buffers.
+class ReplacedChannels(nn.Module):
+    """The lines, or other forms, of one use of an activation; its tensors are buffers.
 
     Parameters
     ----------
-    line : Line
-        Slopes, intercepts and channels.
+    form : Form
+        The functions, and the channels.
     like : Tensor
         Gives the buffers' dtype and device.
     in_place : bool
@@ -47,10 +48,13 @@ class AffineChannels(nn.Module):
 
     Attributes
     ----------
-    slope, intercept, chosen : Tensor
-        Of shape (C,); where ``chosen`` is False the activation itself is used.
+    chosen : Tensor
+        Of shape (C,); where it is False the activation itself is used. The other buffers are named
+        as the form's parameters.
     axis : int
         Channel axis.
+    affine : bool
+        Whether these are lines: ``slope`` and ``intercept``, of shape (C,).
     in_place : bool
         Whether the result also takes the place of this use's input.
     passes : bool
@@ -61,14 +65,19 @@ class AffineChannels(nn.Module):
     intercept: Tensor
     chosen: Tensor
 
-    def __init__(self, line: Line, like: Tensor, *, in_place: bool = False) -> None:
+    def __init__(self, form: Form, like: Tensor, *, in_place: bool = False) -> None:
         super().__init__()
-        self.axis, self.in_place = line.axis, in_place
+        self.axis, self.in_place = form.axis, in_place
         self.passes = False
-        chosen = torch.ones_like(line.slope).bool() if line.chosen is None else line.chosen
-        self.register_buffer("slope", line.slope.to(like, copy=True))
-        self.register_buffer("intercept", line.intercept.to(like, copy=True))
-        self.register_buffer("chosen", chosen.to(like.device, copy=True))
+        self.kind: type[Form] = type(form)
+        self.fixed: dict[str, Any] = {}  # what is no tensor
+        self.affine = type(form) is Line
+        for name, value in vars(form).items():
+            if isinstance(value, Tensor):
+                dtype = value.dtype if name == "chosen" else like.dtype
+                self.register_buffer(name, value.to(like.device, dtype, copy=True))
+            elif name != "chosen":
+                self.fixed[name] = value
         self.settle()
 
     def settle(self) -> None:
@@ -76,9 +85,11 @@ class AffineChannels(nn.Module):
         self.whole = bool(self.chosen.all())
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return y with the lines of x on the chosen channels; y may be anything if all are."""
-        chosen = None if self.whole else self.chosen
-        return Line(self.slope, self.intercept, chosen, self.axis).apply(x, y)
+        """Return y with the forms of x on the chosen channels; y may be anything if all are."""
+        values: dict[str, Any] = {**dict(self.named_buffers()), **self.fixed}
+        if self.whole:
+            values["chosen"] = None
+        return self.kind(**values).apply(x, y)
 
     def extra_repr(self) -> str:
         """Return the arguments for `print(layer)`."""
@@ -86,7 +97,7 @@ class AffineChannels(nn.Module):
 
 
 class LinearizedActivation(nn.Module):
-    """An activation of which some channels are straight lines, use by use.
+    """An activation of which some channels are straight lines or other forms, use by use.
 
     The activation runs only where a channel of the use still needs it. Where it overwrites its
     input, so do the lines. They stay what they are in training; the rest of the network may be
@@ -95,14 +106,14 @@ class LinearizedActivation(nn.Module):
     Parameters
     ----------
     inner : Module
-        The activation.
+        The activation; an identity where no use needs it.
     calls : int
         How often it is used within one forward pass.
-    lines : mapping of int to AffineChannels
+    lines : mapping of int to ReplacedChannels
         Lines of the uses that have any.
     """
 
-    def __init__(self, inner: nn.Module, calls: int, lines: Mapping[int, AffineChannels]) -> None:
+    def __init__(self, inner: nn.Module, calls: int, lines: Mapping[int, ReplacedChannels]) -> None:
         super().__init__()
         self.inner = inner
         self.calls = calls
@@ -127,10 +138,10 @@ class LinearizedActivation(nn.Module):
         new: Tensor = line(x, y)
         return x.copy_(new) if line.in_place else new
 
-    def line(self, call: int) -> AffineChannels | None:
+    def line(self, call: int) -> ReplacedChannels | None:
         """Return the lines of a use."""
         found = dict(self.lines.items()).get(str(call))
-        return found if isinstance(found, AffineChannels) else None
+        return found if isinstance(found, ReplacedChannels) else None
 
     def _turn(self) -> int:
         """Return which use of this forward pass it is; the model's own hook starts the count."""
@@ -156,7 +167,7 @@ def restart_turns(model: nn.Module, _args: Any = None) -> None:
         layer.position = 0
 
 
-def plan_edits(model: nn.Module, plan: Plan, *, any_weights: bool = False) -> dict[Site, Line]:
+def plan_edits(model: nn.Module, plan: Plan, *, any_weights: bool = False) -> dict[Site, Form]:
     """Return a plan as edits of a model, for `acon_hooks.engine`.
 
     Parameters
@@ -170,7 +181,7 @@ def plan_edits(model: nn.Module, plan: Plan, *, any_weights: bool = False) -> di
 
     Returns
     -------
-    dict of Site to Line
+    dict of Site to Form
         One a use of a layer, in the plan's order; tensors float64 on the model's device.
 
     Raises
@@ -192,19 +203,19 @@ def plan_edits(model: nn.Module, plan: Plan, *, any_weights: bool = False) -> di
                 f"plan: the model has no layer {use.layer!r}; {closest(use.layer, modules)}"
             )
         own = rows[use.layer, use.call]
-        index = torch.tensor(own["channel"].to_numpy())
-        slope, intercept = torch.ones(use.channels).double(), torch.zeros(use.channels).double()
-        slope[index] = torch.tensor(own["slope"].to_numpy())
-        intercept[index] = torch.tensor(own["intercept"].to_numpy())
-        chosen = torch.zeros(use.channels, dtype=torch.bool)
-        chosen[index] = True
+        form, *others = own["form"].unique()
+        if others:
+            raise PlanError(
+                f"plan: the channels of one use of a layer have one form; {use.layer!r} has "
+                f"{form!r} and {others[0]!r}"
+            )
         site = Site(use.layer, modules[owner], use.call, use.axis, function=function)
-        edits[site] = Line(slope.to(device), intercept.to(device), chosen.to(device), use.axis)
+        edits[site] = edit_of(form, own, use.channels, use.axis, device)
     return edits
 
 
 def linearize(model: nn.Module, plan: Plan, *, any_weights: bool = False) -> nn.Module:
-    """Return a copy of a model in which a plan's channels are affine.
+    """Return a copy of a model in which a plan's channels are lines, or what else it says.
 
     Parameters
     ----------
@@ -219,7 +230,8 @@ def linearize(model: nn.Module, plan: Plan, *, any_weights: bool = False) -> nn.
     -------
     Module
         The copy: each layer with replaced channels is a `LinearizedActivation`, whose ``inner`` is
-        the activation; lines of functions are in a module `LinearizedFunctions`, and the forward of
+        the activation, if any channel still needs it: parameters that nothing uses are left out.
+        Lines of functions are in a module `LinearizedFunctions`, and the forward of
         the copy puts them in the place of what the functions return. Of the same class otherwise,
         so hooks and captures work on it.
 
@@ -231,13 +243,13 @@ def linearize(model: nn.Module, plan: Plan, *, any_weights: bool = False) -> nn.
     changed = copy.deepcopy(unwrap(model))
     calls = {layer.layer: layer.calls for layer in plan.layers}
     overwrites = {(layer.layer, layer.call): layer.in_place for layer in plan.layers}
-    uses: dict[tuple[str, nn.Module], dict[int, Line]] = defaultdict(dict)
-    functions: dict[tuple[str, int], AffineChannels] = {}
+    uses: dict[tuple[str, nn.Module], dict[int, Form]] = defaultdict(dict)
+    functions: dict[tuple[str, int], ReplacedChannels] = {}
     for site, line in plan_edits(changed, plan, any_weights=any_weights).items():
         if site.function is not None:
             like = next((t for t in changed.parameters()), torch.empty(0))
             use = site.name, site.call or 0
-            functions[use] = AffineChannels(line, like, in_place=overwrites[use])
+            functions[use] = ReplacedChannels(line, like, in_place=overwrites[use])
             continue
         uses[site.name, site.module][site.call or 0] = line
     if functions:  # first: the modules that call them have their names of the plan still
@@ -248,10 +260,12 @@ def linearize(model: nn.Module, plan: Plan, *, any_weights: bool = False) -> nn.
         like = next((t for t in [*inner.parameters(), *changed.parameters()]), torch.empty(0))
         says_so = getattr(inner, "inplace", False) is True
         affine = {
-            call: AffineChannels(line, like, in_place=says_so or overwrites[name, call])
+            call: ReplacedChannels(line, like, in_place=says_so or overwrites[name, call])
             for call, line in lines.items()
         }
-        changed = put_module(changed, inner, LinearizedActivation(inner, calls[name], affine))
+        gone = len(affine) == calls[name] and all(own.whole for own in affine.values())
+        kept = nn.Identity() if gone else inner
+        changed = put_module(changed, inner, LinearizedActivation(kept, calls[name], affine))
     if any(count > 1 for count in calls.values()):
         changed.register_forward_pre_hook(restart_turns)
     return changed
@@ -279,7 +293,7 @@ def save_linearized(model: nn.Module, plan: Plan, folder: str | Path) -> Path:
     Path
         The folder.
     """
-    if plan.units and not any(isinstance(m, AffineChannels) for m in model.modules()):
+    if plan.units and not any(isinstance(m, ReplacedChannels) for m in model.modules()):
         raise UsageError(
             f"{type(model).__name__} has no linearised layer: save what linearize() returned"
         )
@@ -323,7 +337,7 @@ def load_linearized(folder: str | Path, model: nn.Module | None = None) -> nn.Mo
     except (RuntimeError, safetensors.SafetensorError) as error:
         raise PlanError(f"plan: {str(path)!r} does not fit the model: {error}") from error
     for line in changed.modules():
-        if isinstance(line, AffineChannels):
+        if isinstance(line, ReplacedChannels):
             line.settle()
     return changed.eval()
 

@@ -1,9 +1,10 @@
-"""Which channels of a network to replace by straight lines, written down as a plan.
+"""Which channels of a network to replace by which functions, written down as a plan.
 
-A planned unit is one channel of one use of an activation layer, and its replacement the least
-squares line y = slope·x + intercept of that channel, fitted on one split of the data. Channels are
-ranked by their share of the layer's nonlinearity s_c (`statistics.linearity`): the squared error of
-the line over the variance of the whole layer's output.
+A planned unit is one channel of one use of an activation layer, and its replacement a fixed
+function of x, fitted on one split of the data: most often the least squares line slope·x +
+intercept, otherwise another of `acon_hooks.replacement.forms`. Channels are ranked by s_c, the
+squared error of the function over the variance of the whole layer's output (of lines their share of
+the layer's nonlinearity, `statistics.linearity`).
 """
 
 import json
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import numpy as np
 import numpy.typing as npt
@@ -20,14 +21,19 @@ import pandas as pd
 
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.selection import require_columns
+from acon_hooks.replacement.forms import coefficients_of
 
 #: Version of the layout of a plan's file.
-PLAN_FORMAT = "acon-plan/1"
+PLAN_FORMAT = "acon-plan/2"
+
+#: Versions that can be read: in the first all units are lines.
+_READABLE = ("acon-plan/1", PLAN_FORMAT)
 
 _KEYS = ["layer", "call", "channel"]
 _KINDS: dict[str, type[Any]] = {
     "layer": str, "call": int, "channel": int,
     "slope": float, "intercept": float, "L": float, "s_c": float,
+    "form": str, "coefficients": tuple,
 }  # fmt: skip
 
 
@@ -37,7 +43,7 @@ class PlanError(AconError):
 
 @dataclass(frozen=True)
 class PlannedUnit:
-    """One channel of one use of a layer, and its line.
+    """One channel of one use of a layer, and its line or other function.
 
     Parameters
     ----------
@@ -48,11 +54,16 @@ class PlannedUnit:
     channel : int
         Channel, from 0.
     slope, intercept : float
-        The line.
+        The line; of two pieces the first line; otherwise 0.
     L : float
-        Share of the output's variance that the line explains, on the data of the fit.
+        1 - the squared error over the output's sum of squares, on the data of the fit: of a line
+        the share of the variance that it explains.
     s_c : float
-        The residual over the variance of the whole layer's output, on the data of the fit.
+        The squared error over that of the whole layer's output, on the data of the fit.
+    form : str
+        Which function: "line", "relu", "two-piece", "hardswish" or "poly:K".
+    coefficients : tuple of float
+        Its further numbers; see `acon_hooks.replacement.forms`.
     """
 
     layer: str
@@ -62,6 +73,8 @@ class PlannedUnit:
     intercept: float
     L: float
     s_c: float
+    form: str = "line"
+    coefficients: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,7 +106,7 @@ class PlannedLayer:
 
 @dataclass(frozen=True)
 class Plan:
-    """Channels to make affine, with their lines; saved as JSON.
+    """Channels to replace, with their lines or other functions; saved as JSON.
 
     Parameters
     ----------
@@ -133,15 +146,20 @@ class Plan:
                     f"plan: layer {unit.layer!r} has channels 0 to {known[key] - 1}, "
                     f"the plan names channel {unit.channel}"
                 )
-            if not all(map(math.isfinite, (unit.slope, unit.intercept, unit.L, unit.s_c))):
+            numbers = (unit.slope, unit.intercept, unit.L, unit.s_c, *unit.coefficients)
+            if not all(map(math.isfinite, numbers)):
                 raise PlanError(f"plan: every number of a unit must be finite; given {unit}")
+            if len(unit.coefficients) != coefficients_of(unit.form):
+                raise PlanError(
+                    f"plan: {unit.form!r} has {coefficients_of(unit.form)} coefficients; {unit}"
+                )
             if (*key, unit.channel) in seen:
                 raise PlanError(f"plan: layer {unit.layer!r}, channel {unit.channel} stands twice")
             seen.add((*key, unit.channel))
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row a unit: layer, call, channel, slope, intercept, L, s_c."""
+        """One row a unit, the fields of `PlannedUnit`."""
         names = [field.name for field in fields(PlannedUnit)]
         frame = pd.DataFrame([asdict(unit) for unit in self.units], columns=names)
         return frame.astype({"layer": "str", "call": "int64", "channel": "int64"})
@@ -191,8 +209,8 @@ def load_plan(path: str | Path) -> Plan:
         content = json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise PlanError(f"plan: {str(path)!r} is not JSON: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != PLAN_FORMAT:
-        given = content.get("format") if isinstance(content, dict) else None
+    given = content.get("format") if isinstance(content, dict) else None
+    if given not in _READABLE:
         raise PlanError(
             f"plan: {str(path)!r} has the format {given!r}, this version reads {PLAN_FORMAT!r}"
         )
@@ -298,8 +316,9 @@ def make_plan(
     model, weights_sha256, data, run_id, chosen_by
         As for `Plan`.
     """
-    columns = [field.name for field in fields(PlannedUnit)]
-    require_columns(chosen, columns, "the table of chosen units")
+    needed = [field.name for field in fields(PlannedUnit) if field.default is MISSING]
+    require_columns(chosen, needed, "the table of chosen units")
+    columns = [field.name for field in fields(PlannedUnit) if field.name in chosen]
     used = set(zip(chosen["layer"], chosen["call"], strict=True))
     facts = tuple(layer for layer in layers if (layer.layer, layer.call) in used)
     order = {(layer.layer, layer.call): index for index, layer in enumerate(facts)}
@@ -373,9 +392,11 @@ def _read(kind: type[Any], row: Any, path: Path) -> Any:
     for field in fields(kind):
         default = None if field.default is MISSING else field.default
         value = row.get(field.name, default) if isinstance(row, dict) else None
-        if field.type is float and isinstance(value, int) and not isinstance(value, bool):
+        wanted: Any = get_origin(field.type) or field.type
+        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
-        wanted: Any = field.type
+        if wanted is tuple and isinstance(value, list):
+            value = tuple(float(v) for v in value if type(v) in (int, float))
         if not isinstance(value, wanted) or isinstance(value, bool) != (wanted is bool):
             raise PlanError(
                 f"plan: {str(path)!r}: {field.name!r} of a {kind.__name__} must be "

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -253,12 +253,21 @@ def with_first_order(
         ) from error
     count = min(images, len(source))
     whole = torch.stack([source[index * len(source) // count] for index in range(count)])
+    parts = (Batch(0, list(range(len(part))), part) for part in torch.split(whole, 64))
+    return add_first_order(model, fit, parts, output=output)
+
+
+def add_first_order(
+    model: nn.Module, fit: Fit, batches: Iterable[Batch], *, output: Output = None
+) -> Fit:
+    """Add the column ``first_order`` to a fit, the mean over the samples of some batches."""
     keys = ["layer", "call", "channel"]
-    parts = []
-    for part in torch.split(whole, 64):
-        own = first_order_damage(model, fit, part, output=output).set_index(keys)
-        parts.append(own["first_order"] * (len(part) / count))
-    mean = pd.concat(parts).groupby(level=keys).sum()
+    parts, count = [], 0
+    for batch in batches:
+        own = first_order_damage(model, fit, batch, output=output).set_index(keys)
+        parts.append(own["first_order"] * len(batch.ids))
+        count += len(batch.ids)
+    mean = pd.concat(parts).groupby(level=keys).sum() / count
     return replace(fit, table=fit.table.join(mean, on=keys))
 
 

@@ -15,7 +15,7 @@ from acon_analysis.cli import main
 from acon_analysis.runs.run import Run
 
 COMMANDS = ("models", "layers", "capture", "verify", "summary", "figures", "train",
-            "import-checkpoint", "compare", "linearize", "explain", "gates", "blocks",
+            "import-checkpoint", "compare", "linearize", "explain", "gates", "blocks", "replace",
             "report")  # fmt: skip
 
 
@@ -266,6 +266,20 @@ def test_tables_on_the_screen_leave_out_what_says_nothing(
     header = capsys.readouterr().out.splitlines()[0].split()
     assert "kind" in header
     assert "proof_error" not in header
+
+
+def test_replace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ("replace", "digits_swish", "--data", "digits", "--limit", 40, "--out", tmp_path)
+    assert acon(*command, "--with", "poly:2", "--budget", "25%") == 0
+    printed = capsys.readouterr().out
+    assert "264 channels of" in printed
+    assert "relu, BatchNorms estimated again" in printed
+    table = pd.read_csv(tmp_path / "damage.csv")
+    assert list(table["form"]) == ["poly:2", "relu"] * 2
+    assert len(json.loads((tmp_path / "plan.json").read_text())["units"]) == 264
+    assert (tmp_path / "model.safetensors").is_file()
+    assert acon(*command, "--with", "two-peice") == 2
+    assert "did you mean 'two-piece'" in capsys.readouterr().err
 
 
 def test_gates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

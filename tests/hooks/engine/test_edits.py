@@ -17,7 +17,7 @@ SECOND = torch.tensor([False, True, False])
 
 def line(chosen: Tensor | None = SECOND, axis: int = 1) -> Line:
     slope, intercept = torch.tensor([7.0, 0.5, 7.0]), torch.tensor([7.0, 0.25, 7.0])
-    return Line(slope.double(), intercept.double(), chosen, axis)
+    return Line(slope.double(), intercept.double(), chosen=chosen, axis=axis)
 
 
 class Shortcut(nn.Module):

@@ -61,7 +61,7 @@ def data(count: int = 7) -> tuple[Tensor, list[int]]:
 
 def plans(net: Net) -> dict[str, Edits]:
     chosen = torch.tensor([False, True, False, False])
-    line = Line(torch.full((4,), 0.5), torch.full((4,), 0.25), chosen)
+    line = Line(torch.full((4,), 0.5), torch.full((4,), 0.25), chosen=chosen)
     first, second = Site("first", net.first), Site("second", net.second, call=0)
     hold = Hold(torch.full((4,), 0.5), chosen)
     return {"line": {first: line}, "both": {first: line, second: hold}}

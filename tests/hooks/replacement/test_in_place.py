@@ -223,7 +223,7 @@ def test_what_a_layer_only_passes_on_is_not_overwritten(
     x = data()
     if missing:
         x[3, 2] = float("nan")
-    line = Line(torch.full((5,), 2.0), torch.full((5,), 1.0), torch.arange(5) < 3)
+    line = Line(torch.full((5,), 2.0), torch.full((5,), 1.0), chosen=torch.arange(5) < 3)
     sites = {Site(name, net.get_submodule(name)): line}
     y = x.clone()
     y[:, :3] = 2 * x[:, :3] + 1

@@ -99,7 +99,7 @@ def test_a_plan_survives_its_file_to_the_last_bit(tmp_path: Path) -> None:
     path = plan().save(tmp_path / "deep" / "plan.json")
     assert load_plan(path) == plan()
     assert list(plan().table.columns) == [
-        "layer", "call", "channel", "slope", "intercept", "L", "s_c",
+        "layer", "call", "channel", "slope", "intercept", "L", "s_c", "form", "coefficients",
     ]  # fmt: skip
 
 

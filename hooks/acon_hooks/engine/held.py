@@ -1,0 +1,59 @@
+"""Data that several passes go over, which must find the same samples each time."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from acon_analysis.errors import AconError, UsageError
+from acon_hooks.engine.feed import Batch, Feed
+from acon_hooks.engine.feeding import named_data, open_feed
+from acon_hooks.engine.inputs import InputOptions
+from acon_hooks.engine.trees import leaves
+
+
+class Held:
+    """Data that are read several times, with a bar for the long passes."""
+
+    def __init__(
+        self, data: Any, limit: int | None, batch_size: int, options: InputOptions, what: str
+    ) -> None:
+        if isinstance(data, Iterator):
+            raise UsageError(
+                f"the data are read more than once, and a {type(data).__name__} is used up by the "
+                "first time: give a Dataset, a DataLoader or a list of batches"
+            )
+        held = named_data(data)
+        self._open: Callable[[], Feed] = lambda: open_feed(
+            held, limit=limit, batch_size=batch_size, options=options
+        )
+        self._sums: list[float] = []  # of the inputs of each batch
+        self.what = what
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield the batches that have samples.
+
+        Raises
+        ------
+        AconError
+            If they are others than the first time.
+        """
+        feed, first = self._open(), not self._sums
+        with tqdm(total=feed.count, desc=self.what, unit="sample", disable=None) as bar:
+            for number, batch in enumerate(batch for batch in feed.batches() if batch.ids):
+                own = sum(_sum(value) for _, value in leaves(batch.inputs))
+                if first:
+                    self._sums.append(own)
+                elif self._sums[number : number + 1] != [own]:
+                    raise AconError(
+                        f"batch {number} of the data differs from one pass to the next: give data "
+                        "without random augmentation and in a fixed order"
+                    )
+                yield batch
+                bar.update(len(batch.ids))
+
+
+def _sum(value: torch.Tensor) -> float:
+    """Return the sum of an input; NaN never equals itself, so 0 for it."""
+    return float(value.nan_to_num(0.0).sum(dtype=torch.float64))

@@ -1,0 +1,368 @@
+"""Activations replaced by cheaper functions without training: the copy, and what it loses."""
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from dataclasses import replace as with_fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor, nn
+
+from acon_analysis.columns import REPLACEMENT_COLUMNS, dtypes, names
+from acon_analysis.errors import UsageError, closest
+from acon_analysis.files import csv_text
+from acon_analysis.statistics.paired import paired
+from acon_hooks.engine.edits import EditPlan
+from acon_hooks.engine.feed import Batch
+from acon_hooks.engine.feeding import named_data, open_feed
+from acon_hooks.engine.held import Held
+from acon_hooks.engine.inputs import Forward, Mask, input_options
+from acon_hooks.engine.outputs import Output
+from acon_hooks.engine.plans import fitted, run_batch, run_plans
+from acon_hooks.errors import SameDataWarning
+from acon_hooks.guards import unwrap
+from acon_hooks.layers.scan import KINDS, scan_layers
+from acon_hooks.replacement.fitting import LINEARIZABLE, fit_units
+from acon_hooks.replacement.folding import Folded, fold_lines
+from acon_hooks.replacement.forms import degree_of
+from acon_hooks.replacement.linearizing import linearize, plan_edits, save_linearized
+from acon_hooks.replacement.plan import Plan
+from acon_hooks.replacement.recalibrating import batch_norms, recalibrated
+from acon_hooks.replacement.replacing import FIRST_ORDER, FIRST_ORDER_IMAGES, add_first_order
+
+#: The form that every replacement is compared with.
+BASELINE = "relu"
+
+#: Data sets with a training split, which forms are fitted on unless other data are given.
+_SPLITS = ("digits", "cifar10")
+
+
+def replace(
+    model: nn.Module,
+    fit_data: Any,
+    with_: str = "two-piece",
+    layers: Sequence[str] | None = None,
+    budget: int | float = 1.0,
+    *,
+    limit: int | None = None,
+    batch_size: int = 64,
+    output: Output = None,
+    forward: Forward | None = None,
+    mask: Mask | None = None,
+    sample_axis: int = 0,
+) -> nn.Module:
+    """Return a copy of a model whose activations are cheaper functions, fitted without training.
+
+    Parameters
+    ----------
+    model : Module
+        The network, in evaluation mode. It stays as it is.
+    fit_data : str, Path, ImageSource, Dataset, DataLoader or iterable of batches
+        Training samples, to fit the functions on; see `acon_hooks.engine.feeding.open_feed`.
+    with_ : str
+        On each channel: "line", slope·x + intercept; "two-piece", slope·x + intercept +
+        bend·relu(x - hinge); "poly:K", a polynomial of degree K of 1 to 4; these by least squares.
+        "relu" and "hardswish" as they are.
+    layers : sequence of str, optional
+        Only these elementwise activations, modules or calls of functions, by name; by default all,
+        and Meta-ACON, which becomes a function without β.
+    budget : int or float
+        How many channels are replaced: an integer counts them, a float in (0, 1] is a share. Less
+        than all are those with the smallest change of the output as predicted to first order, over
+        all layers; this costs a backward pass a logit on 128 samples.
+    limit, batch_size : int
+        Only the first so many samples; samples a forward pass.
+    output : int, str or callable, optional
+        Which tensor of the output is meant; see `acon_hooks.engine.outputs.pick_output`.
+    forward, mask, sample_axis
+        How samples enter the network; as for `acon_hooks.captures.capturing.capture`.
+
+    Returns
+    -------
+    Module
+        As `acon_hooks.replacement.linearizing.linearize` has it, of standard operators. Parameters
+        that no channel needs any more, such as β networks, are left out.
+
+    Raises
+    ------
+    UsageError
+        If there is no such form or elementwise activation, or the budget is out of range.
+    HookError
+        If no layer can be measured.
+    """
+    plan = plan_forms(
+        model, fit_data, with_, layers, budget, limit=limit, batch_size=batch_size,
+        output=output, forward=forward, mask=mask, sample_axis=sample_axis,
+    )  # fmt: skip
+    return linearize(model, plan)
+
+
+def plan_forms(
+    model: nn.Module,
+    fit_data: Any,
+    with_: str = "two-piece",
+    layers: Sequence[str] | None = None,
+    budget: int | float = 1.0,
+    *,
+    limit: int | None = None,
+    batch_size: int = 64,
+    output: Output = None,
+    forward: Forward | None = None,
+    mask: Mask | None = None,
+    sample_axis: int = 0,
+) -> Plan:
+    """Return the plan of `replace`, whose arguments it takes."""
+    network = unwrap(model)
+    degree_of(with_)
+    chosen = None if layers is None else [layers] if isinstance(layers, str) else list(layers)
+    _refuse_other_kinds(network, chosen or ())
+    held = None
+    if not (isinstance(budget, float) and budget == 1):
+        options = input_options(network, forward, mask, sample_axis)
+        held = Held(fit_data, limit, batch_size, options, "ranking")
+    fit = fit_units(
+        network, fit_data, layers=chosen, limit=limit, batch_size=batch_size, form=with_,
+        forward=forward, mask=mask, sample_axis=sample_axis,
+    )  # fmt: skip
+    if held is None:
+        return fit.plan(layers=fit.table["layer"].unique())
+    fit.plan(budget=budget)  # raises for one that is out of range
+    fit = add_first_order(network, fit, _spread(held), output=output)
+    plan = fit.plan(budget=budget, by=FIRST_ORDER)
+    if not plan.units:
+        raise UsageError(f"the budget {budget} buys no channel of {len(fit.table)}")
+    return plan
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """What `replace_data` has made.
+
+    Parameters
+    ----------
+    model : Module
+        The copy.
+    plan : Plan
+        Its units and forms.
+    table : DataFrame
+        Columns `acon_analysis.columns.REPLACEMENT_COLUMNS`.
+    samples : DataFrame
+        One row a plan and sample, as `acon_hooks.engine.plans.run_plans` has them.
+    folded : Folded or None
+        The folded copy, where it was asked for.
+    """
+
+    model: nn.Module
+    plan: Plan
+    table: pd.DataFrame
+    samples: pd.DataFrame
+    folded: Folded | None = None
+
+
+def replace_data(
+    model: nn.Module,
+    data: Any,
+    with_: str = "two-piece",
+    fit_data: Any = None,
+    layers: Sequence[str] | None = None,
+    budget: int | float = 1.0,
+    *,
+    out: str | Path | None = None,
+    fold: bool = False,
+    limit: int | None = None,
+    batch_size: int = 64,
+    output: Output = None,
+    logits: bool | None = None,
+    forward: Forward | None = None,
+    mask: Mask | None = None,
+    sample_axis: int = 0,
+) -> Replacement:
+    """Replace activations, and measure on other samples what the network loses.
+
+    The same channels as ReLUs are the baseline, and where the network has BatchNorms, both with
+    those estimated again on the samples of the fit.
+
+    Parameters
+    ----------
+    model, with_, layers, budget, batch_size, output, forward, mask, sample_axis
+        As for `replace`.
+    data, fit_data : str, Path, ImageSource, Dataset, DataLoader or list of batches
+        What to measure on, and what to fit on: by default the training split of a named data set.
+        They are read more than once.
+    out : str or Path, optional
+        Folder: gets plan.json and model.safetensors, as
+        `acon_hooks.replacement.linearizing.save_linearized` writes them, damage.csv, samples.csv
+        and, if folded, fold.csv.
+    fold : bool
+        Also fold lines on all channels of a layer into its neighbours, and prove equality.
+    limit : int, optional
+        Only the first so many samples, of both data.
+    logits : bool, optional
+        Whether the output holds class logits; see `acon_hooks.engine.plans.Comparison`.
+
+    Returns
+    -------
+    Replacement
+
+    Warns
+    -----
+    SameDataWarning
+        If both data have the same name.
+    """
+    network = unwrap(model)
+    preprocess = getattr(getattr(model, "acon_origin", None), "preprocess", None)
+    fit_data = named_data(training_split(data) if fit_data is None else fit_data, preprocess)
+    source = named_data(data, preprocess)
+    options = input_options(network, forward, mask, sample_axis)
+    held, other = (
+        Held(each, limit, batch_size, options, what)
+        for each, what in ((source, "damage"), (fit_data, "BatchNorms"))
+    )
+    plan = plan_forms(
+        model, fit_data, with_, layers, budget, limit=limit, batch_size=batch_size,
+        output=output, forward=forward, mask=mask, sample_axis=sample_axis,
+    )  # fmt: skip
+    feed = open_feed(source, options=options)
+    if feed.samples is not None and feed.identity["data"] == plan.data:
+        text = f"the functions were fitted on {plan.data}, too: measure them on other samples"
+        warnings.warn(text, SameDataWarning, stacklevel=2)
+    edits = _edits(network, plan, other, output)
+    samples = run_plans(network, held, edits, output=output, logits=logits)
+    changed, folded = linearize(model, plan), None
+    if fold:
+        folded = fold_lines(changed, _first_images(changed, held), output=output)
+    done = Replacement(changed, plan, damage_table(samples, len(plan.units)), samples, folded)
+    if out is not None:
+        _write(done, Path(out))
+    return done
+
+
+def training_split(data: Any) -> str:
+    """Return the training split of a named data set.
+
+    Raises
+    ------
+    UsageError
+        If the data have none.
+    """
+    name, _, split = data.partition(":") if isinstance(data, str) else ("", "", "")
+    if name in _SPLITS and split != "train":
+        return f"{name}:train"
+    raise UsageError(
+        f"{str(data)!r} has no training split of its own to fit the functions on: give other data "
+        "of the same kind (--fit)"
+    )
+
+
+def damage_table(samples: pd.DataFrame, channels: int) -> pd.DataFrame:
+    """Compare every plan with the unchanged network.
+
+    Parameters
+    ----------
+    samples : DataFrame
+        As `acon_hooks.engine.plans.run_plans` returns it; a plan is named FORM, or FORM and
+        "recalibrated" on a second line.
+    channels : int
+        How many are replaced.
+
+    Returns
+    -------
+    DataFrame
+        Columns `acon_analysis.columns.REPLACEMENT_COLUMNS`; intervals of 95 %.
+    """
+    table = paired(samples).rename(columns={"change": "loss_change", "n": "samples"})
+    right = samples["correct"].astype("Float64").astype("float64")
+    groups = samples.assign(correct=right).groupby("plan", sort=False)
+    means = groups[["correct", "agrees", "output_change"]].mean().loc[table["plan"]]
+    accuracy = paired(samples.assign(loss=right))
+    parts = table["plan"].str.partition("\n")
+    return table.assign(
+        form=parts[0],
+        recalibrated=parts[2] != "",
+        channels=channels,
+        accuracy=means["correct"].to_numpy(),
+        accuracy_change=accuracy["change"],
+        accuracy_low=accuracy["low"],
+        accuracy_high=accuracy["high"],
+        agreement=means["agrees"].to_numpy(),
+        output_change=means["output_change"].to_numpy(),
+    )[names(REPLACEMENT_COLUMNS)].astype(dtypes(REPLACEMENT_COLUMNS))
+
+
+def sentence(done: Replacement) -> str:
+    """Return in one sentence what a replacement did."""
+    layers = len({unit.layer for unit in done.plan.units})
+    words = []
+    for row in done.table.to_dict("records"):
+        again = ", BatchNorms estimated again" if row["recalibrated"] else ""
+        ends = (100 * row[name] for name in ("accuracy_change", "accuracy_low", "accuracy_high"))
+        points = "accuracy {:+.2f} points ({:+.2f} to {:+.2f}), ".format(*ends)
+        change = f"output changes by {row['output_change']:.3g}"
+        words.append(f"{row['form']}{again}: {'' if np.isnan(row['accuracy']) else points}{change}")
+    return f"{len(done.plan.units)} channels of {layers} layers. " + "; ".join(words)
+
+
+def _edits(network: nn.Module, plan: Plan, held: Held, output: Output) -> dict[str, EditPlan]:
+    """Return the edits of a plan and of its baseline, and both with BatchNorms estimated again."""
+    form = plan.units[0].form
+    plain = tuple(
+        with_fields(unit, form=BASELINE, slope=0.0, intercept=0.0, coefficients=())
+        for unit in plan.units
+    )
+    edits: dict[str, EditPlan] = {
+        form: plan_edits(network, plan),
+        BASELINE: plan_edits(network, with_fields(plan, units=plain)),
+    }
+    norms = batch_norms(network, [site.module for site in edits[form] if site.function is None])
+    if norms:
+
+        def run(batch: Batch) -> Tensor:
+            return run_batch(network, batch, output)
+
+        again = recalibrated(network, held.batches(), edits, norms, run)
+        for name in list(edits):
+            edits[f"{name}\nrecalibrated"] = {**edits[name], **again[name]}
+    return edits
+
+
+def _spread(held: Held) -> Iterator[Batch]:
+    """Yield `FIRST_ORDER_IMAGES` samples or a little more, from all over the data."""
+    total = sum(len(batch.ids) for batch in held.batches())
+    for batch in held.batches():
+        size = len(batch.ids)
+        kept = min(size, math.ceil(size * FIRST_ORDER_IMAGES / total))
+        yield batch.parts([kept, size - kept])[0] if kept < size else batch
+
+
+def _first_images(network: nn.Module, held: Held) -> Tensor:
+    """Return the first batch, for the proof of a fold."""
+    inputs = fitted(network, next(held.batches())).inputs
+    if not isinstance(inputs, Tensor):
+        raise UsageError("folding is proved on data of one tensor a sample")
+    return inputs
+
+
+def _refuse_other_kinds(network: nn.Module, layers: Sequence[str]) -> None:
+    """Raise for layers that are no elementwise activations, such as products of two tensors."""
+    kinds = {layer.name: layer.kind for layer in scan_layers(network, KINDS)}
+    for name in layers:
+        if kinds.get(name, LINEARIZABLE[0]) not in LINEARIZABLE:
+            known = [own for own, kind in kinds.items() if kind in LINEARIZABLE]
+            raise UsageError(
+                f"layer {name!r} is of kind {kinds[name]!r}: only elementwise activations can be "
+                f"replaced by functions of x; {closest(name, known)}"
+            )
+
+
+def _write(done: Replacement, folder: Path) -> None:
+    """Write plan, model and tables."""
+    save_linearized(done.model, done.plan, folder)
+    tables = {"damage": done.table, "samples": done.samples}
+    if done.folded is not None:
+        tables["fold"] = done.folded.table.assign(error=done.folded.error)
+    for name, table in tables.items():
+        (folder / f"{name}.csv").write_text(csv_text(table), "utf-8")
