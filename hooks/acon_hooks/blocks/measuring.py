@@ -83,7 +83,7 @@ def block_linearity(
         Columns `columns.BLOCK_COLUMNS`, one row a block, in order of execution. A block that runs
         several times in a forward pass has a row for each. ``nlc`` is of pairs of samples
         (`statistics.affine_blocks.nonlinearity_coefficient`) and is the number to go by: it is
-        defined whatever a block does with positions. ``r2``, of `FOLDS` folds of the samples,
+        defined whatever a block does with positions. ``r2``, of five folds of the samples,
         measures linearity only where ``vectors`` is "positions" or "samples".
 
     Raises

@@ -38,7 +38,7 @@ class Layer:
     ----------
     name : str
         Its exact name in the model's `named_modules()` (the first one, if it has several); of a
-        function `MODULE:FUNCTION#NUMBER`, such as `layer1.0:relu#1`, `:relu#0` at the root.
+        function ``MODULE:FUNCTION#NUMBER``, such as ``layer1.0:relu#1``, ``:relu#0`` at the root.
     kind : str
         Key of `KINDS`. Before the first batch "meta_acon" and "acon" are told apart by whether
         the layer owns a parameter called beta; the first batch decides.
