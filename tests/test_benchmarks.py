@@ -317,3 +317,28 @@ def test_the_sweep_notices_a_wrong_linearity(script: Any) -> None:
     assert max(sweep._errors(whole, channels, sums)) < 1e-12
     assert sweep._errors(whole + 2e-6, channels, sums)[0] > sweep.TOLERANCE
     assert sweep._errors(whole, channels * 1.0001, sums)[1] > 10 * sweep.TOLERANCE
+
+
+def test_replacing_goes_on_and_writes_its_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: Any
+) -> None:
+    replacing = script("replacing")
+    for name in ("DAMAGE", "RANKS", "PAGE"):
+        monkeypatch.setattr(replacing, name, tmp_path / name)
+    monkeypatch.setattr(replacing, "RANK_CHANNELS", 5)
+    monkeypatch.setattr(replacing, "RANK_IMAGES", 8)
+    options = argparse.Namespace(
+        networks=["digits_swish"], forms=["line"], budgets=[1.0], images=20
+    )
+    for _ in range(2):
+        replacing.measure(options)
+        replacing.ranks(options)
+    table = pd.read_csv(tmp_path / "DAMAGE")
+    assert list(table["form"]) == ["line", "relu"] * 2
+    assert set(table["channels"]) == {256}
+    assert list(pd.read_csv(tmp_path / "RANKS")["channels"]) == [5]
+    replacing.write(options)
+    page = (tmp_path / "PAGE").read_text("utf-8")
+    row = table[(table["form"] == "line") & ~table["recalibrated"]].iloc[0]
+    assert f"{100 * row['accuracy_change']:+.1f} (" in page
+    assert "| digits_swish | line | 5 |" in page
