@@ -107,10 +107,12 @@ class _Pass:
 def _replaced(line: Any, x: Tensor, func: Any, args: tuple[Any, ...], kwargs: Any) -> Tensor:
     """Return what a line makes of x and of a function's output, written where that is written."""
     if not line.in_place:
-        new: Tensor = line(x, func(*args, **kwargs))
+        new: Tensor = line(x, x if line.whole else func(*args, **kwargs))
         return new
     tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
     target = kwargs["out"] if "out" in kwargs else next(tensors)
+    if line.whole:
+        return target.copy_(line(x, x))
     own, before = target.clone(), x.clone()  # what the function overwrites, and its input
     named = {name: own if value is target else value for name, value in kwargs.items()}
     output = func(*(own if value is target else value for value in args), **named)

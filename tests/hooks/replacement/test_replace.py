@@ -336,11 +336,38 @@ def test_the_replaced_network_exports_with_standard_operators() -> None:
         assert not any("silu" in name or "sigmoid" in name for name in used)
 
 
+class Functional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(2, 4, 3), nn.Linear(64, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.gelu(self.conv(x)).flatten(1)
+        return self.fc(F.silu(h, inplace=True))
+
+
+def test_replaced_functions_do_not_run_and_are_not_exported() -> None:
+    model, x = Functional().eval(), images(6, 5).float()
+    changed = acon.replace(model, [x], "two-piece").requires_grad_(False)
+    program = torch.export.export(changed, (x,))
+    torch.testing.assert_close(program.module()(x), changed(x))
+    used = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    assert not any("gelu" in name or "silu" in name for name in used)
+
+
 @pytest.mark.skipif(importlib.util.find_spec("onnxscript") is None, reason="needs onnxscript")
-def test_the_replaced_network_exports_to_onnx(tmp_path: Path) -> None:
-    model = settled(nn.Sequential(nn.Conv2d(2, 4, 3), nn.SiLU(), nn.Flatten(), nn.Linear(64, 3)))
+@pytest.mark.parametrize("form", ALL)
+def test_the_replaced_network_exports_to_onnx(form: str) -> None:
+    reference = importlib.import_module("onnx.reference")
+    acts = nn.SiLU(), MetaAconC(4, r=2)
+    model = settled(nn.Sequential(nn.Conv2d(2, 4, 3), *acts, nn.Flatten(), nn.Linear(64, 3)))
     x = images(6, 5).float()
-    changed = acon.replace(model, [x], "two-piece")
+    changed = acon.replace(model, [x], form)
     program = torch.onnx.export(changed, (x,), dynamo=True)
     assert program is not None
-    assert all(node.domain == "" for node in program.model_proto.graph.node)
+    graph = program.model_proto.graph
+    assert all(node.domain == "" for node in graph.node)
+    ran = reference.ReferenceEvaluator(program.model_proto).run(
+        None, {graph.input[0].name: x.numpy()}
+    )
+    np.testing.assert_allclose(ran[0], changed(x).detach(), atol=1e-5)
