@@ -45,7 +45,11 @@ class Sums:
         """Return L of the layer and by channel, squares of the output and of its last digits."""
         sums = self.centred()
         given, joint, total = sums[:, :-1, :-1], sums[:, :-1, -1], sums[:, -1, -1]
-        weights = np.linalg.pinv(given, rcond=1e-13, hermitian=True) @ joint[:, :, None]
+        # In units of their own deviations, or variables of small numbers would count for nothing.
+        units = np.sqrt(np.diagonal(given, axis1=1, axis2=2))
+        units = np.where(units > 0, units, 1.0)
+        related, joint = given / (units[:, :, None] * units[:, None, :]), joint / units
+        weights = np.linalg.pinv(related, rcond=1e-13, hermitian=True) @ joint[:, :, None]
         explained = (weights[:, :, 0] * joint).sum(1)
         with np.errstate(invalid="ignore", divide="ignore"):
             whole, single = float(explained.sum() / total.sum()), explained / total
