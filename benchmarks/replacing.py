@@ -160,7 +160,8 @@ def write(options: argparse.Namespace) -> None:
         ]  # fmt: skip
         words = (
             "Spearman's rank correlation of the mean change of the logits, each channel replaced "
-            f"alone on {RANK_IMAGES} test images, with the first-order prediction and with s_c."
+            f"alone on {RANK_IMAGES} test images, with the first-order prediction on "
+            "the same images and with s_c."
         )
         head = ["network", "form", "channels", "first order", "s_c"]
         parts += ["## Predicted and measured damage", words, table_text(tuple(head), body)]
