@@ -192,7 +192,10 @@ class Tap(Visitor):
     def run(self, samples: Samples) -> Batch:
         """Run the model on a batch of a feed; return β of the forward pass."""
         self._samples, self._results.places = samples, samples.places
-        samples.run(self.model)
+        try:
+            samples.run(self.model)
+        finally:  # held longer, its memory could not be used for the next batch
+            self._samples = None
         return self.take()
 
     def take(self) -> Batch:
