@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -200,10 +200,12 @@ class ForwardPass:
             self.moments.places = own.places
         given, handed = ([value for _, value in leaves(b.inputs)] for b in (batch, own))
         versions = list(map(_version, handed))
-        with torch.inference_mode() if self._fast else self._without_gradients():
+        first = self.overwrites is None
+        without = torch.inference_mode() if self._fast else torch.no_grad()
+        with without, self._watching_gradients() if first else nullcontext():
             values = self._tap.run(own)
         written = list(map(_version, handed)) != versions
-        if self.overwrites is None:
+        if first:
             self.overwrites = written or not all(map(same_values, handed, given))
         elif written and not self.overwrites:
             raise HookError(
@@ -213,8 +215,8 @@ class ForwardPass:
         return values
 
     @contextmanager
-    def _without_gradients(self) -> Iterator[None]:
-        """Run the first batch; find out whether later ones may run in inference mode.
+    def _watching_gradients(self) -> Iterator[None]:
+        """Find out on the first batch whether later ones may run in inference mode.
 
         That takes less time, but a network could not differentiate by itself in it.
         """
@@ -229,8 +231,7 @@ class ForwardPass:
         listener = Listener(listen)
         listener.on()
         try:
-            with torch.no_grad():
-                yield
+            yield
         finally:
             listener.off()
         self._fast = not differentiates
