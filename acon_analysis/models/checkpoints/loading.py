@@ -22,7 +22,7 @@ from acon_analysis.models.checkpoints.matching import (
 )
 from acon_analysis.models.checkpoints.reader_process import convert
 from acon_analysis.models.checkpoints.records import Contents, TensorRecord
-from acon_analysis.models.checkpoints.source import Source, foreign
+from acon_analysis.models.checkpoints.source import CHANGED, Source, foreign
 from acon_analysis.models.checkpoints.tensorfile import looks_like, read_safetensors
 from acon_analysis.models.checkpoints.values import require_finite
 
@@ -217,7 +217,10 @@ def _load(
         source.require_unchanged()
         return CheckpointResult(state, digest, contents.format, plan.notes)
     with cache.workplace() as folder:
-        made = convert(source, contents, plan, folder, limits)
+        with Source(source.copy_to(folder / f"checkpoint{source.path.suffix}"), limits) as own:
+            if own.sha256() != digest or examine(own, limits) != contents:
+                raise Refusal(CHANGED)
+            made = convert(own, contents, plan, folder, limits)
         source.require_unchanged()
         with Source(made, limits) as result:
             state = _checked(result, wanted, limits)

@@ -15,6 +15,7 @@ from acon_analysis.models.checkpoints.errors import Refusal
 from acon_analysis.models.checkpoints.limits import Limits
 
 CHUNK = 4 * 2**20
+CHANGED = "it changed while it was read; try again when it is complete"
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -160,6 +161,17 @@ class Source:
             digest.update(chunk)
         return digest.hexdigest()
 
+    def copy_to(self, path: Path) -> Path:
+        """Write the open file, whatever its name leads to by now, to a new file; return that."""
+        try:
+            with path.open("xb") as file:
+                for chunk in self.chunks(0, self.size):
+                    file.write(chunk)
+        except OSError as error:
+            why = error.strerror or error
+            raise Refusal(f"it cannot be copied into the cache folder ({why})") from None
+        return path
+
     def require_unchanged(self) -> None:
         """Raise a Refusal if the file was written to, or replaced, since it was opened."""
         try:
@@ -169,7 +181,7 @@ class Source:
         for now in states:
             for field in ("st_dev", "st_ino", "st_size", "st_mtime_ns"):
                 if getattr(now, field) != getattr(self._state, field):
-                    raise Refusal("it changed while it was read; try again when it is complete")
+                    raise Refusal(CHANGED)
 
 
 def foreign(head: bytes) -> str | None:

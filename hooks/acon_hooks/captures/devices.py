@@ -97,7 +97,7 @@ def _empty(value: Tensor | None) -> bool:
 
 def _put_back(own: dict[str, Any], key: str, value: Tensor, data: Tensor) -> None:
     """Put a tensor and its memory back, with the values that are there now."""
-    now = own.get(key)
+    now = own[key] if key in own else None  # noqa: SIM401 - TorchScript's table has no get
     if now is None or now.shape != data.shape or now.dtype is not data.dtype:
         return  # the network has put another one there
     now = now.data

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import pandas as pd
+import torch
 from torch import nn
 
 from acon_analysis.columns import NONLINEARITY_COLUMNS, dtypes, names
@@ -24,6 +25,10 @@ from acon_hooks.layers.scan import Layer
 _UNSEEN = (
     "an output does not come from the input by operators that were seen; it is constant, or "
     "computed elsewhere (numpy, another thread, a replayed graph)"
+)
+_NOTHING = (
+    "what the network returned, of type {}, holds no tensor; what is computed of it later is not "
+    "seen"
 )
 _ORDER = ("linear", "unknown", "nonlinear")
 
@@ -82,9 +87,18 @@ class Census(Visitor):
         self._listener = OperatorListener(self._run)
 
     def sites(self, model: nn.Module) -> list[Site]:
-        """Return what it sees: all modules, which name calls, and functions that are layers."""
+        """Return what it sees: modules, which name calls, and functions that are layers.
+
+        Modules inside TorchScript are not seen; their operators count for the outer one.
+        """
         functions = [layer.site() for layer in self.layers.values() if layer.function is not None]
-        modules = [Site(name, module) for name, module in model.named_modules() if name]
+        named = dict(model.named_modules())
+        scripted = [n for n, module in named.items() if isinstance(module, torch.jit.ScriptModule)]
+        modules = [
+            Site(name, module)
+            for name, module in named.items()
+            if name and not any(name.startswith(f"{outer}.") for outer in scripted)
+        ]
         return [*modules, *functions, *self._pieces]
 
     def of(self, run: Callable[..., Any], args: Args, kwargs: Kwargs) -> None:
@@ -100,10 +114,11 @@ class Census(Visitor):
         self.calls, self.incomplete, self.marks = [], "", Marks()
         self.marks.mark((args, kwargs))
         output = run(*args, **kwargs)
-        unseen = [tensor for tensor in tensors_in(output) if not self.marks.on(tensor)]
+        found = list(tensors_in(output))
+        unseen = [tensor for tensor in found if not self.marks.on(tensor)]
         self.missing = sum(tensor.numel() for tensor in unseen)
-        if unseen:
-            self.incomplete = _UNSEEN
+        if unseen or not found:
+            self.incomplete = _UNSEEN if found else _NOTHING.format(type(output).__name__)
 
     def begin(self) -> None:
         """Listen to the forward pass."""

@@ -165,7 +165,9 @@ class Provenance:
     def _origin(self, x: Tensor) -> Origin | None:
         """Return what made a tensor, or the tensor that it is a view of."""
         reference, origin = self._origins.get(View.of(x).storage, (None, None))
-        return None if reference is None or _gone(reference) else origin
+        if reference is None or origin is None or _gone(reference):
+            return None
+        return origin if _shows_only(x, origin.made) else None
 
     def _above(self, x: Tensor) -> Origin | None:
         """Return what made a tensor; None if it is a part of that, or in another order."""
@@ -292,6 +294,22 @@ def _root(origin: Origin) -> Origin:
     while origin.kind == "affine" and origin.above is not None:
         origin = origin.above
     return origin
+
+
+def _shows_only(x: Tensor, made: View) -> bool:
+    """Return whether all elements of a tensor are among those of a view of its storage."""
+    if in_order(x, made):
+        return True
+    last = sum((n - 1) * step for n, step in zip(made.size, made.stride, strict=True))
+    if (
+        x.numel() == 0
+        or last + 1 == made.size.numel() == x.untyped_storage().nbytes() // x.itemsize
+    ):
+        return True  # it is the whole storage
+    own = View.of(x)
+    places = torch.zeros(x.untyped_storage().nbytes() // x.itemsize, dtype=torch.bool)
+    places.as_strided(made.size, made.stride, made.offset).fill_(True)
+    return bool(places.as_strided(own.size, own.stride, own.offset).all())
 
 
 def in_order(x: Tensor, made: View) -> bool:

@@ -163,7 +163,7 @@ def sums(x: Tensor, y: Tensor, beta: Tensor | None, axis: int, gate: Gate | None
     """
     xs, ys = fold(x, axis), fold(y, axis)
     pixels = xs.shape[2]
-    if gate is None or x.dtype == torch.float64 or not x.is_cpu or pixels == 1:
+    if gate is None or x.dtype == torch.float64 or not x.is_cpu or pixels < 2:
         return _tiled(xs, ys, beta, gate, torch.float64)
     found = _tiled(xs, ys, beta, gate, torch.float32)
     repeat(found, _rough(Sums(*found), gate, pixels).any(0), x, y, beta, axis, gate)
@@ -217,6 +217,8 @@ def _tiled(
     """Take the moments of (N, C, P), tile by tile; gates are computed in `dtype`."""
     shape = (len(rows_of(gate)), *x.shape[:2])
     out = torch.empty(shape, dtype=torch.float64, device=x.device)
+    if not x.shape[2]:
+        return out.fill_(torch.nan)  # there are no positions
     steep = None
     if gate is not None and beta is not None:
         steep = (beta.double() * gate.half.unsqueeze(1)).expand(*x.shape[:2], -1)
@@ -260,6 +262,8 @@ def product_sums(x: Tensor, y: Tensor, factors: Factors, axis: int) -> Tensor:
     """
     xs, ys, a, h = (fold(t, axis) for t in (x, y, *factors))
     out = torch.empty((len(PRODUCT), *xs.shape[:2]), dtype=torch.float64, device=x.device)
+    if not xs.shape[2]:
+        return out.fill_(torch.nan)  # there are no positions
     for tile in _tiles(xs):
         for row, values in zip(out, _of_product(*(t[tile] for t in (xs, ys, a, h))), strict=True):
             row[tile] = values
@@ -281,6 +285,8 @@ def product_by_pairs(
     pair : Pair, optional
         Takes the rows `PLAIN` of two tensors, or nothing; by default torch's operators do.
     """
+    if not x.numel():
+        return product_sums(x, y, factors, axis)
     a, gate = factors
     inner = [i for i in range(1, x.ndim) if i != axis]
     steady = inner and not any(t.stride(i) and t.size(i) > 1 for t in (x, gate) for i in inner)

@@ -60,6 +60,12 @@ def search(layer: Layer, call: int, trace: CallTrace, output: Any) -> Found:
     settings = list(settings_of(layer, trace, output))
     if not settings:
         raise ProofError(_shape_message(layer, trace, output))
+    if not settings[0].case.y.numel():
+        shape = tuple(settings[0].case.y.shape)
+        raise ProofError(
+            f"layer {layer.name!r}: its output is {shape}, without values, on the first batch: "
+            "nothing can be proved on it; begin with other samples"
+        )
     attempts: dict[tuple[str, str], float] = {}
     best: tuple[int, Found] | None = None
     for setting, reading, beta in candidates(layer, trace, settings):

@@ -226,7 +226,10 @@ class Tap(Visitor):
     def begin(self) -> None:
         """Prepare for a forward pass."""
         if self._finished is not None:
-            raise HookError("a second forward pass began before take() fetched the first one's β")
+            raise HookError(
+                "the model was called a second time in one batch, before take() fetched what the "
+                "first call has shown: a batch is one call of the model"
+            )
         dtype = autocast_dtype(self._device)
         refuse_autocast(dtype, allowed=self.allow_autocast)
         if not self._visit.first and dtype != self.autocast:

@@ -8,8 +8,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from acon_analysis.models.checkpoints import (
     CheckpointError,
@@ -185,3 +187,29 @@ def test_without_a_python_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("sys.executable", "/nowhere/python")
     with pytest.raises(CheckpointError, match="no reading process can be started"):
         load_state_dict(path, net())
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_file_swapped_for_the_reading_process_alone(
+    legacy: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is read is what was checked, whatever the name leads to meanwhile."""
+    monkeypatch.setenv("ACON_CACHE", str(tmp_path / "cache"))
+    path, run = tmp_path / "weights.pth", reader_process._run
+    good = state()
+    for name, values in {"good": good, "other": {k: v + 1 for k, v in good.items()}}.items():
+        (tmp_path / name).write_bytes(saved(values, legacy=legacy))
+    path.symlink_to("good")
+
+    def point(to: str) -> None:
+        (tmp_path / "link").symlink_to(to)
+        (tmp_path / "link").replace(path)
+
+    def swapped(*request: Any) -> None:
+        point("other")
+        run(*request)
+        point("good")
+
+    monkeypatch.setattr(reader_process, "_run", swapped)
+    found = load_state_dict(path, net()).state
+    assert all(torch.equal(found[name], value) for name, value in good.items())

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -288,6 +289,32 @@ def test_graphs_of_fx_inside(tmp_path: Path) -> None:
     run = captured(model, x, tmp_path / "run")
     assert_measured(run, model, x, {"act": 1, "graph.1": 1})
     every_function(model, x[0])
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit")
+def test_a_scripted_part_is_counted_and_stays(tmp_path: Path) -> None:
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner: Any = torch.jit.script(nn.Sequential(nn.Linear(4, 3), nn.ReLU()).eval())
+            self.act = nn.ELU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.act(self.inner(x) - 1)
+
+    model, x = settled(Outer()), torch.randn(9, 4)
+    memory = [value.data_ptr() for value in model.parameters()]
+    run = captured(model, [x[:6], x[6:]], tmp_path / "run")
+    h = (model.inner(x) - 1).detach().double().numpy().T
+    y = model.act(model.inner(x) - 1).detach().double().numpy().T
+    expected = [np.corrcoef(*pair)[0, 1] ** 2 for pair in zip(h, y, strict=True)]
+    np.testing.assert_allclose(run.linearity(by="channel")["L"], expected, atol=1e-6)
+    assert [value.data_ptr() for value in model.parameters()] == memory
+    bent = run.nonlinearities[run.nonlinearities["class"] == "nonlinear"]
+    assert bent[["name", "operator", "measured"]].to_numpy().tolist() == [
+        ["inner", "relu", False],
+        ["act", "elu", True],
+    ]
 
 
 def test_bytes_and_tokens_in(tmp_path: Path) -> None:

@@ -183,6 +183,25 @@ def test_what_is_overwritten_is_read_as_it_was(gate: Any, product: Any) -> None:
             torch.testing.assert_close(a * h, z)
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_one_part_of_a_tensor_is_overwritten_and_gates_the_other(first: bool) -> None:
+    def forward(n: Any, x: Tensor) -> Any:
+        a, g = n.gate(x).split(3, -1)[:: 1 if first else -1]
+        g.sigmoid_()
+        return (a * g + g * a) + a * n.up(x)[..., :3]
+
+    model = Net(forward)
+    batches = [torch.randn(size, 7, 5) for size in (4, 2)]
+    for name in (":mul#0", ":mul#1"):
+        for batch, (x, z, a, h) in zip(batches, observed(model, batches, name), strict=True):
+            with torch.no_grad():
+                parts = model.gate(batch).split(3, -1)
+                torch.testing.assert_close(x, parts[first])
+                torch.testing.assert_close(a, parts[not first])
+                torch.testing.assert_close(h, torch.sigmoid(x))
+                torch.testing.assert_close(a * h, z)
+
+
 def test_calls_in_any_order_have_their_own_gates() -> None:
     def forward(n: Any, x: Tensor) -> Any:
         first, second = n.act(n.gate(x)), n.act(n.gate(-x))
