@@ -58,6 +58,9 @@ class RowCheck:
         return self.status == "skipped" and self.text.startswith(CHANGED)
 
 
+_NO_VALUES = "there are no values by sample of it"
+
+
 @dataclass
 class RowSums(Visitor):
     """Adds up the output of every layer by row, and its squares: {(layer, call): (N, 2)}."""
@@ -168,28 +171,33 @@ def _rows_of_others(found: Tensor, expected: Tensor, limit: Tensor) -> bool:
 def _verdict(
     model: nn.Module, mixed: tuple[str, ...], moved: tuple[str, ...], silent: tuple[str, ...]
 ) -> RowCheck:
+    batch = f"values of layer {_names(moved)} {_blame(model)}" if moved else ""
     if mixed:
-        return _mixed(mixed)
+        return _mixed(mixed, batch)
     if moved:
-        return RowCheck("batch", f"values of layer {_names(moved)} {_blame(model)}", moved)
+        return RowCheck("batch", batch, moved)
     if silent:
         return RowCheck("not proved", "the samples of the first batch do not differ", silent)
     return RowCheck("proved", "every row belongs to its sample")
 
 
-def _mixed(layers: tuple[str, ...]) -> RowCheck:
+def _mixed(layers: tuple[str, ...], batch: str = "") -> RowCheck:
+    """Return a check of layers without values by sample; `batch` names those that depend on it."""
     text = (
         f"rows of layer {_names(layers)} belong to other samples, or are no samples: the network "
-        "sorts, mixes or moves the axis of the samples; there are no values by sample of it"
+        f"sorts, mixes or moves the axis of the samples; {_NO_VALUES}"
     )
-    return RowCheck("mixed", text, layers)
+    return RowCheck("mixed", f"{text}; {batch}" if batch else text, layers)
 
 
 def with_rowless(found: RowCheck | None, layers: Iterable[str]) -> RowCheck | None:
     """Add layers that saw another number of rows than there are samples."""
     known = found.layers if found is not None and found.status == "mixed" else ()
     both = tuple(dict.fromkeys([*known, *layers]))
-    return found if both == known else _mixed(both)
+    if found is None or both == known:
+        return found if both == known else _mixed(both)
+    batch = found.text if found.status == "batch" else found.text.partition(f"{_NO_VALUES}; ")[2]
+    return _mixed(both, batch)
 
 
 def _blame(model: nn.Module) -> str:

@@ -120,6 +120,22 @@ def test_values_that_depend_on_the_batch_name_the_module() -> None:
         assert looked(Net(nn.GELU(), lambda x: x - x.mean(0)), samples()).status == "batch"
 
 
+@pytest.mark.parametrize("repeat", [1, 2])
+def test_values_that_depend_on_the_batch_are_named_next_to_rows_of_others(repeat: int) -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mixed, self.centred = nn.GELU(), nn.ELU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            rows = self.mixed(by_mean(x).repeat(repeat, 1, 1, 1))  # no rows of samples where 2
+            out: Tensor = self.centred(x - x.mean(0)) + rows[: len(x)]
+            return out
+
+    with pytest.warns(RowWarning, match=r"layer 'mixed' belong .*'centred' depend on the other"):
+        assert looked(Both(), samples()).layers == ("mixed",)
+
+
 @pytest.mark.parametrize("x", [samples(1), torch.zeros(5, 3, 8, 8)])
 def test_one_sample_or_equal_samples_prove_nothing(x: Tensor) -> None:
     assert looked(Net(nn.GELU()), x).status == "not proved"
