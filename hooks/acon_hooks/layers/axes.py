@@ -115,9 +115,11 @@ class ChannelAxes:
         made: list[Tensor],
     ) -> None:
         """Write down the axes of what a function has returned."""
-        if name in _UNKNOWN:
+        if name == "einsum" and len(before) == 1:  # it moves or reduces axes
+            found = _moved(lambda x: func(args[0], x), (before[0][0],), {}, before)
+        elif name in _UNKNOWN:
             return
-        if name in REARRANGING:
+        elif name in REARRANGING:
             found = _moved(func, args, kwargs, before)
         else:
             axis = _set_by(name, made[0], before)

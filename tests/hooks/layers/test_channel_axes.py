@@ -78,6 +78,11 @@ NETS: dict[str, tuple[Callable[[], Net], tuple[int, ...], list[tuple[int, int]]]
                     conv=nn.Conv2d(3, 5, 1)),
         (2, 3, 5, 5), [(3, 5)],
     ),
+    "channels last, by a formula": (
+        lambda: Net(lambda s, x: s.act(torch.einsum("nchw->nhwc", s.conv(x))),
+                    conv=nn.Conv2d(3, 5, 1)),
+        (2, 3, 6, 6), [(3, 5)],
+    ),
     "own linear layer": (
         lambda: Net(lambda s, x: s.act(s.fc(x)), fc=Dense(4, 7)), (2, 7, 4), [(2, 7)],
     ),
