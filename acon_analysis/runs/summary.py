@@ -5,6 +5,8 @@ from html import escape
 
 import pandas as pd
 
+from acon_analysis.statistics.sentences import three_digits
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -25,18 +27,12 @@ class Summary:
     table: pd.DataFrame
 
     def __str__(self) -> str:
-        table = self.table.to_string(index=False, float_format=_number, na_rep="")
+        table = self.table.to_string(index=False, float_format=three_digits, na_rep="")
         return "\n\n".join([self.title, "\n".join(self.sentences), table])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
         said = "".join(f"<p>{escape(sentence)}</p>" for sentence in self.sentences)
-        table = self.table.to_html(index=False, float_format=_number, na_rep="", border=0)
+        table = self.table.to_html(index=False, float_format=three_digits, na_rep="", border=0)
         return f"<p><b>{escape(self.title)}</b></p>{said}{table}"
-
-
-def _number(value: float) -> str:
-    """Format a number with three digits; what is not 1 does not look like it."""
-    text = f"{value:.3g}"
-    return text if text != "1" or value == 1 else f"{value:.6f}"

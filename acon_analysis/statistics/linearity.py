@@ -46,6 +46,7 @@ from acon_analysis.statistics.affine_fit import Linearity, linearity
 from acon_analysis.statistics.causes import LINEAR, layer_sentence
 from acon_analysis.statistics.channel_sums import ChannelSums, channel_sums, gate_sums, ratio
 from acon_analysis.statistics.linearity_columns import channel_values, gate_linearity, index_columns
+from acon_analysis.statistics.sentences import three_digits
 
 __all__ = [
     "Linearity",
@@ -69,7 +70,7 @@ class ShortTable(pd.DataFrame):
         return ShortTable
 
     def __repr__(self) -> str:
-        text = self.to_string(max_rows=40, max_colwidth=40, float_format="{:.3f}".format, na_rep="")
+        text = self.to_string(max_rows=40, max_colwidth=40, float_format=three_digits, na_rep="")
         hidden = f"\n[{len(self)} rows]" if len(self) > 40 else ""
         return text + hidden
 

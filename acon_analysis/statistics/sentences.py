@@ -70,7 +70,7 @@ def gates_text(layers: pd.DataFrame) -> str:
     """
     far = layers[(layers["L"] - layers["L_gate"]).abs() > FAR]
     items = [
-        f"{row['layer']} (L = {_index(row['L'])}, its gate {_index(row['L_gate'])})"
+        f"{row['layer']} (L = {three_digits(row['L'])}, its gate {three_digits(row['L_gate'])})"
         for row in far.to_dict("records")
     ]
     return f"the gate alone misleads: {_listed('layer', items)}" if items else ""
@@ -112,14 +112,14 @@ def linearity_text(layers: pd.DataFrame) -> str:
     if gone:
         words += f"; {gone} of {len(measured)} layers {'is' if gone == 1 else 'are'} dead"
     if len(known) == 1:
-        return f"a straight line explains L = {_index(most['L'])} of {most['layer']}; {words}"
+        return f"a straight line explains L = {three_digits(most['L'])} of {most['layer']}; {words}"
     return (
-        f"a straight line explains most of {most['layer']} (L = {_index(most['L'])}) and least of "
-        f"{least['layer']} (L = {_index(least['L'])}); {words}"
+        f"a straight line explains most of {most['layer']} (L = {three_digits(most['L'])}) and "
+        f"least of {least['layer']} (L = {three_digits(least['L'])}); {words}"
     )
 
 
-def _index(value: float) -> str:
-    """Format an index so that what is not 1 does not look like it."""
+def three_digits(value: float) -> str:
+    """Format a number with three digits, so that what is not 1 does not look like it."""
     text = f"{value:.3f}"
     return text if text != "1.000" or value == 1 else "> 0.999"

@@ -255,7 +255,7 @@ def _of_mapping(
 
 
 def _refuse_left_over(named: dict[Any, Any], given: str, signature: Signature, batch: bool) -> None:
-    """Raise for what is left over of a mapping beside an image, unless it is like a label."""
+    """Raise for a mapping that holds more than an image and what is like a label."""
     for key, value in named.items():
         if not _is_label(value, batch):
             raise UsageError(
