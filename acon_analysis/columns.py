@@ -277,6 +277,9 @@ BLOCK_COLUMNS = (
     Column("nlc_change", "float64", "1", "change of nlc when all activations inside are lines"),
     Column("activation", "str", "", "the activation inside whose line alone changes nlc most"),
     Column("inside", "object", "1", "L of the activations inside, in order of execution"),
+    Column("network", "str", "", "MODEL string or class of the network"),
+    Column("data", "str", "", "name or class of the data"),
+    Column("samples", "int64", "1", "how many were run"),
 )
 
 #: What a table of linearity shows by default, by what its rows are.

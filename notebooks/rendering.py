@@ -101,7 +101,7 @@ def _output(output: Any, stem: str, heading: str, pictures: dict[str, bytes]) ->
         return f"```text\n{output.text.rstrip()}\n```"
     data = output.get("data", {})
     if "application/vnd.jupyter.widget-view+json" in data:
-        return SLIDERS
+        return "" if "%|" in data.get("text/plain", "") else SLIDERS  # a progress bar
     if "image/png" in data:
         name = f"{stem}/{len(pictures) + 1:02d}.png"
         pictures[name] = smaller(base64.b64decode(data["image/png"]))

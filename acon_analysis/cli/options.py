@@ -119,6 +119,20 @@ def emit(
         out.write_text(text + "\n", "utf-8")
 
 
+def read_table(path: Path) -> "pd.DataFrame":
+    """Return the frame that `emit` wrote to a file."""
+    import pandas as pd
+
+    read = {".csv": pd.read_csv, ".json": pd.read_json, ".parquet": pd.read_parquet}
+    if path.suffix not in read:
+        raise UsageError(f"a table must end in .csv, .json or .parquet; got {str(path)!r}")
+    try:
+        frame: pd.DataFrame = read[path.suffix](path)  # type: ignore[operator]
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{str(path)!r} holds no table that can be read: {error}") from error
+    return frame
+
+
 def _as_text(frame: "pd.DataFrame", columns: Sequence[str] | None = None) -> str:
     """Return a frame for the screen: three digits, without columns that say nothing."""
     silent = [

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from acon_analysis.cli.application import app
-from acon_analysis.cli.options import RunPath
+from acon_analysis.cli.options import RunPath, read_table
 
 
 @app.command()
@@ -19,9 +19,14 @@ def report(
     title: Annotated[
         str | None, typer.Option(help="of the page; by default the model and the data")
     ] = None,
+    blocks: Annotated[
+        Path | None,
+        typer.Option(help="a table of `acon blocks --out FILE` (csv, json, parquet) to draw too"),
+    ] = None,
 ) -> None:
     """Put a run into one HTML page that can be mailed."""
     from acon_figures.report import write_report
 
-    path = write_report(run, out, title=title, progress=sys.stderr.isatty())
+    table = None if blocks is None else read_table(blocks)
+    path = write_report(run, out, title=title, blocks=table, progress=sys.stderr.isatty())
     typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, opens in any browser")

@@ -147,20 +147,22 @@ class Run(StoredRun):
         figures = import_module("acon_figures")
         return getattr(figures, figures.find(name).name)(self, **options)
 
-    def report(self, path: str | Path) -> Path:
+    def report(self, path: str | Path, *, blocks: pd.DataFrame | None = None) -> Path:
         """Write the report of this run, an HTML page that needs no other file.
 
         Parameters
         ----------
         path : str or Path
             The page.
+        blocks : pandas.DataFrame, optional
+            From `acon_analysis.block_linearity` of this network; drawn as well.
 
         Returns
         -------
         Path
             The same.
         """
-        import_module("acon_figures").write_report(self, Path(path))
+        import_module("acon_figures").write_report(self, Path(path), blocks=blocks)
         return Path(path)
 
     def betas(

@@ -204,7 +204,7 @@ PROVIDES: Mapping[str, Callable[[Inputs], Any]] = {
 }
 
 #: Inputs that no captured run has a part in.
-SHIPPED = {"training", "damage", "epochs"}
+SHIPPED = {"training", "damage", "epochs", "blocks"}
 
 #: What the inputs are, for people who lack them.
 IN_WORDS = {

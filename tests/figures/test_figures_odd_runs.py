@@ -170,7 +170,7 @@ def test_every_figure_is_drawn_or_named_with_the_reason(
         "dead": {"measures_disagree", "network_sketch", "sample_extremes", "channel_portrait"},
         "black": {"measures_disagree", "network_sketch", "sample_extremes", "channel_portrait"},
     }
-    assert set(lost) == {"explanation", "network_strip"} | undrawable.get(case, set())
+    assert set(lost) == {"explanation"} | undrawable.get(case, set())
     caption = (tmp_path / "linearity_by_depth.txt").read_text()
     words = "1 of 32 samples left out of layers 1, 3, 5: NaN or infinity in sample "
     assert (words in caption) == (case.startswith("NaN") or case == "infinity")

@@ -1,5 +1,7 @@
 """A network as a strip: bars, dots, marks and names are those of the table."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -34,6 +36,17 @@ def test_every_block_has_a_bar_and_its_activations() -> None:
     assert points(below, "$R^2$ of the block, at least")[1][0] == 0.4
     assert [text.get_text() for text in below.get_xticklabels()] == [*table["block"].head(3), "all"]
     assert "the whole network stands apart" in figure.caption
+
+
+def test_network_and_data_stand_above_where_the_table_names_them(tmp_path: Path) -> None:
+    table = figureframes.blocks()
+    assert network_strip(table).get_suptitle() == ""
+    table = table.assign(network="timm:vit", data="cost $5", samples=1200)
+    table.to_csv(tmp_path / "blocks.csv", index=False)
+    for one in (table, pd.read_csv(tmp_path / "blocks.csv")):  # lists are text there
+        figure = network_strip(one)
+        assert figure.get_suptitle() == r"timm:vit on cost \$5, 1,200 samples"
+        assert points(figure.axes[1], "$L$ of an activation")[1] == [0.7, 0.9, 0.75, 0.7, 0.9, 0.75]
 
 
 def test_the_start_of_all_names_is_named_once() -> None:

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from torch.utils.data import TensorDataset
 
+import figureframes
 import reportpages
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.plotdata.overview import headline_frame, layer_overview
@@ -276,6 +277,45 @@ def test_the_command(
     assert "must end in .html" in capsys.readouterr().err
 
 
+def test_blocks_are_drawn_where_a_table_is_given(
+    hostile_report: tuple[Run, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from acon_analysis.cli import main
+
+    run = hostile_report[0]
+    strip = [spec for spec in reported() if spec.name == "network_strip"]
+    monkeypatch.setattr(rendering, "reported", lambda: strip)
+    assert 'id="figure-network_strip"' not in rendering.render(run)
+    table = figureframes.blocks().assign(network=run.model, data="<b>", samples=24)
+    table.to_csv(tmp_path / "blocks.csv", index=False)
+    with pytest.raises(SystemExit) as stopped:
+        main(["report", str(run.path), "--out", str(tmp_path / "page.html"),
+              "--blocks", str(tmp_path / "blocks.csv")])  # fmt: skip
+    assert stopped.value.code == 0
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert "<h3>The network as a strip of blocks</h3>" in page
+    assert "on &lt;b&gt;, 24 samples" in page
+    assert table_of(page, "blocks")["nlc"].tolist() == table["nlc"].tolist()
+    with pytest.raises(UsageError, match="blocks is of the network 'other', the run of"):
+        run.report(tmp_path / "other.html", blocks=table.assign(network="other"))
+    with pytest.raises(AconError, match="table of blocks lacks the column r2"):
+        run.report(tmp_path / "other.html", blocks=table.drop(columns="r2"))
+    assert not (tmp_path / "other.html").exists()
+
+
+@pytest.mark.parametrize("name", ["blocks.txt", "nothing.csv", "broken.json"])
+def test_a_file_that_is_no_table_is_refused_in_one_sentence(
+    hostile_report: tuple[Run, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    from acon_analysis.cli import main
+
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(SystemExit) as stopped:
+        main(["report", str(hostile_report[0].path), "--blocks", str(tmp_path / name)])
+    assert stopped.value.code == 2
+    assert "table" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("value", "digits", "text"),
     [
@@ -306,8 +346,6 @@ def test_csv_holds_no_formula_and_large_ones_stay_out() -> None:
 
 
 def test_a_drawing_without_inline_styles_follows_the_theme() -> None:
-    import figureframes
-
     figure = figureframes.draw("slopes")
     text = svg.inline_svg(figure, "own", "A < B", "one & two")
     assert text.startswith('<svg class="drawing" viewBox="0 0 ')

@@ -1,6 +1,7 @@
 """A network as a strip: how nonlinear every block is, and the activations inside it."""
 
 from itertools import takewhile
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +10,7 @@ from matplotlib.axes import Axes
 
 from acon_analysis.errors import AconError
 from acon_analysis.selection import require_columns
-from acon_figures.names import plain
+from acon_figures.names import folded, plain
 from acon_figures.spec import figure
 from acon_figures.style import COLORS, FAINT, INK, AconFigure, is_narrow, new_figure, theme, thin
 
@@ -17,6 +18,9 @@ RELU = np.pi / (2 * (np.pi - 1))
 """L of ReLU for Gaussian inputs of mean 0."""
 
 WHOLE = "whole network"
+DRAWN = ("block", "nlc", "nlc_error", "r2", "vectors", "inside")
+"""The columns that are drawn."""
+
 WIDTH = 0.76
 """Of a bar, where blocks are 1 apart."""
 
@@ -33,7 +37,7 @@ CAPTION = (
 )
 
 
-@figure(kind="measured", needs=("blocks",), order=175)
+@figure(kind="measured", heading="The network as a strip of blocks", needs=("blocks",), order=175)
 def network_strip(
     blocks: pd.DataFrame, *, width: str | float = "double", context: str = "paper"
 ) -> AconFigure:
@@ -44,7 +48,8 @@ def network_strip(
     Parameters
     ----------
     blocks : pandas.DataFrame
-        From `acon_analysis.block_linearity`: block, nlc, nlc_error, r2, vectors, inside.
+        From `acon_analysis.block_linearity`: block, nlc, nlc_error, r2, vectors, inside; of a CSV
+        file too. Network, data and samples, where they are there, stand above.
     width : {"single", "double"} or float
     context : {"paper", "talk"}
 
@@ -59,9 +64,7 @@ def network_strip(
     AconError
         If there are no blocks.
     """
-    require_columns(
-        blocks, ["block", "nlc", "nlc_error", "r2", "vectors", "inside"], "the table of blocks"
-    )
+    require_columns(blocks, DRAWN, "the table of blocks")
     if blocks.empty:
         raise AconError("the table holds no blocks to draw")
     table = blocks.reset_index(drop=True)
@@ -69,6 +72,8 @@ def network_strip(
     at = np.arange(len(table)) + 0.6 * whole  # apart from the blocks
     with theme(context):
         made = new_figure(width, 3.6 if is_narrow(width) else 3.0, context)
+        if words := _what(table):
+            made.suptitle(folded(words, 50 if is_narrow(width) else 110))
         above, below = made.subplots(2, 1, sharex=True, height_ratios=[1.0, 1.0])
         _draw_coefficients(above, at, table, whole)
         _draw_inside(below, at, table)
@@ -78,6 +83,22 @@ def network_strip(
         made.legend(handles, words, loc="outside lower center", ncols=columns)
     made.caption = CAPTION.format(whole="; the whole network stands apart" if whole.any() else "")
     return made
+
+
+def _what(table: pd.DataFrame) -> str:
+    """Return which network was measured on what, as far as a table says."""
+    one = table.iloc[0]
+    found = [str(one["network"])] if "network" in table else []
+    found += [f"on {one['data']}"] if "data" in table else []
+    text = " ".join(found)
+    return f"{text}, {one['samples']:,} samples" if "samples" in table else text
+
+
+def _numbers(values: Any) -> npt.NDArray[np.float64]:
+    """Return numbers of a sequence, or of the text that a CSV file has of it."""
+    if isinstance(values, str):
+        values = [float(text) for text in values.strip("[] ").split(",") if text.strip()]
+    return np.asarray(values, dtype=np.float64)
 
 
 def _draw_coefficients(
@@ -103,7 +124,7 @@ def _draw_inside(axes: Axes, at: npt.NDArray[np.float64], table: pd.DataFrame) -
     """Draw the boxes, dots and marks of panel (b)."""
     axes.bar(at, 1.0, WIDTH, color=FAINT, zorder=0.5)
     axes.axhline(RELU, color=INK, linestyle=":", linewidth=thin(0.7), label="$L$ of ReLU")
-    inside = [np.asarray(values, dtype=np.float64) for values in table["inside"]]
+    inside = [_numbers(values) for values in table["inside"]]
     steps = [_spread(len(values)) for values in inside]
     axes.plot(
         np.concatenate([place + step for place, step in zip(at, steps, strict=True)]),

@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from tqdm.auto import tqdm
@@ -16,8 +17,10 @@ from acon_analysis.errors import AconError, UsageError
 from acon_analysis.files import atomic_write
 from acon_analysis.plotdata.overview import channel_overview, layer_overview
 from acon_analysis.runs.run import Run, open_run
+from acon_analysis.selection import require_columns
 from acon_figures.inputs import Inputs
 from acon_figures.names import visible
+from acon_figures.plots.network_strip import DRAWN
 from acon_figures.report.context import page_of, sentence
 from acon_figures.report.pictures import Numbers, numbers, picture, reported
 
@@ -25,7 +28,12 @@ ENDINGS = (".html", ".htm")
 
 
 def write_report(
-    run: Run | str | Path, path: str | Path, *, title: str | None = None, progress: bool = False
+    run: Run | str | Path,
+    path: str | Path,
+    *,
+    title: str | None = None,
+    blocks: pd.DataFrame | None = None,
+    progress: bool = False,
 ) -> Path:
     """Write one self-contained HTML page about a captured run.
 
@@ -41,6 +49,9 @@ def write_report(
         Ends in ``.html``; an existing page is replaced in one step.
     title : str, optional
         By default the run's model and data.
+    blocks : pandas.DataFrame, optional
+        From `acon_analysis.block_linearity` of the run's network, to be drawn as well
+        (`network_strip`): a run holds no network whose blocks could be measured.
     progress : bool
         Show a progress bar.
 
@@ -52,26 +63,36 @@ def write_report(
     Raises
     ------
     UsageError
-        If there is no run, or the path does not end in ``.html`` or is a folder.
+        If there is no run, the path does not end in ``.html`` or is a folder, or the blocks are
+        those of another network.
     AconError
-        If no image of the run has been captured.
+        If no image of the run has been captured, or the table of blocks lacks a column.
     """
     target = Path(path)
     if target.suffix.lower() not in ENDINGS:
         raise UsageError(f"the page must end in .html; got {str(target)!r}")
     if target.is_dir():
         raise UsageError(f"{str(target)!r} is a folder; give the name of a page")
-    page = render(run if isinstance(run, Run) else open_run(run), title=title, progress=progress)
+    opened = run if isinstance(run, Run) else open_run(run)
+    page = render(opened, title=title, blocks=blocks, progress=progress)
     data = page.encode("utf-8", "backslashreplace")
 
     atomic_write(target, data)
     return target
 
 
-def render(run: Run, *, title: str | None = None, progress: bool = False) -> str:
+def render(
+    run: Run,
+    *,
+    title: str | None = None,
+    blocks: pd.DataFrame | None = None,
+    progress: bool = False,
+) -> str:
     """Return the page of a run as text; see `write_report`."""
     _require_images(run)
-    specs, inputs = reported(), Inputs([run])
+    if blocks is not None:
+        _require_own(blocks, run)
+    specs, inputs = reported(), Inputs([run], {"blocks": lambda _run: blocks})
     steps = 2 + len(specs)
     with tqdm(total=steps, desc="report", unit="step", disable=not progress, leave=False) as bar:
         splits = inputs.get("splits")
@@ -104,6 +125,16 @@ def _require_images(run: Run) -> None:
         raise AconError(
             f"the run {str(run.path)!r} holds no finished {run.sample_word}s yet{bad}; run the "
             "same capture command again, then the report"
+        )
+
+
+def _require_own(blocks: pd.DataFrame, run: Run) -> None:
+    """Raise unless a table of blocks can be drawn and is of the run's network."""
+    require_columns(blocks, DRAWN, "the table of blocks")
+    others = sorted({str(name) for name in blocks.get("network", ())} - {run.model})
+    if others:
+        raise UsageError(
+            f"the table of blocks is of the network {others[0]!r}, the run of {run.model!r}"
         )
 
 

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
 from acon_analysis.columns import BLOCK_COLUMNS, dtypes
+from acon_analysis.data.image_source import ImageSource
 from acon_analysis.errors import UsageError
 from acon_analysis.statistics.affine_blocks import held_out_r2
 from acon_hooks.blocks.calls import block_sites
@@ -20,6 +21,7 @@ from acon_hooks.blocks.finding import WHOLE, choose_blocks
 from acon_hooks.blocks.gathering import FEWEST_KEPT, MOST_SAMPLES, Gathered, Gathering
 from acon_hooks.blocks.triples import change, coefficient
 from acon_hooks.blocks.vectors import MIXED
+from acon_hooks.captures.identity import model_name
 from acon_hooks.engine.edits import Form
 from acon_hooks.engine.feed import Feed
 from acon_hooks.engine.feeding import named_data, open_feed
@@ -109,6 +111,7 @@ def block_linearity(
         )
     named = None if blocks is None else [blocks] if isinstance(blocks, str) else list(blocks)
     sites = block_sites(choose_blocks(network, named))
+    data = named_data(data)
     lines = _Lines(network, data, limit, forward)
     mixed = shuffled(data, limit, seed)
     options = input_options(network, forward)
@@ -121,7 +124,8 @@ def block_linearity(
             announce(gathering.words())
         gathering.gather(progress=progress)
         bar = tqdm(gathering.blocks, desc="derivatives", unit="block", disable=not progress)
-        rows = [_row(block, lines, gathering.samples) for block in bar]
+        facts = {"network": model_name(network), "data": _name(data), "samples": gathering.samples}
+        rows = [_row(block, lines, gathering.samples) | facts for block in bar]
     table = pd.DataFrame(rows, columns=[column.name for column in BLOCK_COLUMNS])
     table = table.astype(dtypes(BLOCK_COLUMNS))
     _warn_of_disagreement(table)
@@ -130,12 +134,16 @@ def block_linearity(
 
 def shuffled(data: Any, limit: int | None, seed: int) -> Any:
     """Return data in random order, where they have numbers: neighbours may be of one class."""
-    data = named_data(data)
     if not isinstance(data, Dataset) or not isinstance(data, Sized):
         return data
     count = len(data) if limit is None else min(limit, len(data))
     order = np.random.default_rng(seed).permutation(count)
     return Subset(data, [int(index) for index in order])
+
+
+def _name(data: Any) -> str:
+    """Return what data are called: an image source its name, others their class."""
+    return data.name if isinstance(data, ImageSource) else type(data).__name__
 
 
 def _count(feed: Feed, data: Any, limit: int | None) -> int | None:
