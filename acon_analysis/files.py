@@ -6,11 +6,14 @@ locks, age decides.
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
+import stat
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from io import BufferedRandom
 from pathlib import Path
@@ -23,14 +26,25 @@ from acon_analysis.errors import StoreError
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Seconds after which a temporary file that nobody has locked is stale.
-GRACE = 10.0
-
-#: The same where the file system knows no locks.
+#: Age in seconds from which a temporary file is stale where the file system knows no locks.
 GRACE_WITHOUT_LOCKS = 3600.0
+
+#: Seconds that a process waits for a lock before it says so.
+SILENCE = 5.0
 
 #: Text that begins so is a formula for a spreadsheet.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+#: Neither follow a link in the place of a file, nor wait for the other end of a pipe.
+_PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+
+
+class CacheWarning(UserWarning):
+    """The cache folder is not used; the text says why."""
+
+
+class WaitingWarning(UserWarning):
+    """Another process holds a lock for long."""
 
 
 def csv_text(frame: "pd.DataFrame", float_format: str | None = None) -> str:
@@ -72,6 +86,102 @@ def user_cache() -> Path:
     return platformdirs.user_cache_path("acon-analysis", appauthor=False, opinion=False)
 
 
+def private_cache(name: str = "") -> Path | None:
+    """Return the cache folder, or a folder in it, made if need be.
+
+    Parameters
+    ----------
+    name : str
+        Of a folder in the cache.
+
+    Returns
+    -------
+    Path or None
+        None, after a `CacheWarning`, where it cannot be made, or where somebody else could put
+        something into it or exchange it: what is in a cache is believed.
+    """
+    folder = user_cache() / name
+    try:
+        _make_folder(folder, private=True)
+        why = shared_by(folder)
+    except OSError as error:
+        why = f"it cannot be made ({error.strerror or error})"
+    if why:
+        warn_of_cache(folder, why)
+        return None
+    return folder
+
+
+def warn_of_cache(folder: Path, why: str) -> None:
+    """Warn, once for each reason, that a cache folder is not used."""
+    text = f"the cache folder {str(folder)!r} is not used: {why}; ACON_CACHE names another one"
+    warnings.warn(text, CacheWarning, stacklevel=1)
+
+
+def keep_private(path: Path, content: bytes | Callable[[IO[bytes]], object]) -> bool:
+    """Write a file of a private cache; False, after a `CacheWarning`, where that is refused."""
+    try:
+        atomic_write(path, content, private=True)
+    except OSError as error:
+        warn_of_cache(path.parent, f"it cannot be written to ({error.strerror or error})")
+        return False
+    return True
+
+
+def is_own_file(path: Path) -> bool:
+    """Whether a path is a regular file, no link, that this user owns and nobody else can write."""
+    try:
+        state = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(state.st_mode) and not _not_mine(state)
+
+
+def shared_by(folder: Path) -> str:
+    """Say who else could write to a folder or exchange it; empty if only this user could.
+
+    Every folder above must belong to this user or to root and be writable by nobody else; in one
+    with the sticky bit (``/tmp``) others cannot exchange what is not theirs.
+    """
+    why = _not_mine(folder.stat())
+    if why or sys.platform == "win32":
+        return why
+    for step in _steps(folder):
+        state = step.lstat()
+        link, sticky = stat.S_ISLNK(state.st_mode), state.st_mode & stat.S_ISVTX
+        if state.st_uid not in (0, os.geteuid()):
+            return f"{str(step)!r} belongs to another user"
+        if state.st_mode & 0o022 and not (link or sticky or _of_own_group(step, state)):
+            return f"others can write to {str(step)!r}"
+    return ""
+
+
+def _not_mine(state: os.stat_result) -> str:
+    """Say why a file or folder is not this user's alone; empty if it is."""
+    if sys.platform == "win32":  # profiles are private there
+        return ""
+    if state.st_uid != os.geteuid():
+        return "it belongs to another user"
+    return "others can write to it (chmod go-w forbids that)" if state.st_mode & 0o022 else ""
+
+
+def _steps(path: Path) -> Iterator[Path]:
+    """Yield the folders above a path and the links on the way, those behind links too."""
+    for step in (path, *path.parents):
+        if step != path or step.is_symlink():
+            yield step
+        if step.is_symlink():
+            yield from _steps(Path(os.path.normpath(step.parent / step.readlink())))
+
+
+def _of_own_group(path: Path, state: os.stat_result) -> bool:
+    """Whether a folder is writable for a group of the same name as its owner, alone in it."""
+    try:
+        return not state.st_mode & 0o002 and path.owner() == path.group()
+    except KeyError:
+        return False
+
+
 @contextlib.contextmanager
 def store_errors(what: str) -> Iterator[None]:
     """Convert an OSError (disk full, read-only, no permission) to a StoreError of one sentence."""
@@ -82,8 +192,22 @@ def store_errors(what: str) -> Iterator[None]:
         raise StoreError(f"{what}: {reason}; what is finished stays valid") from error
 
 
+def open_regular(path: Path) -> IO[bytes]:
+    """Open a file for reading; an OSError where there is a pipe or a device, which could wait."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    file = os.fdopen(handle, "rb")
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return file
+
+
 def atomic_write(
-    path: Path, content: bytes | Callable[[IO[bytes]], object], scratch: Path | None = None
+    path: Path,
+    content: bytes | Callable[[IO[bytes]], object],
+    scratch: Path | None = None,
+    *,
+    private: bool = False,
 ) -> str:
     """Write a file so that it is there whole or not at all, even after a power cut.
 
@@ -95,6 +219,8 @@ def atomic_write(
         What to write, or a function that writes it to an open file.
     scratch : Path, optional
         Folder on the same file system for the temporary file; by default the file's own.
+    private : bool
+        Whether others may neither read nor write it, whatever the umask says.
 
     Returns
     -------
@@ -102,23 +228,33 @@ def atomic_write(
         SHA-256 of what was written.
     """
     _make_folder(path.parent)
-    temporary = (scratch or path.parent) / f".{path.stem}-{secrets.token_hex(8)}.part"
-    try:
-        with _opened(temporary, "x+b") as file:
-            _try_lock(file)
-            if isinstance(content, bytes):
-                file.write(content)
-            else:
-                content(file)
-            file.flush()
-            os.fsync(file.fileno())
-            file.seek(0)
-            digest = hashlib.file_digest(cast("BufferedRandom", file), "sha256").hexdigest()
-            temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _temporary(scratch or path.parent, path.stem, private=private) as (temporary, file):
+        if isinstance(content, bytes):
+            file.write(content)
+        else:
+            content(file)
+        file.flush()
+        os.fsync(file.fileno())
+        file.seek(0)
+        digest = hashlib.file_digest(cast("BufferedRandom", file), "sha256").hexdigest()
+        temporary.replace(path)
     _sync_folder(path.parent)
     return digest
+
+
+@contextlib.contextmanager
+def _temporary(folder: Path, stem: str, *, private: bool) -> Iterator[tuple[Path, IO[bytes]]]:
+    """Open a new file, locked; it is removed unless it has been renamed by then."""
+    while True:
+        path = folder / f".{stem[:20]}-{secrets.token_hex(8)}.part"
+        with _opened(path, "x+b", private=private) as file:
+            try:
+                _try_lock(file)
+                if _names(path, file):  # otherwise taken for stale before it was locked
+                    yield path, file
+                    return
+            finally:
+                path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -135,7 +271,7 @@ def locked(path: Path) -> Iterator[None]:
     """
     while True:
         with _opened(path, "ab") as file:
-            _try_lock(file, wait=True)
+            _wait_for(path, file)
             if not _names(path, file):  # the holder before has removed what this lock is on
                 continue
             try:
@@ -145,26 +281,34 @@ def locked(path: Path) -> Iterator[None]:
             return
 
 
-def remove_stale_files(folder: Path, grace: float = GRACE) -> None:
+def _wait_for(path: Path, file: IO[bytes]) -> None:
+    """Lock an open file; warn if another process holds it for long."""
+    began = time.monotonic()
+    while _try_lock(file) is False:
+        if time.monotonic() - began > SILENCE:
+            text = f"waiting for another process, which holds {str(path)!r}"
+            warnings.warn(text, WaitingWarning, stacklevel=2)
+            _try_lock(file, wait=True)
+            return
+        time.sleep(0.02)
+
+
+def remove_stale_files(folder: Path) -> None:
     """Remove the temporary files and locks of killed processes.
 
     Parameters
     ----------
     folder : Path
         Folder of temporary files; removed if it ends empty.
-    grace : float
-        Age in seconds below which every file stays.
     """
     if not folder.is_dir():
         return
     for entry in folder.iterdir():
-        with contextlib.suppress(OSError):
-            age = time.time() - entry.stat().st_mtime
-            if age >= grace:
-                with entry.open("r+b") as file:
-                    held = _try_lock(file)
-                    if held or (held is None and age >= GRACE_WITHOUT_LOCKS):
-                        entry.unlink(missing_ok=True)
+        with contextlib.suppress(OSError), _open_plain(entry, "r+b") as file:
+            held = _try_lock(file)
+            age = time.time() - os.fstat(file.fileno()).st_mtime
+            if held or (held is None and age >= GRACE_WITHOUT_LOCKS):
+                entry.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         folder.rmdir()
 
@@ -187,24 +331,40 @@ def _try_lock(file: IO[bytes], *, wait: bool = False) -> bool | None:
 def _names(path: Path, file: IO[bytes]) -> bool:
     """Say whether a path is that of an open file."""
     try:
-        return path.stat().st_ino == os.fstat(file.fileno()).st_ino
+        return path.lstat().st_ino == os.fstat(file.fileno()).st_ino
     except FileNotFoundError:
         return False
 
 
-def _opened(path: Path, mode: str) -> IO[bytes]:
+def _opened(path: Path, mode: str, *, private: bool = False) -> IO[bytes]:
     """Open a file in a folder that other processes may remove while it is empty."""
     for _ in range(100):
         _make_folder(path.parent)
         with contextlib.suppress(FileNotFoundError):
-            return cast("IO[bytes]", path.open(mode))
-    return cast("IO[bytes]", path.open(mode))
+            return _open_plain(path, mode, private=private)
+    return _open_plain(path, mode, private=private)
 
 
-def _make_folder(folder: Path) -> None:
-    """Create a folder whose name survives a power cut."""
+def _open_plain(path: Path, mode: str, *, private: bool = False) -> IO[bytes]:
+    """Open a file for writing; an OSError where there is a link, a pipe or a folder."""
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | _PLAIN, 0o600 if private else 0o666)
+
+    try:
+        return cast("IO[bytes]", open(path, mode, opener=opener))
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            raise
+        text = f"{str(path)!r} is a link, a pipe or a folder where a file belongs; remove it"
+        raise OSError(error.errno, text) from error
+
+
+def _make_folder(folder: Path, *, private: bool = False) -> None:
+    """Create a folder, and those above it, whose names survive a power cut."""
     if not folder.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
+        _make_folder(folder.parent, private=private)
+        folder.mkdir(mode=0o700 if private else 0o777, exist_ok=True)
         _sync_folder(folder.parent)
 
 

@@ -5,6 +5,8 @@ import io
 import os
 import pickle
 import tarfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +23,7 @@ from acon_analysis.columns import SAMPLE_COLUMNS, names
 from acon_analysis.data.image_source import ImageSource
 from acon_analysis.data.preprocess import CIFAR_MEAN, CIFAR_STD
 from acon_analysis.errors import AconError, UsageError, closest
-from acon_analysis.files import atomic_write, user_cache
+from acon_analysis.files import is_own_file, keep_private, private_cache
 
 #: Class names, in the data set's own order.
 CLASSES = (
@@ -134,14 +136,27 @@ def _decoded(part: str) -> _Arrays:
         source = folder / _ORIGINAL
     stamp = f"{source.resolve()}:{source.stat().st_mtime_ns}"
     digest = hashlib.sha256(stamp.encode()).hexdigest()[:16]
-    cache = user_cache() / f"cifar10-{part}-{digest}.npz"
-    if cache.is_file():
-        with np.load(cache) as arrays:
-            return arrays["pixels"], arrays["labels"]
+    private = private_cache()
+    cache = None if private is None else private / f"cifar10-{part}-{digest}.npz"
+    kept = None if cache is None else _kept(cache)
+    if kept is not None:
+        return kept
     read = _read_original if source.name == _ORIGINAL else _read_archive
     pixels, labels = _alternate(*read(source, part))
-    atomic_write(cache, lambda file: np.savez(file, pixels=pixels, labels=labels))
+    if cache is not None:
+        keep_private(cache, lambda file: np.savez(file, pixels=pixels, labels=labels))
     return pixels, labels
+
+
+def _kept(cache: Path) -> _Arrays | None:
+    """Return what was decoded before; None if it is not there, damaged, or of another user."""
+    if not is_own_file(cache):
+        return None
+    try:
+        with cache.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return arrays["pixels"], arrays["labels"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
 
 
 def _source(folder: Path) -> Path | None:
@@ -173,14 +188,18 @@ def _read_original(folder: Path, part: str) -> _Arrays:
     return np.concatenate(pixels).transpose(0, 2, 3, 1), np.concatenate(labels)
 
 
+#: What a pickled array is made of.
+_ARRAY_PARTS = frozenset({
+    ("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"),
+    ("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct"),
+})  # fmt: skip
+
+
 class _ArraysOnly(pickle.Unpickler):
     """Reads the original batches, which are pickles, and nothing that could run code."""
 
     def find_class(self, module: str, name: str) -> Any:
-        allowed = {"_reconstruct", "ndarray", "dtype", "_codecs"}
-        if module.partition(".")[0] == "numpy" and name in allowed:
-            return super().find_class(module, name)
-        if (module, name) == ("_codecs", "encode"):
+        if (module, name) in _ARRAY_PARTS:
             return super().find_class(module, name)
         raise AconError(f"the CIFAR-10 files hold {module}.{name}, which is no image; refused")
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 import pandas as pd
 import pyarrow as pa
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from acon_analysis.errors import AconError
-from acon_analysis.files import atomic_write, locked, store_errors
+from acon_analysis.files import atomic_write, is_own_file, locked, store_errors
 
 #: A file that changed so shortly before it was hashed may change again within one clock tick of
 #: its file system; it is hashed anew next time.
@@ -92,6 +93,8 @@ def _hash_one(path: Path) -> tuple[int, int, str]:
 
 
 def _recall(memory: Path) -> dict[str, tuple[int, int, str]]:
+    if not is_own_file(memory):  # of another user, who could say anything
+        return {}
     try:
         frame = pq.read_table(memory, columns=_COLUMNS).to_pandas()
     except (OSError, pa.ArrowInvalid, KeyError):
@@ -107,6 +110,7 @@ def _remember(memory: Path, known: dict[str, tuple[int, int, str]]) -> None:
     )
     table = pa.Table.from_pandas(frame, preserve_index=False)
 
-    atomic_write(
-        memory, lambda file: pq.write_table(table, file, compression="zstd"), memory.parent / "tmp"
-    )
+    def write(file: IO[bytes]) -> None:
+        pq.write_table(table, file, compression="zstd")
+
+    atomic_write(memory, write, memory.parent / "tmp", private=True)

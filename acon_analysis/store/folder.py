@@ -12,15 +12,16 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from acon_analysis.columns import READABLE_FORMATS
 from acon_analysis.errors import StoreError, UsageError
-from acon_analysis.files import GRACE, atomic_write, locked, remove_stale_files, store_errors
+from acon_analysis.files import atomic_write, locked, open_regular, remove_stale_files, store_errors
 
 #: Samples in a unit of work, unless asked otherwise.
 UNIT_SIZE = 4096
@@ -55,8 +56,8 @@ def column_name(layer: str, call: int, taken: set[str]) -> str:
 
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with open_regular(path) as file:
+        return hashlib.file_digest(cast("BufferedReader", file), "sha256").hexdigest()
 
 
 def write_parquet(path: Path, table: pa.Table, scratch: Path | None = None) -> str:
@@ -269,9 +270,9 @@ class RunFolder:
         """Hold a lock of the run against other processes."""
         return locked(self.scratch / f"{name}.lock")
 
-    def clear_scratch(self, grace: float = GRACE) -> None:
+    def clear_scratch(self) -> None:
         """Remove the temporary files and locks of killed processes."""
-        remove_stale_files(self.scratch, grace)
+        remove_stale_files(self.scratch)
 
 
 def _json(content: Mapping[str, Any]) -> bytes:

@@ -1,5 +1,7 @@
 """Files that other programs open."""
 
+import os
+import threading
 from io import StringIO
 from pathlib import Path
 
@@ -9,8 +11,10 @@ import torch
 from torch import nn
 
 import acon_analysis as acon
+from acon_analysis import files
 from acon_analysis.cli import main
-from acon_analysis.files import csv_text
+from acon_analysis.files import WaitingWarning, atomic_write, csv_text, locked, open_regular
+from acon_analysis.store.folder import RunFolder
 
 
 @pytest.mark.parametrize("dtype", ["str", object, "category"])
@@ -34,3 +38,70 @@ def test_a_layer_named_like_a_formula(tmp_path: Path, capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit, match="0"):
         main(["summary", str(run.path), "--format", "csv"])
     assert "\n'=1+1," in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["dangling link", "link", "pipe", "folder"])
+def test_what_is_no_file_is_no_lock(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(tmp_path / "elsewhere")
+        if kind == "link":
+            (tmp_path / "elsewhere").touch()
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(OSError, match=r"a.lock' is a link, a pipe or a folder.*; remove it"):
+        locked(path).__enter__()
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_waiting_for_a_lock_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "SILENCE", 0.05)
+    path, free = tmp_path / "a.lock", threading.Event()
+
+    def hold() -> None:
+        with locked(path):
+            held.set()
+            free.wait(60)
+
+    held, holder = threading.Event(), threading.Thread(target=hold)
+    holder.start()
+    held.wait(60)
+    threading.Timer(0.5, free.set).start()
+    said = pytest.warns(WaitingWarning, match=r"waiting for another process, which holds .*a.lock")
+    with said, locked(path):
+        assert path.exists()
+    holder.join()
+    assert not path.exists()
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a regular file"):
+        open_regular(tmp_path / "pipe")
+
+
+def test_a_file_that_was_taken_for_stale_before_it_was_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process cleans up between the creation of a file and its lock."""
+    lock = files._try_lock
+    cleaned: list[int] = []
+
+    def late(file: object, **how: bool) -> bool | None:
+        if not cleaned:
+            cleaned.append(1)
+            RunFolder(tmp_path).clear_scratch()
+        return lock(file, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(files, "_try_lock", late)
+    atomic_write(tmp_path / "a", b"whole", tmp_path / "tmp")
+    assert (tmp_path / "a").read_bytes() == b"whole"
+
+
+def test_names_of_any_length(tmp_path: Path) -> None:
+    for name in ("n" * 255, "😀" * 63):
+        atomic_write(tmp_path / name, b"x")
+        assert (tmp_path / name).read_bytes() == b"x"

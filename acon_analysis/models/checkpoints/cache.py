@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from acon_analysis.files import atomic_write, user_cache
+from acon_analysis.files import is_own_file, keep_private, private_cache, user_cache, warn_of_cache
 from acon_analysis.models.checkpoints.errors import Refusal
 
 _INDEX_BYTES = 4096
@@ -24,19 +25,23 @@ def cache_folder() -> Path:
 def workplace() -> Iterator[Path]:
     """Make a temporary folder next to the converted checkpoints; it is gone afterwards.
 
+    It is one of the system's, and nothing is kept, where the cache folder cannot be used.
+
     Raises
     ------
     Refusal
-        The cache folder cannot be written to.
+        No temporary folder can be made.
     """
-    folder = cache_folder()
+    folder = private_cache("checkpoints")
+    if folder is not None and not os.access(folder, os.W_OK | os.X_OK):
+        warn_of_cache(folder, "it cannot be written to")
+        folder = None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         made = tempfile.TemporaryDirectory(prefix="tmp-", dir=folder, ignore_cleanup_errors=True)
     except OSError as error:
         raise Refusal(
-            f"the cache folder {folder} cannot be written to ({error.strerror or error}); set "
-            "ACON_CACHE to a folder that can"
+            f"no temporary folder can be made ({error.strerror or error}); set ACON_CACHE to a "
+            "folder that can be written to"
         ) from None
     with made as name:
         yield Path(name)
@@ -50,29 +55,33 @@ def index_name(sha256: str, request: Sequence[object]) -> str:
 
 def recall(index: str) -> tuple[Path, str] | None:
     """Return path and SHA-256 of an earlier conversion; None if there is none."""
+    folder = private_cache("checkpoints") if cache_folder().is_dir() else None
+    if folder is None or not is_own_file(folder / index):
+        return None
     try:
-        with (cache_folder() / index).open("rb") as file:
+        with (folder / index).open("rb") as file:
             noted = json.loads(file.read(_INDEX_BYTES))
     except (OSError, ValueError, RecursionError):
         return None
     digest = noted.get("weights_sha256") if isinstance(noted, dict) else None
     if not isinstance(digest, str) or not re.fullmatch(r"[0-9a-f]{64}", digest):
         return None
-    return cache_folder() / f"{digest}.safetensors", digest
+    path = folder / f"{digest}.safetensors"
+    return (path, digest) if is_own_file(path) else None
 
 
 def keep(made: Path, digest: str, index: str) -> None:
     """Move a finished file into the cache under its SHA-256, then note under `index` where it is.
 
-    Raises
-    ------
-    Refusal
-        The cache folder cannot be written to.
+    A file that was not made in the cache, because that cannot be used, is left alone.
     """
+    folder = cache_folder()
+    if made.parent.parent != folder:
+        return
     try:
-        made.replace(cache_folder() / f"{digest}.safetensors")
-        atomic_write(cache_folder() / index, json.dumps({"weights_sha256": digest}).encode())
+        made.chmod(0o600)
+        made.replace(folder / f"{digest}.safetensors")
     except OSError as error:
-        raise Refusal(
-            f"the cache folder cannot be written to ({error.strerror or error})"
-        ) from None
+        warn_of_cache(folder, f"it cannot be written to ({error.strerror or error})")
+    else:
+        keep_private(folder / index, json.dumps({"weights_sha256": digest}).encode())

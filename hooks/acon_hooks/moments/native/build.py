@@ -1,7 +1,8 @@
 """The C++ of the moments, compiled once for this machine.
 
 Any GCC or Clang will do (``CXX``, or else ``c++``, ``g++`` or ``clang++``). The library is kept in
-the user's cache folder under a name that tells source, compiler and processor apart.
+the user's cache folder, if that is the user's alone, under a name that differs between sources,
+compilers and processors.
 """
 
 import hashlib
@@ -11,10 +12,11 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from acon_analysis.files import atomic_write, user_cache
+from acon_analysis.files import is_own_file, keep_private, private_cache, shared_by
 
 #: What is compiled, and what it includes.
 UNITS = tuple(Path(__file__).with_name(f"{name}.cpp") for name in ("sums", "merge"))
@@ -47,33 +49,56 @@ def compiler_path() -> str:
     return ""
 
 
-def library(compiler: str, announce: Callable[[str], None] | None) -> Path:
-    """Return the library's path in the cache; compile it if it is not there."""
+@contextmanager
+def library(compiler: str, announce: Callable[[str], None] | None) -> Iterator[Path]:
+    """Return the library's path, as a context: compiled now unless the cache holds it.
+
+    A library's name ends with its own SHA-256, so that a damaged one is not taken for sound.
+    Where the cache folder cannot be used, it lies in a temporary folder.
+    """
+    folder, name = private_cache(), f"moments-{_digest(compiler)}"
+    kept = () if folder is None else (p for p in folder.glob(f"{name}-*.so") if _is_sound(p))
+    path = next(iter(kept), None)
+    if path is not None:
+        yield path
+        return
+    if announce is not None:
+        often = "once on this machine" if folder is not None else "for this process"
+        announce(f"compiling the kernel of moments, {often} (some seconds)")
+    with tempfile.TemporaryDirectory() as scratch:
+        made = Path(scratch) / f"{name}.so"
+        if why := shared_by(made.parent):
+            raise NativeError(f"the temporary folder {scratch!r} is not safe: {why}")
+        _compile(compiler, made)
+        content = made.read_bytes()
+        if folder is not None:
+            path = folder / f"{name}-{hashlib.sha256(content).hexdigest()}.so"
+        yield path if path is not None and keep_private(path, content) else made
+
+
+def _digest(compiler: str) -> str:
+    """Return what differs between libraries of other sources, compilers and processors."""
     source = b"\0".join(path.read_bytes() for path in SOURCES)
     about = "\0".join((compiler, _output([compiler, "--version"]), _processor(), *_FLAGS))
-    digest = hashlib.sha256(source + about.encode()).hexdigest()[:16]
-    path = user_cache() / f"moments-{digest}.so"
-    if path.is_file():
-        return path
-    if announce is not None:
-        announce("compiling the kernel of moments, once on this machine (some seconds)")
-    with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / path.name
-        for target in _TARGETS:
-            command = [compiler, *_FLAGS, *target, "-o", str(made), *map(str, UNITS)]
-            try:
-                _output(command)
-                break
-            except NativeError:
-                if target == _TARGETS[-1]:
-                    raise
-        library = made.read_bytes()
+    return hashlib.sha256(source + about.encode()).hexdigest()[:16]
 
-    try:
-        atomic_write(path, library)
-    except OSError as error:
-        raise NativeError(f"{str(path)!r} cannot be written: {error.strerror}") from error
-    return path
+
+def _is_sound(path: Path) -> bool:
+    """Whether a kept library is this user's and holds what its name says."""
+    own = is_own_file(path)
+    return own and path.stem.endswith(hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def _compile(compiler: str, made: Path) -> None:
+    """Compile the library, for this machine's processor if the compiler can."""
+    for target in _TARGETS:
+        command = [compiler, *_FLAGS, *target, "-o", str(made), *map(str, UNITS)]
+        try:
+            _output(command)
+            return
+        except NativeError:
+            if target == _TARGETS[-1]:
+                raise
 
 
 def _output(command: list[str]) -> str:

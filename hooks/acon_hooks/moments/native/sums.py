@@ -269,7 +269,8 @@ def native(announce: Callable[[str], None] | None = None) -> NativeSums:
         try:
             if not compiler:
                 raise NativeError("there is no C++ compiler (CXX, c++, g++ or clang++)")
-            _kept[compiler] = _load(library(compiler, announce))
+            with library(compiler, announce) as path:
+                _kept[compiler] = _load(path)
         except NativeError as error:
             _kept[compiler] = error
     found = _kept[compiler]
