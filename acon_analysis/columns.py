@@ -510,7 +510,7 @@ GATE_COLUMNS = (
 
 #: A row a form and recalibrated: `acon_hooks.replacement.replace.replace_data`.
 REPLACEMENT_COLUMNS = (
-    Column("form", "str", "", "what takes the place of the activations"),
+    Column("form", "str", "", "what takes the place of the activations; mixed: several"),
     Column("recalibrated", "bool", "", "whether BatchNorms were estimated again"),
     Column("channels", "int64", "1", "how many are replaced"),
     *_of(GATE_COLUMNS, "loss_change", "low", "high"),

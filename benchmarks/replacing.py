@@ -1,16 +1,20 @@
 """What a network loses when its activations become cheaper functions, without training.
 
 Every form on all channels, and the least damaging half, of the shipped networks: fitted on training
-images, measured on test images, next to ReLU and ReLU with BatchNorms estimated again. `ranks`
-compares the damage of single channels with its first-order prediction. Rows are kept in
-RESULTS_replace.csv and RESULTS_replace_ranks.csv, so that an interrupted run goes on.
+images, measured on test images, next to ReLU and ReLU with BatchNorms estimated again. `mix`
+gives each channel the cheapest of several forms that a predicted change of the logits allows;
+`ranks` compares the damage of single channels with its first-order prediction. Rows are kept in
+RESULTS_replace.csv, RESULTS_replace_mixed.csv and RESULTS_replace_ranks.csv, so that an interrupted
+run goes on.
 
     python benchmarks/replacing.py measure --networks digits_swish cifar10_swish
+    python benchmarks/replacing.py mix
     python benchmarks/replacing.py ranks
     python benchmarks/replacing.py write
 """
 
 import argparse
+import functools
 from dataclasses import replace as with_fields
 from pathlib import Path
 from typing import Any
@@ -23,19 +27,27 @@ from torch import nn
 
 import acon_analysis as acon
 from acon_analysis.data.sources import open_data
+from acon_analysis.training.loop import Training
+from acon_analysis.training.recipes import RECIPES
 from acon_hooks.layers.scan import scan_layers
 from acon_hooks.replacement.damage import channel_damage, first_order_damage
 from acon_hooks.replacement.fitting import fit_units
-from acon_hooks.replacement.replace import replace_data
+from acon_hooks.replacement.replace import forms_of, replace_data
 
 HERE = Path(__file__).parent
-DAMAGE, RANKS = HERE / "RESULTS_replace.csv", HERE / "RESULTS_replace_ranks.csv"
+DAMAGE, MIXED, RANKS = (HERE / f"RESULTS_replace{part}.csv" for part in ("", "_mixed", "_ranks"))
 PAGE = HERE / "RESULTS_replace.md"
 
 KINDS = ("swish", "acon", "metaacon", "relu")
-NETWORKS = [f"{data}_{kind}" for data in ("digits", "cifar10") for kind in KINDS]
+#: A network without BatchNorm, trained here.
+PLAIN = "digits_plain"
+NETWORKS = [f"{data}_{kind}" for data in ("digits", "cifar10") for kind in KINDS] + [PLAIN]
 FORMS = ("two-piece", "line", "poly:2", "poly:4", "hardswish")
 BUDGETS = (1.0, 0.5)
+
+#: Forms that are mixed, the cheapest first, and the predicted change of the logits allowed.
+MIX = ("line", "relu", "two-piece")
+MAX_CHANGES = (0.02, 0.05, 0.2)
 
 #: Images that single channels are replaced on, and how many channels at most.
 RANK_IMAGES, RANK_CHANNELS = 64, 256
@@ -46,6 +58,26 @@ def images(name: str, count: int) -> tuple[Any, Any]:
     data = name.partition("_")[0]
     test, train = (open_data(f"{data}:{split}").head(count) for split in ("test", "train"))
     return test, train
+
+
+@functools.cache
+def build(name: str) -> nn.Module:
+    """Return a shipped network, or `PLAIN`: four convolutions with SiLU, trained in seconds."""
+    if name != PLAIN:
+        return acon.build_model(name)
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for inner, outer, stride in ((1, 16, 1), (16, 32, 2), (32, 64, 1), (64, 64, 2)):
+        convolution = nn.Conv2d(inner, outer, 3, stride, 1)
+        nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+        layers += [convolution, nn.SiLU()]
+    network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+    train, test = open_data("digits:train"), open_data("digits:test")
+    training = Training(network, train, test, RECIPES["digits"], seed=0)
+    for _ in training.run(progress=False):
+        pass
+    print(training.curves.tail(1).to_string(), flush=True)
+    return network.eval()
 
 
 def smooth(network: nn.Module) -> list[str]:
@@ -77,13 +109,32 @@ def measure(options: argparse.Namespace) -> None:
                 if len(own) and (own["budget"] == budget).any():
                     continue
                 test, train = images(name, options.images)
-                network = acon.build_model(name)
+                network = build(name)
                 done = replace_data(
                     network, test, form, train, smooth(network), budget, batch_size=125
                 )
                 keys = {"network": name, "with": form, "budget": budget}
                 append(DAMAGE, done.table.assign(**keys)[[*keys, *done.table.columns]])
                 print(name, budget, done.table.to_string(), sep="\n", flush=True)
+
+
+def mix(options: argparse.Namespace) -> None:
+    """Measure mixtures that are missing."""
+    for name in options.networks:
+        for allowed in MAX_CHANGES:
+            found = kept(MIXED)
+            if len(found) and (found[found["network"] == name]["max_change"] == allowed).any():
+                continue
+            test, train = images(name, options.images)
+            network = build(name)
+            done = replace_data(
+                network, test, MIX, train, smooth(network), max_change=allowed, batch_size=125
+            )
+            counts = forms_of(done.plan)
+            keys = {"network": name, "max_change": allowed, **{form: counts[form] for form in MIX}}
+            rows = done.table[done.table["form"] == "mixed"]
+            append(MIXED, rows.assign(**keys)[[*keys, *rows.columns]])
+            print(keys, rows.to_string(), sep="\n", flush=True)
 
 
 def ranks(options: argparse.Namespace) -> None:
@@ -94,7 +145,7 @@ def ranks(options: argparse.Namespace) -> None:
             if ((found["network"] == name) & (found["with"] == form)).any():
                 continue
             test, train = images(name, options.images)
-            network = acon.build_model(name)
+            network = build(name)
             fit = fit_units(network, train, form=form, layers=smooth(network), batch_size=125)
             rows = fit.table.iloc[:: -(-len(fit.table) // RANK_CHANNELS)].reset_index(drop=True)
             fit = with_fields(fit, table=rows)
@@ -132,6 +183,21 @@ def cell(rows: pd.DataFrame, form: str, again: bool) -> str:
     return f"{change:+.1f} ({low:+.1f} to {high:+.1f}) [{row['output_change']:.3f}]"
 
 
+MIXED_HEAD = f"""Each channel has the first of {", ".join(MIX)} whose own predicted change of the
+logits is within a tolerance, the same for all channels and the largest with which the prediction
+for all together is at most the change allowed; if none is, it keeps its activation."""
+
+
+def mixtures(found: pd.DataFrame) -> str:
+    """Return the mixtures as a table: channels of each form, and what is lost."""
+    rows = []
+    for (name, allowed), own in found.groupby(["network", "max_change"], sort=False):
+        row = own[~own["recalibrated"]].iloc[0]
+        rows.append([name, f"{allowed:g}", *(row[form] for form in MIX), cell(own, "mixed", False)])
+    head = ("network", "allowed", *MIX, "accuracy, points [logits, measured]")
+    return table_text(head, rows)
+
+
 def write(options: argparse.Namespace) -> None:
     """Write the page."""
     found = kept(DAMAGE)
@@ -151,6 +217,7 @@ def write(options: argparse.Namespace) -> None:
         title = "All channels" if budget == 1 else f"{100 * float(str(budget)):g} % of the channels"
         head = ["network", *(columns if budget == 1 else FORMS)]
         parts += [f"## {title}", table_text(tuple(head), rows)]
+    parts += ["## Mixed forms", MIXED_HEAD, mixtures(kept(MIXED))]
     ranked = kept(RANKS)
     if len(ranked):
         body = [
@@ -173,14 +240,14 @@ def write(options: argparse.Namespace) -> None:
 def main() -> None:
     """Measure, rank or write."""
     parser = argparse.ArgumentParser(description="what do cheaper activations cost?")
-    parser.add_argument("what", choices=["measure", "ranks", "write"])
+    parser.add_argument("what", choices=["measure", "mix", "ranks", "write"])
     parser.add_argument("--networks", nargs="+", default=NETWORKS)
     parser.add_argument("--forms", nargs="+", default=list(FORMS))
     parser.add_argument("--budgets", nargs="+", type=float, default=list(BUDGETS))
     parser.add_argument("--images", type=int, default=1_000)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    {"measure": measure, "ranks": ranks, "write": write}[options.what](options)
+    {"measure": measure, "mix": mix, "ranks": ranks, "write": write}[options.what](options)
 
 
 if __name__ == "__main__":

@@ -158,7 +158,12 @@ def replace(
     ],
     out: Annotated[Path, typer.Option(help="folder for plan, model and tables")],
     with_: Annotated[
-        str, typer.Option("--with", help="line, relu, two-piece, hardswish or poly:K, K up to 4")
+        str,
+        typer.Option(
+            "--with",
+            help="line, relu, two-piece, hardswish or poly:K, K up to 4; several by comma, the "
+            "cheapest first: each channel gets the first that --max-change allows",
+        ),
     ] = "two-piece",
     fit: Annotated[
         str | None,
@@ -168,6 +173,13 @@ def replace(
     budget: Annotated[
         str, typer.Option(help="channels (200) or a share (0.25, 25%); those of least damage first")
     ] = "100%",
+    max_change: Annotated[
+        float | None,
+        typer.Option(
+            help="instead of a budget: how much the output may change in all, as predicted to "
+            "first order, a share of its norm (0.05)"
+        ),
+    ] = None,
     layers: Annotated[str | None, typer.Option(help="only these layers, by comma")] = None,
     fold: Annotated[
         bool, typer.Option(help="fold lines of whole layers into their neighbours")
@@ -193,10 +205,11 @@ def replace(
     done = replace_data(
         build(model, weights),
         data,
-        with_,
+        parse_list(with_),
         fit,
         None if layers is None else parse_list(layers),
         parse_budget(budget),
+        max_change=max_change,
         out=out,
         fold=fold,
         limit=limit,

@@ -5,7 +5,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -219,6 +219,26 @@ class Function(Form):
     def of(self, x: Tensor) -> Tensor:
         """Return the function of x."""
         return FUNCTIONS[self.name](x)
+
+
+@dataclass(frozen=True, eq=False)
+class Mixed(Form):
+    """Different forms on different channels; no channel is chosen in two of them.
+
+    Parameters
+    ----------
+    parts : tuple of Form
+        Their own axes do not count.
+    """
+
+    parts: tuple[Form, ...]
+
+    def of(self, x: Tensor) -> Tensor:
+        """Return each channel's function of x; x itself where there is none."""
+        y = x
+        for part in self.parts:
+            y = replace(part, axis=self.axis).apply(x, y)
+        return y
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from acon_analysis.errors import UsageError, closest
 from acon_analysis.moments.gram import Gram
-from acon_hooks.engine.edits import FUNCTIONS, Form, Function, Line, Polynomial, TwoPiece
+from acon_hooks.engine.edits import FUNCTIONS, Form, Function, Line, Mixed, Polynomial, TwoPiece
 
 FORMS = ("line", "relu", "two-piece", "hardswish", "poly:K")
 
@@ -66,20 +66,32 @@ def coefficients_of(form: str) -> int:
     return 3 + degree if degree else 2 * (form == "two-piece")
 
 
-def edit_of(form: str, units: pd.DataFrame, channels: int, axis: int, device: torch.device) -> Form:
+def edit_of(units: pd.DataFrame, channels: int, axis: int, device: torch.device) -> Form:
     """Return the edit of some channels of a use of a layer, float64.
 
     Parameters
     ----------
-    form : str
-        Of all of them.
     units : DataFrame
-        channel, slope, intercept, coefficients.
+        channel, form, slope, intercept, coefficients.
     channels, axis : int
         Channels of the layer, and their axis.
     device : torch.device
         Of the tensors.
     """
+    parts = [
+        _edit_of(str(form), own, channels, axis, device)
+        for form, own in units.groupby("form", sort=False)
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    chosen = torch.stack([part.chosen for part in parts if part.chosen is not None]).any(0)
+    return Mixed(tuple(parts), chosen=chosen, axis=axis)
+
+
+def _edit_of(
+    form: str, units: pd.DataFrame, channels: int, axis: int, device: torch.device
+) -> Form:
+    """Return the edit of channels of one form."""
     index = torch.tensor(units["channel"].to_numpy())
     further = np.array(units["coefficients"].tolist(), np.float64).reshape(len(units), -1)
     numbers = np.column_stack([units[["slope", "intercept"]].to_numpy(), further])

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from acon_analysis.errors import UsageError, closest
 from acon_analysis.models.registry import build_model, registry
 from acon_hooks.captures.identity import state_sha256
-from acon_hooks.engine.edits import Form, Line
+from acon_hooks.engine.edits import Form, Line, Mixed
 from acon_hooks.engine.sites import Site, split_name
 from acon_hooks.errors import HookError
 from acon_hooks.guards import unwrap
@@ -59,6 +59,8 @@ class ReplacedChannels(nn.Module):
         Whether the result also takes the place of this use's input.
     passes : bool
         Whether this use returns its input: its lines were folded into neighbours.
+    parts : ModuleList of ReplacedChannels
+        Of different forms on different channels one module each; otherwise empty.
     """
 
     slope: Tensor
@@ -72,11 +74,13 @@ class ReplacedChannels(nn.Module):
         self.kind: type[Form] = type(form)
         self.fixed: dict[str, Any] = {}  # what is no tensor
         self.affine = type(form) is Line
+        parts = form.parts if isinstance(form, Mixed) else ()
+        self.parts = nn.ModuleList(ReplacedChannels(part, like) for part in parts)
         for name, value in vars(form).items():
             if isinstance(value, Tensor):
                 dtype = value.dtype if name == "chosen" else like.dtype
                 self.register_buffer(name, value.to(like.device, dtype, copy=True))
-            elif name != "chosen":
+            elif name not in ("chosen", "parts"):
                 self.fixed[name] = value
         self.settle()
 
@@ -86,10 +90,17 @@ class ReplacedChannels(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return y with the forms of x on the chosen channels; y may be anything if all are."""
-        values: dict[str, Any] = {**dict(self.named_buffers()), **self.fixed}
+        return self.form().apply(x, y)
+
+    def form(self) -> Form:
+        """Return the functions that the buffers describe."""
+        values: dict[str, Any] = {**dict(self.named_buffers(recurse=False)), **self.fixed}
         if self.whole:
             values["chosen"] = None
-        return self.kind(**values).apply(x, y)
+        parts = tuple(part.form() for part in self.parts if isinstance(part, ReplacedChannels))
+        if parts:
+            values["parts"] = parts
+        return self.kind(**values)
 
     def extra_repr(self) -> str:
         """Return the arguments for `print(layer)`."""
@@ -202,15 +213,8 @@ def plan_edits(model: nn.Module, plan: Plan, *, any_weights: bool = False) -> di
             raise PlanError(
                 f"plan: the model has no layer {use.layer!r}; {closest(use.layer, modules)}"
             )
-        own = rows[use.layer, use.call]
-        form, *others = own["form"].unique()
-        if others:
-            raise PlanError(
-                f"plan: the channels of one use of a layer have one form; {use.layer!r} has "
-                f"{form!r} and {others[0]!r}"
-            )
         site = Site(use.layer, modules[owner], use.call, use.axis, function=function)
-        edits[site] = edit_of(form, own, use.channels, use.axis, device)
+        edits[site] = edit_of(rows[use.layer, use.call], use.channels, use.axis, device)
     return edits
 
 

@@ -267,27 +267,27 @@ def choose_units(
     require_columns(table, [*_KEYS, "slope", "intercept"], "the table of channels")
     if units is not None:
         if budget is not None or layers is not None:
-            raise UsageError("linearize: give either units, or a budget and layers, not both")
+            raise UsageError("give either units, or a budget and layers, not both")
         return _given(table, list(units))
     if budget is None and layers is None:
-        raise UsageError("linearize: say what to replace: a budget, layers, or units")
+        raise UsageError("say what to replace: a budget, layers, or units")
     if layers is not None:
         wanted = [layers] if isinstance(layers, str) else list(layers)
         for name in wanted:
             if name not in set(table["layer"]):
                 known = closest(name, table["layer"].unique())
-                raise UsageError(f"linearize: there is no layer {name!r} in the fit; {known}")
+                raise UsageError(f"there is no layer {name!r} in the fit; {known}")
         table = table[table["layer"].isin(wanted)]
     finite: pd.DataFrame = table.loc[np.isfinite(table[["slope", "intercept"]].to_numpy()).all(1)]
     if budget is None:
         return finite
     if by not in table.columns:
-        raise UsageError(f"linearize: cannot rank by {by!r}; {closest(by, table.columns)}")
+        raise UsageError(f"cannot rank by {by!r}; {closest(by, table.columns)}")
     ranked = finite[finite[by].notna()]
     if not within:
         return _least(ranked, by, _count(budget, len(table)))
     if not isinstance(budget, float):
-        raise UsageError(f"linearize: within layers the budget is a share, such as 0.25; {budget}")
+        raise UsageError(f"within layers the budget is a share, such as 0.25; {budget}")
     parts = [
         _least(part[part.index.isin(ranked.index)], by, _count(budget, len(part)))
         for _, part in table.groupby(["layer", "call"], sort=False)
@@ -345,25 +345,23 @@ def _count(budget: int | float, total: int) -> int:
     if isinstance(budget, float):
         if not 0 < budget <= 1:
             raise UsageError(
-                f"linearize: a share of channels lies between 0 and 1; got {budget} "
+                f"a share of channels lies between 0 and 1; got {budget} "
                 f"(a number of channels is an integer)"
             )
         return round(budget * total)
     if not 0 < budget <= total:
-        raise UsageError(f"linearize: the budget must be 1 to {total} channels; got {budget}")
+        raise UsageError(f"the budget must be 1 to {total} channels; got {budget}")
     return int(budget)
 
 
 def _given(table: pd.DataFrame, units: list[Sequence[Any]]) -> pd.DataFrame:
     """Return the rows of (layer, channel) or (layer, call, channel)."""
     if not units:
-        raise UsageError("linearize: the list of units is empty")
+        raise UsageError("the list of units is empty")
     rows = pd.Series(False, index=table.index)
     for unit in units:
         if len(unit) not in (2, 3):
-            raise UsageError(
-                f"linearize: a unit is (layer, channel) or (layer, call, channel); got {unit!r}"
-            )
+            raise UsageError(f"a unit is (layer, channel) or (layer, call, channel); got {unit!r}")
         mine = (table["layer"] == unit[0]) & (table["channel"] == unit[-1])
         if len(unit) == 3:
             mine &= table["call"] == unit[1]
@@ -372,7 +370,7 @@ def _given(table: pd.DataFrame, units: list[Sequence[Any]]) -> pd.DataFrame:
             near = f"its channels are 0 to {own.max()}" if len(own) else closest(
                 str(unit[0]), table["layer"].unique()
             )  # fmt: skip
-            raise UsageError(f"linearize: there is no unit {tuple(unit)!r} in the fit; {near}")
+            raise UsageError(f"there is no unit {tuple(unit)!r} in the fit; {near}")
         rows |= mine
     return table[rows]
 

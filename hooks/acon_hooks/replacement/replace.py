@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as with_fields
@@ -28,14 +29,17 @@ from acon_hooks.guards import unwrap
 from acon_hooks.layers.scan import KINDS, scan_layers
 from acon_hooks.replacement.fitting import LINEARIZABLE, fit_units
 from acon_hooks.replacement.folding import Folded, fold_lines
-from acon_hooks.replacement.forms import degree_of
 from acon_hooks.replacement.linearizing import linearize, plan_edits, save_linearized
+from acon_hooks.replacement.mixing import checked_forms, mixed_plan
 from acon_hooks.replacement.plan import Plan
 from acon_hooks.replacement.recalibrating import batch_norms, recalibrated
 from acon_hooks.replacement.replacing import FIRST_ORDER, FIRST_ORDER_IMAGES, add_first_order
 
 #: The form that every replacement is compared with.
 BASELINE = "relu"
+
+#: Name of a plan of several forms.
+MIXED = "mixed"
 
 #: Data sets with a training split, which forms are fitted on unless other data are given.
 _SPLITS = ("digits", "cifar10")
@@ -44,10 +48,11 @@ _SPLITS = ("digits", "cifar10")
 def replace(
     model: nn.Module,
     fit_data: Any,
-    with_: str = "two-piece",
+    with_: str | Sequence[str] = "two-piece",
     layers: Sequence[str] | None = None,
     budget: int | float = 1.0,
     *,
+    max_change: float | None = None,
     limit: int | None = None,
     batch_size: int = 64,
     output: Output = None,
@@ -63,17 +68,25 @@ def replace(
         The network, in evaluation mode. It stays as it is.
     fit_data : str, Path, ImageSource, Dataset, DataLoader or iterable of batches
         Training samples, to fit the functions on; see `acon_hooks.engine.feeding.open_feed`.
-    with_ : str
+    with_ : str or sequence of str
         On each channel: "line", slope·x + intercept; "two-piece", slope·x + intercept +
         bend·relu(x - hinge); "poly:K", a polynomial of degree K of 1 to 4; these by least squares.
-        "relu" and "hardswish" as they are.
+        "relu" and "hardswish" as they are. Of several, the cheapest first, every channel gets the
+        first that changes the output little enough, see `max_change`.
     layers : sequence of str, optional
         Only these elementwise activations, modules or calls of functions, by name; by default all,
         and Meta-ACON, which becomes a function without β.
     budget : int or float
         How many channels are replaced: an integer counts them, a float in (0, 1] is a share. Less
         than all are those with the smallest change of the output as predicted to first order, over
-        all layers; this costs a backward pass a logit on 128 samples.
+        all layers; this costs, for each form, a backward pass a logit on 128 samples.
+    max_change : float, optional
+        Instead of a budget of channels: how much all replacements together may change the output,
+        as predicted to first order, a share of its norm, such as 0.05. Required with several forms.
+        The prediction for all is the root of the sum of the squares of the channels' own, as of
+        uncorrelated changes. A channel gets the first form whose own is within a tolerance, the
+        same for all channels and the largest that `max_change` allows; if none is, it keeps its
+        activation.
     limit, batch_size : int
         Only the first so many samples; samples a forward pass.
     output : int, str or callable, optional
@@ -90,13 +103,14 @@ def replace(
     Raises
     ------
     UsageError
-        If there is no such form or elementwise activation, or the budget is out of range.
+        If there is no such form or elementwise activation, or the budget is out of range; if
+        several forms are given without `max_change`, or both that and a budget.
     HookError
         If no layer can be measured.
     """
     plan = plan_forms(
-        model, fit_data, with_, layers, budget, limit=limit, batch_size=batch_size,
-        output=output, forward=forward, mask=mask, sample_axis=sample_axis,
+        model, fit_data, with_, layers, budget, max_change=max_change, limit=limit,
+        batch_size=batch_size, output=output, forward=forward, mask=mask, sample_axis=sample_axis,
     )  # fmt: skip
     return linearize(model, plan)
 
@@ -104,10 +118,11 @@ def replace(
 def plan_forms(
     model: nn.Module,
     fit_data: Any,
-    with_: str = "two-piece",
+    with_: str | Sequence[str] = "two-piece",
     layers: Sequence[str] | None = None,
     budget: int | float = 1.0,
     *,
+    max_change: float | None = None,
     limit: int | None = None,
     batch_size: int = 64,
     output: Output = None,
@@ -117,22 +132,29 @@ def plan_forms(
 ) -> Plan:
     """Return the plan of `replace`, whose arguments it takes."""
     network = unwrap(model)
-    degree_of(with_)
+    whole = isinstance(budget, float) and budget == 1
+    forms = checked_forms(with_, whole, max_change)
     chosen = None if layers is None else [layers] if isinstance(layers, str) else list(layers)
     _refuse_other_kinds(network, chosen or ())
     held = None
-    if not (isinstance(budget, float) and budget == 1):
+    if max_change is not None or not whole:
         options = input_options(network, forward, mask, sample_axis)
         held = Held(fit_data, limit, batch_size, options, "ranking")
-    fit = fit_units(
-        network, fit_data, layers=chosen, limit=limit, batch_size=batch_size, form=with_,
-        forward=forward, mask=mask, sample_axis=sample_axis,
-    )  # fmt: skip
+    fits = [
+        fit_units(
+            network, fit_data, layers=chosen, limit=limit, batch_size=batch_size, form=form,
+            forward=forward, mask=mask, sample_axis=sample_axis,
+        )
+        for form in forms
+    ]  # fmt: skip
+    fit = fits[0]
     if held is None:
         return fit.plan(layers=fit.table["layer"].unique())
     fit.plan(budget=budget)  # raises for one that is out of range
-    fit = add_first_order(network, fit, _spread(held), output=output)
-    plan = fit.plan(budget=budget, by=FIRST_ORDER)
+    fits = [add_first_order(network, fit, _spread(held), output=output) for fit in fits]
+    if max_change is not None:
+        return mixed_plan(fits, max_change)
+    plan = fits[0].plan(budget=budget, by=FIRST_ORDER)
     if not plan.units:
         raise UsageError(f"the budget {budget} buys no channel of {len(fit.table)}")
     return plan
@@ -147,7 +169,7 @@ class Replacement:
     model : Module
         The copy.
     plan : Plan
-        Its units and forms.
+        Its units and forms; of several forms the table calls it "mixed".
     table : DataFrame
         Columns `acon_analysis.columns.REPLACEMENT_COLUMNS`.
     samples : DataFrame
@@ -166,11 +188,12 @@ class Replacement:
 def replace_data(
     model: nn.Module,
     data: Any,
-    with_: str = "two-piece",
+    with_: str | Sequence[str] = "two-piece",
     fit_data: Any = None,
     layers: Sequence[str] | None = None,
     budget: int | float = 1.0,
     *,
+    max_change: float | None = None,
     out: str | Path | None = None,
     fold: bool = False,
     limit: int | None = None,
@@ -188,7 +211,7 @@ def replace_data(
 
     Parameters
     ----------
-    model, with_, layers, budget, batch_size, output, forward, mask, sample_axis
+    model, with_, layers, budget, max_change, batch_size, output, forward, mask, sample_axis
         As for `replace`.
     data, fit_data : str, Path, ImageSource, Dataset, DataLoader or list of batches
         What to measure on, and what to fit on: by default the training split of a named data set.
@@ -223,8 +246,8 @@ def replace_data(
         for each, what in ((source, "damage"), (fit_data, "BatchNorms"))
     )
     plan = plan_forms(
-        model, fit_data, with_, layers, budget, limit=limit, batch_size=batch_size,
-        output=output, forward=forward, mask=mask, sample_axis=sample_axis,
+        model, fit_data, with_, layers, budget, max_change=max_change, limit=limit,
+        batch_size=batch_size, output=output, forward=forward, mask=mask, sample_axis=sample_axis,
     )  # fmt: skip
     feed = open_feed(source, options=options)
     if feed.samples is not None and feed.identity["data"] == plan.data:
@@ -303,12 +326,19 @@ def sentence(done: Replacement) -> str:
         points = "accuracy {:+.2f} points ({:+.2f} to {:+.2f}), ".format(*ends)
         change = f"output changes by {row['output_change']:.3g}"
         words.append(f"{row['form']}{again}: {'' if np.isnan(row['accuracy']) else points}{change}")
-    return f"{len(done.plan.units)} channels of {layers} layers. " + "; ".join(words)
+    counts = ", ".join(f"{count} {form}" for form, count in forms_of(done.plan).items())
+    return f"{len(done.plan.units)} channels of {layers} layers ({counts}). " + "; ".join(words)
+
+
+def forms_of(plan: Plan) -> Counter[str]:
+    """Count the channels of each form of a plan."""
+    return Counter(unit.form for unit in plan.units)
 
 
 def _edits(network: nn.Module, plan: Plan, held: Held, output: Output) -> dict[str, EditPlan]:
     """Return the edits of a plan and of its baseline, and both with BatchNorms estimated again."""
-    form = plan.units[0].form
+    counts = forms_of(plan)
+    form = next(iter(counts)) if len(counts) == 1 else MIXED
     plain = tuple(
         with_fields(unit, form=BASELINE, slope=0.0, intercept=0.0, coefficients=())
         for unit in plan.units

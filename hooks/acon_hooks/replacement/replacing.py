@@ -195,7 +195,7 @@ def replace_from_run(
         fit = with_first_order(network, fit, output=output)
     plan = fit.plan(budget=budget, by=by, within=within, layers=layers)
     if not plan.units:
-        raise UsageError("linearize: the budget buys no unit; give a larger one")
+        raise UsageError("the budget buys no channel; give a larger one")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SameDataWarning)  # said above
         report = verify_plan(

@@ -280,6 +280,10 @@ def test_replace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (tmp_path / "model.safetensors").is_file()
     assert acon(*command, "--with", "two-peice") == 2
     assert "did you mean 'two-piece'" in capsys.readouterr().err
+    assert acon(*command, "--with", "line,relu") == 2
+    assert "give max_change (--max-change)" in capsys.readouterr().err
+    assert acon(*command, "--with", "line, relu", "--max-change", 0.1) == 0
+    assert re.search(r"layers \(\d+ (line|relu), \d+ (line|relu)\)", capsys.readouterr().out)
 
 
 def test_gates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

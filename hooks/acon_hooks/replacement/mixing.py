@@ -1,0 +1,114 @@
+"""Several forms in one plan: on every channel the cheapest that changes the output little."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from acon_analysis.errors import UsageError
+from acon_hooks.replacement.fitting import Fit
+from acon_hooks.replacement.forms import degree_of
+from acon_hooks.replacement.plan import Plan, make_plan
+
+_KEYS = ["layer", "call", "channel"]
+
+
+def checked_forms(with_: str | Sequence[str], whole: bool, max_change: float | None) -> list[str]:
+    """Return the forms to replace with, checked.
+
+    Parameters
+    ----------
+    with_ : str or sequence of str
+        One form, or several.
+    whole : bool
+        Whether the budget is all channels.
+    max_change : float, optional
+        As for `mixed_plan`.
+
+    Raises
+    ------
+    UsageError
+        For none or an unknown one, several without `max_change`, or that and a budget.
+    """
+    forms = [with_] if isinstance(with_, str) else list(with_)
+    if not forms:
+        raise UsageError("there is no form to replace with: give one or several")
+    for form in forms:
+        degree_of(form)
+    if len(forms) > 1 and max_change is None:
+        raise UsageError(
+            "several forms are mixed by how much they may change the output: give max_change "
+            "(--max-change), a share of its norm such as 0.05"
+        )
+    if max_change is not None and not whole:
+        raise UsageError("give either a budget of channels or max_change, not both")
+    return forms
+
+
+def mixed_plan(fits: Sequence[Fit], max_change: float) -> Plan:
+    """Choose a form for every channel, the cheapest within a tolerance, which is the same for all.
+
+    A channel gets the first form whose own predicted change of the output is within the tolerance;
+    if none is, it keeps its activation. The tolerance is the largest for which the predicted change
+    of all together is at most `max_change`: the root of the sum of the squares of the chosen ones,
+    as of changes that are uncorrelated.
+
+    Parameters
+    ----------
+    fits : sequence of Fit
+        Of the same channels, the cheapest form first; with the column ``first_order``.
+    max_change : float
+        A share of the output's norm, such as 0.05.
+
+    Raises
+    ------
+    UsageError
+        If it is not positive, or allows no channel.
+    """
+    if not 0 < max_change < math.inf:
+        raise UsageError(
+            f"max_change is a positive share of the output's norm, such as 0.05; got {max_change}"
+        )
+    tables = [_with_form(fit.table) for fit in fits]
+    table = pd.concat(tables, ignore_index=True)
+    changes = np.unique(table["first_order"].dropna())
+
+    def within(tolerance: float) -> pd.DataFrame:
+        return table[table["first_order"] <= tolerance].drop_duplicates(_KEYS)
+
+    def together(tolerance: float) -> float:
+        return float(np.linalg.norm(within(tolerance)["first_order"]))
+
+    count = bisect_right(changes, max_change, key=together)
+    if not count:
+        least = f"; the least that is predicted of one is {changes[0]:.3g}" if len(changes) else ""
+        raise UsageError(f"max_change {max_change:g} allows no channel to be replaced{least}")
+    tolerance = float(changes[count - 1])
+    return make_plan(
+        within(tolerance),
+        fits[0].layers,
+        model=fits[0].model,
+        weights_sha256=fits[0].weights_sha256,
+        data=fits[0].data,
+        run_id=fits[0].run_id,
+        chosen_by=(
+            f"max_change {max_change:g}: the first of {', '.join(map(_name, tables))} with a "
+            f"predicted change of at most {tolerance:.3g}, together {together(tolerance):.3g}"
+        ),
+    )
+
+
+def _with_form(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of a fit with its form and coefficients; a fit of lines has neither."""
+    if "form" in table:
+        return table
+    none: list[Any] = [()] * len(table)
+    return table.assign(form="line", coefficients=none)
+
+
+def _name(table: pd.DataFrame) -> str:
+    """Return the form of a table."""
+    return str(table["form"].iloc[0])
