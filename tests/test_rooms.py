@@ -26,8 +26,9 @@ IMPORTS = imports(TREE)
 ORDER = {
     package: [set(level.split()) for level in levels.split("<")]
     for package, levels in {
-        "acon_analysis": "errors usercode columns files selection < family < layers < paper < data "
-        "< models < moments < store < statistics < runs < plotdata < training < studies < cli",
+        "acon_analysis": "errors usercode columns files screen selection < family < layers < paper "
+        "< data < models < moments < store < statistics < runs < plotdata < training < studies "
+        "< cli",
         "acon_hooks": "errors guards < engine < layers < readings < census < moments < captures "
         "< explainers replacement < blocks < figure_inputs",
         "acon_figures": "names spec style saving tabular diagrams < plots < registry inputs "
@@ -38,7 +39,7 @@ ORDER = {
 #: Rooms that never load torch.
 NO_TORCH = (
     "acon_analysis.columns", "acon_analysis.errors", "acon_analysis.files", "acon_analysis.moments",
-    "acon_analysis.paper", "acon_analysis.plotdata", "acon_analysis.runs",
+    "acon_analysis.paper", "acon_analysis.plotdata", "acon_analysis.runs", "acon_analysis.screen",
     "acon_analysis.statistics", "acon_analysis.store", "acon_figures",
 )  # fmt: skip
 

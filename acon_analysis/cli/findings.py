@@ -8,12 +8,14 @@ import typer
 
 from acon_analysis.cli.application import app
 from acon_analysis.cli.options import (
+    Format,
     Mask,
     Model,
-    TableFormat,
+    Out,
     Weights,
     build,
     emit,
+    on_screen,
     parse_list,
     parse_mask,
 )
@@ -48,7 +50,7 @@ def figures(
     from acon_figures.registry import figure_table, find
 
     if list_:
-        emit(figure_table(), TableFormat.table, None)
+        emit(figure_table(), columns=("name", "kind", "description"))
         return
 
     def announce(line: str) -> None:
@@ -218,7 +220,7 @@ def replace(
         logits=logits,
         mask=parse_mask(mask),
     )
-    emit(done.table, TableFormat.table, None, columns=_REPLACED_SHOWN)
+    emit(done.table, columns=_REPLACED_SHOWN)
     typer.echo(f"{out}: {sentence(done)}")
 
 
@@ -254,8 +256,8 @@ def gates(
         float, typer.Option(help="changes of the loss within this do not matter, in nats")
     ] = 0.01,
     seed: Annotated[int, typer.Option(help="of the drawing of donors")] = 0,
-    format: Annotated[TableFormat, typer.Option(help="how to print")] = TableFormat.table,
-    out: Annotated[Path | None, typer.Option(help="file instead of the screen")] = None,
+    format: Format = None,
+    out: Out = None,
 ) -> None:
     """Measure whether a network uses β and its gates."""
     from acon_hooks.replacement.gate_changes import DEFAULT, gate_use, sentences
@@ -296,10 +298,8 @@ def blocks(
     ] = None,
     limit: Annotated[int | None, typer.Option(help="only the first so many images")] = None,
     seed: Annotated[int, typer.Option(help="of the folds of R² and of the order")] = 0,
-    format: Annotated[
-        TableFormat | None, typer.Option(help="how to write; by default as the file is named")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="file; by default the screen")] = None,
+    format: Format = None,
+    out: Out = None,
 ) -> None:
     """Measure how linear blocks and the whole network are."""
     from acon_hooks.blocks.measuring import block_linearity
@@ -315,10 +315,8 @@ def blocks(
         announce=lambda text: typer.echo(f"acon: {text}", err=True),
         progress=sys.stderr.isatty(),
     )
-    ending = "" if out is None else out.suffix.removeprefix(".")
-    named_by = TableFormat(ending) if ending in set(TableFormat) else TableFormat.table
-    emit(table, format or named_by, out, columns=_OF_BLOCKS)
-    if out is None and format in (None, TableFormat.table):
+    emit(table, format, out, columns=_OF_BLOCKS)
+    if on_screen(format, out):
         typer.echo(
             "\nnlc: 1 for affine maps, the number to go by. r2: of the best affine map on other "
             "samples; a lower bound where a block mixes positions. elementwise_L: mean L of the "
@@ -396,7 +394,7 @@ def explain(
     figure = explanation(*found.pictures, found.maps, frame, labels=labels)
     write_tables(found, out)
     save(figure, out, "explanation", format or ["png", "pdf", "svg"])
-    emit(frame, TableFormat.table, None)
+    emit(frame)
     if check:
         table = check_data(network, found, out, device=device)
         typer.echo(
@@ -425,7 +423,7 @@ def _conductance(
     )  # fmt: skip
     shown = table.sort_values("importance", ascending=False).head(MOST_CHANNELS)
     hidden = [name for name in ("dead", "constant_input") if not shown[name].any()]
-    emit(shown.drop(columns=["nonlinearity", *hidden]), TableFormat.table, None)
+    emit(shown.drop(columns=["nonlinearity", *hidden]))
     typer.echo(f"({len(shown)} of {len(table)} channels; all: {out / 'conductance.csv'})\n")
-    emit(ranks, TableFormat.table, None)
+    emit(ranks)
     typer.echo("spearman: rank correlation of 1 - L with the importance, 95 % from low to high")

@@ -8,25 +8,36 @@ import typer
 
 from acon_analysis.cli.application import app
 from acon_analysis.cli.options import (
+    Format,
     Model,
-    TableFormat,
+    Out,
     Weights,
     build,
     emit,
+    on_screen,
     parse_list,
     parse_shape,
 )
 from acon_analysis.errors import UsageError
 
+#: What the screen shows first, of networks and of layers; files have all columns.
+_MODELS_SHOWN = ("name", "weights", "test_accuracy", "parameters", "input_shape", "source")
+_LAYERS_SHOWN = (
+    "layer", "call", "kind", "channels", "reader", "proof_error", "status", "reason", "class_name",
+    "granularity",
+)  # fmt: skip
+_CENSUS_SHOWN = ("operator", "measured", "calls", "share", "reason", "modules")
+
 
 @app.command()
 def models(
-    format: Annotated[TableFormat, typer.Option(help="how to print")] = TableFormat.table,
+    format: Format = None,
+    out: Out = None,
 ) -> None:
     """List the networks that can be named."""
     from acon_analysis.models.listing import model_table
 
-    emit(model_table(), format, None)
+    emit(model_table(), format, out, columns=_MODELS_SHOWN, labels={"test_accuracy": "accuracy"})
 
 
 @app.command()
@@ -36,7 +47,8 @@ def layers(
     data: Annotated[str | None, typer.Option(help="for the proof; also file.py:callable")] = None,
     input_shape: Annotated[str | None, typer.Option(help="C,H,W of random images")] = None,
     kinds: Annotated[str | None, typer.Option(help="kinds, by comma; by default all")] = None,
-    format: Annotated[TableFormat, typer.Option(help="how to print")] = TableFormat.table,
+    format: Format = None,
+    out: Out = None,
 ) -> None:
     """List activation layers, the proof, and the census."""
     from acon_analysis.statistics.census import census_table, census_text
@@ -49,12 +61,13 @@ def layers(
     samples = example_samples(network, data, shape)
     with naming_calls(network, lambda: samples):
         frame = proved_layers(network, data=data, input_shape=shape, kinds=chosen)
-    emit(frame, format, None)
+    emit(frame, format, out, columns=_LAYERS_SHOWN)
     census = nonlinearities(network, samples, kinds=chosen)
-    plain = format is TableFormat.table
+    plain = on_screen(format, out)
     typer.echo(census_text(census), err=not plain)
     if plain and len(table := census_table(census)):
-        emit(table, format, None)
+        typer.echo()
+        emit(table, columns=_CENSUS_SHOWN)
 
 
 @app.command()

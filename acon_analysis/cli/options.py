@@ -1,6 +1,6 @@
 """Arguments that several commands share, and how tables are printed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,9 +9,28 @@ import typer
 
 from acon_analysis.errors import UsageError
 from acon_analysis.files import csv_text
+from acon_analysis.screen import UNLIMITED, table_text
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+class By(StrEnum):
+    """What a summary is by."""
+
+    layer = "layer"
+    channel = "channel"
+    sample = "sample"
+
+
+class TableFormat(StrEnum):
+    """How a table is written."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
 
 Model = Annotated[
     str,
@@ -31,24 +50,12 @@ Mask = Annotated[
         "padded ones are left out"
     ),
 ]
+Format = Annotated[
+    TableFormat | None,
+    typer.Option(help="how to write; by default a table, and with --out as the file is named"),
+]
+Out = Annotated[Path | None, typer.Option(help="file; by default the screen")]
 RunPath = Annotated[Path, typer.Argument(help="folder of a captured run", show_default=False)]
-
-
-class By(StrEnum):
-    """What a summary is by."""
-
-    layer = "layer"
-    channel = "channel"
-    sample = "sample"
-
-
-class TableFormat(StrEnum):
-    """How a table is written."""
-
-    table = "table"
-    csv = "csv"
-    json = "json"
-    parquet = "parquet"
 
 
 def build(model: str, weights: Path | None) -> Any:
@@ -95,23 +102,33 @@ def parse_shape(text: str) -> tuple[int, ...]:
 
 def emit(
     frame: "pd.DataFrame",
-    format: TableFormat,
-    out: Path | None,
+    format: TableFormat | None = None,
+    out: Path | None = None,
     *,
     columns: Sequence[str] | None = None,
+    labels: Mapping[str, str] | None = None,
+    width: int | None = None,
 ) -> None:
-    """Print a frame, or write it to a file; on the screen only some columns, where given."""
-    if format is TableFormat.parquet:
+    """Print a frame, or write it to a file; on the screen only some columns, where given.
+
+    Without a format a file gets that of its name. `labels` are headers for the screen, `width`
+    that of a line, by default the terminal's.
+    """
+    chosen = format or _format_of(out)
+    if chosen is TableFormat.table and out is None:
+        typer.echo(_as_text(frame, columns, labels or {}, width))
+        return
+    if chosen is TableFormat.parquet:
         if out is None:
             raise UsageError("--format parquet needs --out FILE")
         out.parent.mkdir(parents=True, exist_ok=True)
         frame.to_parquet(out, index=False)
         return
     text = {
-        TableFormat.table: lambda: _as_text(frame, columns if out is None else None),
+        TableFormat.table: lambda: table_text(frame, UNLIMITED),
         TableFormat.csv: lambda: csv_text(frame).rstrip("\n"),
         TableFormat.json: lambda: frame.to_json(orient="records", indent=1),
-    }[format]()
+    }[chosen]()
     if out is None:
         typer.echo(text)
     else:
@@ -133,15 +150,33 @@ def read_table(path: Path) -> "pd.DataFrame":
     return frame
 
 
-def _as_text(frame: "pd.DataFrame", columns: Sequence[str] | None = None) -> str:
-    """Return a frame for the screen: three digits, without columns that say nothing."""
-    silent = [
+def on_screen(format: TableFormat | None, out: Path | None) -> bool:
+    """Say whether `emit` prints a table, under which there is room for sentences."""
+    return out is None and format in (None, TableFormat.table)
+
+
+def _format_of(out: Path | None) -> TableFormat:
+    """Return the format that a file's name says, a table where it says none."""
+    ending = "" if out is None else out.suffix.removeprefix(".").lower()
+    return TableFormat(ending) if ending in set(TableFormat) else TableFormat.table
+
+
+def _as_text(
+    frame: "pd.DataFrame",
+    columns: Sequence[str] | None,
+    labels: Mapping[str, str],
+    width: int | None,
+) -> str:
+    """Return a frame for the screen, without columns that say nothing."""
+    shown = [name for name in (columns or frame.columns) if name in frame]
+    said = [
         name
-        for name in frame.columns
-        if (columns is not None and name not in columns)
-        or frame[name].isna().all()
-        or (frame[name] == "").all()
-        or (name == "call" and (frame[name] == 0).all())
+        for name in shown
+        if not (
+            frame[name].isna().all()
+            or (frame[name] == "").all()
+            or (name == "call" and (frame[name] == 0).all())
+        )
     ]
-    shown = frame.drop(columns=silent) if len(frame) else frame
-    return shown.to_string(index=False, float_format=lambda value: f"{value:.3g}", na_rep="-")
+    chosen = frame[said] if len(frame) else frame[shown]
+    return table_text(chosen.rename(columns=labels), width)

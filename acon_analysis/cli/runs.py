@@ -9,17 +9,20 @@ import typer
 from acon_analysis.cli.application import app
 from acon_analysis.cli.options import (
     By,
+    Format,
     Mask,
     Model,
+    Out,
     RunPath,
-    TableFormat,
     Weights,
     build,
     emit,
+    on_screen,
     parse_list,
     parse_mask,
     parse_moments,
 )
+from acon_analysis.screen import UNLIMITED, sentence_text
 
 
 @app.command()
@@ -112,8 +115,8 @@ def capture(
     _warn_of_left_out(run)
     state = "complete" if run.complete else "not complete yet"
     typer.echo(
-        f"{out}: {len(run.sample_ids)} images captured, {len(run.errors)} could not be read, "
-        f"{len(run.layers)} layers, {len(run.units)} units; {state}"
+        f"{out}: {_counted(len(run.sample_ids), run.sample_word)} captured, {len(run.errors)} "
+        f"could not be read, {len(run.layers)} layers, {len(run.units)} units; {state}"
     )
     if run.has_census:
         typer.echo(census_text(run.nonlinearities))
@@ -150,21 +153,22 @@ def _counted(count: int, what: str) -> str:
     return f"{count} {what}" + ("" if count == 1 else "s")
 
 
-#: What a summary shows on the screen, so that a row fits in about 100 characters.
+#: What a summary shows on the screen, what matters most first: a narrow one shows fewer.
 _SHOWN = {
-    By.layer: ("layer", "call", "kind", "channels", "mean", "std", "std_samples", "L", "L_low",
-               "L_high", "L_gate", "G"),
-    By.channel: ("layer", "call", "channel", "mean", "L", "s_c", "G", "why"),
-    By.sample: ("layer", "call", "sample", "mean", "std", "min", "max", "L", "G"),
+    By.layer: ("layer", "call", "channels", "L", "L_low", "L_high", "L_gate", "G", "mean", "std",
+               "kind"),
+    By.channel: ("layer", "call", "channel", "L", "s_c", "G", "mean", "why"),
+    By.sample: ("layer", "call", "sample", "L", "G", "mean", "std", "min", "max"),
 }  # fmt: skip
+_LABELS = {"mean": "β_mean", "std": "β_std", "min": "β_min", "max": "β_max"}
 
 
 @app.command()
 def summary(
     run: RunPath,
     by: Annotated[By, typer.Option(help="what each row is")] = By.layer,
-    format: Annotated[TableFormat, typer.Option(help="how to write")] = TableFormat.table,
-    out: Annotated[Path | None, typer.Option(help="file; by default the screen")] = None,
+    format: Format = None,
+    out: Out = None,
     all: Annotated[
         bool, typer.Option("--all", help="all columns on the screen, as in files")
     ] = False,
@@ -172,7 +176,7 @@ def summary(
         int, typer.Option(help="β networks redrawn for the verdict; 0 for no verdict", min=0)
     ] = 99,
 ) -> None:
-    """Tell β and linearity, and what was learned."""
+    """Show linearity and β as a table, and the findings."""
     from acon_analysis.runs.run import open_run
     from acon_analysis.statistics.census import census_text
     from acon_analysis.statistics.sentences import gates_text
@@ -182,7 +186,8 @@ def summary(
     _warn_of_left_out(opened)
     shown = None if all else _SHOWN[by]
     table = opened.summary_table(by.value)
-    emit(table, format, out, columns=shown)
+    options: dict[str, Any] = {"width": UNLIMITED} if all else {"labels": _LABELS}
+    emit(table, format, out, columns=shown, **options)
     if by is not By.layer:
         return
     if opened.has_moments and (warning := gates_text(table)):
@@ -190,9 +195,8 @@ def summary(
     texts = [census_text(opened.nonlinearities)] if opened.has_census else []
     if draws and next(iter(opened.files("pooled")), None) is not None:
         texts.append(verdict_text(opened.variance_split(draws=draws)))
-    plain = format is TableFormat.table and out is None
     for text in filter(None, texts):
-        typer.echo(text, err=not plain)
+        typer.echo(sentence_text(text), err=not on_screen(format, out))
 
 
 @app.command()
@@ -200,11 +204,11 @@ def compare(
     first: RunPath,
     second: RunPath,
     confidence: Annotated[float, typer.Option(help="of the intervals")] = 0.95,
-    format: Annotated[TableFormat, typer.Option(help="how to write")] = TableFormat.table,
-    out: Annotated[Path | None, typer.Option(help="file; by default the screen")] = None,
+    format: Format = None,
+    out: Out = None,
 ) -> None:
     """Compare two runs layer by layer."""
-    from acon_analysis.runs.compare import compare_runs, unlike
+    from acon_analysis.runs.compare import compare_runs, comparison_text, side_by_side, unlike
     from acon_analysis.runs.run import open_run
 
     runs = open_run(first), open_run(second)
@@ -213,4 +217,5 @@ def compare(
         typer.echo(f"acon: warning: {sentence}", err=True)
     for one in runs:
         _warn_of_left_out(one)
-    emit(found, format, out)
+    emit(side_by_side(found) if on_screen(format, out) else found, format, out)
+    typer.echo(sentence_text(comparison_text(found, confidence)), err=not on_screen(format, out))

@@ -1,9 +1,15 @@
-"""The registry as a frame."""
+"""The registry as a frame, without building a network: torch is not loaded."""
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
-import torch
 
-from acon_analysis.models.registry import registry, weights_metadata
+_HERE = Path(__file__).parent
+#: Folder of the weights that come with the package.
+WEIGHTS = _HERE / "weights"
 
 
 def model_table() -> pd.DataFrame:
@@ -16,22 +22,32 @@ def model_table() -> pd.DataFrame:
         ``"shipped"`` or ``"random"``; the accuracy is that of the shipped weights, and NaN
         without them.
     """
-    rows = []
-    for spec in registry().values():
-        with torch.device("meta"):
-            model = spec.build()
-        shipped = spec.shipped
-        accuracy = float("nan")
-        if shipped is not None:
-            accuracy = float(weights_metadata(shipped).get("test_accuracy", "nan"))
-        rows.append(
-            {
-                "name": spec.name,
-                "source": spec.source,
-                "parameters": sum(parameter.numel() for parameter in model.parameters()),
-                "input_shape": ",".join(str(size) for size in spec.input_shape),
-                "weights": "random" if shipped is None else "shipped",
-                "test_accuracy": accuracy,
-            }
-        )
-    return pd.DataFrame(rows)
+    table = pd.read_csv(_HERE / "networks.csv")
+    files = [shipped_weights(name) for name in table["name"]]
+    table["weights"] = ["random" if file is None else "shipped" for file in files]
+    table["test_accuracy"] = [
+        float("nan") if file is None else float(weights_metadata(file).get("test_accuracy", "nan"))
+        for file in files
+    ]
+    return table
+
+
+def shipped_weights(name: str) -> Path | None:
+    """Return the weights of a network that come with the package, if any."""
+    path = WEIGHTS / f"{name}.safetensors"
+    return path if path.is_file() else None
+
+
+def weights_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata in a safetensors file's header, without loading its tensors.
+
+    Parameters
+    ----------
+    path : Path
+        One of the package's own weight files.
+    """
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header: dict[str, Any] = json.loads(file.read(length))
+    metadata: dict[str, str] = header.get("__metadata__", {})
+    return metadata

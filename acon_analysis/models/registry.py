@@ -1,8 +1,6 @@
 """Every network that can be named: this project's, the official ones, other libraries', yours."""
 
 import importlib
-import json
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,13 +14,11 @@ from torch import nn
 from acon_analysis.errors import UsageError, closest
 from acon_analysis.models.bottleneck import BottleneckResNet
 from acon_analysis.models.checkpoints import load_weights
+from acon_analysis.models.listing import shipped_weights
 from acon_analysis.models.official import OFFICIAL
 from acon_analysis.models.shufflenet import SmallShuffleNet
 from acon_analysis.paper.numbers import NETWORK_ACTIVATIONS
 from acon_analysis.usercode import load_callable
-
-#: Folder of the weights that come with the package.
-WEIGHTS = Path(__file__).parent / "weights"
 
 
 @dataclass(frozen=True)
@@ -55,8 +51,7 @@ class ModelSpec:
     @property
     def shipped(self) -> Path | None:
         """The weights that come with the package, if any."""
-        path = WEIGHTS / f"{self.name}.safetensors"
-        return path if path.is_file() else None
+        return shipped_weights(self.name)
 
 
 @dataclass(frozen=True)
@@ -90,7 +85,7 @@ def _own_networks() -> dict[str, ModelSpec]:
     for activation in NETWORK_ACTIVATIONS:
         specs[f"digits_{activation}"] = ModelSpec(
             name=f"digits_{activation}",
-            source="this project, trained on scikit-learn's digits",
+            source="this project, trained on digits",
             build=_digits(activation),
             input_shape=(1, 8, 8),
             data="digits",
@@ -142,7 +137,7 @@ def _official_networks() -> dict[str, ModelSpec]:
     return {
         name: ModelSpec(
             name=name,
-            source="official ACON code's architecture (weights by hand)",
+            source="official ACON code (weights by hand)",
             build=official.build,
             input_shape=(3, 224, 224),
             preprocess="official",
@@ -253,18 +248,3 @@ def _timm(name: str) -> tuple[Callable[[], Any], tuple[int, int, int]]:
         raise UsageError(f"model: timm has no {name!r}; {closest(name, timm.list_models())}")
     shape = tuple(timm.get_pretrained_cfg(name).input_size) if timm.get_pretrained_cfg(name) else ()
     return lambda: timm.create_model(name, pretrained=False), shape or (3, 224, 224)
-
-
-def weights_metadata(path: Path) -> dict[str, str]:
-    """Return the metadata in a safetensors file's header, without loading its tensors.
-
-    Parameters
-    ----------
-    path : Path
-        One of the package's own weight files.
-    """
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header: dict[str, Any] = json.loads(file.read(length))
-    metadata: dict[str, str] = header.get("__metadata__", {})
-    return metadata

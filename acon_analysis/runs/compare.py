@@ -77,6 +77,81 @@ def compare_runs(first: Run, second: Run, *, confidence: float = 0.95) -> pd.Dat
     return table[names(DIFFERENCE_COLUMNS)]
 
 
+def side_by_side(found: pd.DataFrame) -> pd.DataFrame:
+    """Return a comparison with one row a layer, for the screen.
+
+    Parameters
+    ----------
+    found : DataFrame
+        From `compare_runs`.
+
+    Returns
+    -------
+    DataFrame
+        ``layer, call``, L of both runs and its difference with the interval in words, then β (the
+        mean) and G of both; columns that neither run has are missing.
+    """
+    keys = ["layer", "call"]
+    table = found[keys].drop_duplicates().reset_index(drop=True)
+    for quantity, label in (("L", "L"), ("beta", "β"), ("G", "G")):
+        own = found.loc[found["quantity"] == quantity].set_index(keys)
+        if own.empty:
+            continue
+        rows = own.reindex(pd.MultiIndex.from_frame(table[keys]))
+        for which in ("first", "second"):
+            table[f"{label} {which}"] = rows[which].to_numpy()
+        if quantity == "L":
+            given = rows[["difference", "low", "high"]].to_numpy()
+            table["difference"] = [_with_interval(*map(float, row)) for row in given]
+    return table
+
+
+def _with_interval(value: float, low: float, high: float) -> str:
+    """Return a difference and its interval in words."""
+    if math.isnan(value):
+        return ""
+    return f"{value:+.3f}" if math.isnan(low) else f"{value:+.3f} ({low:.3f} to {high:.3f})"
+
+
+def comparison_text(found: pd.DataFrame, confidence: float = 0.95) -> str:
+    """Say in words in how many layers the second of two runs is more linear, or less.
+
+    Parameters
+    ----------
+    found : DataFrame
+        From `compare_runs`.
+    confidence : float
+        Of its intervals.
+    """
+    rows = found[found["quantity"] == "L"].dropna(subset=["difference"])
+    if rows.empty:
+        betas = found[found["quantity"] == "beta"]
+        return f"mean β of the second run: {_more_and_less(betas, 'higher', 'lower')}"
+    how = "sample by sample" if bool(rows["paired"].all()) else "as independent samples"
+    text = (
+        f"the second run is {_more_and_less(rows, 'more linear', 'less linear')} "
+        f"({100 * confidence:g} % intervals of L, each layer by itself; compared {how})"
+    )
+    largest = rows.iloc[int(rows["difference"].abs().argmax())]
+    if largest["difference"]:
+        text += (
+            f"; largest change in {largest['layer']}, L = {largest['first']:.3f} to "
+            f"{largest['second']:.3f}"
+        )
+    return text
+
+
+def _more_and_less(rows: pd.DataFrame, more: str, less: str) -> str:
+    """Return in how many layers a difference is above or below 0, beyond its interval."""
+    up, down = int((rows["low"] > 0).sum()), int((rows["high"] < 0).sum())
+    total = f"of {len(rows)} layer{'s' * (len(rows) != 1)}"
+    if not up and not down:
+        return f"neither {more} nor {less} in any {total}"
+    parts = [f"{more} in {up} {total}"] if up else []
+    parts += [f"{less} in {down}" + ("" if up else f" {total}")] if down else []
+    return " and ".join(parts)
+
+
 def same_samples(first: Run, second: Run) -> bool:
     """Say whether two runs captured the same images, known by their SHA-256, in the same order."""
     one, two = first.sample_ids, second.sample_ids

@@ -415,9 +415,8 @@ class Run(StoredRun):
         if not self.has_beta:
             if by != "layer":
                 return found
-            table = found.merge(kinds, on=["layer", "call"], how="left")
-            table.insert(2, "kind", table.pop("kind"))
-            return table
+            facts = self.layers[["layer", "call", "kind", "channels"]]
+            return facts.merge(found, on=["layer", "call"], how="right")
         table = self.beta_summary(by).merge(found, on=keys, how="outer")
         if by == "layer":
             table = table.drop(columns="kind").merge(kinds, on=["layer", "call"], how="left")

@@ -5,7 +5,7 @@ from html import escape
 
 import pandas as pd
 
-from acon_analysis.statistics.sentences import three_digits
+from acon_analysis.screen import three_digits
 
 
 @dataclass(frozen=True)

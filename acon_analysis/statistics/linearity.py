@@ -42,11 +42,11 @@ from acon_analysis.columns import (
 )
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.moments.gram import EPS32
+from acon_analysis.screen import three_digits
 from acon_analysis.statistics.affine_fit import Linearity, linearity
 from acon_analysis.statistics.causes import LINEAR, layer_sentence
 from acon_analysis.statistics.channel_sums import ChannelSums, channel_sums, gate_sums, ratio
 from acon_analysis.statistics.linearity_columns import channel_values, gate_linearity, index_columns
-from acon_analysis.statistics.sentences import three_digits
 
 __all__ = [
     "Linearity",

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from acon_analysis.screen import three_digits
 from acon_analysis.statistics.causes import FAR, LINEAR
 
 #: Clauses of `left_out_text`, and layers or samples that each names.
@@ -117,9 +118,3 @@ def linearity_text(layers: pd.DataFrame) -> str:
         f"a straight line explains most of {most['layer']} (L = {three_digits(most['L'])}) and "
         f"least of {least['layer']} (L = {three_digits(least['L'])}); {words}"
     )
-
-
-def three_digits(value: float) -> str:
-    """Format a number with three digits, so that what is not 1 does not look like it."""
-    text = f"{value:.3f}"
-    return text if text != "1.000" or value == 1 else "> 0.999"

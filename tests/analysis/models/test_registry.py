@@ -21,11 +21,26 @@ def origin_of(model: torch.nn.Module) -> Origin:
 
 def test_every_network_of_the_registry_is_listed() -> None:
     table = model_table().set_index("name")
-    assert set(table.index) == set(registry())
+    assert list(table.index) == list(registry())
+    for spec in registry().values():
+        row = table.loc[spec.name]
+        with torch.device("meta"):
+            parameters = sum(one.numel() for one in spec.build().parameters())
+        assert row["parameters"] == parameters, spec.name
+        assert row["source"] == spec.source
+        assert row["input_shape"] == ",".join(map(str, spec.input_shape))
     assert {"digits_metaacon", "resnet50_metaacon", "tfnet_x0_5"} <= set(table.index)
     assert table.loc["digits_relu", "weights"] == "shipped"
     assert table.loc["resnet50_metaacon", "parameters"] == 25_773_368
     assert table.loc["resnet50_metaacon", "weights"] == "random"
+
+
+def test_the_list_needs_no_torch() -> None:
+    code = (
+        "import sys; from acon_analysis.models.listing import model_table;"
+        "model_table(); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_built_network_is_ready() -> None:

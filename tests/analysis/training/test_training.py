@@ -17,7 +17,8 @@ from acon_analysis.data.sources import digits
 from acon_analysis.errors import UsageError
 from acon_analysis.models.bottleneck import BottleneckResNet
 from acon_analysis.models.checkpoints.importing import write_safetensors
-from acon_analysis.models.registry import registry, weights_metadata
+from acon_analysis.models.listing import weights_metadata
+from acon_analysis.models.registry import registry
 from acon_analysis.paper.numbers import NETWORK_ACTIVATIONS
 from acon_analysis.training import release
 from acon_analysis.training.loop import Training, augment, parameter_groups
