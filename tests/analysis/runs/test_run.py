@@ -25,7 +25,7 @@ from acon_analysis.columns import (
     names,
 )
 from acon_analysis.cli import app
-from acon_analysis.runs.compare import compare_runs, same_samples
+from acon_analysis.runs.compare import comparison_text, compare_runs, same_samples, side_by_side
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.layers import MetaAconC
 from acon_analysis.moments.fields import MOMENT_COLUMNS
@@ -257,9 +257,20 @@ def test_comparison(spread: Run, dependent: Run) -> None:
     assert table["difference"][0] == pytest.approx(direct, abs=1e-6)
     one, two = spread.linearity()["L"][0], dependent.linearity()["L"][0]
     assert table["difference"][1] == pytest.approx(two - one)
-    result = CliRunner().invoke(app, ["compare", str(spread.path), str(dependent.path)])
+    shown = side_by_side(table)
+    assert len(shown) == 1
+    assert (shown["L first"][0], shown["L second"][0]) == pytest.approx((one, two))
+    assert shown["β second"][0] - shown["β first"][0] == pytest.approx(direct, abs=1e-6)
+    changed = table.assign(low=0.1, high=0.2), table.assign(low=-0.2, high=-0.1)
+    for given, word in zip(changed, ("more", "less"), strict=True):
+        assert f"the second run is {word} linear in 1 of 1 layer (95 %" in comparison_text(given)
+    assert "neither more linear nor less linear in any of 1 layer" in comparison_text(itself)
+    command = ["compare", str(spread.path), str(dependent.path)]
+    result = CliRunner().invoke(app, command)
     assert result.exit_code == 0
-    assert "beta_gain" in result.output
+    assert "the second run is" in result.output
+    full = CliRunner().invoke(app, [*command, "--format", "csv"])
+    assert "beta_gain" in full.output
 
 
 def test_runs_that_share_nothing(spread: Run, tmp_path: Path) -> None:
