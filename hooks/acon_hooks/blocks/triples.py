@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from acon_analysis.moments.state import FloatArray
 from acon_analysis.statistics.affine_blocks import nonlinearity_coefficient
 from acon_hooks.blocks.calls import BlockCall
-from acon_hooks.engine.derivatives import Function, contradiction, directional
+from acon_hooks.engine.derivatives import Function, contradiction, directional, moved_off_kinks
 from acon_hooks.engine.edits import Edits
 from acon_hooks.errors import HookError
 
@@ -89,8 +89,9 @@ class Triples:
                 "keeps something from call to call, or depends on more than its arguments"
             )
         function, direction = self._function(at), self.calls[at - 1].x - self.calls[at - 2].x
-        _, slope = directional(function, call.x, direction)
-        reason = contradiction(function, call.x, direction, slope)
+        x = moved_off_kinks(call.x, direction)
+        _, slope = directional(function, x, direction)
+        reason = contradiction(function, x, direction, slope)
         if reason:
             raise HookError(reason)
 

@@ -84,6 +84,7 @@ class Census(Visitor):
         self.missing = 0  # elements of outputs that are not marked
         self.marks = Marks()
         self._running: list[Site] = []
+        self._model: nn.Module | None = None
         self._listener = OperatorListener(self._run)
 
     def sites(self, model: nn.Module) -> list[Site]:
@@ -91,13 +92,14 @@ class Census(Visitor):
 
         Modules inside TorchScript are not seen; their operators count for the outer one.
         """
+        self._model = model
         functions = [layer.site() for layer in self.layers.values() if layer.function is not None]
         named = dict(model.named_modules())
         scripted = [n for n, module in named.items() if isinstance(module, torch.jit.ScriptModule)]
         modules = [
             Site(name, module)
             for name, module in named.items()
-            if name and not any(name.startswith(f"{outer}.") for outer in scripted)
+            if not any(name.startswith(f"{outer}.") for outer in scripted if outer)
         ]
         return [*modules, *functions, *self._pieces]
 
@@ -113,20 +115,22 @@ class Census(Visitor):
         """
         self.calls, self.incomplete, self.marks = [], "", Marks()
         self.marks.mark((args, kwargs))
-        output = run(*args, **kwargs)
+        self._running.clear()
+        self._listener.on()
+        try:
+            output = run(*args, **kwargs)
+        finally:
+            self._listener.off()
         found = list(tensors_in(output))
         unseen = [tensor for tensor in found if not self.marks.on(tensor)]
         self.missing = sum(tensor.numel() for tensor in unseen)
         if unseen or not found:
             self.incomplete = _UNSEEN if found else _NOTHING.format(type(output).__name__)
 
-    def begin(self) -> None:
-        """Listen to the forward pass."""
-        self._running.clear()
-        self._listener.on()
-
     def before(self, call: SiteCall) -> None:
-        """Enter a site."""
+        """Enter a site; what the network is given depends on the input, however it was made."""
+        if call.site.module is self._model and not any(map(self.marks.on, call.tensors())):
+            self.marks.mark((call.args, call.kwargs))
         self._running.append(call.site)
 
     def after(self, call: SiteCall, output: Any) -> None:
@@ -136,14 +140,6 @@ class Census(Visitor):
     def raised(self, site: Site) -> None:
         """Leave a site that has raised an exception, or returned nothing."""
         self._running.pop()
-
-    def end(self) -> None:
-        """Stop listening."""
-        self._listener.off()
-
-    def abort(self) -> None:
-        """Stop listening."""
-        self._listener.off()
 
     def frame(self) -> pd.DataFrame:
         """Return a row a module, operator and verdict, in the order of execution.

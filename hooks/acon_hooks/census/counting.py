@@ -11,6 +11,7 @@ from torch import nn
 from acon_analysis.statistics.census import census_table
 from acon_hooks.census.census import Census
 from acon_hooks.engine.feed import Batch, example_batch
+from acon_hooks.engine.inputs import Forward
 from acon_hooks.engine.trees import leaves
 from acon_hooks.engine.visiting import visiting
 from acon_hooks.errors import HookError
@@ -25,7 +26,10 @@ MEASURED_KINDS = ("meta_acon", "acon", "acon_frelu", *PLAIN_KINDS)
 
 
 def nonlinearities(
-    model: nn.Module, example: Any, kinds: Iterable[str] = MEASURED_KINDS
+    model: nn.Module,
+    example: Any,
+    kinds: Iterable[str] = MEASURED_KINDS,
+    forward: Forward | None = None,
 ) -> pd.DataFrame:
     """Count the operators of one forward pass: linear, nonlinear or unknown, measured or not.
 
@@ -43,6 +47,9 @@ def nonlinearities(
         A batch; a tuple is handed over as the model's arguments, a mapping by their names.
     kinds : iterable of str
         Kinds of layers, keys of `acon_hooks.KINDS`, that count as measured.
+    forward : callable, optional
+        Calls the model on the example: (model, example) -> output. What it computes before and
+        after is counted, too, with the name "".
 
     Returns
     -------
@@ -61,7 +68,7 @@ def nonlinearities(
     UsageError
         If a kind is unknown.
     """
-    batch = example if isinstance(example, Batch) else example_batch(model, example)
+    batch = example if isinstance(example, Batch) else example_batch(model, example, forward)
     return _counted(model, batch, kinds)
 
 

@@ -194,8 +194,8 @@ def find_gated(
         have = ", ".join(f"{count} of kind {kind!r}" for kind, count in there.items())
         raise UsageError(
             f"{type(network).__name__} has no gate that depends on the sample: no Meta-ACON layer, "
-            "no squeeze-and-excitation and no nn.GLU; it has "
-            f"{have or 'no activation layer of another kind either'}"
+            "no squeeze-and-excitation and no nn.GLU; its modules have "
+            f"{have or 'no activation of another kind'}, and gates of functions cannot be held"
         )
     for name in layers or ():
         if name not in known:

@@ -235,6 +235,29 @@ def test_examples_are_arguments_by_position_or_by_name(form: type) -> None:
     assert all(torch.equal(value, before[key]) for key, value in given.items())
 
 
+def test_what_forward_computes_around_the_network_is_counted() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
+    frame = acon.nonlinearities(
+        model.eval(), torch.randn(2, 4), forward=lambda model, x: model((x / 2).exp()).log()
+    )
+    bent = frame[frame["class"] == "nonlinear"]
+    assert bent[["name", "operator"]].to_numpy().tolist() == [
+        ["", "exp"],
+        ["1", "relu"],
+        ["", "log"],
+    ]
+    assert not frame["reason"].str.contains("incomplete").any()
+
+
+def test_what_the_network_is_given_depends_on_the_input_however_it_was_made() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU()).eval()
+    frame = acon.nonlinearities(
+        model, torch.randn(2, 4), forward=lambda model, x: model(torch.tensor(x.tolist()))
+    )
+    own = frame[frame["name"] == "1"]
+    assert own[["class", "measured"]].to_numpy().tolist() == [["nonlinear", True]]
+
+
 def test_the_model_is_left_as_it_was_when_its_forward_fails() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
     with pytest.raises(RuntimeError):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from acon_hooks.engine.derivatives import contradiction, directional
+from acon_hooks.engine.derivatives import contradiction, directional, moved_off_kinks
 
 
 def batch_normed(**options: bool) -> Callable[[Tensor], Tensor]:
@@ -58,3 +58,30 @@ def test_x_stays_as_it_is() -> None:
     before = x.clone()
     directional(lambda x: x.relu_(), x, torch.ones(3, 4))
     assert torch.equal(x, before)
+
+
+def test_kinks_of_flat_pictures_contradict_no_derivative_away_from_them() -> None:
+    flat = torch.zeros(4, 1, 12, 12)
+    flat[:, :, :6] = 1
+    v = torch.randn(4, 1, 12, 12, generator=torch.Generator().manual_seed(1))
+    for f, known in ((lambda x: F.max_pool2d(x, 3), ""), (lambda x: x.detach() * 2, "autograd")):
+        x = moved_off_kinks(flat, v)
+        assert contradiction(f, flat, v, directional(f, flat, v)[1])
+        found = contradiction(f, x, v, directional(f, x, v)[1])
+        assert known in found
+        assert bool(found) == bool(known)
+    assert float((x - flat).abs().max()) < 0.3
+
+
+def test_a_step_that_crosses_many_bends_is_made_smaller() -> None:
+    generator = torch.Generator().manual_seed(1)
+    x, v = torch.randn(2, 16, 200, generator=generator)
+    v[:, 0] = 1e3  # a value far from the others
+
+    def f(x: Tensor) -> Tensor:
+        return torch.sin(2 * x)
+
+    _, slope = directional(f, x, v)
+    assert not contradiction(f, x, v, slope)
+    assert "autograd" in contradiction(f, x, v, -slope)
+    assert "autograd" in contradiction(torch.round, x, v / 1e3, v / 1e3)
