@@ -55,15 +55,23 @@ def hash_files(
     """
     if memory is None or len(paths) < WORTH_REMEMBERING:
         return [(size, digest) for size, _, digest in _hash(folder, paths)]
-    lock = memory.parent / "tmp" / f"{memory.stem}.lock"
-    with store_errors(f"writing to {str(memory.parent)!r}"), locked(lock):
-        known = _recall(memory)
-        fresh = [path for path in paths if _facts(folder / path) != known.get(path, (0, 0, ""))[:2]]
-        if fresh:
+    known, fresh = _compared(memory, folder, paths)
+    if fresh:  # otherwise nothing is written, nor need it be possible
+        lock = memory.parent / "tmp" / f"{memory.stem}.lock"
+        with store_errors(f"writing to {str(memory.parent)!r}"), locked(lock):
+            known, fresh = _compared(memory, folder, paths)
             now = time.time_ns()
             known |= dict(zip(fresh, _hash(folder, fresh), strict=True))
             _remember(memory, {p: f for p, f in known.items() if now - f[1] > _SETTLED_NS})
     return [(known[path][0], known[path][2]) for path in paths]
+
+
+def _compared(
+    memory: Path, folder: Path, paths: Sequence[str]
+) -> tuple[dict[str, tuple[int, int, str]], list[str]]:
+    """Return what is remembered, and the files that are not or have changed."""
+    known = _recall(memory)
+    return known, [p for p in paths if _facts(folder / p) != known.get(p, (0, 0, ""))[:2]]
 
 
 def _facts(path: Path) -> tuple[int, int]:

@@ -432,4 +432,6 @@ def open_run(path: str | Path) -> Run:
     path : str or Path
         Its folder.
     """
-    return Run(path)
+    run = Run(path)
+    run.folder.read_unaltered_manifest()
+    return run

@@ -10,7 +10,6 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from acon_analysis.columns import (
     ERROR_COLUMNS,
@@ -29,7 +28,7 @@ from acon_analysis.statistics.redrawn_null import BetaNetwork
 from acon_analysis.errors import StoreError
 from acon_analysis.store.folder import RunFolder
 from acon_analysis.store.histograms import histogram_frame, merged
-from acon_analysis.store.parquet import read_frame, read_lists
+from acon_analysis.store.parquet import read_frame, read_lists, read_table
 
 #: File of the census.
 CENSUS = "nonlinearities.parquet"
@@ -132,7 +131,7 @@ class StoredRun:
     @cached_property
     def sample_ids(self) -> npt.NDArray[np.int64]:
         """The samples that were captured, int64 (N,), in the order of the rows of β."""
-        tables = [pq.read_table(path, columns=["sample_id"]) for path in self.files("betas")]
+        tables = [read_table(path, ["sample_id"]) for path in self.files("betas")]
         if not tables:
             return np.zeros(0, dtype=np.int64)
         ids: npt.NDArray[np.int64] = pa.concat_tables(tables)["sample_id"].to_numpy()
@@ -230,7 +229,7 @@ class StoredRun:
         keys = ["sample", "layer", "call"]
         found = []
         for path in self.files("totals"):
-            table = pq.read_table(path, columns=[*keys, "cyy"])
+            table = read_table(path, [*keys, "cyy"])
             lost = pc.is_null(table["cyy"], nan_is_null=True)
             found.append(table.filter(lost).select(keys).to_pandas())
         counts = self.histogram_table()
@@ -430,7 +429,7 @@ class StoredRun:
             raise UsageError(f"layer {layer!r} has the same beta for all samples: see channels")
         whole = self.path / "histograms.parquet"
         finished = self.complete and whole.name in self.manifest.get("tables", {})
-        table = pq.read_table(whole) if finished and whole.is_file() else self.histogram_table()
+        table = read_table(whole) if finished and whole.is_file() else self.histogram_table()
         frame = histogram_frame(table, by_channel=by == "channel")
         if layer is not None:
             frame = frame[frame["layer"] == layer].reset_index(drop=True)
@@ -438,7 +437,7 @@ class StoredRun:
 
     def histogram_table(self) -> pa.Table | None:
         """Return the sum of the units' counts, a row a channel; None if there are none."""
-        return merged(pq.read_table(path) for path in self.files("histograms"))
+        return merged(read_table(path) for path in self.files("histograms"))
 
     def files(self, kind: str) -> Iterator[Path]:
         """Yield the parts of a kind, of the units that are done, in order."""

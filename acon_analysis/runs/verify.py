@@ -2,14 +2,26 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
+from acon_analysis.errors import StoreError
 from acon_analysis.runs.run import Run
-from acon_analysis.store.folder import PARTS, file_sha256, unit_name
+from acon_analysis.runs.stored_run import CENSUS
+from acon_analysis.store.folder import PARTS, unit_name
+from acon_analysis.store.manifest import alteration
+from acon_analysis.store.parquet import read_table
+
+#: Tables of the whole run.
+TABLES = (
+    *(f"{name}.parquet" for name in ("samples", "channels", "histograms", "references")),
+    CENSUS,
+)
+
+#: Names and SHA-256 of the parts of each finished unit; None for what is no mark.
+Marks = dict[int, dict[str, str] | None]
 
 
 @dataclass(frozen=True)
@@ -55,8 +67,10 @@ def verify_run(path: str | Path) -> Verification:
         If there is no run at all.
     """
     run = Run(path)
-    problems = list(_unit_problems(run))
-    problems += _foreign_files(run)
+    marks = {unit: run.folder.unit_parts(unit) for unit in run.units}
+    problems = [found] if (found := alteration(run.manifest)) else []
+    problems += _unit_problems(run, marks)
+    problems += _foreign_files(run, marks)
     captured, bad, counting = _count(run)
     problems += counting
     problems += _table_problems(run)
@@ -72,19 +86,18 @@ def verify_run(path: str | Path) -> Verification:
     )
 
 
-def _unit_problems(run: Run) -> Iterator[str]:
+def _unit_problems(run: Run, marks: Marks) -> Iterator[str]:
     """Yield what is wrong with the units of work and their parts."""
-    expected = run.manifest["units"]
-    missing = [unit for unit in range(expected or 0) if unit not in set(run.units)]
-    if missing:
-        shown = ", ".join(str(unit) for unit in missing[:5]) + (" ..." if missing[5:] else "")
+    expected = run.manifest["units"] or 0
+    if missing := expected - len(marks):
+        first = islice((unit for unit in count() if unit not in marks), min(missing, 5))
+        shown = ", ".join(map(str, first)) + (" ..." if missing > 5 else "")
         yield (
-            f"{len(missing)} of {expected} units are not done ({shown}); "
+            f"{missing} of {expected} units are not done ({shown}); "
             f"run the same capture command again"
         )
     recorded = run.manifest.get("parts", {})
-    for unit in run.units:
-        parts = run.folder.unit_parts(unit)
+    for unit, parts in marks.items():
         if parts is None:
             yield f"done/{unit_name(unit)}.json is no mark of a unit of this run"
             continue
@@ -92,12 +105,18 @@ def _unit_problems(run: Run) -> Iterator[str]:
         for name, digest in parts.items():
             if run.complete and recorded.get(name) != digest:
                 yield f"{name} is not the part that the manifest records"
+    for name in sorted(recorded.keys() - _written(marks)):
+        yield f"{name} is recorded by the manifest, and no finished unit has written it"
 
 
-def _foreign_files(run: Run) -> list[str]:
+def _written(marks: Marks) -> set[str]:
+    """Return the names of the parts that finished units have written."""
+    return {name for parts in marks.values() for name in parts or ()}
+
+
+def _foreign_files(run: Run, marks: Marks) -> list[str]:
     """Return a sentence for each file that no finished unit has written."""
-    known = {name for unit in run.units for name in (run.folder.unit_parts(unit) or {})}
-    marks = {f"{unit_name(unit)}.json" for unit in run.units}
+    known, names = _written(marks), {f"{unit_name(unit)}.json" for unit in marks}
     return [
         f"{kind}/{file.name} belongs to no finished unit"
         for kind in PARTS
@@ -106,7 +125,7 @@ def _foreign_files(run: Run) -> list[str]:
     ] + [
         f"done/{file.name} marks no unit of this run"
         for file in sorted((run.path / "done").glob("*"))
-        if file.name not in marks and not file.name.startswith(".")
+        if file.name not in names and not file.name.startswith(".")
     ]
 
 
@@ -117,20 +136,21 @@ def _count(run: Run) -> tuple[int, int, list[str]]:
         ids = []
         for file in sorted((run.path / kind).glob("*.parquet")):
             try:
-                ids.append(pq.read_table(file, columns=["sample_id"])["sample_id"].to_numpy())
-            except (OSError, pa.ArrowInvalid, KeyError) as error:
-                problems.append(f"{kind}/{file.name} cannot be read ({type(error).__name__})")
+                ids.append(read_table(file, ["sample_id"])["sample_id"].to_numpy())
+            except StoreError as error:
+                problems.append(str(error))
         parts.append(np.concatenate(ids) if ids else np.zeros(0, dtype=np.int64))
-    everything = np.concatenate(parts)
-    unique, counts = np.unique(everything, return_counts=True)
+    unique, counts = np.unique(np.concatenate(parts), return_counts=True)
     if (counts > 1).any():
         problems.append(f"{int((counts > 1).sum())} samples are there more than once")
     expected = run.manifest["samples"]
     if expected is not None:
-        lost = np.setdiff1d(np.arange(expected), unique)
-        extra = np.setdiff1d(unique, np.arange(expected))
-        if len(lost) and run.complete:
-            problems.append(f"{len(lost)} samples are missing, the first is {lost[0]}")
+        inside = (unique >= 0) & (unique < expected)
+        listed, extra = unique[inside], unique[~inside]
+        if len(listed) < expected and run.complete:
+            gaps = np.flatnonzero(listed != np.arange(len(listed)))
+            first = gaps[0] if len(gaps) else len(listed)
+            problems.append(f"{expected - len(listed)} samples are missing, the first is {first}")
         if len(extra):
             problems.append(f"{len(extra)} samples are not in the list, the first is {extra[0]}")
     return len(parts[0]), len(parts[1]), problems
@@ -138,9 +158,8 @@ def _count(run: Run) -> tuple[int, int, list[str]]:
 
 def _table_problems(run: Run) -> Iterator[str]:
     """Yield what is wrong with the tables of a finished run."""
-    for name, digest in run.manifest.get("tables", {}).items():
-        file = run.path / name
-        if not file.is_file():
-            yield f"{name} is missing"
-        elif file_sha256(file) != digest:
-            yield f"{name} is not what was written (SHA-256 differs)"
+    recorded = run.manifest.get("tables", {})
+    yield from run.folder.damage(recorded)
+    for name in TABLES:
+        if run.complete and name not in recorded and (run.path / name).exists():
+            yield f"{name} is not recorded by the manifest"

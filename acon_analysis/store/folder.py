@@ -19,9 +19,9 @@ from typing import IO, Any, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from acon_analysis.columns import READABLE_FORMATS
 from acon_analysis.errors import StoreError, UsageError
 from acon_analysis.files import atomic_write, locked, open_regular, remove_stale_files, store_errors
+from acon_analysis.store.manifest import alteration, json_text, manifest_text, parse_manifest
 
 #: Samples in a unit of work, unless asked otherwise.
 UNIT_SIZE = 4096
@@ -30,6 +30,9 @@ UNIT_SIZE = 4096
 PARTS = (
     "samples", "betas", "moments", "totals", "states", "histograms", "pooled", "errors",
 )  # fmt: skip
+
+#: More than the largest mark has.
+_MARK_BYTES = 2**16
 
 _MARK = re.compile(r"unit-(\d{7,})\.json")
 
@@ -157,7 +160,9 @@ class RunFolder:
         Raises
         ------
         StoreError
-            If the folder is no run, or one of a later version of this project.
+            If the manifest is damaged, or one of a later version of this project.
+        UsageError
+            If the folder is no run.
         """
         if not self.path.is_dir():
             raise UsageError(f"run: there is no folder {str(self.path)!r}")
@@ -166,22 +171,27 @@ class RunFolder:
                 f"run: {str(self.path)!r} is not a captured run (it has no manifest.json); "
                 f"`acon capture MODEL --data DATA --out {self.path}` makes one"
             )
+        path = str(self.manifest_path)
         try:
-            manifest: dict[str, Any] = json.loads(self.manifest_path.read_text("utf-8"))
-            version = manifest["format"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"run: {str(self.manifest_path)!r} is not a run's manifest") from error
-        if version not in READABLE_FORMATS:
+            return parse_manifest(self.manifest_path.read_bytes())
+        except ValueError as error:
+            raise StoreError(f"run: {path!r} is not a run's manifest: {error}") from error
+        except OSError as error:
+            raise StoreError(f"run: {path!r} cannot be read: {error.strerror}") from error
+
+    def read_unaltered_manifest(self) -> dict[str, Any]:
+        """Return the manifest; raise StoreError also if it is not what was written."""
+        manifest = self.read_manifest()
+        if found := alteration(manifest):
             raise StoreError(
-                f"run: {str(self.path)!r} has the format {version!r}, this version reads "
-                f"{' and '.join(map(repr, READABLE_FORMATS))}"
+                f"run: in {str(self.path)!r} {found}: nothing in it can be relied on; bring it back"
             )
         return manifest
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        """Write the manifest, keys sorted."""
+        """Write the manifest, keys sorted, with a SHA-256 of its own."""
         with store_errors(f"writing the manifest of {str(self.path)!r}"):
-            atomic_write(self.manifest_path, _json(manifest), self.scratch)
+            atomic_write(self.manifest_path, manifest_text(manifest), self.scratch)
 
     def write_table(self, name: str, table: pa.Table) -> str:
         """Write a table of the whole run (``samples``, ``channels``); return its SHA-256."""
@@ -212,7 +222,7 @@ class RunFolder:
                     hashes[f"{kind}/{path.name}"] = digest
                 else:
                     path.unlink(missing_ok=True)  # of an earlier, unfinished try
-            mark = _json({"unit": unit, "run_id": self.run_id, "parts": hashes})
+            mark = json_text({"unit": unit, "run_id": self.run_id, "parts": hashes})
             atomic_write(self.done_path(unit), mark, self.scratch)
 
     def done_units(self) -> list[int]:
@@ -226,13 +236,14 @@ class RunFolder:
         Marks of earlier versions name no run; they count.
         """
         try:
-            content = json.loads(self.done_path(unit).read_text("utf-8"))
+            with open_regular(self.done_path(unit)) as file:
+                content = json.loads(file.read(_MARK_BYTES))
             if None not in (self.run_id, run := content.get("run_id")) and run != self.run_id:
                 return None
             parts = {str(name): str(digest) for name, digest in content["parts"].items()}
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
         # Only marks that name nothing but their own unit's files count.
         own = {f"{kind}/{unit_name(unit)}.parquet" for kind in PARTS}
@@ -264,7 +275,7 @@ class RunFolder:
             except FileNotFoundError:
                 yield f"{name} is missing"
             except OSError as error:
-                yield f"{name} cannot be read ({error.strerror})"
+                yield f"{name} cannot be read ({error.strerror or error})"
 
     def lock(self, name: str) -> contextlib.AbstractContextManager[None]:
         """Hold a lock of the run against other processes."""
@@ -273,8 +284,3 @@ class RunFolder:
     def clear_scratch(self) -> None:
         """Remove the temporary files and locks of killed processes."""
         remove_stale_files(self.scratch)
-
-
-def _json(content: Mapping[str, Any]) -> bytes:
-    """Return content as JSON with sorted keys."""
-    return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()

@@ -5,6 +5,7 @@ a text between dollar signs is mathematics, and a legend leaves out what begins 
 """
 
 import unicodedata
+from pathlib import PurePath
 from textwrap import wrap
 from typing import Any
 
@@ -24,6 +25,11 @@ def visible(text: Any) -> str:
         else sign
         for sign in str(text)
     )
+
+
+def last_part(name: str) -> str:
+    """Return the last part of an absolute path, whose folders are private, or any other name."""
+    return PurePath(name).name if PurePath(name).is_absolute() else name
 
 
 def plain(text: Any) -> str:

@@ -94,6 +94,14 @@ def test_the_numbers_are_those_of_the_tables(hostile_report: tuple[Run, Path], p
         ], rel=1e-6)  # fmt: skip
 
 
+def test_no_folder_of_the_machine_is_shown(hostile_report: tuple[Run, Path], page: str) -> None:
+    run = hostile_report[0]
+    assert run.identity["data"] == str(run.path.parent / "images")
+    said = html.unescape(page)
+    assert str(run.path.parent) not in said
+    assert re.search(r"<dt>Data</dt>\s*<dd>images</dd>", said)
+
+
 def test_words_and_headline_come_from_the_statistics(
     hostile_report: tuple[Run, Path], page: str
 ) -> None:

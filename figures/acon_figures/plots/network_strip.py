@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from acon_analysis.errors import AconError
 from acon_analysis.selection import require_columns
-from acon_figures.names import folded, plain
+from acon_figures.names import folded, last_part, plain
 from acon_figures.spec import figure
 from acon_figures.style import COLORS, FAINT, INK, AconFigure, is_narrow, new_figure, theme, thin
 
@@ -88,8 +88,8 @@ def network_strip(
 def _what(table: pd.DataFrame) -> str:
     """Return which network was measured on what, as far as a table says."""
     one = table.iloc[0]
-    found = [str(one["network"])] if "network" in table else []
-    found += [f"on {one['data']}"] if "data" in table else []
+    found = [last_part(str(one["network"]))] if "network" in table else []
+    found += [f"on {last_part(str(one['data']))}"] if "data" in table else []
     text = " ".join(found)
     return f"{text}, {one['samples']:,} samples" if "samples" in table else text
 

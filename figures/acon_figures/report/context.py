@@ -15,7 +15,7 @@ from acon_analysis.runs.run import Run
 from acon_analysis.statistics.census import census_table, census_text
 from acon_analysis.statistics.sentences import gates_text, left_out_text, linearity_text
 from acon_analysis.statistics.verdicts import verdict_text
-from acon_figures.names import visible
+from acon_figures.names import last_part, visible
 from acon_figures.report.layers import Page, layer_entries
 from acon_figures.report.numbers import count, number, share
 
@@ -46,9 +46,10 @@ def page_of(
         From `Run.variance_split`.
     """
     rows, data = layer_entries(layers, channels, run.histograms())
+    images = last_part(str(run.identity.get("data") or "given data"))
     return {
-        "title": visible(f"{run.model} on {run.identity.get('data') or 'given data'}"),
-        "model": visible(run.model),
+        "title": visible(f"{last_part(run.model)} on {images}"),
+        "model": visible(last_part(run.model)),
         "notices": notices(run),
         "verdicts": verdicts(layers, splits),
         "tiles": tiles(layers, run),
@@ -98,11 +99,11 @@ def facts(run: Run) -> list[tuple[str, str]]:
     listed = manifest["samples"]
     weights, word = run.weights, run.sample_word.capitalize()
     found: list[tuple[str, Any]] = [
-        ("Model", identity["model"]),
+        ("Model", last_part(run.model)),
         ("Weights", f"{weights} (seed {origin['seed']})" if weights == "random" else weights),
         ("SHA-256 of the weights file", origin.get("weights_sha256")),
         ("SHA-256 of the weights in use", identity.get("weights_sha256")),
-        ("Data", identity.get("data")),
+        ("Data", last_part(str(identity.get("data") or ""))),
         (f"{word}s", f"{len(run.sample_ids):,}" + (f" of {listed:,}" if listed else "")),
         (f"{word}s that could not be read", f"{len(run.errors):,}"),
         ("Preprocessing", _listed(identity.get("preprocess"))),
@@ -118,7 +119,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
 
 def _listed(value: Any) -> str:
     if not isinstance(value, Mapping):
-        return "" if value is None else str(value)
+        return "" if value is None else last_part(str(value))
     return ", ".join(f"{key} {_listed(part)}" for key, part in value.items())
 
 

@@ -152,12 +152,18 @@ class ManifestWriter:
             if own is None:
                 return
             parts |= own
-        with store_errors(f"writing to {str(self.folder.path)!r}"), self.folder.lock("manifest"):
-            manifest = self.folder.read_manifest()
-            damaged = list(self.folder.damage(manifest.get("tables", {})))
-            if not manifest["complete"] or parts != manifest.get("parts") or damaged:
-                self._complete(manifest, parts, count, units)
+        if not self._is_complete(self.folder.read_manifest(), parts):
+            writing = store_errors(f"writing to {str(self.folder.path)!r}")
+            with writing, self.folder.lock("manifest"):
+                manifest = self.folder.read_manifest()
+                if not self._is_complete(manifest, parts):
+                    self._complete(manifest, parts, count, units)
         self.folder.clear_scratch()
+
+    def _is_complete(self, manifest: Mapping[str, Any], parts: dict[str, str]) -> bool:
+        """Whether nothing is left to write, so that a finished run may be read-only."""
+        damaged = any(self.folder.damage(manifest.get("tables", {})))
+        return manifest["complete"] and parts == manifest.get("parts") and not damaged
 
     def _complete(
         self, manifest: dict[str, Any], parts: dict[str, str], count: int, units: int
@@ -195,13 +201,13 @@ def existing_manifest(folder: RunFolder) -> dict[str, Any] | None:
     """
     path = folder.path
     if folder.manifest_path.is_file():
-        return folder.read_manifest()
+        return folder.read_unaltered_manifest()
     if path.exists() and not path.is_dir():
         raise UsageError(f"out: {str(path)!r} is a file; give a folder")
     foreign = [entry.name for entry in path.iterdir()] if path.is_dir() else []
     if [name for name in foreign if name not in _EARLY and not name.startswith(".")]:
         if folder.manifest_path.is_file():  # another process has begun since
-            return folder.read_manifest()
+            return folder.read_unaltered_manifest()
         raise UsageError(
             f"out: the folder {str(path)!r} is not empty and holds no run; choose another"
         )

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
-import pyarrow.parquet as pq
 
 from acon_analysis.errors import StoreError
 from acon_analysis.store.folder import RunFolder
+from acon_analysis.store.parquet import read_table
 from acon_hooks.engine.feed import Batch
 
 
@@ -114,7 +114,7 @@ class Recorded:
             name = f"samples/{part.name}"
             digest = (self._folder.unit_parts(unit) or {}).get(name)
             if digest is not None and not any(self._folder.damage({name: digest})):
-                table = pq.read_table(part, columns=["sample_id", "sha256", "label"])
+                table = read_table(part, ["sample_id", "sha256", "label"])
                 self._known = table.to_pandas().set_index("sample_id").sort_index()
         return self._known
 

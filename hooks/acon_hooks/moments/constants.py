@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -25,6 +24,7 @@ from acon_analysis.errors import StoreError
 from acon_analysis.files import store_errors
 from acon_analysis.statistics.gaussian import logit_normal_moments
 from acon_analysis.store.folder import RunFolder
+from acon_analysis.store.parquet import read_table
 from acon_hooks.errors import HookError
 from acon_hooks.layers.scan import Layer
 from acon_hooks.moments.kernels import Gate
@@ -201,13 +201,7 @@ def read_references(folder: RunFolder, identity: str | None = None) -> pd.DataFr
     path = folder.path / f"{REFERENCES}.parquet"
     if not path.is_file():
         return None
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise StoreError(
-            f"{str(path)!r} cannot be read ({type(error).__name__}): bring it back, or capture "
-            "into another folder"
-        ) from error
+    table = read_table(path)
     if identity is not None and (table.schema.metadata or {}).get(_IDENTITY) != identity.encode():
         return None
     frame: pd.DataFrame = table.to_pandas()

@@ -71,6 +71,39 @@ def test_a_finished_run_needs_no_forward_pass(tmp_path: Path) -> None:
     acon.capture(model, images(20), tmp_path / "r", **OPTIONS)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_finished_run_on_a_read_only_disk_is_opened_by_the_same_command(
+    tmp_path: Path, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = list(torch.split(images(20).tensors[0], 4)) if stream else images(20)
+    acon.capture(tiny(), data, tmp_path / "r", unit_size=8, progress=False)
+    expected = contents(tmp_path / "r")
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    for name in ("_open_plain", "_make_folder", "_sync_folder"):
+        monkeypatch.setattr(f"acon_analysis.files.{name}", refuse)
+    run = acon.capture(tiny(), data, tmp_path / "r", progress=False)
+    assert run.complete
+    assert contents(run.path) == expected
+    run.folder.part("betas", 0).unlink()
+    with pytest.raises(StoreError, match="Read-only file system"):
+        acon.capture(tiny(), data, tmp_path / "r", progress=False)
+
+
+def test_hashes_of_a_read_only_run_are_read_without_a_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filehash, "WORTH_REMEMBERING", 1)
+    monkeypatch.setattr(filehash, "_SETTLED_NS", -(10**15))
+    (tmp_path / "a").write_bytes(b"a")
+    memory = tmp_path / "r" / "hashes.parquet"
+    first = filehash.hash_files(tmp_path, ["a"], memory)
+    monkeypatch.setattr(filehash, "locked", None)
+    assert filehash.hash_files(tmp_path, ["a"], memory) == first
+
+
 def test_strange_files_in_a_run(tmp_path: Path) -> None:
     run = captured(tmp_path / "r")
     (run.path / "betas" / ".DS_Store").write_text("")
