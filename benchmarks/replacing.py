@@ -2,10 +2,10 @@
 
 Every form on all channels, and the least damaging half, of the shipped networks: fitted on training
 images, measured on test images, next to ReLU and ReLU with BatchNorms estimated again. `mix`
-gives each channel the cheapest of several forms that a predicted change of the logits allows;
+gives each channel the cheapest of several forms that a change of the logits allows;
 `ranks` compares the damage of single channels with its first-order prediction. Rows are kept in
 RESULTS_replace.csv, RESULTS_replace_mixed.csv and RESULTS_replace_ranks.csv, so that an interrupted
-run goes on.
+run goes on. `write` makes the page and the package's table ``replacement_forms``.
 
     python benchmarks/replacing.py measure --networks digits_swish cifar10_swish
     python benchmarks/replacing.py mix
@@ -37,10 +37,16 @@ from acon_hooks.replacement.replace import forms_of, replace_data
 HERE = Path(__file__).parent
 DAMAGE, MIXED, RANKS = (HERE / f"RESULTS_replace{part}.csv" for part in ("", "_mixed", "_ranks"))
 PAGE = HERE / "RESULTS_replace.md"
+TABLE = Path(acon.__file__).parent / "studies" / "results" / "replacement_forms.csv"
 
 KINDS = ("swish", "acon", "metaacon", "relu")
 #: A network without BatchNorm, trained here.
 PLAIN = "digits_plain"
+#: What the names of networks say of their activations.
+ACTIVATIONS = {
+    "swish": "Swish", "acon": "ACON-C", "metaacon": "Meta-ACON", "relu": "ReLU",
+    "plain": "Swish, no BatchNorm",
+}  # fmt: skip
 NETWORKS = [f"{data}_{kind}" for data in ("digits", "cifar10") for kind in KINDS] + [PLAIN]
 FORMS = ("two-piece", "line", "poly:2", "poly:4", "hardswish")
 BUDGETS = (1.0, 0.5)
@@ -184,8 +190,8 @@ def cell(rows: pd.DataFrame, form: str, again: bool) -> str:
 
 
 MIXED_HEAD = f"""Each channel has the first of {", ".join(MIX)} whose own predicted change of the
-logits is within a tolerance, the same for all channels and the largest with which the prediction
-for all together is at most the change allowed; if none is, it keeps its activation."""
+logits is within a tolerance, the same for all channels and raised as far as all together change the
+logits of 128 training images by at most what is allowed; if none is, it keeps its activation."""
 
 
 def mixtures(found: pd.DataFrame) -> str:
@@ -217,7 +223,9 @@ def write(options: argparse.Namespace) -> None:
         title = "All channels" if budget == 1 else f"{100 * float(str(budget)):g} % of the channels"
         head = ["network", *(columns if budget == 1 else FORMS)]
         parts += [f"## {title}", table_text(tuple(head), rows)]
-    parts += ["## Mixed forms", MIXED_HEAD, mixtures(kept(MIXED))]
+    mixed = kept(MIXED)
+    if len(mixed):
+        parts += ["## Mixed forms", MIXED_HEAD, mixtures(mixed)]
     ranked = kept(RANKS)
     if len(ranked):
         body = [
@@ -232,9 +240,42 @@ def write(options: argparse.Namespace) -> None:
         )
         head = ["network", "form", "channels", "first order", "s_c"]
         parts += ["## Predicted and measured damage", words, table_text(tuple(head), body)]
+    ship(found, options.images)
     text = "\n\n".join(parts) + f"\n\nMeasured on: {machine()}.\n"
     PAGE.write_text(text, "utf-8")
     print(text)
+
+
+SHIPPED = """# Networks whose activations became cheaper functions
+
+A row a network, form, share of the channels (`budget`, those of least predicted change first) and
+whether BatchNorms were estimated again; the first {count:,} test images, or all. Columns as in
+`acon_analysis.columns.REPLACEMENT_COLUMNS`; `digits_plain` is a network without BatchNorm. Rows of
+`benchmarks/RESULTS_replace.csv`; made by
+
+    python benchmarks/replacing.py measure
+    python benchmarks/replacing.py write
+"""
+
+
+def ship(found: pd.DataFrame, count: int) -> None:
+    """Write the table of the package: every form once, ReLU of all channels among them."""
+    plain = (found["form"] == "relu") & (found["budget"] == 1)
+    own = found[(found["form"] == found["with"]) | plain]
+    own = own.drop_duplicates(["network", "form", "budget", "recalibrated"])
+    names = own["network"].str.partition("_")
+    own = own.assign(
+        data=names[0].map({"digits": "digits", "cifar10": "CIFAR-10"}),
+        activation=names[2].map(ACTIVATIONS),
+        place=own["network"].map({name: index for index, name in enumerate(NETWORKS)}),
+    ).sort_values(["budget", "place"], ascending=[False, True], kind="stable")
+    columns = [
+        "network", "data", "activation", "form", "recalibrated", "budget", "channels", "samples",
+        "loss_change", "low", "high", "accuracy", "accuracy_change", "accuracy_low",
+        "accuracy_high", "agreement", "output_change",
+    ]  # fmt: skip
+    own[columns].to_csv(TABLE, index=False, float_format="%.4g", lineterminator="\n")
+    TABLE.with_suffix(".md").write_text(SHIPPED.format(count=count), "utf-8")
 
 
 def main() -> None:

@@ -200,11 +200,12 @@ PROVIDES: Mapping[str, Callable[[Inputs], Any]] = {
     "training": shipped_logs,
     "damage": shipped_table("replacement_damage"),
     "gates": shipped_table("gate_use"),
+    "forms": shipped_table("replacement_forms"),
     "epochs": shipped_table("beta_over_epochs"),
 }
 
 #: Inputs that no captured run has a part in.
-SHIPPED = {"training", "damage", "epochs", "blocks"}
+SHIPPED = {"training", "damage", "epochs", "blocks", "forms"}
 
 #: What the inputs are, for people who lack them.
 IN_WORDS = {
@@ -220,5 +221,6 @@ IN_WORDS = {
     "explained": "a Meta-ACON layer and shipped weights (others: acon explain)",
     "damage": "the table of replaced channels",
     "gates": "the table of interventions on gates",
+    "forms": "the table of replaced activations",
     "epochs": "the table of β over epochs",
 }

@@ -173,7 +173,7 @@ def test_a_run_gives_the_frames_that_figures_name(digits_run: Run) -> None:
     assert set(inputs.of(acon_figures.find("beta_heatmap"))) == {"frame", "labels"}
     without = Inputs([])
     assert {name for name in PROVIDES if without.get(name) is not None} == {
-        "training", "damage", "epochs", "gates",
+        "training", "damage", "epochs", "gates", "forms",
     }  # fmt: skip
 
 

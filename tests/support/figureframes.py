@@ -200,6 +200,26 @@ def gates() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def forms() -> pd.DataFrame:
+    """Return what three networks lose by form, all channels or half of them replaced."""
+    networks = (("digits_acon", "digits", "ACON-C", 8), ("cifar10_swish", "CIFAR-10", "Swish", 2),
+                ("digits_swish", "digits", "Swish", 1))  # fmt: skip
+    kinds = [
+        ("line", False), ("relu", False), ("relu", True), ("hardswish", False), ("poly:2", False),
+        ("poly:4", False), ("two-piece", False), ("two-piece", True),
+    ]  # fmt: skip
+    rows = [
+        (*network[:3], *kind, budget, -size, -size - 0.01, -size + 0.01, 2 * size)
+        for budget in (1.0, 0.5)
+        for network in networks
+        for number, kind in enumerate(kinds)
+        for size in [0.1 * network[3] * budget / (number + 1)]
+    ]
+    columns = ["network", "data", "activation", "form", "recalibrated", "budget", "accuracy_change",
+               "accuracy_low", "accuracy_high", "output_change"]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
+
+
 def damage() -> pd.DataFrame:
     """Replaced channels of two seeds."""
     rng = np.random.default_rng(14)
@@ -259,7 +279,7 @@ FRAMES: dict[str, Callable[[], Any]] = {
     "frame": betas, "static": static, "null": null, "labels": labels, "training": training,
     "depth": depth, "channels": channels, "null_table": null_table, "sample_means": sample_means,
     "splits": splits, "own_channels": own_channels, "images": images, "inputs": inputs,
-    "measures": measures, "explained": explained, "damage": damage, "gates": gates,
+    "measures": measures, "explained": explained, "damage": damage, "gates": gates, "forms": forms,
     "epochs": epochs, "blocks": blocks,
 }  # fmt: skip
 

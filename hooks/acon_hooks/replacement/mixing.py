@@ -2,18 +2,65 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from acon_analysis.errors import UsageError
+from acon_hooks.engine.feed import Batch
+from acon_hooks.engine.held import Held
+from acon_hooks.engine.outputs import Output
+from acon_hooks.engine.plans import run_plans
 from acon_hooks.replacement.fitting import Fit
 from acon_hooks.replacement.forms import degree_of
+from acon_hooks.replacement.linearizing import plan_edits
 from acon_hooks.replacement.plan import Plan, make_plan
+from acon_hooks.replacement.replacing import FIRST_ORDER_IMAGES
+
+#: Name of a plan of several forms.
+MIXED = "mixed"
 
 _KEYS = ["layer", "call", "channel"]
+
+
+@dataclass(frozen=True)
+class FewSamples:
+    """`FIRST_ORDER_IMAGES` samples or a little more, from all over the data, held in memory.
+
+    Parameters
+    ----------
+    kept : list of Batch
+        The samples.
+    """
+
+    kept: list[Batch]
+
+    @classmethod
+    def of(cls, held: Held) -> "FewSamples":
+        """Take the same share of every batch."""
+        total = sum(len(batch.ids) for batch in held.batches())
+        kept = []
+        for batch in held.batches():
+            size = len(batch.ids)
+            count = min(size, math.ceil(size * FIRST_ORDER_IMAGES / total))
+            own = batch.parts([count, size - count])[0] if count < size else batch
+            kept.append(own.map(Tensor.clone))  # a part would keep the whole batch
+        return cls(kept)
+
+    def batches(self) -> list[Batch]:
+        """Return the samples."""
+        return self.kept
+
+    def change(self, network: nn.Module, plan: Plan, output: Output) -> float:
+        """Return the mean relative change of the output under a plan; NaN if one is NaN."""
+        plans = {MIXED: plan_edits(network, plan)}
+        rows = run_plans(network, self, plans, output=output, logits=False)
+        return float(rows.loc[rows["plan"] == MIXED, "output_change"].mean(skipna=False))
 
 
 def checked_forms(with_: str | Sequence[str], whole: bool, max_change: float | None) -> list[str]:
@@ -48,13 +95,12 @@ def checked_forms(with_: str | Sequence[str], whole: bool, max_change: float | N
     return forms
 
 
-def mixed_plan(fits: Sequence[Fit], max_change: float) -> Plan:
+def mixed_plan(fits: Sequence[Fit], max_change: float, measure: Callable[[Plan], float]) -> Plan:
     """Choose a form for every channel, the cheapest within a tolerance, which is the same for all.
 
     A channel gets the first form whose own predicted change of the output is within the tolerance;
-    if none is, it keeps its activation. The tolerance is the largest for which the predicted change
-    of all together is at most `max_change`: the root of the sum of the squares of the chosen ones,
-    as of changes that are uncorrelated.
+    if none is, it keeps its activation. Bisection raises the tolerance as far as all together
+    change the output by at most `max_change`; the next larger one would change it more.
 
     Parameters
     ----------
@@ -62,6 +108,8 @@ def mixed_plan(fits: Sequence[Fit], max_change: float) -> Plan:
         Of the same channels, the cheapest form first; with the column ``first_order``.
     max_change : float
         A share of the output's norm, such as 0.05.
+    measure : callable
+        Returns how much a plan changes the output.
 
     Raises
     ------
@@ -76,29 +124,30 @@ def mixed_plan(fits: Sequence[Fit], max_change: float) -> Plan:
     table = pd.concat(tables, ignore_index=True)
     changes = np.unique(table["first_order"].dropna())
 
-    def within(tolerance: float) -> pd.DataFrame:
-        return table[table["first_order"] <= tolerance].drop_duplicates(_KEYS)
+    words = f"max_change {max_change:g}, the first of {', '.join(map(_name, tables))} with a "
 
-    def together(tolerance: float) -> float:
-        return float(np.linalg.norm(within(tolerance)["first_order"]))
+    def plan(tolerance: float) -> Plan:
+        return make_plan(
+            table[table["first_order"] <= tolerance].drop_duplicates(_KEYS),
+            fits[0].layers,
+            model=fits[0].model,
+            weights_sha256=fits[0].weights_sha256,
+            data=fits[0].data,
+            run_id=fits[0].run_id,
+            chosen_by=f"{words}predicted change of at most {tolerance:.3g}",
+        )
 
-    count = bisect_right(changes, max_change, key=together)
+    def change(tolerance: float) -> float:
+        bar.update()
+        found = measure(plan(tolerance))
+        return math.inf if math.isnan(found) else found  # of outputs that overflow
+
+    with tqdm(total=len(changes).bit_length(), desc="mixing", unit="plan", disable=None) as bar:
+        count = bisect_right(changes, max_change, key=change)
     if not count:
         least = f"; the least that is predicted of one is {changes[0]:.3g}" if len(changes) else ""
         raise UsageError(f"max_change {max_change:g} allows no channel to be replaced{least}")
-    tolerance = float(changes[count - 1])
-    return make_plan(
-        within(tolerance),
-        fits[0].layers,
-        model=fits[0].model,
-        weights_sha256=fits[0].weights_sha256,
-        data=fits[0].data,
-        run_id=fits[0].run_id,
-        chosen_by=(
-            f"max_change {max_change:g}: the first of {', '.join(map(_name, tables))} with a "
-            f"predicted change of at most {tolerance:.3g}, together {together(tolerance):.3g}"
-        ),
-    )
+    return plan(float(changes[count - 1]))
 
 
 def _with_form(table: pd.DataFrame) -> pd.DataFrame:

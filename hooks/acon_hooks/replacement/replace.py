@@ -1,9 +1,8 @@
 """Activations replaced by cheaper functions without training: the copy, and what it loses."""
 
-import math
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace as with_fields
 from pathlib import Path
@@ -30,16 +29,13 @@ from acon_hooks.layers.scan import KINDS, scan_layers
 from acon_hooks.replacement.fitting import LINEARIZABLE, fit_units
 from acon_hooks.replacement.folding import Folded, fold_lines
 from acon_hooks.replacement.linearizing import linearize, plan_edits, save_linearized
-from acon_hooks.replacement.mixing import checked_forms, mixed_plan
+from acon_hooks.replacement.mixing import MIXED, FewSamples, checked_forms, mixed_plan
 from acon_hooks.replacement.plan import Plan
 from acon_hooks.replacement.recalibrating import batch_norms, recalibrated
-from acon_hooks.replacement.replacing import FIRST_ORDER, FIRST_ORDER_IMAGES, add_first_order
+from acon_hooks.replacement.replacing import FIRST_ORDER, add_first_order
 
 #: The form that every replacement is compared with.
 BASELINE = "relu"
-
-#: Name of a plan of several forms.
-MIXED = "mixed"
 
 #: Data sets with a training split, which forms are fitted on unless other data are given.
 _SPLITS = ("digits", "cifar10")
@@ -82,11 +78,10 @@ def replace(
         all layers; this costs, for each form, a backward pass a logit on 128 samples.
     max_change : float, optional
         Instead of a budget of channels: how much all replacements together may change the output,
-        as predicted to first order, a share of its norm, such as 0.05. Required with several forms.
-        The prediction for all is the root of the sum of the squares of the channels' own, as of
-        uncorrelated changes. A channel gets the first form whose own is within a tolerance, the
-        same for all channels and the largest that `max_change` allows; if none is, it keeps its
-        activation.
+        a share of its norm such as 0.05; required with several forms. A channel gets the first form
+        whose own change, as predicted to first order, is within a tolerance; if none is, it keeps
+        its activation. The tolerance is the same for all channels, and as large as `max_change`
+        allows for the mean change measured on 128 samples of the fit.
     limit, batch_size : int
         Only the first so many samples; samples a forward pass.
     output : int, str or callable, optional
@@ -151,9 +146,10 @@ def plan_forms(
     if held is None:
         return fit.plan(layers=fit.table["layer"].unique())
     fit.plan(budget=budget)  # raises for one that is out of range
-    fits = [add_first_order(network, fit, _spread(held), output=output) for fit in fits]
+    few = FewSamples.of(held)
+    fits = [add_first_order(network, fit, few.kept, output=output) for fit in fits]
     if max_change is not None:
-        return mixed_plan(fits, max_change)
+        return mixed_plan(fits, max_change, lambda plan: few.change(network, plan, output))
     plan = fits[0].plan(budget=budget, by=FIRST_ORDER)
     if not plan.units:
         raise UsageError(f"the budget {budget} buys no channel of {len(fit.table)}")
@@ -357,15 +353,6 @@ def _edits(network: nn.Module, plan: Plan, held: Held, output: Output) -> dict[s
         for name in list(edits):
             edits[f"{name}\nrecalibrated"] = {**edits[name], **again[name]}
     return edits
-
-
-def _spread(held: Held) -> Iterator[Batch]:
-    """Yield `FIRST_ORDER_IMAGES` samples or a little more, from all over the data."""
-    total = sum(len(batch.ids) for batch in held.batches())
-    for batch in held.batches():
-        size = len(batch.ids)
-        kept = min(size, math.ceil(size * FIRST_ORDER_IMAGES / total))
-        yield batch.parts([kept, size - kept])[0] if kept < size else batch
 
 
 def _first_images(network: nn.Module, held: Held) -> Tensor:
