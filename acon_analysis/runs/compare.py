@@ -17,6 +17,7 @@ import pandas as pd
 from acon_analysis.columns import DIFFERENCE_COLUMNS, names
 from acon_analysis.statistics.differences import compare_layers
 from acon_analysis.errors import AconError
+from acon_analysis.statistics.sentences import layer_name
 from acon_analysis.statistics.jackknife import jackknife_error, symmetric_interval
 from acon_analysis.moments.fields import BLOCKS
 from acon_analysis.runs.run import Run
@@ -230,7 +231,7 @@ def unlike(first: Run, second: Run) -> list[str]:
         for run in (first, second)
     ]
     for order, (own, other) in (("first", keys), ("second", keys[::-1])):
-        alone = [layer + (f" (call {call})" if call else "") for layer, call in own.keys() - other]
+        alone = [layer_name(*key) for key in own.keys() - other]
         if alone:
             named = ", ".join(sorted(alone)[:3]) + (", ..." if alone[3:] else "")
             found.append(f"{_layers(len(alone))} only in the {order} run: {named}")

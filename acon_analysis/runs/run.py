@@ -19,16 +19,11 @@ from acon_analysis.runs.stored_run import StoredRun
 from acon_analysis.runs.summary import Summary
 from acon_analysis.statistics.batchnorm_null import null_table
 from acon_analysis.statistics.beta_summary import summarize
-from acon_analysis.statistics.census import census_text
 from acon_analysis.statistics.channel_sums import ChannelSums, channel_sums
+from acon_analysis.statistics.findings import findings
 from acon_analysis.statistics.linearity import BY, in_order, linearity_table, totals_by_sample
-from acon_analysis.statistics.sentences import (
-    WHAT_L_IS,
-    gates_text,
-    left_out_text,
-    linearity_text,
-)
-from acon_analysis.statistics.verdicts import split_layer, verdict_text
+from acon_analysis.statistics.sentences import left_out_text, sentence
+from acon_analysis.statistics.verdicts import split_layer
 
 #: Rows of a long frame of β beyond which `Run.betas` refuses: about 0.5 GB.
 MAX_ROWS = 20_000_000
@@ -95,18 +90,16 @@ class Run(StoredRun):
             Prints as text; notebooks show it as HTML. Its ``table`` has a row a layer.
         """
         found = self.summary_table()
-        sentences = []
-        if self.has_moments:
-            sentences = [linearity_text(self.linearity(columns="all")), WHAT_L_IS]
-            sentences.append(gates_text(found))
-        sentences.append(left_out_text(self.left_out, len(self.sample_ids)))
-        if self.has_census:
-            sentences.append(census_text(self.nonlinearities))
-        if next(iter(self.files("pooled")), None) is not None:
-            sentences.append(verdict_text(self.variance_split()))
+        pooled = next(iter(self.files("pooled")), None) is not None
+        said = findings(
+            self.linearity(columns="all") if self.has_moments else None,
+            self.variance_split() if pooled else None,
+            self.nonlinearities if self.has_census else None,
+        )
+        lost = left_out_text(self.left_out, len(self.sample_ids))
+        sentences = (*map(str, said), *([sentence(lost)] if lost else []))
         shown = [name for name in _SHOWN if name in found and found[name].notna().any()]
-        said = tuple(f"{text[0].upper()}{text[1:]}." for text in sentences if text)
-        return Summary(self._title(), said, found[shown])
+        return Summary(self._title(), sentences, found[shown])
 
     def _title(self) -> str:
         """Name the network, and say how much was captured."""

@@ -212,7 +212,7 @@ def layer_sentence(
     found : sequence of str
         Keys of `CAUSES`, one a channel.
     L : float
-        The layer's index: linear from `LINEAR` on, as its channels.
+        The layer's index; NaN where it is not measurable.
     dead : bool
         Whether the outputs of none of its channels vary.
     left_out, samples : int
@@ -227,21 +227,18 @@ def layer_sentence(
     Returns
     -------
     str
-        Such as ``"linear: of 64 channels 40 linear because p1≈p2, 24 dead (...)"``.
+        Such as ``"64 channels: 40 linear because p1≈p2, 24 dead (...)"``; the layer itself is
+        called neither linear nor nonlinear: `LINEAR` is for channels.
     """
     names, counts = np.unique(np.asarray(found, dtype=object).astype(str), return_counts=True)
     order = np.argsort(-counts, kind="stable")
-    listed = ", ".join(f"{counts[i]} {CAUSES[str(names[i])]}" for i in order)
-    if np.isnan(L):
-        degree = "not measurable"
-    elif dead:
-        degree = "dead"
-    else:
-        degree = "linear" if L >= LINEAR else "nonlinear"
+    many = ["all" if len(names) == 1 and len(found) > 1 else str(count) for count in counts]
+    listed = ", ".join(f"{many[i]} {CAUSES[str(names[i])]}" for i in order)
+    degree = "not measurable: " if np.isnan(L) else "dead: " if dead else ""
     what = f"{left_out} rows" if rowless else f"{left_out} of {left_out + samples} samples"
     lost = f"; {what} left out (NaN or infinity)" if left_out else ""
     apart = "; its rows are no samples: no values by sample" if rowless else ""
     plural = "s" * (len(found) != 1)
     gate = gate_words(L_gate) if abs(L_gate - L) > FAR else ""
-    text = f"{degree}: of {len(found)} channel{plural} {listed}{gate}{lost}{apart}"
+    text = f"{degree}{len(found)} channel{plural}: {listed}{gate}{lost}{apart}"
     return text + _nearly_dead(roundings)

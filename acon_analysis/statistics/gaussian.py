@@ -16,6 +16,9 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 
+#: L of a ReLU on Gaussian inputs of mean 0: π/(2(π - 1)), the yardstick of every sentence on L.
+RELU_L = float(np.pi / (2 * (np.pi - 1)))
+
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(12)
 _GRID = np.arange(-10.0, 10.5, 1.0)
 _LEVELS = np.array([0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 36.0])

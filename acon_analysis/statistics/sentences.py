@@ -5,16 +5,27 @@ from collections.abc import Sequence
 import pandas as pd
 
 from acon_analysis.screen import three_digits
-from acon_analysis.statistics.causes import FAR, LINEAR
+from acon_analysis.statistics.causes import FAR
 
 #: Clauses of `left_out_text`, and layers or samples that each names.
 MOST_PARTS, MOST_NAMED = 3, 5
 
 #: What L is, for the place where it is named first.
 WHAT_L_IS = (
-    "L is the share of the outputs' variance that one straight line a channel explains: 1 is "
-    "linear, a ReLU of standard normal inputs has 0.733"
+    "L is the share of the variance of a layer's output that one straight line per channel "
+    "explains: 1 is a straight line, 0.733 a ReLU on Gaussian inputs (mean 0)"
 )
+
+
+def layer_name(layer: object, call: object) -> str:
+    """Return a layer as sentences name it: with its call, counted from 0 as in every table."""
+    return f"{layer} (call {call})" if call else str(layer)
+
+
+def sentence(text: str) -> str:
+    """Return words as a sentence; "β" stays small, a large one would be read as B."""
+    first = text[:1].upper() if text[:1].isascii() else text[:1]
+    return f"{first}{text[1:]}."
 
 
 def alive(layers: pd.DataFrame) -> pd.DataFrame:
@@ -43,7 +54,7 @@ def left_out_text(left_out: pd.DataFrame, total: int) -> str:
     for sample, layer, call in left_out.itertuples(index=False):
         each.setdefault((layer, call), []).append(sample)
     for (layer, call), samples in each.items():
-        groups.setdefault(tuple(samples), []).append(layer + (f" (call {call})" if call else ""))
+        groups.setdefault(tuple(samples), []).append(layer_name(layer, call))
     parts = [
         f"{len(samples)} of {total} samples left out of {_listed('layer', names)}: NaN or "
         f"infinity in {_listed('sample', samples)}"
@@ -71,7 +82,8 @@ def gates_text(layers: pd.DataFrame) -> str:
     """
     far = layers[(layers["L"] - layers["L_gate"]).abs() > FAR]
     items = [
-        f"{row['layer']} (L = {three_digits(row['L'])}, its gate {three_digits(row['L_gate'])})"
+        f"{layer_name(row['layer'], row['call'])} (L = {three_digits(row['L'])}, its gate "
+        f"{three_digits(row['L_gate'])})"
         for row in far.to_dict("records")
     ]
     return f"the gate alone misleads: {_listed('layer', items)}" if items else ""
@@ -82,39 +94,3 @@ def _listed(word: str, items: Sequence[object]) -> str:
     shown = ", ".join(str(item) for item in items[:MOST_NAMED])
     more = f" and {len(items) - MOST_NAMED} more" if len(items) > MOST_NAMED else ""
     return f"{word}{'s' * (len(items) > 1)} {shown}{more}"
-
-
-def linearity_text(layers: pd.DataFrame) -> str:
-    """Say in one sentence how linear the layers are.
-
-    Parameters
-    ----------
-    layers : DataFrame
-        From `layer_overview`.
-
-    Returns
-    -------
-    str
-        Empty for a run without moments.
-    """
-    measured = layers.dropna(subset=["L"])
-    if measured.empty:
-        if layers["why"].str.startswith("not measurable").any():
-            return "no layer is measurable: NaN or infinity in every sample"
-        return ""
-    known = alive(layers)
-    if known.empty:
-        return "the output of no channel varies on these data: every layer is dead"
-    linear, total = int(measured["linear"].sum()), int(measured["channels"].sum())
-    least, most = known.iloc[int(known["L"].argmin())], known.iloc[int(known["L"].argmax())]
-    words = f"{linear} of {total} channels are linear on these data (L of at least {LINEAR})"
-    dead, gone = int(measured["dead"].sum()), len(measured) - len(known)
-    words += f", {dead} of them because their output does not vary" if dead else ""
-    if gone:
-        words += f"; {gone} of {len(measured)} layers {'is' if gone == 1 else 'are'} dead"
-    if len(known) == 1:
-        return f"a straight line explains L = {three_digits(most['L'])} of {most['layer']}; {words}"
-    return (
-        f"a straight line explains most of {most['layer']} (L = {three_digits(most['L'])}) and "
-        f"least of {least['layer']} (L = {three_digits(least['L'])}); {words}"
-    )

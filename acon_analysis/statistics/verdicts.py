@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from acon_analysis.columns import SPLIT_COLUMNS, names
 from acon_analysis.statistics.beta_matrix import BetaMatrix
 from acon_analysis.statistics.beta_variance import VarianceSplit, label_effect, variance_split
 from acon_analysis.statistics.redrawn_null import BetaNetwork, EmpiricalNull, empirical_null
+from acon_analysis.statistics.sentences import MOST_NAMED, layer_name
 
 Answer = Literal["more", "no more", "less", "constant", "unknown"]
 
@@ -95,7 +96,22 @@ def verdict(
     return Verdict(answer, p_value, text)
 
 
-def overall(verdicts: Mapping[str, Verdict], *, level: float = 0.05) -> str:
+class Overall(NamedTuple):
+    """What the verdicts of all layers come to.
+
+    Attributes
+    ----------
+    answer : {"Yes", "No", "Not clearly", "Unknown"}
+        Whether the network learned to set β by sample.
+    text : str
+        Why, in one sentence.
+    """
+
+    answer: Literal["Yes", "No", "Not clearly", "Unknown"]
+    text: str
+
+
+def overall(verdicts: Mapping[str, Verdict], *, level: float = 0.05) -> Overall:
     """Sum up the verdicts of a network's layers in one sentence.
 
     Parameters
@@ -104,61 +120,56 @@ def overall(verdicts: Mapping[str, Verdict], *, level: float = 0.05) -> str:
         By layer.
     level : float
         The level that the verdicts were found with: so many layers say "more" by chance, and the
-        sentence names a number of layers only as a finding if a binomial count of that size has a
-        chance of at most the level (as if layers were independent).
+        answer is "Yes" only if a binomial count of that size has a chance of at most the level (as
+        if layers were independent).
 
     Returns
     -------
-    str
+    Overall
     """
     tested = {name: v for name, v in verdicts.items() if v.answer in {"more", "no more", "less"}}
     constant = [name for name, v in verdicts.items() if v.answer == "constant"]
     if not tested:
         if constant and len(constant) == len(verdicts):
             where = f"any of {len(constant)} layers" if len(constant) > 1 else "its one layer"
-            return f"β hardly varies between samples in {where}"
-        return "whether β varies between samples more than BatchNorm alone would make it is unknown"
+            return Overall("No", f"β hardly varies between samples in {where}")
+        text = "β cannot be compared with random weights: too few samples, or no pooled inputs"
+        return Overall("Unknown", text)
     found = [name for name, v in tested.items() if v.answer == "more"]
-    count = f"{len(found)} of {len(tested)} layer{'s' * (len(tested) > 1)}"
+    total = f"{len(tested)} layer{'s' * (len(tested) > 1)}"
     still = f"; in {len(constant)} more it hardly varies" if constant else ""
     if not found:
-        where = f"all of {len(tested)} layers" if len(tested) > 1 else "the one layer tested"
-        return (
-            f"β varies between samples no more than its network would make it without learning, "
-            f"in {where}{still}"
-        )
+        where = f"in each of {total}" if len(tested) > 1 else "in the one layer tested"
+        text = f"β varies between samples no more than with random weights {where}{still}"
+        return Overall("No", text)
+    more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+    which = f"{len(found)} of {total} ({', '.join(found[:MOST_NAMED])}{more})"
+    text = f"β varies between samples more than with random weights in {which}"
     # P(X >= k) for X binomial, n and level
     if betainc(len(found), len(tested) - len(found) + 1, level) > level:
-        return (
-            f"β varies between samples more than its network would make it without learning in "
-            f"{count} ({', '.join(found)}), as many as chance may bring{still}"
-        )
-    return (
-        f"β varies between samples more than its network would make it without learning in "
-        f"{count}: {', '.join(found)}{still}"
-    )
+        return Overall("Not clearly", f"{text}, but chance alone brings as many{still}")
+    return Overall("Yes", text + still)
 
 
-def verdict_text(splits: pd.DataFrame) -> str:
-    """Sum up a table of variance splits in one sentence.
+def overall_of(splits: pd.DataFrame) -> Overall | None:
+    """Sum up a table of variance splits; None for a network without β per sample.
 
     Parameters
     ----------
     splits : DataFrame
         From `Run.variance_split`.
-
-    Returns
-    -------
-    str
-        Empty for a network without β per sample.
     """
     found = {
-        row["layer"] + (f" (call {row['call']})" if row["call"] else ""): Verdict(
-            row["answer"], row["p_value"], row["text"]
-        )
+        layer_name(row["layer"], row["call"]): Verdict(row["answer"], row["p_value"], row["text"])
         for row in splits.to_dict("records")
     }
-    return overall(found) if found else ""
+    return overall(found) if found else None
+
+
+def verdict_text(splits: pd.DataFrame) -> str:
+    """Return the sentence of `overall_of`; empty for a network without β per sample."""
+    found = overall_of(splits)
+    return found.text if found else ""
 
 
 def split_layer(

@@ -23,7 +23,8 @@ from acon_analysis.plotdata.overview import (
     layer_overview,
 )
 from acon_analysis.runs.run import Run
-from acon_analysis.statistics.sentences import left_out_text, linearity_text
+from acon_analysis.statistics.findings import how_linear, straight_channels
+from acon_analysis.statistics.sentences import left_out_text
 from acon_figures.drawing import draw
 from acon_figures.inputs import SHIPPED
 from acon_figures.registry import FIGURES
@@ -196,7 +197,7 @@ def test_a_report_says_what_is_left_out_and_names_no_dead_layer(
     layers = layer_overview(run)
     headline = headline_frame(layers)["quantity"].tolist()
     if case in ("dead", "black"):
-        assert "The output of no channel varies on these data: every layer is dead." in text
+        assert "Every layer is dead: the output of no channel varies on these data." in text
         assert not {"L_least", "L_greatest"} & set(headline)
         assert "dead" in text
     else:
@@ -215,6 +216,9 @@ def test_a_dead_layer_among_others_is_no_candidate(tmp_path: Path) -> None:
     assert layers.loc["5", ["s_c_max", "s_c_channel"]].isna().all()
     rows = headline_frame(layers).set_index("quantity")
     assert {rows.loc[name, "layer"] for name in ("L_least", "L_greatest")} == {"1", "3"}
-    text = linearity_text(layers)
-    assert "of 5" not in text
-    assert text.endswith("8 of them because their output does not vary; 1 of 3 layers is dead")
+    linear, channels = how_linear(layers), straight_channels(layers)
+    assert linear is not None
+    assert channels is not None
+    assert " 5," not in str(linear)
+    assert linear.answer.endswith("1 of 3 layers is dead.")
+    assert channels.answer.endswith("8 of them only because their output does not vary.")

@@ -20,6 +20,7 @@ import reportpages
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.plotdata.overview import headline_frame, layer_overview
 from acon_analysis.runs.run import Run, open_run
+from acon_analysis.statistics.sentences import sentence
 from acon_analysis.statistics.verdicts import verdict_text
 from acon_figures.report import context, numbers, rendering, svg, write_report
 from acon_figures.report.pictures import reported
@@ -108,7 +109,7 @@ def test_words_and_headline_come_from_the_statistics(
     run = hostile_report[0]
     splits = run.variance_split()
     said = html.unescape(page)
-    assert verdict_text(splits)[1:] in said
+    assert verdict_text(splits) in said
     quantities = headline_frame(layer_overview(run, splits=splits)).set_index("quantity")
     total, least = quantities["total"]["linear"], quantities["value"]["L_least"]
     assert f"of {total:.0f} channels linear" in said
@@ -339,8 +340,8 @@ def test_an_index_that_is_not_one_does_not_look_like_it() -> None:
     assert [numbers.share(value) for value in (1.0, 0.99999, 0.9991)] == [
         "1.000", "> 0.999", "0.999",
     ]  # fmt: skip
-    assert context.sentence("β varies") == "β varies."
-    assert context.sentence("a line") == "A line."
+    assert sentence("β varies") == "β varies."
+    assert sentence("a line") == "A line."
 
 
 def test_csv_holds_no_formula_and_large_ones_stay_out() -> None:

@@ -13,8 +13,8 @@ from acon_analysis.columns import (
 from acon_analysis.plotdata.overview import headline_frame
 from acon_analysis.runs.run import Run
 from acon_analysis.statistics.census import census_table, census_text
-from acon_analysis.statistics.sentences import gates_text, left_out_text, linearity_text
-from acon_analysis.statistics.verdicts import verdict_text
+from acon_analysis.statistics.findings import findings
+from acon_analysis.statistics.sentences import left_out_text, sentence
 from acon_figures.names import last_part, visible
 from acon_figures.report.layers import Page, layer_entries
 from acon_figures.report.numbers import count, number, share
@@ -51,7 +51,7 @@ def page_of(
         "title": visible(f"{last_part(run.model)} on {images}"),
         "model": visible(last_part(run.model)),
         "notices": notices(run),
-        "verdicts": verdicts(layers, splits),
+        "findings": [[visible(part) for part in one] for one in findings(layers, splits)],
         "tiles": tiles(layers, run),
         "facts": facts(run),
         "layers": rows,
@@ -121,19 +121,6 @@ def _listed(value: Any) -> str:
     if not isinstance(value, Mapping):
         return "" if value is None else last_part(str(value))
     return ", ".join(f"{key} {_listed(part)}" for key, part in value.items())
-
-
-def verdicts(layers: pd.DataFrame, splits: pd.DataFrame | None) -> list[str]:
-    """Return what the run says, in sentences."""
-    said = [verdict_text(splits)] if splits is not None else []
-    said += [linearity_text(layers), gates_text(layers)]
-    return [sentence(visible(text)) for text in said if text]
-
-
-def sentence(text: str) -> str:
-    """Return words as a sentence; "β" stays small, a large one would be read as B."""
-    first = text[:1].upper() if text[:1].isascii() else text[:1]
-    return f"{first}{text[1:]}."
 
 
 def tiles(layers: pd.DataFrame, run: Run) -> list[Tile]:

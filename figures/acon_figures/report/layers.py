@@ -8,6 +8,7 @@ import pandas as pd
 
 from acon_analysis.plotdata.overview import FLAGS
 from acon_analysis.statistics.causes import CAUSES
+from acon_analysis.statistics.sentences import layer_name
 from acon_figures.names import visible
 from acon_figures.report.numbers import count, exact, number, share
 
@@ -61,7 +62,7 @@ def _columns(row: Mapping[Any, Any]) -> Page:
     """Return the cells of a layer in the table of layers."""
     known = {name: row[name] for name in FLAGS if row[name] > 0}  # not NaN either
     measured, tested = not np.isnan(row["L"]), not np.isnan(row["null_p05"])
-    name = visible(row["layer"]) + (f" (call {int(row['call']) + 1})" if row["call"] else "")
+    name = visible(layer_name(row["layer"], int(row["call"])))
     texts = ("kind", "learned", "why")
     return {
         **{text: visible(row[text]) for text in texts},

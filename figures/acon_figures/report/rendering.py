@@ -18,10 +18,11 @@ from acon_analysis.files import atomic_write
 from acon_analysis.plotdata.overview import channel_overview, layer_overview
 from acon_analysis.runs.run import Run, open_run
 from acon_analysis.selection import require_columns
+from acon_analysis.statistics.sentences import sentence
 from acon_figures.inputs import Inputs
 from acon_figures.names import visible
 from acon_figures.plots.network_strip import DRAWN
-from acon_figures.report.context import page_of, sentence
+from acon_figures.report.context import page_of
 from acon_figures.report.pictures import Numbers, numbers, picture, reported
 
 ENDINGS = (".html", ".htm")

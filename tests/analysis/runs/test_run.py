@@ -106,7 +106,7 @@ def test_batchnorm_alone_is_no_finding(spread: Run) -> None:
     assert table["null"].tolist() == ["batchnorm"]
     assert table["p_value"][0] > 0.05
     last = said(spread).splitlines()[-1]
-    assert "varies between samples no more than its network would make it without learning" in last
+    assert "varies between samples no more than with random weights" in last
 
 
 def test_a_beta_that_depends_on_the_sample_is_found(dependent: Run) -> None:
@@ -116,7 +116,7 @@ def test_a_beta_that_depends_on_the_sample_is_found(dependent: Run) -> None:
     assert table["p_value"][0] == pytest.approx(0.01)
     assert "more than BatchNorm alone would make it" in table["text"][0]
     last = said(dependent).splitlines()[-1]
-    assert "more than its network would make it without learning in 1 of 1 layer: acon" in last
+    assert "more than with random weights in 1 of 1 layer (acon)" in last
     assert "no more" not in last
 
 
@@ -125,7 +125,7 @@ def test_a_network_made_linear_is_called_linear(tmp_path: Path) -> None:
     layer = run.linearity(columns="all")
     assert layer["L"].tolist() == [1.0]
     assert layer["linear"].tolist() == [CHANNELS]
-    assert layer["why"][0].startswith("linear: of 24 channels 24 linear because p1≈p2")
+    assert layer["why"][0].startswith("24 channels: all linear because p1≈p2")
     channel = run.linearity("channel", columns="all")
     assert set(channel["why"]) == {"linear because p1≈p2"}
     assert (channel["nonlinearity"] < 1e-12).all()

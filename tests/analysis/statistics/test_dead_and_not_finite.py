@@ -66,7 +66,7 @@ def test_a_layer_of_dead_channels_is_dead() -> None:
     row = layer_table(table).iloc[0]
     assert (row["L"], row["L_low"], row["L_high"], row["sse"], row["cyy"]) == (1, 1, 1, 0, 0)
     assert row["dead"] == row["channels"] == 4
-    assert row["why"] == "dead: of 4 channels 4 dead (the output does not vary)"
+    assert row["why"] == "dead: 4 channels: all dead (the output does not vary)"
     other = blocks_of(x, np.abs(x))
     found = compare_layers(table, other, paired=True).set_index("quantity")
     assert found.loc["L", "first"] == 1
@@ -116,7 +116,7 @@ def test_samples_left_out_are_counted_and_a_layer_without_others_is_not_measurab
     void = layer_table(moments.assign(**none)).iloc[0]
     assert np.isnan(void[["L", "L_low", "sse", "cyy"]].to_numpy(float)).all()
     assert void["why"] == (
-        "not measurable: of 2 channels 2 with NaN or infinity; 6 of 6 samples left out "
+        "not measurable: 2 channels: all with NaN or infinity; 6 of 6 samples left out "
         "(NaN or infinity)"
     )
 

@@ -219,7 +219,7 @@ def test_any_elementwise_activation() -> None:
     assert table["dead"].tolist() == [False, False, True]
     assert table["L"][2] == 1
     row = layer_table(moments).iloc[0]
-    assert row["why"].startswith("nonlinear: of 3 channels 1 ")
+    assert row["why"].startswith("3 channels: 1 ")
     assert (row["dead"], row["linear"]) == (1, 2)
     assert np.isnan(row["G"])
 
@@ -319,12 +319,11 @@ def test_errors_of_tables() -> None:
 
 def test_sentence_of_a_layer() -> None:
     text = layer_sentence(["equal_slopes", "dead", "equal_slopes"], 0.999)
-    assert text == (
-        "linear: of 3 channels 2 linear because p1≈p2, 1 dead (the output does not vary)"
-    )
+    assert text == "3 channels: 2 linear because p1≈p2, 1 dead (the output does not vary)"
+    assert layer_sentence(["nonlinear"] * 64, 0.98) == "64 channels: all nonlinear"
     assert layer_sentence(list(CAUSES), np.nan).startswith("not measurable: ")
     assert layer_sentence(["dead"], 1.0, dead=True, left_out=2, samples=6) == (
-        "dead: of 1 channel 1 dead (the output does not vary); 2 of 8 samples left out "
+        "dead: 1 channel: 1 dead (the output does not vary); 2 of 8 samples left out "
         "(NaN or infinity)"
     )
 
@@ -337,5 +336,5 @@ def test_a_sentence_of_a_layer_agrees_with_those_of_its_channels(share: float) -
     table = channel_table(moments := plain_layer(z, z + bend * (z * z - 1)))
     (why,) = layer_table(moments)["why"]
     linear = share > 0.99
-    assert why.split(":")[0] == ("linear" if linear else "nonlinear")
+    assert why.split(": all ")[1].split(" ")[0] == ("linear" if linear else "nonlinear")
     assert {text.split(" ")[0] for text in table["why"]} == {"linear" if linear else "nonlinear"}

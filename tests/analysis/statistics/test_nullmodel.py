@@ -384,17 +384,20 @@ def test_overall_sentence() -> None:
         return verdicts.Verdict(answer, 0.01, "")  # type: ignore[arg-type]
 
     none = {f"layer{i}": made("no more") for i in range(16)}
-    assert verdicts.overall(none).startswith("β varies between samples no more than its network")
+    every = verdicts.overall(none)
+    assert every.answer == "No"
+    assert every.text.endswith("no more than with random weights in each of 16 layers")
     one = verdicts.overall({**none, "layer3": made("more")})
-    assert "in 1 of 16 layers (layer3), as many as chance may bring" in one
-    many = verdicts.overall({**none, **{f"layer{i}": made("more") for i in range(5)}})
-    assert "in 5 of 16 layers: layer0, layer1" in many
+    assert one.answer == "Not clearly"
+    assert "in 1 of 16 layers (layer3), but chance alone brings as many" in one.text
+    many = verdicts.overall({**none, **{f"layer{i}": made("more") for i in range(7)}})
+    assert many.answer == "Yes"
+    assert "in 7 of 16 layers (layer0, layer1, layer2, layer3, layer4 and 2 more)" in many.text
     alone = verdicts.overall({"layer0": made("no more")})
-    assert alone.endswith("without learning, in the one layer tested")
-    assert verdicts.overall({"a": made("constant")}).startswith(
-        "β hardly varies between samples in its one layer"
-    )
-    assert "unknown" in verdicts.overall({"a": made("unknown")})
-    assert "unknown" in verdicts.overall({})
-    mixed = verdicts.overall({**none, "b": made("constant")})
+    assert alone.text.endswith("than with random weights in the one layer tested")
+    constant = verdicts.overall({"a": made("constant")})
+    assert constant == ("No", "β hardly varies between samples in its one layer")
+    assert verdicts.overall({"a": made("unknown")}).answer == "Unknown"
+    assert verdicts.overall({}).answer == "Unknown"
+    mixed = verdicts.overall({**none, "b": made("constant")}).text
     assert mixed.endswith("; in 1 more it hardly varies")

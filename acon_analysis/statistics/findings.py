@@ -1,0 +1,176 @@
+"""What was found in a run, for people: a question, the answer in plain English, the numbers."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from acon_analysis.screen import three_digits
+from acon_analysis.statistics.causes import LINEAR
+from acon_analysis.statistics.census import census_text
+from acon_analysis.statistics.gaussian import RELU_L
+from acon_analysis.statistics.sentences import (
+    WHAT_L_IS,
+    alive,
+    gates_text,
+    layer_name,
+    sentence,
+)
+from acon_analysis.statistics.verdicts import overall_of
+
+#: Layers whose test of β a finding spells out.
+MOST_TESTS = 3
+
+
+class Finding(NamedTuple):
+    """One thing that a run says.
+
+    Attributes
+    ----------
+    question, answer, numbers : str
+        Whole sentences; the numbers, which the answer does without, may be empty.
+    """
+
+    question: str
+    answer: str
+    numbers: str = ""
+
+    def __str__(self) -> str:
+        return " ".join(part for part in self if part)
+
+
+def findings(
+    layers: pd.DataFrame | None,
+    splits: pd.DataFrame | None = None,
+    census: pd.DataFrame | None = None,
+) -> list[Finding]:
+    """Say what was found: linearity first, then what β depends on, then what is not measured.
+
+    Parameters
+    ----------
+    layers : DataFrame or None
+        From `layer_overview`, or `Run.linearity` with all columns.
+    splits : DataFrame, optional
+        From `Run.variance_split`.
+    census : DataFrame, optional
+        `Run.nonlinearities`.
+
+    Returns
+    -------
+    list of Finding
+        Nothing on what is not given, nothing on linearity for a run without moments.
+    """
+    found = []
+    if layers is not None:
+        found += [how_linear(layers), straight_channels(layers), gates_alone(layers)]
+    if splits is not None:
+        found.append(learned_beta(splits))
+    if census is not None:
+        text = sentence(census_text(census))
+        found.append(Finding("How much of the network's nonlinearity is measured?", text))
+    return [one for one in found if one is not None]
+
+
+def how_linear(layers: pd.DataFrame) -> Finding | None:
+    """Say how linear the layers are, with ReLU as the yardstick; None without moments."""
+    question = "How close to straight lines are the activations?"
+    measured = layers.dropna(subset=["L"])
+    if measured.empty:
+        lost = layers["why"].str.startswith("not measurable").any()
+        answer = "No layer is measurable: NaN or infinity in every sample."
+        return Finding(question, answer) if lost else None
+    known = alive(layers)
+    if known.empty:
+        answer = "Every layer is dead: the output of no channel varies on these data."
+        return Finding(question, answer)
+    ends = [
+        known.iloc[int(place)].to_dict() for place in (known["L"].argmin(), known["L"].argmax())
+    ]
+    names, values = [_name(row) for row in ends], [float(row["L"]) for row in ends]
+    shares = [_percent(value) for value in values]
+    line = "A straight line per channel explains"
+    if len(known) == 1:
+        answer = f"{line} {shares[0]} of the variance of the output of {names[0]}."
+        numbers = f"L = {three_digits(values[0])}."
+    else:
+        answer = (
+            f"{line} {shares[0]} of the output's variance in {names[0]}, which bends most, and "
+            f"{shares[1]} in {names[1]}, which bends least."
+        )
+        numbers = (
+            f"L = {three_digits(values[0])} in {names[0]}, {three_digits(values[1])} in {names[1]}."
+        )
+    answer += _yardstick(known["L"])
+    if gone := len(measured) - len(known):
+        answer += f" {gone} of {len(measured)} layers {'is' if gone == 1 else 'are'} dead."
+    products = known["L_gate"].notna().any()
+    plane = " For a gated product it is a plane over both factors." if products else ""
+    return Finding(question, answer, f"{numbers} {WHAT_L_IS}.{plane}")
+
+
+def straight_channels(layers: pd.DataFrame) -> Finding | None:
+    """Say how many channels are straight lines; None where no layer is measured or alive."""
+    measured = layers.dropna(subset=["L"])
+    if alive(layers).empty:
+        return None
+    linear, total, dead = (int(measured[name].sum()) for name in ("linear", "channels", "dead"))
+    if not linear:
+        answer = f"No, each of the {total:,} channels bends."
+    else:
+        many = f"{linear:,} of {total:,} channels" if linear < total else f"all {total:,} channels"
+        answer = f"Yes, {many}"
+        if dead:
+            answer += f", {dead:,} of them only because their output does not vary"
+        answer += "."
+    numbers = f"A channel counts as a straight line from L = {LINEAR} on."
+    return Finding("Are any channels straight lines on these data?", answer, numbers)
+
+
+def gates_alone(layers: pd.DataFrame) -> Finding | None:
+    """Say where a product is far from what its gate alone suggests; None where it is not."""
+    text = gates_text(layers)
+    question = "Does the gate of a product show how linear the product is?"
+    return Finding(question, f"No, {text}.") if text else None
+
+
+def learned_beta(splits: pd.DataFrame) -> Finding | None:
+    """Say whether β depends on the sample by learning; None without such layers."""
+    said = overall_of(splits)
+    if said is None:
+        return None
+    rows = splits[splits["answer"] == "more"].sort_values("p_value").head(MOST_TESTS)
+    tests = [
+        f"{_name(row)}: {row['ratio']:.3g} times, redrawn {row['null_p05']:.3g} to "
+        f"{row['null_p95']:.3g} (p = {row['p_value']:.2g})."
+        for row in rows.to_dict("records")
+    ]
+    what = (
+        "Compared is how much the samples' means of β vary, as a multiple of what independent "
+        "channels give; the test is at the 5 % level in each layer."
+    )
+    numbers = " ".join([what, *tests]) if splits["null_p05"].notna().any() else ""
+    return Finding(
+        "Did the network learn to set β by sample?", f"{said.answer}: {said.text}.", numbers
+    )
+
+
+def _yardstick(values: "pd.Series[float]") -> str:
+    """Compare layers with a ReLU."""
+    above, total = int((values > RELU_L).sum()), len(values)
+    relu = f" A ReLU on Gaussian inputs is at {_percent(RELU_L)}"
+    if total == 1:
+        return f"{relu}: this layer is {'straighter' if above else 'no straighter'}."
+    if not above:
+        return f"{relu}: no layer is straighter."
+    return f"{relu}: {'all' if above == total else f'{above} of'} {total} layers are straighter."
+
+
+def _percent(value: float) -> str:
+    """Return L as a percentage, so that what is not 1 does not look like it."""
+    if value > 0.995:
+        return "100 %" if value == 1 else f"{int(1000 * value) / 10} %"
+    return f"{100 * value:.0f} %"
+
+
+def _name(row: Mapping[Any, Any]) -> str:
+    return layer_name(row["layer"], row["call"])

@@ -1,0 +1,90 @@
+"""What a run says in words: each case of the answers, from planted tables."""
+
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from acon_analysis.statistics.findings import (
+    Finding,
+    findings,
+    how_linear,
+    learned_beta,
+    straight_channels,
+)
+from acon_analysis.statistics.gaussian import RELU_L, gaussian_fit
+
+
+def layers(*values: float, **columns: Any) -> pd.DataFrame:
+    """Return a table of layers a, b, ... with these L, each of 10 channels."""
+    count = len(values)
+    table = pd.DataFrame({
+        "layer": list("abcdefgh"[:count]), "call": 0, "L": values, "L_gate": float("nan"),
+        "channels": 10, "linear": 0, "dead": 0, "why": "",
+    })  # fmt: skip
+    return table.assign(**columns)
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ((0.6, 0.8, 0.9), "2 of 3 layers are straighter."),
+        ((0.8, 0.9), "all 2 layers are straighter."),
+        ((0.6, 0.7), "no layer is straighter."),
+        ((0.8,), "this layer is straighter."),
+    ],
+)
+def test_relu_is_the_yardstick(values: tuple[float, ...], text: str) -> None:
+    assert pytest.approx(float(gaussian_fit(float("inf"), 1).L), abs=1e-12) == RELU_L
+    found = how_linear(layers(*values))
+    assert found is not None
+    assert found.answer.endswith(f"A ReLU on Gaussian inputs is at 73 %: {text}")
+    assert "0.733 a ReLU" in found.numbers
+    assert f"L = {min(values):.3f}" in found.numbers
+
+
+def test_what_is_not_one_does_not_look_like_it() -> None:
+    found = how_linear(layers(0.5, 0.99996, call=[0, 1]))
+    assert found is not None
+    assert "50 % of the output's variance in a, which bends most, and 99.9 % in b (call 1)" in str(
+        found
+    )
+    assert "> 0.999 in b (call 1)" in found.numbers
+
+
+def test_straight_channels_are_counted() -> None:
+    def said(**columns: Any) -> str:
+        found = straight_channels(layers(0.8, 0.9, **columns))
+        assert found is not None
+        return found.answer
+
+    assert said() == "No, each of the 20 channels bends."
+    assert said(linear=[4, 0]) == "Yes, 4 of 20 channels."
+    assert said(linear=[10, 10]) == "Yes, all 20 channels."
+    assert said(linear=[4, 3], dead=[0, 3]) == (
+        "Yes, 7 of 20 channels, 3 of them only because their output does not vary."
+    )
+
+
+def test_products_are_named_and_linearity_comes_first() -> None:
+    splits = pd.DataFrame({
+        "layer": ["a", "b"], "call": 0, "answer": ["more", "more"], "p_value": 0.01, "text": "",
+        "ratio": 3.0, "null_p05": 0.5, "null_p95": 1.5,
+    })  # fmt: skip
+    found = findings(layers(0.2, 0.8, L_gate=[0.9, float("nan")]), splits)
+    assert [one.question[:3] for one in found] == ["How", "Are", "Doe", "Did"]
+    assert "a plane over both factors" in found[0].numbers
+    assert found[2].answer == "No, the gate alone misleads: layer a (L = 0.200, its gate 0.900)."
+    assert found[3].answer.startswith("Yes: β varies between samples more than with random")
+    assert "a: 3 times, redrawn 0.5 to 1.5 (p = 0.01)." in found[3].numbers
+
+
+def test_nothing_is_said_of_what_is_not_there() -> None:
+    assert findings(None) == []
+    assert findings(layers(float("nan"))) == []
+    assert learned_beta(pd.DataFrame(columns=["layer", "call", "answer"])) is None
+    lost = findings(layers(float("nan"), why=["not measurable: 10 channels"]))
+    assert [one.answer for one in lost] == [
+        "No layer is measurable: NaN or infinity in every sample."
+    ]
+    assert str(Finding("a?", "b.")) == "a? b."
