@@ -104,6 +104,14 @@ def test_no_table_of_columns_has_the_name_of_another() -> None:
     assert sorted(found) == sorted(set(found))
 
 
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda path: path.stem)
+def test_a_page_has_a_picture(page: Path) -> None:
+    drawn = page.stem in ("limits", "index") or re.search(
+        r"!\[[^\]]{9,}\]\(", page.read_text("utf-8")
+    )
+    assert drawn, f"{page.name} has no picture"
+
+
 @pytest.mark.parametrize("page", MEASURES, ids=lambda path: path.stem)
 def test_a_measure_page_answers_every_question(page: Path) -> None:
     text = page.read_text("utf-8")
@@ -217,6 +225,8 @@ def test_the_documentation_builds_and_holds_together(tmp_path: Path) -> None:
     assert [name for name in acon_figures.FIGURES if name not in gallery] == []
     listed = (out / "notebooks" / "index.html").read_text("utf-8")
     assert [p.name for p in (ROOT / "notebooks").glob("*.ipynb") if p.name not in listed] == []
-    results = (out / "results" / "index.html").read_text("utf-8")
-    assert "What the digits networks show" in results
+    measured = (out / "results" / "index.html").read_text("utf-8")
+    assert [
+        p.stem for p in ROOT.glob("benchmarks/RESULTS*.md") if p.stem.lower() not in measured
+    ] == []
     assert "<math" in (out / "measures" / "linearity.html").read_text("utf-8")

@@ -1,4 +1,4 @@
-"""The README's examples run as they stand, and its links lead somewhere."""
+"""The README is short, its examples print what it says, and its links lead somewhere."""
 
 import re
 from pathlib import Path
@@ -7,17 +7,54 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
-EXAMPLES = dict(re.findall(r"<!-- test: ([\w-]+) -->\n```python\n(.*?)```", README, re.DOTALL))
+#: Name -> an example and the output that the README prints below it.
+EXAMPLES = {
+    name: (code, output)
+    for name, code, output in re.findall(
+        r"<!-- test: ([\w-]+) -->\n```python\n(.*?)```\n\n```text\n(.*?)```", README, re.DOTALL
+    )
+}
+_NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?")
 
 
-@pytest.mark.parametrize("name", ["own-class", "timm", "one-dimensional"])
-def test_an_example_runs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    exec(compile(EXAMPLES[name], f"README ({name})", "exec"), {"__name__": "readme"})
-    assert capsys.readouterr().out.strip()
+def same(printed: str, expected: str) -> bool:
+    """Say whether lines have the same words, and numbers that agree to half a hundredth."""
+    words = [" ".join(_NUMBER.sub("#", text).split()) for text in (printed, expected)]
+    numbers = [[float(one) for one in _NUMBER.findall(text)] for text in (printed, expected)]
+    return words[0] == words[1] and all(
+        abs(one - two) <= 0.005 for one, two in zip(*numbers, strict=True)
+    )
+
+
+@pytest.mark.parametrize("name", ["ordinary", "meta"])
+def test_an_example_prints_what_the_readme_shows(
+    name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, output = EXAMPLES[name]
+    exec(compile(code, f"README ({name})", "exec"), {"__name__": "readme"})
+    printed = " ".join(capsys.readouterr().out.split())
+    for part in output.split("...\n"):  # what the README leaves out
+        length, wanted = len(part.split()), part
+        words = printed.split()
+        found = any(
+            same(" ".join(words[start : start + length]), wanted)
+            for start in range(len(words) - length + 1)
+        )
+        assert found, f"not printed:\n{part}\nbut:\n{printed}"
 
 
 def test_every_marked_example_is_tested() -> None:
-    assert set(EXAMPLES) == {"own-class", "timm", "one-dimensional"}
+    assert set(EXAMPLES) == {"ordinary", "meta"} == set(re.findall(r"<!-- test: (\w+)", README))
+
+
+def test_it_can_be_read_in_a_few_minutes() -> None:
+    assert len(README.split()) <= 1400
+
+
+def test_the_headline_commands_are_named() -> None:
+    for command in ("pip install", "make figures", "make test", "acon capture", "acon report"):
+        assert command in README, command
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])

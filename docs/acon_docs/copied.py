@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from acon_docs.pages import Folder
+    from acon_figures.spec import FigureSpec
 
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
-#: Sections of README.md that tell what was found, by the beginning of their titles.
-FINDINGS = ("What ", "Which ", "The published ")
 
 
 def relinked(text: str, known: Callable[[str], str | None]) -> str:
@@ -38,21 +37,75 @@ def relinked(text: str, known: Callable[[str], str | None]) -> str:
     return _LINK.sub(replaced, text)
 
 
+#: Parts of figures' names that are written otherwise in titles.
+_WORDS = {
+    "acon": "ACON", "beta": "β", "c": "C", "frelu": "FReLU", "maxout": "Maxout", "relu": "ReLU",
+    "selu": "SELU", "tfnet": "TFNet",
+}  # fmt: skip
+
+
+def human_title(name: str) -> str:
+    """Return a figure's name as a title.
+
+    Examples
+    --------
+    >>> human_title("beta_over_epochs"), human_title("meta_acon_module")
+    ('β over epochs', 'Meta-ACON module')
+    """
+    words = " ".join(_WORDS.get(word, word) for word in name.split("_"))
+    words = words.replace("meta ACON", "meta-ACON").replace("ACON C", "ACON-C")
+    return words[:1].upper() + words[1:] if words[:1].isascii() else words
+
+
 def _gallery(folder: "Folder", root: Path) -> None:
+    """Write a grid of thumbnails, and a page a figure with its caption and command."""
+    from acon_figures.gallery import HEADINGS
     from acon_figures.registry import FIGURES
 
     source = root / "figures" / "gallery"
-    page = source / "README.md"
-    text = page.read_text("utf-8") if page.is_file() else "# Gallery\n"
-    pictures = {path.name: path for path in source.glob("*.png")}
-    text = relinked(text, lambda target: target if target in pictures else None)
-    for name in re.findall(r"\]\(([^)]+\.png)\)", text):
-        folder.file(f"gallery/{name}", pictures[name].read_bytes())
-    missing = [spec for spec in FIGURES.values() if f"### {spec.name}\n" not in text]
-    if missing:
-        text += "\n## Not drawn here yet\n\n"
-        text += "\n".join(f"- `acon figures {spec.name}`: {spec.description}" for spec in missing)
-    folder.page("gallery/index.md", text)
+    parts = [
+        "# Gallery",
+        "",
+        "Every figure of `acon figures --list`, drawn from networks that come with the "
+        "package. `acon figures NAME --run RUN` draws one of your own run, and `run.plot(NAME)` in "
+        "Python.",
+        "",
+    ]
+    for kind, heading in HEADINGS.items():
+        specs = [spec for spec in FIGURES.values() if spec.kind == kind]
+        parts += [f"## {heading}", "", "::::{container} gallery", ""]
+        for spec in specs:
+            title = spec.heading or human_title(spec.name)
+            drawn = [path for path in _drawn(source, spec) if path.is_file()]
+            thumbnail = f"[![{title}]({drawn[0].name})]({spec.name}.md)" if drawn else ""
+            parts += [
+                ":::{container} thumbnail",
+                thumbnail,
+                "",
+                f"[{title}]({spec.name}.md)",
+                ":::",
+                "",
+            ]
+            folder.page(f"gallery/{spec.name}.md", _figure_page(folder, spec, title, drawn))
+        parts += ["::::", ""]
+    parts += ["```{toctree}", ":hidden:", "", *FIGURES, "```"]
+    folder.page("gallery/index.md", "\n".join(parts))
+
+
+def _drawn(source: Path, spec: "FigureSpec") -> list[Path]:
+    """Return where the pictures of a figure and of its variants lie."""
+    return [source / f"{spec.name}{'_' * bool(one)}{one}.png" for one in ("", *spec.variants)]
+
+
+def _figure_page(folder: "Folder", spec: "FigureSpec", title: str, drawn: list[Path]) -> str:
+    """Return the page of a figure."""
+    parts = [f"# {title}", "", f"{spec.description}.", "", f"`acon figures {spec.name}`", ""]
+    for path in drawn:
+        folder.file(f"gallery/{path.name}", path.read_bytes())
+        caption = path.with_suffix(".txt")
+        text = caption.read_text("utf-8").strip() if caption.is_file() else ""
+        parts += [f"![{title}]({path.name})", "", text.replace("*", "\\*").replace("_", "\\_"), ""]
+    return "\n".join(parts)
 
 
 def _title(notebook: Path) -> str:
@@ -97,12 +150,6 @@ def _notebook_page(page: Path, title: str) -> str:
     return text if re.search(r"^# ", text, re.MULTILINE) else f"# {title}\n\n{text}"
 
 
-def sections(text: str) -> dict[str, str]:
-    """Return the sections of a Markdown text: title of the second level -> what stands below."""
-    parts = re.split(r"^## (.+)$", text, flags=re.MULTILINE)
-    return dict(zip(parts[1::2], parts[2::2], strict=True))
-
-
 def _results(folder: "Folder", root: Path) -> None:
     files = sorted((root / "benchmarks").glob("RESULTS*.md"))
     pages = {f"benchmarks/{path.name}": f"{path.stem.lower()}.md" for path in files}
@@ -116,11 +163,14 @@ def _results(folder: "Folder", root: Path) -> None:
             return picture.name
         return None
 
-    parts = ["# Results", "", "What stands in the README, and the full tables behind it.", ""]
-    for title, text in sections((root / "README.md").read_text("utf-8")).items():
-        if title.startswith(FINDINGS):
-            parts += [f"## {title}", relinked(text, known).rstrip(), ""]
-    parts += ["## All measurements", "", "```{toctree}", ":maxdepth: 1", ""]
+    parts = [
+        "# All measurements",
+        "",
+        "The tables behind [what was found](../guide/results.md) and "
+        "[what it costs](../guide/costs.md), as the scripts in `benchmarks/` write them.",
+        "",
+    ]
+    parts += ["```{toctree}", ":maxdepth: 1", ""]
     for path in files:
         title = path.read_text("utf-8").partition("\n")[0].lstrip("# ")
         parts += [f"{title} ({path.name}) <{path.stem.lower()}>"]

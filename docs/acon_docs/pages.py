@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from acon_docs import columns, copied, interface
+from acon_docs import columns, copied, interface, pictures
 
 #: Folders of the documentation that hold nothing but written pages; git does not keep them.
-WRITTEN = ("gallery", "notebooks", "reference", "results")
+WRITTEN = ("gallery", "notebooks", "pictures", "reference", "results")
 
 
 class Folder:
@@ -53,4 +53,5 @@ def write_all(docs: Path) -> None:
     interface.write(folder)
     columns.write(folder)
     copied.write(folder, docs.parent)
+    pictures.write(folder)
     folder.clean()
