@@ -36,7 +36,7 @@ _SUMMARY = {
 }
 
 #: Columns of a summary.
-_SHOWN = ("layer", "call", "kind", "channels", "L", "L_low", "L_high", "L_gate", "mean", "std")
+_SHOWN = ("layer", "call", "channels", "L", "L_low", "L_high", "L_gate", "mean", "std", "kind")
 
 P = ParamSpec("P")
 SomeRun = TypeVar("SomeRun", bound="Run")

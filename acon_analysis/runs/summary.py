@@ -5,7 +5,7 @@ from html import escape
 
 import pandas as pd
 
-from acon_analysis.screen import three_digits
+from acon_analysis.screen import sentence_text, table_text, three_digits
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Summary:
     table: pd.DataFrame
 
     def __str__(self) -> str:
-        table = self.table.to_string(index=False, float_format=three_digits, na_rep="")
-        return "\n\n".join([self.title, "\n".join(self.sentences), table])
+        said = "\n".join(sentence_text(sentence) for sentence in self.sentences)
+        return "\n\n".join([self.title, said, table_text(self.table)])
 
     __repr__ = __str__
 

@@ -240,7 +240,7 @@ def jackknife(one: Axes, two: Axes) -> None:
 
 
 @picture(width=6.0, axes=2)
-def logitnormal_inputs(one: Axes, two: Axes) -> None:
+def logit_normal(one: Axes, two: Axes) -> None:
     """Draw densities of β that BatchNorm alone gives; spread measured and by BatchNorm alone."""
     grid = np.linspace(0.001, 0.999, 400)
     logit = np.log(grid / (1 - grid))
