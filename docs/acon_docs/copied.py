@@ -37,6 +37,20 @@ def relinked(text: str, known: Callable[[str], str | None]) -> str:
     return _LINK.sub(replaced, text)
 
 
+#: Titles of figures whose names say too little.
+_TITLES = {
+    "acon_c_example": "ACON-C from mean to maximum",
+    "explanation": "Which pixels decide β",
+    "function_and_derivatives": "ACON-C and its derivative",
+    "gate_changes": "The loss when β is held",
+    "improvements": "Gains over ReLU, as printed",
+    "maxout_learned": "Functions that Maxout learns",
+    "network_sketch": "A network with its activations",
+    "relu_like": "Activations like ReLU",
+    "replacement_damage": "Which measure predicts the damage",
+    "selu_self_normalisation": "SELU normalises itself",
+    "training_curves": "Training of the shipped networks",
+}
 #: Parts of figures' names that are written otherwise in titles.
 _WORDS = {
     "acon": "ACON", "beta": "β", "c": "C", "frelu": "FReLU", "maxout": "Maxout", "relu": "ReLU",
@@ -75,7 +89,7 @@ def _gallery(folder: "Folder", root: Path) -> None:
         specs = [spec for spec in FIGURES.values() if spec.kind == kind]
         parts += [f"## {heading}", "", "::::{container} gallery", ""]
         for spec in specs:
-            title = spec.heading or human_title(spec.name)
+            title = _TITLES.get(spec.name) or spec.heading or human_title(spec.name)
             drawn = [path for path in _drawn(source, spec) if path.is_file()]
             thumbnail = f"[![{title}]({drawn[0].name})]({spec.name}.md)" if drawn else ""
             parts += [
