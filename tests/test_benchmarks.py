@@ -323,15 +323,17 @@ def test_replacing_goes_on_and_writes_its_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: Any
 ) -> None:
     replacing = script("replacing")
-    for name in ("DAMAGE", "RANKS", "PAGE"):
+    for name in ("DAMAGE", "MIXED", "RANKS", "PAGE", "TABLE"):
         monkeypatch.setattr(replacing, name, tmp_path / name)
     monkeypatch.setattr(replacing, "RANK_CHANNELS", 5)
     monkeypatch.setattr(replacing, "RANK_IMAGES", 8)
     options = argparse.Namespace(
         networks=["digits_swish"], forms=["line"], budgets=[1.0], images=20
     )
+    monkeypatch.setattr(replacing, "MAX_CHANGES", (0.1,))
     for _ in range(2):
         replacing.measure(options)
+        replacing.mix(options)
         replacing.ranks(options)
     table = pd.read_csv(tmp_path / "DAMAGE")
     assert list(table["form"]) == ["line", "relu"] * 2
@@ -342,3 +344,9 @@ def test_replacing_goes_on_and_writes_its_page(
     row = table[(table["form"] == "line") & ~table["recalibrated"]].iloc[0]
     assert f"{100 * row['accuracy_change']:+.1f} (" in page
     assert "| digits_swish | line | 5 |" in page
+    mixed = pd.read_csv(tmp_path / "MIXED").iloc[0]
+    assert mixed["channels"] == mixed[["line", "relu", "two-piece"]].sum()
+    assert f"| digits_swish | 0.1 | {mixed['line']} |" in page
+    shipped = pd.read_csv(tmp_path / "TABLE")
+    assert list(shipped["form"]) == ["line", "relu"] * 2
+    assert set(shipped["activation"]) == {"Swish"}
