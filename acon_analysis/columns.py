@@ -303,7 +303,7 @@ LINEARITY_SAMPLE_COLUMNS = (
     Column("kappa", "float64", "1", "mean over channels of the gain within the sample"),
     Column("L_reference", "float64", "1", "L of the same sample at the constant reference β"),
     Column("dead", "bool", "", "the outputs do not vary within the sample: L = 1 by convention"),
-    Column("left_out", "bool", "", "left out: NaN or infinity in the layer"),
+    Column("left_out", "bool", "", "left out: NaN or infinity in the layer, or all padding"),
 )
 
 #: A row a layer, call and quantity of two runs.

@@ -25,6 +25,7 @@ from acon_analysis.moments.frames import merge_frames
 from acon_analysis.moments.gram import rounding
 from acon_analysis.statistics.beta_matrix import BetaMatrix
 from acon_analysis.statistics.redrawn_null import BetaNetwork
+from acon_analysis.statistics.sentences import NOT_FINITE, ONLY_PADDING
 from acon_analysis.errors import StoreError
 from acon_analysis.store.folder import RunFolder
 from acon_analysis.store.histograms import histogram_frame, merged
@@ -222,16 +223,18 @@ class StoredRun:
 
     @cached_property
     def left_out(self) -> pd.DataFrame:
-        """Samples with NaN or infinity in a layer, which its statistics leave out.
+        """Samples that the statistics of a layer leave out.
 
-        One row a ``sample``, ``layer`` and ``call``; layers in order of execution.
+        One row a ``sample``, ``layer`` and ``call``, with ``why``: NaN or infinity in the layer, or
+        nothing but padding; layers in order of execution.
         """
         keys = ["sample", "layer", "call"]
         found = []
         for path in self.files("totals"):
-            table = read_table(path, [*keys, "cyy"])
-            lost = pc.is_null(table["cyy"], nan_is_null=True)
-            found.append(table.filter(lost).select(keys).to_pandas())
+            table = read_table(path, [*keys, "cyy", "n"])
+            lost = table.filter(pc.is_null(table["cyy"], nan_is_null=True)).to_pandas()
+            lost["why"] = np.where(lost["n"] == 0, ONLY_PADDING, NOT_FINITE)
+            found.append(lost[[*keys, "why"]])
         counts = self.histogram_table()
         if counts is not None:
             outside = (counts[name].to_numpy() for name in ("below", "above", "invalid"))
@@ -239,12 +242,13 @@ class StoredRun:
             for layer, call in suspects.to_pandas().drop_duplicates().itertuples(index=False):
                 kept = self.beta(layer, call).sample_ids
                 lost = np.setdiff1d(self.sample_ids, kept)
-                found.append(pd.DataFrame({"sample": lost, "layer": layer, "call": call}))
-        table = pd.concat([pd.DataFrame(columns=keys), *found]).drop_duplicates()
+                at = {"layer": layer, "call": call, "why": NOT_FINITE}
+                found.append(pd.DataFrame({"sample": lost, **at}))
+        table = pd.concat([pd.DataFrame(columns=[*keys, "why"]), *found]).drop_duplicates(keys)
         order = self.layers[["layer", "call"]].assign(_order=np.arange(len(self.layers)))
         table = table.merge(order, on=["layer", "call"]).sort_values(["_order", "sample"])
-        kinds = {"sample": "int64", "layer": "str", "call": "int64"}
-        result: pd.DataFrame = table[keys].astype(kinds).reset_index(drop=True)
+        kinds = {"sample": "int64", "layer": "str", "call": "int64", "why": "str"}
+        result: pd.DataFrame = table[list(kinds)].astype(kinds).reset_index(drop=True)
         return result
 
     @cached_property
@@ -392,8 +396,10 @@ class StoredRun:
         return self._required(self.part_frame("totals"))
 
     def _required(self, frame: pd.DataFrame | None) -> pd.DataFrame:
-        """Return a frame of moments, or say how to capture them."""
+        """Return a frame of moments, or say why there is none."""
         if frame is None or frame.empty:
+            if self.identity.get("moments") and len(self.sample_ids):
+                raise AconError(f"the mask of the run {str(self.path)!r} leaves no position")
             raise AconError(
                 f"the run {str(self.path)!r} holds no moments; capture it again with --moments "
                 "(moments=True) into another folder"

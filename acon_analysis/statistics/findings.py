@@ -77,7 +77,7 @@ def how_linear(layers: pd.DataFrame) -> Finding | None:
     measured = layers.dropna(subset=["L"])
     if measured.empty:
         lost = layers["why"].str.startswith("not measurable").any()
-        answer = "No layer is measurable: NaN or infinity in every sample."
+        answer = "No layer is measurable: no sample has finite values in it."
         return Finding(question, answer) if lost else None
     known = alive(layers)
     if known.empty:

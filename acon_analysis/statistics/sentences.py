@@ -10,6 +10,9 @@ from acon_analysis.statistics.causes import FAR
 #: Clauses of `left_out_text`, and layers or samples that each names.
 MOST_PARTS, MOST_NAMED = 3, 5
 
+#: Why a sample is left out of a layer.
+NOT_FINITE, ONLY_PADDING = "NaN or infinity", "nothing but padding"
+
 #: What L is, for the place where it is named first.
 WHAT_L_IS = (
     "L is the share of the variance of a layer's output that one straight line per channel "
@@ -39,7 +42,7 @@ def left_out_text(left_out: pd.DataFrame, total: int) -> str:
     Parameters
     ----------
     left_out : DataFrame
-        Sample, layer and call, as `Run.left_out`.
+        Sample, layer, call and why, as `Run.left_out`.
     total : int
         Samples of the run.
 
@@ -49,16 +52,16 @@ def left_out_text(left_out: pd.DataFrame, total: int) -> str:
         Such as ``"1 of 32 samples left out of layer act: NaN or infinity in sample 20"``; empty
         where there are none.
     """
-    groups: dict[tuple[int, ...], list[str]] = {}
-    each: dict[tuple[str, int], list[int]] = {}
-    for sample, layer, call in left_out.itertuples(index=False):
-        each.setdefault((layer, call), []).append(sample)
-    for (layer, call), samples in each.items():
-        groups.setdefault(tuple(samples), []).append(layer_name(layer, call))
+    groups: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+    each: dict[tuple[str, int, str], list[int]] = {}
+    for sample, layer, call, why in left_out.itertuples(index=False):
+        each.setdefault((layer, call, why), []).append(sample)
+    for (layer, call, why), samples in each.items():
+        groups.setdefault((why, tuple(samples)), []).append(layer_name(layer, call))
     parts = [
-        f"{len(samples)} of {total} samples left out of {_listed('layer', names)}: NaN or "
-        f"infinity in {_listed('sample', samples)}"
-        for samples, names in list(groups.items())[:MOST_PARTS]
+        f"{len(samples)} of {total} samples left out of {_listed('layer', names)}: {why} in "
+        f"{_listed('sample', samples)}"
+        for (why, samples), names in list(groups.items())[:MOST_PARTS]
     ]
     if len(groups) > MOST_PARTS:
         rest = sum(len(names) for names in list(groups.values())[MOST_PARTS:])

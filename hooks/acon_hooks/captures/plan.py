@@ -24,11 +24,10 @@ from acon_hooks.engine.feed import Feed
 from acon_hooks.engine.feeding import open_feed
 from acon_hooks.engine.inputs import Forward, Mask, input_options
 from acon_hooks.engine.outputs import Output
-from acon_hooks.layers.scan import check_kinds
+from acon_hooks.layers.scan import check_kinds, default_kinds
 from acon_hooks.moments.options import (
     MomentOptions,
     Wish,
-    default_kinds,
     options_of,
     recorded_options,
     settle,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -218,7 +219,10 @@ def check_kinds(kinds: Iterable[str]) -> tuple[str, ...]:
     UsageError
         If one is unknown, naming near ones; or if there is none.
     """
-    given = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+    given: tuple[Any, ...] = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+    if other := next((type(kind) for kind in given if not isinstance(kind, str)), None):
+        what = f"a kind of layer is a name such as 'activation', not a {other.__name__}"
+        raise UsageError(f"{what}; a batch is given as example=")
     for kind in given:
         if kind not in KINDS:
             raise UsageError(f"unknown kind of layer {kind!r}: {closest(kind, KINDS)}")
@@ -231,6 +235,16 @@ def scan_layers(model: nn.Module, kinds: Iterable[str] = DEFAULT_KINDS) -> list[
     """Find the layers of some kinds without a forward pass; see `find_layers`."""
     asked = check_kinds(kinds)
     return list(_walk(unwrap(model), asked))
+
+
+def default_kinds(model: nn.Module, *, moments: bool = True) -> tuple[str, ...]:
+    """Return the kinds of layers that are meant where none are given.
+
+    Those of the ACON family; a network without any has moments of its activations and products.
+    """
+    if moments and not scan_layers(model, DEFAULT_KINDS):
+        return PLAIN_KINDS
+    return DEFAULT_KINDS
 
 
 def _walk(model: nn.Module, asked: tuple[str, ...]) -> Iterator[Layer]:

@@ -6,7 +6,8 @@ products of x, w, t, r and β merge into blocks of samples as every `Gram` does;
 into those of y, the gate and the even part, which is exact algebra (`LayerGroup.moments`).
 
 A sample with NaN or infinity in any channel of a layer is left out of that layer's blocks and
-counted; its totals are NaN. Channels that are constant within a sample add nothing to its totals.
+counted; its totals are NaN, as are those of a sample without values (all padding), which counts
+nowhere. Channels that are constant within a sample add nothing to its totals.
 """
 
 from collections.abc import Sequence
@@ -266,8 +267,9 @@ class LayerGroup:
         layers = torch.zeros((len(at.x), len(self.calls)), dtype=torch.float64, device=self.device)
         counts = (layers.index_add(1, self.layer, (~finite).double()) == 0).double()
         total = torch.where(counts > 0, self._per_layer(totals), torch.nan)
-        values = counts * torch.from_numpy(self.pixels).to(self.device)
-        return States(*[*stacks, torch.stack([counts, 1 - counts, values])]), total
+        pixels = torch.from_numpy(self.pixels).to(self.device)
+        lost = (1 - counts) * (pixels > 0)
+        return States(*[*stacks, torch.stack([counts, lost, counts * pixels])]), total
 
     def _variance(self, xx: Tensor, xw: Tensor, ww: Tensor) -> Tensor:
         """Cyy of y = k·x + w."""
@@ -312,9 +314,9 @@ class LayerGroup:
 
     def _without_left_out(self, states: States) -> States:
         """Make the states of samples that are left out neutral."""
-        if not bool(states.counts[1].any()):
+        if bool(states.counts[0].all()):
             return states
-        out = states.counts[1][:, self.layer] > 0
+        out = states.counts[0][:, self.layer] == 0
         neutral = (0.0, 0.0, 0.0, torch.inf, -torch.inf)
         parts = zip(neutral, states, strict=False)
         return States(*[*(torch.where(out, none, part) for none, part in parts), states.counts])

@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
 from acon_analysis.errors import StoreError, UsageError
 from acon_analysis.moments.fields import (
@@ -14,7 +13,7 @@ from acon_analysis.moments.fields import (
     MOST_BLOCKS,
     UNRECORDED_BLOCKS,
 )
-from acon_hooks.layers.scan import DEFAULT_KINDS, PLAIN_KINDS, scan_layers
+from acon_hooks.layers.scan import PLAIN_KINDS
 from acon_hooks.moments.constants import GATED_KINDS
 from acon_hooks.moments.native.sums import NativeError, native
 
@@ -180,19 +179,3 @@ def recorded_options(
     if recorded is not None and "blocks" not in recorded and options.blocks == UNRECORDED_BLOCKS:
         del found["blocks"]
     return found
-
-
-def default_kinds(model: nn.Module, *, moments: bool) -> tuple[str, ...]:
-    """Return the kinds of layers that a capture watches where none are given.
-
-    Parameters
-    ----------
-    model : Module
-        The network.
-    moments : bool
-        Whether moments are taken: a network without any ACON layer has them of its
-        activations and products.
-    """
-    if moments and not scan_layers(model, DEFAULT_KINDS):
-        return PLAIN_KINDS
-    return DEFAULT_KINDS

@@ -18,7 +18,7 @@ from acon_analysis.statistics.channel_sums import channel_sums
 from acon_analysis.statistics.linearity import linearity_table, totals_by_sample
 from acon_hooks.errors import HookError
 from acon_hooks.layers.reading import Factors
-from acon_hooks.layers.scan import DEFAULT_KINDS, Layer
+from acon_hooks.layers.scan import Layer, default_kinds
 from acon_hooks.moments.accumulating import Accumulator
 from acon_hooks.moments.constants import reference_table
 from acon_hooks.moments.options import MomentOptions, settle
@@ -265,7 +265,7 @@ class Recording:
 def record(
     model: nn.Module,
     layers: Sequence[Layer | str] | None = None,
-    kinds: Iterable[str] = DEFAULT_KINDS,
+    kinds: Iterable[str] | None = None,
     prove: bool = True,
     *,
     full: bool = False,
@@ -283,8 +283,9 @@ def record(
         The network, in evaluation mode.
     layers : sequence of Layer or str, optional
         Which layers; by default all of the given kinds.
-    kinds : iterable of str
-        Keys of `acon_hooks.KINDS`.
+    kinds : iterable of str, optional
+        Keys of `acon_hooks.KINDS`; by default those of the ACON family, in a network without any
+        the activations and gated products.
     prove : bool
         False trusts the readings that the given `layers` have from an earlier forward pass.
     full : bool
@@ -322,7 +323,7 @@ def record(
     tap = Tap(
         model,
         layers,
-        kinds=kinds,
+        kinds=default_kinds(model, moments=moments) if kinds is None else kinds,
         observe=observe if moments else None,
         prove=prove,
         full=full,

@@ -43,20 +43,21 @@ class FunctionFinder:
         self.visit, self.kinds, self.watch, self.drop = visit, kinds, watch, drop
         self.gates = gates
         self._silent, self._data = gates.silent, gates.data
-        self._pieces = Pieces(visit.functions.sources)
+        self.pieces = Pieces(visit.functions.sources)
         visit.functions.discovery = self
 
     def start(self) -> None:
         """Follow the data through the first forward pass."""
-        self._pieces.clear()
+        self.pieces.clear()
 
     def stop(self) -> None:
         """Follow it no longer."""
-        self._pieces.clear()
+        self.pieces.clear()
 
     def end(self) -> None:
         """Settle what is left at the end of the forward pass."""
-        self._pieces.settle()
+        for layer in self.pieces.settle():
+            self.drop(layer)
 
     def found(self, call: FunctionCall) -> None:
         """Watch a call that is a layer.
@@ -86,7 +87,7 @@ class FunctionFinder:
         sources, source = self.visit.functions.sources, call.tensors[0]
         pieces = [piece for factor in call.factors for piece in sources.pieces(factor, source)]
         layer = function_layer(self.visit.model, name, self.kinds, formula)
-        self.watch(replace(layer, pieces=tuple(dict.fromkeys(pieces)))).pieces = self._pieces
+        self.watch(replace(layer, pieces=tuple(dict.fromkeys(pieces)))).pieces = self.pieces
 
     def _asked(self, call: FunctionCall) -> bool:
         """Return whether a call would be a layer of the kinds that were asked for."""
@@ -95,7 +96,7 @@ class FunctionFinder:
 
     def consumed(self, tensors: Iterable[Tensor]) -> None:
         """Settle calls whose results go where no activation in pieces continues."""
-        self._pieces.consumed(tensors)
+        self.pieces.consumed(tensors)
 
     def _joined(self, call: FunctionCall) -> str:
         """Drop the pieces of a product; return its formula, empty if it is no activation."""
@@ -103,7 +104,7 @@ class FunctionFinder:
         first, second = (sources.formula(factor, source) for factor in call.factors)
         if first == second == "x":
             return ""
-        for layer in self._pieces.joined(call.factors, source):
+        for layer in self.pieces.joined(call.factors, source):
             self.drop(layer)
         sign = "*" if call.site.function is not None and call.site.function[0] == "mul" else "/"
         return f"{first}{sign}{second}"

@@ -10,13 +10,13 @@ from acon_hooks.engine.feed import example_batch
 from acon_hooks.engine.inputs import Forward
 from acon_hooks.guards import unwrap
 from acon_hooks.layers.choosing import NoLayerError
-from acon_hooks.layers.scan import DEFAULT_KINDS, PLAIN_KINDS, Layer, check_kinds, scan_layers
+from acon_hooks.layers.scan import PLAIN_KINDS, Layer, check_kinds, default_kinds, scan_layers
 from acon_hooks.readings.tap import Tap
 
 
 def find_layers(
     model: nn.Module,
-    kinds: Iterable[str] = DEFAULT_KINDS,
+    kinds: Iterable[str] | None = None,
     example: Any = None,
     forward: Forward | None = None,
 ) -> list[Layer]:
@@ -34,8 +34,9 @@ def find_layers(
     model : Module
         The network. DistributedDataParallel, DataParallel and torch.compile wrappers are looked
         through: names are those of the module inside.
-    kinds : iterable of str
-        Keys of `KINDS`.
+    kinds : iterable of str, optional
+        Keys of `KINDS`; by default those of the ACON family, in a network without any the
+        activations and gated products.
     example : Tensor, tuple or mapping, optional
         A batch, handed to the model in one forward pass (a tuple as its arguments, a mapping by
         their names).
@@ -55,8 +56,9 @@ def find_layers(
     ProofError
         If `example` is given and β of a layer cannot be read.
     """
+    kinds = default_kinds(model) if kinds is None else check_kinds(kinds)
     found = scan_layers(model, kinds)
-    if example is None or not (found or set(PLAIN_KINDS) & set(check_kinds(kinds))):
+    if example is None or not (found or set(PLAIN_KINDS) & set(kinds)):
         return found
     with Tap(model, kinds=kinds) as tap, torch.no_grad():
         try:

@@ -64,7 +64,7 @@ class LayerHooks(Visitor):
         self.quick = False  # whether `_deliver_quickly` may be tried
         self._width_axis: int | None = None  # of β, if it is one number a channel
         self.hooks: FirstBatchHooks | LiveHooks | None = None
-        self.pieces: Pieces | None = None  # of functions that are found in the first forward pass
+        self.pieces: Pieces | None = None  # if it may be one, in the first forward pass
 
     def attach(self, visited: Visited, *, prove: bool) -> None:
         """Set the hooks inside the layer for the first batch."""
@@ -180,7 +180,7 @@ class LayerHooks(Visitor):
             settle()  # no piece: its input is gone
         elif self.pieces is not None:
             trace.kept = all(map(same_values, given, trace.arguments.values()))
-            self.pieces.hold(self, output, settle)
+            self.pieces.hold(self, output, settle, only=self.layer.function is not None)
 
     def _settle(
         self, hooks: FirstBatchHooks, trace: CallTrace, call: SiteCall, output: Any

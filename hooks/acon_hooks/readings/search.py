@@ -50,7 +50,8 @@ def search(layer: Layer, call: int, trace: CallTrace, output: Any) -> Found:
     -------
     Found
         Of the candidates that pass, the first that has power and that the layer itself has
-        computed; else the first that the layer has computed; else the first with power.
+        computed; else the first that the layer has computed; else the first with power. One with
+        power that fits far worse than a more trusted one without does not count.
 
     Raises
     ------
@@ -82,13 +83,23 @@ def search(layer: Layer, call: int, trace: CallTrace, output: Any) -> Found:
         if layer.kind == "gate" and not occurs:
             continue  # where x·1 is the output, many functions give the 1
         rank = 2 * occurs + (found.report.power > 0)
-        if best is None or rank > best[0]:
+        if best is None or (rank > best[0] and not _barely(found, best[1])):
             best = rank, found
-        if rank == 3 or (rank == 2 and _without_power(setting, reading)):
+        if best[0] == 3 or (rank == 2 and _without_power(setting, reading)):
             break
     if best is not None:
         return best[1]
     raise ProofError(_failure(layer, call, trace, settings, attempts))
+
+
+def _barely(found: Found, trusted: Found) -> bool:
+    """Return whether a candidate fits far worse than a more trusted one: by chance.
+
+    Next to a saturated gate the gate itself, near 1, may pass for β with an error just below the
+    tolerance. In half precision errors say too little for that.
+    """
+    own, other = found.report, trusted.report
+    return own.tolerance < proof.FINE and own.error > max(2 * other.error, own.tolerance / 20)
 
 
 def verify(layer: Layer, call: int, trace: CallTrace, output: Any) -> Found:

@@ -24,6 +24,7 @@ from acon_hooks.layers.scan import DEFAULT_KINDS, PLAIN_KINDS, Layer, check_kind
 from acon_hooks.readings.batch import Batch, Key, Observer, Results, count_samples
 from acon_hooks.readings.finding import FunctionFinder
 from acon_hooks.readings.layer_hooks import LayerHooks
+from acon_hooks.readings.pieces import PIECES
 from acon_hooks.readings.products import Gates, ProductHooks, multiplies
 from acon_hooks.readings.proof import ProofReport
 from acon_hooks.readings.second_look import (
@@ -124,6 +125,9 @@ class Tap(Visitor):
             )
         self._hooks = [self._layer_hooks(layer) for layer in chosen]
         self._sites += [(hooks.site, hooks) for hooks in self._hooks]
+        for hooks in self._hooks:
+            if self._finder is not None and isinstance(hooks.layer.module, PIECES):
+                hooks.pieces = self._finder.pieces
         self._device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         self.autocast: torch.dtype | None = None
         self._settling = self._hooks  # those whose first batch has not settled them yet

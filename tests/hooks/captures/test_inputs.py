@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import acon_analysis as acon
-from acon_analysis.errors import StoreError, UsageError
+from acon_analysis.errors import AconError, StoreError, UsageError
 from acon_analysis.runs.run import Run
 from acon_hooks.errors import ProofError
 from acon_hooks.moments.accumulating import UnmeasuredLayerWarning
@@ -240,16 +240,22 @@ def test_a_layer_without_the_positions_of_the_mask_is_left_out(tmp_path: Path) -
     assert run.linearity()["layer"].tolist() == ["first"]
 
 
-def test_a_sample_of_padding_alone_is_left_out_and_counted(tmp_path: Path) -> None:
+def test_a_sample_of_padding_alone_is_left_out_and_named(tmp_path: Path) -> None:
     batch = padded(sentences()[0])
     model, mask = nn.Sequential(nn.Linear(C, C), nn.ReLU()).eval(), batch["attention_mask"].bool()
     mask[2] = False
     x = torch.randn(*mask.shape, C)
     run = captured(model, [x], tmp_path / "r", mask=lambda batch: mask)
-    assert run.linearity(columns="all")[["n_samples", "left_out"]].values.tolist() == [[3, 1]]
+    assert run.linearity(columns="all")[["n_samples", "left_out"]].values.tolist() == [[3, 0]]
+    assert "1 of 4 samples left out of layer 1: nothing but padding in sample 2." in str(
+        run.summary()
+    )
     kept = [x[i, mask[i]][None] for i in (0, 1, 3)]
     want = captured(model, kept, tmp_path / "kept")
     np.testing.assert_allclose(run.linearity()["L"], want.linearity()["L"], atol=1e-9)
+    mask[:] = False
+    with pytest.raises(AconError, match=r"the mask of the run '.*none' leaves no position"):
+        captured(model, [x], tmp_path / "none", mask=lambda batch: mask).linearity()
 
 
 class PositionAcon(nn.Module):

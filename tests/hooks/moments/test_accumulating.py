@@ -17,9 +17,9 @@ from acon_analysis.moments.fields import BLOCKS, MOMENT_COLUMNS
 from acon_analysis.moments.frames import disk_space, from_frame, to_frame
 from acon_analysis.moments.state import Moments, Part, merge_all, residual
 from acon_analysis.statistics.linearity import channel_table, layer_table, sample_table
-from acon_hooks.layers.scan import PLAIN_KINDS, Layer
+from acon_hooks.layers.scan import PLAIN_KINDS, Layer, default_kinds
 from acon_hooks.moments.accumulating import Accumulator, UnmeasuredLayerWarning
-from acon_hooks.moments.options import MomentOptions, default_kinds, options_of
+from acon_hooks.moments.options import MomentOptions, options_of
 from acon_hooks.readings.batch import Key
 from acon_hooks.readings.tap import Tap
 from gathering import BOTH, KINDS, Parts, accumulator, acon_c, gather

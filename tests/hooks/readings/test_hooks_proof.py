@@ -8,6 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from acon_analysis.layers.acon import AconC
 from acon_hooks import ProofError, find_layers, prove, record
 from acon_hooks.readings.proof import RESOLUTION, TOLERANCES, Case, check, exchanged, tolerance
 from support_variants import Detector, Functional, Official, Outer, Slopes, Static, shaken, tensor
@@ -296,3 +297,14 @@ def test_lines_that_are_nearly_one_have_no_power() -> None:
     assert (found.power, found.silent, found.status) == (0.0, 0, "unproved")
     finer = 1e-6  # a tolerance that the same change does break
     assert check("acon", given_case, beta, finer).power == 1.0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_gate_near_one_does_not_pass_for_beta(seed: int) -> None:
+    """At the far end of a gate its own value, 0.99999, explains the output to 4e-6 as β = 1."""
+    model, rng = nn.Sequential(AconC(2)).eval(), torch.Generator().manual_seed(seed)
+    for name, value in (("p1", 1e-3), ("p2", 1.0), ("beta", 0.875)):
+        nn.init.constant_(model[0].get_parameter(name), value)
+    with torch.no_grad(), record(model) as recording:
+        model(-13.7 * (1 + 0.023 * torch.randn(5, 2, 1, 3, generator=rng)))
+    assert set(recording.betas()["beta"]) == {0.875}

@@ -43,6 +43,11 @@ def _chain(parts: dict[str, nn.Module]) -> Any:
     return shaken(model)
 
 
+def test_a_batch_in_the_place_of_kinds_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="not a Tensor; a batch is given as example="):
+        find_layers(nn.ReLU(), torch.randn(2, 3))
+
+
 def test_frame_of_betas_has_one_row_for_each_value(mixed: Any) -> None:
     with torch.no_grad(), record(mixed) as recording:
         for n in (4, 3):

@@ -89,6 +89,49 @@ def test_other_functions_stay_layers_of_their_own(
     assert [layer.name for layer in found] == names
 
 
+class WithModule(nn.Module):
+    """Calls one sigmoid module: `forward` gets the modules and the first linear's output."""
+
+    def __init__(self, forward: Callable[[nn.Sigmoid, nn.Linear, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.gate, self.last = nn.Linear(3, 4), nn.Sigmoid(), nn.Linear(4, 4)
+        self.function = forward
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self.gate, self.last, self.first(x))
+
+
+def twice(gate: nn.Sigmoid, last: nn.Linear, h: Tensor) -> Tensor:
+    h = last(h * gate(h))
+    return h * gate(h)
+
+
+def used_again(gate: nn.Sigmoid, last: nn.Linear, h: Tensor) -> Tensor:
+    g = gate(h)
+    return h * g + last(g)
+
+
+@pytest.mark.parametrize(("forward", "calls"), [
+    (lambda gate, last, h: last(h * gate(h)), [(":mul#0", 0)]),
+    (twice, [(":mul#0", 0), (":mul#1", 0)]),
+    (used_again, [("gate", 0), (":mul#0", 0)]),
+    (lambda gate, last, h: gate(last(h * gate(h))), [(":mul#0", 0), ("gate", 0), ("gate", 1)]),
+])  # fmt: skip
+def test_a_module_is_a_piece_if_all_its_calls_are(
+    forward: Callable[[nn.Sigmoid, nn.Linear, Tensor], Tensor], calls: list[tuple[str, int]]
+) -> None:
+    model, x = settled(WithModule(forward)), torch.randn(40, 3)
+    with torch.no_grad(), acon.record(model) as recording:
+        model(x[:16])
+        model(x[16:])
+        h = model.first(x)
+    table = recording.linearity(by="channel").set_index(["layer", "call"])
+    assert list(dict.fromkeys(table.index)) == calls
+    want = linearity([(h, F.silu(h))], 1)
+    own = table[(table.index == (":mul#0", 0))]["L"].to_numpy()
+    np.testing.assert_allclose(own, want.channel, atol=1e-6)
+
+
 def test_factors_that_come_apart_later_are_an_error() -> None:
     model, x = settled(Between(lambda x: x * torch.sigmoid(x))), torch.randn(9, 3)
     with torch.no_grad(), acon.record(model, kinds=KINDS):
