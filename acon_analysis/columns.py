@@ -400,6 +400,8 @@ TOTAL_COLUMNS = (
 
 # What figures draw. Runs are known there by the name of their network.
 _NETWORK = Column("network", "str", "", "MODEL of the run")
+_DATA = Column("data", "str", "", "what the run was captured on, in a few words")
+_ACTIVATION = Column("activation", "str", "", "class of the layer's module, such as ReLU")
 
 
 def _of(table: Sequence[Column], *chosen: str) -> list[Column]:
@@ -411,8 +413,10 @@ def _of(table: Sequence[Column], *chosen: str) -> list[Column]:
 #: A row a network, layer, call and channel: `plotdata.channels.channel_facts`.
 FACT_COLUMNS = (
     _NETWORK,
+    _DATA,
     *_LAYER_CALL,
     _CHANNEL,
+    _ACTIVATION,
     *_of(CHANNEL_COLUMNS, "p1", "p2"),
     Column("beta_low", "float64", "1", "5th percentile of β over samples; NaN without β"),
     Column("beta_middle", "float64", "1", "median of β over samples; NaN without β"),
@@ -420,12 +424,15 @@ FACT_COLUMNS = (
     *_of(LINEARITY_CHANNEL_COLUMNS, "beta_mean", "slope", "intercept", "L", "s_c", "G", "kappa",
          "mean_x", "std_x", "min_x", "max_x", "positive"),
     Column("std_y", "float64", "y", "standard deviation of the outputs"),
-    *_of(LINEARITY_CHANNEL_COLUMNS, "slope_min", "slope_max", "slope_low", "slope_high", "why"),
+    *_of(LINEARITY_CHANNEL_COLUMNS, "slope_min", "slope_max", "slope_low", "slope_high", "dead",
+         "cause", "why"),
 )  # fmt: skip
 
 #: A row a network, layer, call and measure: `plotdata.depth.linearity_by_depth`.
 DEPTH_COLUMNS = (
     _NETWORK,
+    _DATA,
+    _ACTIVATION,
     Column("place", "int64", "", "number of the layer in order of execution, from 0"),
     *_LAYER_CALL,
     Column("measure", "str", "", "L, L_own or G"),

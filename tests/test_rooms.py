@@ -31,8 +31,8 @@ ORDER = {
         "< cli",
         "acon_hooks": "errors guards < engine < layers < readings < census < moments < captures "
         "< explainers replacement < blocks < figure_inputs",
-        "acon_figures": "names spec style saving tabular diagrams < plots < registry inputs "
-        "< drawing gallery report",
+        "acon_figures": "names palette spec style saving labels tabular diagrams < plots "
+        "< registry inputs < drawing gallery report",
     }.items()
 }
 

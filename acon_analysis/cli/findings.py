@@ -35,7 +35,8 @@ _OF_BLOCKS = (
 @app.command()
 def figures(
     names: Annotated[
-        list[str] | None, typer.Argument(help="figures; by default all", show_default=False)
+        list[str] | None,
+        typer.Argument(help="figures; by default all, with --run those of it", show_default=False),
     ] = None,
     run: Annotated[
         list[Path] | None, typer.Option(help="captured runs; by default the shipped networks")
@@ -72,7 +73,7 @@ def figures(
     formats = format or ["png", "pdf", "svg"]
     drawn = draw(
         names or None, runs, out, formats=formats, context=context, dpi=dpi,
-        sources=figure_sources(), announce=announce,
+        shipped=not run, sources=figure_sources(), announce=announce,
     )  # fmt: skip
     files = list(drawn)
     typer.echo(f"{len(files)} files in {out}: " + ", ".join(sorted({f.stem for f in files})))

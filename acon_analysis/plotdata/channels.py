@@ -46,7 +46,9 @@ def _facts(run: Run) -> pd.DataFrame:
     table = table.merge(run.channels[["layer", "channel", "p1", "p2"]], on=["layer", "channel"])
     table = table.merge(_quantiles(run), on=["layer", "call", "channel"], how="left")
     table["std_y"] = np.sqrt(table["cyy"] / table["n"])
-    table["network"] = run.model
+    classes = run.layers[["layer", "call", "class_name"]]
+    table = table.merge(classes.rename(columns={"class_name": "activation"}), on=["layer", "call"])
+    table["network"], table["data"] = run.model, run.data_words
     return table[names(FACT_COLUMNS)]
 
 

@@ -31,7 +31,8 @@ def linearity_by_depth(runs: Sequence[Run], *, confidence: float = 0.95) -> pd.D
     -------
     pandas.DataFrame
         Columns `columns.DEPTH_COLUMNS`: ``network`` is the run's MODEL, ``place`` counts the
-        layers in order of execution from 0, ``measure`` is one of `MEASURES`; ``value``, ``low``
+        layers in order of execution from 0, ``activation`` is the class that most of them have,
+        ``measure`` is one of `MEASURES`; ``value``, ``low``
         and ``high`` are float64, NaN where a layer has no gate or there are fewer than two blocks;
         ``dead`` says that the layer's outputs do not vary, which makes L 1 by convention.
     """
@@ -45,7 +46,9 @@ def _of_run(run: Run, confidence: float) -> pd.DataFrame:
     """Tabulate the measures of one run's layers."""
     order = run.layers[["layer", "call"]].assign(place=np.arange(len(run.layers)))
     table = _measured(run.channel_sums, confidence).merge(order, on=["layer", "call"])
-    table.insert(0, "network", run.model)
+    common = run.layers["class_name"].mode()
+    head = {"network": run.model, "data": run.data_words, "activation": str(common.iloc[0])}
+    table = table.assign(**head)
     table = table.sort_values(["place", "measure"], kind="stable", key=_by_measure)
     return table[names(DEPTH_COLUMNS)].reset_index(drop=True)
 

@@ -102,6 +102,15 @@ class StoredRun:
         return "image" if "samples_sha256" in self.identity else "sample"
 
     @property
+    def data_words(self) -> str:
+        """The data in a few words, such as "500 images of digits (test)"."""
+        count = len(self.sample_ids)
+        words = f"{count:,} {self.sample_word}{'s' * (count != 1)}"
+        name, _, split = str(self.identity.get("data") or "").partition(":")
+        name = "" if name.startswith("stream of") else name.rstrip("/").rpartition("/")[2]
+        return words + (f" of {name}" if name else "") + (f" ({split})" if split else "")
+
+    @property
     def _unit_count(self) -> int | None:
         """The units that the run is planned to have; None for data of unknown length."""
         count: int | None = self.manifest["units"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from acon_analysis.errors import AconError
 from acon_analysis.runs.run import Run
-from acon_figures.inputs import IN_WORDS, Inputs, Sources
+from acon_figures.inputs import IN_WORDS, SHIPPED, Inputs, Sources
 from acon_figures.registry import FIGURES, find
 from acon_figures.saving import FORMATS, save
 from acon_figures.spec import FigureSpec
@@ -21,6 +21,7 @@ def draw(
     formats: Sequence[str] = FORMATS,
     context: str = "paper",
     dpi: int = 300,
+    shipped: bool = True,
     sources: Sources | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> Iterator[Path]:
@@ -29,7 +30,7 @@ def draw(
     Parameters
     ----------
     names : sequence of str or None
-        Figures of the registry; None for all that these runs have the data for.
+        Figures of the registry; None for all that there are the data for.
     runs : sequence of Run
         Where measured figures take their frames from.
     folder : Path
@@ -40,6 +41,9 @@ def draw(
         "paper" or "talk".
     dpi : int
         Points per inch of PNG files.
+    shipped : bool
+        Whether figures that show nothing of these runs are among all: formulas, printed numbers and
+        tables that come with the package.
     sources : mapping of str to callable, optional
         What runs do not hold themselves, such as images; see `inputs.Inputs`.
     announce : callable, optional
@@ -53,7 +57,7 @@ def draw(
     AconError
         If a figure asked for by name needs what no run has, or cannot be drawn of what it has.
     """
-    specs = [find(name) for name in names] if names is not None else list(FIGURES.values())
+    specs = [find(name) for name in names] if names is not None else _all(shipped, sources or {})
     inputs, say = Inputs(runs, sources), announce or (lambda _line: None)
     given = ", ".join(str(run.path) for run in runs) or "none"
     for number, spec in enumerate(specs, 1):
@@ -67,7 +71,7 @@ def draw(
                     raise AconError(f"figure {name!r}: {error} (runs: {given})") from error
                 say(f"{name}: left out, {error}")
                 continue
-            figure.caption = " ".join(filter(None, [figure.caption, inputs.left_out(spec)]))
+            complete(figure, spec, inputs)
             yield from save(figure, folder, name, formats, dpi=dpi)
 
 
@@ -98,8 +102,20 @@ def draw_runs(spec: FigureSpec, runs: Sequence[Run], **options: Any) -> AconFigu
     except AconError as error:
         given = ", ".join(str(run.path) for run in runs)
         raise AconError(f"figure {spec.name!r}: {error} (runs: {given})") from error
-    figure.caption = " ".join(filter(None, [figure.caption, inputs.left_out(spec)]))
+    complete(figure, spec, inputs)
     return figure
+
+
+def complete(figure: AconFigure, spec: FigureSpec, inputs: Inputs) -> None:
+    """Name a figure's network and data, and say in its caption which samples it leaves out."""
+    figure.name(": ".join(filter(None, [inputs.subject(spec), figure.subject])))
+    figure.caption = " ".join(filter(None, [figure.caption, inputs.left_out(spec)]))
+
+
+def _all(shipped: bool, sources: Sources) -> list[FigureSpec]:
+    """Return all figures, or those of captured runs and of what the sources find for them."""
+    every, others = list(FIGURES.values()), SHIPPED - sources.keys()
+    return every if shipped else [spec for spec in every if set(spec.frames) - others]
 
 
 def _inputs_of(spec: FigureSpec, inputs: Inputs) -> dict[str, Any]:

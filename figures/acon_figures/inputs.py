@@ -95,10 +95,16 @@ class Inputs:
                 found._facts = self._facts
                 yield found
 
+    def subject(self, spec: FigureSpec) -> str:
+        """Name the network and the data of a figure whose inputs do not name them."""
+        asked = self.main or next(iter(self.runs), None)
+        taken = {"frame", "null_table", "explained", "blocks"} & set(spec.frames)
+        return f"{asked.model} on {asked.data_words}" if asked and taken else ""
+
     def facts(self, run: Run) -> pd.DataFrame:
-        """Return the facts of a run's channels that have p1, p2 and β; they are kept."""
+        """Return the facts of a run's channels; they are kept."""
         if run not in self._facts:
-            self._facts[run] = channel_facts([run]).dropna(subset=["p1", "p2", "beta_middle"])
+            self._facts[run] = channel_facts([run])
         return self._facts[run]
 
 
@@ -150,11 +156,22 @@ def mean_betas(run: Run) -> pd.DataFrame:
     return pd.DataFrame({"sample": beta.sample_ids, "beta": means})
 
 
+def acon_facts(inputs: Inputs, run: Run) -> pd.DataFrame:
+    """Return the facts of a run's channels that have p1, p2 and β."""
+    return inputs.facts(run).dropna(subset=["p1", "p2", "beta_middle"])
+
+
 def acon_channels(inputs: Inputs) -> pd.DataFrame | None:
     """Return the facts of the channels of all runs that have p1, p2 and β."""
-    tables = [inputs.facts(run) for run in inputs.runs if run.has_moments]
+    tables = [acon_facts(inputs, run) for run in inputs.runs if run.has_moments]
     tables = [table for table in tables if len(table)]
     return pd.concat(tables, ignore_index=True) if tables else None
+
+
+def every_channel(inputs: Inputs) -> pd.DataFrame | None:
+    """Return the facts of all channels of the first run without β, or else of the first run."""
+    runs = sorted((run for run in inputs.runs if run.has_moments), key=lambda run: run.has_beta)
+    return inputs.facts(runs[0]) if runs else None
 
 
 def depth_of_all(inputs: Inputs) -> pd.DataFrame:
@@ -193,8 +210,9 @@ PROVIDES: Mapping[str, Callable[[Inputs], Any]] = {
     "null_table": of_main(channel_null),
     "sample_means": of_main(mean_betas),
     "splits": of_main(Run.variance_split),
-    "own_channels": lambda inputs: None if inputs.main is None else inputs.facts(inputs.main),
+    "own_channels": lambda inputs: None if inputs.main is None else acon_facts(inputs, inputs.main),
     "channels": acon_channels,
+    "every_channel": every_channel,
     "static": static_betas,
     "depth": depth_of_all,
     "training": shipped_logs,
@@ -205,7 +223,7 @@ PROVIDES: Mapping[str, Callable[[Inputs], Any]] = {
 }
 
 #: Inputs that no captured run has a part in.
-SHIPPED = {"training", "damage", "epochs", "blocks", "forms"}
+SHIPPED = {"training", "damage", "epochs", "gates", "blocks", "forms"}
 
 #: What the inputs are, for people who lack them.
 IN_WORDS = {
@@ -216,6 +234,7 @@ IN_WORDS = {
     "sample_means": "β per sample (a Meta-ACON layer)",
     "splits": "pooled inputs of a β network (acon capture --moments)",
     "channels": "moments of ACON layers (acon capture --moments)",
+    "every_channel": "moments of activation layers (acon capture --moments)",
     "own_channels": "moments of a Meta-ACON layer (acon capture --moments)",
     "blocks": "shipped weights and their data (others: acon blocks)",
     "explained": "a Meta-ACON layer and shipped weights (others: acon explain)",

@@ -5,6 +5,7 @@ a text between dollar signs is mathematics, and a legend leaves out what begins 
 """
 
 import unicodedata
+from collections.abc import Sequence
 from pathlib import PurePath
 from textwrap import wrap
 from typing import Any
@@ -41,6 +42,36 @@ def entry(text: Any) -> str:
     """Return a name for a legend: `plain`, and not left out where it begins with an underscore."""
     drawn = plain(text)
     return f"{_NOTHING}{drawn}" if drawn.startswith("_") else drawn
+
+
+def shortened(text: Any, letters: int) -> str:
+    """Return a name as `plain` of at most so many letters; its beginning gives way to "…"."""
+    whole = str(text)
+    return plain(whole if len(whole) <= letters else f"…{whole[1 - letters :]}")
+
+
+def layer_labels(layers: Sequence[Any], letters: int = 18) -> list[str]:
+    """Return short names of layers: without the parts of the path that all of them share.
+
+    ``encoder.layer.0.act`` and ``encoder.layer.1.act`` become ``0`` and ``1``. What is still longer
+    than so many letters loses its last parts, where the names stay different, and then its
+    beginning.
+    """
+    paths = {str(layer): str(layer).split(".") for layer in layers}
+    for end in (0, -1):
+        while len(paths) > 1 and all(len(path) > 1 for path in paths.values()):
+            if len({path[end] for path in paths.values()}) > 1:
+                break
+            for path in paths.values():
+                del path[end]
+    for path in paths.values():
+        while len(path) > 1 and len(".".join(path)) > letters:
+            if any(
+                other[: len(path) - 1] == path[:-1] for other in paths.values() if other != path
+            ):
+                break
+            del path[-1]
+    return [shortened(".".join(paths[str(layer)]), letters) for layer in layers]
 
 
 def folded(text: Any, letters: int) -> str:

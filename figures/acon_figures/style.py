@@ -9,58 +9,25 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from acon_analysis.errors import UsageError, closest
+from acon_figures.names import folded
+from acon_figures.palette import COLORS as COLORS
+from acon_figures.palette import DASHES as DASHES
+from acon_figures.palette import FAINT as FAINT
+from acon_figures.palette import INK as INK
+from acon_figures.palette import MUTED as MUTED
+from acon_figures.palette import PUBLISHED_COLORS as PUBLISHED_COLORS
+from acon_figures.palette import RULE as RULE
 
 WIDTHS = {"single": 3.25, "double": 6.75}
 """Widths in inch of one and of two columns of a paper."""
 
 CONTEXTS = ("paper", "talk")
 
-TALK_SIZE = 1.6
-"""How much larger a figure is for a talk; its text grows by `TALK_TEXT`, so by a bit more."""
-
+TALK_SIZE = 1.35
+TALK_HEIGHT = 1.6
 TALK_TEXT = 1.75
-
-COLORS = {
-    "blue": "#0173b2",
-    "orange": "#de8f05",
-    "green": "#029e73",
-    "red": "#d55e00",
-    "purple": "#cc78bc",
-    "brown": "#8a5a2b",
-    "pink": "#fbafe4",
-    "grey": "#949494",
-    "yellow": "#ece133",
-    "sky": "#56b4e9",
-}
-"""seaborn's "colorblind" palette with a darker brown, which colour-blind readers distinguish."""
-
-PUBLISHED_COLORS = {
-    "blue": "#1f77b4",
-    "orange": "#ff7f0e",
-    "green": "#2ca02c",
-    "red": "#d62728",
-    "purple": "#9467bd",
-    "brown": "#8c564b",
-    "sky": "#e377c2",
-    "grey": "#7f7f7f",
-}
-"""matplotlib's "tab10" colours, which the paper's figures use; its pink stands under "sky"."""
-
-DASHES: tuple[Any, ...] = (
-    "solid",
-    (0, (5, 1.5)),
-    (0, (1.2, 1.2)),
-    (0, (5, 1.2, 1.2, 1.2)),
-    (0, (8, 2)),
-    (0, (3, 1, 1, 1, 1, 1)),
-    (0, (2, 1)),
-)
-"""Line styles in addition to colours, so that curves differ in grey print as well."""
-
-INK = "#222222"
-RULE = "#b8b8b8"
-FAINT = "#f1f3f5"
-"""Text and edges, grid and guide lines, fills of boxes."""
+"""How much wider and higher a figure is for a talk, and how much larger its text: on a slide of one
+width the text is 1.3 times as large as on paper."""
 
 
 class AconFigure(Figure):
@@ -70,9 +37,25 @@ class AconFigure(Figure):
     ----------
     caption : str
         What the figure shows, as text for the paper; `save` writes it next to the picture.
+    subject : str
+        The networks and the data that it is of, as `name` wrote them above the panels.
     """
 
     caption: str = ""
+    subject: str = ""
+    _scale: float = 1.0
+
+    def name(self, subject: str) -> None:
+        """Write above the panels which networks and data the figure is of; a line is added."""
+        if not subject:
+            return
+        size = 7.0 * self._scale
+        words = folded(subject, int(self.get_figwidth() * 72.0 / (0.58 * size)))
+        if not self.subject:
+            lines = words.count("\n") + 1
+            self.set_figheight(self.get_figheight() + lines * 0.17 * self._scale)
+        self.subject = subject
+        self.suptitle(words, x=0.01, ha="left", fontsize=size, family="DejaVu Sans", color=MUTED)
 
     def _repr_png_(self) -> bytes:
         from io import BytesIO
@@ -143,7 +126,7 @@ def theme(context: str = "paper") -> Iterator[None]:
     Parameters
     ----------
     context : {"paper", "talk"}
-        Text of 8 points for print, or of 14 points on a larger figure for slides.
+        Text of 8 points for print, or of 14 points on a figure a third larger for slides.
     """
     with mpl.rc_context():
         mpl.rcdefaults()
@@ -173,11 +156,14 @@ def new_figure(width: str | float, height: float, context: str = "paper") -> Aco
     height : float
         Height in inch on paper.
     context : {"paper", "talk"}
-        For a talk both grow by `TALK_SIZE`.
+        For a talk they grow by `TALK_SIZE` and `TALK_HEIGHT`.
     """
-    scale = 1.0 if context == "paper" else TALK_SIZE
-    size = (inches(width) * scale, height * scale)
-    return AconFigure(figsize=size, layout="constrained")
+    wide, high, text = (1.0, 1.0, 1.0)
+    if context == "talk":
+        wide, high, text = TALK_SIZE, TALK_HEIGHT, TALK_TEXT
+    made = AconFigure(figsize=(inches(width) * wide, height * high), layout="constrained")
+    made._scale = text
+    return made
 
 
 def is_narrow(width: str | float) -> bool:

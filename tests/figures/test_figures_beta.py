@@ -3,7 +3,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.collections import PolyCollection
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.patches import Rectangle
 
 import figureframes
@@ -12,11 +13,10 @@ from acon_analysis.statistics.beta_densities import beta_densities
 from acon_figures import beta_distributions
 
 
-@pytest.mark.parametrize("as_published", [False, True])
-def test_curves_fills_and_bars_are_the_tables(as_published: bool) -> None:
+def test_published_curves_fills_and_bars_are_the_tables() -> None:
     frame, static = figureframes.betas(), figureframes.static()
-    data = beta_densities(frame, samples=5, seed=2, static=static, as_published=as_published)
-    figure = beta_distributions(frame, samples=5, seed=2, static=static, as_published=as_published)
+    data = beta_densities(frame, samples=5, seed=2, static=static, as_published=True)
+    figure = beta_distributions(frame, samples=5, seed=2, static=static, as_published=True)
     axes = figure.axes[0]
     drawn = [(sample, "sample") for sample in data.samples] + [(None, "static")]
     assert len(axes.lines) == len(drawn) == 6
@@ -27,19 +27,46 @@ def test_curves_fills_and_bars_are_the_tables(as_published: bool) -> None:
         np.testing.assert_array_equal(line.get_xdata(), curve["x"])
         np.testing.assert_array_equal(line.get_ydata(), curve["density"])
     assert len([c for c in axes.collections if isinstance(c, PolyCollection)]) == 5
+    check_bars(axes, data.bars)
+
+
+def check_bars(axes: Axes, table: pd.DataFrame) -> None:
     bars = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
-    np.testing.assert_array_equal([b.get_height() for b in bars], data.bars["density"])
-    np.testing.assert_array_equal([b.get_x() for b in bars], data.bars["left"])
-    widths = data.bars["right"] - data.bars["left"]
-    np.testing.assert_allclose([b.get_width() for b in bars], widths)
+    np.testing.assert_array_equal([b.get_height() for b in bars], table["density"])
+    np.testing.assert_array_equal([b.get_x() for b in bars], table["left"])
+    np.testing.assert_allclose([b.get_width() for b in bars], table["right"] - table["left"])
 
 
-def test_what_the_axes_and_the_legend_say() -> None:
+def test_rows_are_the_tables_on_one_scale_sorted_by_mean_and_static_stands_apart() -> None:
+    frame, static, null = figureframes.betas(), figureframes.static(), figureframes.null()
+    data = beta_densities(frame, samples=5, seed=2, static=static, null=null)
+    rows, apart = beta_distributions(frame, samples=5, seed=2, static=static, null=null).axes
+    own = frame[frame["layer"] == figureframes.LAYERS[-1]]
+    means = own.groupby("sample")["beta"].mean().loc[list(data.samples)].sort_values()
+    names = [label.get_text() for label in rows.get_yticklabels()][::-1]
+    assert names == [f"sample {sample}" for sample in means.index]
+    behind = data.curves[data.curves["source"] == "null"]["density"].to_numpy()
+    scales = []
+    for place, sample in enumerate(means.index):
+        base = 4 - place
+        density = data.curves[data.curves["sample"] == sample]["density"].to_numpy()
+        line, dotted = rows.lines[2 * place : 2 * place + 2]
+        scales.append(np.asarray(line.get_ydata() - base).max() / density.max())
+        np.testing.assert_allclose(line.get_ydata(), base + scales[0] * density, atol=1e-9)
+        np.testing.assert_allclose(dotted.get_ydata(), base + scales[0] * behind, atol=1e-9)
+    assert scales == pytest.approx([scales[0]] * 5)
+    dots = [
+        np.asarray(c.get_offsets())[0] for c in rows.collections if isinstance(c, PathCollection)
+    ]
+    np.testing.assert_allclose(dots, [(mean, 4 - n) for n, mean in enumerate(means)], rtol=1e-6)
+    check_bars(apart, data.bars)
+
+
+def test_what_the_rows_and_the_legend_say() -> None:
     frame, static = figureframes.betas(), figureframes.static()
     figure = beta_distributions(frame, samples=[103, 101], static=static, labels={103: "seven"})
-    assert figure.axes[0].get_ylabel() == "density"
-    names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names == ["sample 103: seven", "sample 101", "ACON (static)"]
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == ["sample 101", "sample 103: seven"]  # from below
     published = beta_distributions(frame, static=static, as_published=True)
     axes = published.axes[0]
     assert axes.get_ylabel() == "Distribution (%)"
@@ -62,9 +89,9 @@ def test_the_axis_reaches_as_far_as_nearly_all_static_betas() -> None:
         beta_distributions(frame, xlim=(1.0, 0.0))
 
 
-def test_the_null_of_batchnorm_is_the_last_line() -> None:
-    frame = figureframes.betas()
-    figure = beta_distributions(frame, samples=2, null=figureframes.null())
+def test_the_published_null_of_batchnorm_is_the_last_line() -> None:
+    frame, null = figureframes.betas(), figureframes.null()
+    figure = beta_distributions(frame, samples=2, null=null, as_published=True)
     line = figure.axes[0].lines[-1]
     assert line.get_label() == "BatchNorm alone"
     area = np.trapezoid(np.asarray(line.get_ydata()), np.asarray(line.get_xdata()))
@@ -72,11 +99,11 @@ def test_the_null_of_batchnorm_is_the_last_line() -> None:
     assert "BatchNorm before the sigmoid" in figure.caption
 
 
-def test_a_crowd_of_samples_is_named_once() -> None:
-    figure = beta_distributions(figureframes.betas(samples=20), samples=15)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["15 samples"]
-    assert len(figure.axes[0].lines) == 15
-    assert not figure.axes[0].collections
+def test_more_samples_than_rows_are_refused() -> None:
+    frame = figureframes.betas(samples=45)
+    assert len(beta_distributions(frame, samples=15).axes[0].get_yticks()) == 15
+    with pytest.raises(UsageError, match="at most 40 rows; got 45 samples"):
+        beta_distributions(frame, samples=45)
 
 
 def test_the_caption_tells_layer_channels_and_what_lies_outside() -> None:
@@ -115,7 +142,7 @@ def test_a_spike_of_static_betas_does_not_hide_the_samples() -> None:
     static = pd.DataFrame(
         {"layer": "last", "channel": np.arange(128), "beta": generator.normal(1, 0.003, 128)}
     )
-    figure = beta_distributions(frame, static=static)
+    figure = beta_distributions(frame, static=static, as_published=True)
     axes = figure.axes[0]
     highest = max(float(np.max(line.get_ydata())) for line in axes.lines[:7])
     assert highest < axes.get_ylim()[1] < 2 * highest
@@ -124,13 +151,13 @@ def test_a_spike_of_static_betas_does_not_hide_the_samples() -> None:
     assert note.get_text() == f"ACON: up to {spike:.0f}"
     assert f"Cut: the static density rises to {spike:.0f}." in figure.caption
     wide = static.assign(beta=generator.uniform(0.3, 0.9, 128))
-    assert not beta_distributions(frame, static=wide).axes[0].texts
+    assert not beta_distributions(frame, static=wide, as_published=True).axes[0].texts
 
 
 def test_the_words_beside_a_cut_spike_do_not_touch_it() -> None:
     frame, static = figureframes.betas(), figureframes.static()
     broad = np.random.default_rng(1).normal(1.0, 0.03, len(static))
-    figure = beta_distributions(frame, static=static.assign(beta=broad))
+    figure = beta_distributions(frame, static=static.assign(beta=broad), as_published=True)
     axes = figure.axes[0]
     figure.draw_without_rendering()
     box = axes.texts[0].get_window_extent().transformed(axes.transData.inverted())

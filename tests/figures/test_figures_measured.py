@@ -35,6 +35,7 @@ from acon_figures import (
     training_curves,
 )
 from acon_figures.inputs import PROVIDES, Inputs
+from acon_figures.palette import activation_color
 
 
 def test_the_shipped_logs_are_read_in_the_papers_order(tmp_path: Path) -> None:
@@ -119,7 +120,9 @@ def test_linearity_by_depth_draws_the_shared_layers() -> None:
             np.testing.assert_array_equal(line.get_xdata(), own["place"])
             np.testing.assert_array_equal(line.get_ydata(), own["value"])
     without_gates = linearity_by_depth(depth[depth["network"] == "relu"])
-    assert [len(axes.containers) for axes in without_gates.axes] == [1, 1, 0]
+    assert [len(axes.containers) for axes in without_gates.axes] == [1, 1]
+    assert "Within a sample" in without_gates.caption
+    assert "gate" not in without_gates.caption
     with pytest.raises(AconError, match="share no layer"):
         shared_layers(pd.concat([depth.query("network == 'acon'"), _renamed(depth)]))
 
@@ -142,18 +145,40 @@ def test_networks_of_other_layers_stand_from_first_to_last() -> None:
     assert relative_depth(depth.query("place == 0"))["place"].eq(0.0).all()
 
 
-def test_networks_of_two_data_sets_share_colours_and_differ_in_dashes() -> None:
+def test_networks_of_two_data_sets_stand_in_rows_and_keep_their_activations_colour() -> None:
     depth = figureframes.depth().query("network == 'acon'")
-    names = [f"{data}_{act}" for data in ("digits", "cifar10") for act in ("relu", "acon", "swish")]
-    table = pd.concat([depth.assign(network=name) for name in names])
-    lines = dict(zip(names, linearity_by_depth(table).axes[0].lines[::3], strict=True))
-    assert lines["digits_acon"].get_color() == lines["cifar10_acon"].get_color()
-    assert lines["digits_acon"].get_color() != lines["digits_relu"].get_color()
-    assert lines["cifar10_acon"].is_dashed()
-    assert not lines["digits_acon"].is_dashed()
-    many = pd.concat([depth.assign(network=f"n{place}") for place in range(7)])
-    with pytest.raises(AconError, match="7 networks are too many for 6 colours"):
+    kinds = {"relu": "ReLU", "acon": "AconC", "swish": "SiLU"}
+    table = pd.concat(
+        depth.assign(network=f"{data}_{short}", data=f"9 images of {data}", activation=name)
+        for data in ("digits", "cifar10")
+        for short, name in kinds.items()
+    )
+    figure = linearity_by_depth(table)
+    assert [axes.get_ylabel() for axes in figure.axes[::3]] == ["digits", "cifar10"]
+    for axes in figure.axes:
+        colors = [line.get_color() for line in axes.lines[::3]]
+        assert colors == [activation_color(name) for name in kinds.values()]
+    assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
+    names = [text.get_text() for text in figure.axes[0].texts]
+    assert names == list(kinds)
+    many = pd.concat([depth.assign(network=f"n{place}") for place in range(13)])
+    with pytest.raises(AconError, match="13 networks are too many for one panel"):
         linearity_by_depth(many)
+
+
+def test_the_line_of_relu_is_that_of_gaussian_inputs() -> None:
+    x = np.random.default_rng(0).normal(size=400_000)
+    y = np.maximum(x, 0.0)
+    explained = np.corrcoef(x, y)[0, 1] ** 2
+    figure = linearity_by_depth(figureframes.depth())
+    for axes in figure.axes[:2]:
+        (height,) = {
+            line.get_segments()[0][0, 1]
+            for line in axes.collections
+            if isinstance(line, LineCollection) and len(line.get_segments()) == 1
+        }
+        assert height == pytest.approx(explained, abs=2e-3)
+        assert axes.get_ylim()[0] < height < axes.get_ylim()[1]
 
 
 def _renamed(depth: pd.DataFrame) -> pd.DataFrame:

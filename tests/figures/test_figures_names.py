@@ -30,7 +30,9 @@ def hostile(frame: Any) -> Any:
         return changed | (labels if "labels" in frame else {})
     if not isinstance(frame, pd.DataFrame):
         return frame
-    return frame.assign(**{name: HOSTILE + frame[name] for name in NAMES if name in frame})
+    kept = {"activation"} if "cause" in frame else set()  # else no formula is known
+    changed = {name: HOSTILE + frame[name] for name in NAMES if name in frame and name not in kept}
+    return frame.assign(**changed)
 
 
 def words(figure: Figure) -> list[str]:

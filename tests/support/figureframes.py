@@ -75,7 +75,12 @@ def depth() -> pd.DataFrame:
         for place, layer in enumerate(layers):
             for measure, value in (("L", 0.7), ("L_own", 0.9), ("G", 0.2)):
                 known = value - 0.1 * place if measure != "G" or network == "acon" else np.nan
-                head = {"network": network, "place": place, "layer": layer, "call": 0}
+                head: dict[str, Any] = {
+                    "network": network,
+                    "data": "9 samples",
+                    "activation": network,
+                }
+                head |= {"place": place, "layer": layer, "call": 0}
                 ends = {"value": known, "low": known - 0.03, "high": known + 0.02}
                 rows.append(head | {"measure": measure, "dead": False} | ends)
     return pd.DataFrame(rows)
@@ -89,7 +94,13 @@ def channels(count: int = 12) -> pd.DataFrame:
         for channel in range(count):
             p1, p2 = rng.normal(0.0, 1.0, 2)
             ends = {"slope_min": min(p1, p2) - 0.1, "slope_max": max(p1, p2) + 0.1}
-            head = {"network": "acon", "layer": layer, "call": 0, "channel": channel}
+            head: dict[str, Any] = {
+                "network": "acon",
+                "data": "9 samples",
+                "layer": layer,
+                "call": 0,
+            }
+            head |= {"channel": channel, "activation": "AconC", "dead": False, "cause": "switching"}
             betas = {"beta_low": 0.2, "beta_middle": 0.5, "beta_high": 0.9, "beta_mean": 0.52}
             fit = {"slope": (p1 + p2) / 2, "intercept": 0.3, "L": rng.uniform(0.3, 1.0)}
             fit |= {"kappa": 0.5 * abs(p1 - p2), "positive": rng.uniform(0.2, 0.9)}
@@ -101,6 +112,20 @@ def channels(count: int = 12) -> pd.DataFrame:
                 head | {"p1": p1, "p2": p2} | betas | fit | inputs | ends | over | other | why
             )
     return pd.DataFrame(rows)
+
+
+def every_channel(count: int = 40) -> pd.DataFrame:
+    """Facts of the channels of a ReLU network with one dead channel a layer."""
+    table = channels(count).assign(network="relu", activation="ReLU", cause="nonlinear")
+    table[["p1", "p2", "beta_low", "beta_middle", "beta_high", "beta_mean", "G"]] = np.nan
+    table[["slope_min", "slope_max", "slope_low", "slope_high"]] = np.nan
+    table["slope"] = table["channel"] / count
+    dead, open_ = table["channel"] == 0, table["channel"] == 1
+    return table.assign(
+        dead=dead, std_y=table["std_y"].mask(dead, 0.0), max_x=table["max_x"].mask(dead, -0.5),
+        L=table["L"].mask(dead | open_, 1.0), min_x=table["min_x"].mask(open_, 0.1),
+        cause=table["cause"].mask(open_, "positive"),
+    )  # fmt: skip
 
 
 def null_table() -> pd.DataFrame:
@@ -277,7 +302,8 @@ def blocks() -> pd.DataFrame:
 
 FRAMES: dict[str, Callable[[], Any]] = {
     "frame": betas, "static": static, "null": null, "labels": labels, "training": training,
-    "depth": depth, "channels": channels, "null_table": null_table, "sample_means": sample_means,
+    "depth": depth, "channels": channels, "every_channel": every_channel,
+    "null_table": null_table, "sample_means": sample_means,
     "splits": splits, "own_channels": own_channels, "images": images, "inputs": inputs,
     "measures": measures, "explained": explained, "damage": damage, "gates": gates, "forms": forms,
     "epochs": epochs, "blocks": blocks,

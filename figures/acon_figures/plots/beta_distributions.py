@@ -1,33 +1,42 @@
 """Densities of β over one layer's channels: each sample of Meta-ACON next to static ACON."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from acon_analysis.errors import UsageError
 from acon_analysis.statistics.beta_densities import BetaDensities, beta_densities
 from acon_analysis.statistics.beta_matrix import BetaMatrix
+from acon_figures.labels import legend_below
 from acon_figures.names import plain
+from acon_figures.palette import activation_color
 from acon_figures.spec import figure
 from acon_figures.style import (
-    COLORS,
-    DASHES,
     INK,
     PUBLISHED_COLORS,
+    RULE,
     AconFigure,
     inches,
-    is_narrow,
     new_figure,
     theme,
     thin,
 )
 
 SAMPLE_COLORS = ("orange", "green", "red", "purple", "brown", "sky", "grey")
-TOGETHER = 12
-"""Beyond this many samples the legend names no single one."""
+"""Of the published form."""
+
+MOST_ROWS = 40
+
+OVERLAP = 1.6
+"""Height of the highest density, where rows are 1 apart."""
+
+NULL = "#d5d9de"
+"""What lies behind every row."""
 
 
 @figure(
@@ -54,10 +63,11 @@ def beta_distributions(
     width: str | float = "double",
     context: str = "paper",
 ) -> AconFigure:
-    """Draw the densities of β over the channels of one layer, one filled curve a sample.
+    """Draw the densities of β over the channels of one layer, one row a sample.
 
     The reading: in a static ACON network the channels of a layer have one distribution of β for
-    all images; in Meta-ACON each image has its own.
+    all images; in Meta-ACON each image has its own. Where it does not differ from the grey one
+    behind, it is what BatchNorm alone would give.
 
     Parameters
     ----------
@@ -67,20 +77,20 @@ def beta_distributions(
     layer : str, optional
         By default the last layer in the frame's order.
     samples : int or sequence of int
-        How many samples to draw by `seed`, or the samples themselves.
+        How many samples to draw by `seed`, then sorted by their mean β; or the samples themselves,
+        drawn in this order.
     seed : int or numpy.random.Generator
         Chooses the samples.
     static : pandas.DataFrame, optional
         Columns ``layer``, ``channel``, ``beta``: the parameter β of a static ACON network, same
-        layer; drawn as a histogram with its density.
+        layer; drawn as a histogram with its density, in a row and on a scale of its own.
     null : pandas.DataFrame, optional
-        Columns ``layer``, ``channel``, ``bn_weight``, ``bn_bias``: adds, dotted, the density
-        that BatchNorm alone would give every sample.
+        Columns ``layer``, ``channel``, ``bn_weight``, ``bn_bias``: adds, behind every sample, the
+        density that BatchNorm alone would give it.
     as_published : bool
-        Draw as the paper does: densities spill beyond 0 and 1 and are cut by the axes, samples
-        are numbered 1, 2, ..., and the axis says "Distribution (%)". The default reflects the
-        densities at 0 and 1, so that each integrates to 1 between them, and says "density",
-        which the numbers are.
+        Draw as the paper does: all curves in one panel, samples numbered 1, 2, ..., densities
+        that spill beyond 0 and 1 and are cut by the axes, which say "Distribution (%)". The
+        default reflects the densities at 0 and 1, so that each integrates to 1 between them.
     labels : mapping of int to object, optional
         A name for a sample, such as its class; also a pandas Series.
     call : int, optional
@@ -94,10 +104,15 @@ def beta_distributions(
     Returns
     -------
     AconFigure
-        A matplotlib Figure; the curves are ``axes[0].lines``, static and null last.
+        ``axes[0]``: two lines a sample, from above: its density and that of BatchNorm (empty
+        without `null`), `OVERLAP` rows high at most; ``axes[1]``: the static network, where there
+        is one. As published: one axes, whose lines are the samples' curves, the static one and that
+        of BatchNorm.
 
     Raises
     ------
+    UsageError
+        For more than 40 samples in rows.
     UsageError, AconError
         As `acon_analysis.statistics.beta_densities.beta_densities`, which computes what is drawn.
     """
@@ -106,24 +121,11 @@ def beta_distributions(
     )
     limits = _limits(data, xlim, as_published)
     with theme(context):
-        narrow = is_narrow(width)
-        height = 0.62 * inches(width) if as_published else 3.1
-        figure = new_figure(width, height, context)
-        axes = figure.add_subplot()
-        colors = PUBLISHED_COLORS if as_published else COLORS
-        _draw_bars(axes, data.bars, colors["blue"], "ACON" if as_published else "ACON (static)")
-        _draw_samples(axes, data, colors, labels, as_published)
-        _draw_others(axes, data, colors["blue"])
-        axes.set_xlim(*limits)
-        peak = _cut_the_spike(axes, data)
-        axes.set_xlabel("switching factor β" if not as_published else "β")
-        axes.set_ylabel("Distribution (%)" if as_published else "density")
         if as_published:
-            axes.legend(loc="upper right" if peak is None else "upper left")
-        elif narrow:
-            figure.legend(loc="outside lower center", ncols=2)
+            figure, peak = _published(data, labels, limits, width, context)
         else:
-            figure.legend(loc="outside right upper")
+            figure, peak = _rows(data, samples, labels, limits, width, context), None
+    figure.name(f"layer {data.layer}")
     figure.caption = _caption(data, limits, as_published)
     if peak is not None:
         figure.caption += f" Cut: the static density rises to {peak:.0f}."
@@ -139,6 +141,137 @@ def density_curves(
 ) -> pd.DataFrame:
     """Return the curves that `beta_distributions` draws by default."""
     return beta_densities(frame, static=static, null=null).curves
+
+
+def _rows(
+    data: BetaDensities,
+    samples: int | Sequence[int],
+    labels: Mapping[int, object] | None,
+    limits: tuple[float, float],
+    width: str | float,
+    context: str,
+) -> AconFigure:
+    """Draw a row a sample, all on one scale, and one for the static network on its own."""
+    if len(data.samples) > MOST_ROWS:
+        raise UsageError(f"a figure has at most {MOST_ROWS} rows; got {len(data.samples)} samples")
+    of_samples = data.groups[data.groups["source"] == "sample"]
+    if isinstance(samples, int):
+        of_samples = of_samples.sort_values("mean", kind="stable")
+    null = data.curves[data.curves["source"] == "null"]
+    static = data.curves[data.curves["source"] == "static"]
+    color = activation_color("Meta-ACON")
+    shown = data.curves[data.curves["source"].isin(["sample", "null"])]
+    scale = OVERLAP / float(shown["density"].max())
+    count = len(of_samples)
+    figure = new_figure(width, 0.4 * (count + OVERLAP + 0.8 * (not static.empty)) + 0.8, context)
+    ratios = [count + OVERLAP - 1, 1.2][: 2 - static.empty]
+    grid = figure.subplots(len(ratios), 1, sharex=True, squeeze=False, height_ratios=ratios).ravel()
+    axes = grid[0]
+    for place, row in enumerate(of_samples.to_dict("records")):
+        curve = data.curves[data.curves["sample"] == row["sample"]]
+        _draw_row(axes, count - 1 - place, curve, null, scale, color)
+        mean = {"s": thin(3.0) ** 2, "color": INK, "zorder": 4 + place}
+        axes.scatter([row["mean"]], [count - 1 - place], clip_on=False, **mean)
+    axes.set_ylim(
+        0.0, max(float(np.max(line.get_ydata(), initial=0.0)) for line in axes.lines) + 0.1
+    )
+    names = [_name(sample, labels) for sample in of_samples["sample"]]
+    axes.set_yticks(range(count), names[::-1])
+    _bare(axes)
+    handles: list[Artist] = [
+        Patch(color=color, alpha=0.5, label=f"β of a sample in {_channels(data)} channels"),
+        Line2D([], [], color=INK, marker="o", linestyle="none", label="its mean"),
+    ]
+    if not null.empty:
+        handles.append(Patch(color=NULL, label="BatchNorm alone"))
+    if not static.empty:
+        color = activation_color("ACON-C")
+        _draw_bars(grid[-1], data.bars, color, "_bars")
+        grid[-1].plot(static["x"], static["density"], color=color)
+        top = 1.06 * float(data.bars["density"].max())
+        grid[-1].set_ylim(0.0, top)
+        grid[-1].set_yticks([0.3 * top], ["ACON (static)"])
+        grid[-1].grid(visible=False, axis="y")
+        _bare(grid[-1])
+        handles.append(Patch(color=color, alpha=0.5, label="static β, on its own scale"))
+    grid[-1].set_xlim(*limits)
+    grid[-1].set_xlabel("switching factor β")
+    legend_below(figure, handles)
+    return figure
+
+
+def _channels(data: BetaDensities) -> str:
+    """Return how many channels the densities are of."""
+    return f"{int(data.groups['channels'].iloc[0]):,}"
+
+
+def _draw_row(
+    axes: Axes, base: int, curve: pd.DataFrame, null: pd.DataFrame, scale: float, color: str
+) -> None:
+    """Draw a sample's density over BatchNorm's, upwards from `base`; lower rows lie in front."""
+    front = 3.0 - base / 100
+    for table, fill, alpha in ((null, NULL, 1.0), (curve, color, 0.4)):
+        height = base + scale * table["density"]
+        axes.fill_between(
+            table["x"], base, height, color=fill, alpha=alpha, linewidth=0.0, zorder=front
+        )
+    y = base + scale * curve["density"]
+    axes.plot(curve["x"], y, color=color, zorder=front + 0.004)
+    axes.plot(
+        null["x"], base + scale * null["density"], color=INK, linestyle=":", linewidth=thin(0.9),
+        zorder=front + 0.004,
+    )  # fmt: skip
+
+
+def _bare(axes: Axes) -> None:
+    """Leave names at the left and a line below each row."""
+    for side in ("left", "right", "top"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(RULE)
+    axes.tick_params(axis="both", length=0.0)
+
+
+def _name(sample: int, labels: Mapping[int, object] | None) -> str:
+    """Return what a sample is called."""
+    name = f"sample {sample}"
+    return f"{name}: {plain(labels[sample])}" if labels is not None and sample in labels else name
+
+
+def _published(
+    data: BetaDensities,
+    labels: Mapping[int, object] | None,
+    limits: tuple[float, float],
+    width: str | float,
+    context: str,
+) -> tuple[AconFigure, float | None]:
+    """Draw all curves in one panel, as the paper does; return the height of what is cut, too."""
+    figure = new_figure(width, 0.62 * inches(width), context)
+    axes = figure.add_subplot()
+    blue = PUBLISHED_COLORS["blue"]
+    _draw_bars(axes, data.bars, blue, "ACON")
+    for index, sample in enumerate(data.samples):
+        curve = data.curves[data.curves["sample"] == sample]
+        color = PUBLISHED_COLORS[SAMPLE_COLORS[index % len(SAMPLE_COLORS)]]
+        name = f"Sample {index + 1}"
+        if labels is not None and sample in labels:
+            name = f"{name}: {plain(labels[sample])}"
+        axes.plot(curve["x"], curve["density"], color=color, label=name)
+        axes.fill_between(
+            curve["x"], curve["density"], color=color, alpha=0.2, linewidth=0.0, zorder=1.8
+        )
+    for source, color, style, name in (
+        ("static", blue, "solid", "_density of the static β"),
+        ("null", INK, ":", "BatchNorm alone"),
+    ):
+        curve = data.curves[data.curves["source"] == source]
+        if not curve.empty:
+            axes.plot(curve["x"], curve["density"], color=color, linestyle=style, label=name)
+    axes.set_xlim(*limits)
+    peak = _cut_the_spike(axes, data)
+    axes.set_xlabel("β")
+    axes.set_ylabel("Distribution (%)")
+    axes.legend(loc="upper right" if peak is None else "upper left")
+    return figure, peak
 
 
 def _cut_the_spike(axes: Axes, data: BetaDensities) -> float | None:
@@ -199,60 +332,25 @@ def _draw_bars(axes: Axes, bars: pd.DataFrame, color: str, label: str) -> None:
         )  # fmt: skip
 
 
-def _draw_samples(
-    axes: Axes,
-    data: BetaDensities,
-    colors: Mapping[str, str],
-    labels: Mapping[int, object] | None,
-    as_published: bool,
-) -> None:
-    curves = data.curves[data.curves["source"] == "sample"]
-    many = len(data.samples) > TOGETHER
-    for index, sample in enumerate(data.samples):
-        curve = curves[curves["sample"] == sample]
-        color = colors[SAMPLE_COLORS[index % len(SAMPLE_COLORS)]]
-        style = "solid" if as_published else DASHES[index % len(DASHES)]
-        name = f"Sample {index + 1}" if as_published else f"sample {sample}"
-        if labels is not None and sample in labels:
-            name = f"{name}: {plain(labels[sample])}"
-        if many:  # a crowd: no curve can be distinguished, so none has a style
-            color = colors["grey"]
-            name = f"{len(data.samples)} samples" if index == 0 else f"_{name}"
-        look: dict[str, Any] = {"linestyle": style}
-        if many:
-            look = {"linewidth": thin(), "alpha": 0.4}
-        axes.plot(curve["x"], curve["density"], color=color, label=name, **look)
-        if not many:
-            axes.fill_between(
-                curve["x"], curve["density"], color=color, alpha=0.2, linewidth=0.0, zorder=1.8
-            )
-
-
-def _draw_others(axes: Axes, data: BetaDensities, color: str) -> None:
-    static = data.curves[data.curves["source"] == "static"]
-    null = data.curves[data.curves["source"] == "null"]
-    if not static.empty:
-        axes.plot(static["x"], static["density"], color=color, label="_density of the static β")
-    if not null.empty:
-        axes.plot(null["x"], null["density"], color=INK, linestyle=":", label="BatchNorm alone")
-
-
 def _caption(data: BetaDensities, limits: tuple[float, float], as_published: bool) -> str:
     groups = data.groups
     channels = int(groups["channels"].iloc[0])
     text = (
         f"Densities of the switching factor β over the {channels} channels of layer "
-        f"{data.layer}, one filled curve for each of {len(data.samples)} samples"
+        f"{data.layer}, one for each of {len(data.samples)} samples"
     )
+    if not as_published:
+        text += ", all on one scale; dots: their means"
     static = groups[groups["source"] == "static"]
     if not static.empty:
         row = static.iloc[0]
         text += (
-            f"; bars and blue line: the parameter β of the static ACON network's "
+            f"; bars and their line: the parameter β of the static ACON network's "
             f"{int(row['channels'])} channels, {row['outside']:.1%} of them outside [0, 1]"
         )
     if (data.curves["source"] == "null").any():
-        text += "; dotted: what BatchNorm before the sigmoid would give every sample by itself"
+        behind = "dotted" if as_published else "grey and dotted"
+        text += f"; {behind}: what BatchNorm before the sigmoid would give every sample by itself"
     if as_published:
         kind = "spill beyond 0 and 1 and are cut there"
     elif bool(groups["reflected"].all()):

@@ -108,9 +108,10 @@ def explanation(
             axes[0].set_ylabel(_name(int(facts["sample"]), labels, "\n" if narrow else " "))
         first = frame.iloc[0]
         method = str(first["method"])
+        gap = "\n" if narrow else " "
         titles = (
             "image",
-            f"baseline:\n{plain(first['baseline'])}",
+            f"baseline:{gap}{plain(first['baseline'])}",
             METHOD_NAMES.get(method, plain(method)).replace(" ", "\n" if narrow else " "),
             "β" if narrow else "β, from baseline to image",
         )

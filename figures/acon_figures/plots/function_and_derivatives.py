@@ -153,7 +153,7 @@ def _set_up(axes: Axes, panel: str, as_published: bool) -> None:
     if as_published:
         axes.tick_params(labelsize="x-small")
     cross(axes)
-    axes.set_title(TITLES[panel])
+    axes.set_title(TITLES[panel], pad=thin(7.0))
     axes.set_xlabel("x", labelpad=1.0)
     slope = "First derivatives" if as_published else "first derivative f'(x)"
     axes.set_ylabel("f(x)" if panel == "a" else slope, labelpad=1.0)

@@ -175,7 +175,7 @@ def _ticks(axes: Axes, own: pd.DataFrame, margin: float) -> None:
     low, high = min(own["low"].min(), -margin), max(own["high"].max(), margin)
     axes.set_xlim(1.6 * low, 8 * high)
     steps = [margin * 10**k for k in range(4)]
-    ticks = [-step for step in reversed(steps) if -step >= 1.6 * low]
+    ticks = [-step for step in reversed(steps) if -step >= 1.6 * low][:1]
     ticks += [0.0, *(step for step in steps if step <= 1.6 * high)]
     axes.set_xticks(ticks, [f"{tick:g}".replace("-", "−") for tick in ticks])
     axes.minorticks_off()

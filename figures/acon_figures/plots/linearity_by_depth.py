@@ -1,6 +1,6 @@
 """How linear each layer is, from the first to the last, of several networks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,22 +9,25 @@ from matplotlib.axes import Axes
 
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.plotdata.depth import nested_layers, relative_depth, shared_layers
-from acon_figures.names import entry, plain
+from acon_figures.labels import RELU, End, label_ends, letters, name_layers, relu_handle
+from acon_figures.names import layer_labels, shortened
+from acon_figures.palette import activation_looks
 from acon_figures.spec import figure
-from acon_figures.style import COLORS, AconFigure, is_narrow, new_figure, theme, thin
+from acon_figures.style import INK, AconFigure, is_narrow, new_figure, theme, thin
 
 PANELS = {"L": "$L$, all samples", "L_own": "$L$, within a sample", "G": "gate variance $G$"}
-NETWORK_COLORS = ("red", "green", "orange", "blue", "purple", "brown")
-MARKERS = "osD^vP"
-FAMILY_DASHES = ("solid", (0, (4, 1.5)))
-"""Networks whose names begin alike, such as digits_*, have one style of line."""
+MOST = 12
+"""Networks in one panel."""
 
 CAPTION = (
-    "Linearity of the activation layers in order of execution: the share L of the outputs' "
-    "variance that one straight line per channel explains, over all samples, and with a line of "
-    "its own for every sample; and G = 4 Var(gate), which is 0 for a constant gate and undefined "
-    "where there is no gate. Bars: 95 % jackknife over blocks of samples. {layers}"
+    "Linearity of the activation layers in order of execution{panels}. L is the share of the "
+    "outputs' variance that one straight line per channel explains: 1 is linear; dotted: 0.733, "
+    "a ReLU of Gaussian inputs. {more}Bars: 95 % jackknife over blocks of samples. {layers}"
 )
+MORE = {
+    "L_own": "Within a sample: with a line of its own for every sample. ",
+    "G": "G = 4 Var(gate) is 0 for a constant gate; networks without a gate have none. ",
+}
 DEAD = " Crosses: layers whose outputs do not vary; their L is 1 by convention."
 BY = ("layer", "depth")
 MOST_NAMED = 6
@@ -42,8 +45,8 @@ def linearity_by_depth(
 ) -> AconFigure:
     """Draw L, L within samples and G by depth, one line a network.
 
-    The reading: a layer near L = 1 could be replaced by a straight line; where L within a sample
-    lies above L, each sample has a line of its own.
+    The reading: a layer near L = 1 could be replaced by a straight line, one near 0.733 bends as
+    ReLU does; where L within a sample lies above L, each sample has a line of its own.
 
     Parameters
     ----------
@@ -62,103 +65,127 @@ def linearity_by_depth(
     Returns
     -------
     AconFigure
-        One axes a measure (L, L_own, G), with one error bar container a network that has it.
+        One axes a measure (L, L_own, G) that any network has, and a row of them for each data set;
+        in each one error bar container a network.
 
     Raises
     ------
     UsageError
         For an unknown `by`.
     AconError
-        If the networks share no layer and are drawn by it, or are too many to distinguish.
+        If the networks share no layer and are drawn by it, or are too many for one panel.
     """
     if by not in (None, *BY):
         raise UsageError(f"there is no axis by {by!r}; {closest(str(by), BY)}")
     of_layers = by == "layer" or (by is None and nested_layers(depth))
     table = shared_layers(depth) if of_layers else relative_depth(depth)
-    networks = [str(name) for name in table["network"].unique()]
-    looks = _looks(networks)
+    measures = [name for name in PANELS if table.query("measure == @name")["value"].notna().any()]
+    measures = measures or ["L"]
+    groups = [own for _, own in table.groupby("data", sort=False)]
     names = [str(name) for name in table.drop_duplicates("place").sort_values("place")["layer"]]
     with theme(context):
         narrow = is_narrow(width)
-        rows = -(-len(networks) // (2 if narrow else 4))
-        figure = new_figure(width, 4.8 + 0.17 * rows if narrow else 2.45 + 0.17 * rows, context)
-        shape = (len(PANELS), 1) if narrow else (1, len(PANELS))
-        panels = figure.subplots(*shape, squeeze=False, sharex=narrow).ravel()
-        for axes, (measure, title) in zip(panels, PANELS.items(), strict=True):
-            _draw(axes, table[table["measure"] == measure], looks, labels or {})
-            axes.set_title(title)
+        shape = (len(groups) * len(measures), 1) if narrow else (len(groups), len(measures))
+        long = of_layers and max(map(len, layer_labels(names))) > 4
+        room = 0.5 * shape[0] if long else 0.0
+        figure = new_figure(width, 1.55 * shape[0] + 0.55 + room, context)
+        grid = figure.subplots(*shape, squeeze=False)
+        panels = grid.reshape(len(groups), len(measures))
+        for row, own in zip(panels, groups, strict=True):
+            _draw_row(row, own, measures, labels or {})
+            if len(groups) > 1:
+                for axes in row if narrow else row[:1]:
+                    axes.set_ylabel(shortened(str(own["data"].iloc[0]).rpartition(" of ")[2], 20))
+        letters(panels[0], [PANELS[name] for name in measures])
+        for axes in panels.ravel():
             if of_layers:
-                _ticks(axes, [plain(_short(layer)) for layer in names])
+                name_layers(axes, names, narrow=narrow, most=30 // shape[1])
+                axes.set_xlabel("layer" if axes in grid[-1] else "")
             else:
                 axes.set_xticks([0.0, 0.25, 0.5, 0.75, 1.0], ["first", "", "", "", "last"])
                 axes.set_xlim(-0.07, 1.07)
-            if narrow and axes is not panels[-1]:
-                axes.tick_params(labelbottom=False)
         if not of_layers:
-            panels[-1 if narrow else 1].set_xlabel("layer of the network")
-        handles, words = panels[0].get_legend_handles_labels()
-        figure.legend(handles, words, loc="outside lower center", ncols=2 if narrow else 4)
+            grid[-1, (shape[1] - 1) // 2].set_xlabel("layer of the network")
+        figure.legend(handles=[relu_handle()], loc="outside lower center")
+    figure.name(_subject(table))
     layers = "The networks' layers differ: each runs from its first to its last."
-    figure.caption = CAPTION.format(layers=_which(names) if of_layers else layers)
+    figure.caption = CAPTION.format(
+        panels=f": {', '.join(table['network'].unique())}",
+        more="".join(MORE[name] for name in measures if name in MORE),
+        layers=_which(names) if of_layers else layers,
+    )
     if table["dead"].any():
         figure.caption += DEAD
     return figure
 
 
-def _looks(networks: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return colour, marker and dashes of every network.
-
-    Where names are of two parts (digits_acon), the second decides the colour and the first the
-    dashes; where there are too many of either, each network has its own colour.
-    """
-    parts = {name: name.partition("_")[::2] for name in networks}
-    families = list(dict.fromkeys(first for first, _ in parts.values()))
-    kinds = list(dict.fromkeys(second for _, second in parts.values()))
-    if len(kinds) > len(NETWORK_COLORS) or len(families) > len(FAMILY_DASHES):
-        families, kinds = [""], list(networks)
-        parts = {name: ("", name) for name in networks}
-    if len(kinds) > len(NETWORK_COLORS):
-        raise AconError(f"{len(kinds)} networks are too many for {len(NETWORK_COLORS)} colours")
-    looks = {}
-    for name, (family, kind) in parts.items():
-        place, dash = kinds.index(kind), families.index(family)
-        color = COLORS[NETWORK_COLORS[place]]
-        filled = {"markerfacecolor": "white"} if dash else {}
-        looks[name] = {
-            "color": color, "marker": MARKERS[place], "linestyle": FAMILY_DASHES[dash], **filled,
-        }  # fmt: skip
-    return looks
+def _subject(table: pd.DataFrame) -> str:
+    """Name the network where there is one, and the data where they are of one kind."""
+    networks, data = (list(table[name].unique()) for name in ("network", "data"))
+    who = str(networks[0]) if len(networks) == 1 else f"{len(networks)} networks"
+    return f"{who} on {'; '.join(map(str, data[:3]))}"
 
 
-def _draw(
-    axes: Axes, table: pd.DataFrame, looks: Mapping[str, dict[str, Any]], labels: Mapping[str, str]
+def _draw_row(
+    panels: Iterable[Axes],
+    table: pd.DataFrame,
+    measures: Sequence[str],
+    labels: Mapping[str, str],
 ) -> None:
-    for network, look in looks.items():
-        own = table[table["network"] == network].dropna(subset=["value"]).sort_values("place")
-        if own.empty:
-            continue
-        below = np.nan_to_num(own["value"] - own["low"]).clip(0.0)
-        above = np.nan_to_num(own["high"] - own["value"]).clip(0.0)
-        axes.errorbar(
-            own["place"], own["value"], np.stack([below, above]), capsize=thin(1.6),
-            elinewidth=thin(0.8), label=entry(labels.get(network, network)), **look,
-        )  # fmt: skip
-        dead = own[own["dead"]]
-        axes.scatter(dead["place"], dead["value"], s=40, marker="x", color="black", zorder=4)
-    known = table[["value", "low", "high"]].to_numpy(dtype=np.float64)
+    """Draw the networks of one data set, a panel a measure; both panels of L have one y axis."""
+    networks = table.drop_duplicates("network")
+    if len(networks) > MOST:
+        raise AconError(f"{len(networks)} networks are too many for one panel; at most {MOST}")
+    looks = activation_looks(str(name) for name in networks["activation"])
+    names = _short([str(name) for name in networks["network"]], labels)
+    limits = _limits(table[table["measure"] != "G"], RELU)
+    for axes, measure in zip(panels, measures, strict=True):
+        own = table[table["measure"] == measure]
+        axes.set_ylim(*(_limits(own) if measure == "G" else limits))
+        ends = []
+        for network, name, look in zip(networks["network"], names, looks, strict=True):
+            last = _draw(axes, own[own["network"] == network], look)
+            if last is not None:
+                ends.append(End(*last, name, look["color"]))
+        if measure != "G":
+            reach = axes.get_xlim()
+            axes.hlines(RELU, -1e3, 1e3, color=INK, linestyle=":", linewidth=thin(0.9), zorder=1.6)
+            axes.set_xlim(reach)
+        if len(networks) > 1 and measure == measures[0]:
+            label_ends(axes, ends)
+
+
+def _short(networks: list[str], labels: Mapping[str, str]) -> list[str]:
+    """Return what the networks of one data set are called: without what all begin with."""
+    starts = {name.partition("_")[0] for name in networks}
+    short = [name.partition("_")[2] or name for name in networks]
+    kept = short if len(starts) == 1 and "" not in starts and len(networks) > 1 else networks
+    return [shortened(labels.get(n, k), 18) for n, k in zip(networks, kept, strict=True)]
+
+
+def _draw(axes: Axes, own: pd.DataFrame, look: dict[str, Any]) -> tuple[float, float] | None:
+    """Draw one network; return the end of its line."""
+    own = own.dropna(subset=["value"]).sort_values("place")
+    if own.empty:
+        return None
+    below = np.nan_to_num(own["value"] - own["low"]).clip(0.0)
+    above = np.nan_to_num(own["high"] - own["value"]).clip(0.0)
+    many = thin(1.0 if len(own) <= 10 else 0.7)
+    axes.errorbar(
+        own["place"], own["value"], np.stack([below, above]), capsize=thin(1.2), linewidth=many,
+        markersize=2.8 * many, elinewidth=thin(0.7), **look,
+    )  # fmt: skip
+    dead = own[own["dead"]]
+    axes.scatter(dead["place"], dead["value"], s=40, marker="x", color="black", zorder=4)
+    return float(own["place"].iloc[-1]), float(own["value"].iloc[-1])
+
+
+def _limits(table: pd.DataFrame, *shown: float) -> tuple[float, float]:
+    """Return whole fifths around the values and what is shown with them, within 0 to 1."""
+    known = np.append(table[["value", "low", "high"]].to_numpy(dtype=np.float64), shown)
     known = known[np.isfinite(known)]
-    if known.size:  # whole fifths around the data, within 0 to 1
-        low, high = float(known.min()), float(known.max())
-        axes.set_ylim(0.2 * np.floor(low / 0.2), 0.2 * np.ceil(high / 0.2) + 0.01)
-    else:
-        axes.set_yticks([])
-        words = "no gate" if (table["measure"] == "G").all() else "at most two values a sample"
-        axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center")
-
-
-def _short(layer: str) -> str:
-    """Return a layer's name without what stands for the activation in every name."""
-    return layer.removesuffix(".acon").removeprefix("layer")
+    low, high = 0.2 * np.floor(known.min() / 0.2), 0.2 * np.ceil(known.max() / 0.2)
+    return float(low), float(max(high, low + 0.2) + 0.02)
 
 
 def _which(names: Sequence[str]) -> str:
@@ -166,12 +193,3 @@ def _which(names: Sequence[str]) -> str:
     if len(names) > MOST_NAMED:
         return f"{len(names)} layers, from {names[0]} to {names[-1]}."
     return f"Layers: {', '.join(names)}."
-
-
-def _ticks(axes: Axes, names: list[str]) -> None:
-    """Name every layer where there is room, else some of them."""
-    step = max(1, -(-len(names) // 8))
-    axes.set_xticks(range(0, len(names), step), names[::step])
-    axes.set_xlim(-0.4, len(names) - 0.6)
-    if any(len(name) > 4 for name in names):
-        axes.tick_params(axis="x", labelrotation=90.0)

@@ -1,0 +1,177 @@
+"""Channels of any network up close: their functions, the slopes that data reach, their states."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from acon_analysis import family
+from acon_analysis.columns import FACT_COLUMNS, names
+from acon_analysis.errors import AconError, UsageError
+from acon_analysis.family._activation import Activation
+from acon_analysis.moments.state import FloatArray
+from acon_analysis.selection import require_columns
+from acon_analysis.statistics.causes import LINEAR
+
+#: Activations that a module's class names completely: they have no parameters of their own.
+_WHOLE = (
+    "relu", "relu6", "gelu", "gelu_tanh", "swish", "mish", "selu", "sigmoid", "tanh", "hardswish",
+    "hardsigmoid",
+)  # fmt: skip
+
+#: Names of classes and functions that `family` does not know.
+_ALSO = {"GELUActivation": "gelu", "NewGELUActivation": "gelu_tanh", "SiLUActivation": "swish"}
+
+#: Below this share of the steepest slope that its function has, a channel is saturated.
+SATURATED = 0.05
+
+#: What a channel does, from the most linear on.
+STATES = ("dead", "saturated", "one side", "linear", "bends")
+
+_POINTS = 241
+
+
+def channel_portraits(facts: pd.DataFrame, count: int = 6) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Choose channels from the most linear to the most nonlinear, and evaluate their functions.
+
+    Parameters
+    ----------
+    facts : pandas.DataFrame
+        From `acon_analysis.plotdata.channels.channel_facts`; of several networks the first counts.
+    count : int
+        How many, at equally spaced ranks of L; fewer where the network has fewer.
+
+    Returns
+    -------
+    tuple of pandas.DataFrame
+        The channels, columns `columns.FACT_COLUMNS`, from the greatest L to the least; and their
+        curves: ``number`` (row of the first), ``x`` (from the smallest to the greatest input),
+        ``y`` (the function, of ACON at its median β) and ``line`` (the best straight line).
+
+    Raises
+    ------
+    UsageError
+        If `count` is not positive.
+    AconError
+        If a column is missing, or the function of no channel whose output varies is known.
+    """
+    if count < 1:
+        raise UsageError(f"count must be at least 1; got {count}")
+    own = _first_network(facts)
+    own = own[(own["std_y"] > 0) & own["L"].notna() & (own["max_x"] > own["min_x"])]
+    own = own[_known(own)].sort_values("L", ascending=False, kind="stable")
+    if own.empty:
+        raise AconError("no channel whose output varies has an activation whose formula is known")
+    ranks = np.linspace(0, len(own) - 1, min(count, len(own))).round().astype(int)
+    chosen = own.iloc[ranks].reset_index(drop=True)
+    parts = []
+    for number, row in enumerate(chosen.to_dict("records")):
+        x = np.linspace(row["min_x"], row["max_x"], _POINTS)
+        line = row["slope"] * x + row["intercept"]
+        columns = {"number": number, "x": x, "y": _evaluate(row, x), "line": line}
+        parts.append(pd.DataFrame(columns))
+    return chosen, pd.concat(parts, ignore_index=True)
+
+
+def reached_slopes(facts: pd.DataFrame) -> pd.DataFrame:
+    """Return the derivatives that the data of each channel reach.
+
+    Parameters
+    ----------
+    facts : pandas.DataFrame
+        From `acon_analysis.plotdata.channels.channel_facts`; of several networks the first counts.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns of `facts`; ``slope_low`` and ``slope_high``, least and greatest derivative between
+        the smallest and the greatest input, and ``slope_min`` and ``slope_max``, the same over all
+        real inputs, are there for activations without parameters, too; NaN where the formula is
+        not known. A class whose name fits but whose slope does not counts as not known.
+    """
+    own = _first_network(facts).copy()
+    for name, part in own.groupby("activation", sort=False):
+        one = _formula(str(name))
+        if one is None or not part["slope_low"].isna().all():
+            continue
+        low, high = one.derivative_bounds(**one.parameters)
+        least, most = (part[[end]].to_numpy(dtype=np.float64) for end in ("min_x", "max_x"))
+        x = least + (most - least) * np.linspace(0.0, 1.0, _POINTS)
+        x = np.hstack([x, np.clip([[-1e-9, 1e-9]], least, most)])  # a kink at 0
+        slopes = np.asarray(one.derivative(x, **one.parameters))
+        found = {"slope_min": float(low), "slope_max": float(high)}
+        found |= {"slope_low": slopes.min(axis=1), "slope_high": slopes.max(axis=1)}
+        fits = _known(part).to_numpy()
+        for column, values in found.items():
+            own.loc[part.index, column] = np.where(fits, values, np.nan)
+    return own
+
+
+def channel_states(facts: pd.DataFrame) -> "pd.Series[str]":
+    """Say what every channel does.
+
+    Parameters
+    ----------
+    facts : pandas.DataFrame
+        From `reached_slopes`.
+
+    Returns
+    -------
+    pandas.Series
+        One of `STATES`: "dead" (its output does not vary), "saturated" (no derivative that its data
+        reach is `SATURATED` of the steepest that its function has), "one side" (linear because its
+        inputs have one sign), "linear" (L of at least 0.99 for another reason), "bends"; missing
+        where L is not known.
+    """
+    steepest = facts[["slope_min", "slope_max"]].abs().max(axis=1)
+    reached = facts[["slope_low", "slope_high"]].abs().max(axis=1)
+    tests = [
+        facts["L"].isna(),
+        facts["dead"].astype(bool),
+        reached < SATURATED * steepest,
+        facts["cause"].isin(["positive", "negative"]),
+        facts["L"] >= LINEAR,
+    ]
+    found = np.select([test.to_numpy() for test in tests], ["", *STATES[:-1]], STATES[-1])
+    return pd.Series(found, index=facts.index, dtype="str").replace("", np.nan)
+
+
+def _first_network(facts: pd.DataFrame) -> pd.DataFrame:
+    """Return the facts of one network in order of execution."""
+    require_columns(facts, names(FACT_COLUMNS), "the table of channels")
+    if facts.empty:
+        raise AconError("the table holds no channel")
+    own: pd.DataFrame = facts[facts["network"] == facts["network"].iloc[0]]
+    return own.reset_index(drop=True)
+
+
+def _formula(name: str) -> Activation | None:
+    """Return the activation of a class that has no parameters; None for others."""
+    try:
+        one = family.get(_ALSO.get(name, name))
+    except UsageError:
+        return None
+    # A class Swish may learn its β; SiLU has none.
+    return one if one.name in _WHOLE and name.casefold() != "swish" else None
+
+
+def _known(facts: pd.DataFrame) -> "pd.Series[bool]":
+    """Say of which channels the formula is known and fits their line: its slope is one of f'."""
+    bounds = {}
+    for name in facts["activation"].unique():
+        one = _formula(str(name))
+        bounds[name] = one.derivative_bounds(**one.parameters) if one else (np.nan, np.nan)
+    pairs = np.array([bounds[name] for name in facts["activation"]], dtype=np.float64)
+    ends = pairs.reshape(-1, 2).T
+    slack = 1e-3 * (ends[1] - ends[0])
+    inside = (facts["slope"] >= ends[0] - slack) & (facts["slope"] <= ends[1] + slack)
+    known: pd.Series[bool] = inside | facts[["p1", "p2", "beta_middle"]].notna().all(axis=1)
+    return known
+
+
+def _evaluate(row: Any, x: FloatArray) -> FloatArray:
+    """Evaluate a channel's function."""
+    one = _formula(str(row["activation"]))
+    if pd.notna(row["p1"]) or one is None:
+        return np.asarray(family.acon_c(x, row["p1"], row["p2"], row["beta_middle"]))
+    return np.asarray(one.function(x, **one.parameters))

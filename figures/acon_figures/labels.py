@@ -1,0 +1,118 @@
+"""Words next to what they name: labels at the ends of lines, and letters of panels."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from acon_analysis.statistics.sentences import three_digits
+from acon_figures.names import layer_labels
+from acon_figures.palette import INK
+from acon_figures.style import AconFigure, thin
+
+RELU = np.pi / (2 * (np.pi - 1))
+"""L of ReLU for Gaussian inputs of mean 0, 0.733: the yardstick of every figure of L."""
+
+
+class End(NamedTuple):
+    """The end of a line, in data, and what is written there."""
+
+    x: float
+    y: float
+    text: str
+    color: str
+
+
+def letters(panels: Iterable[Axes], titles: Iterable[str]) -> None:
+    """Give several panels their titles, each with its letter; one panel alone has no letter."""
+    pairs = list(zip(panels, titles, strict=True))
+    for number, (axes, title) in enumerate(pairs):
+        axes.set_title(f"({chr(ord('a') + number)}) {title}" if len(pairs) > 1 else title)
+
+
+def label_ends(axes: Axes, ends: Sequence[End], *, side: str = "right") -> None:
+    """Write names at the ends of lines, moved apart where they would touch.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+        With its final limits.
+    ends : sequence of End
+    side : {"right", "left"}
+        At which side of the axes the names stand.
+    """
+    if not ends:
+        return
+    size = float(mpl.rcParams["legend.fontsize"])
+    low, high = axes.transScale.transform([(0, edge) for edge in axes.get_ylim()])[:, 1]
+    wanted = axes.transScale.transform([(0, end.y) for end in ends])[:, 1]
+    figure = axes.get_figure(root=True)
+    height = 0.9 * axes.get_position().height * (figure.get_figheight() if figure else 1.0)
+    share = np.clip((wanted - low) / (high - low), 0.0, 1.0)
+    found = apart(share, 1.18 * size / 72.0 / height)
+    right = side == "right"
+    for end, start, place in zip(ends, share, found, strict=True):
+        axes.annotate(
+            end.text, (1.0 if right else 0.0, start), xytext=(1.035 if right else -0.035, place),
+            xycoords="axes fraction", textcoords="axes fraction", size=size, color=end.color,
+            va="center", ha="left" if right else "right",
+            arrowprops={"arrowstyle": "-", "color": end.color, "linewidth": thin(0.4),
+                        "shrinkA": 1.0, "shrinkB": 0.0},
+        )  # fmt: skip
+
+
+def apart(wanted: Sequence[float] | npt.NDArray[np.float64], gap: float) -> list[float]:
+    """Return positions at least `gap` apart, in the order of those wanted and close to them."""
+    order = np.argsort(wanted, kind="stable")
+    groups: list[tuple[float, list[int]]] = []  # the middle of a group of touching names
+    for index in order:
+        groups.append((float(wanted[index]), [int(index)]))
+        while len(groups) > 1:
+            (below, own), (above, other) = groups[-2:]
+            if above - below >= gap * (len(own) + len(other)) / 2:
+                break
+            count = len(own) + len(other)
+            middle = (below * len(own) + above * len(other)) / count
+            groups[-2:] = [(middle, own + other)]
+    found = [0.0] * len(wanted)
+    for middle, members in groups:
+        for place, index in enumerate(members):
+            found[index] = middle + (place - (len(members) - 1) / 2) * gap
+    return found
+
+
+def equals(name: str, value: float) -> str:
+    """Write a number of three digits after its name: "L = 0.998", "L > 0.999"."""
+    text = three_digits(value)
+    return f"{name} {text}" if text.startswith(">") else f"{name} = {text}"
+
+
+def legend_below(figure: AconFigure, handles: Sequence[Artist]) -> None:
+    """Explain what is drawn below the panels, in as many columns as the width allows."""
+    size = float(mpl.rcParams["legend.fontsize"]) / 72.0
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    most = figure.get_figwidth() / (size * (0.56 * longest + 5.0))
+    columns = max(1, min(len(handles), int(most)))
+    figure.legend(handles=list(handles), loc="outside lower center", ncols=columns)
+
+
+def relu_handle() -> Line2D:
+    """Return the legend's entry for the dotted line at `RELU`."""
+    return Line2D([], [], color=INK, linestyle=":", label="a ReLU of Gaussian inputs: 0.733")
+
+
+def name_layers(axes: Axes, layers: Sequence[str], *, narrow: bool, most: int = 26) -> None:
+    """Name layers below, at 0, 1, ...: every one where there is room, else some of them."""
+    labels = layer_labels(layers)
+    step = max(1, -(-len(labels) // (12 if narrow else most)))
+    axes.set_xticks(range(0, len(labels), step), labels[::step])
+    if max(map(len, labels)) * len(labels[::step]) > (36 if narrow else 3.2 * most):
+        axes.tick_params(axis="x", labelrotation=90.0)
+    axes.set_xlim(-0.6, len(labels) - 0.4)
+    axes.grid(visible=False, axis="x")
+    axes.set_xlabel("layer")

@@ -1,0 +1,108 @@
+"""How L differs between the channels of every layer: one dot a channel."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from acon_analysis.plotdata.portraits import reached_slopes
+from acon_figures.labels import RELU, legend_below, name_layers, relu_handle
+from acon_figures.names import entry
+from acon_figures.palette import activation_color
+from acon_figures.spec import figure
+from acon_figures.style import INK, AconFigure, is_narrow, new_figure, theme, thin
+
+MANY = 1000
+"""More dots than this are drawn as pixels in PDF and SVG."""
+
+CAPTION = (
+    "L of each of the {channels:,} channels of {network}, layer by layer in order of execution: "
+    "the share of a channel's output variance that one straight line explains. Within a layer the "
+    "channels stand in their own order; bars: the layer's median. Dotted: 0.733, a ReLU of "
+    "Gaussian inputs. Crosses: {dead:,} dead channels, whose output does not vary; their L is 1 by "
+    "convention. Layers: {layers}."
+)
+
+
+@figure(kind="measured", heading="Spread over channels", needs=("every_channel",), order=171)
+def channel_spread(
+    every_channel: pd.DataFrame, *, width: str | float = "double", context: str = "paper"
+) -> AconFigure:
+    """Draw L of every channel, layer by layer.
+
+    The reading: a layer whose dots lie together treats its channels alike; one that spreads has
+    channels that are nearly linear next to some that bend.
+
+    Parameters
+    ----------
+    every_channel : pandas.DataFrame
+        From `acon_analysis.plotdata.channels.channel_facts`; of several networks the first.
+    width : {"single", "double"} or float
+        3.25, 6.75 or any number of inches.
+    context : {"paper", "talk"}
+
+    Returns
+    -------
+    AconFigure
+        One axes: a collection of dots a layer, coloured by its activation, one of bars, and one of
+        crosses.
+
+    Raises
+    ------
+    AconError
+        If a column is missing or there is no channel.
+    """
+    facts = reached_slopes(every_channel)
+    groups = [own for _, own in facts.groupby(["layer", "call"], sort=False)]
+    with theme(context):
+        figure = new_figure(width, 2.9, context)
+        axes = figure.add_subplot()
+        named = dict.fromkeys(str(own["activation"].iloc[0]) for own in groups)
+        for place, own in enumerate(groups):
+            _draw_layer(axes, place, own, len(facts) > MANY)
+        medians = [own.loc[~own["dead"], "L"].median() for own in groups]
+        middles = np.arange(len(groups))
+        axes.hlines(medians, middles - 0.42, middles + 0.42, color=INK, linewidth=thin(1.4))
+        axes.axhline(RELU, color=INK, linestyle=":", linewidth=thin(0.9), zorder=1.6)
+        name_layers(axes, [str(own["layer"].iloc[0]) for own in groups], narrow=is_narrow(width))
+        axes.set_ylabel("$L$ of a channel")
+        low = np.nanmin([*facts["L"], RELU])
+        axes.set_ylim(0.2 * np.floor(low / 0.2) - 0.02, 1.03)
+        legend_below(figure, _handles(list(named), bool(facts["dead"].any())))
+    figure.name(f"{facts['network'].iloc[0]} on {facts['data'].iloc[0]}")
+    layers = list(dict.fromkeys(facts["layer"]))
+    figure.caption = CAPTION.format(
+        channels=len(facts), network=facts["network"].iloc[0], dead=int(facts["dead"].sum()),
+        layers=", ".join(layers) if len(layers) < 7 else f"{layers[0]} to {layers[-1]}",
+    )  # fmt: skip
+    return figure
+
+
+def _draw_layer(axes: Axes, place: int, own: pd.DataFrame, many: bool) -> None:
+    """Draw the dots of one layer, its channels side by side, and crosses for the dead."""
+    at = place + (np.arange(len(own)) + 0.5) / len(own) * 0.8 - 0.4
+    dead = own["dead"].to_numpy(dtype=bool)
+    axes.scatter(
+        at[~dead], own["L"].to_numpy()[~dead], s=(thin(1.1) if many else thin(2.0)) ** 2,
+        color=activation_color(str(own["activation"].iloc[0])), alpha=0.45, linewidths=0.0,
+        rasterized=many,
+    )  # fmt: skip
+    axes.scatter(
+        at[dead], np.ones(int(dead.sum())), s=thin(3.0) ** 2, marker="x", color=INK,
+        linewidths=thin(0.7), rasterized=many,
+    )  # fmt: skip
+
+
+def _handles(activations: list[str], dead: bool) -> list[Line2D]:
+    """Return what the legend explains."""
+    handles = [
+        Line2D([], [], color=activation_color(n), label=entry(n), linestyle="none", marker="o")
+        for n in activations[:6]
+    ]
+    handles.append(Line2D([], [], color=INK, linewidth=thin(1.4), label="median"))
+    handles.append(relu_handle())
+    if dead:
+        handles.append(
+            Line2D([], [], color=INK, linestyle="none", marker="x", label="dead channel")
+        )
+    return handles

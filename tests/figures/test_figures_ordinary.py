@@ -1,0 +1,234 @@
+"""Figures of any network: what is drawn is what an independent program finds in its channels."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.collections import PathCollection
+from matplotlib.colors import to_hex
+from torch import nn
+
+import acon_analysis as acon
+import acon_figures
+import figureframes
+from acon_analysis.errors import AconError, UsageError
+from acon_analysis.plotdata.channels import channel_facts
+from acon_analysis.plotdata.portraits import channel_portraits, channel_states, reached_slopes
+from acon_analysis.runs.run import Run
+from acon_figures.drawing import draw
+from acon_figures.inputs import Inputs
+from acon_figures.labels import apart, equals
+from acon_figures.names import layer_labels
+from acon_figures.palette import activation_color, activation_looks
+from figurechecks import problems
+
+OF_ANY = (
+    "linearity_by_depth", "channel_spread", "channel_portraits", "channel_states", "reached_slopes",
+)  # fmt: skip
+
+
+class Block(nn.Module):
+    """A block whose activation has a long path, as in libraries of language models."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.attention_output_dense_projection = nn.Linear(width, width)
+        self.intermediate = nn.ModuleDict({"intermediate_act_fn_of_the_block": nn.GELU()})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        act = self.intermediate["intermediate_act_fn_of_the_block"]
+        return x + act(self.attention_output_dense_projection(x))  # type: ignore[no-any-return]
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(*(Block(12) for _ in range(5)), nn.Linear(12, 12), nn.ReLU())
+    with torch.no_grad():
+        last = model.get_submodule("5")
+        last.get_parameter("weight")[0] = 0.0
+        last.get_parameter("bias")[:2] = torch.tensor([-1.0, 9.0])  # a dead and an open channel
+    return nn.Sequential(nn.ModuleDict({"encoder": model})["encoder"]).eval()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    x = torch.randn(96, 6, 12, generator=torch.Generator().manual_seed(1))
+    folder = tmp_path_factory.mktemp("ordinary") / "run"
+    return acon.capture(network(), list(torch.split(x, 32)), folder, sample_axis=0, progress=False)
+
+
+def seen() -> dict[str, np.ndarray]:
+    """Inputs of every activation, float64 (values, channels), by a hook of this test's own."""
+    found: dict[str, np.ndarray] = {}
+    model = network()
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, given: tuple[torch.Tensor, ...], _output: object) -> None:
+            found[name] = given[0].detach().double().numpy().reshape(-1, given[0].shape[-1])
+
+        return hook
+
+    for name, module in model.named_modules():
+        if isinstance(module, nn.GELU | nn.ReLU):
+            module.register_forward_hook(keep(name))
+    x = torch.randn(96, 6, 12, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        model(x)
+    return found
+
+
+def test_a_run_without_beta_has_five_figures_of_its_own(
+    run: Run, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    for context in ("paper", "talk"):
+        folder = tmp_path / context
+        files = list(draw(None, [run], folder, formats=["svg"], context=context, shipped=False))
+        assert {path.stem for path in files} == set(OF_ANY)
+    assert not [str(one.message) for one in recwarn if "layout" in str(one.message)]
+
+
+@pytest.mark.parametrize("name", OF_ANY)
+@pytest.mark.parametrize(("width", "context"), [("double", "talk"), ("single", "paper")])
+def test_long_module_names_fit_and_the_network_is_named(
+    run: Run, name: str, width: str, context: str
+) -> None:
+    figure = run.plot(name, width=width, context=context)
+    assert problems(figure) == []
+    assert "96 samples" in figure.subject
+
+
+def test_slopes_reached_are_those_of_torchs_autograd(run: Run) -> None:
+    facts = reached_slopes(channel_facts([run]))
+    functions: dict[str, Callable[..., torch.Tensor]]
+    functions = {"GELU": nn.functional.gelu, "ReLU": nn.functional.relu}
+    for layer, x in seen().items():
+        own = facts[facts["layer"] == layer]
+        for row in own.to_dict("records"):
+            at = torch.linspace(x[:, row["channel"]].min(), x[:, row["channel"]].max(), 4001)
+            at = at.double().requires_grad_()
+            (grad,) = torch.autograd.grad(functions[row["activation"]](at).sum(), at)
+            assert row["slope_low"] == pytest.approx(float(grad.min()), abs=2e-4)
+            assert row["slope_high"] == pytest.approx(float(grad.max()), abs=2e-4)
+
+
+def test_states_are_those_of_the_networks_own_inputs(run: Run) -> None:
+    facts = reached_slopes(channel_facts([run]))
+    states = channel_states(facts)
+    last = facts["activation"] == "ReLU"
+    x = seen()[str(facts.loc[last, "layer"].iloc[0])]
+    expected = ["dead" if (c <= 0).all() else "one side" if (c > 0).all() else "bends" for c in x.T]
+    assert states[last].tolist() == expected
+    assert expected[:2] == ["dead", "one side"]
+    shares = acon_figures.channel_states(channel_facts([run])).axes[0].containers
+    bars = [container[-1].get_width() for container in shares]
+    assert bars[0] == pytest.approx(expected.count("dead") / 12)
+    assert sum(bars) == pytest.approx(1.0)
+
+
+def test_a_saturated_channel_is_one_whose_inputs_lie_where_tanh_is_flat() -> None:
+    facts = figureframes.every_channel().assign(activation="Tanh", dead=False, slope=0.001)
+    facts["min_x"], facts["max_x"] = 3.0, 9.0  # 1 - tanh(3)² = 0.00987
+    assert set(channel_states(reached_slopes(facts))) == {"saturated"}
+    assert "saturated" not in set(channel_states(reached_slopes(facts.assign(min_x=1.0))))
+
+
+def test_portraits_go_from_linear_to_nonlinear_and_are_the_activation(run: Run) -> None:
+    facts = channel_facts([run])
+    chosen, curves = channel_portraits(facts)
+    assert chosen["L"].is_monotonic_decreasing
+    alive = facts[facts["std_y"] > 0]
+    assert (chosen["L"].iloc[0], chosen["L"].iloc[-1]) == (alive["L"].max(), alive["L"].min())
+    for (number, row), axes in zip(
+        chosen.iterrows(), acon_figures.channel_portraits(facts).axes, strict=False
+    ):
+        curve, line = axes.lines
+        x = torch.from_numpy(np.asarray(curve.get_xdata(), dtype=np.float64))
+        function = nn.functional.gelu if row["activation"] == "GELU" else torch.relu
+        np.testing.assert_allclose(curve.get_ydata(), function(x), atol=1e-12)
+        own = seen()[row["layer"]][:, row["channel"]]
+        y = function(torch.from_numpy(own)).numpy()
+        slope, intercept = np.polyfit(own, y, 1)
+        np.testing.assert_allclose(line.get_ydata(), slope * x + intercept, rtol=1e-3, atol=1e-4)
+        assert len(curves[curves["number"] == number]) == len(x)
+    assert len(channel_portraits(facts, 500)[0]) == len(alive)
+    with pytest.raises(UsageError, match="count must be at least 1; got 0"):
+        channel_portraits(facts, 0)
+
+
+def test_an_unknown_activation_has_no_slopes_and_no_portrait() -> None:
+    facts = figureframes.every_channel()
+    for name in ("LeakyReLU", "Swish", "Mine"):  # parameters of their own, or not known
+        own = facts.assign(activation=name)
+        assert reached_slopes(own)[["slope_low", "slope_high"]].isna().all().all()
+        with pytest.raises(AconError, match="whose formula is known"):
+            channel_portraits(own)
+    # A class called ReLU whose best line is steeper than ReLU ever is, is not ReLU.
+    lying = facts.assign(slope=1.5)
+    assert reached_slopes(lying)["slope_low"].isna().all()
+    assert "formula of their activation is not known" in acon_figures.reached_slopes(lying).caption
+
+
+def test_the_dots_are_the_channels_and_the_dead_are_crossed_out() -> None:
+    facts = figureframes.every_channel()
+    axes = acon_figures.channel_spread(facts).axes[0]
+    points = [c for c in axes.collections if isinstance(c, PathCollection)]
+    dots, crosses = points[::2], points[1::2]
+    for (_, own), drawn, cross in zip(
+        facts.groupby("layer", sort=False), dots, crosses, strict=True
+    ):
+        alive = own[~own["dead"]]
+        np.testing.assert_array_equal(np.asarray(drawn.get_offsets())[:, 1], alive["L"])
+        assert len(np.asarray(cross.get_offsets())) == 1
+        assert to_hex(np.asarray(drawn.get_facecolor())[0]) == activation_color("ReLU")
+    assert "2 dead channels" in acon_figures.channel_spread(facts).caption
+
+
+def test_the_run_without_beta_is_preferred(digits_run: Run, run: Run) -> None:
+    facts = Inputs([digits_run, run]).get("every_channel")
+    assert set(facts["network"]) == {run.model}
+    assert len(Inputs([digits_run]).get("every_channel")) == len(channel_facts([digits_run]))
+
+
+def test_one_activation_has_one_colour_under_all_its_names() -> None:
+    for names in (("SiLU", "Swish / SiLU (β = 1)", "ACON-A (Swish)", "Swish, β = 5", "AconA"),
+                  ("MetaAconC", "Meta-ACON", "meta_acon"), ("AconC", "ACON-C", "acon"),
+                  ("LeakyReLU", "Leaky ReLU (0.1)", "Leaky ReLU, a = 0.1"),
+                  ("GELU", "NewGELUActivation", "gelu")):  # fmt: skip
+        assert len({activation_color(name) for name in names}) == 1
+    looks = activation_looks(["ReLU", "ReLU", "Mine", "MetaAconC"])
+    assert len({look["color"] for look in looks}) == 4
+    assert looks[3]["color"] == activation_color("Meta-ACON")
+
+
+def test_layers_have_short_names_that_differ() -> None:
+    long = [f"bert.encoder.layer.{i}.intermediate.intermediate_act_fn" for i in range(12)]
+    assert layer_labels(long) == [str(i) for i in range(12)]
+    mixed = layer_labels([*long, "pooler"])
+    assert len(set(mixed)) == 13
+    assert max(map(len, mixed)) <= 18
+    assert mixed[3].startswith("…")
+    assert mixed[3].endswith("layer.3")
+    assert layer_labels(["relu"]) == ["relu"]
+    assert layer_labels(["a.b", "a.b"]) == ["a.b", "a.b"]
+
+
+def test_names_are_moved_apart_in_their_order() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        wanted = rng.uniform(0, 1, 9).round(1)
+        found = np.array(apart(wanted, 0.08))
+        order = np.argsort(wanted, kind="stable")
+        assert (np.diff(found[order]) >= 0.08 - 1e-12).all()
+    assert apart([0.2, 0.9], 0.1) == [0.2, 0.9]
+    assert apart([0.5, 0.5], 0.1) == pytest.approx([0.45, 0.55])
+    assert (equals("L", 0.99999), equals("L", 0.5)) == ("L > 0.999", "L = 0.500")
+
+
+def test_tables_that_are_empty_are_explained() -> None:
+    with pytest.raises(AconError, match="holds no channel"):
+        acon_figures.channel_states(figureframes.every_channel().iloc[:0])
+    with pytest.raises(AconError, match="lacks the column"):
+        acon_figures.channel_spread(pd.DataFrame({"L": [0.5]}))
