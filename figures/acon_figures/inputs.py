@@ -98,7 +98,7 @@ class Inputs:
     def subject(self, spec: FigureSpec) -> str:
         """Name the network and the data of a figure whose inputs do not name them."""
         asked = self.main or next(iter(self.runs), None)
-        taken = {"frame", "null_table", "explained", "blocks"} & set(spec.frames)
+        taken = {"frame", "null_table", "explained"} & set(spec.frames)
         return f"{asked.model} on {asked.data_words}" if asked and taken else ""
 
     def facts(self, run: Run) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from acon_analysis.statistics.sentences import three_digits
+from acon_analysis.screen import three_digits
 from acon_figures.names import layer_labels
 from acon_figures.palette import INK
 from acon_figures.style import AconFigure, thin

@@ -9,9 +9,9 @@ from matplotlib.lines import Line2D
 
 from acon_analysis.errors import AconError
 from acon_analysis.selection import require_columns
+from acon_figures.palette import activation_color
 from acon_figures.spec import figure
 from acon_figures.style import (
-    COLORS,
     FAINT,
     INK,
     RULE,
@@ -38,7 +38,6 @@ FORMS = {
     ("two-piece", False): "two pieces",
 }
 
-ACTIVATION_COLORS = ("blue", "orange", "green", "purple", "brown")
 DATA_MARKERS = ("o", "s", "^", "D")
 
 #: Changes of the output beyond this one are drawn at it: a polynomial has no bound.
@@ -114,13 +113,12 @@ def replacement_forms(
 
 def _styles(own: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Return colour, marker and vertical shift of each network."""
-    activations = list(own["activation"].unique())
     data = list(own["data"].unique())
     networks = own.drop_duplicates("network")
     shifts = np.linspace(-0.36, 0.36, len(networks)) if len(networks) > 1 else [0.0]
     return {
         row["network"]: {
-            "color": COLORS[ACTIVATION_COLORS[activations.index(row["activation"]) % 5]],
+            "color": activation_color(str(row["activation"])),
             "marker": DATA_MARKERS[data.index(row["data"]) % 4],
             "shift": shift,
         }
