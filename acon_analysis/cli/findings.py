@@ -28,7 +28,7 @@ MOST_CHANNELS = 20
 #: What `acon blocks` shows on the screen.
 _OF_BLOCKS = (
     "block", "nlc", "nlc_error", "r2", "r2_without_residual", "vectors", "elementwise_L",
-    "nlc_change", "activation",
+    "nlc_change", "nlc_change_error", "activation", "why",
 )  # fmt: skip
 
 
@@ -297,6 +297,7 @@ def blocks(
     preprocess: Annotated[
         str | None, typer.Option(help="official, imagenet, none or file.py:callable")
     ] = None,
+    mask: Mask = None,
     limit: Annotated[int | None, typer.Option(help="only the first so many images")] = None,
     seed: Annotated[int, typer.Option(help="of the folds of R² and of the order")] = 0,
     format: Format = None,
@@ -312,6 +313,7 @@ def blocks(
         named_data(data, preprocess),
         named or None,
         seed=seed,
+        mask=parse_mask(mask),
         limit=limit,
         announce=lambda text: typer.echo(f"acon: {text}", err=True),
         progress=sys.stderr.isatty(),

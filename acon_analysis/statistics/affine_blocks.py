@@ -5,7 +5,6 @@ Both are of a whole map such as a block of a network, not of single channels as 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -64,10 +63,47 @@ def nonlinearity_coefficient(above: npt.ArrayLike, below: npt.ArrayLike) -> tupl
     NLC >= 1 holds for Gaussian inputs only: on inputs in two clusters far from the bend it is
     below 1. Philipp and Carbonell, "The Nonlinearity Coefficient", arXiv:1806.00179.
     """
+    value, influences = _coefficient(above, below)
+    return value, _error(influences)
+
+
+def coefficient_change(before: npt.ArrayLike, after: npt.ArrayLike) -> tuple[float, float]:
+    """Estimate how the nonlinearity coefficient of a map changes when the map is changed.
+
+    Parameters
+    ----------
+    before, after : array_like
+        The terms above and below of both maps on the same triples, (2, B, N); see
+        `nonlinearity_coefficient`.
+
+    Returns
+    -------
+    change, error : float
+        After minus before, and its standard error, which is of pairs: what the triples have in
+        common cancels. NaN where a coefficient is.
+    """
+    (old, olds), (new, news) = (_coefficient(*np.asarray(one)) for one in (before, after))
+    return new - old, _error([b - a for a, b in zip(olds, news, strict=True)])
+
+
+def _coefficient(above: npt.ArrayLike, below: npt.ArrayLike) -> tuple[float, list[FloatArray]]:
+    """Return the coefficient, and by how much each column and each batch has moved it."""
     a, b = np.asarray(above, np.float64), np.asarray(below, np.float64)
-    (square, error), (_, of_batches) = (ratio(a.sum(axis), b.sum(axis)) for axis in (0, 1))
-    error, value = np.fmax(error, of_batches), float(np.sqrt(square))
-    return value, error / (2 * value) if value > 0 else error
+    total = float(b.sum())
+    square = float(a.sum()) / total if total > 0 else np.nan
+    value = float(np.sqrt(square))
+    slope = 1 / (2 * value * total) if value > 0 else 1 / total if total > 0 else np.nan
+    return value, [slope * (a.sum(axis) - square * b.sum(axis)) for axis in (0, 1)]
+
+
+def _error(influences: Sequence[FloatArray]) -> float:
+    """Return the larger standard error of those from several ways to group."""
+    counts = [len(one) for one in influences]
+    spreads = [
+        np.sqrt(np.square(one).sum() * n / (n - 1)) if n > 1 else np.nan
+        for one, n in zip(influences, counts, strict=True)
+    ]
+    return float(np.fmax.reduce(spreads))
 
 
 @dataclass(frozen=True)
@@ -99,7 +135,8 @@ def held_out_r2(sums: Gram, inputs: int) -> HeldOut:
     """Score affine maps from the first variables to the others on held-out folds.
 
     Each fold is predicted by the ridge regression on all other folds; its ridge is the one that
-    predicts best when each of those is left out in turn. Nothing but sums is needed.
+    predicts the two folds next to it best, each left out in turn as well. Nothing but sums is
+    needed.
 
     Parameters
     ----------
@@ -125,56 +162,70 @@ def held_out_r2(sums: Gram, inputs: int) -> HeldOut:
             f"a held-out R² needs three folds, inputs and outputs: given {folds} folds and "
             f"{inputs} inputs of {size} variables"
         )
-    if not _measurable(sums, inputs):
+    whole = sums.merge(0)
+    if not _measurable(whole, inputs) or not bool((sums.n > 0).all()):
         return HeldOut(np.nan, np.nan, np.nan, np.nan, ())
-    chosen = _chosen_ridges(sums, inputs)
+    parts = _Folds(sums, whole)
+    chosen = _chosen_ridges(sums, parts, inputs)
     errors, totals = np.zeros((2, folds, len(chosen[0])))
     for fold, ridges in enumerate(chosen):
-        fit = _AffineFits(_rest(sums, [fold]), inputs)
+        fit = _AffineFits(parts.without(fold), inputs)
         errors[fold] = [
             own[ridge] for own, ridge in zip(fit.errors(sums[fold]), ridges, strict=True)
         ]
         totals[fold] = fit.spreads(sums[fold])
     lost, error = ratio(errors[:, 0], totals[:, 0])
     width = float(stdtrit(folds - 1, 0.975)) * error
-    shortcut = _rounding(sums, inputs) < totals[:, -1].sum() < totals[:, 0].sum()
+    shortcut = _rounding(whole, inputs) < totals[:, -1].sum() < totals[:, 0].sum()
     without = 1 - ratio(errors[:, -1], totals[:, -1])[0] if shortcut else np.nan
     ridges = tuple(RIDGES[own[0]] for own in chosen)
     return HeldOut(1 - lost, 1 - lost - width, 1 - lost + width, without, ridges)
 
 
-def _measurable(sums: Gram, inputs: int) -> bool:
+def _measurable(whole: Gram, inputs: int) -> bool:
     """Return whether there are enough vectors and the outputs vary."""
-    whole = sums.merge(0)
     own = np.trace(whole.C[inputs:, inputs:])
-    enough = whole.n >= VECTORS_PER_DIMENSION * inputs and bool((sums.n > 0).all())
+    enough = bool(whole.n >= VECTORS_PER_DIMENSION * inputs)
     finite = bool(np.isfinite(whole.C).all())
-    return enough and finite and bool(own > _rounding(sums, inputs))
+    return enough and finite and bool(own > _rounding(whole, inputs))
 
 
-def _rounding(sums: Gram, inputs: int) -> float:
+def _rounding(whole: Gram, inputs: int) -> float:
     """Return the squares that roundings of the outputs to float32 add up to at most."""
-    whole = sums.merge(0)
     square = np.trace(whole.C[inputs:, inputs:]) + whole.n * np.square(whole.mean[inputs:]).sum()
     return float((ROUNDINGS * EPS32) ** 2 * square)
 
 
-def _chosen_ridges(sums: Gram, inputs: int) -> npt.NDArray[np.int64]:
-    """Return the ridges that predict the folds other than each best, places in RIDGES.
+def _chosen_ridges(sums: Gram, parts: "_Folds", inputs: int) -> npt.NDArray[np.int64]:
+    """Return the ridges that predict the folds next to each best, places in RIDGES.
 
-    Shape (folds, targets); see `_AffineFits`.
+    Shape (folds, targets); see `_AffineFits`. All other folds instead of those next to it would
+    take twice as many fits.
     """
     lost: list[Any] = [0.0] * len(sums.n)
-    for first, second in combinations(range(len(sums.n)), 2):
-        fit = _AffineFits(_rest(sums, [first, second]), inputs)
+    for first in range(len(sums.n)):
+        second = (first + 1) % len(sums.n)
+        fit = _AffineFits(parts.without(first, second), inputs)
         lost[first] = lost[first] + fit.errors(sums[second])
         lost[second] = lost[second] + fit.errors(sums[first])
     return np.asarray(np.stack(lost).argmin(-1))
 
 
-def _rest(sums: Gram, left_out: Sequence[int]) -> Gram:
-    """Merge all folds but some."""
-    return sums[[fold for fold in range(len(sums.n)) if fold not in left_out]].merge(0)
+class _Folds:
+    """Sums of the folds about one origin, so that those of several are only added."""
+
+    def __init__(self, sums: Gram, whole: Gram) -> None:
+        self.whole, self.n, self.steps = whole, sums.n, sums.mean - whole.mean
+        self.squares = sums.C + self.n[:, None, None] * self.steps[:, :, None] * self.steps[:, None]
+
+    def without(self, *left_out: int) -> Gram:
+        """Return the sums of all folds but some."""
+        n = self.whole.n - self.n[list(left_out)].sum()
+        step = -(self.n[list(left_out)] @ self.steps[list(left_out)]) / n
+        C = self.whole.C - n * np.multiply.outer(step, step)
+        for fold in left_out:
+            C -= self.squares[fold]
+        return Gram(n, self.whole.mean + step, C)
 
 
 class _AffineFits:

@@ -23,7 +23,7 @@ def nested_r2(x: Array, y: Array, folds: Ints, count: int = 5) -> tuple[float, f
         errors, total = 0.0, 0.0
         for outer in range(count):
             train, test = folds != outer, folds == outer
-            others = [fold for fold in range(count) if fold != outer]
+            others = [(outer - 1) % count, (outer + 1) % count]
             inner = [
                 sum(lost(target, train & (folds != fold), folds == fold, r) for fold in others)
                 for r in RIDGES

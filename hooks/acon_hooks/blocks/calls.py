@@ -10,10 +10,15 @@ from torch import Tensor, nn
 
 from acon_hooks.blocks.finding import WHOLE
 from acon_hooks.engine.edits import Editing, Edits
+from acon_hooks.engine.rows import Rows
 from acon_hooks.engine.sites import Args, Kwargs, Site, SiteCall, Visitor
 from acon_hooks.engine.visiting import visiting
+from acon_hooks.errors import HookError
 from acon_hooks.layers.axes import ChannelAxes
 from acon_hooks.readings.batch import Key
+
+#: An axis, and the sizes of the parts along it.
+Parts = tuple[int, list[int]]
 
 
 def block_sites(blocks: Mapping[str, nn.Module]) -> dict[str, Site]:
@@ -61,6 +66,11 @@ class BlockCall:
         whose output x is.
     args, kwargs
         Copies of all arguments; none where they were not kept.
+    valid : tuple of Tensor or None
+        Which positions of x and of y hold data, bool, of length 1 along the channels; None where
+        all do.
+    parts : tuple or None
+        Of an argument that is a list of tensors, which x is joined from: the axis and their sizes.
     """
 
     site: Site
@@ -70,6 +80,8 @@ class BlockCall:
     at: int | str | Site
     args: Args = ()
     kwargs: Kwargs = field(default_factory=dict)
+    valid: tuple[Tensor | None, Tensor | None] = (None, None)
+    parts: Parts | None = None
 
     def run(self, x: Tensor, edits: Edits | None = None) -> Tensor:
         """Run the block by itself on another x, with the other arguments as they were.
@@ -88,20 +100,68 @@ class BlockCall:
         """
         args, kwargs = copy.deepcopy((self.args, self.kwargs))
         plan = dict(edits or {})
+        given = x if self.parts is None else list(torch.split(x, self.parts[1], self.parts[0]))
         if isinstance(self.at, Site):
             plan[self.at] = Instead(x)
         elif isinstance(self.at, int):
-            args = (*args[: self.at], x, *args[self.at + 1 :])
+            args = (*args[: self.at], given, *args[self.at + 1 :])
         else:
-            kwargs[self.at] = x
+            kwargs[self.at] = given
         with visiting(self.site.module, plan, Editing(plan)):
             y = real_tensor(self.site.module(*args, **kwargs))
         assert y is not None
         return y
 
+    def masked(self, places: Rows, axes: tuple[int, int]) -> "BlockCall":
+        """Return the call with `valid` of a batch; axes are the channel axes of x and y.
+
+        Raises
+        ------
+        HookError
+            If the positions of the mask are not those of x or y.
+        """
+        at = self.at.name if isinstance(self.at, Site) else self.site.name
+        pairs = zip((at, self.site.name), (self.x, self.y), axes, strict=True)
+        try:
+            x, y = (_positions(places, name, value, axis) for name, value, axis in pairs)
+        except ValueError as error:
+            raise HookError(str(error)) from error
+        return replace(self, valid=(x, y))
+
     def size(self) -> int:
         """Return the bytes of x and of the arguments."""
         return self.x.nbytes + sum(value.nbytes for value in _tensors((self.args, self.kwargs)))
+
+
+def _positions(places: Rows, name: str, value: Tensor, axis: int) -> Tensor | None:
+    """Return which positions of a tensor hold data, of length 1 along the channels."""
+    axis %= value.ndim
+    found = places.positions(name, value.shape, axis)
+    if found is None:
+        return None
+    shape = [size for at, size in enumerate(value.shape) if at != axis]
+    return found.reshape(shape).unsqueeze(axis).to(value.device)
+
+
+def _joined(value: Any) -> tuple[Tensor, Parts | None] | None:
+    """Return a copy of an argument that is a tensor of real numbers, or a list of such.
+
+    The tensors of a list are joined where all but one axis agree, else there is None.
+    """
+    if isinstance(value, Tensor):
+        return (value.clone(), None) if value.is_floating_point() else None
+    if not isinstance(value, list | tuple) or not value:
+        return None
+    if not all(isinstance(one, Tensor) and one.is_floating_point() for one in value):
+        return None
+    shapes = [one.shape for one in value]
+    if len({len(shape) for shape in shapes}) > 1 or len(shapes[0]) < 2:
+        return None
+    differ = [axis for axis, sizes in enumerate(zip(*shapes, strict=True)) if len(set(sizes)) > 1]
+    if differ[1:] or differ == [0]:
+        return None
+    axis = differ[0] if differ else 1
+    return torch.cat(list(value), axis), (axis, [one.shape[axis] for one in value])
 
 
 def _tensors(value: Any) -> Iterable[Tensor]:
@@ -143,14 +203,14 @@ class Calls(Visitor):
         if call.site in self.embeddings:
             return
         named = [*enumerate(call.args), *call.kwargs.items()]
-        found = ((at, v) for at, v in named if isinstance(v, Tensor) and v.is_floating_point())
-        at, x = next(found, (None, None))
+        found = ((at, one) for at, one in ((at, _joined(v)) for at, v in named) if one is not None)
+        at, (x, parts) = next(found, (None, (None, None)))
         args, kwargs = call.args, call.kwargs
         if at is not None:  # x is copied by itself
             args = tuple(None if place == at else value for place, value in enumerate(args))
             kwargs = {name: None if name == at else value for name, value in kwargs.items()}
         kept = copy.deepcopy((args, kwargs)) if self.keep else ((), {})
-        self._open[call.site.name, call.number] = at, None if x is None else x.clone(), *kept
+        self._open[call.site.name, call.number] = at, x, parts, *kept
 
     def after(self, call: SiteCall, output: Any) -> None:
         """Hand on the call."""
@@ -159,7 +219,7 @@ class Calls(Visitor):
                 self._embedded = Site(call.site.name, call.site.module, call.number), output.clone()
             return
         key = call.site.name, call.number
-        at, x, args, kwargs = self._open.pop(key)
+        at, x, parts, args, kwargs = self._open.pop(key)
         if x is None and not call.site.name and self._embedded is not None:
             at, x = self._embedded
         y = real_tensor(output)
@@ -167,7 +227,7 @@ class Calls(Visitor):
         if x is None or y is None or reason:
             self.unread[key] = reason
             return
-        self.seen(BlockCall(call.site, call.number, x, y, at, args, kwargs))
+        self.seen(BlockCall(call.site, call.number, x, y, at, args, kwargs, parts=parts))
 
     def unseen(self, call: SiteCall, reason: str) -> None:
         """Note why a call cannot be seen."""
@@ -190,7 +250,10 @@ class Calls(Visitor):
 def _unfit(x: Tensor | None, y: Tensor | None) -> str:
     """Return why a call is no map of real vectors, sample by sample; empty if it is one."""
     if x is None:
-        return "no argument is a tensor of real numbers"
+        return (
+            "no argument is a tensor of real numbers, or a list of some that are alike on all axes "
+            "but one"
+        )
     if y is None:
         return "it returns no tensor of real numbers"
     if x.ndim < 2 or y.ndim < 2 or len(x) != len(y):
@@ -245,7 +308,7 @@ class FirstCalls(Calls):
             super().before(call)
             key = call.site.name, call.number
             self._inside[key] = []
-            x = next((v for v in call.tensors() if v.is_floating_point()), None)
+            x = real_tensor([*call.args, *call.kwargs.values()])
             if x is not None:
                 self._of_inputs[key] = self._axes.axis_of(x)
 

@@ -23,6 +23,7 @@ from acon_hooks.blocks.finding import WHOLE
 from acon_hooks.blocks.vectors import FoldSums, kind_of_vectors, random_folds, sum_bytes, vectors
 from acon_hooks.engine.feed import Batch, Feed
 from acon_hooks.engine.plans import fitted
+from acon_hooks.engine.rows import Rows
 from acon_hooks.engine.sites import Site
 from acon_hooks.engine.visiting import visiting
 from acon_hooks.errors import HookError, NoImagesError
@@ -51,7 +52,7 @@ class Gathered:
     kind : str
         Between which vectors R² is measured.
     sums : FoldSums or None
-        None where they would take too much memory.
+        None where there are none; ``why`` says the reason.
     kept : dict of int to BlockCall
         The calls in some batches, drawn from all, in an order drawn as well: neighbours in the
         data may be alike. One of them has its y.
@@ -61,6 +62,7 @@ class Gathered:
     first: FirstCall
     kind: str
     sums: FoldSums | None = None
+    why: str = ""
     kept: dict[int, BlockCall] = field(default_factory=dict)
 
     @property
@@ -84,15 +86,28 @@ class Gathered:
             return call.x[0].numel(), call.y[0].numel()
         return call.x.shape[x_axis], call.y.shape[y_axis]
 
-    def add(self, call: BlockCall, folds: npt.NDArray[np.int64], place: int | None) -> None:
+    def add(
+        self, call: BlockCall, folds: npt.NDArray[np.int64], place: int | None, places: Rows
+    ) -> None:
         """Add a call in a batch; with a place it is kept there."""
+        call = call.masked(places, self.first.axes)
         if self.sums is not None:
-            self.sums.add(vectors(call.x, call.y, self.first.axes, self.kind), folds)
+            values, valid = vectors(call, self.first.axes, self.kind)
+            self.sums.add(values, folds, valid)
         if place is not None and call.x.shape == self.first.call.x.shape:
             replaced = self.kept.get(place)
             first = not self.kept or (replaced is not None and replaced.y.numel() > 0)
             y = call.y.clone() if first else call.y.new_empty(0)
             self.kept[place] = replace(call, y=y)
+
+
+def _unsummed(first: FirstCall, kind: str) -> str:
+    """Return why there is no R² of a call; empty where there is one."""
+    try:
+        vectors(first.call, first.axes, kind)
+    except HookError as error:
+        return f"no r2: {error}"
+    return ""
 
 
 class Gathering:
@@ -143,8 +158,13 @@ class Gathering:
         for (name, number), first in look.found.items():
             label = name or WHOLE
             label = f"{label} call {number}" if calls[name] > 1 else label
+            try:
+                first.call = first.call.masked(part.places, first.axes)
+            except HookError as error:
+                self.left_out[label] = str(error)
+                continue
             kind = kind_of_vectors(first.call, first.axes, self.count)
-            self.blocks.append(Gathered(label, first, kind))
+            self.blocks.append(Gathered(label, first, kind, why=_unsummed(first, kind)))
         self._note_left_out(sites, look)
         self._plan()
 
@@ -170,15 +190,19 @@ class Gathering:
         self.order = self.generator.permutation(self.places)
         left = SUM_BYTES
         for block in sorted(self.blocks, key=lambda block: block.variables):
+            if block.why:
+                continue
             left -= sum_bytes(block.variables)
-            if left >= 0:
+            if left < 0:
+                block.why = "no r2: its sums take too much memory"
+            else:
                 block.sums = FoldSums(block.inputs, block.variables - block.inputs)
 
     def words(self) -> str:
         """Say how much memory is needed."""
         sums = sum(sum_bytes(block.variables) for block in self.blocks if block.sums is not None)
         kept = self.places * sum(block.first.call.size() for block in self.blocks)
-        without = [block.label for block in self.blocks if block.sums is None]
+        without = [block.label for block in self.blocks if "memory" in block.why]
         more = f"; too large for r2: {', '.join(without)}" if without else ""
         return (
             f"{len(self.blocks)} blocks need up to {sums / 1e6:.0f} MB for sums and "
@@ -195,10 +219,10 @@ class Gathering:
             If a forward pass differs from the first one.
         """
         by_key = {block.key: block for block in self.blocks}
-        folds, place, whole = np.zeros(0, np.int64), None, 0
+        folds, place, whole, places = np.zeros(0, np.int64), None, 0, Rows()
 
         def seen(call: BlockCall) -> None:
-            by_key[call.site.name, call.number].add(call, folds, place)
+            by_key[call.site.name, call.number].add(call, folds, place, places)
 
         calls = Calls(seen, embeddings := embeddings_of(self.network))
         sites = [
@@ -211,7 +235,7 @@ class Gathering:
             tqdm(total=self.count, desc="blocks", unit="sample", disable=not progress) as bar,
         ):
             for part in self._parts():
-                folds = random_folds(len(part.ids), self.generator)
+                folds, places = random_folds(len(part.ids), self.generator), part.places
                 place = self._place(whole) if len(part.ids) == self.size else None
                 whole += len(part.ids) == self.size
                 calls.keep = place is not None

@@ -25,7 +25,7 @@ from acon_hooks.captures.identity import model_name
 from acon_hooks.engine.edits import Form
 from acon_hooks.engine.feed import Feed
 from acon_hooks.engine.feeding import named_data, open_feed
-from acon_hooks.engine.inputs import Forward, input_options
+from acon_hooks.engine.inputs import Forward, Mask, input_options
 from acon_hooks.engine.sites import Site
 from acon_hooks.errors import BlockWarning, HookError
 from acon_hooks.guards import unwrap
@@ -39,7 +39,13 @@ DISAGREEMENT = 0.2
 
 #: Activations of a block that are also replaced one at a time; samples for replacements, and for
 #: those in the whole network.
-_MOST_ALONE, _REPLACED, _REPLACED_WHOLE = 4, 1024, 256
+_MOST_ALONE, _REPLACED, _REPLACED_WHOLE = 4, 256, 128
+
+
+#: What the row of a block holds that is left out.
+_NOTHING: dict[str, Any] = {
+    "vectors": "", "dimension": 0, "inside": [], "activation": "", "n": 0
+}  # fmt: skip
 
 
 def block_linearity(
@@ -49,6 +55,7 @@ def block_linearity(
     forward: Forward | None = None,
     seed: int = 0,
     *,
+    mask: Mask | None = None,
     limit: int | None = None,
     announce: Callable[[str], None] | None = None,
     progress: bool = False,
@@ -72,6 +79,10 @@ def block_linearity(
         Runs the network: (model, batch) -> output.
     seed : int
         Of the folds of R² and of the batches that are kept.
+    mask : str, int, callable or mapping, optional
+        Which positions hold data; the others are left out. As for
+        `acon_hooks.captures.capturing.capture`. Samples that differ in length are compared where
+        all of a triple hold data.
     limit : int, optional
         Only the first so many samples.
     announce : callable, optional
@@ -112,9 +123,9 @@ def block_linearity(
     named = None if blocks is None else [blocks] if isinstance(blocks, str) else list(blocks)
     sites = block_sites(choose_blocks(network, named))
     data = named_data(data)
-    lines = _Lines(network, data, limit, forward)
+    lines = _Lines(network, data, limit, forward, mask)
     mixed = shuffled(data, limit, seed)
-    options = input_options(network, forward)
+    options = input_options(network, forward, mask)
     feed = open_feed(mixed, limit=limit, batch_size=MOST_SAMPLES, options=options)
     gathering = Gathering(network, feed, _count(feed, mixed, limit), seed)
     with torch.inference_mode(False), torch.no_grad():
@@ -125,7 +136,10 @@ def block_linearity(
         gathering.gather(progress=progress)
         bar = tqdm(gathering.blocks, desc="derivatives", unit="block", disable=not progress)
         facts = {"network": model_name(network), "data": _name(data), "samples": gathering.samples}
-        rows = [_row(block, lines, gathering.samples) | facts for block in bar]
+        rows = [_row(block, lines, gathering.samples) for block in bar]
+        at = len(rows) - (bool(rows) and rows[-1]["block"] == WHOLE)
+        rows[at:at] = [_NOTHING | {"block": n, "why": w} for n, w in gathering.left_out.items()]
+        rows = [row | facts for row in rows]
     table = pd.DataFrame(rows, columns=[column.name for column in BLOCK_COLUMNS])
     table = table.astype(dtypes(BLOCK_COLUMNS))
     _warn_of_disagreement(table)
@@ -163,15 +177,21 @@ class _Lines:
     """L and the line of every use of an activation of a network."""
 
     def __init__(
-        self, network: nn.Module, data: Any, limit: int | None, forward: Forward | None
+        self,
+        network: nn.Module,
+        data: Any,
+        limit: int | None,
+        forward: Forward | None,
+        mask: Mask | None,
     ) -> None:
         self.layers: set[Site] = set()
         self.edits: dict[Key, tuple[Site, Form]] = {}
         self.L: dict[Key, float] = {}
         try:
             fit = fit_units(
-                network, data, limit=limit, batch_size=MOST_SAMPLES, forward=forward, kernel="auto"
-            )
+                network, data, limit=limit, batch_size=MOST_SAMPLES, forward=forward, mask=mask,
+                kernel="auto" if mask is None else "eager",
+            )  # fmt: skip
         except NoLayerError:
             return
         for site, line in plan_edits(network, fit.plan(budget=1.0)).items():
@@ -214,13 +234,14 @@ def _row(block: Gathered, lines: _Lines, samples: int) -> dict[str, Any]:
         "inside": L,
         "elementwise_L": float(np.mean(known)) if known else np.nan,
         "activation": "",
+        "why": block.why,
         **_affine(block),
     }
     try:
         return row | _nonlinear(block, lines, samples)
     except HookError as error:
         warnings.warn(f"block {block.label!r} has no nlc: {error}", BlockWarning, stacklevel=3)
-        return row
+        return row | {"why": "; ".join(filter(None, [f"no nlc: {error}", block.why]))}
 
 
 def _affine(block: Gathered) -> dict[str, Any]:
@@ -257,12 +278,13 @@ def _nonlinear(block: Gathered, lines: _Lines, samples: int) -> dict[str, Any]:
     edits = lines.inside(block)
     if not edits:
         return found
-    found["nlc_change"] = change(
-        kept, edits, triples, (_REPLACED_WHOLE if whole else _REPLACED) // size
-    )
+    most = (_REPLACED_WHOLE if whole else _REPLACED) // size
+    found["nlc_change"], found["nlc_change_error"] = change(kept, edits, triples, most)
     names = [site.name for site in edits]
     if 1 < len(edits) <= _MOST_ALONE and not whole:
-        alone = [change(kept, {site: line}, triples, FEWEST_KEPT) for site, line in edits.items()]
+        alone = [
+            change(kept, {site: line}, triples, FEWEST_KEPT)[0] for site, line in edits.items()
+        ]
         return found | {"activation": names[int(np.argmax(np.abs(alone)))]}
     return found | {"activation": names[0] if len(names) == 1 else ""}
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from acon_analysis.moments.state import FloatArray
-from acon_analysis.statistics.affine_blocks import nonlinearity_coefficient
+from acon_analysis.statistics.affine_blocks import coefficient_change, nonlinearity_coefficient
 from acon_hooks.blocks.calls import BlockCall
 from acon_hooks.engine.derivatives import Function, contradiction, directional, moved_off_kinks
 from acon_hooks.engine.edits import Edits
@@ -60,18 +60,38 @@ class Triples:
 
     def sums(self, triple: Triple) -> tuple[FloatArray, FloatArray]:
         """Return ‖J(x)·(x' - x'')‖² and ‖f(x') - f(x'')‖² of every row, (N,), in float64."""
-        x, first, second = (self.calls[batch].x for batch in triple)
+        x, (first, second), same = self.calls[triple[0]].x, *self._ends(triple)
         y, slope = directional(self._function(triple[0]), x, first - second)
-        self._outputs[triple[0]] = y
-        return _squares(slope), _squares(self.output(triple[1]) - self.output(triple[2]))
+        if same:
+            self._outputs[triple[0]] = y
+            ends = [self.output(batch) for batch in triple[1:]]
+        else:
+            ends = [self._run(self._function(triple[0]), one) for one in (first, second)]
+        return _squares(slope), _squares(ends[0] - ends[1])
+
+    def _ends(self, triple: Triple) -> tuple[list[Tensor], bool]:
+        """Return x' and x'', and whether they are as they were.
+
+        Where samples are padded, they differ at positions only where all three hold data.
+        Elsewhere they are x, so that one function, that of x's length, is applied to all.
+        """
+        x, *ends = (self.calls[batch].x for batch in triple)
+        masks = [one for batch in triple if (one := self.calls[batch].valid[0]) is not None]
+        if not masks:
+            return ends, True
+        shared = torch.stack(masks).all(0)
+        return [torch.where(shared, one, x) for one in ends], False
 
     def output(self, batch: int) -> Tensor:
         """Return the output of the block on a batch, run by itself."""
         if batch not in self._outputs:
-            with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # as where derivatives are taken
-                found = self._function(batch)(self.calls[batch].x.clone())
-            self._outputs[batch] = found
+            self._outputs[batch] = self._run(self._function(batch), self.calls[batch].x)
         return self._outputs[batch]
+
+    @staticmethod
+    def _run(function: Function, x: Tensor) -> Tensor:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # as where derivatives are taken
+            return function(x.clone())
 
     def check(self) -> None:
         """Raise if the block by itself does not do what it did, or its derivative is none.
@@ -82,14 +102,16 @@ class Triples:
             Naming what differs.
         """
         at, call = next(item for item in enumerate(self.calls) if item[1].y.numel())
-        missed = float((self.output(at) - call.y).norm()) / max(float(call.y.norm()), 1e-300)
+        y = _kept(call.y, call)
+        missed = float((self.output(at) - y).norm()) / max(float(y.norm()), 1e-300)
         if missed > _SAME:
             raise HookError(
                 f"run by itself it returns other values than in the network (by {missed:.0%}): it "
                 "keeps something from call to call, or depends on more than its arguments"
             )
-        function, direction = self._function(at), self.calls[at - 1].x - self.calls[at - 2].x
-        x = moved_off_kinks(call.x, direction)
+        count, function = len(self.calls), self._function(at)
+        (first, second), _ = self._ends((at, (at - 1) % count, (at - 2) % count))
+        x = moved_off_kinks(call.x, direction := first - second)
         _, slope = directional(function, x, direction)
         reason = contradiction(function, x, direction, slope)
         if reason:
@@ -97,7 +119,13 @@ class Triples:
 
     def _function(self, batch: int) -> Function:
         """Return what the block makes of x, its other arguments being those of a batch."""
-        return lambda x: self.calls[batch].run(x, self.edits)
+        call = self.calls[batch]
+        return lambda x: _kept(call.run(x, self.edits), call)
+
+
+def _kept(y: Tensor, call: BlockCall) -> Tensor:
+    """Return an output that is 0 at positions without data."""
+    return y if call.valid[1] is None else torch.where(call.valid[1], y, 0)
 
 
 def _squares(values: Tensor) -> FloatArray:
@@ -147,12 +175,25 @@ def coefficient(
 
 def change(
     calls: Sequence[BlockCall], edits: Edits, known: dict[Triple, FloatArray], most: int
-) -> float:
-    """Return how much edits change the coefficient, on some of the triples that are known."""
+) -> tuple[float, float]:
+    """Return how much edits change the coefficient, and the error of that.
+
+    Triples that are known are added until the error is at most `ERROR` or there are ``most``.
+    """
     triples, chosen = Triples(calls, edits), list(known)[:most]
-    after = _stacked(np.stack(triples.sums(triple)) for triple in chosen)
-    before = _stacked(known[triple] for triple in chosen)
-    return nonlinearity_coefficient(*after)[0] - nonlinearity_coefficient(*before)[0]
+    after: list[FloatArray] = []
+    value = error = np.nan
+    look = FEWEST
+    for triple in chosen:
+        after.append(np.stack(triples.sums(triple)))
+        if len(after) not in (look, len(chosen)):
+            continue
+        look *= 2
+        before = [known[one] for one in chosen[: len(after)]]
+        value, error = coefficient_change(_stacked(before), _stacked(after))
+        if error <= ERROR:
+            break
+    return value, error
 
 
 def _stacked(sums: Iterable[FloatArray]) -> FloatArray:

@@ -13,6 +13,7 @@ from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d, adapti
 from acon_analysis.moments.gram import Gram
 from acon_analysis.statistics.affine_blocks import VECTORS_PER_DIMENSION
 from acon_hooks.blocks.calls import BlockCall
+from acon_hooks.errors import HookError
 
 #: Each position's channels, all values of a sample, or positions that see each other.
 POSITIONS, SAMPLES, MIXED = "positions", "samples", "mixes positions"
@@ -57,7 +58,7 @@ def kind_of_vectors(call: BlockCall, axes: Axes, samples: int | None) -> str:
     if _maps_positions_alone(call, axes):
         return POSITIONS
     inputs, outputs = x[0].numel(), y[0].numel()
-    fits = inputs + outputs <= _MOST_OF_SAMPLE
+    fits = inputs + outputs <= _MOST_OF_SAMPLE and call.valid[0] is None
     return SAMPLES if fits and (samples or 0) >= VECTORS_PER_DIMENSION * inputs else MIXED
 
 
@@ -93,7 +94,29 @@ def _by_position(value: Tensor, axis: int) -> Tensor:
     return moved.reshape(len(moved), math.prod(moved.shape[1:-1]), moved.shape[-1])
 
 
-def vectors(x: Tensor, y: Tensor, axes: Axes, kind: str) -> Tensor:
+def vectors(call: BlockCall, axes: Axes, kind: str) -> tuple[Tensor, Tensor | None]:
+    """Return inputs next to outputs, (N, vectors of a sample, p + q), and which of them count.
+
+    Raises
+    ------
+    HookError
+        If positions hold no data, and those of the input are not those of the output.
+    """
+    x, y, valid = call.x, call.y, call.valid
+    if valid[0] is not None and valid[1] is None and kind == MIXED and y.ndim == 2:
+        kept = torch.where(valid[0], x, 0).movedim(axes[0], 1).flatten(2).sum(2)
+        return torch.cat([kept / valid[0].flatten(1).sum(1, keepdim=True), y], 1)[:, None], None
+    if valid[0] is not None or valid[1] is not None:
+        masks = [
+            m.movedim(a, -1).flatten(1) for m, a in zip(valid, axes, strict=True) if m is not None
+        ]
+        if len(masks) < 2 or not torch.equal(*masks):
+            raise HookError("the mask holds for other positions of its input than of its output")
+        return _side_by_side(x, y, axes, kind), masks[1]
+    return _side_by_side(x, y, axes, kind), None
+
+
+def _side_by_side(x: Tensor, y: Tensor, axes: Axes, kind: str) -> Tensor:
     """Return inputs and outputs next to each other, (N, vectors of a sample, p + q)."""
     if kind == SAMPLES:
         return torch.cat([x.reshape(len(x), 1, -1), y.reshape(len(y), 1, -1)], -1)
@@ -131,11 +154,17 @@ class FoldSums:
         self._sums: list[Gram | None] = [None] * FOLDS
         self._waiting: list[list[Tensor]] = [[] for _ in range(FOLDS)]
 
-    def add(self, values: Tensor, folds: npt.NDArray[np.int64]) -> None:
-        """Add the vectors of some samples, (N, V, p + q), each sample of one fold."""
+    def add(
+        self, values: Tensor, folds: npt.NDArray[np.int64], valid: Tensor | None = None
+    ) -> None:
+        """Add the vectors of some samples, (N, V, p + q), each sample of one fold.
+
+        Only those count that ``valid``, bool (N, V), marks.
+        """
         for fold, waiting in enumerate(self._waiting):
             chosen = torch.from_numpy(np.flatnonzero(folds == fold)).to(values.device)
-            waiting.append(values[chosen].reshape(-1, self.size))
+            rows = values[chosen].reshape(-1, self.size)
+            waiting.append(rows if valid is None else rows[valid[chosen].flatten()])
             if sum(map(len, waiting)) >= self.size // 2:
                 self._sum(fold)
 
@@ -143,7 +172,8 @@ class FoldSums:
         rows = torch.cat(self._waiting[fold])
         self._waiting[fold] = []
         for part in _parts(rows):
-            sums, held = Gram.of(part), self._sums[fold]
+            # Of numpy's arrays: its product of a matrix with itself takes half the time.
+            sums, held = Gram.of(part if part.is_cuda else part.numpy()), self._sums[fold]
             self._sums[fold] = sums if held is None else held + sums
 
     def result(self) -> Gram:
@@ -151,10 +181,15 @@ class FoldSums:
         for fold, waiting in enumerate(self._waiting):
             if waiting:
                 self._sum(fold)
-        nothing = Gram.of(torch.zeros(0, self.size))
+        nothing = Gram.of(np.zeros((0, self.size)))
         found = [nothing if one is None else one for one in self._sums]
         names = ("n", "mean", "C")
-        return Gram(*(np.stack([getattr(g, name).cpu().numpy() for g in found]) for name in names))
+        return Gram(*(np.stack([_on_cpu(getattr(g, name)) for g in found]) for name in names))
+
+
+def _on_cpu(values: Any) -> Any:
+    """Return a tensor or an array as an array."""
+    return values.cpu().numpy() if isinstance(values, Tensor) else values
 
 
 def sum_bytes(size: int) -> int:

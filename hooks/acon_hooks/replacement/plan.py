@@ -161,7 +161,7 @@ class Plan:
     def table(self) -> pd.DataFrame:
         """One row a unit, the fields of `PlannedUnit`."""
         names = [field.name for field in fields(PlannedUnit)]
-        frame = pd.DataFrame([asdict(unit) for unit in self.units], columns=names)
+        frame = pd.DataFrame([vars(unit) for unit in self.units], columns=names)
         return frame.astype({"layer": "str", "call": "int64", "channel": "int64"})
 
     @property

@@ -7,6 +7,7 @@ import pytest
 from acon_analysis.errors import AconError
 from acon_analysis.moments.gram import Gram
 from acon_analysis.statistics.affine_blocks import (
+    coefficient_change,
     held_out_r2,
     nonlinearity_coefficient,
     ratio,
@@ -172,6 +173,31 @@ def test_the_error_is_that_of_repetitions_also_where_samples_of_a_batch_are_alik
 
     found = np.array([drawn() for _ in range(300)])
     assert found[:, 1].mean() == pytest.approx(found[:, 0].std(ddof=1), rel=0.25)
+
+
+@pytest.mark.parametrize("alike", [False, True])
+def test_the_error_of_a_change_is_that_of_repetitions(alike: bool) -> None:
+    """A bend made half as strong; samples take turns as x, x' and x'', as blocks are measured."""
+    generator = np.random.default_rng(0)
+
+    def terms(x: Array, bend: float) -> Array:
+        y, slope = x + bend * np.abs(x), 1 + bend * np.sign(x)
+        first, second = (np.roll(x, step, 0) for step in (1, 2))
+        ends = [np.roll(y, step, 0) for step in (1, 2)]
+        return np.square([slope * (first - second), ends[0] - ends[1]])
+
+    def drawn() -> tuple[float, ...]:
+        x = generator.standard_normal((30, 20))
+        x += generator.standard_normal((30, 1)) if alike else 0
+        old, new = terms(x, 0.5), terms(x, 0.25)
+        return *coefficient_change(old, new), nonlinearity_coefficient(*old)[1]
+
+    found = np.array([drawn() for _ in range(300)])
+    repeated = found[:, 0].std(ddof=1)
+    assert found[:, 1].mean() == pytest.approx(repeated, rel=0.25)
+    assert repeated < 0.8 * found[:, 2].mean()  # pairs have much in common
+    exact = coefficient_change(terms(np.ones((3, 2)), 0.0), terms(np.ones((3, 2)), 0.0))
+    assert np.isnan(exact).all()  # outputs that do not vary
 
 
 def test_the_coefficient_may_lie_below_one() -> None:
