@@ -33,7 +33,7 @@ def test_every_block_has_a_bar_and_its_activations() -> None:
     assert y == [0.7, 0.9, 0.75, 0.7, 0.9, 0.75]
     assert np.round(x).tolist() == [0, 0, 2, 3, 4, 4]  # the whole network stands apart, at 3.6
     assert points(below, "$R^2$ of the block")[1] == [0.6, 1.0]
-    assert points(below, "$R^2$ of the block, at least")[1][0] == 0.4
+    assert points(below, "$R^2$ of the block, at least") == ([2.0], [0.4])
     assert [text.get_text() for text in below.get_xticklabels()] == [*table["block"].head(3), "all"]
     assert "the whole network stands apart" in figure.caption
 
@@ -63,6 +63,19 @@ def test_the_start_of_all_names_is_named_once() -> None:
     alone = network_strip(table.head(1))
     assert alone.axes[1].get_xlabel() == "block"
     assert "whole network" not in alone.caption
+
+
+def test_what_is_not_measured_is_marked_and_bounds_that_say_nothing_are_not() -> None:
+    table = figureframes.blocks()
+    table.loc[2, ["nlc", "nlc_error", "r2"]] = [np.nan, np.nan, -0.3]
+    figure = network_strip(table)
+    above, below = figure.axes
+    assert points(above, "not measured") == ([2.0], [1.0])
+    assert "$R^2$ of the block, at least" not in [line.get_label() for line in below.lines]
+    shown = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert shown == [
+        "not measured", "$L$ of ReLU", "$L$ of an activation", "$R^2$ of the block",
+    ]  # fmt: skip
 
 
 def test_of_many_blocks_some_are_named() -> None:

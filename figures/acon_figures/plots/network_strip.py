@@ -31,8 +31,8 @@ CAPTION = (
     "One bar a block, in order of execution{whole}. (a) The nonlinearity coefficient, from 1, its "
     "value for every affine map; bars: ± 2 standard errors. (b) What is inside: L of each "
     "activation, and the share R² of the block's output that the best affine map explains on other "
-    "samples (open: a lower bound, for a block that mixes positions). Dotted: L of ReLU for "
-    "Gaussian inputs. Where dots and bars disagree, a shortcut makes the block more linear than "
+    "samples (open triangles: it is at least that, for a block that mixes positions). Dotted: L of ReLU "
+    "for Gaussian inputs. Where dots and bars disagree, a shortcut makes the block more linear than "
     "its activations, or a product or a normalisation makes it less."
 )
 
@@ -78,9 +78,10 @@ def network_strip(
         _draw_coefficients(above, at, table, whole)
         _draw_inside(below, at, table)
         _name(below, at, [str(name) for name in table["block"]], narrow=is_narrow(width))
-        handles, words = below.get_legend_handles_labels()
-        columns = 2 if is_narrow(width) else 4
-        made.legend(handles, words, loc="outside lower center", ncols=columns)
+        pairs = zip(*(axes.get_legend_handles_labels() for axes in (above, below)), strict=True)
+        handles, labels = ([*first, *second] for first, second in pairs)
+        columns = 2 if is_narrow(width) else 5
+        made.legend(handles, labels, loc="outside lower center", ncols=columns)
     made.caption = CAPTION.format(whole="; the whole network stands apart" if whole.any() else "")
     return made
 
@@ -112,10 +113,12 @@ def _draw_coefficients(
         error_kw={"elinewidth": thin(0.7), "ecolor": INK},
     )  # fmt: skip
     axes.axhline(1.0, color=INK, linewidth=thin(0.7))
+    if (lost := np.isnan(nlc)).any():  # no bar would say that it is affine
+        axes.plot(at[lost], np.ones(lost.sum()), "x", color=INK, label="not measured")
     known = np.concatenate([nlc - 2 * error, nlc + 2 * error, [0.95, 1.05]])
     low, high = np.nanmin(known), np.nanmax(known)
     axes.set_ylim(low - 0.08 * (high - low), high + 0.08 * (high - low))
-    axes.set_title("(a) nonlinearity of the block (1: affine)")
+    axes.set_title("(a) each block: 1 where it is affine")
     axes.set_ylabel("NLC")
     axes.grid(visible=False, axis="x")
 
@@ -132,15 +135,16 @@ def _draw_inside(axes: Axes, at: npt.NDArray[np.float64], table: pd.DataFrame) -
         label="$L$ of an activation",
     )  # fmt: skip
     r2, mixed = table["r2"].to_numpy(dtype=np.float64), table["vectors"] == "mixes positions"
-    for chosen, face, words in ((~mixed, INK, ""), (mixed, "none", ", at least")):
-        if chosen.any():
+    kinds = ((~mixed, "D", INK, ""), (mixed & (r2 > 0), "^", "white", ", at least"))
+    for chosen, marker, face, words in kinds:
+        if np.isfinite(r2[chosen]).any():
             axes.plot(
-                at[chosen], r2[chosen].clip(min=0.0), "D", markerfacecolor=face,
+                at[chosen], r2[chosen].clip(min=0.0), marker, markerfacecolor=face,
                 markeredgecolor=INK, markeredgewidth=thin(0.8), markersize=4.0 * thin() / 0.6,
                 label=f"$R^2$ of the block{words}",
             )  # fmt: skip
     axes.set_ylim(-0.04, 1.04)
-    axes.set_title("(b) linearity inside, and of the block")
+    axes.set_title("(b) inside it: 1 where an activation is linear")
     axes.set_ylabel("$L$, $R^2$")
     axes.grid(visible=False, axis="x")
 
