@@ -85,6 +85,6 @@ def test_nothing_is_said_of_what_is_not_there() -> None:
     assert learned_beta(pd.DataFrame(columns=["layer", "call", "answer"])) is None
     lost = findings(layers(float("nan"), why=["not measurable: 10 channels"]))
     assert [one.answer for one in lost] == [
-        "No layer is measurable: NaN or infinity in every sample."
+        "No layer is measurable: no sample has finite values in it."
     ]
     assert str(Finding("a?", "b.")) == "a? b."
