@@ -31,9 +31,9 @@ CAPTION = (
     "One bar a block, in order of execution{whole}. (a) The nonlinearity coefficient, from 1, its "
     "value for every affine map; bars: ± 2 standard errors. (b) What is inside: L of each "
     "activation, and the share R² of the block's output that the best affine map explains on other "
-    "samples (open triangles: it is at least that, for a block that mixes positions). Dotted: L of ReLU "
-    "for Gaussian inputs. Where dots and bars disagree, a shortcut makes the block more linear than "
-    "its activations, or a product or a normalisation makes it less."
+    "samples (open triangles: it is at least that, for a block that mixes positions). Dotted: L of "
+    "ReLU for Gaussian inputs. Where dots and bars disagree, a shortcut makes the block more "
+    "linear than its activations, or a product or a normalisation makes it less."
 )
 
 
