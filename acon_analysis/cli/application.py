@@ -1,10 +1,15 @@
 """The typer application, and how errors leave it: one line and an exit status."""
 
+import contextlib
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
+from collections.abc import Iterator
 from importlib import metadata
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -13,23 +18,19 @@ import typer.core
 from acon_analysis.errors import AconError, UsageError
 
 
-class _InterruptedError(AconError):
-    """Ctrl-C, said in one line."""
-
-    exit_code = 130
-
-
 class _Group(typer.core.TyperGroup):
-    """Says what an interruption leaves; typer would end without a word."""
+    """Passes on what typer would end with a word of its own, "Aborted!"."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise _InterruptedError(
-                "interrupted; what is finished stays, the same command continues"
-            ) from None
+        except (KeyboardInterrupt, EOFError) as error:
+            raise _PassedOnError from error
+
+
+class _PassedOnError(Exception):
+    """Stands for its cause."""
 
 
 app = typer.Typer(
@@ -56,31 +57,84 @@ def _options(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command; errors are one line, the exit status is 0, 1 (failed) or 2 (wrong usage)."""
+    """Run the command; errors are one line.
+
+    The exit status is 0, 1 (failed), 2 (wrong usage), or 128 and the number of the signal that
+    ended it.
+    """
     warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # the locale may lack a name's letters
+    with _stopping() as signals:
+        try:
+            _refuse_empty(sys.argv[1:] if arguments is None else arguments)
+            app(args=arguments, standalone_mode=True)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(1) from None
+        except (Exception, KeyboardInterrupt) as error:
+            cause = error.__cause__ if isinstance(error, _PassedOnError) else error
+            if signals or isinstance(cause, KeyboardInterrupt):
+                _fail(error, *_stopped(next(iter(signals), signal.SIGINT)))
+            _fail(error, *_words(cause))
+
+
+@contextlib.contextmanager
+def _stopping() -> Iterator[list[int]]:
+    """Raise KeyboardInterrupt for signals that ask to end, and list them.
+
+    Code that is interrupted may raise something else, as imports of compiled modules do; the list
+    says why. Signals that are ignored (``nohup``) stay so.
+    """
+    seen: list[int] = []
+    process, before = os.getpid(), {}
+
+    def stop(number: int, _: Any) -> None:
+        if os.getpid() == process:
+            seen.append(number)
+            raise KeyboardInterrupt
+        if number == signal.SIGTERM:  # in a worker process; the end of this one ends it, too
+            os._exit(128 + number)
+
+    names = ("SIGINT", "SIGTERM", "SIGHUP") if threading.current_thread() is _MAIN else ()
+    for number in (getattr(signal, name) for name in names if hasattr(signal, name)):
+        if signal.getsignal(number) not in (signal.SIG_IGN, None):
+            before[number] = signal.signal(number, stop)
     try:
-        _refuse_empty(sys.argv[1:] if arguments is None else arguments)
-        app(args=arguments, standalone_mode=True)
-    except AconError as error:
-        _fail(error, str(error), error.exit_code)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        _fail(error, f"{place}{error.strerror or error}", 1)
-    except Exception as error:
-        _fail(error, _blamed(error), 1)
+        yield seen
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+_MAIN = threading.main_thread()
+
+
+def _stopped(number: int) -> tuple[str, int]:
+    """Return what is said of a signal, and the exit status."""
+    name = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
+    return f"{name}; what is finished stays, the same command continues", 128 + number
+
+
+def _words(error: BaseException | None) -> tuple[str, int]:
+    """Return what is said of an error, and the exit status."""
+    if isinstance(error, AconError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError):
+        place = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        return f"{place}{error.strerror or error}", 1
+    return _blamed(error), 1
 
 
 #: Functions of ours that run a torch function of the network's, and nothing else that can fail.
 _LISTENERS = frozenset({"__torch_function__", "_follow", "_run", "function"})
 
 
-def _blamed(error: Exception) -> str:
+def _blamed(error: BaseException | None) -> str:
     """Say whose code has raised an error: a network's, that of a user's file, or ours."""
     text = "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])])
-    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+    for frame, line in reversed(list(traceback.walk_tb(getattr(error, "__traceback__", None)))):
         module, function = str(frame.f_globals.get("__name__")), frame.f_code.co_name
         if function == "forward" or module == "torch.nn.modules.module":
             part = type(frame.f_locals.get("self")).__name__

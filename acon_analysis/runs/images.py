@@ -110,7 +110,7 @@ def _of_folder(noted: pd.DataFrame, folder: Path, identity: Mapping[str, Any]) -
 
     def load(address: tuple[str, str]) -> npt.NDArray[Any]:
         path, expected = folder / address[0], address[1]
-        if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != expected:
             raise AconError(f"{str(path)!r} is not the image that was captured")
         return np.asarray(preprocess(path))
 

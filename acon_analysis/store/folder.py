@@ -188,6 +188,14 @@ class RunFolder:
             )
         return manifest
 
+    def require_manifest(self) -> None:
+        """Raise StoreError if the run's folder was removed: nothing is written into another one."""
+        if not self.manifest_path.is_file():
+            raise StoreError(
+                f"out: the run in {str(self.path)!r} was removed while it was captured; the same "
+                "command begins it again"
+            )
+
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Write the manifest, keys sorted, with a SHA-256 of its own."""
         with store_errors(f"writing the manifest of {str(self.path)!r}"):

@@ -6,7 +6,6 @@ normalisation are free.
 """
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from tqdm.auto import tqdm
 from acon_analysis.columns import CURVE_COLUMNS, dtypes, names
 from acon_analysis.data.image_source import ImageSource
 from acon_analysis.errors import AconError, UsageError
+from acon_analysis.files import atomic_write, open_regular, store_errors
 from acon_analysis.training.recipes import Recipe
 
 
@@ -197,8 +197,6 @@ class Training:
     def _save(self) -> None:
         if self.state is None:
             return
-        self.state.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.state.with_name(self.state.name + ".part")
         content = {
             "identity": json.dumps(self._identity(), sort_keys=True),
             "epoch": self.epoch,
@@ -206,26 +204,71 @@ class Training:
             "model": self.model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
         }
-        with temporary.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.state)
+        with store_errors(f"writing {str(self.state)!r}"):
+            atomic_write(self.state, lambda file: torch.save(content, file))
 
     def _resume(self, state: Path) -> None:
-        content = torch.load(state, weights_only=True)
-        old, new = json.loads(content["identity"]), self._identity()
-        old.setdefault("network", new.get("network"))  # without a name it agrees with any
-        new.setdefault("network", old["network"])
-        found = _difference(old, new) or _other_tensors(content["model"], self.model.state_dict())
+        try:
+            with open_regular(state) as file:
+                content = torch.load(file, map_location="cpu", weights_only=True)
+            _require_form(content)
+            old, new = json.loads(content["identity"]), self._identity()
+            old.setdefault("network", new.get("network"))  # without a name it agrees with any
+            new.setdefault("network", old["network"])
+            found = _difference(old, new) or _other_tensors(
+                content["model"], self.model.state_dict()
+            )
+            if not found:
+                optimizer = self._optimizer_state(content["optimizer"])
+                _require_rows(content["epoch"], content["rows"], self.recipe.epochs)
+        except Exception as error:  # torch raises nearly everything on damaged files
+            why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UsageError(
+                f"{str(state)!r} is damaged, or no state of a training ({why[:200]}); delete it "
+                "or choose another --out"
+            ) from error
         if found:
             raise UsageError(
                 f"{str(state)!r} holds the state of another training: {found}; "
                 f"delete it or choose another --out"
             )
         self.model.load_state_dict(content["model"])
-        self._optimizer.load_state_dict(content["optimizer"])
+        self._optimizer.load_state_dict(optimizer)
         self.epoch, self.rows = content["epoch"], content["rows"]
+
+    def _optimizer_state(self, kept: dict[str, Any]) -> dict[str, Any]:
+        """Return the kept momentum with the recipe's own settings; ValueError if it is none."""
+        own = self._optimizer.state_dict()
+        parameters = [value for group in self._optimizer.param_groups for value in group["params"]]
+        for index, buffers in kept["state"].items():
+            buffer = buffers["momentum_buffer"]
+            if buffer is not None and (
+                buffer.shape != parameters[index].shape or not buffer.isfinite().all()
+            ):
+                raise ValueError(f"the momentum of parameter {index} does not fit")
+        return {**own, "state": kept["state"]}
+
+
+def _require_form(content: Any) -> None:
+    """Raise ValueError unless a training state has the parts that `Training` writes."""
+    parts = {"identity": str, "epoch": int, "rows": list, "model": dict, "optimizer": dict}
+    for name, kind in parts.items():
+        if not isinstance(content, dict) or not isinstance(content.get(name), kind):
+            raise ValueError(f"it has no {name!r}")
+    if not isinstance(json.loads(content["identity"]).get("recipe"), dict):
+        raise ValueError("its 'identity' names no recipe")
+    for name, value in content["model"].items():
+        if not isinstance(value, torch.Tensor) or not value.isfinite().all():
+            raise ValueError(f"{name!r} of its 'model' is no tensor of finite numbers")
+
+
+def _require_rows(epoch: int, rows: list[Any], epochs: int) -> None:
+    """Raise ValueError unless a state's curves have one row of numbers for each finished epoch."""
+    if isinstance(epoch, bool) or not 0 <= epoch <= epochs or len(rows) != epoch:
+        raise ValueError(f"it has epoch {epoch} of {epochs} and {len(rows)} rows of curves")
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(CURVE_COLUMNS) or row[0] != number or not np.isfinite(row).all():
+            raise ValueError(f"row {number} of its curves is {row!r:.100}")
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
@@ -241,11 +284,15 @@ def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
 def _other_tensors(old: dict[str, torch.Tensor], new: dict[str, torch.Tensor]) -> str:
     """Return the first tensor that two networks do not share, in words; empty if they fit."""
     for name in sorted(old.keys() | new.keys()):
-        was, now = (tuple(own[name].shape) if name in own else None for own in (old, new))
+        was, now = (_form(own[name]) if name in own else "no such tensor" for own in (old, new))
         if was != now:
-            there, here = ("no such tensor" if s is None else f"shape {s}" for s in (was, now))
-            return f"the network differs: {name!r} is {there} in it, {here} in this one"
+            return f"the network differs: {name!r} is {was} in it, {now} in this one"
     return ""
+
+
+def _form(value: torch.Tensor) -> str:
+    """Return a tensor's shape and type in words."""
+    return f"shape {tuple(value.shape)}, {str(value.dtype).removeprefix('torch.')}"
 
 
 def _stack(source: ImageSource) -> tuple[torch.Tensor, torch.Tensor]:

@@ -78,12 +78,19 @@ def read_safetensors(source: Source, limits: Limits) -> Contents:
 
 def _parse(raw: bytes) -> dict[str, object]:
     try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
+        header = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_int=_natural)
     except (ValueError, RecursionError) as error:
         raise Refusal(f"its safetensors header is damaged ({show(str(error))})") from None
     if not isinstance(header, dict):
         raise Refusal("its safetensors header is no JSON object")
     return header
+
+
+def _natural(text: str) -> int:
+    """Return a number; the library refuses -0, which to Python is 0."""
+    if text.startswith("-"):
+        raise ValueError(f"{text} is negative")
+    return int(text)
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

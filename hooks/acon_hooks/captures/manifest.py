@@ -1,6 +1,7 @@
 """The manifest of a run: written after the first batch, completed last."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,7 @@ from acon_analysis.errors import StoreError, UsageError
 from acon_analysis.files import store_errors
 from acon_analysis.runs.run import Run
 from acon_analysis.runs.stored_run import CENSUS
-from acon_analysis.store.folder import RunFolder, file_sha256
+from acon_analysis.store.folder import PARTS, RunFolder, file_sha256
 from acon_hooks.captures.forward_pass import LayerMetadata
 from acon_hooks.captures.identity import identity_sha256, origin_facts, run_id, versions
 from acon_hooks.engine.feed import Feed
@@ -25,7 +26,7 @@ from acon_hooks.moments.constants import REFERENCES, read_references
 _FIXED = ("layer", "call", "kind", "channels", "granularity", "column")
 
 
-#: Files of a process that was killed before its first manifest.
+#: Files of a process that was killed before its first manifest, or lost it.
 _EARLY = (
     *(f"{name}.parquet" for name in ("samples", "channels", "hashes", REFERENCES)),
     CENSUS,
@@ -146,6 +147,7 @@ class ManifestWriter:
     def finish(self, count: int) -> None:
         """Complete the manifest if every unit is done, by whichever process; `count` samples."""
         units = -(-count // self.unit_size)
+        self.folder.require_manifest()
         parts: dict[str, str] = {}
         for unit in range(units):
             own = self.folder.unit_parts(unit)
@@ -168,7 +170,14 @@ class ManifestWriter:
     def _complete(
         self, manifest: dict[str, Any], parts: dict[str, str], count: int, units: int
     ) -> None:
-        """Write the tables that follow from the parts; raise if one that does not is damaged."""
+        """Write the tables that follow from the parts; raise if something else is damaged."""
+        changed = set(range(units)) - self.folder.sound_units(range(units))
+        if changed:
+            raise StoreError(
+                f"out: parts of {len(changed)} units in {str(self.folder.path)!r} (the first is "
+                f"{min(changed)}) were changed since they were written; the same command makes "
+                "them again"
+            )
         recorded = manifest.get("tables", {})
         kept = [f"{name}.parquet" for name in ("channels", REFERENCES)] + [CENSUS]
         fixed = {name: recorded[name] for name in kept if name in recorded}
@@ -191,6 +200,13 @@ class ManifestWriter:
         self.folder.write_manifest({**manifest, **done, "parts": parts, "tables": tables})
 
 
+def _is_left(entry: Path) -> bool:
+    """Whether something in a folder without a manifest is a capture's, or hidden."""
+    if entry.name in (*PARTS, "done"):
+        return all(re.fullmatch(r"unit-\d{7,}\.\w+|\..*", own.name) for own in entry.glob("*"))
+    return entry.name in _EARLY or entry.name.startswith(".")
+
+
 def existing_manifest(folder: RunFolder) -> dict[str, Any] | None:
     """Return the manifest of a run that was begun; None where one can begin.
 
@@ -204,8 +220,7 @@ def existing_manifest(folder: RunFolder) -> dict[str, Any] | None:
         return folder.read_unaltered_manifest()
     if path.exists() and not path.is_dir():
         raise UsageError(f"out: {str(path)!r} is a file; give a folder")
-    foreign = [entry.name for entry in path.iterdir()] if path.is_dir() else []
-    if [name for name in foreign if name not in _EARLY and not name.startswith(".")]:
+    if path.is_dir() and not all(map(_is_left, path.iterdir())):
         if folder.manifest_path.is_file():  # another process has begun since
             return folder.read_unaltered_manifest()
         raise UsageError(

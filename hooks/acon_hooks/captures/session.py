@@ -24,6 +24,7 @@ from acon_hooks.captures.recorded import Recorded
 from acon_hooks.captures.unit import Columns, UnitBuffer, UnitWriter, columns_of
 from acon_hooks.census.counting import naming_calls
 from acon_hooks.engine.feed import Batch
+from acon_hooks.engine.feeding import naming_dead_workers
 from acon_hooks.errors import RowWarning
 from acon_hooks.moments.accumulating import Accumulator
 from acon_hooks.readings.batch import Key, to_host
@@ -73,7 +74,7 @@ class Session:
     def run(self) -> Run:
         """Capture the units to do; complete the manifest if none is left."""
         if self.plan.left() != 0:
-            with threads(self.plan.threads), full_precision():
+            with naming_dead_workers(), threads(self.plan.threads), full_precision():
                 self._capture()
             self.plan.require_units()  # a stream's number of samples is known now
         return self._finish()

@@ -116,6 +116,7 @@ class UnitWriter:
         self._pending = self._pool.submit(self._write, unit, columns)
 
     def _write(self, unit: UnitBuffer, columns: Columns) -> None:
+        self._folder.require_manifest()  # which goes with a folder that is removed meanwhile
         self._folder.write_unit(unit.unit, unit.tables(columns))
 
     def _wait(self) -> None:

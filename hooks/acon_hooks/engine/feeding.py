@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -254,15 +255,36 @@ class MapFeed:
 
 
 def _running(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Yield what a loader yields; raise AconError if a worker process dies."""
+    """Yield what a loader yields; raise AconError if a worker process dies, or its data fail."""
+    with naming_dead_workers():
+        try:
+            yield from loader
+        except Exception as error:
+            if not str(error).startswith("Caught "):
+                raise
+            last = str(error).strip().splitlines()[-1]
+            raise AconError(f"data: reading a sample failed in a worker process: {last}") from error
+
+
+@contextmanager
+def naming_dead_workers() -> Iterator[None]:
+    """Raise AconError for the death of a worker process.
+
+    torch raises it from a signal handler, so anywhere in the code that runs at that moment, and
+    what runs may turn it into something else.
+    """
     try:
-        yield from loader
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        yield
+    except Exception as error:
+        found: BaseException | None = error
+        while found is not None and "DataLoader worker (pid" not in str(found):
+            found = found.__cause__ or found.__context__
+        if found is None or (found is not error and isinstance(error, AconError)):
             raise
         raise AconError(
-            f"a process that decodes images has died ({str(error).splitlines()[0]}): out of "
-            "memory or of shared memory? Fewer --workers or a smaller --batch-size need less"
+            f"a process that decodes images has died ({str(found).splitlines()[0]}): out of "
+            "memory or of shared memory? The same command continues; fewer --workers or a smaller "
+            "--batch-size need less"
         ) from error
 
 

@@ -1,6 +1,7 @@
 """The recipe's rules, resuming, and what is shipped."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from acon_analysis.training import release
 from acon_analysis.training.loop import Training, augment, parameter_groups
 from acon_analysis.training.recipes import RECIPES, Recipe
 from acon_analysis.training.release import _WORDS, train_network, wilson_interval
+
+Damage = Callable[[dict[str, Any]], object]
 
 TINY = replace(RECIPES["digits"], epochs=2, batch_size=100)
 
@@ -243,3 +246,103 @@ def test_a_card_says_which_architecture_it_is() -> None:
     assert "bottleneck" in words.pop()
     assert "ShuffleNetV2" in _WORDS[type(spec.build())]
     assert {type(own.build()) for own in registry().values() if own.data} == set(_WORDS)
+
+
+def of_another_epoch(epoch: object) -> Damage:
+    return lambda content: content.update(epoch=epoch)
+
+
+def without(*path: str) -> Damage:
+    def take(content: dict[str, Any]) -> None:
+        for name in path[:-1]:
+            content = content[name]
+        content.pop(path[-1] if path[-1] in content else next(iter(content)))
+
+    return take
+
+
+def put(value: object, *path: str | int) -> Damage:
+    def change(content: Any) -> None:
+        for name in path[:-1]:
+            content = content[name]
+        content[path[-1]] = value
+
+    return change
+
+
+STATES: dict[str, Damage] = {
+    "epoch -5": of_another_epoch(-5),
+    "epoch 99": of_another_epoch(99),
+    "epoch True": of_another_epoch(True),
+    "epoch 1.0": of_another_epoch(1.0),
+    "no rows": put([], "rows"),
+    "a short row": put([[1]], "rows"),
+    "a row of text": put([["x"] * 7], "rows"),
+    "no identity": without("identity"),
+    "identity of nothing": put("{}", "identity"),
+    "identity is no JSON": put("{", "identity"),
+    "identity is a list": put("[]", "identity"),
+    "no model": without("model"),
+    "no optimizer": without("optimizer"),
+    "no state of the optimizer": without("optimizer", "state"),
+    "another parameter": put({"momentum_buffer": torch.zeros(1)}, "optimizer", "state", 101),
+    "momentum of another shape": put({"momentum_buffer": torch.zeros(1)}, "optimizer", "state", 0),
+    "momentum of text": put({"momentum_buffer": "x"}, "optimizer", "state", 0),
+    "weights that are none": put("x", "model", "fc.weight"),
+    "weights of NaN": put(torch.full((10, 16), torch.nan), "model", "fc.weight"),
+}
+
+
+@pytest.fixture(scope="module")
+def half_done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    state = tmp_path_factory.mktemp("training") / "net.state"
+    next(tiny_training(state).run(progress=False))
+    return state
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_a_damaged_state_is_one_sentence(name: str, half_done: Path, tmp_path: Path) -> None:
+    content = torch.load(half_done, weights_only=True)
+    STATES[name](content)
+    torch.save(content, tmp_path / "net.state")
+    with pytest.raises(UsageError, match=r"net.state' .*delete it or choose another --out") as told:
+        tiny_training(tmp_path / "net.state")
+    assert "\n" not in str(told.value)
+
+
+def test_bytes_that_are_no_state(half_done: Path, tmp_path: Path) -> None:
+    whole, state = half_done.read_bytes(), tmp_path / "net.state"
+    changed = bytearray(whole)
+    changed[600] ^= 0xFF
+    for raw in (b"", b"x", whole[:-1], whole[: len(whole) // 2], bytes(changed), b"\x80\x02K\x01."):
+        state.write_bytes(raw)
+        with pytest.raises(UsageError, match="is damaged, or no state of a training"):
+            tiny_training(state)
+
+
+def test_a_state_that_would_run_code_does_not(tmp_path: Path) -> None:
+    state = tmp_path / "net.state"
+    state.write_bytes(
+        b"cbuiltins\neval\n(Vopen('" + str(tmp_path / "canary").encode() + b"','w')\ntR."
+    )
+    with pytest.raises(UsageError, match="is damaged"):
+        tiny_training(state)
+    assert not (tmp_path / "canary").exists()
+
+
+def test_settings_of_a_state_are_those_of_the_recipe(half_done: Path, tmp_path: Path) -> None:
+    content = torch.load(half_done, weights_only=True)
+    content["optimizer"]["param_groups"][0].update(momentum=5.0, weight_decay=1.0)
+    torch.save(content, tmp_path / "net.state")
+    changed, sound = tiny_training(tmp_path / "net.state"), tiny_training(half_done)
+    list(changed.run(progress=False))
+    sound.state = None
+    list(sound.run(progress=False))
+    pd.testing.assert_frame_equal(changed.curves, sound.curves)
+
+
+def test_a_state_is_never_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "net.state.part").symlink_to(tmp_path / "precious")
+    next(tiny_training(tmp_path / "net.state").run(progress=False))
+    assert (tmp_path / "precious").read_text() == "mine"

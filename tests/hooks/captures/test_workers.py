@@ -1,14 +1,20 @@
 """How many processes decode: told by what decoding and computing take, and of no influence."""
 
+import multiprocessing
 import os
+import signal
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import Dataset
 
 import acon_analysis as acon
+from acon_analysis.errors import AconError
 from acon_hooks.captures.devices import MOST_WORKERS, default_workers
 from acon_hooks.engine import feeding
 from acon_hooks.engine.feeding import open_feed
@@ -118,3 +124,52 @@ def test_a_run_is_the_same_with_the_default(
         for workers in (None, 0)
     ]  # fmt: skip
     assert contents(runs[0].path) == contents(runs[1].path)
+
+
+class Deadly(Dataset[torch.Tensor]):
+    """Images, one of which ends the process that reads it, or fails, while a file says so."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __len__(self) -> int:
+        return 96
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if index == 50 and self.mark.exists():
+            if self.mark.read_text() == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise RuntimeError(self.mark.read_text())
+        return torch.full((3, 6, 5), float(index)).sin()
+
+
+@pytest.mark.parametrize("how", ["reader", "network", "failure"])
+def test_a_worker_that_dies_is_one_sentence_and_the_same_call_continues(
+    how: str, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"unit_size": 4, "batch_size": 4, "workers": 2, "progress": False}
+    mark = tmp_path / "mark"
+    if how != "network":
+        mark.write_text("die" if how == "reader" else "a failure of the user's own")
+
+    model = Tiny()
+    seen = 0
+
+    def kill(*given: object) -> None:
+        """Kill a worker while the network runs: torch then raises in whatever runs."""
+        nonlocal seen
+        seen += 1
+        if how == "network" and seen == 12:
+            os.kill(multiprocessing.active_children()[0].pid or 1, signal.SIGKILL)
+            for _ in range(500):
+                time.sleep(0.01)
+
+    model.conv.register_forward_pre_hook(kill)
+    expected = "in a worker process: RuntimeError: a failure" if how == "failure" else "has died"
+    with pytest.raises(AconError, match=expected) as caught:
+        acon.capture(model, Deadly(mark), tmp_path / "r", **options)
+    assert "\n" not in str(caught.value)
+    mark.unlink(missing_ok=True)
+    acon.capture(Tiny(), Deadly(mark), tmp_path / "r", **options)
+    acon.capture(Tiny(), Deadly(mark), tmp_path / "whole", **options)
+    assert contents(tmp_path / "r") == contents(tmp_path / "whole")

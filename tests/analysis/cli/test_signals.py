@@ -1,0 +1,145 @@
+"""Commands that are asked to end: one line, an exit status that says why, nothing lost."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import acon_analysis
+from acon_analysis.cli import main
+from acon_analysis.runs.run import Run
+from acon_analysis.runs.verify import verify_run
+from captures import contents
+
+SIGNALS = [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "SIGTERM"), (signal.SIGHUP, "SIGHUP")]
+
+
+def wait(*_: object) -> None:
+    time.sleep(60)
+
+
+@pytest.mark.parametrize("turned_into", [None, ImportError, SystemError, EOFError])
+@pytest.mark.parametrize(("number", "word"), SIGNALS)
+def test_a_signal_is_one_line_and_an_exit_status(
+    number: signal.Signals,
+    word: str,
+    turned_into: type[Exception] | None,
+    digits_run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Also where the code that is interrupted makes something else of it, as imports do."""
+
+    def interrupted(*_: object) -> None:
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+        except KeyboardInterrupt as error:
+            if turned_into is None:
+                raise
+            raise turned_into("initialization failed") from error
+
+    monkeypatch.setattr("acon_analysis.runs.verify.verify_run", interrupted)
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as ended:
+        main(["verify", str(digits_run.path)])
+    assert ended.value.code == 128 + number
+    (line,) = capsys.readouterr().err.splitlines()
+    assert word in line
+    assert line.endswith("what is finished stays, the same command continues")
+    assert signal.getsignal(number) is before
+
+
+def test_an_ignored_signal_stays_ignored(digits_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under ``nohup``."""
+
+    def hang_up(path: Path) -> object:
+        os.kill(os.getpid(), signal.SIGHUP)
+        return verify_run(path)
+
+    monkeypatch.setattr("acon_analysis.runs.verify.verify_run", hang_up)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with pytest.raises(SystemExit, match="0"):
+            main(["verify", str(digits_run.path)])
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_file_that_ends_early_is_not_aborted(
+    digits_run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ends(*_: object) -> None:
+        raise EOFError("Ran out of input")
+
+    monkeypatch.setattr("acon_analysis.runs.verify.verify_run", ends)
+    with pytest.raises(SystemExit, match="1"):
+        main(["verify", str(digits_run.path)])
+    said = capsys.readouterr().err
+    assert "Aborted" not in said
+    assert "EOFError: Ran out of input" in said
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **more}
+
+
+def test_an_interruption_of_the_first_imports(tmp_path: Path) -> None:
+    (tmp_path / "typer").mkdir()
+    (tmp_path / "typer" / "__init__.py").write_text("raise KeyboardInterrupt\n")
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    done = subprocess.run(
+        [sys.executable, "-m", "acon_analysis", "--help"], cwd=tmp_path, check=False,
+        capture_output=True, text=True, env=environment(PYTHONPATH=path),
+    )  # fmt: skip
+    assert done.returncode == 130
+    assert done.stderr == "acon: interrupted; nothing was begun\n"
+
+
+def test_captures_interrupted_at_random_moments_continue(tmp_path: Path) -> None:
+    child = Path(__file__).parents[2] / "support" / "signal_child.py"
+    done = subprocess.run(
+        [sys.executable, str(child), str(tmp_path), "12", "0"],
+        capture_output=True, text=True, timeout=900, check=False, env=environment(),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout[done.stdout.index('{"first"') :])
+    assert found["first"] == 0
+    for number, status, said in found["ended"]:
+        if status == -number:  # before the command had begun
+            continue
+        assert status == 128 + number, said
+        assert "Traceback" not in said
+        assert said.splitlines()[-1].endswith("the same command continues")
+    assert sum(status > 0 for _, status, _ in found["ended"]) > 6
+    for run in range(found["runs"]):
+        assert verify_run(tmp_path / f"run{run}").sound
+        assert contents(tmp_path / f"run{run}") == contents(tmp_path / "whole")
+        assert not (tmp_path / f"run{run}" / "tmp").exists()
+
+
+def test_names_that_the_locale_has_no_letters_for(tmp_path: Path) -> None:
+    """Under a C locale without UTF-8, and with a name that is not UTF-8."""
+    script = (
+        "import os, sys; from acon_analysis.cli import main\n"
+        "for name in ('gr\\xf6\\xdfe \\U0001f600', 'b\\udcff'):\n"
+        "    out = os.fsencode(sys.argv[1]) + b'/' + name.encode('utf-8', 'surrogateescape')\n"
+        "    for command in (['capture', 'digits_relu', '--data', 'digits', '--limit', '8',\n"
+        "                     '--out', os.fsdecode(out)], ['verify', os.fsdecode(out)],\n"
+        "                    ['summary', os.fsdecode(out)]):\n"
+        "        try: main(command)\n"
+        "        except SystemExit as ended: assert not ended.code, command\n"
+    )
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], check=False, capture_output=True, text=True,
+        errors="replace", env=environment(**locale),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("sound") == 2
+    assert acon_analysis.open_run(tmp_path / "größe 😀").complete
