@@ -1,6 +1,8 @@
 """Tables as text for a screen: text left, numbers right, no wider than the terminal."""
 
+import os
 import shutil
+import sys
 import textwrap
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 #: Columns of module paths, which are shortened from the left: what differs stands on the right.
 PATHS = frozenset({"layer", "block"})
 #: Letters that the last column is wrapped at, and that paths and other text keep, at the least.
-LEAST_LAST, LEAST_PATH, LEAST_TEXT = 28, 16, 28
+LEAST_LAST, LEAST_PATH, LEAST_TEXT = 24, 16, 28
 #: Columns of counts, written with thousands separators.
 _COUNTED = frozenset({"parameters", "elements", "calls", "n"})
 #: A width for files, where nothing is shortened.
@@ -22,10 +24,10 @@ _GAP = "  "
 
 
 def sentence_text(text: str, width: int | None = None) -> str:
-    """Return a sentence in lines that fit a screen."""
-    return textwrap.fill(
-        text, width or terminal_width(), break_long_words=False, break_on_hyphens=False
-    )
+    """Return a sentence in lines that fit a screen; in one line where there is no screen."""
+    screen = "COLUMNS" in os.environ or sys.stdout.isatty()
+    limit = width or (terminal_width() if screen else UNLIMITED)
+    return textwrap.fill(text, limit, break_long_words=False, break_on_hyphens=False)
 
 
 def terminal_width() -> int:
@@ -91,7 +93,7 @@ def table_text(frame: "pd.DataFrame", width: int | None = None) -> str:
     text = "\n".join(_lines(columns, len(frame)))
     if not left_out:
         return text
-    note = f"(no room for {', '.join(left_out)}: a wider terminal, or --format csv, has them)"
+    note = f"(no room for {', '.join(left_out)}: a wider terminal, or a file, has them)"
     return f"{text}\n{sentence_text(note, limit)}"
 
 

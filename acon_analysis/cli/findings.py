@@ -20,15 +20,20 @@ from acon_analysis.cli.options import (
     parse_mask,
 )
 from acon_analysis.errors import UsageError
+from acon_analysis.screen import sentence_text
 
 #: Channels that `acon explain --conductance` prints.
 MOST_CHANNELS = 20
 
 
+#: What `acon explain` shows on the screen; explanation.csv has all columns.
+_EXPLAINED_SHOWN = (
+    "sample", "channel", "beta", "beta_baseline", "baseline", "delta", "steps", "converged",
+)  # fmt: skip
 #: What `acon blocks` shows on the screen.
 _OF_BLOCKS = (
-    "block", "nlc", "nlc_error", "r2", "r2_without_residual", "vectors", "elementwise_L",
-    "nlc_change", "nlc_change_error", "activation", "why",
+    "block", "nlc", "nlc_error", "r2", "elementwise_L", "nlc_change", "nlc_change_error",
+    "vectors", "r2_without_residual", "activation", "why",
 )  # fmt: skip
 
 
@@ -84,7 +89,7 @@ def linearize(
     model: Model,
     run: Annotated[Path, typer.Option(help="captured run of this model: it gives the lines")],
     data: Annotated[
-        str, typer.Option(help="other images, to measure the damage on; also file.py:callable")
+        str, typer.Option(help="other samples, to measure the damage on; also file.py:callable")
     ],
     out: Annotated[Path, typer.Option(help="folder for plan, model and tables")],
     weights: Weights = None,
@@ -98,13 +103,13 @@ def linearize(
         str,
         typer.Option(
             help="column to rank by, least first; first_order predicts the change of the logits "
-            "(a backward pass a logit on 128 images of the run)"
+            "(one backward pass per logit on 128 images of the run)"
         ),
     ] = "s_c",
     within: Annotated[bool, typer.Option(help="the share of each layer, not of all")] = False,
     fold: Annotated[bool, typer.Option(help="fold whole layers into their neighbours")] = False,
-    limit: Annotated[int | None, typer.Option(help="only the first so many images")] = None,
-    batch_size: Annotated[int, typer.Option(help="images a forward pass")] = 64,
+    limit: Annotated[int | None, typer.Option(help="only the first N samples")] = None,
+    batch_size: Annotated[int, typer.Option(help="samples per forward pass")] = 64,
     output: Annotated[
         str | None,
         typer.Option(
@@ -142,14 +147,14 @@ def linearize(
         logits=logits,
         mask=parse_mask(mask),
     )
-    typer.echo(f"{out}: {sentence(done)}")
-    typer.echo(done.report.used, err=True)
+    typer.echo(sentence_text(f"{out}: {sentence(done)}"))
+    typer.echo(sentence_text(done.report.used), err=True)
 
 
 #: What `acon replace` shows on the screen; damage.csv has all columns.
 _REPLACED_SHOWN = (
-    "form", "recalibrated", "channels", "loss_change", "low", "high", "accuracy",
-    "accuracy_change", "accuracy_low", "accuracy_high", "agreement", "output_change",
+    "form", "recalibrated", "channels", "accuracy", "accuracy_change", "output_change",
+    "loss_change", "low", "high", "agreement", "accuracy_low", "accuracy_high",
 )  # fmt: skip
 
 
@@ -157,7 +162,7 @@ _REPLACED_SHOWN = (
 def replace(
     model: Model,
     data: Annotated[
-        str, typer.Option(help="held-out images, to measure the damage on; also file.py:callable")
+        str, typer.Option(help="held-out samples, to measure the damage on; also file.py:callable")
     ],
     out: Annotated[Path, typer.Option(help="folder for plan, model and tables")],
     with_: Annotated[
@@ -170,7 +175,7 @@ def replace(
     ] = "two-piece",
     fit: Annotated[
         str | None,
-        typer.Option(help="images to fit on; by default the training split of digits or cifar10"),
+        typer.Option(help="samples to fit on; by default the training split of digits or cifar10"),
     ] = None,
     weights: Weights = None,
     budget: Annotated[
@@ -180,7 +185,7 @@ def replace(
         float | None,
         typer.Option(
             help="instead of a budget: how much the output may change in all, a share of its norm "
-            "(0.05), as measured on 128 images of the fit"
+            "(0.05), as measured on 128 samples of the fit"
         ),
     ] = None,
     layers: Annotated[str | None, typer.Option(help="only these layers, by comma")] = None,
@@ -188,9 +193,9 @@ def replace(
         bool, typer.Option(help="fold lines of whole layers into their neighbours")
     ] = False,
     limit: Annotated[
-        int | None, typer.Option(help="only the first so many images, to fit and to measure")
+        int | None, typer.Option(help="only the first N samples, to fit and to measure")
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="images a forward pass")] = 64,
+    batch_size: Annotated[int, typer.Option(help="samples per forward pass")] = 64,
     output: Annotated[
         str | None,
         typer.Option(help="which tensor of the output is meant; as for `acon linearize`"),
@@ -222,13 +227,13 @@ def replace(
         mask=parse_mask(mask),
     )
     emit(done.table, columns=_REPLACED_SHOWN)
-    typer.echo(f"{out}: {sentence(done)}")
+    typer.echo(sentence_text(f"{out}: {sentence(done)}"))
 
 
 #: What `acon gates` shows on the screen; files have all columns.
 _GATES_SHOWN = (
-    "layer", "intervention", "recalibrated", "loss_change", "low", "high", "p_holm",
-    "accuracy_change", "agreement", "verdict",
+    "layer", "intervention", "recalibrated", "verdict", "loss_change", "low", "high", "p_holm",
+    "accuracy_change", "agreement",
 )  # fmt: skip
 
 
@@ -248,11 +253,11 @@ def gates(
     ] = None,
     recalibrate: Annotated[
         str | None,
-        typer.Option(help="training images: also with BatchNorms estimated on them again"),
+        typer.Option(help="training data: also with BatchNorms estimated on them again"),
     ] = None,
     layers: Annotated[str | None, typer.Option(help="only these layers, by comma")] = None,
-    limit: Annotated[int | None, typer.Option(help="only the first so many images")] = None,
-    batch_size: Annotated[int, typer.Option(help="images a forward pass")] = 64,
+    limit: Annotated[int | None, typer.Option(help="only the first N samples")] = None,
+    batch_size: Annotated[int, typer.Option(help="samples per forward pass")] = 64,
     margin: Annotated[
         float, typer.Option(help="changes of the loss within this do not matter, in nats")
     ] = 0.01,
@@ -276,7 +281,7 @@ def gates(
     )
     emit(table, format, out, columns=_GATES_SHOWN)
     for line in sentences(table, margin=margin):
-        typer.echo(line, err=True)
+        typer.echo(sentence_text(line), err=True)
 
 
 @app.command()
@@ -298,7 +303,7 @@ def blocks(
         str | None, typer.Option(help="official, imagenet, none or file.py:callable")
     ] = None,
     mask: Mask = None,
-    limit: Annotated[int | None, typer.Option(help="only the first so many images")] = None,
+    limit: Annotated[int | None, typer.Option(help="only the first N samples")] = None,
     seed: Annotated[int, typer.Option(help="of the folds of R² and of the order")] = 0,
     format: Format = None,
     out: Out = None,
@@ -320,10 +325,13 @@ def blocks(
     )
     emit(table, format, out, columns=_OF_BLOCKS)
     if on_screen(format, out):
+        typer.echo()
         typer.echo(
-            "\nnlc: 1 for affine maps, the number to go by. r2: of the best affine map on other "
-            "samples; a lower bound where a block mixes positions. elementwise_L: mean L of the "
-            "activations inside. nlc_change: when these are straight lines."
+            sentence_text(
+                "nlc: 1 for affine maps, the number to go by. r2: of the best affine map on other "
+                "samples; a lower bound where a block mixes positions. elementwise_L: mean L of "
+                "the activations inside. nlc_change: when these are straight lines."
+            )
         )
 
 
@@ -339,10 +347,12 @@ def explain(
         ),
     ] = None,
     channel: Annotated[
-        int | None, typer.Option(help="which channel; by default the mean of all")
+        str | None,
+        typer.Option(help="a number, or mean (of all); by default the one whose β varies most"),
     ] = None,
     sample: Annotated[
-        list[int] | None, typer.Option(help="sample id, repeatable; by default three")
+        list[int] | None,
+        typer.Option(help="sample id, repeatable; by default those of lowest to highest β"),
     ] = None,
     method: Annotated[
         str, typer.Option(help="integrated_gradients, saliency, occlusion or grad_cam")
@@ -360,7 +370,7 @@ def explain(
         bool,
         typer.Option(
             "--conductance",
-            help="instead: how much of the class score flows through each channel, beside its L",
+            help="instead: how much of the class score flows through each channel, next to its L",
         ),
     ] = False,
     limit: Annotated[int, typer.Option(help="images for --conductance, evenly spread", min=1)] = 64,
@@ -390,14 +400,16 @@ def explain(
         raise UsageError(f"at most {MOST_ROWS} samples fit a figure; got {len(sample)}")
     network = build(model, weights)
     found, labels = explain_data(
-        network, data, layer, channel, sample, baseline=baseline, preprocess=preprocess,
-        device=device, method=method, tolerance=tolerance,
+        network, data, layer, _channel(channel), sample, baseline=baseline, preprocess=preprocess,
+        device=device, method=method, tolerance=tolerance, most_varied=channel is None,
+        announce=lambda text: typer.echo(f"acon: {text}", err=True),
     )  # fmt: skip
     frame = found.to_frame()
     figure = explanation(*found.pictures, found.maps, frame, labels=labels)
-    write_tables(found, out)
-    save(figure, out, "explanation", format or ["png", "pdf", "svg"])
-    emit(frame)
+    tables = write_tables(found, out)
+    drawn = list(save(figure, out, "explanation", format or ["png", "pdf", "svg"]))
+    emit(frame, columns=_EXPLAINED_SHOWN)
+    typer.echo(f"{out}: " + ", ".join(path.name for path in [*drawn, *tables]))
     if check:
         table = check_data(network, found, out, device=device)
         typer.echo(
@@ -405,6 +417,15 @@ def explain(
             f"the maps before and after {table['correlation'].mean():.2f}, of their sizes "
             f"{table['correlation_absolute'].mean():.2f}"
         )
+
+
+def _channel(text: str | None) -> int | None:
+    """Return the number of a channel; None for the mean of all, or where none is given."""
+    if text is None or text == "mean":
+        return None
+    if not text.isdigit():
+        raise UsageError(f"channel: give a number, or mean; got {text!r}")
+    return int(text)
 
 
 def _conductance(

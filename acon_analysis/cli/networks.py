@@ -73,7 +73,7 @@ def layers(
 @app.command()
 def train(
     network: Annotated[str, typer.Argument(help="a network with a recipe", show_default=False)],
-    out: Annotated[Path, typer.Option(help="weights file; curves and card come beside it")],
+    out: Annotated[Path, typer.Option(help="weights file; curves and card are written next to it")],
     data: Annotated[str | None, typer.Option(help="by default the network's own")] = None,
     epochs: Annotated[int | None, typer.Option(help="by default the recipe's")] = None,
     seed: Annotated[int, typer.Option(help="of weights, order and augmentation")] = 0,
@@ -98,7 +98,7 @@ def train(
     )
     error = float(curves["test_error"].iloc[-1])
     typer.echo(
-        f"{out}: {len(curves)} epochs, test accuracy {1 - error:.4f}; curves and card beside it "
+        f"{out}: {len(curves)} epochs, test accuracy {1 - error:.4f}; curves and card next to it "
         f"(.csv, .md)"
     )
 

@@ -42,14 +42,14 @@ def capture(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     batch_size: Annotated[
-        int | None, typer.Option(help="images a forward pass; by default 64, or as begun")
+        int | None, typer.Option(help="samples per forward pass; by default 64, or as begun")
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(help="processes that decode images; by default told by the first batches"),
+        typer.Option(help="processes that decode images; by default chosen from the first batches"),
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="only the first so many images")] = None,
-    unit: Annotated[int | None, typer.Option(help="images a unit of work")] = None,
+    limit: Annotated[int | None, typer.Option(help="only the first N samples")] = None,
+    unit: Annotated[int | None, typer.Option(help="samples per unit of work")] = None,
     kinds: Annotated[
         str | None,
         typer.Option(help="kinds of layers, by comma; by default ACON, else all activations"),
@@ -70,12 +70,12 @@ def capture(
     moment_blocks: Annotated[
         int | None,
         typer.Option(
-            help="blocks of images behind the intervals, 2 to 1000; fewer make smaller files and "
+            help="blocks of samples behind the intervals, 2 to 1000; fewer make smaller files and "
             "wider intervals; by default 101, or as begun"
         ),
     ] = None,
     mask: Mask = None,
-    strict: Annotated[bool, typer.Option(help="stop at the first bad image")] = False,
+    strict: Annotated[bool, typer.Option(help="stop at the first unreadable sample")] = False,
     compile: Annotated[bool, typer.Option(help="run through torch.compile, proved")] = False,
     fuse: Annotated[
         bool, typer.Option(help="fold BatchNorm and Meta-ACON, compared first")
@@ -84,7 +84,7 @@ def capture(
         int | None, typer.Option(help="CPU threads; a run keeps those it began with")
     ] = None,
 ) -> None:
-    """Run over images, write what the layers decide."""
+    """Run over data, write what the layers do."""
     from acon_analysis.statistics.census import census_text
     from acon_hooks.captures.capturing import capture as run_capture
 
@@ -141,7 +141,7 @@ def verify(run: RunPath) -> None:
     for problem in found.problems:
         typer.echo(problem, err=True)
     typer.echo(
-        f"{run}: {found.captured} of {found.samples} images captured, {found.bad} could not be "
+        f"{run}: {found.captured} of {found.samples} samples captured, {found.bad} could not be "
         f"read, {found.units_done} of {found.units} units done; "
         + ("sound" if found.sound else _counted(len(found.problems), "problem"))
     )
@@ -178,9 +178,6 @@ def summary(
 ) -> None:
     """Show linearity and β as a table, and the findings."""
     from acon_analysis.runs.run import open_run
-    from acon_analysis.statistics.census import census_text
-    from acon_analysis.statistics.sentences import gates_text
-    from acon_analysis.statistics.verdicts import verdict_text
 
     opened = open_run(run)
     _warn_of_left_out(opened)
@@ -190,13 +187,9 @@ def summary(
     emit(table, format, out, columns=shown, **options)
     if by is not By.layer:
         return
-    if opened.has_moments and (warning := gates_text(table)):
-        typer.echo(f"acon: warning: {warning}", err=True)
-    texts = [census_text(opened.nonlinearities)] if opened.has_census else []
-    if draws and next(iter(opened.files("pooled")), None) is not None:
-        texts.append(verdict_text(opened.variance_split(draws=draws)))
-    for text in filter(None, texts):
-        typer.echo(sentence_text(text), err=not on_screen(format, out))
+    typer.echo(err=not on_screen(format, out))
+    for finding in opened.findings(draws=draws):
+        typer.echo(sentence_text(str(finding)), err=not on_screen(format, out))
 
 
 @app.command()

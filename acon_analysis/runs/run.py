@@ -12,15 +12,17 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from tqdm.auto import tqdm
 
 from acon_analysis.columns import SPLIT_COLUMNS, dtypes, names
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.runs.stored_run import StoredRun
 from acon_analysis.runs.summary import Summary
+from acon_analysis.screen import three_digits
 from acon_analysis.statistics.batchnorm_null import null_table
 from acon_analysis.statistics.beta_summary import summarize
 from acon_analysis.statistics.channel_sums import ChannelSums, channel_sums
-from acon_analysis.statistics.findings import findings
+from acon_analysis.statistics.findings import Finding, findings
 from acon_analysis.statistics.linearity import BY, in_order, linearity_table, totals_by_sample
 from acon_analysis.statistics.sentences import left_out_text, sentence
 from acon_analysis.statistics.verdicts import split_layer
@@ -90,29 +92,49 @@ class Run(StoredRun):
             Prints as text; notebooks show it as HTML. Its ``table`` has a row a layer.
         """
         found = self.summary_table()
-        pooled = next(iter(self.files("pooled")), None) is not None
-        said = findings(
-            self.linearity(columns="all") if self.has_moments else None,
-            self.variance_split() if pooled else None,
-            self.nonlinearities if self.has_census else None,
-        )
         lost = left_out_text(self.left_out, len(self.sample_ids))
-        sentences = (*map(str, said), *([sentence(lost)] if lost else []))
+        sentences = (*map(str, self.findings()), *([sentence(lost)] if lost else []))
         shown = [name for name in _SHOWN if name in found and found[name].notna().any()]
         return Summary(self._title(), sentences, found[shown])
+
+    def findings(self, *, draws: int = 99) -> list[Finding]:
+        """Say what was found, each as a question, an answer and its numbers.
+
+        Parameters
+        ----------
+        draws : int
+            β networks redrawn for the test of β, as for `variance_split`; 0 for no word on β.
+
+        Returns
+        -------
+        list of Finding
+            Linearity first, then what β depends on, then what is not measured.
+        """
+        pooled = bool(draws) and next(iter(self.files("pooled")), None) is not None
+        return findings(
+            self.linearity(columns="all") if self.has_moments else None,
+            self.variance_split(draws=draws) if pooled else None,
+            self.nonlinearities if self.has_census else None,
+        )
 
     def _title(self) -> str:
         """Name the network, and say how much was captured."""
         count, word = len(self.sample_ids), self.sample_word
         layers, state = len(self.layers), "" if self.complete else ", not complete"
+        name = self.model if ":" in self.model else self.model.rpartition(".")[2]
         return (
-            f"{self.model}: {layers} layer{'s' * (layers != 1)}, "
+            f"{name}: {layers} layer{'s' * (layers != 1)}, "
             f"{count:,} {word}{'s' * (count != 1)}{state}"
         )
 
     def _repr_html_(self) -> str:
         table = self.layers[["layer", "call", "kind", "channels"]]
-        html = table.to_html(index=False, border=0, max_rows=20)
+        if self.has_moments:
+            known = self.linearity()[["layer", "call", "L", "L_low", "L_high"]]
+            table = table.merge(known, on=["layer", "call"], how="left")
+        html = table.to_html(
+            index=False, border=0, max_rows=20, float_format=three_digits, na_rep=""
+        )
         return f"<p><b>{escape(self._title())}</b></p>{html}"
 
     def plot(self, name: str, **options: Any) -> Any:
@@ -332,7 +354,9 @@ class Run(StoredRun):
             depends on the sample; without pooled inputs the columns of the null are NaN.
         """
         rows = []
-        for number, row in enumerate(self.per_sample_layers.to_dict("records")):
+        layers = self.per_sample_layers.to_dict("records")
+        bar = tqdm(layers, desc="redrawn β", unit="layer", disable=None, leave=False)
+        for number, row in enumerate(bar):
             beta = self.beta(str(row["layer"]), int(row["call"]))
             if beta.values.size:
                 pooled = self.pooled_matrix(beta.layer, beta.call)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tqdm.auto import tqdm
+
 from acon_analysis.errors import StoreError
 from acon_analysis.runs.run import Run
 from acon_analysis.runs.stored_run import CENSUS
@@ -97,7 +99,8 @@ def _unit_problems(run: Run, marks: Marks) -> Iterator[str]:
             f"run the same capture command again"
         )
     recorded = run.manifest.get("parts", {})
-    for unit, parts in marks.items():
+    bar = tqdm(marks.items(), desc="verify", unit="unit", disable=None, leave=False)
+    for unit, parts in bar:
         if parts is None:
             yield f"done/{unit_name(unit)}.json is no mark of a unit of this run"
             continue

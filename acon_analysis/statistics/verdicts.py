@@ -66,7 +66,7 @@ def verdict(
     spread = split.within_std
     if split.samples < 2 or split.channels < 2:
         few = "one sample" if split.samples < 2 else "one channel"
-        return Verdict("unknown", np.nan, f"cannot be told from {few}")
+        return Verdict("unknown", np.nan, f"cannot be decided from {few}")
     if spread < STEADY or np.isnan(split.ratio):
         return Verdict(
             "constant",
@@ -78,7 +78,7 @@ def verdict(
             "unknown",
             np.nan,
             f"β varies between samples (standard deviation {spread:.2g} per channel); whether more "
-            "than BatchNorm alone would make it cannot be told without the pooled inputs",
+            "than BatchNorm alone would make it is unknown without the pooled inputs",
         )
     p_value = null.p_value("ratio")
     below = float((null.draws["ratio"] <= null.observed["ratio"]).mean())

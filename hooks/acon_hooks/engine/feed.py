@@ -8,8 +8,9 @@ from typing import Any, Protocol
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
-from acon_analysis.errors import AconError
+from acon_analysis.errors import AconError, UsageError
 from acon_hooks.engine.inputs import Forward, InputOptions, input_options
 from acon_hooks.engine.rows import Rows, Valid
 from acon_hooks.engine.trees import Index, copied, count_samples, described, leaves, mapped, take
@@ -178,11 +179,21 @@ def called_batch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Batch:
 def example_batch(model: nn.Module, example: Any, forward: Forward | None = None) -> Batch:
     """Return a copy of an example as a batch: a tuple holds the arguments of the model.
 
+    Of a data set or a loader it is the first batch, without its labels.
+
     Raises
     ------
     UsageError
-        If it is a mapping with keys that the model does not take.
+        If it is a mapping with keys that the model does not take, or data without a batch.
     """
+    if isinstance(example, Dataset | DataLoader):
+        loader = example if isinstance(example, DataLoader) else DataLoader(example, batch_size=8)
+        drawn = next(iter(loader), None)
+        if drawn is None:
+            raise UsageError(f"the example, a {type(example).__name__}, yields no batch")
+        options = input_options(model, forward)
+        inputs, _ = options.split(drawn, "the example's first batch", batch=True)
+        return Batch(0, list(range(count_samples(inputs))), inputs, options=options).copy()
     if forward is None and not isinstance(example, Mapping):
         return called_batch(example if isinstance(example, tuple) else (example,), {}).copy()
     options = input_options(model, forward)

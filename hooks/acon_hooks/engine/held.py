@@ -40,18 +40,25 @@ class Held:
             If they are others than the first time.
         """
         feed, first = self._open(), not self._sums
-        with tqdm(total=feed.count, desc=self.what, unit="sample", disable=None) as bar:
-            for number, batch in enumerate(batch for batch in feed.batches() if batch.ids):
-                own = sum(_sum(value) for _, value in leaves(batch.inputs))
-                if first:
-                    self._sums.append(own)
-                elif self._sums[number : number + 1] != [own]:
-                    raise AconError(
-                        f"batch {number} of the data differs from one pass to the next: give data "
-                        "without random augmentation and in a fixed order"
-                    )
-                yield batch
-                bar.update(len(batch.ids))
+        for number, batch in enumerate(batch for batch in shown(feed, self.what) if batch.ids):
+            own = sum(_sum(value) for _, value in leaves(batch.inputs))
+            if first:
+                self._sums.append(own)
+            elif self._sums[number : number + 1] != [own]:
+                raise AconError(
+                    f"batch {number} of the data differs from one pass to the next: give data "
+                    "without random augmentation and in a fixed order"
+                )
+            yield batch
+
+
+def shown(feed: Feed, what: str) -> Iterator[Batch]:
+    """Yield the batches of a feed; on a terminal a bar shows how far it is."""
+    count = getattr(feed, "expected", None) if feed.count is None else feed.count
+    with tqdm(total=count, desc=what, unit="sample", disable=None) as bar:
+        for batch in feed.batches():
+            yield batch
+            bar.update(len(batch.ids))
 
 
 def _sum(value: torch.Tensor) -> float:

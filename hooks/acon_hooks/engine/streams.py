@@ -24,6 +24,19 @@ from acon_hooks.errors import NoImagesError
 _RANDOM = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 
 
+def _expected(batches: Iterable[Any], limit: int | None) -> int | None:
+    """Return how many samples a loader will yield, as far as it says: for progress bars only."""
+    if not isinstance(batches, DataLoader) or batches.batch_size is None:
+        return limit
+    try:
+        count = len(batches.sampler)  # type: ignore[arg-type]
+    except TypeError:
+        return limit
+    if batches.drop_last:
+        count -= count % batches.batch_size
+    return count if limit is None else min(count, limit)
+
+
 class StreamFeed:
     """Batches of a loader or another iterable; samples are known by their order.
 
@@ -56,6 +69,7 @@ class StreamFeed:
         self._batches, self.unit_size, self.limit = batches, unit_size, limit
         self.options = options
         self.count: int | None = None
+        self.expected = _expected(batches, limit)
         self.identity: dict[str, Any] = {"data": f"stream of {type(batches).__name__}"}
         if limit is not None:
             self.identity["limit"] = limit

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from acon_analysis.errors import UsageError
 from acon_hooks.errors import HookError
@@ -117,25 +118,28 @@ def integrated_gradients(
     taken = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     count = steps
     open_ = torch.arange(len(images), device=images.device)
-    while len(open_):
-        for part in batches(open_, batch_size):
-            found = method.attribute(
-                images[part].requires_grad_(),
-                baselines[part],
-                n_steps=count,
-                internal_batch_size=batch_size,
-            ).detach()
-            total = found.double().flatten(1).sum(1).to(shift.dtype)
-            new = total - shift[part]
-            # More steps are not always better: the best so far stays.
-            better = new.abs() < delta[part].abs()
-            attributions[part[better]] = found.to(images.dtype)[better]
-            delta[part[better]] = new[better]
-            taken[part[better]] = count
-        if count >= max_steps:
-            break
-        open_ = open_[~(delta[open_].abs() <= tolerance)]
-        count = min(2 * count, max_steps)
+    with tqdm(total=len(images), desc="explain", unit="sample", disable=None) as bar:
+        while len(open_):
+            for part in batches(open_, batch_size):
+                found = method.attribute(
+                    images[part].requires_grad_(),
+                    baselines[part],
+                    n_steps=count,
+                    internal_batch_size=batch_size,
+                ).detach()
+                total = found.double().flatten(1).sum(1).to(shift.dtype)
+                new = total - shift[part]
+                # More steps are not always better: the best so far stays.
+                better = new.abs() < delta[part].abs()
+                attributions[part[better]] = found.to(images.dtype)[better]
+                delta[part[better]] = new[better]
+                taken[part[better]] = count
+            if count >= max_steps:
+                break
+            open_ = open_[~(delta[open_].abs() <= tolerance)]
+            count = min(2 * count, max_steps)
+            bar.set_postfix(steps=count, refresh=False)
+            bar.update(len(images) - len(open_) - bar.n)
     return Integrated(attributions, delta, taken)
 
 

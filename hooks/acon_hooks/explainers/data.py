@@ -1,31 +1,33 @@
 """Explain β for images of a named data set, and write the tables: what ``acon explain`` does."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from acon_analysis.data.image_source import ImageSource
 from acon_analysis.data.sources import open_data
 from acon_analysis.errors import UsageError
 from acon_analysis.files import csv_text
 from acon_hooks.captures.devices import on_device, pick_device
-from acon_hooks.explainers.explaining import explain
+from acon_hooks.explainers.explaining import EXPLAINABLE, explain, settled
 from acon_hooks.explainers.explanations import Explanation
 from acon_hooks.explainers.importance import conductance, correlations
 from acon_hooks.explainers.sanity import randomization_check
 from acon_hooks.layers.scan import scan_layers
+from acon_hooks.moments.recording import record
 
 if TYPE_CHECKING:
     import pandas as pd
 
 #: Images that the baseline "mean" is the mean of, at most.
 REFERENCE = 500
-#: Images explained where none is named.
-DEFAULT_SAMPLES = 3
+#: Images explained where none is named, and among how many they and the channel are looked for.
+DEFAULT_SAMPLES, LOOKED_AT = 3, 128
 
 
 def explain_data(
@@ -38,6 +40,8 @@ def explain_data(
     baseline: str = "zero",
     preprocess: str | None = None,
     device: str = "auto",
+    most_varied: bool = False,
+    announce: Callable[[str], None] | None = None,
     **arguments: Any,
 ) -> tuple[Explanation, dict[int, str]]:
     """Explain β for some images of a data set.
@@ -52,6 +56,11 @@ def explain_data(
         As for `explain`.
     samples : sequence of int, optional
         Sample ids, by default three, evenly spread over the data set.
+    most_varied : bool
+        With no channel: explain the one whose β varies most between the images, by default for
+        the images of its lowest, middle and highest β.
+    announce : callable, optional
+        Gets a sentence on what was chosen so.
     baseline : str
         A key of `acon_hooks.explainers.baselines.BASELINES`, or "sample:ID" for an image of the
         same data; "mean" is the mean of the first 500 images.
@@ -74,6 +83,11 @@ def explain_data(
     """
     origin = getattr(model, "acon_origin", None)
     source = open_data(data, preprocess or getattr(origin, "preprocess", None))
+    if most_varied and channel is None:
+        channel, ends, text = _most_varied(model, source, layer, pick_device(device))
+        samples = samples or ends
+        if announce is not None:
+            announce(text)
     chosen = _default(len(source)) if not samples else list(samples)
     images = load(source, chosen)
     start: str | Tensor = baseline
@@ -106,6 +120,28 @@ def explain_data(
         if isinstance(label, str)
     }
     return found, named
+
+
+def _most_varied(
+    model: nn.Module, source: ImageSource, layer: str, device: torch.device
+) -> tuple[int, list[int], str]:
+    """Return the channel of a layer whose β varies most, images at its ends, and both in words."""
+    count = min(LOOKED_AT, len(source))
+    ids = [index * len(source) // count for index in range(count)]
+    with on_device(model, device):
+        settled(model, load(source, ids[:1]).to(device), load(source, ids[:1]).to(device), layer)
+        with torch.no_grad(), record(model, [layer], EXPLAINABLE, moments=False) as recording:
+            for start in tqdm(range(0, count, 64), desc="β", unit="batch", disable=None):
+                model(load(source, ids[start : start + 64]).to(device))
+    beta = recording.beta_matrix(layer).astype("float64")
+    channel = int(beta.std(0).argmax())
+    order = beta[:, channel].argsort(kind="stable")
+    ends = [ids[int(order[place])] for place in (0, count // 2, count - 1)]
+    text = (
+        f"channel {channel} of {beta.shape[1]}: its β varies most, from "
+        f"{beta[:, channel].min():.3g} to {beta[:, channel].max():.3g} over {count} images"
+    )
+    return channel, list(dict.fromkeys(ends)), text
 
 
 def load(source: ImageSource, samples: Sequence[int]) -> Tensor:

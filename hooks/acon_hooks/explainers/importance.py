@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.graph import allow_mutation_on_saved_tensors
+from tqdm.auto import tqdm
 
 from acon_analysis.errors import UsageError
 from acon_analysis.moments.frames import merge_rows
@@ -122,7 +123,7 @@ def conductance(
 
     targets = _targets(scores, images, targets, batch_size)
     frames = []
-    for layer, call in found:
+    for layer, call in tqdm(found, desc="conductance", unit="layer", disable=None):
         flow = layer_conductance(
             model, layer, images, baselines, targets, call, scores, steps=steps,
             batch_size=batch_size,

@@ -37,9 +37,9 @@ def find_layers(
     kinds : iterable of str, optional
         Keys of `KINDS`; by default those of the ACON family, in a network without any the
         activations and gated products.
-    example : Tensor, tuple or mapping, optional
+    example : Tensor, tuple, mapping, Dataset or DataLoader, optional
         A batch, handed to the model in one forward pass (a tuple as its arguments, a mapping by
-        their names).
+        their names); of a data set or a loader the first batch, without its labels.
     forward : callable, optional
         Calls the model on the example: (model, example) -> output.
 

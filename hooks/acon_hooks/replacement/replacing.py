@@ -223,9 +223,9 @@ def with_first_order(
 ) -> Fit:
     """Add the column ``first_order`` to a fit: the predicted change of the logits.
 
-    Of all measures that were tried it ranks single channels best (README). It costs, for each 64
-    images, one forward pass and one backward pass *a logit*: 10 for ten classes, 1,000 for
-    ImageNet's; and the memory of all activations of those images.
+    Of all measures that were tried it ranks single channels best (docs/guide/results.md). It
+    costs, for each 64 images, one forward pass and one backward pass *per logit*: 10 for ten
+    classes, 1,000 for ImageNet's; and the memory of all activations of those images.
 
     Parameters
     ----------
@@ -276,7 +276,7 @@ def sentence(done: Replaced) -> str:
     found = done.report.summary
     what = "the output changes" if math.isnan(found["agreement"]) else "logits change"
     text = (
-        f"{len(done.plan.units)} units affine ({done.plan.chosen_by}); {what} by "
+        f"{len(done.plan.units)} channels become lines ({done.plan.chosen_by}); {what} by "
         f"{found['q50']:.3g} (median over {found['images']:.0f} images; predicted "
         f"{found['predicted']:.3g}), 5 to 95 %: {found['q05']:.3g} to {found['q95']:.3g}"
     )

@@ -19,6 +19,7 @@ from acon_hooks.engine.derivatives import dual_numbers, forward
 from acon_hooks.engine.edits import Edit, Editing, Edits
 from acon_hooks.engine.feed import Batch
 from acon_hooks.engine.feeding import open_feed
+from acon_hooks.engine.held import shown
 from acon_hooks.engine.inputs import Forward, Mask, input_options
 from acon_hooks.engine.outputs import Output
 from acon_hooks.engine.plans import Comparison, relative_change, run_batch
@@ -149,7 +150,7 @@ def verify_plan(
     comparison, lines = Comparison(logits), _Lines(network, edits, output)
     predicted = []
     with torch.inference_mode(False), torch.no_grad(), visiting(network, edits, lines.step):
-        for batch in feed.batches():
+        for batch in shown(feed, "damage"):
             if batch.ids:
                 unchanged, after, found = lines.run(batch)
                 comparison.add(UNCHANGED, batch, unchanged, unchanged)

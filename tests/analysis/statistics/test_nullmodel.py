@@ -330,11 +330,11 @@ def test_constant_beta_and_missing_information() -> None:
     assert "without the pooled inputs" in unknown.text
     assert (
         verdicts.verdict(beta_variance.variance_split(rng.random((9, 1)))).text
-        == "cannot be told from one channel"
+        == "cannot be decided from one channel"
     )
     assert (
         verdicts.verdict(beta_variance.variance_split(rng.random((1, 9)))).text
-        == "cannot be told from one sample"
+        == "cannot be decided from one sample"
     )
 
 

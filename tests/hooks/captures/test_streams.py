@@ -28,6 +28,7 @@ from acon_analysis.runs.run import Run
 from acon_analysis.runs.verify import verify_run
 from acon_hooks.captures.capturing import Settings, run_units
 from acon_hooks.engine.feeding import open_feed
+from acon_hooks.engine.streams import StreamFeed
 from captures import contents, images, tiny
 
 Stream = list[Any]
@@ -276,3 +277,16 @@ def test_labels_are_one_an_image(tmp_path: Path) -> None:
         captured([(PIXELS.expand(5, 3, 6, 5), torch.zeros(n)) for n in (5, 3)], tmp_path / "r")
     with pytest.raises(AconError, match="has 5 images and one label"):
         captured([(PIXELS.expand(5, 3, 6, 5), 7)], tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    ("drop", "limit", "expected"), [(False, None, 10), (True, None, 8), (False, 7, 7)]
+)
+def test_the_bar_knows_how_many_samples_a_loader_has(
+    drop: bool, limit: int | None, expected: int
+) -> None:
+    data = TensorDataset(torch.randn(10, 3))
+    feed = open_feed(DataLoader(data, batch_size=4, drop_last=drop), limit=limit)
+    assert isinstance(feed, StreamFeed)
+    assert feed.expected == expected == sum(len(batch.ids) for batch in feed.batches())
+    assert StreamFeed(iter([]), unit_size=4, limit=None, options=feed.options).expected is None

@@ -12,14 +12,17 @@ from torch import Tensor, nn
 from acon_analysis.cli import main
 from acon_analysis.data.denormalize import viewable
 from acon_analysis.data.preprocess import get_preprocess
+from acon_analysis.data.sources import open_data
 from acon_analysis.errors import UsageError
 from acon_analysis.layers import MetaAconC
+from acon_analysis.models.registry import build_model
 from acon_analysis.statistics.affine_fit import linearity
 from acon_figures.plots.explanation import explanation
 from acon_hooks.explainers.data import explain_data
 from acon_hooks.explainers.explaining import explain
 from acon_hooks.explainers.importance import conductance, correlations, layer_conductance
 from acon_hooks.explainers.sanity import randomization_check, rank_correlation, shuffle
+from acon_hooks.moments.recording import record
 from acon_hooks.readings.found_layers import find_layers
 
 COLUMNS = ["layer", "call", "kind", "channel", "outputs", "L", "nonlinearity", "dead",
@@ -318,6 +321,32 @@ def test_conductance_on_the_command_line(
     assert "did you mean 'layer3.0.acon'" in capsys.readouterr().err
     assert acon("explain", "digits_metaacon", "--data", "digits", "--out", tmp_path) == 2
     assert "whose β? Give --layer" in capsys.readouterr().err
+
+
+def test_by_default_the_channel_is_explained_whose_beta_varies_most(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ("explain", "digits_metaacon", "--data", "digits", "--out", tmp_path, "--layer",
+              "layer2.1.acon", "--method", "saliency", "--format", "png")  # fmt: skip
+    assert acon(*common) == 0
+    said = capsys.readouterr()
+    table = pd.read_csv(tmp_path / "explanation.csv")
+    model, source = build_model("digits_metaacon"), open_data("digits")
+    ids = [index * 500 // 128 for index in range(128)]
+    with torch.no_grad(), record(model, ["layer2.1.acon"], moments=False) as recording:
+        model(torch.stack([source[sample] for sample in ids]))
+    beta = recording.beta_matrix("layer2.1.acon").astype(float)
+    channel = int(beta.std(0).argmax())
+    assert set(table["channel"]) == {channel}
+    assert f"channel {channel} of 32: its β varies most" in said.err
+    assert table["beta"].iloc[[0, -1]].to_numpy() == pytest.approx(
+        [beta[:, channel].min(), beta[:, channel].max()], abs=1e-5
+    )
+    assert "explanation.png" in said.out.splitlines()[-1]
+    assert acon(*common, "--channel", "mean") == 0
+    assert pd.read_csv(tmp_path / "explanation.csv")["channel"].isna().all()
+    assert acon(*common, "--channel", "second") == 2
+    assert "give a number, or mean; got 'second'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["official", "imagenet", "cifar10", "none", "digits"])

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from acon_analysis.errors import UsageError
 from acon_hooks import (
@@ -236,3 +237,17 @@ def test_activations_have_no_beta_to_record() -> None:
 def test_an_unknown_kind_is_refused() -> None:
     with pytest.raises(UsageError, match="unknown kind"):
         find_layers(nn.ReLU(), ("activations",))
+
+
+def test_a_loader_or_a_data_set_as_example_is_its_first_batch() -> None:
+    class Net(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.relu(super().forward(x))
+
+    model = Net(3, 5).eval()
+    data = TensorDataset(torch.randn(9, 3), torch.arange(9))
+    for example in (data, DataLoader(data, batch_size=4)):
+        (layer,) = find_layers(model, ("activation",), example)
+        assert (layer.name, layer.channels) == (":relu#0", 5)
+    with pytest.raises(UsageError, match="yields no batch"):
+        find_layers(model, ("activation",), DataLoader(TensorDataset(torch.randn(0, 3))))

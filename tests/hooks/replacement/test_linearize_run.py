@@ -48,7 +48,7 @@ def test_the_command_writes_what_can_be_rebuilt(
               str(tmp_path), "--layers", "layer3.0.acon", "--fold", "--limit", "20"])  # fmt: skip
     assert stopped.value.code == 0
     said = capsys.readouterr().out
-    assert "128 units affine (whole layers: layer3.0.acon)" in said
+    assert "128 channels become lines (whole layers: layer3.0.acon)" in said
     assert "1 of 1 whole layers folded" in said
     found = sorted(path.name for path in tmp_path.iterdir())
     assert found == ["fold.csv", "layers.csv", "model.safetensors", "plan.json", "samples.csv",
@@ -147,7 +147,7 @@ def test_the_output_is_picked_before_anything_is_computed(
     for wanted in ("1", f"{file}:second"):
         assert linearize(*common, "--output", wanted) == 0
         captured = capsys.readouterr()
-        assert "2 units affine" in captured.out
+        assert "2 channels become lines" in captured.out
         assert "logits change by" in captured.out
         assert "output (N, 10) taken for logits; loss: cross-entropy" in captured.err
     assert linearize(*common, "--output", "0", "--no-logits", "--by", "first_order") == 0
