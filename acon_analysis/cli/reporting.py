@@ -7,12 +7,16 @@ from typing import Annotated
 import typer
 
 from acon_analysis.cli.application import app
-from acon_analysis.cli.options import RunPath, read_table
+from acon_analysis.cli.options import read_table
+from acon_analysis.errors import UsageError
 
 
 @app.command()
 def report(
-    run: RunPath,
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="folder of a captured run, or of two to compare", show_default=False),
+    ],
     out: Annotated[Path, typer.Option(help="the page; one of this name is replaced")] = Path(
         "report.html"
     ),
@@ -24,9 +28,14 @@ def report(
         typer.Option(help="a table of `acon blocks --out FILE` (csv, json, parquet) to draw too"),
     ] = None,
 ) -> None:
-    """Put a run into one HTML page that can be mailed."""
+    """Put a run, or two compared, into one HTML page that can be mailed."""
     from acon_figures.report import write_report
 
+    if len(runs) > 2:
+        raise UsageError(f"a report is of one run or of two; got {len(runs)}")
     table = None if blocks is None else read_table(blocks)
-    path = write_report(run, out, title=title, blocks=table, progress=sys.stderr.isatty())
+    path = write_report(
+        runs[0], out, second=runs[1] if len(runs) > 1 else None, title=title, blocks=table,
+        progress=sys.stderr.isatty(),
+    )  # fmt: skip
     typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, opens in any browser")

@@ -162,13 +162,17 @@ class Run(StoredRun):
         figures = import_module("acon_figures")
         return getattr(figures, figures.find(name).name)(self, **options)
 
-    def report(self, path: str | Path, *, blocks: pd.DataFrame | None = None) -> Path:
+    def report(
+        self, path: str | Path, *, second: "Run | None" = None, blocks: pd.DataFrame | None = None
+    ) -> Path:
         """Write the report of this run, an HTML page that needs no other file.
 
         Parameters
         ----------
         path : str or Path
             The page.
+        second : Run, optional
+            A run to compare this one with, on the same page.
         blocks : pandas.DataFrame, optional
             From `acon_analysis.block_linearity` of this network; drawn as well.
 
@@ -177,7 +181,7 @@ class Run(StoredRun):
         Path
             The same.
         """
-        import_module("acon_figures").write_report(self, Path(path), blocks=blocks)
+        import_module("acon_figures").write_report(self, Path(path), second=second, blocks=blocks)
         return Path(path)
 
     def betas(

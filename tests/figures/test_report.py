@@ -13,16 +13,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from torch import nn
 from torch.utils.data import TensorDataset
 
 import figureframes
 import reportpages
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.plotdata.overview import headline_frame, layer_overview
+from acon_analysis.runs.compare import compare_runs, comparison_text
 from acon_analysis.runs.run import Run, open_run
+from acon_analysis.statistics.findings import findings
+from acon_analysis.statistics.gaussian import RELU_L
 from acon_analysis.statistics.sentences import sentence
 from acon_analysis.statistics.verdicts import verdict_text
-from acon_figures.report import context, numbers, rendering, svg, write_report
+from acon_figures.report import context, depth, numbers, rendering, svg, units, write_report
 from acon_figures.report.pictures import reported
 from acon_hooks.captures.capturing import capture
 from captures import images, tiny
@@ -110,6 +114,8 @@ def test_words_and_headline_come_from_the_statistics(
     splits = run.variance_split()
     said = html.unescape(page)
     assert verdict_text(splits) in said
+    for finding in findings(layer_overview(run, splits=splits), splits):
+        assert finding.answer.replace(" %", "\u00a0%") in said
     quantities = headline_frame(layer_overview(run, splits=splits)).set_index("quantity")
     total, least = quantities["total"]["linear"], quantities["value"]["L_least"]
     assert f"of {total:.0f} channels linear" in said
@@ -129,7 +135,7 @@ def test_offered_tables_hold_the_numbers(hostile_report: tuple[Run, Path], page:
     last = run.beta_matrix(reportpages.IMAGE)
     columns = [f"channel {number}" for number in range(last.shape[1])]
     assert betas[columns].to_numpy() == pytest.approx(last, abs=1e-4)
-    data = json.loads(re.search(r'id="channels">(.*?)</script>', page).group(1))  # type: ignore[union-attr]
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page).group(1))  # type: ignore[union-attr]
     own = run.linearity(by="channel", columns="all")
     assert [number for layer in data for number in layer["columns"]["L"]] == pytest.approx(
         own["L"].to_list(), rel=1e-5
@@ -152,7 +158,8 @@ def test_hostile_names_are_text(page: str) -> None:
     for number in range(1, 8):
         for found in re.finditer(rf"alert\({number}\)", page):
             before = page[: found.start()].rpartition("<script>")[2]
-            assert "&lt;" in page[found.start() - 40 : found.start()] or "</script>" in before
+            near = page[found.start() - 40 : found.start()]  # "…" begins a shortened name
+            assert "&lt;" in near or ">…" in near or "</script>" in before
 
 
 def test_nothing_is_loaded_and_the_policy_says_so(page: str) -> None:
@@ -184,9 +191,11 @@ def test_it_can_be_used_without_a_mouse_or_eyes(page: str) -> None:
         if tag == "th":
             assert attributes.get("scope") in ("col", "row")
         if tag == "svg" and attributes.get("aria-hidden") != "true":
-            assert attributes["role"] == "img"
+            assert attributes["role"] in ("img", "group")  # links inside a picture would be lost
             for name in str(attributes["aria-labelledby"]).split():
                 assert page.count(f'id="{name}"') == 1
+        if "aria-describedby" in attributes:
+            assert page.count(f'role="tooltip" id="{attributes["aria-describedby"]}"') == 1
     ids = [attributes["id"] for _, attributes in parsed.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
     assert 'aria-sort="none"' in page
@@ -398,7 +407,8 @@ def test_the_page_is_part_of_the_package() -> None:
     from importlib.resources import files
 
     own = files("acon_figures.report") / "templates"
-    assert {file.name for file in own.iterdir()} == {"report.html.j2", "style.css", "script.js"}
+    found = {file.name for file in own.iterdir()}
+    assert {"report.html.j2", "macros.html.j2", "style.css", "script.js"} <= found
 
 
 def test_the_least_a_run_can_be(tmp_path: Path) -> None:
@@ -421,3 +431,114 @@ def test_the_census_is_a_table_and_older_runs_have_none(tmp_path: Path) -> None:
     old = Run(run.path)
     assert context.census(old) is None
     assert 'id="census"' not in rendering.render(old)
+
+
+def test_linearity_comes_first_and_every_point_leads_to_its_layer(
+    hostile_report: tuple[Run, Path], page: str
+) -> None:
+    run = hostile_report[0]
+    body = page[page.index("<main>") :]
+    first = body.index("How close to straight lines are the activations?")
+    assert first < body.index('id="figure-depth"') < body.index("Did the network learn to set β")
+    assert body.index("L is the share of the variance") < body.index('id="figure-depth"')
+    links = re.findall(r'<a href="#(layer-\d+)" aria-label="([^"]*)">', body)
+    said = [html.unescape(text) for _, text in links]
+    table = run.linearity()
+    for size in (0, 2):  # the chart of wide pages, then that of narrow ones
+        for place, row in enumerate(table.to_dict("records")):
+            assert links[size + place][0] == f"layer-{place}"
+            assert said[size + place].startswith(f"{row['layer']}: L = {row['L']:.3f} (")
+
+
+def test_positions_in_the_chart_are_those_of_l() -> None:
+    entries = [
+        {"name": name, "id": f"layer-{name}", "index": (value, low, high), "dead": False}
+        for name, value, low, high in [
+            ("a", 1.0, 1.0, 1.0), ("b", 0.5, 0.4, 0.6), ("c", RELU_L, np.nan, np.nan),
+        ]
+    ]  # fmt: skip
+    chart = depth.depth_chart([entries, [entries[1] | {"id": "second-layer-0"}]], "wide")
+    assert chart is not None
+    (a, b, c), (other,) = chart["series"]
+    scale = chart["ticks"][-1][0] - chart["ticks"][0][0]  # from the lowest mark to 1: upwards
+    low = float(chart["ticks"][0][1])
+    assert chart["ticks"][-1] == (a["y"], "1.0")
+    assert (b["y"] - chart["ticks"][0][0]) / scale == pytest.approx(
+        (0.5 - low) / (1 - low), abs=1e-3
+    )
+    assert c["y"] == c["low"] == c["high"] == chart["relu"]
+    assert b["low"] > b["y"] > b["high"]
+    assert other == b | {"id": "second-layer-0"}
+    assert c["text"] == "c: L = 0.733"
+    assert depth.depth_chart([[entries[0] | {"index": None}]], "wide") is None
+
+
+def test_a_unit_is_drawn_from_its_own_numbers(hostile_report: tuple[Run, Path]) -> None:
+    run = hostile_report[0]
+    table = run.linearity("channel", columns="all")
+    facts = units.unit_facts(run)
+    assert len(facts) == len(table)
+    own = facts[facts["layer"] == reportpages.IMAGE]
+    entry = units.unit_entry(own)
+    assert entry is not None
+    worst = table[table["layer"] == reportpages.IMAGE].nlargest(1, "s_c").iloc[0]
+    assert entry["channel"] == worst["channel"]
+    p1, p2 = (own.loc[own["channel"] == worst["channel"], name].item() for name in ("p1", "p2"))
+    x = np.linspace(worst["min_x"], worst["max_x"], units.POINTS)
+    lines = np.concatenate([p1 * x, p2 * x, [0.0]])
+    y = (p1 - p2) * x / (1 + np.exp(-worst["beta_mean"] * (p1 - p2) * x)) + p2 * x
+    down = [float(point.split(" ")[1]) for point in entry["curve"][1:].split("L")]
+    expected = units.HEIGHT * (lines.max() - y) / (lines.max() - lines.min())
+    assert down == pytest.approx(expected.tolist(), abs=0.06)
+    assert units.unit_entry(own.iloc[:0]) is None
+
+
+def test_two_runs_are_one_page(
+    hostile_report: tuple[Run, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rendering, "reported", list)
+    run = hostile_report[0]
+    other = reportpages.captured(
+        reportpages.Hostile, reportpages.folder(tmp_path / "images", 16), tmp_path / "run",
+        preprocess="none",
+    )  # fmt: skip
+    page = run.report(tmp_path / "page.html", second=other).read_text("utf-8")
+    said = html.unescape(page)
+    found = compare_runs(run, other)
+    assert sentence(comparison_text(found)) in said
+    index = found[found["quantity"] == "L"]
+    cells = re.findall(r'data-label="Difference" data-v="([^"]*)"', page)
+    assert [float(cell) for cell in cells] == pytest.approx(index["difference"].to_list(), rel=1e-6)
+    assert table_of(page, "differences")["second"].to_numpy() == pytest.approx(
+        found["second"].to_numpy(), rel=1e-5
+    )
+    assert 'id="second-layer-1"' in page
+    assert "not of the same samples (24 and 16)" in said
+    ids = [attributes["id"] for _, attributes in Parsed(page).elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    plain = reportpages.captured(reportpages.Plain, images(8), tmp_path / "plain")
+    said = html.unescape(rendering.render(run, plain))
+    assert "The two runs have no layer of one name, so that no layers can be compared." in said
+    assert 'id="second-layer-0"' in said
+
+
+def test_calls_are_numbered_as_in_the_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rendering, "reported", list)
+    relu = nn.ReLU()
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), relu, nn.Conv2d(4, 4, 1), relu, nn.Flatten())
+    run = reportpages.captured(network.eval, images(16), tmp_path / "run")
+    page = rendering.render(run)
+    assert [cells[1] for cells in rows_of(page)] == ["1", "1 (call 1)"]
+    assert run.layers["call"].tolist() == [0, 1]
+    assert "call 2" not in page
+
+
+def test_more_than_two_runs_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    from acon_analysis.cli import main
+
+    with pytest.raises(SystemExit) as stopped:
+        main(["report", "a", "b", "c"])
+    assert stopped.value.code == 2
+    assert "a report is of one run or of two; got 3" in capsys.readouterr().err

@@ -2,11 +2,16 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import chromium
 import reportpages
+from acon_analysis import family
+from acon_analysis.plotdata.unit_curves import unit_facts
 from acon_analysis.runs.run import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*untrained.*")
@@ -145,6 +150,94 @@ def test_csv_files_can_be_saved(
     assert reportpages.SCRIPT in layers
     assert channels.splitlines()[0].startswith("channel,L,s_c")
     assert len(channels.splitlines()) == 1 + 4
+
+
+def test_points_show_their_values_and_lead_to_their_layer(
+    opened: chromium.Page, hostile_report: tuple[Run, Path]
+) -> None:
+    points = "[...document.querySelectorAll('.wide .depth a')]"
+    value = hostile_report[0].linearity()["L"][1]
+    title = opened.run(f"{points}[1].querySelector('title').textContent")
+    assert title.startswith(f"{reportpages.IMAGE}: L = {value:.3f} (")
+    opened.run(f"{points}[1].focus()")
+    opened.press("Enter")
+    opened.run("new Promise((done) => setTimeout(done, 50))")
+    assert opened.run("location.hash") == "#layer-1"
+    assert opened.run("document.querySelector('#layer-1').open")
+    assert opened.run("getComputedStyle(document.querySelector('nav')).position") == "sticky"
+
+
+def test_definitions_are_shown_to_the_keyboard(opened: chromium.Page) -> None:
+    shown = "getComputedStyle(document.querySelector('#layers-L')).display"
+    assert opened.run(shown) == "none"
+    opened.run("document.querySelector('#layers [data-key=channels]').focus()")
+    opened.press("Tab")
+    assert opened.run("document.activeElement.dataset.key") == "L"
+    assert opened.run(shown) == "block"
+    assert "0.733" in opened.run("document.querySelector('#layers-L').textContent")
+
+
+def test_a_slider_redraws_the_unit(opened: chromium.Page, hostile_report: tuple[Run, Path]) -> None:
+    run = hostile_report[0]
+    facts = run.linearity("channel", columns="all").merge(
+        run.channels[["layer", "channel", "p1", "p2"]], on=["layer", "channel"]
+    )
+    unit = facts[(facts["layer"] == reportpages.IMAGE) & (facts["channel"] == 3)].iloc[0]
+    before = "document.querySelector('#layer-1 .curve').getAttribute('d')"
+    click(opened, "#layer-1 summary")
+    drawn = opened.run(before)
+    opened.run(
+        """(() => {
+          const set = (selector, value) => {
+            const input = document.querySelector(`#layer-1 ${selector}`);
+            input.value = value;
+            input.dispatchEvent(new Event("input", { bubbles: true }));
+          };
+          set("input.channel", 3);
+          set("input.beta", 1.5);
+        })()"""
+    )
+    assert opened.run("document.querySelector('#layer-1 .which').textContent") == "3"
+    assert opened.run("document.querySelector('#layer-1 .at').textContent") == "1.50"
+    points = [tuple(map(float, point.split(" "))) for point in opened.run(before)[1:].split("L")]
+    assert opened.run(before) != drawn
+    p1, p2 = unit["p1"], unit["p2"]
+    x = np.linspace(unit["min_x"], unit["max_x"], len(points))
+    ends = np.concatenate([p1 * x, p2 * x, [0.0]])
+    y = family.acon_c(x, p1, p2, 1.5)
+    expected = 180 * (ends.max() - y) / (ends.max() - ends.min())
+    assert [down for _, down in points] == pytest.approx(expected.tolist(), abs=0.1)
+    index = unit_facts(p1, p2, 1.5, unit["mean_x"], unit["std_x"])["L"]
+    said = opened.run("document.querySelector('#layer-1 .gauss').textContent")
+    assert said == f"L = {index:.3f}"
+
+
+def test_figures_can_be_saved(opened: chromium.Page, tmp_path: Path) -> None:
+    opened.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    for kind in ("svg", "png"):
+        click(opened, f"#figure-linearity_by_depth button[data-as={kind}]")
+        file = tmp_path / f"figure-linearity_by_depth.{kind}"
+        for _ in range(100):
+            if file.exists() and file.stat().st_size:
+                break
+            opened.run("new Promise((done) => setTimeout(done, 50))")
+    drawing = ET.parse(tmp_path / "figure-linearity_by_depth.svg").getroot()
+    assert drawing.tag == "{http://www.w3.org/2000/svg}svg"
+    strokes = {one.get("stroke") for one in drawing.iter()} - {None, "none"}
+    assert len(strokes) > 2  # the colours of the theme are written out
+    with Image.open(tmp_path / "figure-linearity_by_depth.png") as picture:
+        assert picture.width == 2000
+        assert len(set(picture.convert("L").resize((50, 20)).get_flattened_data())) > 5
+
+
+def test_tables_are_cards_on_a_phone(opened: chromium.Page) -> None:
+    opened.size(390, 844, mobile=True)
+    boxes = opened.run(
+        "[...document.querySelectorAll('#layers tbody tr')].map((row) => "
+        "[row.scrollWidth <= innerWidth, getComputedStyle(row).display, "
+        "getComputedStyle(row.cells[3], '::before').content])"
+    )
+    assert boxes == [[True, "grid", '"L "']] * 2
 
 
 def test_light_dark_and_phone(opened: chromium.Page, hostile_report: tuple[Run, Path]) -> None:

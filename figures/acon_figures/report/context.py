@@ -14,10 +14,11 @@ from acon_analysis.plotdata.overview import headline_frame
 from acon_analysis.runs.run import Run
 from acon_analysis.statistics.census import census_table, census_text
 from acon_analysis.statistics.findings import findings
-from acon_analysis.statistics.sentences import left_out_text, sentence
+from acon_analysis.statistics.sentences import WHAT_L_IS, left_out_text, sentence
 from acon_figures.names import last_part, visible
 from acon_figures.report.layers import Page, layer_entries
 from acon_figures.report.numbers import count, number, share
+from acon_figures.report.units import unit_facts
 
 #: Unreadable images that a page lists.
 MOST_ERRORS = 200
@@ -31,8 +32,8 @@ class Tile(NamedTuple):
     note: str = ""
 
 
-def page_of(
-    run: Run, layers: pd.DataFrame, channels: pd.DataFrame, splits: pd.DataFrame | None
+def run_page(
+    run: Run, layers: pd.DataFrame, channels: pd.DataFrame, splits: pd.DataFrame | None, prefix: str
 ) -> Page:
     """Return what the template shows of a run but for its figures and their tables.
 
@@ -44,14 +45,19 @@ def page_of(
         From `plotdata.overview`.
     splits : pandas.DataFrame or None
         From `Run.variance_split`.
+    prefix : str
+        Of the ids of what belongs to this run.
     """
-    rows, data = layer_entries(layers, channels, run.histograms())
+    rows, data = layer_entries(layers, channels, run.histograms(), unit_facts(run), prefix)
     images = last_part(str(run.identity.get("data") or "given data"))
     return {
+        "prefix": prefix,
         "title": visible(f"{last_part(run.model)} on {images}"),
-        "model": visible(last_part(run.model)),
         "notices": notices(run),
-        "findings": [[visible(part) for part in one] for one in findings(layers, splits)],
+        "findings": [
+            [visible(part).replace(" %", "\u00a0%") for part in one]
+            for one in findings(layers, splits)
+        ],
         "tiles": tiles(layers, run),
         "facts": facts(run),
         "layers": rows,
@@ -189,21 +195,28 @@ def errors(run: Run) -> Page:
     }
 
 
-_GLOSSARY = ("L", "L_gate", "s_c", "G", "kappa", "rho", "L_own", "beta_gain", "ratio", "p_value",
-             "dead", "one_signed", "equal_slopes", "gate_constant")  # fmt: skip
-_SIGNS = {"L_gate": "L of the gate", "kappa": "κ", "rho": "ρ", "L_own": "L within a sample",
-          "beta_gain": "gain of β", "ratio": "samples’ effect", "p_value": "p",
-          "one_signed": "one-signed", "equal_slopes": "p1≈p2",
-          "gate_constant": "constant gate"}  # fmt: skip
+_SIGNS = {
+    "L": "L", "s_c": "s_c", "L_gate": "L of the gate", "G": "G", "kappa": "κ", "rho": "ρ",
+    "L_own": "L within a sample", "beta_gain": "gain of β", "ratio": "samples’ effect",
+    "p_value": "p", "dead": "dead", "one_signed": "one-signed", "equal_slopes": "p1≈p2",
+    "gate_constant": "constant gate",
+}  # fmt: skip
+_EVERY = (*SPLIT_COLUMNS, *LINEARITY_LAYER_COLUMNS, *LINEARITY_CHANNEL_COLUMNS)
+
+#: What the headings of tables mean: the tables' own definitions, and of L the one of the findings.
+HINTS = {column.name: column.meaning for column in _EVERY} | {
+    "L": WHAT_L_IS,
+    "beta_mean": "mean of β over samples and channels; below it the standard deviation",
+    "flagged": "how many channels are dead, have inputs of one sign, and the like",
+    "change": "what the 95 % interval of the difference says, each layer by itself",
+}
 
 
 def glossary(layers: pd.DataFrame) -> list[tuple[str, str]]:
     """Return the meaning of what the page shows, from the tables' own definitions."""
-    every = (*SPLIT_COLUMNS, *LINEARITY_LAYER_COLUMNS, *LINEARITY_CHANNEL_COLUMNS)
-    meanings = {column.name: column.meaning for column in every}
     shown = {"s_c": "s_c_max"}
     return [
-        (_SIGNS.get(name, name), meanings[name])
-        for name in _GLOSSARY
+        (sign, HINTS[name])
+        for name, sign in _SIGNS.items()
         if bool(layers[shown.get(name, name)].notna().any())
     ]

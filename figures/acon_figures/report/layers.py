@@ -11,6 +11,7 @@ from acon_analysis.statistics.causes import CAUSES
 from acon_analysis.statistics.sentences import layer_name
 from acon_figures.names import visible
 from acon_figures.report.numbers import count, exact, number, share
+from acon_figures.report.units import unit_data, unit_entry
 
 Page = dict[str, Any]
 
@@ -33,7 +34,11 @@ _SORTED = ("channels", "L", "s_c_max", "L_gate", "G", "kappa", "beta_mean", "bet
 
 
 def layer_entries(
-    layers: pd.DataFrame, channels: pd.DataFrame, histograms: pd.DataFrame
+    layers: pd.DataFrame,
+    channels: pd.DataFrame,
+    histograms: pd.DataFrame,
+    units: pd.DataFrame,
+    prefix: str = "",
 ) -> tuple[list[Page], list[Page]]:
     """Return what a page shows of every layer, and the numbers of its channels for the script.
 
@@ -43,18 +48,23 @@ def layer_entries(
         From `plotdata.overview`.
     histograms : pandas.DataFrame
         From `Run.histograms`.
+    units : pandas.DataFrame
+        From `units.unit_facts`.
+    prefix : str
+        Of the layers' ids in the page.
     """
     entries, data = [], []
     for index, row in enumerate(layers.to_dict("records")):
-        own, counted = (
+        own, counted, curves = (
             table[(table["layer"] == row["layer"]) & (table["call"] == row["call"])]
-            for table in (channels, histograms)
+            for table in (channels, histograms, units)
         )
         entries.append({
-            "place": index, **_columns(row), "histogram": _histogram(counted),
-            "profile": _profile(own), "ends": _ends(own), "listed": len(own),
+            "place": index, "id": f"{prefix}layer-{index}", **_columns(row),
+            "histogram": _histogram(counted), "profile": _profile(own), "ends": _ends(own),
+            "listed": len(own), "unit": unit_entry(curves),
         })  # fmt: skip
-        data.append(_channel_data(own))
+        data.append(_channel_data(own) | {"units": unit_data(curves)})
     return entries, data
 
 
@@ -71,6 +81,8 @@ def _columns(row: Mapping[Any, Any]) -> Page:
         "channels": count(row["channels"]),
         "L": share(row["L"]),
         "L_interval": f"{share(row['L_low'])} to {share(row['L_high'])}" if measured else "",
+        "index": [row[name] for name in ("L", "L_low", "L_high")] if measured else None,
+        "dead": bool(measured and row["dead"] == row["channels"]),
         "bar": [_percent(row[name]) for name in ("L", "L_low", "L_high")] if measured else None,
         "s_c": number(row["s_c_max"]),
         "s_c_channel": count(row["s_c_channel"]),

@@ -62,8 +62,9 @@ class Picture:
 
 
 def reported() -> list[FigureSpec]:
-    """Return the figures that a report shows where a run has their inputs."""
-    return [spec for spec in FIGURES.values() if spec.heading]
+    """Return the figures that a report shows where a run has their inputs; those of β last."""
+    shown = [spec for spec in FIGURES.values() if spec.heading]
+    return sorted(shown, key=lambda spec: "beta" in spec.name)
 
 
 def picture(spec: FigureSpec, inputs: Inputs, offered: dict[str, Numbers]) -> Picture | None:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -22,21 +23,27 @@ from acon_analysis.statistics.sentences import sentence
 from acon_figures.inputs import Inputs
 from acon_figures.names import visible
 from acon_figures.plots.network_strip import DRAWN
-from acon_figures.report.context import page_of
+from acon_figures.report.comparison import comparison
+from acon_figures.report.context import HINTS, run_page
+from acon_figures.report.depth import SIZES, depth_chart
 from acon_figures.report.pictures import Numbers, numbers, picture, reported
 
 ENDINGS = (".html", ".htm")
+
+#: Of the ids of what belongs to each run.
+PREFIXES = ("", "second-")
 
 
 def write_report(
     run: Run | str | Path,
     path: str | Path,
     *,
+    second: Run | str | Path | None = None,
     title: str | None = None,
     blocks: pd.DataFrame | None = None,
     progress: bool = False,
 ) -> Path:
-    """Write one self-contained HTML page about a captured run.
+    """Write one self-contained HTML page about a captured run, or about two.
 
     The page holds its figures, tables, style and script, loads nothing, and a
     Content-Security-Policy forbids it to; names from the run are text in it, whatever they hold.
@@ -48,10 +55,12 @@ def write_report(
         A captured run, with or without moments, of any kinds of layers; it may be incomplete.
     path : str or Path
         Ends in ``.html``; an existing page is replaced in one step.
+    second : Run, str or Path, optional
+        A run to compare the first one with (`acon_analysis.compare_runs`); the page holds both.
     title : str, optional
-        By default the run's model and data.
+        By default the runs' models and data.
     blocks : pandas.DataFrame, optional
-        From `acon_analysis.block_linearity` of the run's network, to be drawn as well
+        From `acon_analysis.block_linearity` of the first run's network, to be drawn as well
         (`network_strip`): a run holds no network whose blocks could be measured.
     progress : bool
         Show a progress bar.
@@ -74,8 +83,9 @@ def write_report(
         raise UsageError(f"the page must end in .html; got {str(target)!r}")
     if target.is_dir():
         raise UsageError(f"{str(target)!r} is a folder; give the name of a page")
-    opened = run if isinstance(run, Run) else open_run(run)
-    page = render(opened, title=title, blocks=blocks, progress=progress)
+    given = [run] if second is None else [run, second]
+    runs = [one if isinstance(one, Run) else open_run(one) for one in given]
+    page = render(*runs, title=title, blocks=blocks, progress=progress)
     data = page.encode("utf-8", "backslashreplace")
 
     atomic_write(target, data)
@@ -83,41 +93,66 @@ def write_report(
 
 
 def render(
-    run: Run,
-    *,
+    *runs: Run,
     title: str | None = None,
     blocks: pd.DataFrame | None = None,
     progress: bool = False,
 ) -> str:
-    """Return the page of a run as text; see `write_report`."""
-    _require_images(run)
+    """Return the page of one run or of two as text; see `write_report`."""
+    for run in runs:
+        _require_images(run)
     if blocks is not None:
-        _require_own(blocks, run)
-    specs, inputs = reported(), Inputs([run], {"blocks": lambda _run: blocks})
-    steps = 2 + len(specs)
+        _require_own(blocks, runs[0])
+    specs, inputs = reported(), Inputs(runs, {"blocks": lambda _run: blocks})
+    steps = 1 + len(runs) + len(specs)
     with tqdm(total=steps, desc="report", unit="step", disable=not progress, leave=False) as bar:
-        splits = inputs.get("splits")
-        channels = channel_overview(run)
-        layers = layer_overview(run, channels=channels, splits=splits)
-        bar.update()
+        offered: dict[str, Numbers] = {}
+        pages = []
+        for run, prefix in zip(runs, PREFIXES, strict=False):
+            pages.append(_page(run, prefix, offered))
+            bar.update()
         pictures = []
-        offered = {"layers": numbers("layers", layers)}
         for spec in specs:
             bar.set_postfix_str(spec.name)
             shown = picture(spec, inputs, offered)
             pictures += [] if shown is None else [shown]
             bar.update()
-        page = page_of(run, layers, channels, splits)
-        page |= _assets() | {
-            "title": visible(title) if title else page["title"],
-            "channels": Markup(_for_script(page["channels"])),
+        page = _assets() | {
+            "title": visible(title) if title else " and ".join(one["title"] for one in pages),
+            "runs": pages,
+            "charts": [depth_chart([one["layers"] for one in pages], size) for size in SIZES],
+            "compared": _compared(runs, pages[0]["layers"], offered),
+            "hints": HINTS,
+            "data": Markup(_for_script([layer for one in pages for layer in one["channels"]])),
             "pictures": pictures,
+            "offered": offered,
             "tables": _carried(offered),
-            "layer_table": offered["layers"],
         }
         text = _environment().get_template("report.html.j2").render(page)
         bar.update()
     return text
+
+
+def _page(run: Run, prefix: str, offered: dict[str, Numbers]) -> dict[str, Any]:
+    """Return what the page shows of one run, and offer its table of layers."""
+    splits = Inputs([run]).get("splits")
+    channels = channel_overview(run)
+    layers = layer_overview(run, channels=channels, splits=splits)
+    offered[f"{prefix}layers"] = numbers(f"{prefix}layers", layers)
+    return run_page(run, layers, channels, splits, prefix)
+
+
+def _compared(
+    runs: Sequence[Run], layers: Sequence[dict[str, Any]], offered: dict[str, Numbers]
+) -> dict[str, Any] | None:
+    """Return what the page says of two runs together, and offer its table; None for one run."""
+    if len(runs) < 2:
+        return None
+    first, second = runs
+    found = comparison(first, second, {row["name"]: row["id"] for row in layers})
+    if found["table"] is not None:
+        offered["differences"] = numbers("differences", found["table"])
+    return found
 
 
 def _require_images(run: Run) -> None:

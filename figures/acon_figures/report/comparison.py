@@ -1,0 +1,77 @@
+"""Two runs compared on a page: a sentence, what differs between them, and a row a layer."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from acon_analysis.errors import AconError
+from acon_analysis.runs.compare import compare_runs, comparison_text, unlike
+from acon_analysis.runs.run import Run
+from acon_analysis.statistics.sentences import layer_name, sentence
+from acon_figures.names import visible
+from acon_figures.report.numbers import exact, number, share
+
+NOTHING_SHARED = "the two runs have no layer of one name, so that no layers can be compared"
+
+
+def comparison(first: Run, second: Run, ids: Mapping[str, str]) -> dict[str, Any]:
+    """Return what a page says of two runs together.
+
+    Parameters
+    ----------
+    first, second : Run
+    ids : mapping of str to str
+        What the page has of each layer of the first run, by its name there.
+
+    Returns
+    -------
+    dict
+        ``text``, a sentence; ``unlike``, sentences on what differs between the runs; ``rows``, one
+        a layer; ``shows``, which of β and G any row has; ``table``, the frame of `compare_runs`, or
+        None where nothing can be compared, which the sentence explains.
+    """
+    keys = [set(run.layers[["layer", "call"]].itertuples(index=False)) for run in (first, second)]
+    try:
+        if not keys[0] & keys[1]:
+            raise AconError(NOTHING_SHARED)
+        found = compare_runs(first, second)
+    except AconError as error:
+        return {
+            "text": sentence(visible(error)),
+            "unlike": [],
+            "rows": [],
+            "shows": {},
+            "table": None,
+        }
+    known = found[["first", "second"]].notna().any(axis=1).groupby(found["quantity"]).any()
+    return {
+        "text": sentence(visible(comparison_text(found))),
+        "unlike": [sentence(visible(text).rstrip(".")) for text in unlike(first, second)],
+        "rows": [
+            _row(key, rows, ids) for key, rows in found.groupby(["layer", "call"], sort=False)
+        ],
+        "shows": {name: bool(known.get(name, False)) for name in ("beta", "G")},
+        "table": found,
+    }
+
+
+def _row(key: Any, found: pd.DataFrame, ids: Mapping[str, str]) -> dict[str, Any]:
+    """Return the cells of one layer: L, its difference and what that means, then β and G."""
+    rows = found.set_index("quantity").reindex(["L", "beta", "G"]).to_dict("index")
+    of_index = rows["L"]
+    low, high, change = (of_index[name] for name in ("low", "high", "difference"))
+    second = "more linear" if low > 0 else "less linear" if high < 0 else "no clear change"
+    name = visible(layer_name(*key))
+    return {
+        "name": name,
+        "id": ids[name],
+        "L": [share(of_index[which]) for which in ("first", "second")],
+        "difference": "–" if math.isnan(change) else f"{change:+.3f}".replace("-", "−"),
+        "value": exact(change),
+        "interval": "" if math.isnan(low) else f"{number(low)} to {number(high)}",
+        "change": "" if math.isnan(low) else second,
+        "beta": [number(rows["beta"][which]) for which in ("first", "second")],
+        "G": [number(rows["G"][which]) for which in ("first", "second")],
+    }

@@ -1,0 +1,67 @@
+"""L by depth as a chart whose points are links to layers: positions only, the template draws."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from acon_analysis.statistics.gaussian import RELU_L
+from acon_figures.report.numbers import share
+
+#: Width and height of the chart on wide and narrow pages.
+SIZES = {"wide": (1000, 300), "narrow": (360, 260)}
+
+_LEFT, _RIGHT, _TOP, _BOTTOM = 42, 12, 14, 34
+
+#: Layers that the axis numbers one by one.
+_NUMBERED = {"wide": 40, "narrow": 14}
+
+
+def depth_chart(runs: Sequence[Sequence[dict[str, Any]]], size: str) -> dict[str, Any] | None:
+    """Return where a chart's parts stand, in units of its view box; None without any L.
+
+    Parameters
+    ----------
+    runs : sequence of sequence of dict
+        Of one run or of two, the entries of `layers.layer_entries`. Layers of the second run stand
+        where the first has one of the same name, others behind.
+    size : {"wide", "narrow"}
+    """
+    known = [[row for row in entries if row["index"] is not None] for entries in runs]
+    names = list(dict.fromkeys(row["name"] for rows in known for row in rows))
+    if not names:
+        return None
+    width, height = SIZES[size]
+    lowest = min([RELU_L, *(row["index"][1] for rows in known for row in rows)])
+    floor = max(0.0, math.floor(10 * lowest) / 10)
+    step = (width - _LEFT - _RIGHT) / len(names)
+
+    def x_of(name: str) -> float:
+        return float(round(_LEFT + step * (names.index(name) + 0.5), 1))
+
+    def y_of(value: float) -> float:
+        part = (min(max(value, floor), 1.0) - floor) / (1 - floor)
+        return float(round(height - _BOTTOM - part * (height - _TOP - _BOTTOM), 1))
+
+    every = -(-len(names) // _NUMBERED[size])
+    steps = 5 if floor < 0.5 else 10
+    marks = [tick / 10 for tick in range(round(10 * floor), 11) if tick % (10 // steps) == 0]
+    return {
+        "size": size, "width": width, "height": height, "left": _LEFT, "right": width - _RIGHT,
+        "ticks": [(y_of(mark), f"{mark:.1f}") for mark in marks], "relu": y_of(RELU_L),
+        "numbers": [(x_of(name), i + 1) for i, name in enumerate(names) if i % every == 0],
+        "radius": round(min(5.0, max(1.5, step / 3)), 1),
+        "series": [[_point(row, x_of, y_of) for row in rows] for rows in known],
+    }  # fmt: skip
+
+
+def _point(row: dict[str, Any], x_of: Any, y_of: Any) -> dict[str, Any]:
+    """Return one layer of a chart: where it stands, what it links to and what it says."""
+    value, low, high = row["index"]
+    between = "" if math.isnan(low) else f" ({share(low)} to {share(high)})"
+    dead = ", dead" if row["dead"] else ""
+    return {
+        "x": x_of(row["name"]), "y": y_of(value), "id": row["id"], "dead": row["dead"],
+        "low": y_of(value if math.isnan(low) else low),
+        "high": y_of(value if math.isnan(high) else high),
+        "text": f"{row['name']}: L = {share(value)}{between}{dead}",
+    }  # fmt: skip
