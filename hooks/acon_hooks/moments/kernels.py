@@ -107,7 +107,7 @@ TILE, LARGE_TILE = 1 << 15, 1 << 24
 #: What an output's standard deviation has to exceed for a gate in float32, relative to d/2 times
 #: the root mean square of x: the first over sqrt(P), and the second. Such a gate is right to 1e-7;
 #: below, its rounding, which is less seen the more pixels there are, would move L by 1e-6. As in
-#: ``sums.cpp``.
+#: ``results.h``.
 ROUGH = 0.3, 3e-3
 
 

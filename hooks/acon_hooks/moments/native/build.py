@@ -22,7 +22,7 @@ from acon_analysis.files import is_own_file, keep_private, private_cache, shared
 UNITS = tuple(Path(__file__).with_name(f"{name}.cpp") for name in ("sums", "merge"))
 SOURCES = (
     *UNITS,
-    *(Path(__file__).with_name(f"{name}.h") for name in ("rows", "vectors")),
+    *(Path(__file__).with_name(f"{name}.h") for name in ("rows", "vectors", "tangent", "results")),
 )
 
 #: Without regard to NaN and infinity, which the callers hand over to torch.

@@ -11,17 +11,6 @@
 
 namespace {
 
-
-inline Wide load(const double* from) {
-  Wide value;
-  std::memcpy(&value, from, sizeof value);
-  return value;
-}
-
-inline void store(double* to, Wide value) { std::memcpy(to, &value, sizeof value); }
-inline Wide least(Wide a, Wide b) { return a < b ? a : b; }
-inline Wide largest(Wide a, Wide b) { return a > b ? a : b; }
-
 inline Wide root(Wide value) {
   for (int i = 0; i < WIDE; ++i) value[i] = std::sqrt(value[i]);
   return value;

@@ -6,8 +6,8 @@
 // first pixel of each sample and channel: products of two floats are exact in it, squares neither
 // overflow nor vanish, and no pixel is further than sqrt(pixels) deviations from the mean. Results of
 // a sample and channel depend on nothing but its pixels, neither on the batch nor on the threads.
-// Gates are computed in single precision, and again in double precision where an output varies so
-// little that their rounding would be seen. Data must be finite: where a result is not, the caller sums
+// Gates are computed in single precision, and again in double precision where pixels are so few, or an
+// output varies so little, that their rounding would be seen. Data must be finite: where a result is not, the caller sums
 // again with torch.
 //
 // Vector extensions of GCC and Clang; no library but the C one, nothing of torch.
@@ -15,8 +15,7 @@
 #include <cstring>
 #include <utility>
 
-#include "rows.h"
-#include "vectors.h"
+#include "results.h"
 
 namespace {
 
@@ -29,33 +28,20 @@ constexpr int SIDE = 4;
 // Most vectors after which channels begin anew at the first lane.
 constexpr int PERIOD = 16;
 
-// Rows of the constants of a call; see `Prepared` in sums.py.
-enum Constant { HALF, MIDDLE, REFERENCE, CONSTANTS };
-
-// Sums of an accumulator: of x, w, t and r in the order in which kinds come to need them.
-constexpr int USED[] = {5, 7, 10};
-
-// What an output's deviation has to exceed for a gate in single precision; see kernels.py.
-constexpr double ROUGH[] = {0.3, 3e-3};
-
-// What the pixels of one vector of channels are compared with: constants, and the first pixel.
+// What the pixels of one vector of channels are compared with, the first ones, and β·d/2 of their gates.
 template <Kind kind>
 struct Origin {
-  Vector steep, reference;  // β·d/2, and at the reference β
+  Vector steep, reference;
   Wide x[2], w[2], t[2], r[2];
 
-  Origin(Vector steep, Vector reference, const float* first, const float* y)
-      : steep(steep), reference(reference) {
-    const Vector values = load(first);
+  Origin(const Given& k, Vector first, Vector output) {
+    for (int i = 0; i < LANES; ++i)
+      steep[i] = float(k.steep[i]), reference[i] = float(k.reference[i]);
+    const Vector gate = tangent(steep * first), other = tangent(reference * first);
     for (int half = 0; half < 2; ++half) {
-      x[half] = widen(first + half * WIDE);
-      if constexpr (kind == PLAIN) {
-        w[half] = widen(y + half * WIDE);
-      } else {
-        t[half] = widen(tangent(steep * values), half), w[half] = t[half] * x[half];
-        if constexpr (kind == REFERRED)
-          r[half] = widen(tangent(reference * values), half) * x[half];
-      }
+      x[half] = widen(first, half), t[half] = widen(gate, half);
+      w[half] = kind == PLAIN ? widen(output, half) : t[half] * x[half];
+      r[half] = widen(other, half) * x[half];
     }
   }
   Origin() {}
@@ -66,22 +52,6 @@ struct Slot {
   Wide sum[10][2] = {};
   Vector low, high;
   Mask positive = {};
-};
-
-// Sums of one half of a vector of channels.
-template <Kind kind>
-struct Sums {
-  Wide at[USED[kind]] = {};
-
-  inline void product(int first, Wide w, Wide x) {
-    at[first] += w;
-    at[first + 1] += w * w;
-    at[first + 2] += w * x;
-  }
-
-  inline void add_to(Slot& slot, int half) const {
-    for (int i = 0; i < USED[kind]; ++i) slot.sum[i][half] += at[i];
-  }
 };
 
 // Extremes of a vector of channels, and how many pixels are positive.
@@ -107,20 +77,21 @@ template <bool far>
 void add(Slot& slot, const Origin<PLAIN>& from, const float* x, const float* y, int64_t step,
          int64_t count) {
   const Origin<PLAIN> origin = from;
-  Sums<PLAIN> part[2];
+  Wide part[5][2] = {};
   Ends ends(slot);
   for (int64_t i = 0; i < count; ++i, x += step, y += step) {
     if (far) __builtin_prefetch(x + SPAN * step), __builtin_prefetch(y + SPAN * step);
     ends.add(load(x));
     for (int half = 0; half < 2; ++half) {
-      const Wide centred = widen(x + half * WIDE) - origin.x[half];
-      part[half].at[0] += centred;
-      part[half].at[1] += centred * centred;
-      part[half].product(2, widen(y + half * WIDE) - origin.w[half], centred);
+      const Wide a = widen(x + half * WIDE) - origin.x[half];
+      const Wide w = widen(y + half * WIDE) - origin.w[half];
+      part[0][half] += a, part[1][half] += a * a;
+      part[2][half] += w, part[3][half] += w * w, part[4][half] += w * a;
     }
   }
   ends.put(slot);
-  for (int half = 0; half < 2; ++half) part[half].add_to(slot, half);
+  for (int i = 0; i < 5; ++i)
+    for (int half = 0; half < 2; ++half) slot.sum[i][half] += part[i][half];
 }
 
 // The same with gates. They are computed first, and then the two halves are summed one after the other:
@@ -143,192 +114,45 @@ void add(Slot& slot, const Origin<kind>& from, const float* x, const float*, int
   for (int half = 0; half < 2; ++half) {
     const Wide from_x = from.x[half], from_w = from.w[half], from_t = from.t[half];
     const Wide from_r = kind == REFERRED ? from.r[half] : Wide{};
-    Sums<kind> part;
-    for (int64_t i = half * WIDE; i < count * LANES; i += LANES) {
-      const Wide wide = widen(values + i), centred = wide - from_x;
-      const Wide gate = widen(gates + i), shifted = gate - from_t;
-      part.at[0] += centred;
-      part.at[1] += centred * centred;
-      part.product(2, gate * wide - from_w, centred);
-      part.at[5] += shifted;
-      part.at[6] += shifted * shifted;
-      if constexpr (kind == REFERRED)
-        part.product(7, widen(others + i) * wide - from_r, centred);
-    }
-    part.add_to(slot, half);
-  }
-}
-
-struct Problem {
-  bool last;
-  const float *x, *y, *beta;
-  const double* constants;
-  int64_t samples, channels, pixels;
-  int64_t beta_sample, beta_channel;  // strides; 0 where all share one
-  double* out;
-  int64_t out_row, out_sample;
-
-  float slope(int64_t sample, int64_t channel) const {
-    return beta ? beta[sample * beta_sample + channel * beta_channel] : 0.0f;
-  }
-  double constant(int row, int64_t channel) const { return constants[row * channels + channel]; }
-  double steep(int64_t sample, int64_t channel) const {
-    return slope(sample, channel) * constant(HALF, channel);
-  }
-};
-
-// What lanes are compared with, as arrays that are filled lane by lane.
-template <Kind kind>
-struct Filling {
-  float steep[LANES] = {}, reference[LANES] = {}, x[LANES] = {}, y[LANES] = {};
-
-  void set(const Problem& p, int lane, int64_t sample, int64_t channel, float first, float output) {
-    x[lane] = first, y[lane] = output;
-    if (kind == PLAIN) return;
-    steep[lane] = float(p.steep(sample, channel));
-    reference[lane] = float(p.constant(REFERENCE, channel) * p.constant(HALF, channel));
-  }
-
-  Origin<kind> origin() const { return Origin<kind>(load(steep), load(reference), x, y); }
-};
-
-// Results of channels side by side: sums as USED has them, and what x, w, t and r are about.
-template <int width>
-struct Results {
-  double sum[10][width] = {}, about[4][width] = {};
-  double low[width], high[width], positive[width] = {};
-
-  Results() {
-    for (int i = 0; i < width; ++i) low[i] = 3.5e38, high[i] = -3.5e38;
-  }
-
-  template <Kind kind>
-  void take(int to, const Slot& slot, const Origin<kind>& origin, int lane) {
-    const int half = lane / WIDE, at = lane % WIDE;
-    for (int i = 0; i < USED[kind]; ++i) sum[i][to] += slot.sum[i][half][at];
-    about[0][to] = origin.x[half][at], about[1][to] = origin.w[half][at];
-    if (kind != PLAIN) about[2][to] = origin.t[half][at];
-    if (kind == REFERRED) about[3][to] = origin.r[half][at];
-    low[to] = slot.low[lane] < low[to] ? slot.low[lane] : low[to];
-    high[to] = slot.high[lane] > high[to] ? slot.high[lane] : high[to];
-    positive[to] += slot.positive[lane];
-  }
-
-  template <Kind kind>
-  Results(const Slot& slot, const Origin<kind>& origin) {
-    std::memcpy(sum, slot.sum, sizeof sum);
-    std::memcpy(about[0], origin.x, sizeof about[0]);
-    std::memcpy(about[1], origin.w, sizeof about[1]);
-    if (kind != PLAIN) std::memcpy(about[2], origin.t, sizeof about[2]);
-    if (kind == REFERRED) std::memcpy(about[3], origin.r, sizeof about[3]);
-    for (int i = 0; i < width; ++i)
-      low[i] = slot.low[i], high[i] = slot.high[i], positive[i] = slot.positive[i];
-  }
-};
-
-// Sums of one sample and channel with gates in double precision.
-template <Kind kind>
-Results<1> precisely(const Problem& p, int64_t sample, int64_t channel) {
-  const int64_t size = p.channels * p.pixels, step = p.last ? p.channels : 1;
-  const float* x = p.x + sample * size + (p.last ? channel : channel * p.pixels);
-  const double steep = p.steep(sample, channel);
-  const double reference = p.constant(REFERENCE, channel) * p.constant(HALF, channel);
-  Wide sum[10] = {}, first[4] = {};
-  for (int64_t from = -1; from < p.pixels; from += from < 0 ? 1 : WIDE) {
-    Wide values[4];
-    for (int i = 0; i < WIDE; ++i)
-      values[0][i] = x[from >= 0 && from + i < p.pixels ? (from + i) * step : 0];
-    values[2] = tangent(steep * values[0]), values[1] = values[2] * values[0];
-    if constexpr (kind == REFERRED) values[3] = tangent(reference * values[0]) * values[0];
-    if (from < 0) std::memcpy(first, values, sizeof first);
-    const auto about = [&](int i) { return values[i] - first[i]; };
-    const auto add = [&](int i, Wide value) { sum[i] += value, sum[i + 1] += value * value; };
-    add(0, about(0)), add(2, about(1)), add(5, about(2));
-    sum[4] += about(0) * about(1);
-    if constexpr (kind == REFERRED) add(7, about(3)), sum[9] += about(0) * about(3);
-  }
-  Results<1> found;
-  for (int i = 0; i < USED[kind]; ++i)
-    for (int lane = 0; lane < WIDE; ++lane) found.sum[i][0] += sum[i][lane];
-  for (int i = 0; i < 4; ++i) found.about[i][0] = first[i][0];
-  return found;
-}
-
-// Writes results of neighbouring channels of one sample; returns whether all are finite. Row by row,
-// for the rows lie far apart.
-template <Kind kind, int width, bool precise = false>
-bool write(const Problem& p, int64_t sample, int64_t channel, const Results<width>& from, int first,
-           int count) {
-  double* to = p.out + sample * p.out_sample + channel;
-  const double each = 1.0 / p.pixels;
-  double sizes[width] = {}, size = 0.0, half[width];
-  bool again[width] = {};
-  const auto put = [&](int row, const double* values) {
-    std::memcpy(to + row * p.out_row, values, count * sizeof(double));
-    for (int i = 0; i < count; ++i) sizes[i] += __builtin_fabs(values[i]);
-  };
-  // Mean and centred sum of squares of a variable, and its centred sum of products with x.
-  const auto variable = [&](int row, int index, int about, bool scaled, double* square,
-                            double* cross) {
-    const double *sum = from.sum[index] + first, *sums = from.sum[0] + first;
-    double mean[width];
-    for (int i = 0; i < count; ++i) {
-      const double factor = scaled ? half[i] : 1.0;
-      const double own = from.sum[index + 1][first + i] - sum[i] * sum[i] * each;
-      mean[i] = (from.about[about][first + i] + sum[i] * each) * factor;
-      square[i] = (own > 0.0 ? own : 0.0) * factor * factor;
-      if (cross)
-        cross[i] = (from.sum[index + 2][first + i] - sum[i] * sums[i] * each) * factor;
-    }
-    put(row, mean), put(row + 1, square);
-    if (cross) put(row + 2, cross);
-  };
-  double xx[width], square[width], cross[width];
-  variable(SX, 0, 0, false, xx, nullptr);
-  if constexpr (!precise)
-    put(LOW_X, from.low + first), put(HIGH_X, from.high + first),
-        put(POSITIVE, from.positive + first);
-  if constexpr (kind == PLAIN) {
-    variable(SW, 2, 1, false, square, cross);
-  } else {
-    const double few = ROUGH[0] * ROUGH[0] * each, least = ROUGH[1] * ROUGH[1];
-    const double limit = few > least ? few : least;
-    const auto judge = [&] {
-      for (int i = 0; i < count; ++i) {
-        const double middle = p.constant(MIDDLE, channel + i), mean = to[SX * p.out_row + i];
-        const double own = square[i] + middle * (2.0 * cross[i] + middle * xx[i]);
-        const double all = half[i] * half[i] * (xx[i] + p.pixels * mean * mean);
-        again[i] |= xx[i] > 0.0 && own < limit * all;
-      }
+    Wide part[USED[kind]] = {};
+    const auto add = [&](int first, Wide w, Wide a) {
+      part[first] += w, part[first + 1] += w * w, part[first + 2] += w * a;
     };
-    for (int i = 0; i < count; ++i) half[i] = p.constant(HALF, channel + i);
-    variable(SW, 2, 1, true, square, cross);
-    judge();
-    variable(ST, 5, 2, false, square, nullptr);
-    if constexpr (kind == REFERRED) {
-      variable(SR, 7, 3, true, square, cross);
-      judge();
+    for (int64_t i = half * WIDE; i < count * LANES; i += LANES) {
+      const Wide value = widen(values + i), a = value - from_x;
+      const Wide gate = widen(gates + i), t = gate - from_t;
+      part[0] += a, part[1] += a * a;
+      add(2, gate * value - from_w, a);
+      part[5] += t, part[6] += t * t;
+      if constexpr (kind == REFERRED) add(7, widen(others + i) * value - from_r, a);
     }
-    if constexpr (!precise) {
-      double beta[width], low[width], high[width];
-      for (int i = 0; i < count; ++i) {
-        const double steep = p.steep(sample, channel + i);
-        const double a = steep * from.low[first + i], b = steep * from.high[first + i];
-        beta[i] = p.slope(sample, channel + i), low[i] = a < b ? a : b, high[i] = a < b ? b : a;
-      }
-      put(LOW_Z, low), put(HIGH_Z, high);
-      put(kind == GATED ? SR : BETA, beta);
-    }
+    for (int i = 0; i < USED[kind]; ++i) slot.sum[i][half] += part[i];
   }
-  for (int i = 0; i < count; ++i) size += sizes[i];
-  uint64_t bits;
-  std::memcpy(&bits, &size, sizeof bits);
-  if ((bits >> 52 & 0x7ff) == 0x7ff) return false;
-  if constexpr (kind != PLAIN && !precise)
-    for (int i = 0; i < count; ++i)
-      if (again[i])
-        write<kind, 1, true>(p, sample, channel + i, precisely<kind>(p, sample, channel + i), 0, 1);
-  return true;
+}
+
+// Adds what one lane holds to the totals of its channel.
+template <Kind kind, int width>
+void take(Totals<width>& to, int64_t at, const Slot& slot, const Origin<kind>& origin, int lane) {
+  for (int i = 0; i < USED[kind]; ++i) to.sum[i][at] += slot.sum[i][lane / WIDE][lane % WIDE];
+  const Wide* about[] = {origin.x, origin.w, origin.t, origin.r};
+  for (int i = 0; i < ABOUT[kind]; ++i) to.about[i][at] = about[i][lane / WIDE][lane % WIDE];
+  to.low[at] = slot.low[lane] < to.low[at] ? slot.low[lane] : to.low[at];
+  to.high[at] = slot.high[lane] > to.high[at] ? slot.high[lane] : to.high[at];
+  to.positive[at] += slot.positive[lane];
+}
+
+template <Kind kind>
+Totals<LANES> totals(const Slot& slot, const Origin<kind>& origin) {
+  Totals<LANES> to;
+  std::memcpy(to.sum, slot.sum, USED[kind] * sizeof to.sum[0]);
+  for (int half = 0; half < 2; ++half) {
+    const int at = half * WIDE;
+    const Wide* about[] = {origin.x, origin.w, origin.t, origin.r};
+    for (int i = 0; i < ABOUT[kind]; ++i) store(to.about[i] + at, about[i][half]);
+    store(to.low + at, widen(slot.low, half)), store(to.high + at, widen(slot.high, half));
+  }
+  for (int i = 0; i < LANES; ++i) to.positive[i] = slot.positive[i];
+  return to;
 }
 
 #if defined(__clang__) || __GNUC__ >= 12
@@ -361,8 +185,7 @@ void transpose(const float* const* from, int64_t start, int64_t count, float* to
       }
     } else {
       for (int r = 0; r < LANES; ++r) {
-        rows[r] = Vector{};
-        std::memcpy(&rows[r], from[r] + start + i, (count - i) * sizeof(float));
+        rows[r] = first_of(from[r] + start + i, int(count - i));
       }
     }
     exchange<1>(rows, std::make_integer_sequence<int, LANES>());
@@ -376,31 +199,32 @@ bool along(const Problem& p, int64_t group) {
   const int64_t begin = group * LANES, all = p.samples * p.channels;
   const int width = int(all - begin < LANES ? all - begin : LANES);
   const float *x[LANES], *y[LANES];
+  Given constants;
+  int64_t sample = begin / p.channels, channel = begin % p.channels;
   for (int lane = 0; lane < LANES; ++lane) {
     const int64_t row = begin + (lane < width ? lane : width - 1);
     x[lane] = p.x + row * p.pixels, y[lane] = p.y + row * p.pixels;
+    constants.set<kind>(p, lane, sample, channel);
+    if (lane < width - 1 && ++channel == p.channels) ++sample, channel = 0;
   }
-  Filling<kind> filling;
-  for (int lane = 0; lane < LANES; ++lane) {
-    const int64_t row = begin + (lane < width ? lane : width - 1);
-    filling.set(p, lane, row / p.channels, row % p.channels, x[lane][0], y[lane][0]);
-  }
-  const Origin<kind> origin = filling.origin();
+  Vector first, output;
+  for (int lane = 0; lane < LANES; ++lane) first[lane] = x[lane][0], output[lane] = y[lane][0];
+  const Origin<kind> origin(constants, first, output);
   Slot slot;
+  slot.low = slot.high = first;
   alignas(64) float tiles[kind == PLAIN ? 2 : 1][SPAN * LANES];
   for (int64_t from = 0; from < p.pixels; from += SPAN) {
     const int64_t count = p.pixels - from < SPAN ? p.pixels - from : SPAN;
     transpose(x, from, count, tiles[0]);
     if (kind == PLAIN) transpose(y, from, count, tiles[kind == PLAIN]);
-    if (from == 0) slot.low = slot.high = load(tiles[0]);
     add<false>(slot, origin, tiles[0], tiles[kind == PLAIN], LANES, count);
   }
-  const Results<LANES> results(slot, origin);
-  bool finite = true;
+  Results results;
+  const bool finite = finish<kind>(p, constants, totals(slot, origin), 0, results);
   for (int lane = 0, next; lane < width; lane = next) {
-    const int64_t channel = (begin + lane) % p.channels;
+    channel = (begin + lane) % p.channels;
     next = int(lane + p.channels - channel < width ? lane + p.channels - channel : width);
-    finite &= write<kind>(p, (begin + lane) / p.channels, channel, results, lane, next - lane);
+    write<kind>(p, (begin + lane) / p.channels, channel, results, lane, next - lane);
   }
   return finite;
 }
@@ -428,41 +252,44 @@ bool periodic(const Problem& p, int64_t sample, const Layout& layout) {
   const float *x = p.x + sample * size, *y = p.y + sample * size;
   Slot slots[PERIOD];
   Origin<kind> origins[PERIOD];
-  int64_t rest[PERIOD];
   for (int64_t v = 0; v < layout.period; ++v) {
-    Filling<kind> filling;
+    Given constants;
+    Vector first, output;
     for (int lane = 0; lane < LANES; ++lane) {
       const int64_t channel = (v * LANES + lane) % p.channels;
-      filling.set(p, lane, sample, channel, x[channel], y[channel]);
+      constants.set<kind>(p, lane, sample, channel);
+      first[lane] = x[channel], output[lane] = y[channel];
     }
-    origins[v] = filling.origin();
-    slots[v].low = slots[v].high = load(filling.x);
-    rest[v] = size - whole * step - v * LANES;
+    origins[v] = Origin<kind>(constants, first, output);
+    slots[v].low = slots[v].high = first;
   }
   // Piece by piece, so that memory is gone through once and not once for every vector.
   for (int64_t from = 0; from < whole; from += SPAN)
     for (int64_t v = 0; v < layout.period; ++v)
       add<true>(slots[v], origins[v], x + from * step + v * LANES, y + from * step + v * LANES,
                 step, whole - from < SPAN ? whole - from : SPAN);
-  Results<PERIOD * LANES> results;
+  Totals<PERIOD * LANES> found = {};
+  for (int i = 0; i < p.channels; ++i) found.low[i] = 3.5e38, found.high[i] = -3.5e38;
   for (int64_t v = 0; v < layout.period; ++v) {
-    if (rest[v] > 0) {
-      alignas(64) float last[2][LANES];
-      for (int lane = 0; lane < LANES; ++lane) {
-        const int64_t at = whole * step + v * LANES + lane;
-        last[0][lane] = x[lane < rest[v] ? at : at % p.channels];
-        last[1][lane] = y[lane < rest[v] ? at : at % p.channels];
-      }
-      add<false>(slots[v], origins[v], last[0], last[1], 0, 1);
-      // The first pixel, repeated where there is none, adds nothing but to this count.
-      for (int lane = int(rest[v]); lane < LANES; ++lane)
-        slots[v].positive[lane] -= last[0][lane] > 0.0f;
-    }
+    const int64_t at = whole * step + v * LANES, rest = size - at;  // lanes with one pixel more
+    alignas(64) float last[2][LANES] = {};
+    for (int lane = 0; lane < LANES && lane < rest; ++lane)
+      last[0][lane] = x[at + lane], last[1][lane] = y[at + lane];
+    Slot more = slots[v];
+    if (rest > 0) add<false>(more, origins[v], last[0], last[1], 0, 1);
     for (int lane = 0; lane < LANES; ++lane)
-      if (whole > 0 || lane < rest[v])
-        results.take((v * LANES + lane) % p.channels, slots[v], origins[v], lane);
+      if (whole > 0 || lane < rest)
+        take(found, (v * LANES + lane) % p.channels, lane < rest ? more : slots[v], origins[v],
+             lane);
   }
-  return write<kind>(p, sample, 0, results, 0, int(p.channels));
+  bool finite = true;
+  for (int first = 0; first < p.channels; first += LANES) {
+    const int count = int(p.channels - first < LANES ? p.channels - first : LANES);
+    Given constants = {};
+    for (int lane = 0; lane < count; ++lane) constants.set<kind>(p, lane, sample, first + lane);
+    finite &= put<kind>(p, sample, first, constants, found, first, count);
+  }
+  return finite;
 }
 
 template <Kind kind>
@@ -470,6 +297,7 @@ bool across(const Problem& p, int64_t sample, int64_t piece, const Layout& layou
   const int64_t first = piece * SIDE;
   const int count = int(layout.vectors - first < SIDE ? layout.vectors - first : SIDE);
   Slot slots[SIDE];
+  Given constants[SIDE];
   Origin<kind> origins[SIDE];
   int64_t channel[SIDE];
   const int64_t size = p.channels * p.pixels;
@@ -477,12 +305,9 @@ bool across(const Problem& p, int64_t sample, int64_t piece, const Layout& layou
   for (int v = 0; v < count; ++v) {
     channel[v] = (first + v) * LANES;  // the last vector may take some channels again
     if (channel[v] + LANES > p.channels) channel[v] = p.channels - LANES;
-    Filling<kind> filling;
-    for (int lane = 0; lane < LANES; ++lane) {
-      const int64_t at = channel[v] + lane;
-      filling.set(p, lane, sample, at, x[at], y[at]);
-    }
-    origins[v] = filling.origin();
+    for (int lane = 0; lane < LANES; ++lane)
+      constants[v].set<kind>(p, lane, sample, channel[v] + lane);
+    origins[v] = Origin<kind>(constants[v], load(x + channel[v]), load(y + channel[v]));
     slots[v].low = slots[v].high = load(x + channel[v]);
   }
   for (int64_t from = 0; from < p.pixels; from += SPAN)
@@ -493,7 +318,7 @@ bool across(const Problem& p, int64_t sample, int64_t piece, const Layout& layou
     }
   bool finite = true;
   for (int v = 0; v < count; ++v)
-    finite &= write<kind>(p, sample, channel[v], Results<LANES>(slots[v], origins[v]), 0, LANES);
+    finite &= put<kind>(p, sample, channel[v], constants[v], totals(slots[v], origins[v]), 0, LANES);
   return finite;
 }
 
