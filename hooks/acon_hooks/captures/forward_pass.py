@@ -1,8 +1,8 @@
 """Inputs in, β out: by hooks, or by a fused or compiled copy that is proved against them."""
 
 import copy
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -18,8 +18,9 @@ from acon_hooks.captures.fusing import TOLERANCE, difference, fuse, same_outputs
 from acon_hooks.census.counting import census_in
 from acon_hooks.engine.aliases import same_values
 from acon_hooks.engine.feed import Batch as Samples
+from acon_hooks.engine.functions import Listener
 from acon_hooks.engine.outputs import Output, pick_output
-from acon_hooks.engine.sites import Site, SiteCall, Visitor
+from acon_hooks.engine.sites import Args, Kwargs, Site, SiteCall, Visitor
 from acon_hooks.engine.trees import described, leaves
 from acon_hooks.engine.visiting import visiting
 from acon_hooks.errors import HookError, ProofError
@@ -105,6 +106,7 @@ class ForwardPass:
         self.fused, self.compiled, self.moments = fused, compiled, moments
         self.metadata: LayerMetadata | None = None
         self.overwrites: bool | None = None
+        self._fast = False  # whether batches run in inference mode
         self.channels_last = wants_channels_last(model)
         self._opening: Callable[[], Samples | None] = lambda: None
         self._stack = ExitStack()
@@ -198,10 +200,14 @@ class ForwardPass:
             self.moments.places = own.places
         given, handed = ([value for _, value in leaves(b.inputs)] for b in (batch, own))
         versions = list(map(_version, handed))
-        with torch.no_grad():  # in inference mode a network could not differentiate by itself
+        first = self.overwrites is None
+        without = torch.inference_mode() if self._fast else torch.no_grad()
+        with without, self._watching_gradients() if first else nullcontext():
             values = self._tap.run(own)
+        if self._tap.changes:  # what it keeps could not be differentiated later
+            self._fast = False
         written = list(map(_version, handed)) != versions
-        if self.overwrites is None:
+        if first:
             self.overwrites = written or not all(map(same_values, handed, given))
         elif written and not self.overwrites:
             raise HookError(
@@ -209,6 +215,28 @@ class ForwardPass:
                 "let it work on a copy (x = x.clone())"
             )
         return values
+
+    @contextmanager
+    def _watching_gradients(self) -> Iterator[None]:
+        """Find out on the first batch whether later ones may run in inference mode.
+
+        That takes less time, but a network could not differentiate by itself in it.
+        """
+        differentiates = False
+
+        def listen(function: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
+            nonlocal differentiates
+            turned_on = function is torch._C._set_grad_enabled and bool(args[0])
+            differentiates |= turned_on or function is Tensor.requires_grad_
+            return function(*args, **kwargs)
+
+        listener = Listener(listen)
+        listener.on()
+        try:
+            yield
+        finally:
+            listener.off()
+        self._fast = not differentiates
 
     def _speed_up(self, images: Tensor, batch: Samples) -> None:
         """Make a fused and (or) compiled copy, each compared with the network that it replaces.

@@ -152,8 +152,9 @@ class FunctionSites:
     def start(self) -> None:
         """Listen to a forward pass, if there are sites or they are to be found."""
         self._visited = {}
-        for visited in [*self.visit.sites, *self.visit.parts]:
-            self.add(visited)
+        for visited in (*self.visit.sites, *self.visit.parts):
+            if visited.site.function is not None:  # every forward pass goes through all sites here
+                self.add(visited)
         names = {name for _, name, _ in self._visited}
         finds = (self.discovery is not None or self.naming) and self.visit.first
         self._follows = finds or any(_in_pieces(v) for own in self._visited.values() for v in own)

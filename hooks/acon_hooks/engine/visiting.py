@@ -191,8 +191,9 @@ class Visit(ForwardPasses):
     def _begin(self) -> None:
         if self.running:  # an interrupted forward pass has not ended
             self._abort()
-        if any(module.training for module in self._sensitive):
-            refuse_training(self.model)
+        for module in self._sensitive:
+            if module.training:
+                refuse_training(self.model)
         if self.first:
             for visited in self.sites:
                 visited.forget()

@@ -438,3 +438,28 @@ def test_a_network_that_overwrites_only_some_batches(tmp_path: Path) -> None:
     model, x = settled(Sometimes()), torch.randn(6, 5, 4)
     with pytest.raises(acon.AconError, match="overwritten its input in this batch, but not"):
         captured(model, [x, x * 1000], tmp_path / "run", kinds=KINDS)
+
+
+@pytest.mark.parametrize("does", ["neither", "differentiates", "keeps"])
+def test_networks_run_in_inference_mode_that_neither_differentiate_nor_keep_anything(
+    does: str, tmp_path: Path
+) -> None:
+    modes = []
+
+    class Watched(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            modes.append(torch.is_inference_mode_enabled())
+            if does == "keeps":
+                self.kept = x * 2
+            if does == "differentiates":
+                with torch.enable_grad():
+                    z = x.detach().requires_grad_()
+                    (x,) = torch.autograd.grad((z**3).sum() / 3, z)
+            out: Tensor = super().forward(x)
+            return out
+
+    model, x = settled(Watched(nn.Linear(4, 3), nn.GELU())), torch.randn(9, 4).split(3)
+    run = captured(model, x, tmp_path / "run", but=(" kept",), kinds=KINDS)
+    assert modes[0] is False
+    assert modes[-2:] == [does == "neither"] * 2
+    assert_measured(run, model, list(x), {"1": 1})
