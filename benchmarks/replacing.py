@@ -42,11 +42,11 @@ TABLE = Path(acon.__file__).parent / "studies" / "results" / "replacement_forms.
 KINDS = ("swish", "acon", "metaacon", "relu")
 #: A network without BatchNorm, trained here.
 PLAIN = "digits_plain"
-#: What the names of networks say of their activations.
+#: What the names of networks say of their activations and data.
 ACTIVATIONS = {
-    "swish": "Swish", "acon": "ACON-C", "metaacon": "Meta-ACON", "relu": "ReLU",
-    "plain": "Swish, no BatchNorm",
+    "swish": "Swish", "acon": "ACON-C", "metaacon": "Meta-ACON", "relu": "ReLU", "plain": "Swish",
 }  # fmt: skip
+DATA = {"digits": "digits", "cifar10": "CIFAR-10"}
 NETWORKS = [f"{data}_{kind}" for data in ("digits", "cifar10") for kind in KINDS] + [PLAIN]
 FORMS = ("two-piece", "line", "poly:2", "poly:4", "hardswish")
 BUDGETS = (1.0, 0.5)
@@ -176,7 +176,8 @@ network dropped), or the half whose replacement is predicted to change the logit
 fitted on training images and measured on test images, the first {count:,} of each, or all. Change
 of the accuracy in points with its 95 % interval; in brackets the mean change of the logits, the
 norm of the difference over their norm. "Again": BatchNorms estimated again on the images of the
-fit. Remake with `python benchmarks/replacing.py`."""
+fit. `digits_plain` is a small network without BatchNorm, trained by the script. Empty: not
+measured. Remake with `python benchmarks/replacing.py`."""
 
 
 def cell(rows: pd.DataFrame, form: str, again: bool) -> str:
@@ -186,7 +187,7 @@ def cell(rows: pd.DataFrame, form: str, again: bool) -> str:
         return ""
     row = own.iloc[0]
     change, low, high = (100 * row[f"accuracy_{end}"] for end in ("change", "low", "high"))
-    return f"{change:+.1f} ({low:+.1f} to {high:+.1f}) [{row['output_change']:.3f}]"
+    return f"{change:+.1f} ({low:+.1f} to {high:+.1f}) [{row['output_change']:.3g}]"
 
 
 MIXED_HEAD = f"""Each channel has the first of {", ".join(MIX)} whose own predicted change of the
@@ -204,42 +205,45 @@ def mixtures(found: pd.DataFrame) -> str:
     return table_text(head, rows)
 
 
+def forms_table(part: pd.DataFrame, budget: float) -> str:
+    """Return one budget's damage as a table: a row a network, a column a form."""
+    columns = {"relu": ("relu", False), "relu, again": ("relu", True)}
+    columns |= {form: (form, False) for form in FORMS}
+    rows = []
+    for name in [name for name in NETWORKS if name in set(part["network"])]:
+        own = part[part["network"] == name]
+        # Below 100 % the baseline of another form stands on that form's channels.
+        own = own[(own["form"] == own["with"]) | (budget == 1)]
+        rows.append([name, *(cell(own, *key) for key in columns.values())])
+    return table_text(("network", *columns), rows)
+
+
+def ranks_table(found: pd.DataFrame) -> str:
+    """Return rank correlations as a table; none where no channel does any damage."""
+    rows = [
+        [row["network"], row["with"], row["channels"],
+         *("" if pd.isna(row[name]) else f"{row[name]:.5f}" for name in ("first_order", "s_c"))]
+        for row in found.to_dict("records")
+    ]  # fmt: skip
+    return table_text(("network", "form", "channels", "first order", "s_c"), rows)
+
+
+RANKS_HEAD = f"""Spearman's rank correlation of the mean change of the logits, each channel replaced
+alone on {RANK_IMAGES} test images, with the first-order prediction on the same images and with s_c;
+empty where no replacement changes anything."""
+
+
 def write(options: argparse.Namespace) -> None:
-    """Write the page."""
-    found = kept(DAMAGE)
-    columns = ["relu", "relu, again", *FORMS]
+    """Write the page, and the table of the package."""
+    found, mixed, ranked = kept(DAMAGE), kept(MIXED), kept(RANKS)
     parts = [HEAD.format(count=options.images)]
-    for budget, part in found.groupby("budget", sort=False):
-        rows = []
-        for name, own in part.groupby("network", sort=False):
-            # ReLU of a smaller budget stands on the channels of each form: whole networks only.
-            plain = ["relu", "relu, again"] if budget == 1 else []
-            cells = {
-                "relu": cell(own, "relu", False),
-                "relu, again": cell(own, "relu", True),
-                **{form: cell(own[own["with"] == form], form, False) for form in FORMS},
-            }
-            rows.append([name, *(cells[column] for column in [*plain, *FORMS])])
-        title = "All channels" if budget == 1 else f"{100 * float(str(budget)):g} % of the channels"
-        head = ["network", *(columns if budget == 1 else FORMS)]
-        parts += [f"## {title}", table_text(tuple(head), rows)]
-    mixed = kept(MIXED)
+    for budget in sorted(found["budget"].unique(), reverse=True):
+        title = "All channels" if budget == 1 else f"{100 * budget:g} % of the channels"
+        parts += [f"## {title}", forms_table(found[found["budget"] == budget], budget)]
     if len(mixed):
         parts += ["## Mixed forms", MIXED_HEAD, mixtures(mixed)]
-    ranked = kept(RANKS)
     if len(ranked):
-        body = [
-            [row["network"], row["with"], row["channels"], f"{row['first_order']:.3f}",
-             f"{row['s_c']:.3f}"]
-            for row in ranked.to_dict("records")
-        ]  # fmt: skip
-        words = (
-            "Spearman's rank correlation of the mean change of the logits, each channel replaced "
-            f"alone on {RANK_IMAGES} test images, with the first-order prediction on "
-            "the same images and with s_c."
-        )
-        head = ["network", "form", "channels", "first order", "s_c"]
-        parts += ["## Predicted and measured damage", words, table_text(tuple(head), body)]
+        parts += ["## Predicted and measured damage", RANKS_HEAD, ranks_table(ranked)]
     ship(found, options.images)
     text = "\n\n".join(parts) + f"\n\nMeasured on: {machine()}.\n"
     PAGE.write_text(text, "utf-8")
@@ -265,7 +269,7 @@ def ship(found: pd.DataFrame, count: int) -> None:
     own = own.drop_duplicates(["network", "form", "budget", "recalibrated"])
     names = own["network"].str.partition("_")
     own = own.assign(
-        data=names[0].map({"digits": "digits", "cifar10": "CIFAR-10"}),
+        data=names[0].map(DATA).mask(own["network"] == PLAIN, "digits, no BatchNorm"),
         activation=names[2].map(ACTIVATIONS),
         place=own["network"].map({name: index for index, name in enumerate(NETWORKS)}),
     ).sort_values(["budget", "place"], ascending=[False, True], kind="stable")

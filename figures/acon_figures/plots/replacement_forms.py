@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from acon_analysis.errors import AconError
 from acon_analysis.selection import require_columns
-from acon_figures.palette import activation_color
+from acon_figures.palette import MUTED, activation_color
 from acon_figures.spec import figure
 from acon_figures.style import (
     FAINT,
@@ -158,13 +158,14 @@ def _legend(
 ) -> None:
     """Explain colours by activations, markers by data."""
     of_network = own.drop_duplicates("network").set_index("network")
-    entries: dict[str, tuple[str, str]] = {}
+    entries: dict[str, dict[str, Any]] = {}
     for network, style in styles.items():
-        entries.setdefault(of_network["activation"][network], (style["color"], "o"))
+        look = {"color": style["color"], "marker": "o"}
+        entries.setdefault(of_network["activation"][network], look)
     for network, style in styles.items():
-        entries.setdefault(of_network["data"][network], (INK, style["marker"]))
+        look = {"color": MUTED, "marker": style["marker"], "markerfacecolor": "none"}
+        entries.setdefault(of_network["data"][network], look)
     handles = [
-        Line2D([], [], linestyle="none", color=color, marker=marker, label=label)
-        for label, (color, marker) in entries.items()
+        Line2D([], [], linestyle="none", label=label, **look) for label, look in entries.items()
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2 if narrow else 7)
