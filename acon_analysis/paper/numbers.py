@@ -110,8 +110,11 @@ def _plus(value: float) -> str:
     return f"+{value:.1f}"
 
 
-def _exact_millions(value: float) -> str:
-    return f"{value:.3f}M"
+def _counted(value: float) -> str:
+    """Print a counted number of millions with three digits: 1.38M, 40.5M, 3.86G."""
+    if value >= 1000.0:
+        return f"{value / 1000.0:.3g}G"
+    return f"{value:.3g}M" if value >= 100.0 else f"{value:.{1 if value >= 10.0 else 2}f}M"
 
 
 _FLOPS = PaperColumn("flops_m", "FLOPs", show=millions)
@@ -306,9 +309,9 @@ COUNTS = PaperTable(
     (
         PaperColumn("network", "Network"),
         PaperColumn("params_m", "Params, printed", show=parameters),
-        PaperColumn("params_counted_m", "Params, counted", show=_exact_millions),
+        PaperColumn("params_counted_m", "Params, counted", show=_counted),
         PaperColumn("flops_m", "FLOPs, printed", show=millions),
-        PaperColumn("macs_counted_m", "MACs, counted", show=lambda value: f"{value:.1f}M"),
+        PaperColumn("macs_counted_m", "MACs, counted", show=_counted),
     ),
     (
         ("resnet50_acon", 25.5, 25.594920, 3900.0, 3857.973248),

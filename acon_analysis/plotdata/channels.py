@@ -11,6 +11,7 @@ from acon_analysis.columns import FACT_COLUMNS, names
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.runs.run import Run
 from acon_analysis.selection import choose_layer, require_columns
+from acon_analysis.statistics.causes import LINEAR
 
 #: Quantiles of β over the samples in `channel_facts`.
 QUANTILES = (0.05, 0.5, 0.95)
@@ -115,6 +116,32 @@ def choose_channel(
         )
     chosen: pd.Series[Any] = own.loc[channel]
     return chosen
+
+
+def shape_words(facts: "pd.Series[Any]") -> str:
+    """Say in a few words what an ACON channel's function looks like over its inputs.
+
+    Parameters
+    ----------
+    facts : pandas.Series
+        From `choose_channel`.
+
+    Returns
+    -------
+    str
+        Such as ``"nearly |x|"``: by L, by the slopes p1 and p2 and by the gain κ, which says how
+        sharp the bend is (from 3 on the two lines are reached within one standard deviation).
+    """
+    p1, p2 = sorted((float(facts["p1"]), float(facts["p2"])), key=abs, reverse=True)
+    sharp, sign = float(facts["kappa"]) >= 3.0, "-" if p1 < 0 else ""
+    if facts["L"] >= LINEAR:
+        return "a straight line"
+    if abs(p1 + p2) < 0.25 * abs(p1):
+        up = p1 * np.sign(float(facts["beta_middle"])) * np.sign(p1 - p2) > 0
+        return ("nearly " if sharp else "a rounded ") + ("|x|" if up else "-|x|")
+    if abs(p2) < 0.15 * abs(p1):
+        return f"like {sign}ReLU" if sharp else f"like {sign}Swish"
+    return "two lines" if sharp else "a smooth bend"
 
 
 def channel_curves(facts: "pd.Series[Any]") -> pd.DataFrame:

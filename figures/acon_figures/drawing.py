@@ -65,13 +65,14 @@ def draw(
         for suffix, arguments in {"": {}, **spec.variants}.items():
             name = f"{spec.name}_{suffix}" if suffix else spec.name
             try:
-                figure = spec.draw(_inputs_of(spec, inputs), context=context, **arguments)
+                frames, used = _inputs_of(spec, inputs)
+                figure = spec.draw(frames, context=context, **arguments)
             except AconError as error:
                 if names is not None:
                     raise AconError(f"figure {name!r}: {error} (runs: {given})") from error
                 say(f"{name}: left out, {error}")
                 continue
-            complete(figure, spec, inputs)
+            complete(figure, spec, used)
             yield from save(figure, folder, name, formats, dpi=dpi)
 
 
@@ -98,11 +99,12 @@ def draw_runs(spec: FigureSpec, runs: Sequence[Run], **options: Any) -> AconFigu
     """
     inputs = Inputs(runs)
     try:
-        figure = spec.draw(_inputs_of(spec, inputs), **options)
+        frames, used = _inputs_of(spec, inputs)
+        figure = spec.draw(frames, **options)
     except AconError as error:
         given = ", ".join(str(run.path) for run in runs)
         raise AconError(f"figure {spec.name!r}: {error} (runs: {given})") from error
-    complete(figure, spec, inputs)
+    complete(figure, spec, used)
     return figure
 
 
@@ -118,20 +120,26 @@ def _all(shipped: bool, sources: Sources) -> list[FigureSpec]:
     return every if shipped else [spec for spec in every if set(spec.frames) - others]
 
 
-def _inputs_of(spec: FigureSpec, inputs: Inputs) -> dict[str, Any]:
-    """Return a figure's inputs, of the first run for which the sources have what it can show.
+def _inputs_of(spec: FigureSpec, inputs: Inputs) -> tuple[dict[str, Any], Inputs]:
+    """Return what a figure draws, of the first run of which the sources have what it can show.
+
+    Returns
+    -------
+    tuple of dict and Inputs
+        The frames by name, and the inputs of that run and of those after it, which made them.
 
     Raises
     ------
     AconError
         If no run has what it needs.
     """
-    first = inputs.of(spec)
+    first, used = inputs.of(spec), inputs
     asked = set(spec.frames) & set(inputs.sources)
     if not asked <= first.keys():
-        others = (later.of(spec) for later in inputs.later())
-        first = next((own for own in others if asked <= own.keys()), first)
+        others = ((later.of(spec), later) for later in inputs.later())
+        found = next(((own, later) for own, later in others if asked <= own.keys()), None)
+        first, used = found or (first, used)
     lacking = "; ".join(IN_WORDS.get(need, need) for need in spec.required if need not in first)
     if lacking:
         raise AconError(f"it needs {lacking}, which no run has")
-    return first
+    return first, used

@@ -54,15 +54,21 @@ def label_ends(axes: Axes, ends: Sequence[End], *, side: str = "right") -> None:
     figure = axes.get_figure(root=True)
     height = 0.9 * axes.get_position().height * (figure.get_figheight() if figure else 1.0)
     share = np.clip((wanted - low) / (high - low), 0.0, 1.0)
-    found = apart(share, 1.18 * size / 72.0 / height)
-    right = side == "right"
-    for end, start, place in zip(ends, share, found, strict=True):
+    gap = 1.2 * size / 72.0 / height
+    found = np.array(apart(share, gap))
+    rank = np.argsort(np.argsort(found))  # inside the axes, as far as there is room
+    found = np.clip(found, gap * (rank + 0.4), 1.0 - gap * (len(ends) - rank - 0.6))
+    start, stop, align = (1.0, 1.035, "left") if side == "right" else (0.0, -0.035, "right")
+    for end, height, place in zip(ends, share, found, strict=True):
         axes.annotate(
-            end.text, (1.0 if right else 0.0, start), xytext=(1.035 if right else -0.035, place),
-            xycoords="axes fraction", textcoords="axes fraction", size=size, color=end.color,
-            va="center", ha="left" if right else "right",
-            arrowprops={"arrowstyle": "-", "color": end.color, "linewidth": thin(0.4),
-                        "shrinkA": 1.0, "shrinkB": 0.0},
+            "", (start, height), xytext=(stop, place), xycoords="axes fraction",
+            textcoords="axes fraction",
+            arrowprops={"arrowstyle": "-", "color": end.color, "linewidth": thin(0.5),
+                        "shrinkA": 0.0, "shrinkB": 0.0},
+        )  # fmt: skip
+        axes.text(
+            stop, place, f" {end.text} ", transform=axes.transAxes, size=size, color=end.color,
+            va="center", ha=align,
         )  # fmt: skip
 
 

@@ -79,10 +79,15 @@ def test_swish_from_a_line_to_relu() -> None:
 
 
 def test_relu_like_holds_ten_curves_that_end_near_x() -> None:
-    axes = acon_figures.relu_like().axes[0]
+    axes, near = acon_figures.relu_like().axes
     table = primer.gallery_curves(primer.RELU_LIKE, reach=3.5)
     same(axes, table, by="activation")
+    same(near, table, by="activation")
     assert len(axes.lines) == 10
+    assert len({line.get_color() for line in axes.lines}) == 10
+    named = {text.get_text().strip(): text.get_color() for text in near.texts}
+    del named[""]  # the lines to the names
+    assert named == {str(line.get_label()): line.get_color() for line in near.lines}
     labels = {str(line.get_label()) for line in axes.lines}
     assert {"ReLU", "SELU", "Mish", "GELU", "Swish / SiLU (β = 1)"} <= labels
 
@@ -149,7 +154,7 @@ def test_the_surfaces_of_frelu() -> None:
     assert gap.max() <= 0.0
     figure = acon_figures.frelu_surface()
     assert [axes.get_title() for axes in figure.axes[:3]] == [
-        "FReLU", "ACON-FReLU", "ACON-FReLU − FReLU",
+        "(a) FReLU", "(b) ACON-FReLU", "(c) difference, (b) less (a)",
     ]  # fmt: skip
     one: Any = figure.axes[0]
     surface = one.collections[0]

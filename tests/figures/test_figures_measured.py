@@ -68,7 +68,9 @@ def test_training_curves_keep_an_activations_colour_and_say_how_many_seeds() -> 
     both = training_curves(logs)
     alone = training_curves(logs[logs["activation"] == "Meta-ACON"])
     colors = {str(line.get_label()): line.get_color() for line in both.axes[0].lines}
-    assert alone.axes[0].lines[0].get_color() == colors["Meta-ACON train"]
+    assert alone.axes[0].lines[0].get_color() == colors["Meta-ACON"]
+    assert colors["Meta-ACON"] == activation_color("Meta-ACON")
+    assert len(alone.axes) == 1  # nothing to compare with
     assert "Mean of 3 seeds" in both.caption
     fewer = logs[(logs["activation"] == "ReLU") | (logs["seed"] == 0)]
     assert "several seeds (ReLU: 3, Meta-ACON: 1)" in training_curves(fewer).caption
@@ -80,9 +82,9 @@ def test_training_curves_keep_an_activations_colour_and_say_how_many_seeds() -> 
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
-def test_training_curves_are_the_logs(seeds: int) -> None:
+def test_training_curves_as_published_are_the_logs(seeds: int) -> None:
     logs = figureframes.training(seeds)
-    axes = training_curves(logs).axes[0]
+    axes = training_curves(logs, as_published=True).axes[0]
     table = curve_bands(logs)
     assert len(axes.lines) == 4
     assert len(axes.collections) == (4 if seeds > 1 else 0)
@@ -93,6 +95,24 @@ def test_training_curves_are_the_logs(seeds: int) -> None:
         np.testing.assert_array_equal(line.get_xdata(), own["iteration"])
         np.testing.assert_array_equal(line.get_ydata(), own["mean"])
         assert line.is_dashed() == (split == "train")
+
+
+def test_the_test_error_is_compared_with_relus_step_by_step() -> None:
+    logs = figureframes.training(3).assign(network="digits_relu")
+    figure = training_curves(logs)
+    error, difference = figure.axes
+    means = logs.pivot_table(index="iteration", columns="activation", values="test_error")
+    for line in error.lines:
+        np.testing.assert_allclose(line.get_ydata(), means[str(line.get_label())])
+    (line,) = [line for line in difference.lines if len(np.asarray(line.get_xdata())) > 2]
+    np.testing.assert_allclose(line.get_ydata(), 100 * (means["Meta-ACON"] - means["ReLU"]))
+    own = logs[logs["activation"] == "Meta-ACON"].copy()
+    own["points"] = 100 * (own["test_error"] - own["iteration"].map(means["ReLU"]))
+    (band,) = difference.collections
+    corners = band.get_paths()[0].vertices
+    assert corners[:, 1].max() == pytest.approx(own["points"].max())
+    assert corners[:, 1].min() == pytest.approx(own["points"].min())
+    assert figure.subject == "networks trained on digits, held-out images"
 
 
 def test_depth_of_a_run_agrees_with_its_table_by_layer(digits_run: Run) -> None:
@@ -159,8 +179,8 @@ def test_networks_of_two_data_sets_stand_in_rows_and_keep_their_activations_colo
         colors = [line.get_color() for line in axes.lines[::3]]
         assert colors == [activation_color(name) for name in kinds.values()]
     assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
-    names = [text.get_text() for text in figure.axes[0].texts]
-    assert names == list(kinds)
+    names = [text.get_text().strip() for text in figure.axes[0].texts]
+    assert [name for name in names if name] == list(kinds)
     many = pd.concat([depth.assign(network=f"n{place}") for place in range(13)])
     with pytest.raises(AconError, match="13 networks are too many for one panel"):
         linearity_by_depth(many)
@@ -256,16 +276,12 @@ def test_slopes_are_the_tables() -> None:
     left, right = slopes(facts).axes
     (points,) = [c for c in left.collections if isinstance(c, PathCollection)]
     np.testing.assert_array_equal(points.get_offsets(), facts[["p1", "p2"]])
-    whole, reached = (c for c in right.collections if isinstance(c, LineCollection))
     ordered = facts.assign(span=facts["slope_max"] - facts["slope_min"])
     ordered = ordered.sort_values(["layer", "span"])
-    for lines, low, high in (
-        (whole, "slope_min", "slope_max"),
-        (reached, "slope_low", "slope_high"),
-    ):
-        drawn = np.array([segment[:, 1] for segment in lines.get_segments()])
-        assert (drawn[:, 0] == 0).all()
-        np.testing.assert_allclose(drawn[:, 1], ordered[high] - ordered[low])
+    ends = (("slope_min", "slope_max"), ("slope_low", "slope_high"))
+    for bars, (low, high) in zip(right.containers, ends, strict=True):
+        drawn = [bar.get_height() for bar in bars]
+        np.testing.assert_allclose(drawn, ordered[high] - ordered[low])
     with pytest.raises(UsageError, match="no network 'acn'; did you mean 'acon'"):
         slopes(facts, "acn")
 
@@ -274,7 +290,15 @@ def test_a_deep_network_names_its_first_and_last_layer_in_the_caption() -> None:
     names = [f"layer{number}.act" for number in range(49)]
     table = pd.DataFrame(
         [
-            {"network": "deep", "place": place, "layer": name, "call": 0, "measure": measure}
+            {
+                "network": "deep",
+                "data": "9 samples",
+                "activation": "ReLU",
+                "place": place,
+                "layer": name,
+                "call": 0,
+                "measure": measure,
+            }
             | {"value": 0.5, "low": 0.4, "high": 0.6, "dead": False}
             for place, name in enumerate(names)
             for measure in ("L", "L_own", "G")
@@ -344,13 +368,15 @@ def test_the_heat_map_and_its_strip_are_the_ordered_betas() -> None:
     frame, labels = figureframes.betas(), figureframes.labels()
     ordered = ordered_betas(frame)
     figure = beta_heatmap(frame, labels=labels)
-    main, strip = (axes.images[0] for axes in figure.axes[:2])
+    main, columns = (axes.images[0] for axes in figure.axes[:2])
     np.testing.assert_array_equal(np.asarray(main.get_array()), ordered.values)
-    classes = [int(labels.loc[sample]) for sample in ordered.samples]
-    np.testing.assert_array_equal(np.asarray(strip.get_array())[:, 0], classes)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["0", "1", "2"]
-    assert not beta_heatmap(frame, labels=labels.iloc[1:]).legends
-    assert not beta_heatmap(frame).legends
+    classes = [labels.loc[sample] for sample in ordered.samples]
+    of = np.asarray(columns.get_array())
+    assert of.sum(axis=1).tolist() == [1] * len(classes)
+    words = [label.get_text() for label in figure.axes[1].get_xticklabels()]
+    assert [words[place] for place in of.argmax(axis=1)] == classes
+    without = [beta_heatmap(frame, labels=labels.iloc[1:]), beta_heatmap(frame)]
+    assert [len(one.axes) for one in (figure, *without)] == [3, 2, 2]
 
 
 def test_beta_against_the_null_draws_its_three_tables() -> None:
@@ -364,10 +390,15 @@ def test_beta_against_the_null_draws_its_three_tables() -> None:
     curve = middle.lines[0]
     peak = 1 / (splits["expected_sample_std"].iloc[-1] * np.sqrt(2 * np.pi))
     assert np.max(np.asarray(curve.get_ydata())) == pytest.approx(peak, rel=1e-3)
-    shares = ("sample_share", "channel_share", "rest_share")
-    for container, name in zip(right.containers, shares, strict=True):
-        heights = [bar.get_height() for bar in container]
-        np.testing.assert_allclose(heights, splits[name])
+    np.testing.assert_array_equal(right.lines[0].get_xdata(), splits["ratio"])
+    assert not right.patches
+    ends = {"null_p05": [0.5, 0.25], "null_p95": [2.0, 1.5]}
+    banded = beta_against_null(table, means, splits.assign(**ends))
+    bars = [patch for patch in banded.axes[2].patches if isinstance(patch, Rectangle)]
+    assert [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in bars] == list(
+        zip(*ends.values(), strict=True)
+    )
+    assert "5th to 95th percentile" in banded.caption
     with pytest.raises(AconError, match="no BatchNorm before its sigmoid"):
         beta_against_null(table.assign(null_mean=np.nan), means, splits)
 

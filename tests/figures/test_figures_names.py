@@ -48,13 +48,13 @@ SHOWN = {
     "beta_distributions": ["sample 100: _$\\frac$0"],
     "beta_against_null": ["_$\\frac$layer3.5"],
     "beta_heatmap": ["_$\\frac$0", "_$\\frac$2"],
-    "beta_over_epochs": ["_$\\frac$official recipe", "_$\\frac$no decay"],
-    "explanation": ["_$\\frac$layer4.2.acon", "_$\\frac$0", "_$\\frac$zero"],
+    "beta_over_epochs": ["_$\\frac$official", "_$\\frac$no decay"],
+    "explanation": ["_$\\frac$layer4.2.acon", "_$\\frac$0"],
     "linearity_by_depth": ["_$\\frac$acon", "_$\\frac$layer4.2"],
     "network_strip": ["$\\frac$layer1.0"],
     "sample_extremes": ["_$\\frac$"],
     "slopes": ["_$\\frac$layer3.5"],
-    "training_curves": ["_$\\frac$ReLU test"],
+    "training_curves": ["_$\\frac$ReLU"],
 }
 
 

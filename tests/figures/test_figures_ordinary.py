@@ -15,7 +15,7 @@ import acon_analysis as acon
 import acon_figures
 import figureframes
 from acon_analysis.errors import AconError, UsageError
-from acon_analysis.plotdata.channels import channel_facts
+from acon_analysis.plotdata.channels import channel_facts, shape_words
 from acon_analysis.plotdata.portraits import channel_portraits, channel_states, reached_slopes
 from acon_analysis.runs.run import Run
 from acon_figures.drawing import draw
@@ -232,3 +232,37 @@ def test_tables_that_are_empty_are_explained() -> None:
         acon_figures.channel_states(figureframes.every_channel().iloc[:0])
     with pytest.raises(AconError, match="lacks the column"):
         acon_figures.channel_spread(pd.DataFrame({"L": [0.5]}))
+
+
+def test_a_figure_names_the_run_that_it_was_drawn_from(digits_run: Run, tmp_path: Path) -> None:
+    """Where the sources have nothing of the first run, the next one is drawn, and named."""
+    first = acon.example_run("cifar10_metaacon")
+    sources = {
+        "explained": lambda run: figureframes.explained() if run.path != first.path else None
+    }
+    files = draw(["explanation"], [first, digits_run], tmp_path, formats=["svg"], sources=sources)
+    text = next(files).read_text(encoding="utf-8")
+    assert f"{digits_run.model} on {digits_run.data_words}" in text
+    assert first.model not in text
+    heat = digits_run.plot("beta_heatmap")
+    assert heat.subject.startswith(f"{digits_run.model} on {digits_run.data_words}: layer ")
+    assert "images of digits" in digits_run.data_words
+
+
+def test_shapes_are_said_in_words() -> None:
+    facts = figureframes.channels().iloc[0].copy()
+    facts["beta_middle"] = 0.5
+    for p1, p2, kappa, L, words in (
+        (1.0, -1.0, 5.0, 0.1, "nearly |x|"), (1.0, -0.9, 1.0, 0.1, "a rounded |x|"),
+        (1.0, 0.05, 9.0, 0.7, "like ReLU"), (-1.0, 0.0, 1.0, 0.8, "like -Swish"),
+        (1.0, 0.4, 9.0, 0.9, "two lines"), (1.0, 0.9, 1.0, 0.999, "a straight line"),
+    ):  # fmt: skip
+        facts["p1"], facts["p2"], facts["kappa"], facts["L"] = p1, p2, kappa, L
+        assert shape_words(facts) == words
+    # |x| or -|x|: by the sign of the function itself, with p1 and p2 in either order.
+    for p1, p2 in ((1.0, -1.0), (-1.0, 1.0)):
+        for beta in (-2.0, 2.0):
+            facts["p1"], facts["p2"], facts["kappa"], facts["L"] = p1, p2, 5.0, 0.1
+            facts["beta_middle"] = beta
+            up = float(acon.family.acon_c(np.array(3.0), p1, p2, beta)) > 0
+            assert shape_words(facts) == ("nearly |x|" if up else "nearly -|x|")

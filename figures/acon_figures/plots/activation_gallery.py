@@ -3,10 +3,16 @@
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from acon_analysis.plotdata.activation_gallery import GALLERY, gallery_curves, gallery_facts
+from acon_figures.labels import legend_below
+from acon_figures.palette import activation_color
 from acon_figures.spec import figure
-from acon_figures.style import COLORS, AconFigure, cross, is_narrow, new_figure, theme, thin
+from acon_figures.style import INK, MUTED, AconFigure, cross, is_narrow, new_figure, theme, thin
+
+DERIVATIVE = (0, (2.5, 1.2))
+"""Line style of the derivatives."""
 
 CAPTION = (
     "Activations (solid) and their first derivatives (dashed). Below each name: the formula, the "
@@ -36,7 +42,7 @@ def activation_gallery(*, width: str | float = "double", context: str = "paper")
     with theme(context):
         columns = 2 if is_narrow(width) else 3
         rows = -(-len(GALLERY) // columns)
-        figure = new_figure(width, rows * (1.45 if columns == 2 else 1.7), context)
+        figure = new_figure(width, rows * (1.45 if columns == 2 else 1.7) + 0.25, context)
         panels = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
         for axes, (_, fact) in zip(panels, facts.iterrows(), strict=False):
             _draw(axes, table[table["activation"] == fact["activation"]], fact, columns == 2)
@@ -44,6 +50,10 @@ def activation_gallery(*, width: str | float = "double", context: str = "paper")
             axes.set_axis_off()
         for axes in panels[-columns:]:
             axes.set_xlabel("x" if axes.axison else "")
+        legend_below(figure, [
+            Line2D([], [], color=INK, linewidth=thin(1.4), label="function f"),
+            Line2D([], [], color=MUTED, linestyle=DERIVATIVE, label="derivative f'"),
+        ])  # fmt: skip
     figure.caption = CAPTION
     return figure
 
@@ -59,10 +69,9 @@ def _draw(axes: Axes, curve: pd.DataFrame, fact: "pd.Series[str]", narrow: bool)
     axes.set_xticks((-4, -2, 0, 2, 4))
     axes.tick_params(labelbottom=True)
     cross(axes)
-    axes.plot(curve["x"], curve["y"], color=COLORS["blue"])
-    axes.plot(
-        curve["x"], curve["slope"], color=COLORS["orange"], linestyle="--", linewidth=thin(0.8)
-    )
+    color = activation_color(fact["activation"])
+    axes.plot(curve["x"], curve["y"], color=color, linewidth=thin(1.4), zorder=2.2)
+    axes.plot(curve["x"], curve["slope"], color=MUTED, linestyle=DERIVATIVE, zorder=2.1)
     size = float(mpl.rcParams["xtick.labelsize"]) * 0.86
     formula = fact["latex"].split(r",\ \alpha")[0]  # SELU's constants stand in the caption
     ends = f"{fact['left']} ← f → {fact['right']}"

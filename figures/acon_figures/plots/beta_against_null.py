@@ -1,24 +1,24 @@
-"""β against what BatchNorm imposes: by channel, by sample, its variance by layer."""
+"""β against what BatchNorm imposes: by channel, by sample, and the samples' effect by layer."""
 
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from acon_analysis.errors import AconError
 from acon_analysis.selection import require_columns
-from acon_figures.names import plain
+from acon_figures.labels import legend_below, letters
+from acon_figures.names import layer_labels
+from acon_figures.palette import activation_color
 from acon_figures.spec import figure
 from acon_figures.style import COLORS, INK, AconFigure, is_narrow, new_figure, theme, thin
 
-SHARES = {
-    "sample_share": ("samples", "orange"),
-    "channel_share": ("channels", "blue"),
-    "rest_share": ("neither alone", "grey"),
-}
-
-TITLES = ("(a) by channel", "(b) by sample", "(c) by layer")
+SHARES = ("sample_share", "channel_share", "rest_share")
+TITLES = ("by channel", "by sample", "by layer")
 
 CAPTION = (
     "(a) β of each of {channels} channels of layer {layer}, mean and standard deviation over the "
@@ -26,9 +26,8 @@ CAPTION = (
     "Kolmogorov-Smirnov distance {ks:.3f}, {expected:.3f} to expect of as many samples of the "
     "null. (b) The samples' means "
     "of β in that layer; dotted: the normal curve if channels varied independently (standard "
-    "deviation {own_std:.4f} measured, {null_std:.4f} then). (c) Shares of the variance of β by "
-    "layer; above each bar, how many times the variance of the samples' means exceeds that of "
-    "independent channels.{networks}"
+    "deviation {own_std:.4f} measured, {null_std:.4f} then). (c) By layer, how many times "
+    "the variance of the samples' means exceeds that of independent channels{band}.{networks}"
 )
 
 
@@ -46,10 +45,10 @@ def beta_against_null(
     width: str | float = "double",
     context: str = "paper",
 ) -> AconFigure:
-    """Draw how far β of one layer is from BatchNorm's null, and what its variance belongs to.
+    """Draw how far β of one layer is from BatchNorm's null, and how much more its samples differ.
 
-    The reading: β of single channels follows the null in any network, trained or not; only what
-    whole samples share beyond it can have been learned.
+    The reading: β of single channels follows the null in any network, trained or not; only a dot of
+    (c) beyond its band, what whole samples share, can have been learned.
 
     Parameters
     ----------
@@ -58,7 +57,8 @@ def beta_against_null(
     sample_means : pandas.DataFrame
         Columns ``sample``, ``beta``: the mean of β over that layer's channels.
     splits : pandas.DataFrame
-        As `Run.variance_split` gives it: one row a layer.
+        As `Run.variance_split` gives it: one row a layer; the band of redrawn networks is drawn
+        where it is there.
     width : {"single", "double"} or float
         Panels side by side or one below the other.
     context : {"paper", "talk"}
@@ -67,8 +67,8 @@ def beta_against_null(
     -------
     AconFigure
         Three axes: a line of means over the channels, with their standard deviations and the
-        null's band; a histogram with the curve of independent channels; stacked bars, one
-        container a share.
+        null's band; a histogram with the curve of independent channels; the ratios as dots, one a
+        layer, over the bars from the 5th to the 95th percentile of redrawn networks.
 
     Raises
     ------
@@ -85,86 +85,87 @@ def beta_against_null(
     own = splits[splits["layer"] == layer].iloc[-1]
     with theme(context):
         narrow = is_narrow(width)
-        figure = new_figure(width, 6.6 if narrow else 2.7, context)
+        figure = new_figure(width, 6.8 if narrow else 2.6, context)
         shape = (3, 1) if narrow else (1, 3)
         left, middle, right = figure.subplots(*shape, squeeze=False).ravel()
         _draw_channels(left, known)
         _draw_samples(middle, sample_means, own)
-        _draw_shares(right, splits)
-        for axes, title in zip((left, middle, right), TITLES, strict=True):
-            axes.set_title(title)
+        band = _draw_ratios(right, splits)
+        letters((left, middle, right), TITLES)
+        words = "(a) BatchNorm alone" + (", (c) redrawn weights" if band else "")
+        legend_below(figure, [
+            Line2D([], [], color=activation_color("Meta-ACON"), marker="o", label="measured"),
+            Patch(color=COLORS["grey"], alpha=0.45, label=words),
+            Line2D([], [], color=INK, linestyle=":", label="(b) independent channels"),
+        ])  # fmt: skip
+    figure.name(f"layer {layer}")
     figure.caption = _caption(known, sample_means, own, splits)
     return figure
 
 
 def _draw_channels(axes: Axes, known: pd.DataFrame) -> None:
-    own = known.sort_values("mean", kind="stable")
+    own, color = known.sort_values("mean", kind="stable"), activation_color("Meta-ACON")
     place = np.arange(len(own))
     axes.fill_between(
         place, own["null_mean"] - own["null_std"], own["null_mean"] + own["null_std"],
         color=COLORS["grey"], alpha=0.45, linewidth=0.0, step="mid", label="null",
     )  # fmt: skip
     axes.vlines(
-        place, own["mean"] - own["std"], own["mean"] + own["std"], color=COLORS["blue"],
-        linewidth=thin(0.4), alpha=0.7,
+        place, own["mean"] - own["std"], own["mean"] + own["std"], color=color,
+        linewidth=thin(0.6), alpha=0.7,
     )  # fmt: skip
     axes.plot(
-        place, own["mean"], color=COLORS["blue"], linestyle="none", marker="o",
+        place, own["mean"], color=color, linestyle="none", marker="o",
         markersize=thin(2.0), label="measured",
     )  # fmt: skip
-    axes.set_ylim(0.0, 1.25)
-    axes.set_yticks([0.0, 0.5, 1.0])
+    axes.set_ylim(0.0, 1.0)
     axes.grid(axis="x", visible=False)
     axes.set_xlabel("channel, by its mean")
     axes.set_ylabel("β, mean ± std over samples")
-    axes.legend(loc="upper center", ncols=2, handlelength=1.2, columnspacing=1.0)
 
 
 def _draw_samples(axes: Axes, sample_means: pd.DataFrame, own: "pd.Series[Any]") -> None:
     values = sample_means["beta"].to_numpy(dtype=np.float64)
     bins = max(8, min(40, round(np.sqrt(len(values)))))
-    axes.hist(values, bins=bins, density=True, color=COLORS["orange"], alpha=0.6, label="measured")
+    color = activation_color("Meta-ACON")
+    axes.hist(values, bins=bins, density=True, color=color, alpha=0.6, label="measured")
     std, mean = float(own["expected_sample_std"]), float(own["mean"])
     if std > 0:
         reach = max(4 * std, float(np.abs(values - mean).max()))
         x = np.linspace(mean - reach, mean + reach, 301)
         density = np.exp(-0.5 * ((x - mean) / std) ** 2) / (std * np.sqrt(2 * np.pi))
         axes.plot(x, density, color=INK, linestyle=":", label="independent\nchannels")
-    axes.set_ylim(top=1.3 * axes.get_ylim()[1])
     axes.locator_params(axis="x", nbins=4)
     axes.set_xlabel("mean β of a sample")
     axes.set_ylabel("density")
-    axes.legend(loc="upper right")
 
 
-def _draw_shares(axes: Axes, splits: pd.DataFrame) -> None:
-    place = np.arange(len(splits))
-    base = np.zeros(len(splits))
-    for name, (label, color) in SHARES.items():
-        axes.bar(place, splits[name], bottom=base, color=COLORS[color], label=label, width=0.75)
-        base = base + np.nan_to_num(splits[name].to_numpy(dtype=np.float64))
-    if len(splits) <= 8:
-        for x, top, ratio in zip(place, base, splits["ratio"], strict=True):
-            if np.isfinite(ratio):
-                axes.text(
-                    float(x),
-                    float(top) + 0.01,
-                    f"{ratio:.1f}",
-                    ha="center",
-                    va="bottom",
-                    size="x-small",
-                )
-    names = [plain(str(n).removesuffix(".acon").removeprefix("layer")) for n in splits["layer"]]
-    step = max(1, -(-len(names) // 8))
-    axes.set_xticks(place[::step], names[::step])
-    if max(len(name) for name in names) > 4:
-        axes.tick_params(axis="x", labelrotation=90.0)
-    axes.set_ylim(0.0, 1.5)
-    axes.set_yticks([0.0, 0.5, 1.0])
-    axes.grid(axis="x", visible=False)
-    axes.set_xlabel("layer")
-    axes.set_ylabel("share of the variance of β")
-    axes.legend(loc="upper center", ncols=1)
+def _draw_ratios(axes: Axes, splits: pd.DataFrame) -> bool:
+    """Draw the ratio of each layer, the first on top; say whether any has a band."""
+    rows = np.arange(len(splits))
+    ends = splits.reindex(columns=["null_p05", "null_p95"]).to_numpy(dtype=np.float64)
+    known = np.isfinite(ends).all(axis=1)
+    axes.barh(
+        rows[known], ends[known, 1] - ends[known, 0], 0.62, left=ends[known, 0],
+        color=COLORS["grey"], alpha=0.45, linewidth=0.0,
+    )  # fmt: skip
+    axes.plot(
+        splits["ratio"], rows, color=activation_color("Meta-ACON"), marker="o", linestyle="none"
+    )
+    axes.axvline(1.0, color=INK, linewidth=thin(0.7), zorder=1.5)
+    values = np.concatenate([splits["ratio"].to_numpy(dtype=np.float64), ends.ravel(), [1.0]])
+    values = values[np.isfinite(values) & (values > 0)]
+    axes.set_xscale("log")
+    axes.set_xlim(0.8 * float(values.min()), 1.25 * float(values.max()))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=6))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    step = max(1, -(-len(splits) // 20))
+    axes.set_yticks(rows[::step], layer_labels(list(splits["layer"]))[::step])
+    axes.set_ylim(len(splits) - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel("effect of samples, ratio")
+    return bool(known.any())
 
 
 def _caption(
@@ -175,7 +176,9 @@ def _caption(
         more = splits.loc[splits["answer"] == "more", "layer"]
         words = ", ".join(str(name) for name in more) or "none"
         networks = f" Layers whose samples differ more than in redrawn networks: {words}."
+    bands = splits.reindex(columns=["null_p05", "null_p95"]).notna().all(axis=1).any()
     return CAPTION.format(
+        band=" (bars: 5th to 95th percentile of networks with redrawn weights)" if bands else "",
         channels=len(known), layer=known["layer"].iloc[0], ks=known["ks"].mean(),
         expected=known["ks_expected"].mean() if "ks_expected" in known.columns else np.nan,
         own_std=means["beta"].std(ddof=0), null_std=own["expected_sample_std"], networks=networks,

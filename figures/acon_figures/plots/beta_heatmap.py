@@ -6,16 +6,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
-from matplotlib.patches import Patch
 
 from acon_analysis.statistics.beta_clusters import OrderedBetas, label_purity, ordered_betas
 from acon_analysis.statistics.beta_matrix import BetaMatrix
-from acon_figures.names import entry
+from acon_figures.names import shortened
 from acon_figures.spec import figure
-from acon_figures.style import COLORS, AconFigure, is_narrow, new_figure, theme
+from acon_figures.style import FAINT, INK, AconFigure, is_narrow, new_figure, theme, thin
 
-CLASS_COLORS = tuple(COLORS.values())
-"""One a class; with more classes the strip is left out."""
+MOST_CLASSES = 20
+"""With more classes their columns are left out."""
 
 CAPTION = (
     "β of layer {layer}: {samples} samples (rows) by {channels} channels (columns), both ordered "
@@ -44,7 +43,7 @@ def beta_heatmap(
     """Draw β as a map of samples and channels in the order of a clustering.
 
     The reading: rows of one colour across are samples with a level of their own; blocks are
-    groups of samples that switch groups of channels; a strip sorted by class says that classes do.
+    groups of samples that switch groups of channels; classes in blocks say that classes do.
 
     Parameters
     ----------
@@ -58,7 +57,7 @@ def beta_heatmap(
     seed : int or numpy.random.Generator
         Chooses the samples.
     labels : pandas.Series, optional
-        Class of each sample, by sample; with at most ten classes drawn as a strip.
+        Class of each sample, by sample; at most 20 classes are drawn, a column each.
     call : int, optional
         Which use of the layer, by default the last.
     width : {"single", "double"} or float
@@ -68,8 +67,8 @@ def beta_heatmap(
     Returns
     -------
     AconFigure
-        The map is the image of ``axes[0]``; the strip, where there are labels, that of
-        ``axes[1]``; last the colour bar.
+        The map is the image of ``axes[0]``; where there are labels, that of ``axes[1]`` has a
+        column a class, 1 where a sample is of it; last the colour bar.
 
     Raises
     ------
@@ -84,17 +83,8 @@ def beta_heatmap(
         if names is None:
             axes = figure.add_subplot()
         else:
-            axes, strip = figure.subplots(1, 2, sharey=True, width_ratios=[24, 1])
-            classes = sorted(set(names))
-            _draw_strip(strip, names, classes)
-            handles = [
-                Patch(facecolor=color, label=entry(text))
-                for text, color in zip(classes, CLASS_COLORS, strict=False)
-            ]
-            place: Any = "outside lower center" if narrow else "outside right upper"
-            figure.legend(
-                handles=handles, loc=place, ncols=_columns(classes) if narrow else 1, title="class"
-            )
+            axes, strip = figure.subplots(1, 2, sharey=True, width_ratios=[3, 1])
+            _draw_classes(strip, names, letters=10 if narrow else 14)
         image = axes.imshow(
             ordered.values, cmap="cividis", vmin=0.0, vmax=max(1.0, float(ordered.values.max())),
             aspect="auto", interpolation="nearest",
@@ -106,32 +96,32 @@ def beta_heatmap(
             image, ax=axes, location="top" if narrow else "left", label="β", fraction=0.05, pad=0.02
         )
         bar.ax.grid(visible=False)
+    figure.name(f"layer {ordered.layer}")
     figure.caption = _caption(ordered, names)
     return figure
 
 
-def _columns(classes: list[str]) -> int:
-    """Return how many columns of a legend fit below a narrow figure."""
-    longest = max(len(name) for name in classes)
-    return 5 if longest <= 3 else 4 if longest <= 5 else 3 if longest <= 10 else 2
-
-
 def _names(ordered: OrderedBetas, labels: "pd.Series[Any]") -> list[str] | None:
     found = labels.reindex(ordered.samples)
-    if found.isna().any() or found.nunique() > len(CLASS_COLORS):
+    if found.isna().any() or found.nunique() > MOST_CLASSES:
         return None
     return [str(name) for name in found]
 
 
-def _draw_strip(axes: Axes, names: list[str], classes: list[str]) -> None:
-    codes = np.array([[classes.index(name)] for name in names])
-    axes.imshow(
-        codes, cmap=ListedColormap(CLASS_COLORS[: len(classes)]), vmin=-0.5,
-        vmax=len(classes) - 0.5, aspect="auto", interpolation="nearest",
-    )  # fmt: skip
-    axes.set_xticks([])
+def _draw_classes(axes: Axes, names: list[str], letters: int) -> None:
+    """Draw a column a class, dark where a sample is of it."""
+    classes = sorted(set(names))
+    of = np.array([[name == one for one in classes] for name in names], dtype=np.float64)
+    shades = ListedColormap([FAINT, INK])
+    axes.imshow(of, cmap=shades, vmin=0.0, vmax=1.0, aspect="auto", interpolation="nearest")
+    words = [shortened(name, letters) for name in classes]
+    turned = max(map(len, words)) > 1
+    axes.set_xticks(range(len(classes)), words, size="small", rotation=90.0 if turned else 0.0)
     axes.tick_params(axis="y", left=False, labelleft=False)
+    for place in range(1, len(classes)):
+        axes.axvline(place - 0.5, color="white", linewidth=thin(0.8))
     axes.grid(visible=False)
+    axes.set_title("class")
 
 
 def _caption(ordered: OrderedBetas, names: list[str] | None) -> str:
@@ -141,6 +131,7 @@ def _caption(ordered: OrderedBetas, names: list[str] | None) -> str:
         return text
     observed, chance = label_purity(np.array(names, dtype=object))
     return (
-        f"{text} Strip: classes. Neighbouring samples have the same class in {observed:.0%} of "
+        f"{text} Right: a column a class, dark where a "
+        f"sample is of it. Neighbouring samples have the same class in {observed:.0%} of "
         f"cases; of all pairs, {chance:.0%} have."
     )

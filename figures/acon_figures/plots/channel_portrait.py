@@ -6,8 +6,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from acon_analysis.columns import INPUT_COLUMNS, names
-from acon_analysis.plotdata.channels import channel_curves, choose_channel
+from acon_analysis.plotdata.channels import channel_curves, choose_channel, shape_words
 from acon_analysis.selection import require_columns
+from acon_figures.labels import equals
+from acon_figures.names import shortened
 from acon_figures.spec import figure
 from acon_figures.style import COLORS, INK, AconFigure, is_narrow, new_figure, theme, thin
 
@@ -88,12 +90,18 @@ def channel_portrait(
         main, below = figure.subplots(2, 1, sharex=True, height_ratios=ratios)
         _draw_curves(main, curves, facts)
         _draw_inputs(below, facts, counts)
-        title = f"$L$ = {facts['L']:.3f}, $s_c$ = {facts['s_c']:.2%}, $G$ = {facts['G']:.3f}"
-        main.set_title(title.replace("%", r" %"))
+        where = f"{shortened(facts['layer'], 26)}, channel {facts['channel']}"
+        gap = "\n" if narrow else ": "
+        numbers = ", ".join(
+            equals(name, facts[column])
+            for name, column in (("$L$", "L"), ("$s_c$", "s_c"), ("$G$", "G"))
+        )
+        main.set_title(f"{where}{gap}{shape_words(facts)}\n{numbers}")
         if narrow:
             figure.legend(*main.get_legend_handles_labels(), loc="outside lower center", ncols=2)
         else:
             figure.legend(*main.get_legend_handles_labels(), loc="outside right upper")
+    figure.name(f"{facts['network']} on {facts['data']}")
     words = ""
     if counts is not None:
         words = f"the inputs of {int(counts['images'].iloc[0])} samples, counted (filled); their "

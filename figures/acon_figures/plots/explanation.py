@@ -70,7 +70,8 @@ def explanation(
     Returns
     -------
     AconFigure
-        Four axes a row: image, baseline, map, β; the colour bar is last.
+        Axes a row: image, baseline (left out where all baselines are one plain colour), map, β; the
+        colour bar is last.
 
     Raises
     ------
@@ -85,40 +86,43 @@ def explanation(
     limit = float(np.abs(heat).max()) or 1.0
     narrow = is_narrow(width)
     with theme(context):
-        column = inches(width) / 4.6
+        same = bool((blanks == blanks[0]).all() and np.ptp(blanks[0]) == 0)
+        column = inches(width) / (3.6 if same else 4.6)
+        column *= 0.8 if same else 1.0
         tall = column * max(0.5, heat.shape[1] / heat.shape[2])
         figure = new_figure(width, tall * count + 0.75, context)
-        grid = figure.subplots(
-            count, 4, squeeze=False, gridspec_kw={"width_ratios": (1, 1, 1, 1.35)}
-        )
+        ratios = (1, 1, 1.35) if same else (1, 1, 1, 1.35)
+        grid = figure.subplots(count, len(ratios), squeeze=False, width_ratios=ratios)
         betas = frame[["beta", "beta_baseline"]].to_numpy(dtype=np.float64)
         span = _beta_limits(betas)
         shown = []
         for row, axes in enumerate(grid):
             facts = frame.iloc[row]
             _picture(axes[0], pictures[row], pictures[row], channel_order)
-            _picture(axes[1], blanks[row], pictures[row], channel_order)
+            if not same:
+                _picture(axes[1], blanks[row], pictures[row], channel_order)
             shown.append(
-                axes[2].imshow(
+                axes[-2].imshow(
                     heat[row], cmap=COLORMAP, vmin=-limit, vmax=limit, interpolation="nearest"
                 )
             )
-            _frame(axes[2])
-            _beta(axes[3], betas[row], span, last=row == count - 1)
+            _frame(axes[-2])
+            _beta(axes[-1], betas[row], span, last=row == count - 1)
             axes[0].set_ylabel(_name(int(facts["sample"]), labels, "\n" if narrow else " "))
         first = frame.iloc[0]
         method = str(first["method"])
         gap = "\n" if narrow else " "
+        blank = f"baseline:{gap}{plain(first['baseline'])}"
         titles = (
             "image",
-            f"baseline:{gap}{plain(first['baseline'])}",
+            *(() if same else (blank,)),
             METHOD_NAMES.get(method, plain(method)).replace(" ", "\n" if narrow else " "),
-            "β" if narrow else "β, from baseline to image",
+            "β" if narrow else f"β, from {plain(first['baseline'])} to image",
         )
         for axes, title in zip(grid[0], titles, strict=True):
             axes.set_title(title)
         figure.colorbar(
-            shown[0], ax=list(grid[:, :3].flat), location="bottom", shrink=0.8, aspect=50,
+            shown[0], ax=list(grid[:, :-1].flat), location="bottom", shrink=0.8, aspect=50,
             label=folded(f"attribution to β of {_target(first)}", 26 if narrow else 60),
             ticks=MaxNLocator(2 if narrow else 5, symmetric=True),
         )  # fmt: skip

@@ -6,7 +6,7 @@ import numpy as np
 
 from acon_analysis.plotdata import formula_curves as curves
 from acon_figures.spec import figure
-from acon_figures.style import AconFigure, is_narrow, new_figure, theme
+from acon_figures.style import AconFigure, is_narrow, new_figure, theme, thin
 
 CAPTION = (
     "FReLU max(x, T(x)) and ACON-FReLU, its smooth maximum with β = 1, over the pixel x and the "
@@ -51,19 +51,20 @@ def frelu_surface(*, width: str | float = "double", context: str = "paper") -> A
         for index, (name, title) in enumerate((("frelu", "FReLU"), ("acon_frelu", "ACON-FReLU"))):
             axes: Any = figure.add_subplot(places[index], projection="3d")
             height = table[name].to_numpy().reshape(side, side)
-            mesh = {"rstride": 2, "cstride": 2, "linewidth": 0.2, "edgecolor": "#555555"}
+            mesh = {"rstride": 4, "cstride": 4, "linewidth": thin(0.4), "edgecolor": "#555555"}
             axes.plot_surface(x, t, height, cmap="cividis", **mesh)
             axes.view_init(elev=28.0, azim=-120.0)
-            axes.set_box_aspect(None, zoom=1.0)
-            axes.set_title(title, y=0.97)
+            axes.set_box_aspect(None, zoom=0.92)
+            axes.text2D(0.0, 0.86, "output", transform=axes.transAxes, size="small")
+            axes.set_title(f"({'ab'[index]}) {title}", y=0.97)
             ticks = dict.fromkeys(("xticks", "yticks", "zticks"), (-2, 0, 2))
             axes.set(xlabel="x", ylabel="T(x)", **ticks)
             axes.tick_params(pad=-2.0)
-            axes.xaxis.labelpad = axes.yaxis.labelpad = -4.0 if context == "paper" else 1.0
+            axes.xaxis.labelpad = axes.yaxis.labelpad = -4.0 if context == "paper" else 3.0
         gap = (table["acon_frelu"] - table["frelu"]).to_numpy().reshape(side, side)
         flat = figure.add_subplot(places[2])
         filled = flat.contourf(x, t, gap, levels=np.linspace(-0.3, 0.0, 7), cmap="cividis")
-        flat.set(xlabel="x", ylabel="T(x)", title="ACON-FReLU − FReLU", aspect="equal")
+        flat.set(xlabel="x", ylabel="T(x)", title="(c) difference, (b) less (a)", aspect="equal")
         flat.grid(visible=False)
         figure.colorbar(filled, ax=flat, shrink=0.8)
     figure.caption = CAPTION

@@ -109,6 +109,9 @@ def gate_changes(
         _ticks(panels[0], own, margin)
         (panels[-1] if narrow else panels[len(panels) // 2]).set_xlabel("change of the loss (nats)")
         _legend(figure, bool(own["recalibrated"].any()), narrow)
+    if "network" in own:
+        of = f" on {int(own['samples'].max()):,} samples" if "samples" in own else ""
+        figure.name(f"{own['network'].iloc[0]}{of}")
     figure.caption = CAPTION.format(
         network=own["network"].iloc[0] if "network" in own else "a network",
         samples=int(own["samples"].max()) if "samples" in own else 0,

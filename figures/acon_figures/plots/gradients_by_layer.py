@@ -7,9 +7,10 @@ import pandas as pd
 
 from acon_analysis.errors import UsageError
 from acon_figures.names import entry, plain
-from acon_figures.style import COLORS, DASHES, AconFigure, is_narrow, new_figure, theme
+from acon_figures.palette import activation_looks
+from acon_figures.style import AconFigure, is_narrow, new_figure, theme
 
-_ORDER = ("blue", "orange", "green", "red", "purple", "brown", "grey", "sky")
+_MOST = 8
 
 
 def gradients_by_layer(
@@ -42,14 +43,11 @@ def gradients_by_layer(
         figure = new_figure(width, 2.3 * shape[0] + 0.5, context)
         grid = figure.subplots(*shape, squeeze=False, sharey=True)
         for axes, (title, table) in zip(grid.flat, tables.items(), strict=True):
-            for place, name in enumerate(names):
+            for name, look in zip(names, activation_looks(names), strict=True):
                 own = table[table["activation"] == name]
                 logs = own.assign(log=np.log(own["gradient"].clip(lower=1e-300)))
                 curve = np.exp(logs.groupby("layer")["log"].mean())
-                axes.plot(
-                    curve.index, curve, marker="o", color=COLORS[_ORDER[place]],
-                    linestyle=DASHES[place % len(DASHES)], label=entry(name),
-                )  # fmt: skip
+                axes.plot(curve.index, curve, **look | {"marker": "o", "label": entry(name)})
             axes.set_yscale("log")
             axes.set_title(plain(title))
             axes.set_xlabel("hidden layer")
@@ -68,6 +66,6 @@ def _names(tables: Mapping[str, pd.DataFrame]) -> list[str]:
     if not tables:
         raise UsageError("there is no table to draw")
     names = list(dict.fromkeys(name for table in tables.values() for name in table["activation"]))
-    if len(names) > len(_ORDER):
-        raise UsageError(f"at most {len(_ORDER)} activations can be told apart; got {len(names)}")
+    if len(names) > _MOST:
+        raise UsageError(f"at most {_MOST} activations can be told apart; got {len(names)}")
     return names

@@ -6,11 +6,12 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from acon_analysis import paper
+from acon_figures.palette import activation_color
 from acon_figures.spec import figure
-from acon_figures.style import COLORS, INK, AconFigure, is_narrow, new_figure, theme, thin
+from acon_figures.style import INK, AconFigure, is_narrow, new_figure, theme, thin
 
 METHODS = {"swish": "Swish", "senet": "SENet", "meta_acon": "meta-ACON"}
-METHOD_COLORS = (COLORS["blue"], COLORS["red"], COLORS["orange"])
+METHOD_COLORS = tuple(activation_color(name) for name in ("swish", "senet", "metaacon"))
 OTHERS = {(0, "swish"): 0.6, (2, "meta_acon"): 1.8}
 """Where the tables print another number than the bars, by network and method."""
 
@@ -65,9 +66,10 @@ def improvements(*, width: str | float = "double", context: str = "paper") -> Ac
         handles: list[Any] = [*axes.containers, *marks]
         names = [*METHODS.values(), *words]
         if narrow:
-            figure.legend(handles, names, loc="outside upper center", ncols=2)
+            figure.legend(handles, names, loc="outside lower center", ncols=2)
         else:
             axes.legend(handles, names, loc="upper right")
+    figure.name("ImageNet, top-1 accuracy as the paper prints it")
     figure.caption = CAPTION
     return figure
 

@@ -26,11 +26,11 @@ COLORMAP = "RdBu"
 
 CAPTION = (
     "Measures of nonlinearity over the {channels} channels of layer {layer} ({network}), all "
-    "turned so that more means more nonlinear. (a) Spearman's correlation of each pair. (b) The "
-    "channel that each of {against} ranks most unlike 1 - L: above, its function (blue, at its "
-    "median β, over the range of its inputs) and its best straight line (dotted); below, its place "
-    "among the channels by each measure, from the most linear (0) to the most nonlinear (1); red: "
-    "the two that contradict. {reasons}"
+    "turned so that more means more nonlinear. (a) Spearman's correlation of each pair. (b) and "
+    "on: the channel that each of {against} ranks most unlike 1 - L: above, its function (blue, "
+    "at its median β, over the range of its inputs) and its best straight line (dotted); below, "
+    "its place among the channels by each measure, from the most linear (0) to the most nonlinear "
+    "(1); red: the two that contradict. {reasons}"
 )
 
 
@@ -97,13 +97,15 @@ def measures_disagree(
         for (above, under), example in zip(cells, found.examples.to_dict("records"), strict=True):
             one = figure.add_subplot(above)
             _draw_function(one, found, example)
-            headline = f"{'' if below else '(b) '}{example['headline']}"
+            headline = f"({'bcdefg'[len(below)]}) {example['headline']}"
             one.set_title(fill(headline, 14 if narrow else 16), size="small")
             ranks = figure.add_subplot(under)
             _draw_ranks(ranks, found, example, named=not below)
             below.append(ranks)
         if below:
             below[len(below) // 2].set_xlabel("rank, linear to nonlinear")
+    first = found.ranks.iloc[0]
+    figure.name(f"{first['network']} on {first['data']}: {first['layer']}")
     figure.caption = _caption(found)
     return figure
 
@@ -149,7 +151,7 @@ def _draw_ranks(axes: Axes, found: MeasureRanks, example: dict[Any, Any], *, nam
     places = np.arange(len(ranks))
     pair = [found.measures.index(name) for name in ("nonlinearity", example["against"])]
     axes.plot(ranks[pair], places[pair], color=COLORS["red"], linewidth=thin(0.8), zorder=2.0)
-    axes.hlines(places, 0.0, 1.0, color=RULE, linewidth=thin(0.4), zorder=1.0)
+    axes.hlines(places, 0.0, 1.0, color=RULE, linewidth=thin(0.7), zorder=1.0)
     colors = [COLORS["red"] if place in pair else COLORS["grey"] for place in places]
     axes.scatter(ranks, places, color=colors, s=thin(3.1) ** 2, zorder=3.0)
     axes.set_xlim(-0.08, 1.08)

@@ -4,11 +4,22 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.patches import Ellipse
+from matplotlib.patches import Ellipse, Patch
 
 from acon_analysis.plotdata.channels import sketch_curves, spread_channels
+from acon_figures.labels import legend_below
 from acon_figures.spec import figure
-from acon_figures.style import INK, RULE, AconFigure, inches, is_narrow, new_figure, theme, thin
+from acon_figures.style import (
+    INK,
+    MUTED,
+    RULE,
+    AconFigure,
+    inches,
+    is_narrow,
+    new_figure,
+    theme,
+    thin,
+)
 
 COLUMNS = {"input": 0.08, "convolution": 0.36, "BatchNorm": 0.64, "activation": 0.92}
 RADIUS = 0.33
@@ -73,7 +84,7 @@ def network_sketch(
     relu = [pd.DataFrame({"x": x, "y": np.maximum(x, 0.0)})] * len(each)
     with theme(context):
         narrow = is_narrow(width)
-        figure = new_figure(width, 5.2 if narrow else 2.7, context)
+        figure = new_figure(width, 5.4 if narrow else 2.9, context)
         panels = figure.subplots(2 if narrow else 1, 1 if narrow else 2, squeeze=False).ravel()
         one = inches(width) / (1 if narrow else 2)
         aspect = one / (2.6 if narrow else 2.7) * (len(each) + 0.6) / 1.0
@@ -86,6 +97,24 @@ def network_sketch(
                 _circle(axes, COLUMNS["activation"], row, aspect, TINT(float(tint)))
             for row, curve in enumerate(shapes):
                 _curve(axes, row, curve, aspect)
+        for row, channel in enumerate(chosen["channel"]):
+            panels[1].annotate(
+                str(channel), (1.0, row), (3.0, 0.0), textcoords="offset points", va="center",
+                size="small", color=MUTED,
+            )  # fmt: skip
+        panels[1].annotate(
+            "channel", (1.0, -0.62), (-2.0, 0.0), textcoords="offset points", va="center",
+            size="small", color=MUTED,
+        )  # fmt: skip
+        handles = [
+            Patch(facecolor=TINT(share), edgecolor=INK, label=words)
+            for share, words in ((0.0, "a straight line"), (0.5, "between"),
+                                 (1.0, "no line explains it"))
+        ]  # fmt: skip
+        legend_below(figure, handles)
+    figure.name(
+        f"{chosen['network'].iloc[0]} on {chosen['data'].iloc[0]}: {chosen['layer'].iloc[0]}"
+    )
     figure.caption = CAPTION.format(
         channels=", ".join(str(channel) for channel in chosen["channel"]),
         layer=chosen["layer"].iloc[0], network=chosen["network"].iloc[0],

@@ -82,7 +82,8 @@ def paper_tables(
             top -= high + 0.12
     shown = [paper.describe(name) for row in rows for name in row]
     sources = "; ".join(f"{one.title}: {one.source} (grade {one.grade})" for one in shown)
-    figure.caption = f"The paper's printed tables, best numbers bold. Sources: {sources}."
+    bold = ", best numbers bold" if any(one.bold for row in cells for one in row) else ""
+    figure.caption = f"The paper's printed tables{bold}. Sources: {sources}."
     return figure
 
 
@@ -110,4 +111,5 @@ TITLES = {
     "meta_acon": "ImageNet top-1 error (%)",
     "tfnet": "ImageNet top-1 error (%)",
     "improvements": "over ReLU (points)",
+    "counts": "as printed, and counted on this project's networks",
 }

@@ -92,6 +92,7 @@ def replacement_damage(
         for axes in panels[:, 0]:
             axes.set_ylabel("change of the logits")
     count = own["seed"].nunique()
+    figure.name(f"{own['network'].iloc[0]}: {len(own):,} channels, {count} seed{'s' * (count > 1)}")
     figure.caption = CAPTION.format(
         network=own["network"].iloc[0],
         units=len(own),

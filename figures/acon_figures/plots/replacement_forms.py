@@ -9,6 +9,8 @@ from matplotlib.lines import Line2D
 
 from acon_analysis.errors import AconError
 from acon_analysis.selection import require_columns
+from acon_figures.labels import legend_below
+from acon_figures.names import entry
 from acon_figures.palette import MUTED, activation_color
 from acon_figures.spec import figure
 from acon_figures.style import (
@@ -104,7 +106,7 @@ def replacement_forms(
             if narrow or number >= count - 2:
                 words = ("change of the accuracy, points", "change of the logits")
                 axes.set_xlabel(words[number % 2])
-        _legend(figure, own, styles, narrow)
+        _legend(figure, own, styles)
     figure.caption = CAPTION.format(
         networks=own["network"].nunique(), most=MOST, parts=PARTS if len(budgets) > 1 else ""
     ).strip()
@@ -154,7 +156,7 @@ def _draw(
 
 
 def _legend(
-    figure: AconFigure, own: pd.DataFrame, styles: dict[str, dict[str, Any]], narrow: bool
+    figure: AconFigure, own: pd.DataFrame, styles: dict[str, dict[str, Any]]
 ) -> None:
     """Explain colours by activations, markers by data."""
     of_network = own.drop_duplicates("network").set_index("network")
@@ -166,6 +168,6 @@ def _legend(
         look = {"color": MUTED, "marker": style["marker"], "markerfacecolor": "none"}
         entries.setdefault(of_network["data"][network], look)
     handles = [
-        Line2D([], [], linestyle="none", label=label, **look) for label, look in entries.items()
+        Line2D([], [], linestyle="none", label=entry(label), **look) for label, look in entries.items()
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2 if narrow else 7)
+    legend_below(figure, handles)

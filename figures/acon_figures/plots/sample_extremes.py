@@ -112,6 +112,7 @@ def sample_extremes(
         else:
             main = figure.add_subplot()
         _draw_curves(main, found)
+    figure.name(f"{found.facts['layer']}, channel {found.facts['channel']}")
     figure.caption = _caption(found, bool(pictures))
     return figure
 

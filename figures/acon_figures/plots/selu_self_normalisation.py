@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 
 from acon_analysis.studies.experiments import signal_bands, signal_through_layers
+from acon_figures.labels import letters
+from acon_figures.palette import activation_looks
 from acon_figures.spec import figure
-from acon_figures.style import COLORS, DASHES, AconFigure, is_narrow, new_figure, theme
+from acon_figures.style import AconFigure, is_narrow, new_figure, theme
 
 CAPTION = (
     "Mean and variance of the activations through {layers} dense layers of 128 units with LeCun's "
@@ -49,14 +51,15 @@ def selu_self_normalisation(
     """
     measured = _measured() if signals is None else signals
     bands = signal_bands(measured)
-    looks = zip(COLORS.values(), DASHES, strict=False)
-    styles = dict(zip(bands["activation"].unique(), looks, strict=False))
+    names = [str(name) for name in bands["activation"].unique()]
+    styles = dict(zip(names, activation_looks(names), strict=True))
     with theme(context):
         narrow = is_narrow(width)
         figure = new_figure(width, 4.4 if narrow else 2.4, context)
         panels = figure.subplots(*((2, 1) if narrow else (1, 2)))
         for axes, quantity in zip(panels, ("mean", "variance"), strict=True):
-            for name, (color, style) in styles.items():
+            for name, look in styles.items():
+                color, style = look["color"], look["linestyle"]
                 rows = bands[(bands["quantity"] == quantity) & (bands["activation"] == name)]
                 axes.fill_between(
                     rows["layer"], rows["low"], rows["high"], color=color, alpha=0.25, linewidth=0.0
@@ -68,6 +71,7 @@ def selu_self_normalisation(
         panels[1].set_yscale("log")
         panels[1].set_yticks(10.0 ** np.arange(-15, 4, 3))
         panels[1].minorticks_off()
+        letters(panels, ("mean of the activations", "their variance"))
         panels[0].legend(loc="upper right")
     seeds = measured["seed"].nunique()
     figure.caption = CAPTION.format(layers=int(bands["layer"].max()), seeds=seeds)

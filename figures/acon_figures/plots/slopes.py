@@ -11,7 +11,7 @@ from acon_analysis.columns import FACT_COLUMNS, names
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.plotdata.channels import reached_share
 from acon_analysis.selection import require_columns
-from acon_figures.names import plain
+from acon_figures.names import layer_labels
 from acon_figures.spec import figure
 from acon_figures.style import COLORS, INK, RULE, AconFigure, is_narrow, new_figure, theme, thin
 
@@ -59,8 +59,8 @@ def slopes(
     Returns
     -------
     AconFigure
-        ``axes[0]``: one scatter of (p1, p2); ``axes[1]``: two collections of vertical lines from
-        0, over all real inputs and over the data, one line a channel.
+        ``axes[0]``: one scatter of (p1, p2); ``axes[1]``: two containers of bars from 0, over all
+        real inputs and over the data, one bar a channel.
 
     Raises
     ------
@@ -87,6 +87,7 @@ def slopes(
         handles = [*left.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]]
         words = [*left.get_legend_handles_labels()[1], *right.get_legend_handles_labels()[1]]
         figure.legend(handles, words, loc="outside lower center", ncols=2 if narrow else 4)
+    figure.name(f"{own['network'].iloc[0]} on {own['data'].iloc[0]}")
     reached = float(reached_share(own).median())
     figure.caption = CAPTION.format(
         reached=reached,
@@ -133,17 +134,17 @@ def _draw_ranges(axes: Axes, own: pd.DataFrame) -> None:
         "over the data": (table["slope_high"] - table["slope_low"], COLORS["blue"]),
     }
     for label, (span, color) in looks.items():
-        axes.vlines(place, 0.0, span, color=color, linewidth=_weight(len(table)), label=label)
+        axes.bar(place, span, 1.0, color=color, linewidth=0.0, label=label)
     axes.set_ylim(bottom=0.0)
     counts = [len(part) for part in parts]
     starts = np.concatenate([[0], np.cumsum(counts)])
     for start in starts[1:-1]:
         axes.axvline(start - 0.5, color=RULE, linewidth=thin(0.6), zorder=0.5)
-    names = [str(part["layer"].iloc[0]).removesuffix(".acon") for part in parts]
+    names = layer_labels([str(part["layer"].iloc[0]) for part in parts])
     middles = (starts[:-1] + starts[1:] - 1) / 2
     kept = _apart(middles, len(table))
-    axes.set_xticks(middles[kept], [plain(names[place].removeprefix("layer")) for place in kept])
-    if len(kept) > 6 or max(len(name) for name in names) > 8:
+    axes.set_xticks(middles[kept], [names[place] for place in kept])
+    if len(kept) > 6 or max(len(name) for name in names) > 4:
         axes.tick_params(axis="x", labelrotation=90.0)
     axes.set_xlim(-1.0, len(table))
     axes.grid(axis="x", visible=False)
@@ -155,11 +156,6 @@ def _draw_ranges(axes: Axes, own: pd.DataFrame) -> None:
 def _dots(count: int) -> float:
     """Return the area of dots, smaller where there are many."""
     return thin(1.9 if count < MANY else 1.1) ** 2
-
-
-def _weight(count: int) -> float:
-    """Return a line width at which so many adjacent bars do not hide each other."""
-    return thin(min(0.9, max(0.25, 250.0 / count)))
 
 
 def _apart(middles: npt.NDArray[np.float64], whole: int) -> list[int]:

@@ -2,9 +2,12 @@
 
 from acon_analysis.plotdata import formula_curves as curves
 from acon_figures.spec import figure
-from acon_figures.style import COLORS, DASHES, AconFigure, cross, is_narrow, new_figure, theme
+from acon_figures.style import DASHES, AconFigure, cross, is_narrow, new_figure, theme
 
 LABELS = {"0": "0 (x/2)", "1": "1 (SiLU)", "5": "5", "100": "100 (≈ ReLU)"}
+SHADES = ("#7fb9d9", "#0173b2", "#014a73", "#01263b")
+"""The colour of Swish, the darker the greater β."""
+
 CAPTION = (
     "Swish x σ(βx) and its derivative. β = 0 is the line x/2, β = 1 the SiLU; as β grows it "
     "approaches ReLU. The derivative overshoots to 1.0998 and -0.0998 for every β > 0, ever closer "
@@ -48,13 +51,14 @@ def swish_family(*, width: str | float = "double", context: str = "paper") -> Ac
             axes.set_xlim(-4.0, 4.0)
             axes.set_ylim((-2.2, 4.2) if panel == "function" else (-0.25, 1.25))
             cross(axes)
-            styles = zip(COLORS.values(), (DASHES[i] for i in (1, 0, 3, 2)), strict=False)
+            styles = zip(SHADES, (DASHES[i] for i in (1, 0, 3, 2)), strict=True)
             here = table[table["panel"] == panel]
             for name, curve in here.groupby("curve", sort=False):
                 color, style = next(styles)
                 label = LABELS[str(name)]
                 axes.plot(curve["x"], curve["y"], color=color, linestyle=style, label=label)
             axes.set_xlabel("x")
+            axes.set_title("(a) function" if panel == "function" else "(b) derivative")
             axes.set_ylabel("x σ(βx)" if panel == "function" else "derivative")
             if panel == "function":
                 axes.legend(loc="upper left", title="β")

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from acon_analysis.errors import UsageError
 from acon_analysis.studies.trial_tables import summarize_trials
 from acon_figures.names import plain
+from acon_figures.palette import activation_color
 from acon_figures.style import COLORS, AconFigure, is_narrow, new_figure, theme
 
 #: Accuracies further below the best than this are written, not drawn.
@@ -62,11 +63,12 @@ def trial_accuracies(
 def _accuracies(axes: Axes, summary: pd.DataFrame) -> None:
     """Draw means and intervals; a mean far below the best is written at the left edge."""
     shown = summary["mean"] >= summary["mean"].max() - FAR
+    names = [str(name) for name in summary["activation"]]
     for place, (mean, low, high) in enumerate(summary[["mean", "low", "high"]].to_numpy()):
         if shown.iloc[place]:
             axes.errorbar(
                 [mean], [place], xerr=[[mean - low], [high - mean]], marker="o",
-                color=COLORS["blue"], capsize=2.0, linestyle="none",
+                color=activation_color(names[place]), capsize=2.0, linestyle="none",
             )  # fmt: skip
     left, right = axes.get_xlim()
     for place, mean in enumerate(summary["mean"]):

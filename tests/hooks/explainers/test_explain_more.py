@@ -237,8 +237,11 @@ def test_figure_shows_the_numbers(channels: int) -> None:
     images = rng.uniform(size=(3, channels, 6, 8))
     maps = rng.normal(size=(3, 6, 8))
     frame = frame_of(3)
-    figure = explanation(images, 0 * images, maps, frame, labels={11: "four"})
+    blanks = 0 * images
+    blanks[0, :, 0, 0] = 0.1  # baselines that differ have a column
+    figure = explanation(images, blanks, maps, frame, labels={11: "four"})
     assert len(figure.axes) == 3 * 4 + 1
+    assert len(explanation(images, 0 * images, maps, frame).axes) == 3 * 3 + 1
     limit = np.abs(maps).max()
     for row in range(3):
         picture, blank, heat, beta = figure.axes[4 * row : 4 * row + 4]
@@ -248,7 +251,8 @@ def test_figure_shows_the_numbers(channels: int) -> None:
         assert shown.get_cmap().name == "RdBu_r"
         points = [float(line.get_xdata()[0]) for line in beta.lines[1:]]  # type: ignore[index,arg-type]
         assert points == [0.5, frame["beta"][row]]
-        assert blank.images[0].get_array().max() == 0  # type: ignore[union-attr]
+        highest = blank.images[0].get_array().max()  # type: ignore[union-attr]
+        assert highest == pytest.approx(blanks[row].mean(0).max())
         drawn = np.asarray(picture.images[0].get_array())
         assert drawn.shape == ((6, 8, 3) if channels == 3 else (6, 8))
     assert figure.axes[4].get_ylabel() == "sample 11: four"
