@@ -210,22 +210,19 @@ def helped(table: pd.DataFrame) -> str:
         meta = table[(table["data"] == data) & (table["variant"] == "meta")]
         pairs = own.merge(meta, on="seed", suffixes=("", "_meta"))
         accuracy = own["test_accuracy"].to_numpy()
-        mean = f"{100 * accuracy.mean():.2f} (sd {100 * spread(accuracy):.2f})"
+        mean = f"{100 * accuracy.mean():.2f}"
+        if len(accuracy) > 1:
+            mean += f" (sd {100 * float(np.std(accuracy, ddof=1)):.2f})"
         more = (pairs["test_accuracy_meta"] - pairs["test_accuracy"]).to_numpy()
         words = VARIANTS[str(variant)]
         rows.append([data, words, len(own), mean, *gain(str(variant), 100 * more)])
     return table_text(head, rows)
 
 
-def spread(values: Any) -> float:
-    """Return the standard deviation over seeds; NaN of one."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
-
-
 def gain(variant: str, more: Any) -> tuple[str, str]:
-    """Return the mean gain of points with its 95 % interval over seeds, and p."""
+    """Return the mean gain of points with its 95 % interval over seeds, and p; of one seed it."""
     if variant == "meta" or len(more) < 2:
-        return "", ""
+        return "" if variant == "meta" or not len(more) else f"{more[0]:+.2f}", ""
     test: Callable[..., Any] = stats.ttest_1samp
     found = test(more, 0)
     low, high = found.confidence_interval(0.95)

@@ -138,7 +138,7 @@ def mix(options: argparse.Namespace) -> None:
             )
             counts = forms_of(done.plan)
             keys = {"network": name, "max_change": allowed, **{form: counts[form] for form in MIX}}
-            rows = done.table[done.table["form"] == "mixed"]
+            rows = done.table[done.table["form"] == done.table["form"].iloc[0]]
             append(MIXED, rows.assign(**keys)[[*keys, *rows.columns]])
             print(keys, rows.to_string(), sep="\n", flush=True)
 
@@ -200,7 +200,9 @@ def mixtures(found: pd.DataFrame) -> str:
     rows = []
     for (name, allowed), own in found.groupby(["network", "max_change"], sort=False):
         row = own[~own["recalibrated"]].iloc[0]
-        rows.append([name, f"{allowed:g}", *(row[form] for form in MIX), cell(own, "mixed", False)])
+        rows.append(
+            [name, f"{allowed:g}", *(row[form] for form in MIX), cell(own, row["form"], False)]
+        )
     head = ("network", "allowed", *MIX, "accuracy, points [logits, measured]")
     return table_text(head, rows)
 
