@@ -9,6 +9,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import secrets
 import stat
 import sys
@@ -34,6 +35,8 @@ SILENCE = 5.0
 
 #: Text that begins so is a formula for a spreadsheet.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 #: Neither follow a link in the place of a file, nor wait for the other end of a pipe.
 _PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -70,8 +73,15 @@ def csv_text(frame: "pd.DataFrame", float_format: str | None = None) -> str:
 
 
 def _inert(value: Any) -> Any:
-    """Put an apostrophe before a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+    """Put an apostrophe before a formula, and spell what would begin a row or move a cursor."""
+    if not isinstance(value, str):
+        return value
+    return ("'" if value.startswith(FORMULA) else "") + spelled(value)
+
+
+def spelled(text: str) -> str:
+    """Return a text with its control characters, but line breaks and tabs, as their codes."""
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def user_cache() -> Path:

@@ -16,6 +16,7 @@ import typer
 import typer.core
 
 from acon_analysis.errors import AconError, UsageError
+from acon_analysis.files import spelled
 
 
 class _Group(typer.core.TyperGroup):
@@ -161,11 +162,11 @@ def _refuse_empty(arguments: list[str]) -> None:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    typer.echo(f"acon: warning: {message}", err=True)
+    typer.echo(f"acon: warning: {spelled(str(message))}", err=True)
 
 
 def _fail(error: BaseException, text: str, code: int) -> None:
     if _state["debug"]:
         raise error
-    typer.echo(f"acon: {' '.join(text.split())}", err=True)
+    typer.echo(f"acon: {spelled(' '.join(text.split()))}", err=True)
     raise SystemExit(code) from None

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
+from acon_analysis.data.image_source import readable_path
 from acon_analysis.errors import AconError
 from acon_analysis.files import atomic_write, is_own_file, locked, store_errors
 
@@ -62,7 +63,10 @@ def hash_files(
             known, fresh = _compared(memory, folder, paths)
             now = time.time_ns()
             known |= dict(zip(fresh, _hash(folder, fresh), strict=True))
-            _remember(memory, {p: f for p, f in known.items() if now - f[1] > _SETTLED_NS})
+            _remember(
+                memory,
+                {p: f for p, f in known.items() if now - f[1] > _SETTLED_NS and _is_utf8(p)},
+            )
     return [(known[path][0], known[path][2]) for path in paths]
 
 
@@ -72,6 +76,11 @@ def _compared(
     """Return what is remembered, and the files that are not or have changed."""
     known = _recall(memory)
     return known, [p for p in paths if _facts(folder / p) != known.get(p, (0, 0, ""))[:2]]
+
+
+def _is_utf8(path: str) -> bool:
+    """Whether a table can hold a path."""
+    return readable_path(path) == path
 
 
 def _facts(path: Path) -> tuple[int, int]:

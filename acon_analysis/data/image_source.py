@@ -88,6 +88,17 @@ class ImageSource(Dataset[torch.Tensor]):
         return digest.hexdigest()
 
 
+def readable_path(path: str) -> str:
+    """Return a path as text for tables: bytes that are not UTF-8 as their codes.
+
+    Parameters
+    ----------
+    path : str
+        As the file system gives it.
+    """
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def require_utf8(paths: Iterable[str]) -> None:
     """Raise for a file name whose bytes are not UTF-8: a run's tables could not hold it.
 

@@ -19,7 +19,7 @@ from acon_analysis.columns import SAMPLE_COLUMNS, names
 from acon_analysis.data.cifar import cifar10
 from acon_analysis.data.decoding import BadImageError, decode_bytes, read_image
 from acon_analysis.data.hashes import hash_files
-from acon_analysis.data.image_source import ImageSource, require_utf8
+from acon_analysis.data.image_source import ImageSource, readable_path
 from acon_analysis.data.preprocess import Preprocess, get_preprocess
 from acon_analysis.errors import AconError, UsageError, closest
 
@@ -150,7 +150,7 @@ class _FolderLoader:
             image = decode_bytes(self._content(path, self.hashes[32 * index : 32 * index + 32]))
             array = self.preprocess.apply(image)
         except BadImageError as error:
-            raise BadImageError(f"{path.name}: {error}") from error
+            raise BadImageError(f"{readable_path(path.name)}: {error}") from error
         return torch.as_tensor(array, dtype=torch.float32)
 
     @staticmethod
@@ -194,7 +194,7 @@ def image_folder(folder: Path, preprocess: Preprocess, memory: Path | None = Non
     Raises
     ------
     UsageError
-        If the folder holds no images, or one whose name is not UTF-8.
+        If the folder holds no images.
     AconError
         If a file cannot be read for another reason than its permissions.
     """
@@ -209,13 +209,13 @@ def image_folder(folder: Path, preprocess: Preprocess, memory: Path | None = Non
         endings = ", ".join(sorted(IMAGE_SUFFIXES))
         raise UsageError(f"data: the folder {str(folder)!r} holds no images ({endings})")
     paths = [path.relative_to(folder).as_posix() for path in files]
-    require_utf8(paths)
-    labels = [path.partition("/")[0] if "/" in path else None for path in paths]
+    shown = [readable_path(path) for path in paths]
+    labels = [path.partition("/")[0] if "/" in path else None for path in shown]
     sizes_and_hashes = hash_files(folder, paths, memory)
     frame = pd.DataFrame(
         {
             "sample_id": np.arange(len(files), dtype=np.int64),
-            "path": paths,
+            "path": shown,
             "label": pd.Series(labels, dtype="str"),
             "bytes": np.array([size for size, _ in sizes_and_hashes], dtype=np.int64),
             "sha256": [digest for _, digest in sizes_and_hashes],
