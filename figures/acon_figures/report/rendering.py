@@ -56,7 +56,8 @@ def write_report(
     path : str or Path
         Ends in ``.html``; an existing page is replaced in one step.
     second : Run, str or Path, optional
-        A run to compare the first one with (`acon_analysis.compare_runs`); the page holds both.
+        A run to compare the first one with (`acon_analysis.runs.compare.compare_runs`); the page
+        holds both.
     title : str, optional
         By default the runs' models and data.
     blocks : pandas.DataFrame, optional
