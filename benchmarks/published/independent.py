@@ -160,7 +160,7 @@ def first(output: Any) -> Tensor:
     return output
 
 
-def coefficient(case: Case, count: int = 48) -> tuple[float, float]:
+def coefficient(case: Case, count: int = 32) -> tuple[float, float]:
     """Return the nonlinearity coefficient of a block, and its standard error (over triples).
 
     In float64, with central differences of one millionth.

@@ -173,7 +173,7 @@ of a seed begin with the same weights."""
 CHECKED = """Largest differences from programs of their own: L of layers and of channels by hooks
 and sums in NumPy's float64 (sentences one by one, without padding); dead channels by the same;
 operators counted by a dispatch mode; the nonlinearity coefficient by difference quotients in
-float64 on 48 other triples of samples (in standard errors of both); outputs after replacement by
+float64 on 32 other triples of samples (in standard errors of both); outputs after replacement by
 lines and ReLUs through hooks of their own."""
 
 

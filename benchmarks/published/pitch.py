@@ -168,8 +168,8 @@ def pesto() -> Case:
         cropped: Tensor = whole.crop_cqt(cqt.flatten(0, 1))
         return cropped
 
-    wave, pitch = waves(32, 1.0, 0)
-    x, other = frames_of(wave), frames_of(waves(32, 1.0, 1)[0])
+    wave, pitch = waves(16, 1.0, 0)
+    x, other = frames_of(wave), frames_of(waves(16, 1.0, 1)[0])
     truth = in_cents(pitch[:, ::160][:, 20:80:10].flatten())
 
     def quality(network: nn.Module) -> dict[str, float]:

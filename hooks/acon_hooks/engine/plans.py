@@ -132,7 +132,7 @@ class Comparison:
     logits : bool or None
         Whether outputs are class logits, (N, K) or (N, T, K) with T positions such as tokens. None
         takes them for logits where they have such a shape, K is 2 or more and the labels, if there
-        are any, are not fractions.
+        are any, are not fractions. Where all are probabilities, their logarithms are the logits.
     """
 
     def __init__(self, logits: bool | None = None) -> None:
@@ -261,10 +261,17 @@ def _parts(
 
 def _loss(output: Tensor, unchanged: Tensor, labels: Tensor | None) -> Tensor:
     """Return the loss of each sample and position, (N,) or (N, T)."""
+    if _probabilities(unchanged):
+        output, unchanged = (value.clamp_min(1e-38).log() for value in (output, unchanged))
     if labels is not None:
         return cross_entropy(output, labels, reduction="none")
     first, second = output.log_softmax(-1), unchanged.log_softmax(-1)
     return kl_div(first, second, reduction="none", log_target=True).sum(-1)
+
+
+def _probabilities(output: Tensor) -> bool:
+    """Whether a network ends with a softmax: its logits are the logarithms then."""
+    return bool((output >= 0).all()) and bool(((output.sum(-1) - 1).abs() < 1e-3).all())
 
 
 def _class_indices(labels: list[Any] | None, classes: int) -> Tensor | None:

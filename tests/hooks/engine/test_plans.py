@@ -113,6 +113,18 @@ def test_each_plan_is_a_network_with_exchanged_modules(net: Net, labelled: bool)
     assert not any(module._forward_hooks for module in net.modules())
 
 
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_network_that_ends_with_a_softmax_has_the_same_losses(net: Net, labelled: bool) -> None:
+    images, labels = data()
+    given: list[Any] = [(images, torch.tensor(labels)) if labelled else images]
+    found = [run_plans(net, open_feed(given), plans(net))["loss"]]
+    net = copy.deepcopy(net)
+    net.register_forward_hook(lambda _module, _args, output: output.softmax(-1))
+    found.append(run_plans(net, open_feed(given), plans(net))["loss"])
+    assert found[0].abs().max() > 0.005
+    np.testing.assert_allclose(*found, rtol=1e-6, atol=1e-9)
+
+
 def test_without_plans_only_the_unchanged_network_runs(net: Net) -> None:
     frame = run_plans(net, open_feed([data(3)[0]]), {})
     assert frame["plan"].tolist() == ["unchanged"] * 3
