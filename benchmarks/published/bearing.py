@@ -29,10 +29,10 @@ def measured(folder: Path) -> None:
                 "loss": loss,
             }
             helped.write_text(json.dumps(rows))
+            pd.DataFrame(rows.values()).to_csv(folder / "help.csv", index=False)
             print(rows[f"{variant} {seed}"], flush=True)
             if variant == "meta" and not (folder / f"gates-{seed}.csv").exists():
                 _look(network, batches, seed, folder)
-    pd.DataFrame(rows.values()).to_csv(folder / "help.csv", index=False)
 
 
 def _look(network: signals.Bearing, batches: list[Any], seed: int, folder: Path) -> None:
@@ -53,8 +53,8 @@ def _look(network: signals.Bearing, batches: list[Any], seed: int, folder: Path)
 
 def tables(folder: Path) -> dict[str, pd.DataFrame]:
     """Return the tables of all seeds: beta, gates, help."""
-    made = {
-        name: pd.concat([pd.read_csv(folder / f"{name}-{seed}.csv") for seed in SEEDS])
-        for name in ("beta", "gates")
-    }
-    return {**made, "help": pd.read_csv(folder / "help.csv")}
+    made: dict[str, pd.DataFrame] = {"help": pd.read_csv(folder / "help.csv")}
+    for name in ("beta", "gates"):
+        files = sorted(folder.glob(f"{name}-*.csv"))
+        made[name] = pd.concat([pd.read_csv(file) for file in files], ignore_index=True)
+    return made
