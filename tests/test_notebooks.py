@@ -17,8 +17,8 @@ def markdown(path: Path) -> str:
     return "\n".join(c.source for c in rendering.read(path).cells if c.cell_type == "markdown")
 
 
-def test_there_are_six_in_order() -> None:
-    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06"]
+def test_there_are_seven_in_order() -> None:
+    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06", "07"]
 
 
 @pytest.mark.slow

@@ -168,14 +168,14 @@ def coefficient(case: Case, count: int = 32) -> tuple[float, float]:
     model = copy.deepcopy(case.model).double().eval()
     name = case.checked_block
     block = model if name == "whole network" else model.get_submodule(name)
-    inputs = []
+    inputs, plain = [], case.block_batches is None
     for batch in case.block_batches or case.batches:
         kept: list[Tensor] = []
         handle = block.register_forward_pre_hook(
             lambda _module, args, kept=kept: kept.append(args[0])
         )
         with torch.no_grad():
-            run(model, _doubled(batch), case.options.get("forward"))
+            run(model, _doubled(batch), case.options.get("forward") if plain else None)
         handle.remove()
         inputs.append(kept[0])
     x = torch.cat(inputs)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, kl_div
+from torch.nn.functional import cross_entropy, kl_div, one_hot
 
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.statistics.paired import UNCHANGED
@@ -18,6 +18,13 @@ from acon_hooks.engine.outputs import Output, pick_output
 from acon_hooks.engine.rows import mean_of
 from acon_hooks.engine.visiting import visiting
 from acon_hooks.guards import unwrap
+
+#: What outputs are taken for.
+LOGITS, CLASSES, ALONE = "logits", "probabilities of classes", "probabilities of each class alone"
+
+#: How near to 1 probabilities of classes sum, the smallest one that counts, and how many outputs
+#: do not lie between 0 and 1 by chance.
+_NEAR, _TINY, _FEW = 1e-2, 1e-12, 64
 
 #: Values of an output that are brought to float64 at once.
 _VALUES = 2**22
@@ -132,11 +139,13 @@ class Comparison:
     logits : bool or None
         Whether outputs are class logits, (N, K) or (N, T, K) with T positions such as tokens. None
         takes them for logits where they have such a shape, K is 2 or more and the labels, if there
-        are any, are not fractions. Where all are probabilities, their logarithms are the logits.
+        are any, are not fractions. Outputs that the first batch shows to be probabilities, of
+        classes (a softmax) or of each class by itself (a sigmoid), are taken as such.
     """
 
     def __init__(self, logits: bool | None = None) -> None:
         self.logits = logits
+        self._scale = ""
         self.shape: tuple[int, ...] = ()
         self.labelled: bool | None = None
         self._frames: list[pd.DataFrame] = []
@@ -155,6 +164,7 @@ class Comparison:
             raise UsageError(
                 f"logits are (N, K) or (N, positions, K); the output is {tuple(output.shape)}"
             )
+        self._scale = self._scale or _scale_of(unchanged)
         wanted = self.logits and output.ndim == 2
         labels = _class_indices(batch.labels, output.shape[1]) if wanted else None
         if self.labelled not in (None, labels is not None):
@@ -208,7 +218,7 @@ class Comparison:
             return f"output ({shape}), not taken for logits: no loss, no agreement"
         loss = "cross-entropy" if self.labelled else "Kullback-Leibler divergence from before"
         mean = ", a mean over positions" if len(self.shape) == 2 else ""
-        return f"output ({shape}) taken for logits; loss: {loss}{mean}"
+        return f"output ({shape}) taken for {self._scale or LOGITS}; loss: {loss}{mean}"
 
     def _are_logits(self, batch: Batch) -> bool:
         """Return whether outputs look like logits."""
@@ -224,7 +234,7 @@ class Comparison:
             return found | dict.fromkeys(("loss", "agrees"), np.full(len(output), np.nan))
         choice = output.argmax(-1)
         agrees = choice == unchanged.argmax(-1)
-        loss = _loss(output, unchanged, labels)
+        loss = _loss(output, unchanged, labels, self._scale)
         if output.ndim == 3:
             agrees, loss = (mean_of(v.double()[:, None], valid)[:, 0] for v in (agrees, loss))
         if labels is not None:
@@ -259,19 +269,36 @@ def _parts(
         yield first, second, own, kept
 
 
-def _loss(output: Tensor, unchanged: Tensor, labels: Tensor | None) -> Tensor:
+def _loss(output: Tensor, unchanged: Tensor, labels: Tensor | None, scale: str) -> Tensor:
     """Return the loss of each sample and position, (N,) or (N, T)."""
-    if _probabilities(unchanged):
-        output, unchanged = (value.clamp_min(1e-38).log() for value in (output, unchanged))
+    if scale == ALONE:
+        return _loss_alone(output, unchanged, labels)
+    if scale == CLASSES:
+        output, unchanged = (value.clamp_min(_TINY).log() for value in (output, unchanged))
     if labels is not None:
         return cross_entropy(output, labels, reduction="none")
     first, second = output.log_softmax(-1), unchanged.log_softmax(-1)
     return kl_div(first, second, reduction="none", log_target=True).sum(-1)
 
 
-def _probabilities(output: Tensor) -> bool:
-    """Whether a network ends with a softmax: its logits are the logarithms then."""
-    return bool((output >= 0).all()) and bool(((output.sum(-1) - 1).abs() < 1e-3).all())
+def _loss_alone(output: Tensor, unchanged: Tensor, labels: Tensor | None) -> Tensor:
+    """Return the sum of the losses of all classes, each of which is there or not."""
+    after, before = (
+        torch.stack([value, 1 - value], -1).clamp_min(_TINY) for value in (output, unchanged)
+    )
+    if labels is not None:
+        there = one_hot(labels, output.shape[-1])
+        return -(torch.stack([there, 1 - there], -1) * after.log()).sum((-2, -1))
+    return (before * (before.log() - after.log())).sum((-2, -1))
+
+
+def _scale_of(output: Tensor) -> str:
+    """Return what outputs are: logits, or probabilities; few values may lie in [0, 1] by chance."""
+    if not bool(((output >= 0) & (output <= 1)).all()):
+        return LOGITS
+    if bool(((output.sum(-1) - 1).abs() < _NEAR).all()):
+        return CLASSES
+    return ALONE if output.numel() >= _FEW else LOGITS
 
 
 def _class_indices(labels: list[Any] | None, classes: int) -> Tensor | None:

@@ -125,6 +125,23 @@ def test_a_network_that_ends_with_a_softmax_has_the_same_losses(net: Net, labell
     np.testing.assert_allclose(*found, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("labelled", [True, False])
+def test_outputs_of_a_sigmoid_are_probabilities_of_each_class(net: Net, labelled: bool) -> None:
+    images, labels = data(24)
+    given: list[Any] = [(images, torch.tensor(labels)) if labelled else images]
+    outputs = {name: 1 / (1 + np.exp(-z)) for name, z in by_hand(net, images).items()}
+    net = copy.deepcopy(net)
+    net.register_forward_hook(lambda _module, _args, output: output.sigmoid())
+    frame = run_plans(net, open_feed(given), plans(net))
+    before, there = outputs["unchanged"], np.eye(3)[labels]
+    for name, own in frame.groupby("plan"):
+        p, target = outputs[str(name)], there if labelled else before
+        loss = -(target * np.log(p) + (1 - target) * np.log(1 - p))
+        if not labelled:
+            loss += before * np.log(before) + (1 - before) * np.log(1 - before)
+        np.testing.assert_allclose(own["loss"], loss.sum(1), rtol=1e-9, atol=1e-12)
+
+
 def test_without_plans_only_the_unchanged_network_runs(net: Net) -> None:
     frame = run_plans(net, open_feed([data(3)[0]]), {})
     assert frame["plan"].tolist() == ["unchanged"] * 3
