@@ -14,6 +14,7 @@ from published.packages import FOLDER, fetched, licence, sha256
 
 import acon_analysis as acon
 import acon_figures
+from acon_analysis.plotdata.depth import linearity_by_depth
 
 HERE = Path(__file__).parents[1]
 PAGE, PICTURES = HERE / "RESULTS_real.md", HERE / "pictures"
@@ -47,6 +48,7 @@ def write(names: Sequence[str], left_out: dict[str, str], remarks: list[str]) ->
         if (RESULTS / n / "facts.json").exists()
     }
     tables = {name: _joined(list(facts), file) for name, (file, _) in KEPT.items()}
+    tables["published_depth"] = _depth(facts)
     signal = bearing.tables(RESULTS / "bearing")
     tables["published_gates"] = pd.concat([tables["published_gates"], signal["gates"]])
     tables |= {
@@ -75,6 +77,22 @@ def _joined(names: list[str], file: str) -> pd.DataFrame:
     """Return the tables of all networks that have one."""
     paths = [RESULTS / name / file for name in names]
     return pd.concat([pd.read_csv(path) for path in paths if path.exists()], ignore_index=True)
+
+
+def _depth(facts: dict[str, Any]) -> pd.DataFrame:
+    """Return L by depth of all networks, from their runs."""
+    parts = []
+    for name, found in facts.items():
+        network = found["job"]["name"]
+        table = linearity_by_depth([acon.open_run(RESULTS / name / "run")])
+        parts.append(table.assign(network=network, data=_data(network)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _data(network: str) -> str:
+    """Return what a network was given."""
+    known = {"MTCNN": "faces", "all-MiniLM-L6-v2": "sentences (MiniLM)"}
+    return known.get(network.split()[0], "tones and speech")
 
 
 def _networks(facts: dict[str, Any], layers: pd.DataFrame) -> pd.DataFrame:
@@ -108,15 +126,18 @@ def _networks(facts: dict[str, Any], layers: pd.DataFrame) -> pd.DataFrame:
 def _draw(tables: dict[str, pd.DataFrame]) -> None:
     """Draw the pictures, small."""
     PICTURES.mkdir(exist_ok=True)
-    blocks = tables["published_blocks"].assign(inside=lambda t: t["inside"].map(json.loads))
+    blocks = tables["published_blocks"].assign(
+        inside=lambda t: t["inside"].map(json.loads), data=lambda t: t["network"].map(_data)
+    )
     gates = tables["published_gates"]
+    depth = tables["published_depth"]
     made = {
-        "linearity": acon_figures.linearity_by_depth(tables["published_depth"], by="depth"),
+        "linearity": acon_figures.linearity_by_depth(depth[depth["measure"] == "L"], by="depth"),
         "blocks_minilm": acon_figures.network_strip(
             blocks[blocks["network"] == "all-MiniLM-L6-v2"]
         ),
         "blocks_fcpe": acon_figures.network_strip(blocks[blocks["network"] == "FCPE"]),
-        "gates_bearing": acon_figures.gate_changes(gates, "bearing, seed 0"),
+        "gates_bearing": acon_figures.gate_changes(gates[gates["network"].str.contains("bearing")]),
     }
     for name, figure in made.items():
         figure.savefig(PICTURES / f"real_{name}.png", dpi=110)
@@ -349,7 +370,7 @@ def _checks(facts: dict[str, Any]) -> str:
         linear, blocks, replaced = (
             found["linear"],
             found["blocks"],
-            found["replaced"].get("differences", {}),
+            found.get("replaced", {}).get("differences", {}),
         )
         outputs = [value["output"] for value in replaced.values()]
         rows.append(
