@@ -39,7 +39,7 @@ DISAGREEMENT = 0.2
 
 #: Activations of a block that are also replaced one at a time; samples for replacements, and for
 #: those in the whole network.
-_MOST_ALONE, _REPLACED, _REPLACED_WHOLE = 4, 256, 128
+_MOST_ALONE, _REPLACED, _REPLACED_WHOLE = 4, 1024, 256
 
 
 #: What the row of a block holds that is left out.
