@@ -275,7 +275,7 @@ def test_the_error_of_a_change_covers_an_independent_estimate() -> None:
         d = x[second] - x[third]
 
         def nlc(f: Callable[[Tensor], Tensor]) -> float:
-            _, along = torch.autograd.functional.jvp(f, x[first], d)
+            _, along = torch.autograd.functional.jvp(f, x[first], d)  # type: ignore[no-untyped-call]
             return float(
                 (along.square().sum() / (f(x[second]) - f(x[third])).square().sum()).sqrt()
             )
@@ -283,6 +283,8 @@ def test_the_error_of_a_change_covers_an_independent_estimate() -> None:
         want = nlc(lambda v: (slope * model.gate(v) + shift) * model.up(v)) - nlc(model)
     for seed in range(2):
         with pytest.warns(BlockWarning, match="products and normalisations less"):
-            table = acon.block_linearity(nn.Sequential(model), list(x.split(100)), ["0"], seed=seed)
+            table = acon.block_linearity(
+                nn.Sequential(model), list(torch.split(x, 100)), ["0"], seed=seed
+            )
         change, error = table[["nlc_change", "nlc_change_error"]].to_numpy()[0]
         assert abs(change - want) < 4 * error < 0.2
