@@ -419,7 +419,7 @@ def test_labels_of_wrong_form(net: Any, label: Any) -> None:
 def test_networks_without_gates_say_what_they_have() -> None:
     relu = nn.Sequential(nn.Flatten(), nn.Linear(36, 4), nn.ReLU(), nn.Linear(4, 3)).double().eval()
     images, labels = samples()
-    with pytest.raises(UsageError, match=r"no gate .* it has 1 of kind 'activation'"):
+    with pytest.raises(UsageError, match=r"no gate .* its modules have 1 of kind 'activation'"):
         acon.gate_use(relu, batches(images, labels))
     static = acon.build_model("digits_acon")
     with pytest.raises(UsageError, match="are the same for all samples"):
