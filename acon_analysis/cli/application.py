@@ -129,7 +129,7 @@ def _words(error: BaseException | None) -> tuple[str, int]:
 
 
 #: Functions of ours that run a torch function of the network's, and nothing else that can fail.
-_LISTENERS = frozenset({"__torch_function__", "_follow", "_run", "function"})
+_LISTENERS = frozenset({"__torch_function__", "_follow", "_run", "function", "listen"})
 
 
 def _blamed(error: BaseException | None) -> str:

@@ -88,8 +88,8 @@ def _parse(raw: bytes) -> dict[str, object]:
 
 def _natural(text: str) -> int:
     """Return a number; the library refuses -0, which to Python is 0."""
-    if text.startswith("-"):
-        raise ValueError(f"{text} is negative")
+    if text == "-0":
+        raise ValueError("-0 is no size")
     return int(text)
 
 
