@@ -180,7 +180,7 @@ LINEARITY_CHANNEL_COLUMNS = (
     Column("n_samples", "int64", "1", "samples seen; 0 where they were not counted"),
     Column("left_out", "int64", "1", "samples left out: NaN or infinity in the layer"),
     *_INDEX,
-    Column("s_c", "float64", "1", "the channel's share of the layer's nonlinearity: sse / Σ cyy"),
+    Column("s_c", "float64", "1", "sse / Σ cyy: the channel's part of the layer's 1 - L"),
     Column("s_c_error", "float64", "1", "standard error of s_c"),
     Column("slope", "float64", "y/x", "slope of the affine fit"),
     Column("intercept", "float64", "y", "intercept of the affine fit"),

@@ -44,7 +44,9 @@ def channel_facts(runs: Sequence[Run]) -> pd.DataFrame:
 def _facts(run: Run) -> pd.DataFrame:
     """Return the facts of one run's channels."""
     table = run.linearity(by="channel", columns="all")
-    table = table.merge(run.channels[["layer", "channel", "p1", "p2"]], on=["layer", "channel"])
+    # Outside the ACON family a later call may have more channels than `run.channels` lists.
+    slopes = run.channels[["layer", "channel", "p1", "p2"]]
+    table = table.merge(slopes, on=["layer", "channel"], how="left")
     table = table.merge(_quantiles(run), on=["layer", "call", "channel"], how="left")
     table["std_y"] = np.sqrt(table["cyy"] / table["n"])
     classes = run.layers[["layer", "call", "class_name"]]

@@ -56,7 +56,7 @@ def layer_overview(
     DataFrame
         Columns `OVERVIEW_COLUMNS`, one row a layer and call in order of execution: the layer, its
         linearity (`columns.LINEARITY_LAYER_COLUMNS`), ``s_c_max`` and ``s_c_channel``, the largest
-        share of the layer's nonlinearity of one channel and that channel, β over all samples and
+        s_c of one channel and that channel, β over all samples and
         channels (`Run.beta_summary`), and the samples' effect (`columns.SPLIT_COLUMNS`;
         ``learned`` is its text). Numbers are float64, NaN where a layer lacks them; texts are
         empty then.

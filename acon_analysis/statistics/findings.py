@@ -86,6 +86,7 @@ def how_linear(layers: pd.DataFrame) -> Finding | None:
     ends = [
         known.iloc[int(place)].to_dict() for place in (known["L"].argmin(), known["L"].argmax())
     ]
+    apart = not ends[0]["L_high"] >= ends[1]["L_low"]  # without intervals, too
     names, values = [_name(row) for row in ends], [float(row["L"]) for row in ends]
     shares = [_percent(value) for value in values]
     line = "A straight line per channel explains"
@@ -93,14 +94,17 @@ def how_linear(layers: pd.DataFrame) -> Finding | None:
         answer = f"{line} {shares[0]} of the variance of the output of {names[0]}."
         numbers = f"L = {three_digits(values[0])}."
     else:
+        most, least = (", which bends most,", ", which bends least") if apart else ("", "")
         answer = (
-            f"{line} {shares[0]} of the output's variance in {names[0]}, which bends most, and "
-            f"{shares[1]} in {names[1]}, which bends least."
+            f"{line} {shares[0]} of the output's variance in {names[0]}{most} and {shares[1]} in "
+            f"{names[1]}{least}."
         )
+        if not apart:
+            answer += " Their intervals overlap: these data do not tell which layer bends most."
         numbers = (
             f"L = {three_digits(values[0])} in {names[0]}, {three_digits(values[1])} in {names[1]}."
         )
-    answer += _yardstick(known["L"])
+    answer += _yardstick(known)
     if gone := len(measured) - len(known):
         answer += f" {gone} of {len(measured)} layers {'is' if gone == 1 else 'are'} dead."
     products = known["L_gate"].notna().any()
@@ -154,14 +158,15 @@ def learned_beta(splits: pd.DataFrame) -> Finding | None:
     )
 
 
-def _yardstick(values: "pd.Series[float]") -> str:
-    """Compare layers with a ReLU."""
-    above, total = int((values > RELU_L).sum()), len(values)
+def _yardstick(layers: pd.DataFrame) -> str:
+    """Compare layers with a ReLU: those count whose whole interval is beyond it."""
+    low = layers["L_low"].fillna(layers["L"])
+    above, total = int((low > RELU_L).sum()), len(layers)
     relu = f" A ReLU on Gaussian inputs is at {_percent(RELU_L)}"
     if total == 1:
-        return f"{relu}: this layer is {'straighter' if above else 'no straighter'}."
+        return f"{relu}: this layer is {'straighter' if above else 'not clearly straighter'}."
     if not above:
-        return f"{relu}: no layer is straighter."
+        return f"{relu}: no layer is clearly straighter."
     return f"{relu}: {'all' if above == total else f'{above} of'} {total} layers are straighter."
 
 

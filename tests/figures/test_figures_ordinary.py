@@ -266,3 +266,15 @@ def test_shapes_are_said_in_words() -> None:
             facts["beta_middle"] = beta
             up = float(acon.family.acon_c(np.array(3.0), p1, p2, beta)) > 0
             assert shape_words(facts) == ("nearly |x|" if up else "nearly -|x|")
+
+
+def test_a_later_call_may_have_more_channels(tmp_path: Path) -> None:
+    """One ReLU after 2 and after 8 channels: figures show all 10."""
+    act = nn.ReLU()
+    model = nn.Sequential(nn.Linear(4, 2), act, nn.Linear(2, 8), act).eval()
+    run = acon.capture(model, [torch.randn(64, 4)], tmp_path / "run", progress=False)
+    keys = ["layer", "call", "channel"]
+    facts = channel_facts([run]).set_index(keys)
+    want = run.linearity(by="channel").set_index(keys)
+    assert len(want) == 10
+    assert facts["L"].equals(want["L"].astype(facts["L"].dtype))

@@ -28,8 +28,8 @@ CAPTION = (
     "and the 95 % quantile of β over the samples, drawn from the smallest to the greatest input; "
     "dotted: the best straight line over all inputs. Below: {counts}mean (mark), mean ± one "
     "standard deviation (thick) and range (thin) of the inputs. Why: {why}. L: share of the "
-    "output's variance that the line explains; s_c: the channel's share of the layer's "
-    "nonlinearity."
+    "output's variance that the line explains; s_c: the channel's "
+    "part of the layer's 1 - L."
 )
 
 
@@ -60,7 +60,7 @@ def channel_portrait(
     layer : str, optional
         By default the last ACON layer.
     channel : int, optional
-        By default the one with the greatest share of the layer's nonlinearity.
+        By default the one with the greatest s_c.
     inputs : pandas.DataFrame, optional
         Counts of inputs: columns network, layer, call, channel, left, right, count, images (how
         many were counted). Drawn where it holds this channel.

@@ -22,7 +22,8 @@ def layers(*values: float, **columns: Any) -> pd.DataFrame:
         "layer": list("abcdefgh"[:count]), "call": 0, "L": values, "L_gate": float("nan"),
         "channels": 10, "linear": 0, "dead": 0, "why": "",
     })  # fmt: skip
-    return table.assign(**columns)
+    ends = {"L_low": table["L"] - 0.02, "L_high": table["L"] + 0.02}
+    return table.assign(**(ends | columns))
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,8 @@ def layers(*values: float, **columns: Any) -> pd.DataFrame:
     [
         ((0.6, 0.8, 0.9), "2 of 3 layers are straighter."),
         ((0.8, 0.9), "all 2 layers are straighter."),
-        ((0.6, 0.7), "no layer is straighter."),
+        ((0.6, 0.7), "no layer is clearly straighter."),
+        ((0.74, 0.9), "1 of 2 layers are straighter."),
         ((0.8,), "this layer is straighter."),
     ],
 )
@@ -41,6 +43,14 @@ def test_relu_is_the_yardstick(values: tuple[float, ...], text: str) -> None:
     assert found.answer.endswith(f"A ReLU on Gaussian inputs is at 73 %: {text}")
     assert "0.733 a ReLU" in found.numbers
     assert f"L = {min(values):.3f}" in found.numbers
+
+
+def test_layers_whose_intervals_overlap_are_not_ranked() -> None:
+    found = how_linear(layers(0.78, 0.79, L_low=[0.56, 0.75], L_high=[0.91, 0.82]))
+    assert found is not None
+    assert "bends most," not in found.answer
+    assert "Their intervals overlap: these data do not tell which layer bends most." in found.answer
+    assert found.answer.endswith("1 of 2 layers are straighter.")
 
 
 def test_what_is_not_one_does_not_look_like_it() -> None:
