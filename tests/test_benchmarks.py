@@ -199,7 +199,9 @@ def test_a_capture_that_ends_before_its_kill_is_said(script: Any, tmp_path: Path
     wrong = ["layers", "digits_metacon"]
     with (
         script("resuming").Began(["acon_analysis"], wrong, tmp_path / "run") as began,
-        pytest.raises(SystemExit, match=r"ended before 1 units(.|\n)*--out"),
+        pytest.raises(
+            SystemExit, match=r"ended before 1 units(.|\n)*did you mean 'digits_metaacon'"
+        ),
     ):
         began.reach(1)
 

@@ -53,7 +53,7 @@ def test_the_report_of_a_run_is_written(digits_run: Run, tmp_path: Path) -> None
     succeeds("report", str(digits_run.path), "--out", str(page))
     text = page.read_text("utf-8")
     drawn = {spec.name for spec in FIGURES.values() if spec.heading and "blocks" not in spec.needs}
-    assert set(re.findall(r'<figure id="figure-(\w+)">', text)) == drawn
+    assert set(re.findall(r'<figure id="figure-(\w+)">', text)) == drawn | {"depth"}
     assert "Not drawn" not in text
 
 

@@ -270,7 +270,7 @@ def choose_units(
             raise UsageError("give either units, or a budget and layers, not both")
         return _given(table, list(units))
     if budget is None and layers is None:
-        raise UsageError("say what to replace: a budget, layers, or units")
+        raise UsageError("say what to replace: a budget (--budget 5%), layers (--layers), or units")
     if layers is not None:
         wanted = [layers] if isinstance(layers, str) else list(layers)
         for name in wanted:
