@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -108,7 +109,13 @@ def open_feed(
         source = data if limit is None else data.head(limit)
     elif isinstance(data, Dataset) and not isinstance(data, IterableDataset):
         source = None
-    elif isinstance(data, Iterable) and not isinstance(data, Tensor):
+    elif isinstance(data, Tensor | np.ndarray):
+        one = "data" if isinstance(data, Tensor) else "torch.from_numpy(data)"
+        raise UsageError(
+            f"data must be batches; got a {type(data).__name__} of shape {tuple(data.shape)}: give "
+            f"[{one}] or {one}.split(64)"
+        )
+    elif isinstance(data, Iterable):
         return StreamFeed(data, unit_size=unit_size, limit=limit, options=options)
     else:
         raise UsageError(

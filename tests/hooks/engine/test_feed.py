@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from acon_analysis.data.preprocess import BadImageError
 from acon_analysis.data.sources import open_data
+from acon_analysis.errors import UsageError
 from acon_hooks.engine.feed import Batch
 from acon_hooks.engine.feeding import open_feed
 
@@ -147,3 +148,9 @@ def test_reading_data_draws_no_random_numbers(workers: int, own: bool) -> None:
         assert torch.equal(found, INPUTS)
     after = [stream.get_state() for stream in streams]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("one", [torch.zeros(8, 3), np.zeros((8, 3))])
+def test_one_array_is_no_list_of_batches(one: Any) -> None:
+    with pytest.raises(UsageError, match=r"got a \w+ of shape \(8, 3\): give \[.*\] or .*split"):
+        open_feed(one)
