@@ -383,8 +383,7 @@ def test_official_networks_are_explained_in_true_colours(tmp_path: Path) -> None
     figure = explanation(*found.pictures, found.maps, found.to_frame())
     drawn = np.asarray(figure.axes[0].images[0].get_array())
     assert drawn[0, 0] == pytest.approx(np.array([220, 40, 10]) / 255)
-    blank = np.asarray(figure.axes[1].images[0].get_array())
-    assert blank.max() == 0
+    assert "compared with the baseline zero." in figure.caption
 
 
 def test_a_network_that_needs_more_than_images_is_explained_through_forward() -> None:
