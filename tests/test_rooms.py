@@ -46,7 +46,6 @@ NO_TORCH = (
 #: Modules outside acon_hooks/engine that set hooks or modes today. Whoever moves one to the
 #: engine takes it off this list.
 KNOWN_HOOKS = {
-    "acon_hooks.captures.compiling",
     "acon_hooks.replacement.linearizing",
 }
 

@@ -76,7 +76,6 @@ def capture(
     ] = None,
     mask: Mask = None,
     strict: Annotated[bool, typer.Option(help="stop at the first unreadable sample")] = False,
-    compile: Annotated[bool, typer.Option(help="run through torch.compile, proved")] = False,
     fuse: Annotated[
         bool, typer.Option(help="fold BatchNorm and Meta-ACON, compared first")
     ] = False,
@@ -102,7 +101,6 @@ def capture(
         moments=parse_moments(moments, full_moments, moment_kernel, moment_blocks),
         announce=lambda text: typer.echo(f"acon: {text}", err=True),
         strict=strict,
-        compile=compile,
         fuse=fuse,
         threads=threads,
         mask=parse_mask(mask),

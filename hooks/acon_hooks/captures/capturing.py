@@ -38,7 +38,6 @@ def capture(
     kinds: Sequence[str] | None = None,
     moments: Wish | MomentOptions | None = None,
     announce: Callable[[str], None] | None = None,
-    compile: bool = False,  # noqa: A002 - the command's own name for it
     fuse: bool = False,
     threads: int | None = None,
     progress: bool = True,
@@ -82,18 +81,15 @@ def capture(
     moments : bool or "full", optional
         Gather what `Run.linearity` and `Run.null_model` need: moments of the layers' inputs and
         outputs, and pooled inputs. ``"full"`` stores the states of every sample and channel, too.
-        By default they are gathered, except with `compile`, which leaves no room for them. An
+        By default they are gathered. An
         `acon_hooks.moments.options.MomentOptions` also chooses the kernel that sums: C++ compiled
         once on this machine, or torch. A run keeps the one it began with.
     announce : callable, optional
         Called with one sentence about the disk space that the moments will take, after the first
         batch, and with one before a kernel is compiled.
-    compile : bool
-        Run the network through torch.compile, β being one of its outputs, compared on the first
-        batch with the proved readings.
     fuse : bool
-        Fold BatchNorm and exchange Meta-ACON layers for equal, faster ones, likewise compared:
-        outputs and β within 1e-5 of their scale. A network that float32's own rounding moves
+        Fold BatchNorm and exchange Meta-ACON layers for equal, faster ones, compared on the first
+        batch: outputs and β within 1e-5 of their scale. A network that float32's own rounding moves
         further is allowed four times that, if the exchange holds to 1e-5 in float64; with random
         weights ShuffleNetV2 0.5x is 2e-5 to 6e-5 from its own float64.
     threads : int, optional
@@ -113,7 +109,7 @@ def capture(
         network have positions of their own, masks by module path:
         ``{"encoder": "attention_mask", "decoder": "decoder_attention_mask"}``.
     output : int, str or callable, optional
-        Which tensor of the network's output a fused or compiled network must reproduce: an index,
+        Which tensor of the network's output a fused network must reproduce: an index,
         a key or the name of an attribute, or a callable that is given the output; by default all.
     sample_axis : int
         Axis of the samples in what the network is given: 1 for time-first inputs (T, N, ...).
@@ -129,8 +125,8 @@ def capture(
         If the folder holds a run of something else (the message names the difference), or the
         disk refuses.
     ProofError
-        If a layer's reading does not reproduce its output on the first batch, or a fused or
-        compiled network differs.
+        If a layer's reading does not reproduce its output on the first batch, or a fused
+        network differs.
     UsageError
         If the batches are not what the network takes; the message shows how to say it.
     AconError
@@ -150,7 +146,6 @@ def capture(
         kinds=None if kinds is None else tuple(kinds),
         moments=moments,
         announce=announce,
-        compile=compile,
         fuse=fuse,
         threads=threads,
         progress=progress,

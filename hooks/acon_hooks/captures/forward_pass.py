@@ -1,18 +1,16 @@
-"""Inputs in, β out: by hooks, or by a fused or compiled copy that is proved against them."""
+"""Inputs in, β out: by hooks on the network, or on a fused copy that is proved against it."""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Self
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from acon_analysis.errors import UsageError
-from acon_hooks.captures.compiling import CompiledReader
 from acon_hooks.captures.devices import channels_last, laid_out, wants_channels_last
 from acon_hooks.captures.fusing import TOLERANCE, difference, fuse, same_outputs
 from acon_hooks.census.counting import census_in
@@ -63,7 +61,7 @@ class LayerMetadata:
 class ForwardPass:
     """Context manager that runs a network on batches and reads β of every layer.
 
-    Every reading is proved by hooks on the network as it was given. A fused or compiled copy has
+    Every reading is proved by hooks on the network as it was given. A fused copy has
     to give the same outputs and β on the first batch, or nothing is captured.
 
     Parameters
@@ -72,14 +70,12 @@ class ForwardPass:
         In evaluation mode, on its device.
     kinds : sequence of str
         Kinds of layers to watch.
-    batch_size : int
-        Samples of a full batch; for compiled code only.
-    fused, compiled : bool
-        See `acon_hooks.captures.fusing` and `acon_hooks.captures.compiling`.
+    fused : bool
+        See `acon_hooks.captures.fusing`.
     moments : Accumulator, optional
-        Observes every layer; not possible in compiled code.
+        Observes every layer.
     output : int, str or callable, optional
-        Which tensor of the output a fused or compiled network must reproduce; by default all.
+        Which tensor of the output a fused network must reproduce; by default all.
 
     Attributes
     ----------
@@ -95,15 +91,13 @@ class ForwardPass:
         model: nn.Module,
         kinds: Sequence[str],
         *,
-        batch_size: int,
         fused: bool = False,
-        compiled: bool = False,
         moments: Accumulator | None = None,
         output: Output = None,
     ) -> None:
         self.output = output
-        self.model, self.kinds, self.batch_size = model, tuple(kinds), batch_size
-        self.fused, self.compiled, self.moments = fused, compiled, moments
+        self.model, self.kinds = model, tuple(kinds)
+        self.fused, self.moments = fused, moments
         self.metadata: LayerMetadata | None = None
         self.overwrites: bool | None = None
         self._fast = False  # whether batches run in inference mode
@@ -111,7 +105,6 @@ class ForwardPass:
         self._opening: Callable[[], Samples | None] = lambda: None
         self._stack = ExitStack()
         self._tap: Tap | None = None
-        self._reader: CompiledReader | None = None
 
     def __enter__(self) -> Self:
         refuse_training(self.model)
@@ -119,11 +112,11 @@ class ForwardPass:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._tap = self._reader = None
+        self._tap = None
         self._stack.close()
 
     def start(self, batch: Samples, opening: Callable[[], Samples | None]) -> None:
-        """Prove the readings on the first batch; hook or compile the network for all that follow.
+        """Prove the readings on the first batch; hook the network for all that follow.
 
         Parameters
         ----------
@@ -137,7 +130,7 @@ class ForwardPass:
             refuse_other_images(self.model, batch.inputs)
             refuse_unbatched(self.model, batch.inputs)
         self._opening = opening
-        if self.fused or self.compiled:
+        if self.fused:
             self._speed_up(self._laid_out(_only_tensor(batch)), batch)
         else:
             self._tap = self._stack.enter_context(self._observing(self.model))
@@ -149,9 +142,6 @@ class ForwardPass:
 
     def __call__(self, batch: Samples) -> Values:
         """Run a batch; return β of every layer and call, on the device."""
-        if self._reader is not None:
-            with torch.no_grad():
-                return self._reader(self._laid_out(_only_tensor(batch)))
         values = self._tapped(batch)
         if self.moments is not None:
             self.moments.batch(batch.ids, self._mixed())
@@ -239,7 +229,7 @@ class ForwardPass:
         self._fast = not differentiates
 
     def _speed_up(self, images: Tensor, batch: Samples) -> None:
-        """Make a fused and (or) compiled copy, each compared with the network that it replaces.
+        """Make a fused copy, compared with the network that it replaces.
 
         No hooks are set while a copy is made, because it would inherit them.
         """
@@ -248,42 +238,19 @@ class ForwardPass:
             self.metadata = self._metadata(tap, batch)
         model = self.model
         given = Proof(model, self.kinds, _used(tap), images, output, values, self.output)
-        if self.fused:
-            model, _ = fuse(model, given.layers, images[:1])
-            self._stack.enter_context(channels_last(model, wanted=self.channels_last))
-            output, values, tap = read(model, self.kinds, images)
-            given.compare("the fused network", output, values, fused=True)
-            given = Proof(model, self.kinds, _used(tap), images, output, values, self.output)
-        if self.compiled:
-            self._compile(given)
-        else:
-            self._tap = self._stack.enter_context(self._observing(model))
-
-    def _compile(self, given: "Proof") -> None:
-        """Compile the network; its outputs and β must agree with those given."""
-        by_name = {layer.name: layer for layer in given.layers}
-        own = {key: value for key, value in given.values.items() if value.ndim == 2}
-        layers = {key: by_name[key[0]] for key in own}
-        widths = {key: value.shape[1] for key, value in own.items()}
-        reader = CompiledReader(given.model, layers, widths, self.batch_size)
-        self._reader = self._stack.enter_context(reader)
-        count = len(given.images)
-        with torch.no_grad():
-            values = self._reader(given.images)
-        output = tree_map(
-            lambda leaf: leaf[:count] if isinstance(leaf, Tensor) else leaf, reader.output
-        )
-        given = replace(given, values=own)
-        given.compare("the compiled network", output, values, fused=False)
+        model, _ = fuse(model, given.layers, images[:1])
+        self._stack.enter_context(channels_last(model, wanted=self.channels_last))
+        output, values, _ = read(model, self.kinds, images)
+        given.compare("the fused network", output, values)
+        self._tap = self._stack.enter_context(self._observing(model))
 
 
 def _only_tensor(batch: Samples) -> Tensor:
     """Return the only tensor that a network is given; raise UsageError for other inputs."""
     if not isinstance(batch.inputs, Tensor) or not batch.options.plain:
         raise UsageError(
-            "compile and fuse are for networks that are given one tensor, without forward=, mask= "
-            f"and sample_axis=; these are given {described(batch.inputs)}: leave --compile and "
-            "--fuse out"
+            "fuse is for networks that are given one tensor, without forward=, mask= and "
+            f"sample_axis=; these are given {described(batch.inputs)}: leave --fuse out"
         )
     return batch.inputs
 
@@ -345,7 +312,7 @@ def _used(tap: Tap) -> list[Layer]:
 
 @dataclass(frozen=True)
 class Proof:
-    """Outputs and β on the first batch, which a fused or compiled network has to reproduce.
+    """Outputs and β on the first batch, which a fused network has to reproduce.
 
     Parameters
     ----------
@@ -373,7 +340,7 @@ class Proof:
     values: Values
     wanted: Output = None
 
-    def compare(self, name: str, output: Any, values: Values, *, fused: bool) -> None:
+    def compare(self, name: str, output: Any, values: Values) -> None:
         """Raise unless outputs and β agree within `fusing.TOLERANCE`.
 
         Some networks amplify float32's own rounding beyond that (random weights do). They may
@@ -390,7 +357,7 @@ class Proof:
         try:
             self._require(name, self.output, self.values, output, values, TOLERANCE)
         except ProofError:
-            allowed = 4 * self._rounding(name, fused=fused)
+            allowed = 4 * self._rounding(name)
             if allowed <= TOLERANCE:
                 raise
             self._require(name, self.output, self.values, output, values, allowed)
@@ -409,7 +376,7 @@ class Proof:
         """Return the part of an output that is compared."""
         return output if self.wanted is None else pick_output(output, self.wanted)
 
-    def _rounding(self, name: str, *, fused: bool) -> float:
+    def _rounding(self, name: str) -> float:
         """Return what float32's rounding does to the network on some images.
 
         The larger of two: its distance from float64, and how far weights rounded otherwise lead.
@@ -418,10 +385,9 @@ class Proof:
         images = self.images[:4].double()
         exact = copy.deepcopy(self.model).double()
         output, values, _ = read(exact, self.kinds, images)
-        if fused:
-            fused_exact, _ = fuse(exact, self.layers, images[:1])
-            other, others, _ = read(fused_exact, self.kinds, images)
-            self._require(name, output, values, other, others, TOLERANCE)
+        fused, _ = fuse(exact, self.layers, images[:1])
+        other, others, _ = read(fused, self.kinds, images)
+        self._require(name, output, values, other, others, TOLERANCE)
         noisy = read(_with_rounded_weights(exact), self.kinds, images)
         given = read(self.model, self.kinds, self.images[:4])
         return max(

@@ -60,7 +60,6 @@ class Settings:
     kinds: tuple[str, ...] | None = None
     moments: Wish | MomentOptions | None = None
     announce: Callable[[str], None] | None = None
-    compile: bool = False
     fuse: bool = False
     threads: int | None = None
     progress: bool = True
@@ -191,7 +190,7 @@ def plan_capture(
     batch_size: int = _first_of(settings.batch_size, begun["compute"].get("batch_size"), BATCH_SIZE)
     warn_of_other_batches(folder, begun["compute"], batch_size)
     threads = _threads(folder, settings.threads, begun["compute"].get("threads"), device)
-    moments, eager_because = options_of(settings.moments, compiled=settings.compile), ""
+    moments, eager_because = options_of(settings.moments), ""
     begun_moments = begun["identity"].get("moments")
     options = input_options(model, settings.forward, settings.mask, settings.sample_axis)
     if moments is not None:
@@ -227,7 +226,7 @@ def plan_capture(
         "kinds": list(kinds),
         "moments": None if moments is None else recorded_options(moments, begun_moments),
         "unit_size": unit_size,
-        "compile": settings.compile,
+        "compile": False,  # as runs of versions that could compile
         "fuse": settings.fuse,
         **feed.identity,
         **options.identity,

@@ -96,9 +96,7 @@ class Session:
             ForwardPass(
                 plan.model,
                 plan.kinds,
-                batch_size=plan.batch_size,
                 fused=plan.settings.fuse,
-                compiled=plan.settings.compile,
                 moments=self.moments,
                 output=plan.settings.output,
             ) as forward,

@@ -62,36 +62,25 @@ class MomentOptions:
             )
 
 
-def options_of(
-    wish: "Wish | MomentOptions | None", *, compiled: bool = False
-) -> MomentOptions | None:
+def options_of(wish: "Wish | MomentOptions | None") -> MomentOptions | None:
     """Return what `capture(moments=...)` asks for; None for no moments.
 
     Parameters
     ----------
     wish : bool, "full", MomentOptions or None
-        None: moments unless the network is compiled.
-    compiled : bool
-        Compiled code has no hooks to take moments in.
+        None: as True.
 
     Raises
     ------
     UsageError
-        If moments of a compiled network are asked for.
+        If it is something else.
     """
-    if wish is None:
-        wish = not compiled
-    if compiled and wish is not False:
-        raise UsageError(
-            "moments are taken in hooks, which compiled code has none of: leave out --compile, "
-            "or take no moments (--no-moments)"
-        )
     if isinstance(wish, MomentOptions):
         return wish
     if wish == "full":
         return MomentOptions(full=True)
-    if isinstance(wish, bool):
-        return MomentOptions() if wish else None
+    if wish is None or isinstance(wish, bool):
+        return None if wish is False else MomentOptions()
     raise UsageError(f"moments must be True, False or 'full', given {wish!r}")
 
 

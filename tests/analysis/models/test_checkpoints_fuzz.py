@@ -15,7 +15,8 @@ import checkpoint_fuzz
 def test_mutated_files(tmp_path: Path) -> None:
     """In a process of its own, so that its memory is its own."""
     seconds = os.environ.get("ACON_FUZZ_SECONDS", "15")
-    command = [sys.executable, checkpoint_fuzz.__file__, "--seconds", seconds, "--keep", tmp_path]
+    command = [sys.executable, checkpoint_fuzz.__file__, "--seconds", seconds]
+    command += ["--keep", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     counts = {name: int(n) for name, n in re.findall(r"'(\w+)': (\d+)", done.stdout)}

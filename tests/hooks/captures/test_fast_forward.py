@@ -1,6 +1,5 @@
 """Fused and compiled networks: the same outputs and β, proved before anything is captured."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 import acon_analysis as acon
-from acon_analysis.errors import UsageError
 from acon_hooks import Tap
 from acon_hooks.captures.forward_pass import ForwardPass
 from acon_hooks.captures.fusing import FusedMetaAconC, difference, fuse, same_outputs
@@ -120,10 +118,10 @@ def test_the_authors_form_of_a_network(tmp_path: Path) -> None:
     model = acon.build_model("shufflenet_v2_x0_5_metaacon", weights=None)
     x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 255
     batch = Batch(0, [0, 1], x)
-    with ForwardPass(model, KINDS, batch_size=2, fused=True) as forward:
+    with ForwardPass(model, KINDS, fused=True) as forward:
         forward.start(batch, lambda: None)
         fused = {key: value.clone() for key, value in forward(batch).items()}
-    with ForwardPass(model, KINDS, batch_size=2) as forward:
+    with ForwardPass(model, KINDS) as forward:
         forward.start(batch, lambda: None)
         plain = forward(batch)
         assert fused.keys() == plain.keys()
@@ -140,81 +138,3 @@ def test_differences() -> None:
     assert np.isnan(difference([one, one], [one, one * torch.nan]))
     with pytest.raises(ProofError, match="outputs differ by nan"):
         same_outputs("outputs", one, one * torch.nan)
-
-
-@pytest.fixture
-def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Compile without a compiler: the graph is traced, guarded and checked, not lowered."""
-    real = torch.compile
-    monkeypatch.setattr(
-        torch, "compile", lambda call, **options: real(call, backend="eager", **options)
-    )
-    yield
-    torch._dynamo.reset()
-
-
-def test_a_compiled_capture_is_the_same(tmp_path: Path, compiler: None) -> None:
-    plain = acon.capture(tiny(), images(20), tmp_path / "a", unit_size=8, progress=False)
-    model = tiny()
-    run = acon.capture(
-        model, images(20), tmp_path / "b", unit_size=8, batch_size=8, compile=True, progress=False
-    )
-    assert run.complete
-    for layer in ("acon", "acon2"):
-        np.testing.assert_allclose(run.beta_matrix(layer), plain.beta_matrix(layer), atol=1e-5)
-    assert list(run.files("moments")) == []
-    for module in model.modules():
-        assert not module._forward_hooks
-        assert not module._forward_pre_hooks
-
-
-def test_compiled_and_fused(tmp_path: Path, compiler: None) -> None:
-    run = acon.capture(
-        tiny(), images(8), tmp_path / "r", compile=True, fuse=True, batch_size=4, progress=False
-    )
-    plain = acon.capture(tiny(), images(8), tmp_path / "a", batch_size=4, progress=False)
-    np.testing.assert_allclose(run.beta_matrix("acon2"), plain.beta_matrix("acon2"), atol=1e-5)
-
-
-def test_a_compiler_that_computes_something_else_is_found_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def wrong(call: Any, **_: Any) -> Any:
-        return lambda x: call(x * 1.01)
-
-    monkeypatch.setattr(torch, "compile", wrong)
-    with pytest.raises(ProofError, match="compiled network and of the network as given differ"):
-        acon.capture(tiny(), images(8), tmp_path / "r", compile=True, progress=False)
-
-
-class Functional(nn.Module):
-    """β that no inner module returns."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.p1 = nn.Parameter(torch.randn(1, 3, 1, 1))
-        self.p2 = nn.Parameter(torch.randn(1, 3, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        beta = torch.sigmoid(x.mean((2, 3), keepdim=True))
-        d = (self.p1 - self.p2) * x
-        return d * torch.sigmoid(beta * d) + self.p2 * x
-
-
-def test_what_cannot_be_compiled(tmp_path: Path) -> None:
-    model = nn.Sequential(nn.Conv2d(3, 3, 1), Functional()).eval()
-    with pytest.raises(UsageError, match=r"compile: β of layer '1' .*without --compile"):
-        acon.capture(model, images(8), tmp_path / "r", compile=True, progress=False)
-    with pytest.raises(UsageError, match="moments"):
-        acon.capture(tiny(), images(8), tmp_path / "r", compile=True, moments=True, progress=False)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("fused", [False, True])
-def test_the_real_compiler(tmp_path: Path, fused: bool) -> None:
-    run = acon.capture(
-        "digits_metaacon", "digits", tmp_path / "r", compile=True, fuse=fused, progress=False
-    )
-    plain = acon.capture("digits_metaacon", "digits", tmp_path / "a", progress=False)
-    for layer in run.layers["layer"]:
-        np.testing.assert_allclose(run.beta_matrix(layer), plain.beta_matrix(layer), atol=1e-5)

@@ -341,9 +341,7 @@ def test_options() -> None:
     assert options_of(False) is None
     assert options_of(None) == options_of(True) == MomentOptions()
     assert options_of("full") == MomentOptions(full=True)
-    assert options_of(None, compiled=True) is None
     wrong: list[Callable[[], object]] = [
-        lambda: options_of(True, compiled=True),
         lambda: options_of("all"),  # type: ignore[arg-type]
         lambda: MomentOptions(blocks=0),
     ]
