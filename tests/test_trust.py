@@ -1,10 +1,13 @@
 """What could run code that lies in a file, or start a program: in these places and nowhere else."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from acon_analysis.cli.options import say
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("acon_analysis", "hooks/acon_hooks", "figures/acon_figures")
@@ -18,7 +21,8 @@ MODULES = frozenset({
 
 #: Functions of other modules that do.
 FUNCTIONS = frozenset({
-    "torch.load", "torch.jit.load", "torch.hub.load", "torch.package", "torch.export.load",
+    "torch.load", "torch.compile", "torch.jit.load", "torch.hub.load", "torch.package",
+    "torch.export.load",
     "torch.ops.load_library", "torch.classes.load_library", "torch.serialization.load",
     "torch.multiprocessing", "torch.utils.cpp_extension",
     "np.load", "numpy.load", "np.fromfile", "pd.read_pickle", "pd.eval", "pa.deserialize",
@@ -142,3 +146,14 @@ def test_the_page_names_every_file_that_is_read() -> None:
                  "plan", "manifest", "parquet", "cache", "compiled kernel", "image", "cifar-10",
                  "safetensors", "weights_only", "0700"):  # fmt: skip
         assert word.casefold() in page, word
+
+
+def test_printed_names_cannot_steer_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Commands print through `say`, which spells the control characters of names."""
+    say("layer \x1b]0;title\x07 of\nrun")
+    assert capsys.readouterr().out == "layer \\x1b]0;title\\x07 of\nrun\n"
+    for path in (ROOT / "acon_analysis" / "cli").glob("*.py"):
+        echoes = re.findall(r"typer\.(?:echo|secho)\((.*)", path.read_text("utf-8"))
+        assert all("spelled(" in echo or "version" in echo for echo in echoes), path.name

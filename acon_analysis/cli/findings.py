@@ -18,6 +18,7 @@ from acon_analysis.cli.options import (
     on_screen,
     parse_list,
     parse_mask,
+    say,
 )
 from acon_analysis.errors import UsageError
 from acon_analysis.screen import sentence_text
@@ -60,7 +61,7 @@ def figures(
         return
 
     def announce(line: str) -> None:
-        typer.echo(line, err=True)
+        say(line, err=True)
 
     for name in names or []:
         find(name)
@@ -81,7 +82,7 @@ def figures(
         shipped=not run, sources=figure_sources(), announce=announce,
     )  # fmt: skip
     files = list(drawn)
-    typer.echo(f"{len(files)} files in {out}: " + ", ".join(sorted({f.stem for f in files})))
+    say(f"{len(files)} files in {out}: " + ", ".join(sorted({f.stem for f in files})))
 
 
 @app.command()
@@ -147,8 +148,8 @@ def linearize(
         logits=logits,
         mask=parse_mask(mask),
     )
-    typer.echo(sentence_text(f"{out}: {sentence(done)}"))
-    typer.echo(sentence_text(done.report.used), err=True)
+    say(sentence_text(f"{out}: {sentence(done)}"))
+    say(sentence_text(done.report.used), err=True)
 
 
 #: What `acon replace` shows on the screen; damage.csv has all columns.
@@ -227,7 +228,7 @@ def replace(
         mask=parse_mask(mask),
     )
     emit(done.table, columns=_REPLACED_SHOWN)
-    typer.echo(sentence_text(f"{out}: {sentence(done)}"))
+    say(sentence_text(f"{out}: {sentence(done)}"))
 
 
 #: What `acon gates` shows on the screen; files have all columns.
@@ -281,7 +282,7 @@ def gates(
     )
     emit(table, format, out, columns=_GATES_SHOWN)
     for line in sentences(table, margin=margin):
-        typer.echo(sentence_text(line), err=True)
+        say(sentence_text(line), err=True)
 
 
 @app.command()
@@ -320,13 +321,13 @@ def blocks(
         seed=seed,
         mask=parse_mask(mask),
         limit=limit,
-        announce=lambda text: typer.echo(f"acon: {text}", err=True),
+        announce=lambda text: say(f"acon: {text}", err=True),
         progress=sys.stderr.isatty(),
     )
     emit(table, format, out, columns=_OF_BLOCKS)
     if on_screen(format, out):
-        typer.echo()
-        typer.echo(
+        say()
+        say(
             sentence_text(
                 "nlc: 1 for affine maps, the number to go by. r2: of the best affine map on other "
                 "samples; a lower bound where a block mixes positions. elementwise_L: mean L of "
@@ -402,17 +403,17 @@ def explain(
     found, labels = explain_data(
         network, data, layer, _channel(channel), sample, baseline=baseline, preprocess=preprocess,
         device=device, method=method, tolerance=tolerance, most_varied=channel is None,
-        announce=lambda text: typer.echo(f"acon: {text}", err=True),
+        announce=lambda text: say(f"acon: {text}", err=True),
     )  # fmt: skip
     frame = found.to_frame()
     figure = explanation(*found.pictures, found.maps, frame, labels=labels)
     tables = write_tables(found, out)
     drawn = list(save(figure, out, "explanation", format or ["png", "pdf", "svg"]))
     emit(frame, columns=_EXPLAINED_SHOWN)
-    typer.echo(f"{out}: " + ", ".join(path.name for path in [*drawn, *tables]))
+    say(f"{out}: " + ", ".join(path.name for path in [*drawn, *tables]))
     if check:
         table = check_data(network, found, out, device=device)
-        typer.echo(
+        say(
             f"the layer's weights shuffled {table['draw'].nunique()} times: rank correlation of "
             f"the maps before and after {table['correlation'].mean():.2f}, of their sizes "
             f"{table['correlation_absolute'].mean():.2f}"
@@ -448,6 +449,6 @@ def _conductance(
     shown = table.sort_values("importance", ascending=False).head(MOST_CHANNELS)
     hidden = [name for name in ("dead", "constant_input") if not shown[name].any()]
     emit(shown.drop(columns=["nonlinearity", *hidden]))
-    typer.echo(f"({len(shown)} of {len(table)} channels; all: {out / 'conductance.csv'})\n")
+    say(f"({len(shown)} of {len(table)} channels; all: {out / 'conductance.csv'})\n")
     emit(ranks)
-    typer.echo("spearman: rank correlation of 1 - L with the importance, 95 % from low to high")
+    say("spearman: rank correlation of 1 - L with the importance, 95 % from low to high")

@@ -17,6 +17,7 @@ from acon_analysis.cli.options import (
     on_screen,
     parse_list,
     parse_shape,
+    say,
 )
 from acon_analysis.errors import UsageError
 
@@ -64,9 +65,9 @@ def layers(
     emit(frame, format, out, columns=_LAYERS_SHOWN)
     census = nonlinearities(network, samples, kinds=chosen)
     plain = on_screen(format, out)
-    typer.echo(census_text(census), err=not plain)
+    say(census_text(census), err=not plain)
     if plain and len(table := census_table(census)):
-        typer.echo()
+        say()
         emit(table, columns=_CENSUS_SHOWN)
 
 
@@ -97,7 +98,7 @@ def train(
         progress=sys.stderr.isatty(),
     )
     error = float(curves["test_error"].iloc[-1])
-    typer.echo(
+    say(
         f"{out}: {len(curves)} epochs, test accuracy {1 - error:.4f}; curves and card next to it "
         f"(.csv, .md)"
     )
@@ -130,8 +131,8 @@ def import_checkpoint(
     network = build_model(model, weights=None)
     result = convert(file, network, out, model_name=model, drop=drop or ())
     for note in result.notes:
-        typer.echo(f"acon: note: {note}", err=True)
-    typer.echo(
+        say(f"acon: note: {note}", err=True)
+    say(
         f"{result.path}: {result.tensors} tensors, {result.values:,} values from a {result.format} "
         f"file with SHA-256 {result.source_sha256}"
     )

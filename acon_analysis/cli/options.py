@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from acon_analysis.errors import UsageError
-from acon_analysis.files import csv_text
+from acon_analysis.files import csv_text, spelled
 from acon_analysis.screen import UNLIMITED, table_text
 
 if TYPE_CHECKING:
@@ -30,6 +30,11 @@ class TableFormat(StrEnum):
     csv = "csv"
     json = "json"
     parquet = "parquet"
+
+
+def say(text: str = "", *, err: bool = False) -> None:
+    """Print a text; names in it that hold control characters cannot steer the terminal."""
+    typer.echo(spelled(text), err=err)
 
 
 Model = Annotated[
@@ -116,7 +121,7 @@ def emit(
     """
     chosen = format or _format_of(out)
     if chosen is TableFormat.table and out is None:
-        typer.echo(_as_text(frame, columns, labels or {}, width))
+        say(_as_text(frame, columns, labels or {}, width))
         return
     if chosen is TableFormat.parquet:
         if out is None:
@@ -130,7 +135,7 @@ def emit(
         TableFormat.json: lambda: frame.to_json(orient="records", indent=1),
     }[chosen]()
     if out is None:
-        typer.echo(text)
+        say(text)
     else:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text + "\n", "utf-8")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from acon_analysis.cli.application import app
-from acon_analysis.cli.options import read_table
+from acon_analysis.cli.options import read_table, say
 from acon_analysis.errors import UsageError
 
 
@@ -38,4 +38,4 @@ def report(
         runs[0], out, second=runs[1] if len(runs) > 1 else None, title=title, blocks=table,
         progress=sys.stderr.isatty(),
     )  # fmt: skip
-    typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, opens in any browser")
+    say(f"{path}: {path.stat().st_size / 1e6:.1f} MB, opens in any browser")

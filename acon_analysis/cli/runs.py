@@ -21,6 +21,7 @@ from acon_analysis.cli.options import (
     parse_list,
     parse_mask,
     parse_moments,
+    say,
 )
 from acon_analysis.screen import UNLIMITED, sentence_text
 
@@ -99,7 +100,7 @@ def capture(
         unit_size=unit,
         kinds=None if kinds is None else parse_list(kinds),
         moments=parse_moments(moments, full_moments, moment_kernel, moment_blocks),
-        announce=lambda text: typer.echo(f"acon: {text}", err=True),
+        announce=lambda text: say(f"acon: {text}", err=True),
         strict=strict,
         fuse=fuse,
         threads=threads,
@@ -107,17 +108,17 @@ def capture(
         progress=sys.stderr.isatty(),
     )
     for path, reason in list(zip(run.errors["path"], run.errors["reason"], strict=True))[:3]:
-        typer.echo(f"acon: could not read {path!r}: {reason}", err=True)
+        say(f"acon: could not read {path!r}: {reason}", err=True)
     if len(run.errors) > 3:
-        typer.echo(f"acon: {len(run.errors) - 3} more in {str(out / 'errors')!r}", err=True)
+        say(f"acon: {len(run.errors) - 3} more in {str(out / 'errors')!r}", err=True)
     _warn_of_left_out(run)
     state = "complete" if run.complete else "not complete yet"
-    typer.echo(
+    say(
         f"{out}: {_counted(len(run.sample_ids), run.sample_word)} captured, {len(run.errors)} "
         f"could not be read, {len(run.layers)} layers, {len(run.units)} units; {state}"
     )
     if run.has_census:
-        typer.echo(census_text(run.nonlinearities))
+        say(census_text(run.nonlinearities))
 
 
 def _warn_of_left_out(run: Any) -> None:
@@ -127,7 +128,7 @@ def _warn_of_left_out(run: Any) -> None:
     none = "" if len(run.sample_ids) else "the run holds no captured sample"
     text = none or left_out_text(run.left_out, len(run.sample_ids))
     if text:
-        typer.echo(f"acon: warning: {run.path}: {text}", err=True)
+        say(f"acon: warning: {run.path}: {text}", err=True)
 
 
 @app.command()
@@ -137,8 +138,8 @@ def verify(run: RunPath) -> None:
 
     found = verify_run(run)
     for problem in found.problems:
-        typer.echo(problem, err=True)
-    typer.echo(
+        say(problem, err=True)
+    say(
         f"{run}: {found.captured} of {found.samples} samples captured, {found.bad} could not be "
         f"read, {found.units_done} of {found.units} units done; "
         + ("sound" if found.sound else _counted(len(found.problems), "problem"))
@@ -185,9 +186,9 @@ def summary(
     emit(table, format, out, columns=shown, **options)
     if by is not By.layer:
         return
-    typer.echo(err=not on_screen(format, out))
+    say(err=not on_screen(format, out))
     for finding in opened.findings(draws=draws):
-        typer.echo(sentence_text(str(finding)), err=not on_screen(format, out))
+        say(sentence_text(str(finding)), err=not on_screen(format, out))
 
 
 @app.command()
@@ -205,8 +206,8 @@ def compare(
     runs = open_run(first), open_run(second)
     found = compare_runs(*runs, confidence=confidence)
     for sentence in unlike(*runs):
-        typer.echo(f"acon: warning: {sentence}", err=True)
+        say(f"acon: warning: {sentence}", err=True)
     for one in runs:
         _warn_of_left_out(one)
     emit(side_by_side(found) if on_screen(format, out) else found, format, out)
-    typer.echo(sentence_text(comparison_text(found, confidence)), err=not on_screen(format, out))
+    say(sentence_text(comparison_text(found, confidence)), err=not on_screen(format, out))
