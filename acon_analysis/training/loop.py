@@ -22,6 +22,9 @@ from acon_analysis.columns import CURVE_COLUMNS, dtypes, names
 from acon_analysis.data.image_source import ImageSource
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.files import atomic_write, open_regular, store_errors
+from acon_analysis.models.checkpoints.limits import DEFAULT_LIMITS
+from acon_analysis.models.checkpoints.loading import examine
+from acon_analysis.models.checkpoints.source import Source
 from acon_analysis.training.recipes import Recipe
 
 
@@ -210,6 +213,9 @@ class Training:
     def _resume(self, state: Path) -> None:
         try:
             with open_regular(state) as file:
+                with Source(state, DEFAULT_LIMITS) as source:
+                    examine(source, DEFAULT_LIMITS)
+                    source.require_unchanged()
                 content = torch.load(file, map_location="cpu", weights_only=True)
             _require_form(content)
             old, new = json.loads(content["identity"]), self._identity()

@@ -20,7 +20,7 @@ from acon_analysis.files import (
     private_cache,
     shared_by,
 )
-from acon_analysis.models.checkpoints import load_state_dict
+from acon_analysis.models.checkpoints import CheckpointError, load_state_dict
 from acon_hooks.moments.native import build
 from acon_hooks.moments.native import sums as native_sums
 from acon_hooks.moments.native.build import compiler_path
@@ -143,6 +143,23 @@ def test_a_file_that_others_can_write_is_not_believed(cache: Path) -> None:
         (cache / "a").chmod(0o600)
         os.chown(cache / "a", OTHER_USER, OTHER_USER)
         assert not is_own_file(cache / "a")
+
+
+def test_a_temporary_folder_that_others_can_exchange_is_not_used(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others_can_write(cache)
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "open"))
+    file = tmp_path / "a.pth"
+    file.write_bytes(saved(state()))
+    with (
+        pytest.warns(CacheWarning),
+        pytest.raises(CheckpointError, match=r"temporary folder .* is not safe: .*set ACON_CACHE"),
+    ):
+        load_state_dict(file, net())
+    assert not list((tmp_path / "open").iterdir())
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from acon_analysis.files import is_own_file, keep_private, private_cache, user_cache, warn_of_cache
+from acon_analysis.files import (
+    is_own_file,
+    keep_private,
+    private_cache,
+    shared_by,
+    user_cache,
+    warn_of_cache,
+)
 from acon_analysis.models.checkpoints.errors import Refusal
 
 _INDEX_BYTES = 4096
@@ -30,7 +37,7 @@ def workplace() -> Iterator[Path]:
     Raises
     ------
     Refusal
-        No temporary folder can be made.
+        No temporary folder can be made, or only one that another user can exchange.
     """
     folder = private_cache("checkpoints")
     if folder is not None and not os.access(folder, os.W_OK | os.X_OK):
@@ -44,6 +51,11 @@ def workplace() -> Iterator[Path]:
             "folder that can be written to"
         ) from None
     with made as name:
+        if why := shared_by(Path(name)):
+            raise Refusal(
+                f"the temporary folder {name!r} is not safe: {why}; set ACON_CACHE to a folder of "
+                "your own"
+            )
         yield Path(name)
 
 

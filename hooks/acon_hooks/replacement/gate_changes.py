@@ -18,6 +18,7 @@ from torch import nn
 
 from acon_analysis.columns import GATE_COLUMNS, dtypes, names
 from acon_analysis.errors import UsageError, closest
+from acon_analysis.files import shared_by
 from acon_analysis.statistics.donors import draw_donors
 from acon_analysis.statistics.paired import UNCHANGED, Verdict, paired, verdict
 from acon_hooks.engine.edits import Edit, EditPlan, Edits, Resample
@@ -153,6 +154,8 @@ def gate_use(
     run, options = _Run(network, output), input_options(network, forward)
     generator = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        if why := shared_by(Path(folder)):
+            raise UsageError(f"the temporary folder {folder!r} is not safe: {why}; set TMPDIR")
         held = Held(data, limit, batch_size, options, "gates")
         own = record_gates(network, held.batches, layers, _made(folder, "own"), run)
         norms = batch_norms(network, (gate.site.module for gate in own.gates))

@@ -2,8 +2,9 @@
 
 import io
 import pickle
+import struct
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,143 @@ def test_files_that_hold_code_are_refused(original: Path) -> None:
     (original / "test_batch").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     with pytest.raises(AconError, match=r"hold os\.system, which is no image; refused"):
         cifar10("test")
+
+
+def named(name: str) -> bytes:
+    return b"c" + name.replace(" ", "\n").encode() + b"\n"
+
+
+def text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+def pickled_array(code: str, shape: tuple[int, ...], raw: bytes) -> bytes:
+    """A dictionary with an array in `data`, as NumPy pickles it."""
+    sizes = b"(" + b"".join(b"J" + struct.pack("<i", n) for n in shape) + b"t"
+    dtype = named("numpy dtype") + b"(" + text(code) + b"\x89\x88tR(K\x03" + text("|")
+    dtype += b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    array = named("numpy._core.multiarray _reconstruct") + b"(" + named("numpy ndarray")
+    array += b"(K\x00tC\x01btR(K\x01" + sizes + dtype + b"\x89"
+    array += b"B" + struct.pack("<I", len(raw)) + raw + b"tb"
+    return b"\x80\x03}(C\x04data" + array + b"C\x06labels](K\x00eu."
+
+
+def test_a_pickled_array_is_read(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(pickled_array("u1", (1, 3072), bytes(range(256)) * 12))
+    pixels, labels = cifar._read_batch(tmp_path / "x")
+    assert pixels.reshape(-1).tolist() == list(range(256)) * 12
+    assert labels.tolist() == [0]
+
+
+def test_names_as_python_2_pickled_them(tmp_path: Path) -> None:
+    whole = pickled_array("u1", (1, 3072), bytes(3072))
+    for name in (b"data", b"labels", b"b"):
+        short = bytes([len(name)]) + name
+        whole = whole.replace(b"C" + short, b"U" + short)
+    whole = whole.replace(text("u1"), b"U\x02u1").replace(text("|"), b"U\x01|")
+    (tmp_path / "x").write_bytes(whole.replace(b"B\0\x0c\0\0", b"T\0\x0c\0\0"))
+    assert cifar._read_batch(tmp_path / "x")[0].shape == (1, 3, 32, 32)
+
+
+DEEP = b"N" + b"\x85" * 1_000_000
+HOSTILE = {
+    "pointers": pickled_array("O8", (3072,), b"A" * 8 * 3072),
+    "another type": pickled_array("f4", (1, 3072), bytes(3072)),
+    "too few bytes": pickled_array("u1", (2, 3072), bytes(3072)),
+    "a negative size": pickled_array("u1", (-1, 3072), bytes(3072)),
+    "a deep key": b"\x80\x02}" + DEEP + b"Ns.",
+    "a deep member of a set": b"\x80\x04\x8f(" + DEEP + b"\x90.",
+    "a far memo": b"\x80\x02Nr\xff\xff\xff\x7f.",
+    "a codec": b"\x80\x02" + named("_codecs encode") + text("x") + text("rot13") + b"\x86R.",
+    "a changed name": b"\x80\x02" + named("numpy dtype") + b"N}" + text("x") + b"Ns\x86b.",
+    "text again and again": b"\x80\x02" + named("_codecs encode") + text("x" * 2**20)
+    + text("latin1") + b"\x86q\x010(" + (named("_codecs encode") + b"h\x01R") * 100 + b"t.",
+    "no dictionary": b"\x80\x02N.",
+    "nothing": b"",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_one_sentence(name: str, original: Path) -> None:
+    (original / "test_batch").write_bytes(HOSTILE[name])
+    with pytest.raises(AconError, match=r"test_batch' is damaged, or no file of CIFAR-10 \(") as e:
+        cifar10("test")
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("labels", [[0] * 199, [10] * 200, [[0]] * 200, [True] * 200, None])
+def test_labels_that_are_none(labels: object, original: Path) -> None:
+    content = {b"data": np.zeros((200, 3072), np.uint8), b"labels": labels}
+    (original / "test_batch").write_bytes(pickle.dumps(content, protocol=2))
+    with pytest.raises(AconError, match="is damaged, or no file of CIFAR-10"):
+        cifar10("test")
+
+
+def large(member: tarfile.TarInfo) -> None:
+    member.size = 2**28
+
+
+def large_name(member: tarfile.TarInfo) -> None:
+    large(member)
+    member.type = tarfile.GNUTYPE_LONGNAME
+
+
+def sparse(member: tarfile.TarInfo) -> None:
+    member.pax_headers = {"GNU.sparse.map": "0,0", "GNU.sparse.size": "4000000000"}
+
+
+def sparse_map(member: tarfile.TarInfo) -> None:
+    member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+
+
+def sparse_of_old(member: tarfile.TarInfo) -> None:
+    member.type = tarfile.GNUTYPE_SPARSE
+
+
+def large_in_pax(member: tarfile.TarInfo) -> None:
+    member.pax_headers = {"size": str(2**40)}
+
+
+@pytest.mark.parametrize(
+    "change", [large, large_name, sparse, sparse_map, sparse_of_old, large_in_pax]
+)
+def test_an_archive_that_is_no_images(
+    change: Callable[[tarfile.TarInfo], None], tmp_path: Path
+) -> None:
+    member = tarfile.TarInfo("test/cat/0000.jpg")
+    change(member)
+    with tarfile.open(tmp_path / "a.tar.xz", "w:xz") as tar:
+        tar.addfile(member)
+    with pytest.raises(AconError, match=r"archive of CIFAR-10 .*; refused"):
+        cifar._read_archive(tmp_path / "a.tar.xz", "test")
+
+
+def test_an_archive_is_not_unpacked_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tarfile.open(tmp_path / "a.tar.xz", "w:xz") as tar:
+        for number in range(20):
+            tar.addfile(tarfile.TarInfo(f"train/{number}"))
+    for name, value in (("_ARCHIVE_BYTES", 4096), ("_MEMBERS", 5)):
+        with monkeypatch.context() as patch:
+            patch.setattr(cifar, name, value)
+            with pytest.raises(AconError, match="more than images"):
+                cifar._read_archive(tmp_path / "a.tar.xz", "test")
+    (tmp_path / "a.tar.xz").write_bytes(b"x" * 100)
+    with pytest.raises(AconError, match="is damaged"):
+        cifar._read_archive(tmp_path / "a.tar.xz", "test")
+
+
+def test_a_large_picture_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = io.BytesIO()
+    Image.new("RGB", (33, 32)).save(content, "JPEG")
+    member = tarfile.TarInfo("test/cat/0000.jpg")
+    member.size = len(content.getvalue())
+    with tarfile.open(tmp_path / "a.tar.xz", "w:xz") as tar:
+        tar.addfile(member, io.BytesIO(content.getvalue()))
+    monkeypatch.setitem(cifar.IMAGES, "test", 1)
+    with pytest.raises(AconError, match="is no image of 32x32 pixels"):
+        cifar._read_archive(tmp_path / "a.tar.xz", "test")
 
 
 def test_an_archive_of_jpegs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """The recipe's rules, resuming, and what is shipped."""
 
 import json
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -328,6 +329,14 @@ def test_a_state_that_would_run_code_does_not(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is damaged"):
         tiny_training(state)
     assert not (tmp_path / "canary").exists()
+
+
+def test_a_compressed_state_is_not_unpacked(half_done: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(half_done) as old, zipfile.ZipFile(tmp_path / "net.state", "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name), zipfile.ZIP_DEFLATED)
+    with pytest.raises(UsageError, match=r"is compressed .*delete it or choose another --out"):
+        tiny_training(tmp_path / "net.state")
 
 
 def test_settings_of_a_state_are_those_of_the_recipe(half_done: Path, tmp_path: Path) -> None:
