@@ -3,6 +3,7 @@
 import copy
 import pickle
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -407,6 +408,16 @@ def test_wrong_arguments(net: Any, name: str) -> None:
     images, labels = samples()
     with pytest.raises(UsageError, match=match):
         acon.gate_use(net, batches(images, labels), **options)
+
+
+def test_a_temporary_folder_that_others_can_exchange_is_not_used(
+    net: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "open"))
+    with pytest.raises(UsageError, match=r"temporary folder .* is not safe: .*set TMPDIR"):
+        acon.gate_use(net, batches(*samples()), ["mean"])
 
 
 @pytest.mark.parametrize("label", [3, -1, "cat", 0.5])
