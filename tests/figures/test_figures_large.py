@@ -55,6 +55,7 @@ def test_the_report_of_a_run_is_written(digits_run: Run, tmp_path: Path) -> None
     drawn = {spec.name for spec in FIGURES.values() if spec.heading and "blocks" not in spec.needs}
     assert set(re.findall(r'<figure id="figure-(\w+)">', text)) == drawn | {"depth"}
     assert "Not drawn" not in text
+    assert "How much of the network&#39;s nonlinearity is measured?" in text
 
 
 def test_inputs_are_made_when_a_figure_asks(

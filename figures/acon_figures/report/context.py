@@ -49,6 +49,7 @@ def run_page(
         Of the ids of what belongs to this run.
     """
     rows, data = layer_entries(layers, channels, run.histograms(), unit_facts(run), prefix)
+    operators = run.nonlinearities if run.has_census else None
     images = last_part(str(run.identity.get("data") or "given data"))
     return {
         "prefix": prefix,
@@ -56,7 +57,7 @@ def run_page(
         "notices": notices(run),
         "findings": [
             [visible(part).replace(" %", "\u00a0%") for part in one]
-            for one in findings(layers, splits)
+            for one in findings(layers, splits, operators)
         ],
         "tiles": tiles(layers, run),
         "facts": facts(run),
