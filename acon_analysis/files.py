@@ -36,7 +36,8 @@ SILENCE = 5.0
 #: Text that begins so is a formula for a spreadsheet.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+#: Controls, the ends of lines and paragraphs, and what turns the direction of writing.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 #: Neither follow a link in the place of a file, nor wait for the other end of a pipe.
 _PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -63,12 +64,14 @@ def csv_text(frame: "pd.DataFrame", float_format: str | None = None) -> str:
     Returns
     -------
     str
-        Text that a spreadsheet would take for a formula is preceded by an apostrophe.
+        Text, names of columns too, that a spreadsheet would take for a formula is preceded by an
+        apostrophe.
     """
     safe = frame.copy()
     for name in safe.columns:
         if safe[name].dtype.kind not in "biufc":
             safe[name] = [_inert(value) for value in safe[name]]
+    safe.columns = [_inert(str(name)) for name in safe.columns]
     return safe.to_csv(index=False, float_format=float_format, lineterminator="\n")
 
 
@@ -81,18 +84,22 @@ def _inert(value: Any) -> Any:
 
 def spelled(text: str) -> str:
     """Return a text with its control characters, but line breaks and tabs, as their codes."""
-    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    return _CONTROLS.sub(lambda found: _code(ord(found[0])), text)
+
+
+def _code(number: int) -> str:
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
 
 
 def user_cache() -> Path:
     """Return this project's cache folder; it need not exist.
 
     ``ACON_CACHE`` if it is set, otherwise ``acon-analysis`` in the user's cache folder
-    (``XDG_CACHE_HOME``, or the system's own).
+    (``XDG_CACHE_HOME``, or the system's own). `private_cache` refuses a relative one.
     """
     own = os.environ.get("ACON_CACHE")
     if own:
-        return Path(own).expanduser().absolute()
+        return Path(own).expanduser()
     return platformdirs.user_cache_path("acon-analysis", appauthor=False, opinion=False)
 
 
@@ -108,12 +115,13 @@ def private_cache(name: str = "") -> Path | None:
     -------
     Path or None
         None, after a `CacheWarning`, where it cannot be made, or where somebody else could put
-        something into it or exchange it: what is in a cache is believed.
+        something into it or exchange it: what is in a cache is believed. A relative one could
+        lie in a folder that somebody else has filled.
     """
     folder = user_cache() / name
     try:
-        _make_folder(folder, private=True)
-        why = shared_by(folder)
+        relative = "" if folder.is_absolute() else "its path is relative, not absolute"
+        why = relative or _make_private(folder) or shared_by(folder)
     except OSError as error:
         why = f"it cannot be made ({error.strerror or error})"
     if why:
@@ -153,10 +161,26 @@ def shared_by(folder: Path) -> str:
     Every folder above must belong to this user or to root and be writable by nobody else; in one
     with the sticky bit (``/tmp``) others cannot exchange what is not theirs.
     """
-    why = _not_mine(folder.stat())
-    if why or sys.platform == "win32":
-        return why
-    for step in _steps(folder):
+    return _not_mine(folder.stat()) or _exchangeable(folder)
+
+
+def _make_private(folder: Path) -> str:
+    """Create a folder, and those above it, each in one that others cannot exchange; say why not."""
+    if folder.is_dir():
+        return _exchangeable(folder / "new")
+    why = _make_private(folder.parent)
+    if not why:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        _sync_folder(folder.parent)
+        why = _exchangeable(folder / "new")
+    return why
+
+
+def _exchangeable(path: Path) -> str:
+    """Say who else could exchange a path, or a folder or link on the way; empty if nobody."""
+    if sys.platform == "win32":
+        return ""
+    for step in _steps(path):
         state = step.lstat()
         link, sticky = stat.S_ISLNK(state.st_mode), state.st_mode & stat.S_ISVTX
         if state.st_uid not in (0, os.geteuid()):
@@ -370,11 +394,11 @@ def _open_plain(path: Path, mode: str, *, private: bool = False) -> IO[bytes]:
         raise OSError(error.errno, text) from error
 
 
-def _make_folder(folder: Path, *, private: bool = False) -> None:
+def _make_folder(folder: Path) -> None:
     """Create a folder, and those above it, whose names survive a power cut."""
     if not folder.is_dir():
-        _make_folder(folder.parent, private=private)
-        folder.mkdir(mode=0o700 if private else 0o777, exist_ok=True)
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
         _sync_folder(folder.parent)
 
 

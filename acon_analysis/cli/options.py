@@ -1,18 +1,25 @@
 """Arguments that several commands share, and how tables are printed."""
 
+import csv
+import json
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from acon_analysis.errors import UsageError
-from acon_analysis.files import csv_text, spelled
+from acon_analysis.errors import StoreError, UsageError
+from acon_analysis.files import csv_text, open_regular, spelled
 from acon_analysis.screen import UNLIMITED, table_text
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+#: Bounds of a table that is read.
+_MOST_BYTES, _MOST_COLUMNS = 64_000_000, 200
 
 
 class By(StrEnum):
@@ -143,16 +150,41 @@ def emit(
 
 def read_table(path: Path) -> "pd.DataFrame":
     """Return the frame that `emit` wrote to a file."""
-    import pandas as pd
-
-    read = {".csv": pd.read_csv, ".json": pd.read_json, ".parquet": pd.read_parquet}
-    if path.suffix not in read:
+    if path.suffix not in (".csv", ".json", ".parquet"):
         raise UsageError(f"a table must end in .csv, .json or .parquet; got {str(path)!r}")
     try:
-        frame: pd.DataFrame = read[path.suffix](path)  # type: ignore[operator]
-    except (OSError, ValueError) as error:
+        with open_regular(path) as file:
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise ValueError("it is larger than 64 MB")
+        frame = _frame(path, content)
+        if not frame.columns.is_unique:
+            raise ValueError("two of its columns have the same name")
+    except (OSError, ValueError, RecursionError, csv.Error, StoreError) as error:
         raise UsageError(f"{str(path)!r} holds no table that can be read: {error}") from error
     return frame
+
+
+def _frame(path: Path, content: bytes) -> "pd.DataFrame":
+    """Return the table in a file; ValueError where it has too many columns."""
+    import pandas as pd
+
+    if path.suffix == ".parquet":
+        from acon_analysis.store.parquet import read_frame
+
+        return read_frame(path, _MOST_COLUMNS)
+    text = content.decode("utf-8-sig")
+    if path.suffix == ".csv":
+        width = max(map(len, csv.reader(StringIO(text))), default=0)
+    else:
+        rows = json.loads(text)
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise ValueError("it is no list of rows")
+        width = len({name for row in rows for name in row})
+    if width > _MOST_COLUMNS:
+        raise ValueError(f"it has more than {_MOST_COLUMNS} columns")
+    read = pd.read_csv if path.suffix == ".csv" else pd.read_json
+    return read(StringIO(text))
 
 
 def on_screen(format: TableFormat | None, out: Path | None) -> bool:

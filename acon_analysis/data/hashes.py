@@ -113,7 +113,7 @@ def _recall(memory: Path) -> dict[str, tuple[int, int, str]]:
     if not is_own_file(memory):  # of another user, who could say anything
         return {}
     try:
-        frame = pq.read_table(memory, columns=_COLUMNS).to_pandas()
+        frame = pq.read_table(memory, columns=_COLUMNS).to_pandas(ignore_metadata=True)
     except (OSError, pa.ArrowInvalid, KeyError):
         return {}  # only a memory: what cannot be read is found out again
     rows = zip(*(frame[name].tolist() for name in _COLUMNS), strict=True)

@@ -31,6 +31,9 @@ _OPTIONAL: dict[str, Any] = {
 #: Python types of a value of `LAYER_COLUMNS`, by dtype.
 _KINDS: dict[str, Any] = {"str": str, "int64": int, "float64": (int, float, type(None))}
 
+#: Half of a character, which JSON can spell and no file can hold.
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
 _FILE = re.compile(r"(?:\w+/)?[\w-]+\.parquet")
 
 
@@ -121,5 +124,7 @@ def _require_layers(rows: list[Any]) -> None:
             value = (later | row).get(name, ())
             if not isinstance(value, _KINDS[kind]) or isinstance(value, bool):
                 raise ValueError(f"a row of its 'layers' has {name!r} {value!r:.100}")
+            if isinstance(value, str) and _SURROGATE.search(value):
+                raise ValueError(f"a row of its 'layers' has {name!r} {value!r:.100}, no text")
         if row["call"] < 0 or not 0 < row["channels"] < 2**40:
             raise ValueError("a row of its 'layers' has a 'call' or 'channels' out of range")

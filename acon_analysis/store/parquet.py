@@ -81,25 +81,32 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         table = file.read(columns=wanted)
         for name in set(wanted or ()) - set(table.column_names):  # which Arrow passes over
             raise KeyError(f"it has no column {name!r}")
-        return table
+        facts = table.schema.metadata or {}  # those of pandas are texts that it evaluates
+        return table.replace_schema_metadata({k: facts[k] for k in facts if k != b"pandas"})
 
 
-def read_frame(path: Path) -> pd.DataFrame:
+def read_frame(path: Path, most: int | None = None) -> pd.DataFrame:
     """Return a whole Parquet file.
 
     Parameters
     ----------
     path : Path
         The file.
+    most : int, optional
+        Columns that it may have.
 
     Raises
     ------
     StoreError
-        If it is missing or damaged.
+        If it is missing or damaged, or has more columns.
     """
+    if most is not None:
+        with _opened(path) as file:
+            if file.metadata.num_columns > most:
+                raise ValueError(f"it has more than {most} columns")
     table = read_table(path)
     with _readable(path):
-        frame: pd.DataFrame = table.to_pandas()
+        frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
     return frame
 
 
@@ -126,7 +133,20 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     with _readable(path), open_regular(path) as raw:
         name = str(path)
         with pq.ParquetFile(name if name.isprintable() else raw) as file:
+            for field in file.schema_arrow:
+                _refuse_extension(field)
             yield file
+
+
+def _refuse_extension(field: pa.Field) -> None:
+    """Raise ValueError for a field of an extension type, whose meaning is that of other code."""
+    extended = isinstance(field.type, pa.BaseExtensionType)
+    if extended or b"ARROW:extension:name" in (field.metadata or {}):
+        raise ValueError(f"its column {field.name!r:.100} is of an extension type")
+    if pa.types.is_dictionary(field.type):
+        _refuse_extension(pa.field(field.name, field.type.value_type))
+    for number in range(field.type.num_fields):
+        _refuse_extension(field.type.field(number))
 
 
 @contextmanager

@@ -17,12 +17,12 @@ _NOTHING = "\u200b"
 def visible(text: Any) -> str:
     """Return a name so that it can neither break the text around it nor reorder it.
 
-    Control characters, lone surrogates and characters that turn the direction of writing come out
-    as their code.
+    Control characters, ends of lines, lone surrogates and characters that turn the direction of
+    writing come out as their code.
     """
     return "".join(
         f"\\u{ord(sign):04x}"
-        if unicodedata.category(sign) in ("Cc", "Cs") or _turns(sign)
+        if unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp") or _turns(sign)
         else sign
         for sign in str(text)
     )

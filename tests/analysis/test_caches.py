@@ -95,6 +95,40 @@ def test_a_folder_of_others_is_not_used(make: Callable[[Path], None], cache: Pat
         assert private_cache() is None
 
 
+def test_a_relative_folder_is_not_used(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".cache").mkdir(mode=0o700)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ACON_CACHE", ".cache")
+    with pytest.warns(
+        CacheWarning, match=r"'.cache/checkpoints' is not used: its path is relative"
+    ):
+        assert private_cache("checkpoints") is None
+    assert not list((tmp_path / ".cache").iterdir())
+
+
+@as_root
+def test_nothing_is_made_behind_the_link_of_another_user(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "behind").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to("behind")
+    os.chown(tmp_path / "link", OTHER_USER, OTHER_USER, follow_symlinks=False)
+    monkeypatch.setenv("ACON_CACHE", str(tmp_path / "link" / "new" / "cache"))
+    with pytest.warns(CacheWarning, match=r"link' belongs to another user"):
+        assert private_cache() is None
+    assert not list((tmp_path / "behind").iterdir())
+
+
+def test_nothing_is_made_where_others_can_write(cache: Path) -> None:
+    cache.parent.mkdir()
+    cache.parent.chmod(0o777)
+    with pytest.warns(CacheWarning, match="others can write"):
+        assert private_cache() is None
+    assert not cache.exists()
+
+
 def test_a_new_folder_is_private_whatever_the_umask_says(cache: Path) -> None:
     before = os.umask(0)
     try:

@@ -30,6 +30,11 @@ def test_csv_holds_no_formula_and_every_number(dtype: str) -> None:
     assert "0.33" in csv_text(frame, "%.2g")
 
 
+def test_names_of_columns_are_inert_too() -> None:
+    frame = pd.DataFrame({"=1+1": ["a\u202eb\u2028"], "\x1b[2J": [1], 3: [2]})
+    assert csv_text(frame) == "'=1+1,\\x1b[2J,3\na\\u202eb\\u2028,1,2\n"
+
+
 def test_a_layer_named_like_a_formula(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = nn.Sequential()
     model.add_module("=1+1", nn.ELU())

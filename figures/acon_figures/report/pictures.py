@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from acon_analysis.columns import BLOCK_COLUMNS, names
 from acon_analysis.errors import AconError
 from acon_analysis.statistics.beta_clusters import ordered_betas
 from acon_analysis.statistics.beta_matrix import BetaMatrix
@@ -119,7 +120,14 @@ def _tables(
         if isinstance(frames[need], BetaMatrix):
             yield "betas", partial(_ordered, frames[need])
         elif isinstance(frames[need], pd.DataFrame):
-            yield need, frames[need].copy
+            yield need, partial(_known, need, frames[need])
+
+
+def _known(need: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table; of one of blocks, which was given as a file, the columns that it may have."""
+    if need != "blocks":
+        return frame.copy()
+    return frame[[name for name in names(BLOCK_COLUMNS) if name in frame]]
 
 
 def _ordered(betas: BetaMatrix) -> pd.DataFrame:
