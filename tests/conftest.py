@@ -1,5 +1,6 @@
 """Shared fixtures: the shipped networks, captured once."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ from torch import nn
 
 import acon_analysis as acon
 from acon_analysis.runs.run import Run
+
+os.environ["COLUMNS"] = "120"  # tables and sentences are printed for a screen of this width
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -275,7 +275,7 @@ def test_tables_on_the_screen_leave_out_what_says_nothing(
 def test_replace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ("replace", "digits_swish", "--data", "digits", "--limit", 40, "--out", tmp_path)
     assert acon(*command, "--with", "poly:2", "--budget", "25%") == 0
-    printed = capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
     assert "264 channels of" in printed
     assert "relu, BatchNorms estimated again" in printed
     table = pd.read_csv(tmp_path / "damage.csv")
@@ -287,7 +287,8 @@ def test_replace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert acon(*command, "--with", "line,relu") == 2
     assert "give max_change (--max-change)" in capsys.readouterr().err
     assert acon(*command, "--with", "line, relu", "--max-change", 0.1) == 0
-    assert re.search(r"layers \(\d+ (line|relu), \d+ (line|relu)\)", capsys.readouterr().out)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"layers \(\d+ (line|relu), \d+ (line|relu)\)", printed)
 
 
 def test_gates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -295,7 +296,7 @@ def test_gates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert acon("gates", "digits_metaacon", "--data", "digits", "--limit", 40,
                 "--intervention", "mean", "--intervention", "constant", "--format", "csv",
                 "--out", out) == 0  # fmt: skip
-    said = capsys.readouterr().err
+    said = " ".join(capsys.readouterr().err.split())
     assert re.search(r"mean: all layers at once .*accuracy [+-]\d\.\d points", said)
     table = pd.read_csv(out)
     assert len(table) == 2 * 7
