@@ -470,9 +470,9 @@ def test_several_inputs(tmp_path: Path) -> None:
         captured(model, [(images, torch.tensor(labels))], tmp_path / "doubt")
 
 
-def test_compile_and_fuse_need_one_tensor(tmp_path: Path) -> None:
+def test_fuse_needs_one_tensor(tmp_path: Path) -> None:
     model: Any = acon.build_model("digits_metaacon")
-    with pytest.raises(UsageError, match="compile and fuse are for networks that are given one"):
+    with pytest.raises(UsageError, match="fuse is for networks that are given one"):
         captured(
             model, [torch.randn(2, *model.input_shape)], tmp_path / "r", fuse=True,
             forward=lambda model, batch: model(batch),

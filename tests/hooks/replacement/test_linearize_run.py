@@ -47,7 +47,7 @@ def test_the_command_writes_what_can_be_rebuilt(
         main(["linearize", "digits_acon", "--run", str(run), "--data", "digits", "--out",
               str(tmp_path), "--layers", "layer3.0.acon", "--fold", "--limit", "20"])  # fmt: skip
     assert stopped.value.code == 0
-    said = capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
     assert "128 channels become lines (whole layers: layer3.0.acon)" in said
     assert "1 of 1 whole layers folded" in said
     found = sorted(path.name for path in tmp_path.iterdir())
@@ -147,8 +147,9 @@ def test_the_output_is_picked_before_anything_is_computed(
     for wanted in ("1", f"{file}:second"):
         assert linearize(*common, "--output", wanted) == 0
         captured = capsys.readouterr()
-        assert "2 channels become lines" in captured.out
-        assert "logits change by" in captured.out
+        said = " ".join(captured.out.split())
+        assert "2 channels become lines" in said
+        assert "logits change by" in said
         assert "output (N, 10) taken for logits; loss: cross-entropy" in captured.err
     assert linearize(*common, "--output", "0", "--no-logits", "--by", "first_order") == 0
     captured = capsys.readouterr()
