@@ -10,7 +10,7 @@ from torch import nn
 import acon_analysis as acon
 from acon_analysis.runs.run import Run
 
-os.environ["COLUMNS"] = "120"  # tables and sentences are printed for a screen of this width
+os.environ["COLUMNS"] = "300"  # so wide that no sentence is wrapped, whatever the paths in it
 
 
 @pytest.fixture(scope="session", autouse=True)
