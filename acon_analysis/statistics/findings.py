@@ -100,7 +100,7 @@ def how_linear(layers: pd.DataFrame) -> Finding | None:
             f"{names[1]}{least}."
         )
         if not apart:
-            answer += " Their intervals overlap: these data do not tell which layer bends most."
+            answer += " Their intervals overlap: these data do not show which layer bends most."
         numbers = (
             f"L = {three_digits(values[0])} in {names[0]}, {three_digits(values[1])} in {names[1]}."
         )

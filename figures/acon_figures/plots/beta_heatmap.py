@@ -131,7 +131,7 @@ def _caption(ordered: OrderedBetas, names: list[str] | None) -> str:
         return text
     observed, chance = label_purity(np.array(names, dtype=object))
     return (
-        f"{text} Beside it a column a class, dark where a "
+        f"{text} Next to it a column a class, dark where a "
         f"sample is of it. Neighbouring samples have the same class in {observed:.0%} of "
         f"cases; of all pairs, {chance:.0%} have."
     )

@@ -49,7 +49,7 @@ def test_layers_whose_intervals_overlap_are_not_ranked() -> None:
     found = how_linear(layers(0.78, 0.79, L_low=[0.56, 0.75], L_high=[0.91, 0.82]))
     assert found is not None
     assert "bends most," not in found.answer
-    assert "Their intervals overlap: these data do not tell which layer bends most." in found.answer
+    assert "Their intervals overlap: these data do not show which layer bends most." in found.answer
     assert found.answer.endswith("1 of 2 layers are straighter.")
 
 
