@@ -324,7 +324,7 @@ class StoredRun:
         return found
 
     def _forget_betas(self, most: int) -> None:
-        """Keep at most so many bytes of β, of the layers that were read last."""
+        """Keep at most N bytes of β, of the layers that were read last."""
         while self._betas and sum(values.nbytes for values in self._betas.values()) > most:
             del self._betas[next(iter(self._betas))]
 

@@ -45,7 +45,7 @@ def entry(text: Any) -> str:
 
 
 def shortened(text: Any, letters: int) -> str:
-    """Return a name as `plain` of at most so many letters; its beginning gives way to "…"."""
+    """Return a name as `plain` of at most N letters; its beginning gives way to "…"."""
     whole = str(text)
     return plain(whole if len(whole) <= letters else f"…{whole[1 - letters :]}")
 
@@ -54,7 +54,7 @@ def layer_labels(layers: Sequence[Any], letters: int = 18) -> list[str]:
     """Return short names of layers: without the parts of the path that all of them share.
 
     ``encoder.layer.0.act`` and ``encoder.layer.1.act`` become ``0`` and ``1``. What is still longer
-    than so many letters loses its last parts, where the names stay different, and then its
+    than N letters loses its last parts, where the names stay different, and then its
     beginning.
     """
     paths = {str(layer): str(layer).split(".") for layer in layers}
@@ -75,7 +75,7 @@ def layer_labels(layers: Sequence[Any], letters: int = 18) -> list[str]:
 
 
 def folded(text: Any, letters: int) -> str:
-    """Return a name as `plain` lines of at most so many letters."""
+    """Return a name as `plain` lines of at most N letters."""
     return "\n".join(plain(line) for line in wrap(str(text), letters))
 
 

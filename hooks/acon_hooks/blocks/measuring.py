@@ -84,7 +84,7 @@ def block_linearity(
         `acon_hooks.captures.capturing.capture`. Samples that differ in length are compared where
         all of a triple hold data.
     limit : int, optional
-        Only the first so many samples.
+        Only the first N samples.
     announce : callable, optional
         Gets one sentence about the memory that is needed, before the start.
     progress : bool

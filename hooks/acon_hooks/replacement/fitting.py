@@ -130,7 +130,7 @@ def fit_units(
     layers : sequence of str, optional
         Only these layers.
     limit : int, optional
-        Only the first so many images.
+        Only the first N images.
     batch_size : int
         Images a forward pass.
     run_id : str

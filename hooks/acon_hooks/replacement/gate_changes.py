@@ -122,7 +122,7 @@ def gate_use(
     level : float
         Of the tests; the intervals have confidence 1 - level.
     limit, batch_size : int
-        Only the first so many samples of the data and of `recalibrate`; samples a forward pass.
+        Only the first N samples of the data and of `recalibrate`; samples a forward pass.
 
     Returns
     -------

@@ -83,7 +83,7 @@ def replace(
         its activation. The tolerance is the same for all channels, and as large as `max_change`
         allows for the mean change measured on 128 samples of the fit.
     limit, batch_size : int
-        Only the first so many samples; samples a forward pass.
+        Only the first N samples; samples a forward pass.
     output : int, str or callable, optional
         Which tensor of the output is meant; see `acon_hooks.engine.outputs.pick_output`.
     forward, mask, sample_axis
@@ -219,7 +219,7 @@ def replace_data(
     fold : bool
         Also fold lines on all channels of a layer into its neighbours, and prove equality.
     limit : int, optional
-        Only the first so many samples, of both data.
+        Only the first N samples, of both data.
     logits : bool, optional
         Whether the output holds class logits; see `acon_hooks.engine.plans.Comparison`.
 
