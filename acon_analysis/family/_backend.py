@@ -27,70 +27,65 @@ class Ops(Protocol):
     def prepare(self, owner: str, named: dict[str, Any]) -> tuple[list[Any], Callable[[Any], Any]]:
         """Return the arguments in working precision and the function that casts a result back."""
 
-    def like(self, x: Any, value: float) -> Any:
+    def like(self, x: Any, value: float, /) -> Any:
         """Return the value in the shape and precision of x (a bare number in `where` has none)."""
 
-    def may_hold_nan(self, x: Any) -> bool:
+    def may_hold_nan(self, x: Any, /) -> bool:
         """Return False only if x surely holds no NaN (torch is not asked: it would wait)."""
 
-    def exp(self, x: Any) -> Any:
+    def exp(self, x: Any, /) -> Any:
         """Return e^x."""
 
-    def expm1(self, x: Any) -> Any:
+    def expm1(self, x: Any, /) -> Any:
         """Return e^x - 1."""
 
-    def tanh(self, x: Any) -> Any:
+    def tanh(self, x: Any, /) -> Any:
         """Return the hyperbolic tangent."""
 
-    def sigmoid(self, x: Any) -> Any:
+    def sigmoid(self, x: Any, /) -> Any:
         """Return 1 / (1 + e^-x), accurate in its left tail."""
 
-    def softplus(self, x: Any) -> Any:
+    def softplus(self, x: Any, /) -> Any:
         """Return log(1 + e^x), accurate in its left tail."""
 
-    def erfc(self, x: Any) -> Any:
+    def erfc(self, x: Any, /) -> Any:
         """Return the complementary error function."""
 
-    def absolute(self, x: Any) -> Any:
+    def absolute(self, x: Any, /) -> Any:
         """Return |x|."""
 
-    def isnan(self, x: Any) -> Any:
+    def isnan(self, x: Any, /) -> Any:
         """Return where x is NaN."""
 
-    def isinf(self, x: Any) -> Any:
+    def isinf(self, x: Any, /) -> Any:
         """Return where x is infinite."""
 
-    def where(self, condition: Any, x: Any, y: Any) -> Any:
+    def where(self, condition: Any, x: Any, y: Any, /) -> Any:
         """Return x where the condition holds, y elsewhere."""
 
-    def clip(self, x: Any, low: float, high: float) -> Any:
+    def clip(self, x: Any, low: float, high: float, /) -> Any:
         """Return x limited to low..high; NaN stays NaN."""
 
-    def minimum(self, x: Any, y: Any) -> Any:
+    def minimum(self, x: Any, y: Any, /) -> Any:
         """Return the smaller one; NaN wins."""
 
-    def maximum(self, x: Any, y: Any) -> Any:
+    def maximum(self, x: Any, y: Any, /) -> Any:
         """Return the larger one; NaN wins."""
 
-    def total(self, x: Any, axis: int) -> Any:
+    def total(self, x: Any, axis: int, /) -> Any:
         """Return the sum along an axis, which stays with length 1."""
 
-    def largest(self, x: Any, axis: int) -> Any:
+    def largest(self, x: Any, axis: int, /) -> Any:
         """Return the largest value along an axis, which stays with length 1; NaN wins."""
 
-    def expand(self, x: Any, axis: int) -> Any:
+    def expand(self, x: Any, axis: int, /) -> Any:
         """Return x with a new axis of length 1."""
 
-    def squeeze(self, x: Any, axis: int) -> Any:
+    def squeeze(self, x: Any, axis: int, /) -> Any:
         """Return x without the axis of length 1."""
 
     def broadcast(self, *arrays: Any) -> tuple[Any, ...]:
         """Return the arrays in their common shape."""
-
-
-def tensor_type() -> type | tuple[()]:
-    """Return ``torch.Tensor`` if torch is loaded, else an empty tuple (nothing is a tensor)."""
-    return getattr(sys.modules.get("torch"), "Tensor", ())
 
 
 @functools.cache
@@ -104,21 +99,8 @@ def _torch_ops() -> Ops:
 
 
 def choose(owner: str, named: dict[str, Any]) -> Ops:
-    """Return the library that a call needs.
-
-    Parameters
-    ----------
-    owner : str
-        The public function's name, for the error.
-    named : dict
-        Argument names and values.
-
-    Raises
-    ------
-    UsageError
-        For a list or tuple of tensors, which numpy would silently cut off from autograd.
-    """
-    tensor = tensor_type()
+    """Return the library that a call needs; a list of tensors, which numpy would detach, raises."""
+    tensor = getattr(sys.modules.get("torch"), "Tensor", ())  # unloaded: nothing is a tensor
     for name, value in named.items():
         if isinstance(value, (list, tuple)) and any(isinstance(item, tensor) for item in value):
             raise UsageError(
@@ -142,8 +124,7 @@ def check_shapes(owner: str, shapes: dict[str, tuple[int, ...]]) -> None:
 def elementwise(kernel: Callable[Concatenate[Ops, P], Any]) -> Callable[P, Any]:
     """Turn a kernel into a public function of numbers, numpy arrays or torch tensors.
 
-    Positional parameters are array-like and broadcast; keyword-only ones are options and are
-    handed on as they are.
+    Positional parameters broadcast; keyword-only ones are options, handed on as they are.
     """
     return _public(kernel, broadcast=True)
 

@@ -10,13 +10,11 @@ SATURATED = 1.0e4
 
 
 def product(ops: Ops, a: Any, b: Any) -> Any:
-    """Return a * b, where 0 * inf is 0 (the limit in every formula here); NaN stays NaN.
-
-    The factors are replaced before they are multiplied, so that no NaN comes back out of autograd.
-    """
+    """Return a * b, where 0 * inf is 0 (the limit in every formula here); NaN stays NaN."""
     plain = a * b
     if not ops.may_hold_nan(plain):
         return plain
+    # The factors are replaced before they are multiplied: no NaN comes back out of autograd.
     undefined = ops.isnan(plain) & ~(ops.isnan(a) | ops.isnan(b))
     return ops.where(undefined, 0.0, a) * ops.where(undefined, 0.0, b)
 
@@ -27,10 +25,7 @@ def keep_nan(ops: Ops, x: Any, value: Any) -> Any:
 
 
 def gated_slope(ops: Ops, u: Any) -> Any:
-    """Return d(u sigmoid(u))/du = sigmoid(u) + u sigmoid(u) sigmoid(-u), with its limits 0 and 1.
-
-    ``gated_slope(u) + gated_slope(-u) = 1``.
-    """
+    """Return d(u sigmoid(u))/du = sigmoid(u) + u sigmoid(u) sigmoid(-u); its limits are 0 and 1."""
     u = ops.clip(u, -SATURATED, SATURATED)
     right = ops.sigmoid(u)
     return right + u * right * ops.sigmoid(-u)

@@ -65,13 +65,7 @@ def swish_derivative(ops: Ops, x: Any, beta: Any = 1.0) -> Any:
 
 @elementwise
 def silu(ops: Ops, x: Any) -> Any:
-    """Return x sigmoid(x), the Swish of beta = 1.
-
-    Parameters
-    ----------
-    x : array_like
-        Real numbers of any shape.
-    """
+    """Return x sigmoid(x), the Swish of beta = 1."""
     return product(ops, ops.sigmoid(x), x)
 
 
@@ -108,13 +102,7 @@ def gelu_derivative(ops: Ops, x: Any, *, approximate: str = "none") -> Any:
 
 @elementwise
 def gelu_tanh(ops: Ops, x: Any) -> Any:
-    """Return the tanh approximation of GELU: x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))).
-
-    Parameters
-    ----------
-    x : array_like
-        Real numbers of any shape.
-    """
+    """Return the tanh approximation of GELU: x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))."""
     return _gelu_tanh(ops, x)
 
 
@@ -126,13 +114,7 @@ def gelu_tanh_derivative(ops: Ops, x: Any) -> Any:
 
 @elementwise
 def mish(ops: Ops, x: Any) -> Any:
-    """Return x tanh(softplus(x)).
-
-    Parameters
-    ----------
-    x : array_like
-        Real numbers of any shape.
-    """
+    """Return x tanh(softplus(x))."""
     return product(ops, ops.tanh(ops.softplus(x)), x)
 
 
@@ -146,13 +128,7 @@ def mish_derivative(ops: Ops, x: Any) -> Any:
 
 @elementwise
 def hardswish(ops: Ops, x: Any) -> Any:
-    """Return x times the hard sigmoid: 0 up to -3, x (x + 3) / 6 between, x from 3 on.
-
-    Parameters
-    ----------
-    x : array_like
-        Real numbers of any shape.
-    """
+    """Return x times the hard sigmoid: 0 up to -3, x (x + 3) / 6 between, x from 3 on."""
     middle = ops.clip(x, -3.0, 3.0)
     curve = middle * (middle + 3.0) / 6.0
     return ops.where(x <= -3.0, 0.0, ops.where(x >= 3.0, x, curve))

@@ -42,13 +42,7 @@ SELU_SCALE = 1.0507009873554804934
 
 @elementwise
 def relu(ops: Ops, x: Any) -> Any:
-    """Return max(x, 0).
-
-    Parameters
-    ----------
-    x : array_like
-        Real numbers of any shape.
-    """
+    """Return max(x, 0)."""
     return ops.where(x <= 0.0, 0.0, x)
 
 
@@ -141,13 +135,7 @@ def elu_derivative(ops: Ops, x: Any, alpha: Any = 1.0) -> Any:
 
 @elementwise
 def selu(ops: Ops, x: Any) -> Any:
-    """Return the self-normalising ELU: 1.0507 x for x > 0, 1.7581 (e^x - 1) for x <= 0.
-
-    Parameters
-    ----------
-    x : array_like
-        Real numbers of any shape.
-    """
+    """Return the self-normalising ELU: 1.0507 x for x > 0, 1.7581 (e^x - 1) for x <= 0."""
     return SELU_SCALE * _elu(ops, x, SELU_ALPHA)
 
 
@@ -159,13 +147,7 @@ def selu_derivative(ops: Ops, x: Any) -> Any:
 
 @elementwise
 def softplus(ops: Ops, x: Any) -> Any:
-    """Return log(1 + e^x), accurate for every x (torch's own is x above 20).
-
-    Parameters
-    ----------
-    x : array_like
-        Real numbers of any shape.
-    """
+    """Return log(1 + e^x), accurate for every x (torch's own is x above 20)."""
     return ops.softplus(x)
 
 
@@ -205,21 +187,6 @@ def _leaky_limits(slope: Any) -> Limits:
 def _leaky_bounds(slope: Any) -> tuple[Any, Any]:
     """Return the two slopes in order."""
     return np.minimum(slope, 1.0), np.maximum(slope, 1.0)
-
-
-def _rrelu_limits(lower: Any, upper: Any) -> Limits:
-    """Return the asymptotes of the evaluation form."""
-    return _leaky_limits((lower + upper) / 2.0)
-
-
-def _rrelu_bounds(lower: Any, upper: Any) -> tuple[Any, Any]:
-    """Return the two slopes of the evaluation form in order."""
-    return _leaky_bounds((lower + upper) / 2.0)
-
-
-def _elu_bounds(alpha: Any) -> tuple[Any, Any]:
-    """Return the range of alpha e^x for x <= 0, and 1."""
-    return np.minimum(alpha, 0.0), np.maximum(alpha, 1.0)
 
 
 RECORDS = (
@@ -290,8 +257,8 @@ RECORDS = (
             "Network, 2015",
             arxiv="1505.00853",
         ),
-        limits=_rrelu_limits,
-        derivative_bounds=_rrelu_bounds,
+        limits=lambda lower, upper: _leaky_limits((lower + upper) / 2.0),
+        derivative_bounds=lambda lower, upper: _leaky_bounds((lower + upper) / 2.0),
     ),
     Activation(
         name="elu",
@@ -309,7 +276,7 @@ RECORDS = (
             arxiv="1511.07289",
         ),
         limits=lambda alpha: Limits(Line(0.0, -alpha), RECTIFIER.right),
-        derivative_bounds=_elu_bounds,
+        derivative_bounds=lambda alpha: (np.minimum(alpha, 0.0), np.maximum(alpha, 1.0)),
     ),
     Activation(
         name="selu",

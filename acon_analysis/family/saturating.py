@@ -29,13 +29,7 @@ __all__ = [
 
 @elementwise
 def sigmoid(ops: Ops, x: Any) -> Any:
-    """Return the logistic function 1 / (1 + e^-x).
-
-    Parameters
-    ----------
-    x : array_like
-        Real numbers of any shape.
-    """
+    """Return the logistic function 1 / (1 + e^-x)."""
     return ops.sigmoid(x)
 
 
@@ -47,13 +41,7 @@ def sigmoid_derivative(ops: Ops, x: Any) -> Any:
 
 @elementwise
 def tanh(ops: Ops, x: Any) -> Any:
-    """Return the hyperbolic tangent.
-
-    Parameters
-    ----------
-    x : array_like
-        Real numbers of any shape.
-    """
+    """Return the hyperbolic tangent."""
     return ops.tanh(x)
 
 
@@ -65,13 +53,7 @@ def tanh_derivative(ops: Ops, x: Any) -> Any:
 
 @elementwise
 def hardsigmoid(ops: Ops, x: Any) -> Any:
-    """Return x/6 + 1/2 limited to 0..1, as ``torch.nn.Hardsigmoid`` does.
-
-    Parameters
-    ----------
-    x : array_like
-        Real numbers of any shape.
-    """
+    """Return x/6 + 1/2 limited to 0..1, as ``torch.nn.Hardsigmoid`` does."""
     return ops.where(x <= -3.0, 0.0, ops.where(x >= 3.0, 1.0, x / 6.0 + 0.5))
 
 
@@ -104,13 +86,7 @@ def hardtanh_derivative(ops: Ops, x: Any, low: Any = -1.0, high: Any = 1.0) -> A
 
 @elementwise
 def relu6(ops: Ops, x: Any) -> Any:
-    """Return x limited to 0..6.
-
-    Parameters
-    ----------
-    x : array_like
-        Real numbers of any shape.
-    """
+    """Return x limited to 0..6."""
     return _hardtanh(ops, x, 0.0, 6.0)
 
 
