@@ -11,22 +11,7 @@ class ShapeError(AconError, ValueError):
 
 
 def require_channels(layer: str, x: Tensor, channels: int) -> None:
-    """Raise unless axis 1 of the input has the layer's number of channels.
-
-    Parameters
-    ----------
-    layer : str
-        Name for the message.
-    x : Tensor
-        Input, (N, C) or (N, C, ...).
-    channels : int
-        The layer's C.
-
-    Raises
-    ------
-    ShapeError
-        If x has fewer than two axes or another number of channels.
-    """
+    """Raise a ShapeError unless x is (N, C) or (N, C, ...) with the layer's number of channels."""
     shape = tuple(x.shape)
     if len(shape) < 2:
         raise ShapeError(
@@ -43,22 +28,7 @@ def require_channels(layer: str, x: Tensor, channels: int) -> None:
 
 
 def require_maps(layer: str, x: Tensor, channels: int) -> None:
-    """Raise unless the input is (N, C, H, W) with the layer's C.
-
-    Parameters
-    ----------
-    layer : str
-        Name for the message.
-    x : Tensor
-        Input.
-    channels : int
-        The layer's C.
-
-    Raises
-    ------
-    ShapeError
-        If the input has another rank or another number of channels.
-    """
+    """Raise a ShapeError unless x is (N, C, H, W) with the layer's number of channels."""
     if x.ndim != 4:
         raise ShapeError(
             f"{layer} convolves over height and width and takes (N, {channels}, H, W), "
@@ -68,49 +38,14 @@ def require_maps(layer: str, x: Tensor, channels: int) -> None:
 
 
 def pool(layer: str, x: Tensor, channels: int) -> Tensor:
-    """Average over every axis after the second.
-
-    Parameters
-    ----------
-    layer : str
-        Name for the message.
-    x : Tensor
-        Input, (N, C) or (N, C, ...).
-    channels : int
-        The layer's C.
-
-    Returns
-    -------
-    Tensor
-        Means, (N, C, 1, 1), whatever the rank of the input.
-
-    Raises
-    ------
-    ShapeError
-        If the input does not fit the layer.
-    """
+    """Average over every axis after the second: (N, C) or (N, C, ...) to (N, C, 1, 1)."""
     require_channels(layer, x, channels)
     mean = x.mean(dim=tuple(range(2, x.ndim))) if x.ndim > 2 else x
     return mean.reshape(x.shape[0], channels, 1, 1)
 
 
 def require_batch(layer: str, x: Tensor, *norms: nn.Module) -> None:
-    """Raise where batch normalisation of (N, C, 1, 1) would have a single value to train on.
-
-    Parameters
-    ----------
-    layer : str
-        Name for the message.
-    x : Tensor
-        Input, (N, ...).
-    *norms : Module
-        The normalisations; only a `torch.nn.BatchNorm2d` in training mode can raise.
-
-    Raises
-    ------
-    ShapeError
-        If the batch holds one sample.
-    """
+    """Raise a ShapeError where BatchNorm of (N, C, 1, 1) in training mode would get one value."""
     if any(type(norm) is nn.BatchNorm2d and norm.training for norm in norms):
         _require_two(layer, x)
 

@@ -7,20 +7,7 @@ from acon_analysis.layers.checks import require_channels
 
 
 def match_rank(parameter: Tensor, rank: int) -> Tensor:
-    """View a tensor of shape (n, C, 1, 1) as (n, C), (n, C, 1), ... of the given rank.
-
-    Parameters
-    ----------
-    parameter : Tensor
-        (n, C, 1, 1).
-    rank : int
-        Rank of the tensor that it will meet.
-
-    Returns
-    -------
-    Tensor
-        The same values without a copy, so that broadcasting pairs channel with channel.
-    """
+    """View a tensor of shape (n, C, 1, 1) as (n, C), (n, C, 1), ... of the given rank."""
     if rank == 4:
         return parameter
     return parameter.reshape(*parameter.shape[:2], *[1] * (rank - 2))
@@ -33,31 +20,11 @@ def must_keep() -> bool:
 
 
 def acon(layer: str, x: Tensor, p1: Tensor, p2: Tensor, beta: Tensor) -> Tensor:
-    """Compute d·x·σ(β·d·x) + p2·x with d = p1 - p2, as x·(d·σ(x·βd) + p2).
+    """Compute d·x·σ(β·d·x) + p2·x with d = p1 - p2, shape of x; `ShapeError` if x does not fit.
 
-    The second form is the same number with every per-channel product taken before the input is
-    met: five passes, in place on one new tensor, where autograd records nothing.
-
-    Parameters
-    ----------
-    layer : str
-        Name for the error message.
-    x : Tensor
-        Input, (N, C) or (N, C, ...); left as it is.
-    p1, p2 : Tensor
-        Slopes, (1, C, 1, 1).
-    beta : Tensor
-        Switching factor: (1, C, 1, 1), (N, C, 1, 1) or (N, 1, 1, 1), or x's own shape.
-
-    Returns
-    -------
-    Tensor
-        The activation, shape of x.
-
-    Raises
-    ------
-    ShapeError
-        If the input does not fit the parameters.
+    x is (N, C) or (N, C, ...) and stays as it is; p1 and p2 are (1, C, 1, 1), β is (1, C, 1, 1),
+    (N, C, 1, 1), (N, 1, 1, 1) or of x's shape. Computed as x·(d·σ(x·βd) + p2): every product of
+    parameters comes before the input, so five passes, in place where autograd records nothing.
     """
     require_channels(layer, x, p1.shape[1])
     p1, p2 = match_rank(p1, x.ndim), match_rank(p2, x.ndim)
