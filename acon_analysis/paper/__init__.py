@@ -9,9 +9,6 @@ from acon_analysis.paper.tables import (
     overview,
     printed,
     table,
-    to_latex,
-    to_markdown,
-    to_text,
 )
 
 __all__ = [
@@ -24,7 +21,4 @@ __all__ = [
     "overview",
     "printed",
     "table",
-    "to_latex",
-    "to_markdown",
-    "to_text",
 ]

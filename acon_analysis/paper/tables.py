@@ -1,4 +1,4 @@
-"""The paper's printed tables as frames, and as text, Markdown and LaTeX.
+"""The paper's printed tables as frames, of numbers and as text.
 
 Every number is graded and sourced; where two printed numbers disagree, both are kept
 (`contradictions`).
@@ -102,64 +102,6 @@ def best_mask(name: str) -> npt.NDArray[np.bool_]:
     return mask
 
 
-def to_text(name: str) -> str:
-    """Return a table as aligned text with its caption above and source and notes below."""
-    one = describe(name)
-    cells = printed(name)
-    lines = [list(cells.columns), *cells.to_numpy().tolist()]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(cells.columns))]
-    left = _text_columns(one)
-    rows = ["  ".join(_pad(line, widths, left)).rstrip() for line in lines]
-    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    body = [rule, rows[0], rule]
-    for number, row in enumerate(rows[1:]):
-        body += [rule, row] if number in one.breaks else [row]
-    below = [f"Source: {one.source} (grade {one.grade}).", *one.notes]
-    return "\n".join([f"{one.title}. {one.caption}", *body, rule, *below])
-
-
-def to_markdown(name: str) -> str:
-    """Return a table as Markdown, the best numbers bold, source and notes below."""
-    one = describe(name)
-    cells = printed(name)
-    mask = best_mask(name)
-    left = _text_columns(one)
-    head = f"| {' | '.join(cells.columns)} |"
-    rule = f"|{'|'.join(':--' if column else '--:' for column in left)}|"
-    rows = []
-    for values, bold in zip(cells.to_numpy().tolist(), mask, strict=True):
-        shown = [f"**{v}**" if b else v for v, b in zip(values, bold, strict=True)]
-        rows.append(f"| {' | '.join(shown)} |")
-    below = " ".join([f"Source: {one.source} (grade {one.grade}).", *one.notes])
-    return "\n".join([f"**{one.title}.** {one.caption}", "", head, rule, *rows, "", below])
-
-
-def to_latex(name: str) -> str:
-    r"""Return a table as LaTeX with booktabs' rules (the document needs ``\usepackage{booktabs}``).
-
-    The best numbers are bold; source and notes stand as comments above.
-    """
-    one = describe(name)
-    cells = printed(name)
-    mask = best_mask(name)
-    align = "".join("l" if column else "r" for column in _text_columns(one))
-    heads = [column.latex or _escape(column.heading) for column in one.columns]
-    lines = [f"% {line}" for line in (f"{one.source} (grade {one.grade})", *one.notes)]
-    lines += [r"\begin{table}", r"\centering", rf"\caption{{{_escape(one.caption)}}}"]
-    lines += [rf"\label{{tab:{one.name}}}", rf"\begin{{tabular}}{{{align}}}", r"\toprule"]
-    lines += [" & ".join(heads) + r" \\", r"\midrule"]
-    for number, values in enumerate(cells.to_numpy().tolist()):
-        if number in one.breaks:
-            lines.append(r"\midrule")
-        shown = [
-            rf"\textbf{{{_escape(value)}}}" if bold else _escape(value)
-            for value, bold in zip(values, mask[number], strict=True)
-        ]
-        lines.append(" & ".join(shown) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
-    return "\n".join(lines)
-
-
 def _best_values(frame: pd.DataFrame, numbers: pd.DataFrame, best: Best) -> pd.DataFrame:
     shape = numbers.copy()
     if best.by == "row":
@@ -169,20 +111,3 @@ def _best_values(frame: pd.DataFrame, numbers: pd.DataFrame, best: Best) -> pd.D
         return numbers.groupby(frame[best.group]).transform(best.sense)
     values = numbers.agg(best.sense)
     return shape.apply(lambda column: pd.Series(values[column.name], index=column.index))
-
-
-def _text_columns(one: PaperTable) -> list[bool]:
-    """Return which columns hold words, which are set to the left."""
-    return [isinstance(value, str) for value in one.rows[0]]
-
-
-def _pad(line: list[str], widths: list[int], left: list[bool]) -> list[str]:
-    cells = zip(line, widths, left, strict=True)
-    return [value.ljust(width) if words else value.rjust(width) for value, width, words in cells]
-
-
-def _escape(text: str) -> str:
-    text = text.replace(MISSING, "--")
-    for character in "&%$#_{}":
-        text = text.replace(character, f"\\{character}")
-    return text.replace("β", r"$\beta$")

@@ -1,4 +1,3 @@
-import re
 import subprocess
 import sys
 from typing import Any
@@ -96,41 +95,6 @@ def test_numbers_are_shown_as_printed(value: float, shown: str) -> None:
     assert paper.describe("table3").columns[1].show(value) == shown
 
 
-def test_text_is_aligned() -> None:
-    text = paper.to_text("table10")
-    lines = text.splitlines()
-    assert lines[0].startswith("Table 10. CityScapes")
-    assert lines[2] == "Activation  FLOPs  Params  mean IU"
-    assert lines[4] == "ReLU         3.9G   25.5M     77.2"
-    assert lines[-1].endswith("(grade A).")
-
-
-def test_markdown_has_one_cell_a_column() -> None:
-    for name, one in paper.TABLES.items():
-        rows = [line for line in paper.to_markdown(name).splitlines() if line.startswith("|")]
-        assert len(rows) == len(one.rows) + 2
-        assert {row.count("|") for row in rows} == {len(one.columns) + 1}
-    assert "| meta-ACON | **34.8** |" in paper.to_markdown("table4")
-
-
-def test_latex_is_balanced_and_escaped() -> None:
-    for name, one in paper.TABLES.items():
-        latex = paper.to_latex(name)
-        assert latex.count("{") - latex.count(r"\{") == latex.count("}") - latex.count(r"\}")
-        for rule in (r"\toprule", r"\bottomrule"):
-            assert latex.count(rule) == 1
-        assert latex.count(r"\midrule") == 1 + len(one.breaks)
-        body = [line for line in latex.splitlines() if not line.startswith("%")]
-        rows = [line for line in body if line.endswith(r" \\")]
-        assert len(rows) == len(one.rows) + 1
-        assert {line.count("&") for line in rows} == {len(one.columns) - 1}
-        assert not re.search(r"(?<!\\)%", "\n".join(body))
-        assert not re.search(r"(?<![\\$P])_", "\n".join(body).replace(rf"tab:{name}", ""))
-        assert latex.isascii()
-    assert r"\textbf{37.0}" in paper.to_latex("table3")
-    assert "AP$_{50}$" in paper.to_latex("table9")
-
-
 def test_missing_numbers_are_dashes_and_missing() -> None:
     frame = by("counts", "network")
     assert pd.isna(frame.loc["shufflenet_v2_x1_0_acon", "params_m"])
@@ -171,7 +135,7 @@ def test_counted_numbers_are_those_of_the_networks() -> None:
 
 def test_the_tables_load_no_torch_and_no_matplotlib() -> None:
     code = (
-        "import sys; from acon_analysis import paper; paper.to_latex('table3');"
+        "import sys; from acon_analysis import paper; paper.printed('table3');"
         "print('torch' in sys.modules, 'matplotlib' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
