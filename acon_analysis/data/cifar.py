@@ -56,30 +56,13 @@ def data_folder() -> Path:
 
 
 def cifar10(split: str = "test", *, download: bool = True) -> ImageSource:
-    """Open CIFAR-10: 32x32 colour photographs of ten classes, normalised per channel.
+    """Open CIFAR-10 (Krizhevsky 2009): 32x32 colour photographs of ten classes, normalised.
 
     The images are looked for in `data_folder`: the original files (``cifar-10-batches-py``) or an
     archive of JPEGs (``cifar10-images.tar.xz`` with ``train/CLASS/NUMBER.jpg``; slightly lossy,
     so its hashes differ from the original's); without either, torchvision downloads the original.
-    Images alternate between the classes: sample i is of class i mod 10.
-
-    Parameters
-    ----------
-    split : str
-        ``"test"`` (10,000), ``"train"`` (45,000) or ``"val"`` (5,000 of the original training
-        images, never trained on).
-    download : bool
-        Whether to download images that are not there.
-
-    Raises
-    ------
-    AconError
-        If the images are not there and cannot be, or shall not be, downloaded.
-
-    References
-    ----------
-    A. Krizhevsky (2009), Learning Multiple Layers of Features from Tiny Images, technical report,
-    University of Toronto.
+    Images alternate between the classes: sample i is of class i mod 10. The splits are "test"
+    (10,000), "train" (45,000) and "val" (5,000 of the original training images, never trained on).
     """
     if split not in ("train", "val", "test"):
         options = ["test", "train", "val"]

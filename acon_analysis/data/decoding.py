@@ -29,27 +29,12 @@ class BadImageError(AconError):
 
 
 def decode(path: str | os.PathLike[str]) -> Image.Image:
-    """Read an image file as RGB.
+    """Read a JPEG, PNG or WebP file as an RGB picture, fully loaded.
 
     Decoded by PIL, which does not apply a rotation that EXIF asks for. Of an animation, the first
-    picture; transparency is dropped; 16-bit greys keep their upper 8 bits.
-
-    Parameters
-    ----------
-    path : path-like
-        A JPEG, PNG or WebP file of at most `MAX_PIXELS`.
-
-    Returns
-    -------
-    PIL.Image.Image
-        Mode "RGB", fully loaded, the file closed.
-
-    Raises
-    ------
-    BadImageError
-        With the file's name and the reason; also if there is no such file, or it may not be read.
-    AconError
-        If the disk or the system refuses to read it: that says nothing of the image.
+    picture; transparency is dropped; 16-bit greys keep their upper 8 bits. A missing, forbidden,
+    damaged or too large file is a `BadImageError`; a failing disk, which says nothing of the
+    image, an AconError.
     """
     file = Path(path)
     try:
@@ -64,20 +49,7 @@ def decode(path: str | os.PathLike[str]) -> Image.Image:
 
 
 def read_image(path: Path) -> bytes:
-    """Return the bytes of an image file.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Raises
-    ------
-    BadImageError
-        If it has more than `MAX_BYTES`; without the file's name.
-    OSError
-        If it cannot be read.
-    """
+    """Return the bytes of a file; `BadImageError`, without its name, for more than `MAX_BYTES`."""
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > MAX_BYTES:
@@ -86,18 +58,7 @@ def read_image(path: Path) -> bytes:
 
 
 def decode_bytes(content: bytes) -> Image.Image:
-    """Decode the content of an image file as `decode` does.
-
-    Parameters
-    ----------
-    content : bytes
-        A JPEG, PNG or WebP file.
-
-    Raises
-    ------
-    BadImageError
-        With the reason, without a name.
-    """
+    """Decode the content of an image file as `decode` does; errors come without a name."""
     file = io.BytesIO(content)
     try:
         with Image.open(file, formats=FORMATS) as image:
@@ -116,33 +77,14 @@ def decode_bytes(content: bytes) -> Image.Image:
 
 
 def require_size(size: tuple[int, int], what: str = "") -> None:
-    """Raise for a picture too large to be decoded or resized.
-
-    Parameters
-    ----------
-    size : tuple of int
-        Width and height in pixels.
-    what : str
-        Ending of the message: why the picture has this size.
-
-    Raises
-    ------
-    BadImageError
-        If it has more than `MAX_PIXELS`.
-    """
+    """Raise a `BadImageError` that ends with `what` for a picture of more than `MAX_PIXELS`."""
     width, height = size
     if width * height > MAX_PIXELS:
         raise BadImageError(f"{width} x {height} pixels are more than {MAX_PIXELS:,}{what}")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return an image in mode RGB: transparency dropped, 16-bit greys cut to the upper 8 bits.
-
-    Parameters
-    ----------
-    image : PIL.Image.Image
-        Any mode.
-    """
+    """Return an image in mode RGB: transparency dropped, 16-bit greys cut to the upper 8 bits."""
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8))
     elif image.mode == "P" and "transparency" in image.info:

@@ -29,30 +29,10 @@ _COLUMNS = ["path", "bytes", "mtime_ns", "sha256"]
 def hash_files(
     folder: Path, paths: Sequence[str], memory: Path | None = None
 ) -> list[tuple[int, str]]:
-    """Return size and SHA-256 of files.
+    """Return size and SHA-256 of files, in the order of the paths; (-1, "") for a forbidden one.
 
-    Parameters
-    ----------
-    folder : Path
-        What the paths are relative to.
-    paths : sequence of str
-        The files.
-    memory : Path, optional
-        Parquet file of earlier results. A file whose size and time of modification are those
-        remembered is not read again; processes that start together read every file once.
-
-    Returns
-    -------
-    list of (int, str)
-        In the order of the paths; (-1, "") for a file that may not be read.
-
-    Raises
-    ------
-    AconError
-        If a file cannot be read for another reason than its permissions: the disk may be well
-        again later.
-    StoreError
-        If the memory cannot be written.
+    `memory` is a Parquet file of earlier results: a file of the size and time of modification that
+    it holds is not read again. Processes that start together read every file once.
     """
     if memory is None or len(paths) < WORTH_REMEMBERING:
         return [(size, digest) for size, _, digest in _hash(folder, paths)]

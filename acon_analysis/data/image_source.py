@@ -17,20 +17,9 @@ from acon_analysis.errors import UsageError
 class ImageSource(Dataset[torch.Tensor]):
     """A named, ordered, immutable list of images.
 
-    Parameters
-    ----------
-    name : str
-        What the user calls it, e.g. ``"digits:test"`` or a folder.
-    samples : pandas.DataFrame
-        Columns of `columns.SAMPLE_COLUMNS`, one row an image, ``sample_id`` counting from 0.
-    load : callable
-        Position -> image (C, H, W), float32.
-    preprocess : dict
-        JSON-able identity of what is done to an image.
-    targets : numpy.ndarray or None
-        Class index of every image, int64 (N,); None without labels.
-    classes : tuple of str
-        Class names; ``targets`` index them.
+    ``samples`` has the columns `columns.SAMPLE_COLUMNS`, one row an image, ``sample_id`` from 0;
+    ``load`` maps a position to an image (C, H, W), float32; ``preprocess`` is a JSON-able identity
+    of what is done to an image; ``targets``, int64 (N,), index ``classes`` (None without labels).
     """
 
     def __init__(
@@ -72,13 +61,7 @@ class ImageSource(Dataset[torch.Tensor]):
         )
 
     def identity(self) -> str:
-        """Return the SHA-256 of the sample list (path, label, size, hash of every image).
-
-        Raises
-        ------
-        UsageError
-            If a path cannot be written as UTF-8.
-        """
+        """Return the SHA-256 of the sample list (path, label, size, hash of every image)."""
         require_utf8(self.samples["path"])
         digest = hashlib.sha256()
         columns = [self.samples[name] for name in ("path", "label", "bytes", "sha256")]
@@ -89,29 +72,12 @@ class ImageSource(Dataset[torch.Tensor]):
 
 
 def readable_path(path: str) -> str:
-    """Return a path as text for tables: bytes that are not UTF-8 as their codes.
-
-    Parameters
-    ----------
-    path : str
-        As the file system gives it.
-    """
+    """Return a path as text for tables: bytes that are not UTF-8 as their codes."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def require_utf8(paths: Iterable[str]) -> None:
-    """Raise for a file name whose bytes are not UTF-8: a run's tables could not hold it.
-
-    Parameters
-    ----------
-    paths : iterable of str
-        As the file system gives them.
-
-    Raises
-    ------
-    UsageError
-        With the name's bytes.
-    """
+    """Raise for a file name whose bytes are not UTF-8: a run's tables could not hold it."""
     for path in paths:
         try:
             path.encode()

@@ -75,11 +75,7 @@ class Preprocess(ABC):
 
 
 class OfficialPreprocess(Preprocess):
-    """The official ACON evaluation: OpenCV's resize, centre crop, BGR, 0..255, not normalised.
-
-    The short side becomes 256 by OpenCV's INTER_LINEAR on uint8, without antialiasing; the long
-    side int(256 / short · long + 0.5).
-    """
+    """The official ACON evaluation: OpenCV's resize, centre crop, BGR, 0..255, not normalised."""
 
     name = "official"
 
@@ -191,16 +187,6 @@ class UserPreprocess(Preprocess):
     """A callable of the user: an RGB PIL image in, a tensor or array (C, H, W) out.
 
     It may raise `BadImageError` to leave an image out; any other exception is a failure.
-
-    Parameters
-    ----------
-    address : str
-        ``"file.py:callable"`` or ``"package.module:callable"``; its code is run.
-
-    Raises
-    ------
-    UsageError
-        If there is no such callable.
     """
 
     def __init__(self, address: str) -> None:
