@@ -29,15 +29,7 @@ from acon_analysis.training.recipes import Recipe
 
 
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Split the parameters into those with and those without weight decay.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        The network.
-    recipe : Recipe
-        ``weight_decay`` and ``decay_all`` are read.
-    """
+    """Split the parameters into those with and those without weight decay."""
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
@@ -72,26 +64,10 @@ def augment(images: torch.Tensor, recipe: Recipe, generator: torch.Generator) ->
 class Training:
     """A training run: call `run`, read `curves`.
 
-    Parameters
-    ----------
-    model : torch.nn.Module
-        Trained in place.
-    train, test : ImageSource
-        Images with labels; the test images are only evaluated on.
-    recipe : Recipe
-        How.
-    seed : int
-        Of the order and augmentation of the images. Each epoch draws from its own generator, so
-        a resumed run equals an uninterrupted one.
-    state : Path or None
-        File that keeps the state after every epoch; an existing one is continued.
-    network : str
-        A name of the network, kept in the state: a state of another one is refused by name.
-
-    Raises
-    ------
-    UsageError
-        If images have no labels, or the state is that of another training or network.
+    The model is trained in place; ``train`` and ``test`` have labels; ``test`` is only evaluated
+    on. ``seed`` is that of the order and augmentation of the images: each epoch draws from its own
+    generator, so a resumed run equals an uninterrupted one. ``state`` is a file that keeps the
+    state after every epoch; an existing one of the same training and ``network`` is continued.
     """
 
     model: nn.Module

@@ -5,28 +5,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained.
+    """How a network is trained: SGD, the learning rate falling linearly to 0, step by step.
 
-    Parameters
-    ----------
-    epochs : int
-        Passes over the training images.
-    batch_size : int
-        Images a step.
-    lr : float
-        First learning rate; it falls linearly to 0, step by step.
-    momentum : float
-        Of SGD.
-    weight_decay : float
-        On convolution and linear weights only (on every parameter with `decay_all`).
-    label_smoothing : float
-        Of the cross-entropy.
-    shift : int
-        Images are moved by up to this many pixels in both directions, zeros come in.
-    flip : bool
-        Images are mirrored left to right half of the time.
-    decay_all : bool
-        The mistake that public reports describe: decay on p1, p2, beta, biases, normalisation too.
+    ``weight_decay`` acts on convolution and linear weights only. Images are moved by up to
+    ``shift`` pixels in both directions (zeros come in) and, with ``flip``, mirrored half of the
+    time. ``decay_all`` is the mistake that public reports describe: decay on p1, p2, beta, biases
+    and normalisation, too.
     """
 
     epochs: int = 40

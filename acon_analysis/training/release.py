@@ -37,39 +37,11 @@ def train_network(
 ) -> pd.DataFrame:
     """Train a network of the registry from scratch and write weights, curves and card.
 
-    Beside `out` (safetensors) come the curves (``.csv``), the model card (``.md``) and, until the
-    training is finished, the state from which the same call continues (``.state``).
-
-    Parameters
-    ----------
-    name : str
-        A network of the registry that has a data set of its own.
-    out : Path
-        The weights file to write.
-    data : str, optional
-        A data set with a train and a test split; by default the network's own.
-    epochs : int, optional
-        By default the recipe's.
-    seed : int
-        Of the first weights, of the order and of the augmentation.
-    recipe : Recipe, optional
-        By default the data set's.
-    snapshots : collection of int
-        Epochs after which the weights are kept as ``out.epochNNN.safetensors``; 0 is the
-        untrained network.
-    progress : bool
-        Show a progress bar.
-
-    Returns
-    -------
-    pandas.DataFrame
-        The curves.
-
-    Raises
-    ------
-    UsageError
-        If the network is unknown or cannot be trained here, or a state of another training is
-        in the way.
+    Next to `out` (safetensors) come the curves (``.csv``), which are returned, the model card
+    (``.md``) and, until the training is finished, the state from which the same call continues
+    (``.state``). ``data`` and ``recipe`` default to the network's own; ``seed`` is that of the
+    first weights, of the order and of the augmentation. After the epochs in ``snapshots`` (0:
+    untrained) the weights are kept as ``out.epochNNN.safetensors``.
     """
     spec = registry().get(name)
     trainable = [key for key, value in registry().items() if value.data is not None]
@@ -106,30 +78,14 @@ def train_network(
 
 
 def weights_path(out: Path) -> Path:
-    """Return the weights file that a name means: with the ending ``.safetensors``.
-
-    Raises
-    ------
-    UsageError
-        If it names a folder.
-    """
+    """Return the weights file that a name means: with the ending ``.safetensors``."""
     if out.is_dir():
         raise UsageError(f"out: {str(out)!r} is a folder; name a file in it")
     return out if out.suffix == ".safetensors" else out.with_name(out.name + ".safetensors")
 
 
 def wilson_interval(right: int, total: int) -> tuple[float, float]:
-    """Return the 95 % Wilson score interval of a share.
-
-    Parameters
-    ----------
-    right, total : int
-        Successes and trials.
-
-    References
-    ----------
-    E. B. Wilson (1927), JASA 22, 209-212, DOI 10.1080/01621459.1927.10502953.
-    """
+    """Return the 95 % Wilson score interval of a share (doi:10.1080/01621459.1927.10502953)."""
     interval = binomtest(right, total).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
