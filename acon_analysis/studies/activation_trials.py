@@ -56,8 +56,7 @@ DEAD = 1e-6
 def digits_tensors() -> dict[str, tuple[Tensor, Tensor]]:
     """Return the digits as (images, labels): "train" (1,000), "validation" (297), "test" (500).
 
-    Grey values minus their mean over the training split, over their standard deviation; float32
-    (N, 1, 8, 8), int64 (N,).
+    Grey values standardised over the training split, float32 (N, 1, 8, 8); labels int64 (N,).
     """
     parts = {}
     for split in ("train", "test"):

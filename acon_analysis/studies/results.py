@@ -28,9 +28,7 @@ def table(name: str) -> pd.DataFrame:
     UsageError
         If there is no table of that name; the message names the near ones.
     """
-    if name not in available():
-        raise UsageError(f"there is no table of results {name!r}; {closest(name, available())}")
-    return pd.read_csv(RESULTS / f"{name}.csv")
+    return pd.read_csv(_path(name).with_suffix(".csv"))
 
 
 def provenance(name: str) -> str:
@@ -41,6 +39,11 @@ def provenance(name: str) -> str:
     UsageError
         If there is no table of that name.
     """
+    return _path(name).with_suffix(".md").read_text(encoding="utf-8")
+
+
+def _path(name: str) -> Path:
+    """Return a table's path without its ending."""
     if name not in available():
         raise UsageError(f"there is no table of results {name!r}; {closest(name, available())}")
-    return (RESULTS / f"{name}.md").read_text(encoding="utf-8")
+    return RESULTS / name
