@@ -53,20 +53,7 @@ RELU_LIKE = (
 
 
 def gallery_curves(entries: tuple[Entry, ...] = GALLERY, reach: float = 4.0) -> pd.DataFrame:
-    """Return the activations and their derivatives.
-
-    Parameters
-    ----------
-    entries : tuple of Entry
-    reach : float
-        From -reach to reach.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``activation`` (its title), ``x``, ``y`` (the function), ``slope`` (its
-        derivative; next to a kink at 0 both one-sided values stand, 1e-9 apart).
-    """
+    """Return ``activation`` (title), ``x`` (to ±reach), ``y`` and ``slope`` of the activations."""
     near_zero = np.append([-1e-9, 1e-9], np.linspace(-0.15, 0.15, 61))
     x = grid(-reach, reach, 321, near_zero)
     parts = []
@@ -80,15 +67,7 @@ def gallery_curves(entries: tuple[Entry, ...] = GALLERY, reach: float = 4.0) -> 
 
 
 def gallery_facts(entries: tuple[Entry, ...] = GALLERY) -> pd.DataFrame:
-    """Return the facts about the activations.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row an activation: ``activation`` (its title), ``name`` (in `family.ACTIVATIONS`),
-        ``latex`` (formula), ``left`` and ``right`` (the lines that it approaches, as text),
-        ``low`` and ``high`` (infimum and supremum of the derivative), ``source``.
-    """
+    """Return one row an activation: its name, formula, asymptotes, bounds and source."""
     return pd.DataFrame([_facts(entry) for entry in entries])
 
 

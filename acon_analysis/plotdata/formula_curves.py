@@ -34,19 +34,7 @@ def grid(low: float, high: float, points: int = 601, extra: npt.ArrayLike = ()) 
 def curve_table(
     functions: Mapping[str, Callable[[FloatArray], Any]], x: npt.ArrayLike
 ) -> pd.DataFrame:
-    """Evaluate functions on common abscissae.
-
-    Parameters
-    ----------
-    functions : mapping of str to callable
-        Curve names and functions of an array.
-    x : array_like, shape (n,)
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``curve``, ``x``, ``y``; n rows a curve, in the order of the mapping.
-    """
+    """Evaluate functions on x (n,): columns ``curve``, ``x``, ``y``, n rows a curve."""
     at = np.asarray(x, dtype=np.float64)
     parts = [pd.DataFrame({"curve": name, "x": at, "y": f(at)}) for name, f in functions.items()]
     return pd.concat(parts, ignore_index=True)
@@ -55,29 +43,16 @@ def curve_table(
 def function_and_derivatives(as_published: bool = False) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the curves and bounds of the paper's figure of ACON-C and its first derivative.
 
-    Parameters
-    ----------
-    as_published : bool
-        The published panels (b) and (c) do not follow the paper's own formula: their derivative
-        is p2 + (p1 - p2) · h(0.7 β x) with h(u) = σ(u) + u σ(u) (1 - σ(u)), while the formula's
-        argument is (p1 - p2) β x. The factor 0.7 = 0.8 - 0.1 is that of the last pair. Heights
-        are right, but the extrema of the first pair lie 1/0.7 times too far out. False gives the
-        formula, True the published curves; panel (a) follows the formula in both.
+    Columns of the curves: ``panel`` ("a": f; "b", "c": f'), ``curve`` (0, 1, 2 in the panel),
+    ``p1``, ``p2``, ``beta``, ``x``, ``y``; of the bounds, one row a curve of panels b and c:
+    ``low`` and ``high`` (the range of f') and ``x_low`` and ``x_high`` (where the formula reaches
+    them: x = ∓u*/(β (p1 - p2)), for these β > 0 and p1 > p2).
 
-    Returns
-    -------
-    curves : pandas.DataFrame
-        Columns ``panel`` ("a", "b", "c"), ``curve`` (0, 1, 2 in the panel), ``p1``, ``p2``,
-        ``beta``, ``x``, ``y``: f in panel a, f' in panels b and c.
-    bounds : pandas.DataFrame
-        One row a curve of panels b and c: ``panel``, ``curve``, ``p1``, ``p2``, ``beta``,
-        ``low``, ``high`` (the range of f'), ``x_low``, ``x_high`` (where the formula reaches
-        them: x = ∓u*/(β (p1 - p2)), for these β > 0 and p1 > p2).
-
-    References
-    ----------
-    Ma, Zhang, Liu and Sun, Activate or Not: Learning Customized Activation, CVPR 2021,
-    doi:10.1109/CVPR46437.2021.00794.
+    The published panels (b) and (c) do not follow the paper's own formula (Ma et al., CVPR 2021):
+    their derivative is p2 + (p1 - p2) · h(0.7 β x) with h(u) = σ(u) + u σ(u) (1 - σ(u)), while
+    the formula's argument is (p1 - p2) β x. The factor 0.7 = 0.8 - 0.1 is that of the last pair.
+    Heights are right, but the extrema of the first pair lie 1/0.7 times too far out.
+    ``as_published=True`` gives the published curves; panel (a) follows the formula in both.
     """
     settings = [("a", i, p1, p2, 1.0) for i, (p1, p2) in enumerate(PAIRS)]
     settings += [("b", i, 1.0, 0.0, beta) for i, beta in enumerate(BETAS)]
@@ -118,13 +93,7 @@ def _points(head: dict[str, Any], bounds: pd.DataFrame, as_published: bool) -> d
 def acon_c_example(
     p1: float = 1.2, p2: float = -0.8, betas: Sequence[float] = (0.01, 0.1, 1.0)
 ) -> pd.DataFrame:
-    """Return ACON-C between its two lines and their mean, as in the paper's example of β.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``curve`` ("p1", "p2", "mean", or β as text), ``x`` (-6 to 6), ``y``.
-    """
+    """Return ACON-C between its two lines and their mean: ``curve`` (β or line), ``x``, ``y``."""
     lines: dict[str, Callable[[FloatArray], Any]] = {
         "p1": lambda x: p1 * x,
         "p2": lambda x: p2 * x,
@@ -141,11 +110,8 @@ def maxout_and_acon(
 ) -> pd.DataFrame:
     """Return each member of the Maxout family and its smooth partner for growing β.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``member`` ("A", "B", "C"), ``curve`` ("max", or β as text), ``x`` (-3 to 3),
-        ``y``. A: lines x and 0; B: x and p x; C: p1 x and p2 x.
+    Columns ``member`` (A: lines x and 0; B: x and p x; C: p1 x and p2 x), ``curve`` ("max", or β as
+    text), ``x``, ``y``.
     """
     x = grid(-3.0, 3.0, 301)
     lines = {"A": (1.0, 0.0), "B": (1.0, p), "C": pair}
@@ -158,14 +124,7 @@ def maxout_and_acon(
 
 
 def swish_family(betas: Sequence[float] = (0.0, 1.0, 5.0, 100.0)) -> pd.DataFrame:
-    """Return Swish and its derivative for several β.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``panel`` ("function" or "derivative"), ``curve`` (β as text), ``x`` (-4 to 4),
-        ``y``.
-    """
+    """Return Swish and its derivative (``panel``) for several β (``curve``) over ``x``: ``y``."""
     kinks = np.linspace(-0.2, 0.2, 161)  # where β = 100 bends
     x = grid(-4.0, 4.0, 401, kinks)
     tables = []
@@ -176,13 +135,7 @@ def swish_family(betas: Sequence[float] = (0.0, 1.0, 5.0, 100.0)) -> pd.DataFram
 
 
 def smooth_maximum_of_two(betas: Sequence[float] = (0.0, 0.5, 1.0, 2.0, 10.0)) -> pd.DataFrame:
-    """Return the smooth maximum of x and 0: for β = 0 their mean, for large β the greater one.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``curve`` (β as text, then "max"), ``x`` (-4 to 4), ``y``.
-    """
+    """Return the smooth maximum of x and 0: for β = 0 their mean, for large β the greater one."""
 
     def smooth(x: FloatArray, beta: float) -> Any:
         return family.smooth_maximum(np.stack([x, np.zeros_like(x)], axis=-1), beta)
@@ -196,14 +149,7 @@ NUMBERS = (-1.0, -0.4, 0.1, 0.3, 1.5)
 
 
 def smooth_maximum_of_many(values: Sequence[float] = NUMBERS) -> pd.DataFrame:
-    """Return the smooth maximum of fixed numbers over β: minimum, mean (β = 0), maximum.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``curve`` ("smooth", then "min", "mean", "max" as constants), ``x`` (β, -12 to
-        12), ``y``.
-    """
+    """Return the smooth maximum of fixed numbers over β (``x``): minimum, mean (β = 0), maximum."""
     numbers = np.asarray(values, dtype=np.float64)
     constants = {"min": numbers.min(), "mean": numbers.mean(), "max": numbers.max()}
     flat = {name: partial(np.full_like, fill_value=value) for name, value in constants.items()}
@@ -212,14 +158,7 @@ def smooth_maximum_of_many(values: Sequence[float] = NUMBERS) -> pd.DataFrame:
 
 
 def frelu_surfaces(beta: float = 1.0, points: int = 33) -> pd.DataFrame:
-    """Return FReLU and ACON-FReLU over the pixel x and its funnel condition T(x).
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``x``, ``t`` (both -3 to 3, every pair), ``frelu`` (max(x, t)), ``acon_frelu``
-        (their smooth maximum).
-    """
+    """Return ``frelu``, max(x, t), and ``acon_frelu`` over pairs of ``x`` and condition ``t``."""
     axis = np.linspace(-3.0, 3.0, points)
     t, x = np.meshgrid(axis, axis, indexing="ij")
     columns = {

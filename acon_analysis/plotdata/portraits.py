@@ -34,26 +34,10 @@ _POINTS = 241
 def channel_portraits(facts: pd.DataFrame, count: int = 6) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Choose channels from the most linear to the most nonlinear, and evaluate their functions.
 
-    Parameters
-    ----------
-    facts : pandas.DataFrame
-        From `acon_analysis.plotdata.channels.channel_facts`; of several networks the first counts.
-    count : int
-        How many, at equally spaced ranks of L; fewer where the network has fewer.
-
-    Returns
-    -------
-    tuple of pandas.DataFrame
-        The channels, columns `columns.FACT_COLUMNS`, from the greatest L to the least; and their
-        curves: ``number`` (row of the first), ``x`` (from the smallest to the greatest input),
-        ``y`` (the function, of ACON at its median β) and ``line`` (the best straight line).
-
-    Raises
-    ------
-    UsageError
-        If `count` is not positive.
-    AconError
-        If a column is missing, or the function of no channel whose output varies is known.
+    ``facts`` comes from `acon_analysis.plotdata.channels.channel_facts`; of several networks the
+    first counts, and the channels lie at equally spaced ranks of L. Returns the channels, greatest
+    L first, and their curves: ``number`` (row of the first), ``x`` (from the smallest to the
+    greatest input), ``y`` (the function, of ACON at its median β) and ``line`` (the best line).
     """
     if count < 1:
         raise UsageError(f"count must be at least 1; got {count}")
@@ -74,20 +58,11 @@ def channel_portraits(facts: pd.DataFrame, count: int = 6) -> tuple[pd.DataFrame
 
 
 def reached_slopes(facts: pd.DataFrame) -> pd.DataFrame:
-    """Return the derivatives that the data of each channel reach.
+    """Return the facts of the first network's channels with the derivatives that their data reach.
 
-    Parameters
-    ----------
-    facts : pandas.DataFrame
-        From `acon_analysis.plotdata.channels.channel_facts`; of several networks the first counts.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns of `facts`; ``slope_low`` and ``slope_high``, least and greatest derivative between
-        the smallest and the greatest input, and ``slope_min`` and ``slope_max``, the same over all
-        real inputs, are there for activations without parameters, too; NaN where the formula is
-        not known. A class whose name fits but whose slope does not counts as not known.
+    ``slope_low`` and ``slope_high`` are the least and greatest derivative between the smallest and
+    the greatest input, ``slope_min`` and ``slope_max`` those over all real inputs; NaN where the
+    formula is not known, or its slope does not fit the layer's.
     """
     own = _first_network(facts).copy()
     for name, part in own.groupby("activation", sort=False):
@@ -108,20 +83,11 @@ def reached_slopes(facts: pd.DataFrame) -> pd.DataFrame:
 
 
 def channel_states(facts: pd.DataFrame) -> "pd.Series[str]":
-    """Say what every channel does.
+    """Return the state of every channel of `reached_slopes`, one of `STATES`; missing without L.
 
-    Parameters
-    ----------
-    facts : pandas.DataFrame
-        From `reached_slopes`.
-
-    Returns
-    -------
-    pandas.Series
-        One of `STATES`: "dead" (its output does not vary), "saturated" (no derivative that its data
-        reach is `SATURATED` of the steepest that its function has), "one side" (linear because its
-        inputs have one sign), "linear" (L of at least 0.99 for another reason), "bends"; missing
-        where L is not known.
+    "dead": its output does not vary; "saturated": no derivative that its data reach is `SATURATED`
+    of the steepest that its function has; "one side": linear because its inputs have one sign;
+    "linear": L of at least 0.99 for another reason; "bends": the others.
     """
     steepest = facts[["slope_min", "slope_max"]].abs().max(axis=1)
     reached = facts[["slope_low", "slope_high"]].abs().max(axis=1)
