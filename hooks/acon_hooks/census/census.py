@@ -34,44 +34,20 @@ _ORDER = ("linear", "unknown", "nonlinear")
 
 
 class Call(NamedTuple):
-    """One call of an operator.
+    """One call of an operator."""
 
-    Parameters
-    ----------
-    name : str
-        Module path of the innermost module that was running.
-    layer : str
-        The measured layer inside which it ran, or empty.
-    operator : str
-        Its name.
-    elements : int
-        Of its output.
-    verdict : Verdict
-        What it is.
-    """
-
+    # Module path of the innermost module that was running.
     name: str
+    # The measured layer inside which it ran, or empty.
     layer: str
     operator: str
+    # Of its output.
     elements: int
     verdict: Verdict
 
 
 class Census(Visitor):
-    """Counts every operator of the last forward pass.
-
-    Parameters
-    ----------
-    layers : iterable of Layer
-        The layers that are measured, so that what runs inside them is.
-
-    Attributes
-    ----------
-    calls : list of Call
-        In the order of execution.
-    incomplete : str
-        Why the census is not complete; empty if it is.
-    """
+    """Counts every operator of the last forward pass, as `calls` in the order of execution."""
 
     def __init__(self, layers: Iterable[Layer] = ()) -> None:
         self.layers = {layer.name: layer for layer in layers}
@@ -88,10 +64,8 @@ class Census(Visitor):
         self._listener = OperatorListener(self._run)
 
     def sites(self, model: nn.Module) -> list[Site]:
-        """Return what it sees: modules, which name calls, and functions that are layers.
-
-        Modules inside TorchScript are not seen; their operators count for the outer one.
-        """
+        """Return what it sees: modules, which name calls, and functions that are layers."""
+        # Modules inside TorchScript are not seen; their operators count for the outer one.
         self._model = model
         functions = [layer.site() for layer in self.layers.values() if layer.function is not None]
         named = dict(model.named_modules())
@@ -104,15 +78,7 @@ class Census(Visitor):
         return [*modules, *functions, *self._pieces]
 
     def of(self, run: Callable[..., Any], args: Args, kwargs: Kwargs) -> None:
-        r"""Count the operators of one forward pass.
-
-        Parameters
-        ----------
-        run : callable
-            Runs the visited model on (\*args, \**kwargs) and returns its output.
-        args, kwargs
-            What depends on the input.
-        """
+        """Count the operators of a forward pass, which `run` makes of args and kwargs."""
         self.calls, self.incomplete, self.marks = [], "", Marks()
         self.marks.mark((args, kwargs))
         self._running.clear()
@@ -142,14 +108,7 @@ class Census(Visitor):
         self._running.pop()
 
     def frame(self) -> pd.DataFrame:
-        """Return a row a module, operator and verdict, in the order of execution.
-
-        Returns
-        -------
-        DataFrame
-            Columns of `columns.NONLINEARITY_COLUMNS`. A last row without operator and calls
-            stands for outputs of the network whose way from the input was not seen.
-        """
+        """Return a row a module, operator and verdict, in order: `columns.NONLINEARITY_COLUMNS`."""
         rows: dict[tuple[Any, ...], list[int]] = {}
         for call in self.calls:
             kind, reason, _ = call.verdict
@@ -157,6 +116,8 @@ class Census(Visitor):
             count = rows.setdefault(key, [0, 0])
             count[0] += 1
             count[1] += call.elements
+        # A last row without operator and calls stands for outputs of the network whose way from the
+        # input was not seen.
         if self.incomplete:
             reason = f"census incomplete: {self.incomplete}"
             rows["", "", "unknown", False, "", reason] = [0, self.missing]

@@ -16,20 +16,12 @@ PRODUCT = "product of two data tensors"
 
 
 class Verdict(NamedTuple):
-    """What a call of an operator is.
-
-    Parameters
-    ----------
-    kind : str
-        "linear", "nonlinear" or "unknown".
-    reason : str
-        Why; empty where it is linear in what depends on the input.
-    depends : bool
-        Whether its result depends on the input.
-    """
+    """What a call of an operator is."""
 
     kind: Class
+    # Empty where it is linear in what depends on the input.
     reason: str
+    # Whether its result depends on the input.
     depends: bool
 
 
@@ -48,17 +40,7 @@ def named_arguments(operator: Any, args: Any, kwargs: Mapping[str, Any]) -> dict
 
 
 def verdict(operator: Any, arguments: Mapping[str, Any], marks: Marks) -> Verdict:
-    """Return what a call of an operator is that is about to run.
-
-    Parameters
-    ----------
-    operator : OpOverload
-        Of the dispatcher.
-    arguments : mapping
-        From `named_arguments`.
-    marks : Marks
-        What depends on the input.
-    """
+    """Return what an operator is that is about to run on arguments of `named_arguments`."""
     name = operator_name(operator)
     rule = rule_of(name)
     data = {key for key, value in arguments.items() if marks.on(value)}

@@ -87,17 +87,7 @@ def _count(census: Census, model: nn.Module, batch: Batch) -> None:
 
 
 def census_in(tap: Tap, batch: Batch) -> pd.DataFrame:
-    """Count the operators of a network whose first batch a tap has just read.
-
-    The network runs once more, unless the first forward pass has changed it.
-
-    Parameters
-    ----------
-    tap : Tap
-        After its first batch; its layers are those that are measured.
-    batch : Batch
-        What the network is given in another forward pass, which may overwrite it.
-    """
+    """Count the operators of a network whose first batch a tap has just read."""
     census = Census(tap.calls.values())
     if tap.changes:
         census.incomplete = f"{CHANGED} {tap.changes}, so it was not run again"

@@ -15,12 +15,10 @@ _is_wrapper: Any = is_traceable_wrapper_subclass
 
 
 class Marks:
-    """The storages that hold values computed from the input.
+    """The storages that hold values computed from the input."""
 
-    Storages are marked and not tensors: views, `Tensor.data` and ``out=`` share them. A mark holds
-    the storage weakly, so that its memory can be freed, but its address is not used again.
-    """
-
+    # Storages and not tensors: views, `Tensor.data` and ``out=`` share them. A mark holds the
+    # storage weakly, so that its memory can be freed, but its address is not used again.
     def __init__(self) -> None:
         self._storages: dict[int, StorageWeakRef] = {}
         self._tensors: dict[int, Tensor] = {}  # those without a storage

@@ -14,23 +14,15 @@ EVERY = ("*",)
 
 @dataclass(frozen=True)
 class Rule:
-    """When an operator is linear in the arguments that depend on the input.
+    """When an operator is linear in the arguments that depend on the input."""
 
-    Parameters
-    ----------
-    factors : tuple of tuple of str
-        Arguments that are multiplied with each other: not linear where those of two groups depend.
-    fixed : tuple of str
-        Arguments in which the operator is not linear; `EVERY` for all.
-    reason : str
-        What the operator is where one of `fixed` depends.
-    unread : tuple of str
-        Arguments whose values do not count: only their shapes, or what is overwritten.
-    """
-
+    # Groups of arguments that are multiplied: not linear where those of two groups depend.
     factors: tuple[tuple[str, ...], ...] = ()
+    # Arguments in which the operator is not linear; `EVERY` for all.
     fixed: tuple[str, ...] = ()
+    # What the operator is where one of `fixed` depends.
     reason: str = ""
+    # Arguments whose values do not count: only their shapes, or what is overwritten.
     unread: tuple[str, ...] = ()
 
 
