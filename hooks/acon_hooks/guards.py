@@ -24,11 +24,8 @@ _lock_of_locks = threading.Lock()
 def unwrap(model: Any) -> nn.Module:
     """Return the module inside torch.compile, DataParallel, DDP, FSDP and averaging wrappers.
 
-    Raises
-    ------
-    HookError
-        If what was given is no module, or a module that runs as TorchScript, as an exported
-        program or as a CUDA graph, whatever layers it holds.
+    A HookError refuses what is no module, and what runs as TorchScript, as an exported program or
+    as a CUDA graph, whatever layers it holds.
     """
     if form := _recorded_form(model):
         raise HookError(
@@ -73,25 +70,12 @@ def _inner(model: nn.Module) -> nn.Module | None:
 
 
 def is_compiled(module: nn.Module) -> bool:
-    """Tell whether the module is the wrapper that torch.compile makes."""
+    """Return whether the module is the wrapper that torch.compile makes."""
     return type(module).__name__ == "OptimizedModule" and "_orig_mod" in module._modules
 
 
 def refuse_unwatchable(model: nn.Module, names: Sequence[str]) -> None:
-    """Raise for models in which hooks would run several times, never, or on the wrong numbers.
-
-    Parameters
-    ----------
-    model : Module
-        As the user gave it.
-    names : sequence of str
-        The modules to watch.
-
-    Raises
-    ------
-    HookError
-        For DataParallel, for lazy modules, for modules inside TorchScript, and in training mode.
-    """
+    """Raise a HookError for a model in which hooks would not run once, or on the wrong numbers."""
     inner = unwrap(model)
     refuse_lazy(inner)
     if isinstance(model, nn.DataParallel):
@@ -154,13 +138,7 @@ def mode_sensitive_modules(model: nn.Module) -> list[nn.Module]:
 
 
 def refuse_training(model: nn.Module) -> None:
-    """Raise if a module of the model is in training mode and could mind, naming them.
-
-    Raises
-    ------
-    HookError
-        Batch statistics would change β, and reading would change the model.
-    """
+    """Raise a HookError if a module is in training mode and is affected by it, naming them."""
     training = [
         name or "the model itself"
         for name, m in model.named_modules()
@@ -198,13 +176,7 @@ def refuse_without_values(model: nn.Module) -> None:
 
 
 def refuse_other_images(model: nn.Module, images: torch.Tensor) -> None:
-    """Raise if the images have other channels than the network says it takes, or no batch axis.
-
-    Raises
-    ------
-    UsageError
-        Naming both shapes.
-    """
+    """Raise a UsageError for images without the channels that the network says, or a batch axis."""
     expected = getattr(model, "input_shape", None)
     if not isinstance(expected, tuple | list):
         return
@@ -223,13 +195,7 @@ def refuse_other_images(model: nn.Module, images: torch.Tensor) -> None:
 
 @contextmanager
 def exclusive(model: nn.Module) -> Iterator[None]:
-    """Hold a model for one thread; others wait, the same thread is refused.
-
-    Raises
-    ------
-    HookError
-        If this thread watches the model already.
-    """
+    """Hold a model for one thread; others wait, the same thread is refused."""
     with _lock_of_locks:
         lock = _locks.setdefault(model, threading.Lock())
     if _owners.get(model) == threading.get_ident():
@@ -243,15 +209,10 @@ def exclusive(model: nn.Module) -> Iterator[None]:
 
 
 class SharedSetting:
-    """A process-wide setting that stays changed while at least one user, in any thread, needs it.
-
-    Parameters
-    ----------
-    change : callable
-        Changes the setting and returns what changes it back.
-    """
+    """A process-wide setting that stays changed while a user in any thread needs it."""
 
     def __init__(self, change: Callable[[], Callable[[], None]]) -> None:
+        # Changes the setting and returns what changes it back.
         self.change = change
         self.lock = threading.Lock()
         self.users = 0
@@ -304,12 +265,10 @@ _slow_path = SharedSetting(_without_fast_path)
 
 @contextmanager
 def eager() -> Iterator[None]:
-    """Run compiled code eagerly inside this context, so that hooks fire in it.
-
-    Without the compiler in memory nothing can be compiled, and nothing is done. A compiled
-    wrapper elsewhere can hold the very model that is watched, so it does not matter whether the
-    model itself shows signs of being compiled.
-    """
+    """Run compiled code eagerly inside this context, so that hooks fire in it."""
+    # Without the compiler in memory nothing can be compiled. A compiled wrapper elsewhere can hold
+    # the very model that is watched, so it does not matter whether the model shows signs of being
+    # compiled.
     if "torch._dynamo" not in sys.modules:
         yield
         return
@@ -343,13 +302,7 @@ def slow_path(model: nn.Module) -> Iterator[None]:
 
 
 def refuse_compiling() -> None:
-    """Raise inside code that torch.compile runs or traces: it would compile the hooks as well.
-
-    Raises
-    ------
-    HookError
-        Where the model was compiled after it came under watch.
-    """
+    """Raise inside code that torch.compile runs or traces: it would compile the hooks as well."""
     if torch.compiler.is_compiling() or get_eval_frame_callback() not in (None, False):
         raise HookError(
             "the model was compiled while it was being watched, and its hooks with it: compile "

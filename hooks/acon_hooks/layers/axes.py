@@ -67,27 +67,23 @@ class ChannelAxes:
         self._axes = WeakTensorKeyDictionary()
 
     def axis(self, layer: Layer, tensors: Sequence[Tensor]) -> tuple[int, bool]:
-        """Return the channel axis of an activation's input, and whether it is known; see `axis_of`.
-
-        `tensors` are the activation's arguments, its input first.
-        """
+        """Return `axis_of` an activation's input, the first of its arguments `tensors`."""
         x = tensors[0]
         if layer.function is None:
             own = channel_axis(layer.module, x.ndim)
         else:
             weights = tensors[1].numel() if layer.function[0] == "prelu" else 0
+            # PReLU with a slope for each channel has them on axis 1.
             own = 1 if weights > 1 else None
         return (own, True) if own is not None else self.axis_of(x)
 
     def axis_of(self, x: Tensor) -> tuple[int, bool]:
-        """Return the channel axis of a tensor, and whether it is known.
-
-        Without any evidence it is assumed to be axis 1, or the last one where the samples are not
-        on axis 0; of several axes, to be the last one.
-        """
+        """Return the channel axis of a tensor, and whether it is known."""
         if x.ndim < 3:
             return min(1, x.ndim - 1), True
         found = self._known(x)
+        # Of several axes the last; without evidence axis 1, or the last one where the samples are
+        # not on axis 0.
         return (found[-1], len(found) == 1) if found else (self._unknown % x.ndim, False)
 
     def _known(self, x: Any) -> Axes:
@@ -166,10 +162,7 @@ def _set_by(name: str, y: Tensor, before: list[tuple[Tensor, Axes]]) -> int | No
 
 
 def _kept(
-    y: Tensor,
-    before: list[tuple[Tensor, Axes]],
-    shapes: list[tuple[int, ...]],
-    stacked: int | None,
+    y: Tensor, before: list[tuple[Tensor, Axes]], shapes: list[tuple[int, ...]], stacked: int | None
 ) -> Axes:
     """Return the axes that a function leaves where the first input with known axes has them."""
     for (_, axes), shape in zip(before, shapes, strict=True):

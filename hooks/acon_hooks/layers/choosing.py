@@ -18,23 +18,7 @@ class NoLayerError(UsageError):
 def choose_layers(
     model: nn.Module, layers: Sequence[Layer | str] | None, kinds: tuple[str, ...]
 ) -> list[Layer]:
-    """Return the layers meant by names, by `Layer` objects, or by kinds alone.
-
-    Parameters
-    ----------
-    model : Module
-        The network, without wrappers.
-    layers : sequence of Layer or str, or None
-        None for all layers of the kinds.
-    kinds : tuple of str
-        Keys of `KINDS`.
-
-    Raises
-    ------
-    UsageError
-        If a name is no layer of the kinds, if a `Layer` is of another model, or if there is none
-        and none can be found among the functions that the model calls.
-    """
+    """Return the layers meant by names, by `Layer` objects, or by kinds alone (None)."""
     found = {layer.name: layer for layer in scan_layers(model, kinds)}
     if layers is None:
         if not found and not set(PLAIN_KINDS) & set(kinds):

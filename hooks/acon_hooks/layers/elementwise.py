@@ -47,21 +47,12 @@ _MOST_VALUES = 1 << 14
 
 
 def is_activation(module: nn.Module) -> bool:
-    """Tell whether a module is an elementwise, nonlinear activation.
+    """Return whether a module is an elementwise, nonlinear activation; it stays as it is.
 
     A module of torch.nn is looked up. A third-party one is an activation if, on copies of it and
     small inputs, every output element depends on the input element at its position alone, by the
     same rule within a channel, and not by a straight line. A module that only hands on what an
     activation inside it returns is none: the inner one is.
-
-    Parameters
-    ----------
-    module : Module
-        Any module. It is not run and stays as it is.
-
-    Returns
-    -------
-    bool
     """
     if isinstance(module, _NN_ACTIVATIONS):
         return True
@@ -73,10 +64,7 @@ def is_activation(module: nn.Module) -> bool:
 
 
 def channel_axis(module: nn.Module, ndim: int) -> int | None:
-    """Return the axis on which an activation's own parameters put the channels of its input.
-
-    None where it has none, or where they do not say it.
-    """
+    """Return the axis on which an activation's own parameters put its input's channels, or None."""
     if isinstance(module, nn.PReLU):
         return 1 if module.num_parameters > 1 else None
     for tensor in _values(module):
@@ -87,7 +75,7 @@ def channel_axis(module: nn.Module, ndim: int) -> int | None:
 
 
 def _may_be_activation(module: nn.Module) -> bool:
-    """Tell whether a third-party module consists of nothing but activations and a few values."""
+    """Return whether a third-party module consists of nothing but activations and a few values."""
     if isinstance(module, torch.jit.ScriptModule | torch.fx.GraphModule):
         return False
     parts = list(module.modules())
@@ -102,7 +90,7 @@ def _may_be_activation(module: nn.Module) -> bool:
 
 
 def _third_party(module: nn.Module) -> bool:
-    """Tell whether a class is not torch's, and not derived from a layer of torch's."""
+    """Return whether a class is not torch's, and not derived from a layer of torch's."""
     homes = {cls.__module__.partition(".")[0] for cls in type(module).__mro__[:-1]}
     layers = [cls for cls in type(module).__mro__ if cls.__module__.startswith("torch.nn.modules")]
     plain = all(cls in (nn.Module, nn.Sequential) for cls in layers)
@@ -171,7 +159,7 @@ class _Trial:
         return made
 
     def answer(self) -> bool | None:
-        """Tell whether an elementwise module with one rule for a channel bends its input."""
+        """Return whether an elementwise module with one rule for a channel bends its input."""
         x, y = self.x, self.run(self.x)
         if type(y) is not Tensor or y.shape != x.shape or not y.is_floating_point():
             return None
@@ -190,7 +178,7 @@ class _Trial:
         return bent and not self._hands_on(y)
 
     def _hands_on(self, y: Tensor) -> bool:
-        """Tell whether the output is that of a module inside."""
+        """Return whether the output is that of a module inside."""
         own, outputs = _bare_copy(self.module), _Outputs()
         sites = [Site(name, part, inner=True) for name, part in own.named_modules() if name]
         if not sites or isinstance(own, torch.jit.ScriptModule):

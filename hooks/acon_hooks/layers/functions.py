@@ -41,21 +41,9 @@ def silent_modules(model: nn.Module) -> set[nn.Module]:
 
 
 def function_layer(
-    model: nn.Module,
-    name: str,
-    asked: tuple[str, ...],
-    formula: str = "",
-    kind: str = "activation",
+    model: nn.Module, name: str, asked: tuple[str, ...], formula: str = "", kind: str = "activation"
 ) -> Layer:
-    """Return the layer that a name such as `layer1.0:relu#1` means.
-
-    Of an activation in pieces such as `:mul#0` the formula is x*sigmoid(x).
-
-    Raises
-    ------
-    UsageError
-        If the network has no such module, or the function is no elementwise one and no product.
-    """
+    """Return the layer that a name such as `layer1.0:relu#1` means."""
     owner, called = split_name(name)
     modules = dict(model.named_modules())
     if owner not in modules:
@@ -67,6 +55,7 @@ def function_layer(
             f"layer {name!r} is no elementwise function and no product: {closest(function, known)}"
         )
     kind = "product" if called[0] == "glu" else kind
+    # Of an activation in pieces such as `:mul#0` the formula is x*sigmoid(x).
     return Layer(
         name, kind, None, "elementwise", "", formula or called[0], modules[owner],
         asked=asked, function=called,
@@ -79,11 +68,6 @@ class DataDependence:
     These are the network's parameters and buffers and what is computed from them alone. Whatever
     is not known to be such is taken to depend on the data. Storages are marked, not tensors, so
     that views and in-place writes are followed.
-
-    Attributes
-    ----------
-    samples : int
-        Number of samples of the batch.
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -22,19 +22,11 @@ _LIGHT = (
 
 
 def looks_like_gate(module: nn.Module) -> bool:
-    """Tell whether a module may be squeeze-and-excitation or one of its kin.
+    """Return whether a module may be squeeze-and-excitation or one of its kin.
 
-    Parameters
-    ----------
-    module : Module
-        Any module.
-
-    Returns
-    -------
-    bool
-        True for a module that weighs something (a linear layer or a convolution among its
-        children) and has a child called gate or scale_activation, or consists only of pooling,
-        1x1 convolutions or linear layers, normalisation and activations ending in a sigmoid.
+    True for a module that weighs something (a linear layer or a convolution among its children) and
+    has a child called gate or scale_activation, or consists only of pooling, 1x1 convolutions or
+    linear layers, normalisation and activations ending in a sigmoid.
     """
     if is_named_gate(module):
         return True
@@ -49,7 +41,7 @@ def looks_like_gate(module: nn.Module) -> bool:
 
 
 def is_named_gate(module: nn.Module) -> bool:
-    """Tell whether a module weighs something and names its gate as torchvision or timm do."""
+    """Return whether a module weighs something and names its gate as torchvision or timm do."""
     children = dict(module.named_children())
     weighty = nn.Linear | nn.Conv1d | nn.Conv2d
     weighs = any(isinstance(child, weighty) for child in children.values())

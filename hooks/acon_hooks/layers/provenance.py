@@ -58,67 +58,38 @@ class View(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Origin:
-    """What made a tensor.
+    """What made a tensor."""
 
-    Parameters
-    ----------
-    kind : str
-        "elementwise", an activation; "affine", a function of `_AFFINE`; "linear"; "blocked".
-    made : View
-        The tensor.
-    parent : Tensor or None
-        What it was made of, as it was before; None of a linear operator.
-    above : Origin or None
-        What made that; None also where it is a part of what was made, or in another order.
-    version : int
-        How often the storage of `parent` had been written to.
-    site : Site or None
-        Of an activation, the call of its function.
-    number : int
-        Which call of that site within the forward pass.
-    argument : int
-        Which tensor argument of the site the parent is.
-    in_place : bool
-        Whether that site overwrites it.
-    """
-
+    # "affine": a function of `_AFFINE`.
     kind: Kind
     made: View
+    # What it was made of, as it was before; None of a linear operator.
     parent: Tensor | None = None
+    # What made the parent; None also where that is a part of what was made, or in another order.
     above: "Origin | None" = None
+    # How often the parent's storage had been written to.
     version: int = 0
+    # Of an activation, the call of its function, and which call of that site it is.
     site: Site | None = None
     number: int = 0
+    # Which tensor argument of the site the parent is.
     argument: int = 0
+    # Whether that site overwrites it.
     in_place: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Gated:
-    """How a product of two tensors is read.
+    """How a product of two tensors is read."""
 
-    Parameters
-    ----------
-    gate : int or None
-        Which of the tensors is the gate; None where both come from linear operators.
-    source : Origin or None
-        The elementwise call that makes the gate.
-    """
-
+    # Which of the tensors is the gate; None where both come from linear operators.
     gate: int | None
+    # The elementwise call that makes the gate.
     source: Origin | None
 
 
 class Provenance:
-    """Knows what made the tensors of a forward pass, while it listens.
-
-    Parameters
-    ----------
-    data : DataDependence
-        Listens at the same time.
-    functions : FunctionSites
-        Names the calls of functions.
-    """
+    """Knows what made the tensors of a forward pass, while it and `data` listen."""
 
     def __init__(self, data: DataDependence, functions: FunctionSites) -> None:
         self.data, self.functions = data, functions

@@ -37,30 +37,16 @@ GATES = {"sigmoid": 1.0, "expit": 1.0, "silu": 1.0, "tanh": 2.0, "exp": -1.0}
 
 @dataclass(frozen=True)
 class Layout:
-    """How the caught tensor lies in memory.
-
-    Parameters
-    ----------
-    granularity : str
-        What one β belongs to: "channel", "layer", "pixel" or "static".
-    axis : int
-        Channel axis of the caught tensor ("pixel" only).
-    transposed : bool
-        Whether the channels come before the samples ("channel" only).
-    """
+    """How the caught tensor lies in memory."""
 
     granularity: Granularity
+    # Channel axis of the caught tensor ("pixel" only).
     axis: int = 1
+    # Whether the channels come before the samples ("channel" only).
     transposed: bool = False
 
     def compact(self, raw: Tensor, samples: int, channels: int) -> Tensor:
-        """Return the caught tensor as (N, C), (N, 1), (C,), or (N, C or 1, P) for "pixel".
-
-        Raises
-        ------
-        RuntimeError
-            If its size does not allow that.
-        """
+        """Return the caught tensor as (N, C), (N, 1), (C,), or (N, C or 1, P) for "pixel"."""
         match self.granularity:
             case "channel" if self.transposed:
                 return raw.reshape(channels, samples).T
@@ -75,10 +61,7 @@ class Layout:
 
 
 def folded(compact: Tensor) -> Tensor:
-    """Return a compact β so that it broadcasts with (N, C, P).
-
-    (N, C) becomes (N, C, 1), (N, 1) becomes (N, 1, 1), (C,) becomes (1, C, 1), (N, C, P) stays.
-    """
+    """Return a compact β as (N, C, 1), (N, 1, 1), (1, C, 1) or (N, C, P), which broadcasts."""
     if compact.ndim == 1:
         return compact[None, :, None]
     return compact.unsqueeze(2) if compact.ndim == 2 else compact
@@ -86,24 +69,14 @@ def folded(compact: Tensor) -> Tensor:
 
 @dataclass
 class LiveCall:
-    """One call of a layer whose reading is known.
-
-    Parameters
-    ----------
-    layer : str
-        Name of the layer.
-    x : Tensor
-        The activated input, as it was before the call.
-    args, kwargs
-        Arguments of the call.
-    caught : Tensor or None
-        What the hooks inside the layer have caught.
-    """
+    """One call of a layer whose reading is known."""
 
     layer: str
+    # The activated input, as it was before the call.
     x: Tensor
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    # What the hooks inside the layer have caught.
     caught: Tensor | None = None
 
 
@@ -143,13 +116,7 @@ class BetaSource(ABC):
         return None
 
     def beta(self, module: nn.Module, reading: "Reading", call: LiveCall) -> Tensor:
-        """Return β of a call, compact; see `Layout.compact`.
-
-        Raises
-        ------
-        HookError
-            If the source gave nothing, or has another shape than on the first batch.
-        """
+        """Return β of a call, compact, or raise a HookError; see `Layout.compact`."""
         raw = self.raw(module, reading, call)
         samples, channels = call.x.shape[0], call.x.shape[reading.axis]
         if raw is None:
@@ -201,17 +168,10 @@ class Reading:
 
 
 class Factors(NamedTuple):
-    """What a gated product z = a·g(x) is made of besides x, each of the shape of z.
-
-    Parameters
-    ----------
-    a : Tensor
-        The other factor.
-    gate : Tensor
-        h = g(x); zeros where no elementwise call makes a gate of x.
-    """
+    """What a gated product z = a·g(x) is made of besides x, each of the shape of z."""
 
     a: Tensor
+    # h = g(x); zeros where no elementwise call makes a gate of x.
     gate: Tensor
 
 
@@ -247,19 +207,7 @@ def fold(x: Tensor, axis: int) -> Tensor:
 
 
 def layouts(raw: Tensor, x: Tensor, axis: int, *, fixed: bool = False) -> Iterator[Layout]:
-    """Yield every layout in which a tensor can be the β of an input, coarsest first.
-
-    Parameters
-    ----------
-    raw : Tensor
-        What was caught.
-    x : Tensor
-        The layer's input, unfolded.
-    axis : int
-        Channel axis of the input.
-    fixed : bool
-        Whether it is a parameter: the same for all samples, even if there is but one.
-    """
+    """Yield every layout in which a tensor can be the β of an input, coarsest first."""
     n, c = x.shape[0], x.shape[axis]
     sizes = [size for size in raw.shape if size != 1]
     if fixed and raw.numel() in (1, c) and sizes in ([], [c]):
@@ -288,13 +236,7 @@ def _pixel_layouts(raw: Tensor, x: Tensor, axis: int) -> Iterator[Layout]:
 
 
 def transforms(*, activated: bool) -> tuple[str, ...]:
-    """Return the transforms worth trying first, in order.
-
-    Parameters
-    ----------
-    activated : bool
-        Whether the tensor comes out of an activation already.
-    """
+    """Return the transforms worth trying first on a tensor that an activation returned, or not."""
     return _COMMON[::-1] if activated else _COMMON
 
 

@@ -145,14 +145,12 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def own_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Return a module's own parameters and buffers by name, without its children's.
-
-    One that is parametrised, pruned or normalised by torch.nn.utils has the value that it is used
-    with; what that is computed from is left out.
-    """
+    """Return a module's own parameters and buffers by name, without its children's."""
     own = dict([*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)])
     computed = set(getattr(module, "parametrizations", {}))
     computed |= {name.removesuffix("_orig").removesuffix("_g") for name in own} - set(own)
+    # Parametrised, pruned or normalised by torch.nn.utils: it has the value that it is used with;
+    # what that is computed from is left out.
     for name in computed:
         value = getattr(module, name, None)
         if isinstance(value, Tensor):
@@ -188,12 +186,12 @@ def _parts(module: nn.Module) -> list[nn.Module]:
 
 
 def owns_slopes(module: nn.Module) -> bool:
-    """Tell whether a module owns p1 and p2, so that it cannot be but an ACON layer."""
+    """Return whether a module owns p1 and p2, so that it cannot be but an ACON layer."""
     return {"p1", "p2"} <= set(own_tensors(module))
 
 
 def is_acon_frelu(module: nn.Module) -> bool:
-    """Tell whether the module consists of a depthwise convolution and two normalisations."""
+    """Return whether the module consists of a depthwise convolution and two normalisations."""
     if slopes(module) is not None:
         return False
     parts = [child for child in module.children() if not _passive(child)]
@@ -212,13 +210,7 @@ def _passive(module: nn.Module) -> bool:
 
 
 def check_kinds(kinds: Iterable[str]) -> tuple[str, ...]:
-    """Return the kinds as a tuple.
-
-    Raises
-    ------
-    UsageError
-        If one is unknown, naming near ones; or if there is none.
-    """
+    """Return the kinds as a tuple; a UsageError names what is close to an unknown one."""
     given: tuple[Any, ...] = (kinds,) if isinstance(kinds, str) else tuple(kinds)
     if other := next((type(kind) for kind in given if not isinstance(kind, str)), None):
         what = f"a kind of layer is a name such as 'activation', not a {other.__name__}"
@@ -238,10 +230,7 @@ def scan_layers(model: nn.Module, kinds: Iterable[str] = DEFAULT_KINDS) -> list[
 
 
 def default_kinds(model: nn.Module, *, moments: bool = True) -> tuple[str, ...]:
-    """Return the kinds of layers that are meant where none are given.
-
-    Those of the ACON family; a network without any has moments of its activations and products.
-    """
+    """Return the kinds that are meant where none are given: ACON's, or else the plain ones."""
     if moments and not scan_layers(model, DEFAULT_KINDS):
         return PLAIN_KINDS
     return DEFAULT_KINDS
