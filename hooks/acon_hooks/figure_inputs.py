@@ -42,10 +42,7 @@ BINS = 60
 
 
 def figure_sources() -> dict[str, Callable[[Run], Any]]:
-    """Return what `acon_figures.drawing.draw` takes as `sources`, by the frames' names.
-
-    Each takes a run and returns the frame, or None where it cannot be had.
-    """
+    """Return what `acon_figures.drawing.draw` takes as `sources`: run -> frame or None, by name."""
     return {
         "images": images_of,
         "inputs": input_histograms,
@@ -56,19 +53,7 @@ def figure_sources() -> dict[str, Callable[[Run], Any]]:
 
 
 def input_histograms(run: Run) -> pd.DataFrame | None:
-    """Count the inputs of every channel of the last ACON layer, on the run's first images.
-
-    Parameters
-    ----------
-    run : Run
-        Captured with moments.
-
-    Returns
-    -------
-    pandas.DataFrame or None
-        Columns `columns.INPUT_COLUMNS`, `BINS` rows a channel, from the smallest to the
-        greatest input of the run.
-    """
+    """Count the inputs of the last ACON layer on the run's images: `columns.INPUT_COLUMNS`."""
     again = _again(run, INPUT_IMAGES)
     facts = channel_facts([run]).dropna(subset=["p1", "beta_middle", "min_x"])
     if again is None or facts.empty:
@@ -95,17 +80,12 @@ def input_histograms(run: Run) -> pd.DataFrame | None:
     table = head.loc[head.index.repeat(BINS)].reset_index(drop=True)
     ends = {"left": edges[:, :-1].ravel(), "right": edges[:, 1:].ravel()}
     numbers: dict[str, Any] = {**ends, "count": counts.ravel(), "images": len(source)}
+    # `BINS` rows a channel, from the smallest to the greatest input of the run.
     return pd.DataFrame({**table.to_dict("series"), **numbers})
 
 
 def other_measures(run: Run) -> pd.DataFrame | None:
-    """Compute the measures that need every value, of the last ACON layer, on the first images.
-
-    Returns
-    -------
-    pandas.DataFrame or None
-        network, layer, call, channel, affinity, gradient_variance.
-    """
+    """Return affinity and gradient variance of the last ACON layer, on the first images."""
     again = _again(run, MEASURE_IMAGES)
     own = run.layers[run.layers["kind"].isin(["meta_acon", "acon"])]
     if again is None or own.empty:
@@ -120,17 +100,7 @@ def other_measures(run: Run) -> pd.DataFrame | None:
 
 
 def explained(run: Run) -> dict[str, Any] | None:
-    """Explain β of the channel that switches most, for images at both ends of its β.
-
-    The channel and the images are those of `plotdata.sample_extremes.sample_extremes`, in the last
-    Meta-ACON layer; the baseline is a black image (the mean colour where images are normalised).
-
-    Returns
-    -------
-    dict or None
-        The arguments of `acon_figures`' figure ``explanation``: images, baselines, maps, frame
-        and labels.
-    """
+    """Return the inputs of the figure ``explanation``: β of the channel that switches most."""
     again = _again(run, 1)
     own = run.per_sample_layers
     if again is None or own.empty:
@@ -150,13 +120,7 @@ def explained(run: Run) -> dict[str, Any] | None:
 
 
 def blocks(run: Run) -> pd.DataFrame | None:
-    """Measure how linear the network's blocks are, on the run's first images.
-
-    Returns
-    -------
-    pandas.DataFrame or None
-        Columns `columns.BLOCK_COLUMNS`.
-    """
+    """Return the run's `columns.BLOCK_COLUMNS`, measured on its first images."""
     again = _again(run, BLOCK_IMAGES)
     if again is None:
         return None

@@ -27,20 +27,13 @@ METHODS = {
 
 @dataclass(frozen=True)
 class Integrated:
-    """Integrated gradients with their completeness.
+    """Integrated gradients with their completeness."""
 
-    Parameters
-    ----------
-    attributions : Tensor
-        (N, ...).
-    delta : Tensor
-        (N,): sum of the attributions minus (score at the image - score at the baseline).
-    steps : Tensor
-        (N,) int64: how many steps the attributions of each image took.
-    """
-
+    # (N, ...).
     attributions: Tensor
+    # (N,): sum of the attributions minus (score at the image - score at the baseline).
     delta: Tensor
+    # (N,) int64: how many steps the attributions of each image took.
     steps: Tensor
 
 
@@ -56,13 +49,7 @@ def score_in_batches(score: Score, images: Tensor, batch_size: int) -> Tensor:
 
 
 def refuse_without_gradient(score: Score, images: Tensor) -> None:
-    """Raise if the score does not depend on the images differentiably.
-
-    Raises
-    ------
-    HookError
-        If no gradient arrives at the images.
-    """
+    """Raise a HookError if no gradient of the score arrives at the images."""
     with torch.enable_grad():
         image = images[:1].clone().requires_grad_()
         value = score(image)
@@ -88,26 +75,9 @@ def integrated_gradients(
     max_steps: int,
     batch_size: int,
 ) -> Integrated:
-    """Integrate gradients; double the steps of an image until its sum is right.
-
-    Parameters
-    ----------
-    score : callable
-        What is explained.
-    images, baselines : Tensor
-        (N, ...).
-    tolerance : float
-        Accepted size of delta, in units of the score.
-    steps, max_steps : int
-        Steps (Gauss-Legendre) to begin with, and at most.
-    batch_size : int
-        Images a forward pass, at most.
-
-    References
-    ----------
-    M. Sundararajan, A. Taly, Q. Yan (2017), Axiomatic Attribution for Deep Networks, ICML,
-    arXiv:1703.01365.
-    """
+    """Integrate gradients over (N, ...) images; double an image's steps until its sum is right."""
+    # Source: M. Sundararajan, A. Taly, Q. Yan (2017), Axiomatic Attribution for Deep Networks,
+    # ICML, arXiv:1703.01365.
     from captum.attr import IntegratedGradients
 
     method = IntegratedGradients(score)
@@ -144,13 +114,9 @@ def integrated_gradients(
 
 
 def saliency(score: Score, images: Tensor, batch_size: int) -> Tensor:
-    """Return the gradient of the score at each image, with its sign.
-
-    References
-    ----------
-    K. Simonyan, A. Vedaldi, A. Zisserman (2014), Deep Inside Convolutional Networks,
-    arXiv:1312.6034.
-    """
+    """Return the gradient of the score at each image, with its sign."""
+    # Source: K. Simonyan, A. Vedaldi, A. Zisserman (2014), Deep Inside Convolutional Networks,
+    # arXiv:1312.6034.
     from captum.attr import Saliency
 
     method = Saliency(score)
@@ -161,15 +127,7 @@ def saliency(score: Score, images: Tensor, batch_size: int) -> Tensor:
 
 
 def occlusion_window(shape: tuple[int, ...], window: int | None) -> tuple[int, int]:
-    """Return side and stride of the window for images (C, H, W) or signals (C, L).
-
-    By default an eighth of the shorter side, at least 2; the stride is half the window.
-
-    Raises
-    ------
-    UsageError
-        If the window is smaller than 1 or does not fit.
-    """
+    """Return side and stride of the window for images (C, H, W) or signals (C, L)."""
     shorter = min(shape[1:], default=1)
     side = min(max(2, shorter // 8), shorter) if window is None else window
     if not 1 <= side <= shorter:
@@ -180,15 +138,9 @@ def occlusion_window(shape: tuple[int, ...], window: int | None) -> tuple[int, i
 def occlusion(
     score: Score, images: Tensor, baselines: Tensor, *, window: int | None, batch_size: int
 ) -> Tensor:
-    """Return by how much the score falls where a window shows the baseline, averaged.
-
-    Captum adds up in float32, also for float64 images.
-
-    References
-    ----------
-    M. D. Zeiler, R. Fergus (2014), Visualizing and Understanding Convolutional Networks, ECCV,
-    DOI 10.1007/978-3-319-10590-1_53.
-    """
+    """Return by how much the score falls where a window shows the baseline, averaged."""
+    # Captum adds up in float32, also for float64 images. Source: M. D. Zeiler, R. Fergus (2014),
+    # Visualizing and Understanding Convolutional Networks, ECCV, DOI 10.1007/978-3-319-10590-1_53.
     from captum.attr import Occlusion
 
     side, stride = occlusion_window(tuple(images.shape[1:]), window)
@@ -215,30 +167,10 @@ def grad_cam(
 ) -> Tensor:
     """Return Σ over a module's channels of (mean gradient)·(activation), enlarged, (N, 1, H, W).
 
-    Signed: no ReLU, since β falling is as interesting as β rising.
-
-    Parameters
-    ----------
-    score : callable
-        What is explained.
-    images : Tensor
-        (N, C, H, W) or (N, C, L).
-    module : Module
-        Whose activation.
-    into : bool
-        True for its (first) input, False for its output.
-    batch_size : int
-        Images a forward pass, at most.
-
-    Raises
-    ------
-    HookError
-        If the module does not influence the score, or has no pixels.
-
-    References
-    ----------
-    R. R. Selvaraju et al. (2017), Grad-CAM, ICCV, DOI 10.1109/ICCV.2017.74.
+    Signed: no ReLU, since β falling is as interesting as β rising. `into`: of the module's (first)
+    input, not of its output. Images are (N, C, H, W) or (N, C, L).
     """
+    # Source: R. R. Selvaraju et al. (2017), Grad-CAM, ICCV, DOI 10.1109/ICCV.2017.74.
     from captum.attr import LayerAttribution, LayerGradCam
 
     mode = {3: "linear", 4: "bilinear"}.get(images.ndim)

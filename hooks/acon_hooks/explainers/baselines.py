@@ -16,27 +16,10 @@ BASELINES = {
 def make_baseline(
     images: Tensor, baseline: str | Tensor, reference: Tensor | None = None
 ) -> tuple[Tensor, str]:
-    """Return one baseline an image, and the name of what was chosen.
+    """Return baselines (N, ...) like the images, and the name of what was chosen.
 
-    Parameters
-    ----------
-    images : Tensor
-        (N, ...), floating point.
-    baseline : str or Tensor
-        A key of `BASELINES`; or an image (...), (1, ...), or one each, (N, ...).
-    reference : Tensor, optional
-        (M, ...): the images that "mean" is the mean of, by default `images` themselves.
-
-    Returns
-    -------
-    (Tensor, str)
-        (N, ...) of the images' dtype and device; "zero", "mean of M images", "blur (σ = s px)",
-        or "given image" and "given images".
-
-    Raises
-    ------
-    UsageError
-        For an unknown name, a tensor of another shape, or the mean of a single image.
+    `baseline` is a key of `BASELINES`, or an image (...), (1, ...), or one each, (N, ...); "mean"
+    is that of `reference` (M, ...), by default of the images.
     """
     if isinstance(baseline, Tensor):
         return _given(images, baseline)
@@ -96,16 +79,14 @@ def _blur(images: Tensor) -> tuple[Tensor, str]:
 
 
 def _smooth(images: Tensor, axis: int, sigma: float) -> Tensor:
-    """Blur along one axis; beyond the border the image has its border value.
-
-    As a matrix product, so that a σ larger than the image needs no padding.
-    """
+    """Blur along one axis; beyond the border the image has its border value."""
     size = images.shape[axis]
     radius = int(4 * sigma + 0.5)
     steps = torch.arange(-radius, radius + 1)
     weights = torch.exp(-0.5 * (steps.double() / sigma) ** 2)
     positions = torch.arange(size)
     sources = (positions[:, None] + steps[None, :]).clamp(0, size - 1)
+    # A matrix product, so that a σ larger than the image needs no padding.
     matrix = torch.zeros(size, size, dtype=torch.float64)
     matrix.scatter_add_(1, sources, (weights / weights.sum()).expand(size, -1))
     moved = images.movedim(axis, -1) @ matrix.T.to(images)

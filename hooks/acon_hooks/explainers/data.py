@@ -44,42 +44,11 @@ def explain_data(
     announce: Callable[[str], None] | None = None,
     **arguments: Any,
 ) -> tuple[Explanation, dict[int, str]]:
-    """Explain β for some images of a data set.
+    """Explain β for some images of a data set; return their labels by sample id, too.
 
-    Parameters
-    ----------
-    model : Module
-        As `acon.build_model` returns it.
-    data : str or Path
-        As `acon_analysis.data.sources.open_data` takes it.
-    layer, channel
-        As for `explain`.
-    samples : sequence of int, optional
-        Sample ids, by default three, evenly spread over the data set.
-    most_varied : bool
-        With no channel: explain the one whose β varies most between the images, by default for
-        the images of its lowest, middle and highest β.
-    announce : callable, optional
-        Gets a sentence on what was chosen so.
-    baseline : str
-        A key of `acon_hooks.explainers.baselines.BASELINES`, or "sample:ID" for an image of the
-        same data; "mean" is the mean of the first 500 images.
-    preprocess : str, optional
-        By default the network's own.
-    device : str
-        "auto", "cpu", "cuda", ...
-    **arguments
-        The other arguments of `explain`.
-
-    Returns
-    -------
-    (Explanation, dict)
-        And the labels of the images that have one, by sample id.
-
-    Raises
-    ------
-    UsageError
-        If a sample id does not exist, and as `explain`.
+    Images are by default three, evenly spread over the data set. `baseline` is a key of `BASELINES`
+    or "sample:ID". With `most_varied` and no channel, the one whose β varies most between the
+    images is explained, for the images of its lowest, middle and highest β, and announced.
     """
     origin = getattr(model, "acon_origin", None)
     source = open_data(data, preprocess or getattr(origin, "preprocess", None))
@@ -145,13 +114,7 @@ def _most_varied(
 
 
 def load(source: ImageSource, samples: Sequence[int]) -> Tensor:
-    """Return the images of some sample ids, (N, C, H, W).
-
-    Raises
-    ------
-    UsageError
-        If an id does not exist, or the images differ in size.
-    """
+    """Return the images of some sample ids, (N, C, H, W)."""
     for sample in samples:
         if not 0 <= sample < len(source):
             raise UsageError(
@@ -180,31 +143,10 @@ def conductance_data(
     device: str = "auto",
     baseline: str = "zero",
 ) -> "tuple[pd.DataFrame, pd.DataFrame]":
-    """Measure how much of the class scores flows through each channel, for images of a data set.
+    """Write and return `conductance` and its `correlations` for images of a data set.
 
-    Parameters
-    ----------
-    model, data, preprocess, device
-        As for `explain_data`.
-    folder : Path
-        Gets ``conductance.csv`` (a row a channel) and ``layers.csv`` (a row a layer).
-    layers : sequence of str, optional
-        By default the ACON layers, or all elementwise activations where there are none.
-    limit : int
-        Images, evenly spread over the data set.
-    baseline : str
-        A key of `acon_hooks.explainers.baselines.BASELINES`.
-
-    Returns
-    -------
-    (DataFrame, DataFrame)
-        Of `acon_hooks.explainers.importance.conductance` and
-        `acon_hooks.explainers.importance.correlations`.
-
-    Raises
-    ------
-    UsageError
-        If there is no such layer, no image, or the model gives no class scores.
+    `folder` gets ``conductance.csv`` (a row a channel) and ``layers.csv`` (a row a layer). Layers
+    are by default the ACON layers, or all elementwise activations where there are none.
     """
     origin = getattr(model, "acon_origin", None)
     source = open_data(data, preprocess or getattr(origin, "preprocess", None))
@@ -244,11 +186,7 @@ def check_data(
     seed: int = 0,
     steps: int = 64,
 ) -> "pd.DataFrame":
-    """Write and return ``randomization.csv``: how the maps change when the layer is shuffled.
-
-    See `acon_hooks.explainers.sanity.randomization_check`. Ranks of pixels need no exact sum:
-    integrated gradients take `steps` steps and no more.
-    """
+    """Write and return ``randomization.csv``: how the maps change when the layer is shuffled."""
     with on_device(model, pick_device(device)):
         table = randomization_check(
             model,
@@ -260,6 +198,7 @@ def check_data(
             samples=explanation.samples,
             method=explanation.method,
             call=explanation.call,
+            # Ranks of pixels need no exact sum: it takes these steps and no more.
             steps=steps,
             max_steps=steps,
             tolerance=float("inf"),

@@ -169,13 +169,7 @@ def explain(
 
 @contextmanager
 def _naming_checkpoints(layer: Layer) -> Iterator[None]:
-    """Name checkpointing where a backward pass cannot run through the layer again.
-
-    Raises
-    ------
-    HookError
-        In place of torch's error.
-    """
+    """Name checkpointing where a backward pass cannot run through the layer again."""
     try:
         yield
     except CheckpointError as error:

@@ -102,13 +102,7 @@ class Explanation:
         )
 
     def pixels(self) -> "pd.DataFrame":
-        """Return a row a pixel: sample, row, column, attribution (summed over image channels).
-
-        Raises
-        ------
-        UsageError
-            If what was explained are no images (N, C, H, W).
-        """
+        """Return a row a pixel: sample, row, column, attribution (summed over image channels)."""
         import pandas as pd
 
         if self.attributions.ndim != 4:

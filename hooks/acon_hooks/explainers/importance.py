@@ -205,12 +205,10 @@ def _no_gradient(layer: Layer, steps: int, error: Exception) -> str:
 
 
 class _Led(Visitor):
-    """Leads the output of one call through an identity, which runs once in a forward pass.
-
-    Of a module that runs several times, Captum sees only the last call.
-    """
+    """Leads the output of one call through an identity, which runs once in a forward pass."""
 
     def __init__(self) -> None:
+        # Of a module that runs several times, Captum sees only the last call.
         self.through = nn.Identity()
 
     def replaces(self, site: Site) -> bool:

@@ -16,24 +16,8 @@ from acon_hooks.readings.live import LiveHooks
 class BetaProbe(Visitor):
     """Context manager: inside it, ``probe(images)`` is β of one layer, with its gradient.
 
-    Hooks are on the model inside the context only. Outputs, parameters and their ``.grad`` stay
-    as they are.
-
-    Parameters
-    ----------
-    model : Module
-        The network, in evaluation mode.
-    layer : Layer
-        One of its layers, with a proved reading that depends on the sample.
-    call : int
-        Which use of the layer within one forward pass.
-    forward : callable, optional
-        Runs the model on images: (model, images) -> output.
-
-    Raises
-    ------
-    HookError
-        On entering, if the model cannot be watched.
+    The layer has a proved reading that depends on the sample; `call` is which of its uses within
+    one forward pass. Outputs, parameters and their ``.grad`` stay as they are.
     """
 
     def __init__(
@@ -58,13 +42,7 @@ class BetaProbe(Visitor):
         self._visit.__exit__(*exc)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return β, compact: (N, C), (N, 1), or (N, C or 1, P) where it differs between pixels.
-
-        Raises
-        ------
-        HookError
-            If the layer did not run.
-        """
+        """Return β, compact: (N, C), (N, 1), or (N, C or 1, P) where it differs between pixels."""
         self.options.call(self._visit.model, images.clone())  # a network may overwrite its input
         beta, self._beta = self._beta, None
         if beta is None:
@@ -75,10 +53,7 @@ class BetaProbe(Visitor):
         return beta
 
     def target(self, channel: int | None) -> Callable[[Tensor], Tensor]:
-        """Return images -> β (N,) of a channel, or the mean over the channels for None.
-
-        Where β differs between pixels, its mean over the pixels is meant.
-        """
+        """Return images -> β (N,) of a channel, or of their mean for None; the mean over pixels."""
 
         def beta_of(images: Tensor) -> Tensor:
             beta = self(images)

@@ -31,44 +31,19 @@ def randomization_check(
     draws: int = 10,
     **arguments: Any,
 ) -> "pd.DataFrame":
-    """Compare the maps of β with those after randomising what computes β.
+    """Compare the maps of β with those after shuffling what computes β, in a copy of the network.
 
-    Parameters and buffers keep their values but not their order: each tensor's entries are
-    shuffled, in a copy of the network. A map that stays the same shows the image and not what the
-    layer has learned.
+    A map that stays the same shows the image and not what the layer has learned. Maps that multiply
+    by the image, as integrated gradients do, share the image's outline: their absolute values
+    correlate by themselves. `scope` is "layer" (its β network) or "network"; further arguments are
+    those of `explain`.
 
-    Parameters
-    ----------
-    model, images, layer, channel
-        As for `acon_hooks.explainers.explaining.explain`; the layer by its name.
-    seed : int
-        Of the shuffling.
-    scope : str
-        "layer": the layer alone (its β network); "network": everything.
-    draws : int
-        How often to shuffle.
-    **arguments
-        The other arguments of `explain`: method, baseline, ...
-
-    Returns
-    -------
-    DataFrame
-        A row a draw and image: ``draw``, ``sample``, ``correlation`` and ``correlation_absolute``
-        (Spearman's rank correlations of the maps before and after, with and without signs, over
-        the pixels where either map is not 0; NaN where a map is constant there), ``pixels`` (how
-        many these are), ``beta_before``, ``beta_after``. Maps that multiply by the image, as
-        integrated gradients do, share the image's outline: their absolute values correlate by
-        themselves.
-
-    Raises
-    ------
-    UsageError
-        For an unknown scope, or if there is nothing to shuffle.
-
-    References
-    ----------
-    J. Adebayo et al. (2018), Sanity Checks for Saliency Maps, NeurIPS, arXiv:1810.03292.
+    Returns a row a draw and image: ``draw``, ``sample``, ``correlation`` and
+    ``correlation_absolute`` (Spearman's rank correlations of the maps before and after, with and
+    without signs, over the pixels where either map is not 0; NaN where a map is constant there),
+    ``pixels`` (how many these are), ``beta_before``, ``beta_after``.
     """
+    # Source: J. Adebayo et al. (2018), Sanity Checks for Saliency Maps, NeurIPS, arXiv:1810.03292.
     import pandas as pd
 
     if scope not in SCOPES:
@@ -87,13 +62,7 @@ def randomization_check(
 
 
 def shuffle(module: nn.Module, generator: torch.Generator) -> None:
-    """Shuffle the entries of every floating-point parameter and buffer of a module, in place.
-
-    Raises
-    ------
-    UsageError
-        If nothing can change: no tensor has two different entries.
-    """
+    """Shuffle the entries of every floating-point parameter and buffer of a module, in place."""
     changed = False
     tensors = dict(module.named_parameters()) | dict(module.named_buffers())
     with torch.no_grad():
