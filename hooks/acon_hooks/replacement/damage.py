@@ -260,10 +260,7 @@ def channel_measures(
         )
         frames.append(table.assign(layer=layer.name, call=call))
 
-    with (
-        torch.no_grad(),
-        Tap(model, layers, kinds=tuple(kinds), observe=observe) as tap,
-    ):
+    with torch.no_grad(), Tap(model, layers, kinds=tuple(kinds), observe=observe) as tap:
         model(images)
         tap.take()
     table = pd.concat(frames, ignore_index=True).astype({"layer": "str"})

@@ -319,12 +319,10 @@ def foldable(module: nn.Module) -> bool:
 
 
 def exact_intercept(module: nn.Module) -> bool:
-    """Return whether a constant added to a module's input is a constant at its output.
-
-    Not so behind zero padding: at the border part of the kernel sees zeros, not the constant; nor
-    in a transposed convolution, whose border outputs see part of the kernel. Padding that repeats
-    values of the input repeats the constant as well.
-    """
+    """Return whether a constant added to a module's input is a constant at its output."""
+    # Not so behind zero padding: at the border part of the kernel sees zeros, not the constant; nor
+    # in a transposed convolution, whose border outputs see part of the kernel. Padding that repeats
+    # values of the input repeats the constant as well.
     if isinstance(module, _TRANSPOSED):
         return False
     if not isinstance(module, _CONVS) or module.padding_mode != "zeros":
@@ -335,15 +333,7 @@ def exact_intercept(module: nn.Module) -> bool:
 
 
 def fold_before(module: nn.Module, slope: Tensor, intercept: Tensor) -> None:
-    """Change a module so that its output is slope·(what it was) + intercept, channel by channel.
-
-    Parameters
-    ----------
-    module : Module
-        See `foldable`.
-    slope, intercept : Tensor
-        (C,), C its output channels.
-    """
+    """Make a module return slope·(what it did) + intercept, (C,) each, of its output channels."""
     a, b = slope.double(), intercept.double()
     if isinstance(module, _NORMS):
         weight, bias = _norm_parameters(module)
@@ -361,15 +351,7 @@ def fold_before(module: nn.Module, slope: Tensor, intercept: Tensor) -> None:
 
 
 def fold_after(module: nn.Module, slope: Tensor, intercept: Tensor) -> None:
-    """Change a module so that it does to x what it did to slope·x + intercept.
-
-    Parameters
-    ----------
-    module : Module
-        See `foldable`; for an intercept other than 0 also `exact_intercept`.
-    slope, intercept : Tensor
-        (C,), C its input channels.
-    """
+    """Change a module so that it does to x what it did to slope·x + intercept, (C,) each."""
     a, b = slope.double(), intercept.double()
     if isinstance(module, _NORMS):
         weight, bias = _norm_parameters(module)

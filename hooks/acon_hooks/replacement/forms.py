@@ -43,13 +43,7 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def degree_of(form: str) -> int:
-    """Return the degree of a polynomial, 0 of any other form.
-
-    Raises
-    ------
-    UsageError
-        If there is no such form.
-    """
+    """Return the degree of a polynomial, 0 of any other form that there is."""
     name, _, text = form.partition(":")
     if name == "poly" and text.isdecimal() and 1 <= int(text) <= MOST:
         return int(text)
@@ -67,17 +61,7 @@ def coefficients_of(form: str) -> int:
 
 
 def edit_of(units: pd.DataFrame, channels: int, axis: int, device: torch.device) -> Form:
-    """Return the edit of some channels of a use of a layer, float64.
-
-    Parameters
-    ----------
-    units : DataFrame
-        channel, form, slope, intercept, coefficients.
-    channels, axis : int
-        Channels of the layer, and their axis.
-    device : torch.device
-        Of the tensors.
-    """
+    """Return the edit of some channels of a use of a layer, float64."""
     parts = [
         _edit_of(str(form), own, channels, axis, device)
         for form, own in units.groupby("form", sort=False)
@@ -113,21 +97,13 @@ def _edit_of(
 
 @dataclass
 class FormSums:
-    """Sums of one use of a layer, of which a form is fitted on every channel.
-
-    Parameters
-    ----------
-    form : str
-        Which.
-    center, scale : Tensor
-        Mean and standard deviation of the first inputs, (C,); 0 and 1 without any.
-    sums : Gram or None
-        Of the features of x and of y, one entry a channel, (C,).
-    """
+    """Sums of one use of a layer, of which a form is fitted on every channel."""
 
     form: str
+    # center, scale: mean and standard deviation of the first inputs, (C,); 0 and 1 without any.
     center: Tensor
     scale: Tensor
+    # Of the features of x and of y, one entry a channel, (C,).
     sums: Gram | None = None
 
     @classmethod

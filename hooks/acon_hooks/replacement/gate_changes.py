@@ -252,10 +252,7 @@ class _Run:
 
 
 def _plans(
-    data: Recorded,
-    own: Recorded,
-    interventions: Sequence[str],
-    generator: np.random.Generator,
+    data: Recorded, own: Recorded, interventions: Sequence[str], generator: np.random.Generator
 ) -> dict[str, EditPlan]:
     """Return every plan by its name: the means are those of `own`, donors are among the data."""
     plans: dict[str, EditPlan] = {}

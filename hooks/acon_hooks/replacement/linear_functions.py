@@ -17,19 +17,11 @@ CHILD = "linearized_functions"
 
 
 class LinearizedFunctions(nn.Module):
-    """The lines of functions, which take the place of what the functions return.
+    """The lines that replace what functions return; a part of the copy, whose forward listens."""
 
-    It is a part of the linearised copy, whose forward listens to the functions.
-
-    Parameters
-    ----------
-    lines : mapping of (str, int) to Module
-        Of each function (layer, call), what is called with its input and output; `in_place` says
-        whether the function overwrites a tensor.
-    calls : mapping of str to int
-        How often each function is called within one forward pass.
-    """
-
+    # `lines`: called with input and output of a function (layer, call); their `in_place` says
+    # whether it overwrites a tensor. `calls`: how often each function is called within a forward
+    # pass.
     def __init__(
         self, lines: Mapping[tuple[str, int], nn.Module], calls: Mapping[str, int]
     ) -> None:

@@ -23,11 +23,7 @@ from acon_hooks.engine.sites import Site, split_name
 from acon_hooks.errors import HookError
 from acon_hooks.guards import unwrap
 from acon_hooks.replacement.forms import edit_of
-from acon_hooks.replacement.linear_functions import (
-    CHILD,
-    LinearizedFunctions,
-    forward_with_lines,
-)
+from acon_hooks.replacement.linear_functions import CHILD, LinearizedFunctions, forward_with_lines
 from acon_hooks.replacement.plan import Plan, PlanError, load_plan
 
 PLAN_FILE = "plan.json"

@@ -30,13 +30,7 @@ _KEYS = ["layer", "call", "channel"]
 
 @dataclass(frozen=True)
 class FewSamples:
-    """`FIRST_ORDER_IMAGES` samples or a little more, from all over the data, held in memory.
-
-    Parameters
-    ----------
-    kept : list of Batch
-        The samples.
-    """
+    """`FIRST_ORDER_IMAGES` samples or a little more, from all over the data, held in memory."""
 
     kept: list[Batch]
 
@@ -64,22 +58,7 @@ class FewSamples:
 
 
 def checked_forms(with_: str | Sequence[str], whole: bool, max_change: float | None) -> list[str]:
-    """Return the forms to replace with, checked.
-
-    Parameters
-    ----------
-    with_ : str or sequence of str
-        One form, or several.
-    whole : bool
-        Whether the budget is all channels.
-    max_change : float, optional
-        As for `mixed_plan`.
-
-    Raises
-    ------
-    UsageError
-        For none or an unknown one, several without `max_change`, or that and a budget.
-    """
+    """Return the forms to replace with, or raise a UsageError; several need `max_change`."""
     forms = [with_] if isinstance(with_, str) else list(with_)
     if not forms:
         raise UsageError("there is no form to replace with: give one or several")
@@ -98,23 +77,10 @@ def checked_forms(with_: str | Sequence[str], whole: bool, max_change: float | N
 def mixed_plan(fits: Sequence[Fit], max_change: float, measure: Callable[[Plan], float]) -> Plan:
     """Choose a form for every channel, the cheapest within a tolerance, which is the same for all.
 
-    A channel gets the first form whose own predicted change of the output is within the tolerance;
-    if none is, it keeps its activation. Bisection raises the tolerance as far as all together
-    change the output by at most `max_change`; the next larger one would change it more.
-
-    Parameters
-    ----------
-    fits : sequence of Fit
-        Of the same channels, the cheapest form first; with the column ``first_order``.
-    max_change : float
-        A share of the output's norm, such as 0.05.
-    measure : callable
-        Returns how much a plan changes the output.
-
-    Raises
-    ------
-    UsageError
-        If it is not positive, or allows no channel.
+    `fits` are of the same channels, the cheapest form first, with the column ``first_order``. A
+    channel gets the first form whose own predicted change of the output is within the tolerance; if
+    none is, it keeps its activation. Bisection raises the tolerance as far as all together change
+    the output, by `measure`, at most by the share `max_change` of its norm.
     """
     if not 0 < max_change < math.inf:
         raise UsageError(

@@ -114,11 +114,7 @@ def recalibrated(
     summing = {name: {site: BatchStatistics(site.module) for site in norms} for name in plans}
     sites = dict.fromkeys([*(site for plan in plans.values() for site in plan), *norms])
     editing = _Estimating({})
-    with (
-        torch.inference_mode(False),
-        torch.no_grad(),
-        visiting(network, sites, editing),
-    ):
+    with torch.inference_mode(False), torch.no_grad(), visiting(network, sites, editing):
         for batch in batches:
             for name, plan in plans.items():
                 editing.edits = {**edits_of(plan, batch.ids), **summing[name]}

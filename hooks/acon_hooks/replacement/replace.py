@@ -158,26 +158,16 @@ def plan_forms(
 
 @dataclass(frozen=True)
 class Replacement:
-    """What `replace_data` has made.
-
-    Parameters
-    ----------
-    model : Module
-        The copy.
-    plan : Plan
-        Its units and forms; of several forms the table calls it "mixed".
-    table : DataFrame
-        Columns `acon_analysis.columns.REPLACEMENT_COLUMNS`.
-    samples : DataFrame
-        One row a plan and sample, as `acon_hooks.engine.plans.run_plans` has them.
-    folded : Folded or None
-        The folded copy, where it was asked for.
-    """
+    """What `replace_data` has made."""
 
     model: nn.Module
+    # Of several forms the table calls it "mixed".
     plan: Plan
+    # Columns `acon_analysis.columns.REPLACEMENT_COLUMNS`.
     table: pd.DataFrame
+    # One row a plan and sample, as `run_plans` has them.
     samples: pd.DataFrame
+    # Where it was asked for.
     folded: Folded | None = None
 
 
@@ -200,37 +190,13 @@ def replace_data(
     mask: Mask | None = None,
     sample_axis: int = 0,
 ) -> Replacement:
-    """Replace activations, and measure on other samples what the network loses.
+    """Replace activations as `replace` does, and measure on other samples what the network loses.
 
     The same channels as ReLUs are the baseline, and where the network has BatchNorms, both with
-    those estimated again on the samples of the fit.
-
-    Parameters
-    ----------
-    model, with_, layers, budget, max_change, batch_size, output, forward, mask, sample_axis
-        As for `replace`.
-    data, fit_data : str, Path, ImageSource, Dataset, DataLoader or list of batches
-        What to measure on, and what to fit on: by default the training split of a named data set.
-        They are read more than once.
-    out : str or Path, optional
-        Folder: gets plan.json and model.safetensors, as
-        `acon_hooks.replacement.linearizing.save_linearized` writes them, damage.csv, samples.csv
-        and, if folded, fold.csv.
-    fold : bool
-        Also fold lines on all channels of a layer into its neighbours, and prove equality.
-    limit : int, optional
-        Only the first N samples, of both data.
-    logits : bool, optional
-        Whether the output holds class logits; see `acon_hooks.engine.plans.Comparison`.
-
-    Returns
-    -------
-    Replacement
-
-    Warns
-    -----
-    SameDataWarning
-        If both data have the same name.
+    those estimated again on the samples of the fit: by default the training split of a named data
+    set. Data are read more than once; `limit` is of both. `out` gets plan.json, model.safetensors,
+    damage.csv, samples.csv and, if folded, fold.csv. SameDataWarning: if both data have the same
+    name.
     """
     network = unwrap(model)
     preprocess = getattr(getattr(model, "acon_origin", None), "preprocess", None)
@@ -261,13 +227,7 @@ def replace_data(
 
 
 def training_split(data: Any) -> str:
-    """Return the training split of a named data set.
-
-    Raises
-    ------
-    UsageError
-        If the data have none.
-    """
+    """Return the training split of a named data set."""
     name, _, split = data.partition(":") if isinstance(data, str) else ("", "", "")
     if name in _SPLITS and split != "train":
         return f"{name}:train"
@@ -278,21 +238,7 @@ def training_split(data: Any) -> str:
 
 
 def damage_table(samples: pd.DataFrame, channels: int) -> pd.DataFrame:
-    """Compare every plan with the unchanged network.
-
-    Parameters
-    ----------
-    samples : DataFrame
-        As `acon_hooks.engine.plans.run_plans` returns it; a plan is named FORM, or FORM and
-        "recalibrated" on a second line.
-    channels : int
-        How many are replaced.
-
-    Returns
-    -------
-    DataFrame
-        Columns `acon_analysis.columns.REPLACEMENT_COLUMNS`; intervals of 95 %.
-    """
+    """Return `columns.REPLACEMENT_COLUMNS`: every plan of `run_plans` next to the network."""
     table = paired(samples).rename(columns={"change": "loss_change", "n": "samples"})
     right = samples["correct"].astype("Float64").astype("float64")
     groups = samples.assign(correct=right).groupby("plan", sort=False)

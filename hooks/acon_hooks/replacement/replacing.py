@@ -43,51 +43,23 @@ FIRST_ORDER_IMAGES = 128
 
 @dataclass(frozen=True)
 class Replaced:
-    """What `replace_from_run` has made.
-
-    Parameters
-    ----------
-    model : Module
-        The linearised copy.
-    plan : Plan
-        Its units and lines.
-    report : PlanReport
-        What the plan does on the other images.
-    folded : Folded or None
-        The folded copy, where it was asked for.
-    """
+    """What `replace_from_run` has made."""
 
     model: nn.Module
     plan: Plan
     report: PlanReport
+    # Where it was asked for.
     folded: Folded | None
 
 
 def fit_from_run(
-    model: nn.Module,
-    run: str | Path | Run,
-    *,
-    batch_size: int = 64,
-    example: Batch | None = None,
+    model: nn.Module, run: str | Path | Run, *, batch_size: int = 64, example: Batch | None = None
 ) -> Fit:
     """Return the lines of every channel from a captured run.
 
-    Parameters
-    ----------
-    model : Module
-        The network that was captured, in evaluation mode.
-    run : str, Path or Run
-        With moments nothing is computed anew but one small forward pass; without them the network
-        runs over the run's own images again, if these can be opened by their name.
-    batch_size : int
-        Images a forward pass, for a run without moments.
-    example : Batch, optional
-        For the small forward pass; by default two random images of the model's ``input_shape``.
-
-    Raises
-    ------
-    AconError
-        If the run is of other weights, or holds no moments and its images have no name.
+    With moments nothing is computed anew but one small forward pass (`example`, by default two
+    random images); without them the network runs over the run's own images again, if these can be
+    opened by their name.
     """
     found = run if isinstance(run, Run) else open_run(run)
     network = unwrap(model)
@@ -147,39 +119,9 @@ def replace_from_run(
 ) -> Replaced:
     """Linearise a network by a run's lines, measure it on other images, and write the tables.
 
-    Parameters
-    ----------
-    model : Module
-        The network that was captured.
-    run : str, Path or Run
-        Gives the lines.
-    data : str, Path, ImageSource, ...
-        Images to measure on; not those of the run.
-    out : str or Path
-        Folder: gets plan.json, model.safetensors, summary.csv, samples.csv, layers.csv and, if
-        folded, fold.csv.
-    budget, by, within, layers
-        As for `plan.choose_units`; `by` may also be "first_order", see `with_first_order`.
-    limit, batch_size : int
-        As for `verify_plan`.
-    fold : bool
-        Also fold layers that are affine on all channels, and prove equality.
-    output, logits, forward, mask, sample_axis
-        As for `verify_plan`.
-
-    Returns
-    -------
-    Replaced
-
-    Raises
-    ------
-    UsageError
-        If it is not clear which tensor of the output is meant, before anything is computed.
-
-    Warns
-    -----
-    SameDataWarning
-        If some of the images are those of the run.
+    `by` may also be "first_order", see `with_first_order`. `out` gets plan.json, model.safetensors,
+    summary.csv, samples.csv, layers.csv and, if folded, fold.csv. SameDataWarning: if some of the
+    images are those of the run.
     """
     source = named_data(data, _preprocess(model))
     found, network = run if isinstance(run, Run) else open_run(run), unwrap(model)
@@ -223,26 +165,10 @@ def with_first_order(
 ) -> Fit:
     """Add the column ``first_order`` to a fit: the predicted change of the logits.
 
-    Of all measures that were tried it ranks single channels best (docs/guide/results.md). It
-    costs, for each 64 images, one forward pass and one backward pass *per logit*: 10 for ten
-    classes, 1,000 for ImageNet's; and the memory of all activations of those images.
-
-    Parameters
-    ----------
-    model : Module
-        The network that was fitted, in evaluation mode.
-    fit : Fit
-        Its lines. The prediction uses images of the fit's own data, evenly spread, so that the
-        images of the measurement stay unseen.
-    images : int
-        How many of them, at most.
-    output : int, str or callable, optional
-        As for `verify_plan`.
-
-    Raises
-    ------
-    AconError
-        If the images of the fit cannot be opened by their name.
+    Of all measures that were tried it ranks single channels best (docs/guide/results.md). It costs,
+    for each 64 images, one forward pass and one backward pass *per logit*: 10 for ten classes,
+    1,000 for ImageNet's; and the memory of all activations of those images. They are images of the
+    fit's own data, evenly spread, so that those of the measurement stay unseen.
     """
     try:
         source = open_data(fit.data, _preprocess(unwrap(model)))
@@ -292,13 +218,7 @@ def sentence(done: Replaced) -> str:
 
 
 def parse_budget(text: str) -> int | float:
-    """Read a budget: ``200`` channels, ``0.25`` or ``25%`` of them.
-
-    Raises
-    ------
-    UsageError
-        For anything else.
-    """
+    """Read a budget: ``200`` channels, ``0.25`` or ``25%`` of them."""
     try:
         if text.endswith("%"):
             return float(text[:-1]) / 100

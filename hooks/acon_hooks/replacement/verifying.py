@@ -189,23 +189,16 @@ def _summary(samples: pd.DataFrame, frame: pd.DataFrame, plan: Plan) -> dict[str
 
 
 class _FirstStep(Editing):
-    """Takes outputs a step towards their lines, and sums the residuals of the lines.
-
-    Attributes
-    ----------
-    size : float or None
-        Of the step; 1 puts the lines themselves, 0 leaves the outputs as they are. None makes dual
-        numbers of the outputs, the residuals their tangents.
-    errors : dict
-        Sum of the squared residuals on the chosen channels, by (layer, call).
-    outputs : dict
-        Sums of the outputs, `Gram` of shape (C,) with one variable, by (layer, call).
-    """
+    """Takes outputs a step towards their lines, and sums the residuals of the lines."""
 
     def __init__(self, edits: Edits) -> None:
         super().__init__(edits)
+        # 1 puts the lines themselves, 0 leaves the outputs as they are. None makes dual numbers of
+        # the outputs, the residuals their tangents.
         self.size: float | None = None
+        # Sum of the squared residuals on the chosen channels, by (layer, call).
         self.errors: dict[Key, float] = {}
+        # Sums of the outputs, `Gram` of shape (C,) with one variable, by (layer, call).
         self.outputs: dict[Key, Gram] = {}
         self.places = Rows()
         self._seen: dict[Key, tuple[float, Gram]] = {}
@@ -334,13 +327,11 @@ class _Lines:
         return unchanged, torch.zeros_like(unchanged) if slope is None else slope
 
     def _quotient(self, batch: Batch, unchanged: Tensor, after: Tensor) -> _Predicted:
-        """Return the derivative from a step h and the whole step, and what it may be off by.
-
-        With D(h) = (z(h) - z(0)) / h, the value (D(h) - h·D(1)) / (1 - h) is free of the second
-        derivative. It differs from D(h) by about what it may be off by; rounding z(h) to its
-        dtype adds ε/h. The larger the whole change, the smaller h: both errors are then about √ε
-        of the change.
-        """
+        """Return the derivative from a step h and the whole step, and what it may be off by."""
+        # With D(h) = (z(h) - z(0)) / h, the value (D(h) - h·D(1)) / (1 - h) is free of the second
+        # derivative. It differs from D(h) by about what it may be off by; rounding z(h) to its
+        # dtype adds ε/h. The larger the whole change, the smaller h: both errors are then about √ε
+        # of the change.
         epsilon = torch.finfo(unchanged.dtype).eps
         change = np.nan_to_num(np.median(relative_change(unchanged, after)), posinf=1.0)
         exponent = np.log2(epsilon**0.5 / max(float(change), epsilon))
