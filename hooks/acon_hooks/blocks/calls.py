@@ -51,53 +51,27 @@ class Instead:
 
 @dataclass(frozen=True, eq=False)
 class BlockCall:
-    """One call of a block, as it was in the network.
-
-    Parameters
-    ----------
-    site : Site
-        The block.
-    number : int
-        Which of its calls within the forward pass.
-    x, y : Tensor
-        Its first input and its first output that are real numbers, (N, ...). x is a copy.
-    at : int, str or Site
-        Which argument x is; for a network of whole numbers (the ids of tokens) the embedding
-        whose output x is.
-    args, kwargs
-        Copies of all arguments; none where they were not kept.
-    valid : tuple of Tensor or None
-        Which positions of x and of y hold data, bool, of length 1 along the channels; None where
-        all do.
-    parts : tuple or None
-        Of an argument that is a list of tensors, which x is joined from: the axis and their sizes.
-    """
+    """One call of a block, as it was in the network."""
 
     site: Site
+    # Which of its calls within the forward pass.
     number: int
+    # x (a copy), y: its first input and its first output that are real numbers, (N, ...).
     x: Tensor
     y: Tensor
+    # Which argument x is; for a network of whole numbers (the ids of tokens) the embedding whose
+    # output x is.
     at: int | str | Site
+    # Copies of all arguments; none where they were not kept.
     args: Args = ()
     kwargs: Kwargs = field(default_factory=dict)
+    # Which positions of x and of y hold data, bool, of length 1 along the channels; None: all.
     valid: tuple[Tensor | None, Tensor | None] = (None, None)
+    # Of an argument that is a list of tensors, which x is joined from: the axis and their sizes.
     parts: Parts | None = None
 
     def run(self, x: Tensor, edits: Edits | None = None) -> Tensor:
-        """Run the block by itself on another x, with the other arguments as they were.
-
-        Parameters
-        ----------
-        x : Tensor
-            Like `x`; the block may overwrite it.
-        edits : mapping of Site to Edit, optional
-            Of parts of the block.
-
-        Returns
-        -------
-        Tensor
-            Like `y`.
-        """
+        """Run the block by itself on another x, which it may overwrite; return its y."""
         args, kwargs = copy.deepcopy((self.args, self.kwargs))
         plan = dict(edits or {})
         given = x if self.parts is None else list(torch.split(x, self.parts[1], self.parts[0]))
@@ -113,13 +87,7 @@ class BlockCall:
         return y
 
     def masked(self, places: Rows, axes: tuple[int, int]) -> "BlockCall":
-        """Return the call with `valid` of a batch; axes are the channel axes of x and y.
-
-        Raises
-        ------
-        HookError
-            If the positions of the mask are not those of x or y.
-        """
+        """Return the call with `valid` of a batch; axes are the channel axes of x and y."""
         at = self.at.name if isinstance(self.at, Site) else self.site.name
         pairs = zip((at, self.site.name), (self.x, self.y), axes, strict=True)
         try:
@@ -144,10 +112,7 @@ def _positions(places: Rows, name: str, value: Tensor, axis: int) -> Tensor | No
 
 
 def _joined(value: Any) -> tuple[Tensor, Parts | None] | None:
-    """Return a copy of an argument that is a tensor of real numbers, or a list of such.
-
-    The tensors of a list are joined where all but one axis agree, else there is None.
-    """
+    """Return a copy of a tensor of real numbers, or a list of such joined; None without a fit."""
     if isinstance(value, Tensor):
         return (value.clone(), None) if value.is_floating_point() else None
     if not isinstance(value, list | tuple) or not value:
@@ -173,27 +138,15 @@ def _tensors(value: Any) -> Iterable[Tensor]:
 
 
 class Calls(Visitor):
-    """Hands on calls of blocks, with their inputs as they were before the block ran.
-
-    Parameters
-    ----------
-    seen : callable
-        Gets each `BlockCall`; nothing else keeps it.
-    embeddings : collection of Site
-        Whose first output is the input of a network of whole numbers.
-
-    Attributes
-    ----------
-    keep : bool
-        Whether calls get copies of all arguments, so that they can be run again.
-    unread : dict
-        Why calls were not handed on, by (module path, number).
-    """
+    """Hands on calls of blocks to `seen`, with their inputs as they were before the block ran."""
 
     def __init__(self, seen: Callable[[BlockCall], None], embeddings: Iterable[Site] = ()) -> None:
         self.seen = seen
+        # Their first output is the input of a network of whole numbers.
         self.embeddings = frozenset(embeddings)
+        # Whether calls get copies of all arguments, so that they can be run again.
         self.keep = True
+        # Why calls were not handed on, by (module path, number).
         self.unread: dict[Key, str] = {}
         self._open: dict[Key, tuple[Any, ...]] = {}
         self._embedded: tuple[Site, Tensor] | None = None
@@ -267,20 +220,12 @@ def _of(value: Tensor) -> str:
 
 @dataclass
 class FirstCall:
-    """A call in the first batch, and what it shows.
-
-    Parameters
-    ----------
-    call : BlockCall
-        The call.
-    axes : tuple of int
-        Channel axes of x and y.
-    inside : list of (str, int)
-        The uses of activation layers in it, in order of execution.
-    """
+    """A call in the first batch, and what it shows."""
 
     call: BlockCall
+    # Channel axes of x and y.
     axes: tuple[int, int]
+    # The uses of activation layers in it, in order of execution.
     inside: list[Key]
 
 
@@ -346,29 +291,9 @@ def embeddings_of(model: nn.Module) -> list[Site]:
 
 
 def first_calls(
-    model: nn.Module,
-    blocks: Iterable[Site],
-    layers: Iterable[Site],
-    run: Callable[[], Any],
+    model: nn.Module, blocks: Iterable[Site], layers: Iterable[Site], run: Callable[[], Any]
 ) -> FirstCalls:
-    """Look at blocks while the first batch runs.
-
-    Parameters
-    ----------
-    model : Module
-        The network.
-    blocks : iterable of Site
-        The blocks.
-    layers : iterable of Site
-        Activation layers.
-    run : callable
-        Runs the batch.
-
-    Returns
-    -------
-    FirstCalls
-        Its `found` in the order in which the calls ended.
-    """
+    """Look at blocks while `run` runs the first batch; return calls as they end."""
     blocks, layers = list(blocks), list(layers)
     known = {site.module for site in blocks}  # an activation may be a block itself
     inner = [site for site in layers if site.function or site.module not in known]

@@ -18,21 +18,7 @@ _MOST = 0.85
 
 
 def choose_blocks(model: nn.Module, names: Iterable[str] | None) -> dict[str, nn.Module]:
-    """Return the modules to measure, by their module paths.
-
-    Parameters
-    ----------
-    model : Module
-        The network, without wrappers.
-    names : iterable of str or None
-        Module paths, `WHOLE` or "" for the network itself. None for the repeated blocks and the
-        whole network.
-
-    Raises
-    ------
-    UsageError
-        If there is no such module, or it is a list of modules, which is never called.
-    """
+    """Return the modules to measure by module path; of None the repeated blocks and `WHOLE`."""
     if names is None:
         return {**repeated_blocks(model), WHOLE: model}
     modules = dict(model.named_modules(remove_duplicate=False)) | {WHOLE: model}

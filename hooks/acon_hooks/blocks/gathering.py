@@ -41,28 +41,17 @@ KEPT_BYTES, SUM_BYTES = 2**30, 2**31
 
 @dataclass
 class Gathered:
-    """A call of a block, and what is gathered of it.
-
-    Parameters
-    ----------
-    label : str
-        What the table calls it.
-    first : FirstCall
-        The call in the first batch.
-    kind : str
-        Between which vectors R² is measured.
-    sums : FoldSums or None
-        None where there are none; ``why`` says the reason.
-    kept : dict of int to BlockCall
-        The calls in some batches, drawn from all, in an order drawn as well: neighbours in the
-        data may be alike. One of them has its y.
-    """
+    """A call of a block, and what is gathered of it."""
 
     label: str
     first: FirstCall
+    # Between which vectors R² is measured.
     kind: str
+    # None where there are none; `why` states the reason.
     sums: FoldSums | None = None
     why: str = ""
+    # The calls in some batches, drawn from all, in an order drawn as well: neighbours in the data
+    # may be alike. One of them has its y.
     kept: dict[int, BlockCall] = field(default_factory=dict)
 
     @property
@@ -111,45 +100,20 @@ def _unsummed(first: FirstCall, kind: str) -> str:
 
 
 class Gathering:
-    """Runs a network over data and gathers what its blocks need.
-
-    Parameters
-    ----------
-    network : Module
-        The network.
-    feed : Feed
-        The samples.
-    count : int or None
-        How many there are, where that is known.
-    seed : int
-        Draws folds and batches.
-
-    Attributes
-    ----------
-    blocks : list of Gathered
-        In the order in which they end.
-    samples : int
-        How many have been gathered.
-    left_out : dict of str to str
-        Blocks that cannot be measured, and why.
-    """
+    """Runs a network over data and gathers what its blocks need."""
 
     def __init__(self, network: nn.Module, feed: Feed, count: int | None, seed: int) -> None:
         self.network, self.feed, self.count = network, feed, count
         self.generator = np.random.default_rng(seed)
         self.size = self.samples = 0
         self.places, self.order = 0, np.zeros(0, np.int64)
+        # In the order in which they end.
         self.blocks: list[Gathered] = []
+        # Blocks that cannot be measured, and why.
         self.left_out: dict[str, str] = {}
 
     def first(self, sites: Mapping[str, Site], layers: Iterable[Site]) -> None:
-        """Look at the blocks in the first batch, and plan the memory.
-
-        Raises
-        ------
-        AconError
-            If there are too few samples, or even three batches take too much memory.
-        """
+        """Look at the blocks in the first batch, and plan the memory."""
         part = next(self._parts(), None)
         if part is None:
             raise NoImagesError("there are no samples to measure blocks on")
@@ -211,13 +175,7 @@ class Gathering:
         )
 
     def gather(self, *, progress: bool = False) -> None:
-        """Run all samples.
-
-        Raises
-        ------
-        HookError
-            If a forward pass differs from the first one.
-        """
+        """Run all samples."""
         by_key = {block.key: block for block in self.blocks}
         folds, place, whole, places = np.zeros(0, np.int64), None, 0, Rows()
 

@@ -38,13 +38,6 @@ class Triples:
 
     Row k of a triple is sample k of each of its three batches. Rows never mix, so that those of
     independent samples are independent.
-
-    Parameters
-    ----------
-    calls : sequence of BlockCall
-        The calls of one block in several batches of one size, with all arguments; one has its y.
-    edits : mapping of Site to Edit, optional
-        Of parts of the block, in all runs.
     """
 
     def __init__(self, calls: Sequence[BlockCall], edits: Edits | None = None) -> None:
@@ -70,11 +63,9 @@ class Triples:
         return _squares(slope), _squares(ends[0] - ends[1])
 
     def _ends(self, triple: Triple) -> tuple[list[Tensor], bool]:
-        """Return x' and x'', and whether they are as they were.
-
-        Where samples are padded, they differ at positions only where all three hold data.
-        Elsewhere they are x, so that one function, that of x's length, is applied to all.
-        """
+        """Return x' and x'', and whether they are as they were."""
+        # Where samples are padded, they differ at positions only where all three hold data.
+        # Elsewhere they are x, so that one function, that of x's length, is applied to all.
         x, *ends = (self.calls[batch].x for batch in triple)
         masks = [one for batch in triple if (one := self.calls[batch].valid[0]) is not None]
         if not masks:
@@ -94,13 +85,7 @@ class Triples:
             return function(x.clone())
 
     def check(self) -> None:
-        """Raise if the block by itself does not do what it did, or its derivative is none.
-
-        Raises
-        ------
-        HookError
-            Naming what differs.
-        """
+        """Raise a HookError if the block by itself does not repeat, or has no derivative."""
         at, call = next(item for item in enumerate(self.calls) if item[1].y.numel())
         y = _kept(call.y, call)
         missed = float((self.output(at) - y).norm()) / max(float(y.norm()), 1e-300)
@@ -137,17 +122,10 @@ def _squares(values: Tensor) -> FloatArray:
 def coefficient(
     calls: Sequence[BlockCall], most: int
 ) -> tuple[float, float, dict[Triple, FloatArray]]:
-    """Return the nonlinearity coefficient, its error, and the sums of every triple, (2, N).
-
-    Triples are added until the error is at most `ERROR` of the coefficient, there are `most`, or a
-    round of them has lessened it by less than a twentieth: that needs more samples then, not more
-    directions.
-
-    Raises
-    ------
-    HookError
-        If the block cannot be run by itself, or has no derivative.
-    """
+    """Return the nonlinearity coefficient, its error, and the sums of every triple, (2, N)."""
+    # Triples are added until the error is at most `ERROR` of the coefficient, there are `most`, or
+    # a round of them has lessened it by less than a twentieth: that needs more samples then, not
+    # more directions.
     triples, found = Triples(calls), {}
     value = error = before = np.inf
     look = FEWEST
@@ -176,10 +154,7 @@ def coefficient(
 def change(
     calls: Sequence[BlockCall], edits: Edits, known: dict[Triple, FloatArray], most: int
 ) -> tuple[float, float]:
-    """Return how much edits change the coefficient, and the error of that.
-
-    Triples that are known are added until the error is at most `ERROR` or there are ``most``.
-    """
+    """Return how much edits change the coefficient, and the error, of `most` triples at most."""
     triples, chosen = Triples(calls, edits), list(known)[:most]
     after: list[FloatArray] = []
     value = error = np.nan

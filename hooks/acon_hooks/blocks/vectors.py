@@ -41,17 +41,7 @@ Axes = tuple[int, int]
 
 
 def kind_of_vectors(call: BlockCall, axes: Axes, samples: int | None) -> str:
-    """Return between which vectors R² is measured: `POSITIONS`, `SAMPLES` or `MIXED`.
-
-    Parameters
-    ----------
-    call : BlockCall
-        A call that can be run again.
-    axes : tuple of int
-        Channel axes of input and output.
-    samples : int or None
-        How many samples there will be, if that is known.
-    """
+    """Return between which vectors R² is measured: `POSITIONS`, `SAMPLES` or `MIXED`."""
     x, y = call.x, call.y
     if x.ndim == 2 and y.ndim == 2:
         return SAMPLES
@@ -63,12 +53,10 @@ def kind_of_vectors(call: BlockCall, axes: Axes, samples: int | None) -> str:
 
 
 def _maps_positions_alone(call: BlockCall, axes: Axes) -> bool:
-    """Return whether a change at one position of the input changes no other of the output.
-
-    The first, the middle and the last position and the one that varies most are given the values
-    that the latter has in another sample, one at a time: attention that looks back only would not
-    show with the last one, and margins of images may never vary.
-    """
+    """Return whether a change at one position of the input changes no other of the output."""
+    # The first, the middle and the last position and the one that varies most are given the values
+    # that the latter has in another sample, one at a time: attention that looks back only would not
+    # show with the last one, and margins of images may never vary.
     x, y = (_by_position(value, axis) for value, axis in zip((call.x, call.y), axes, strict=True))
     positions, changed = x.shape[1], False
     if positions != y.shape[1] or call.x.ndim != call.y.ndim:
@@ -95,13 +83,7 @@ def _by_position(value: Tensor, axis: int) -> Tensor:
 
 
 def vectors(call: BlockCall, axes: Axes, kind: str) -> tuple[Tensor, Tensor | None]:
-    """Return inputs next to outputs, (N, vectors of a sample, p + q), and which of them count.
-
-    Raises
-    ------
-    HookError
-        If positions hold no data, and those of the input are not those of the output.
-    """
+    """Return inputs next to outputs, (N, vectors of a sample, p + q), and which of them count."""
     x, y, valid = call.x, call.y, call.valid
     if valid[0] is not None and valid[1] is None and kind == MIXED and y.ndim == 2:
         kept = torch.where(valid[0], x, 0).movedim(axes[0], 1).flatten(2).sum(2)
@@ -138,17 +120,10 @@ def _on_grid(x: Tensor, y: Tensor) -> Tensor:
 
 
 class FoldSums:
-    """Sums of vectors for every fold of the samples, `Gram` of shape (FOLDS,).
+    """Sums of vectors for every fold of the samples, `Gram` of shape (FOLDS,)."""
 
-    Vectors wait until there are several for each dimension: a matrix of sums is then added once
-    for many of them.
-
-    Parameters
-    ----------
-    inputs, outputs : int
-        Dimensions.
-    """
-
+    # Vectors wait until there are several for each dimension: a matrix of sums is then added once
+    # for many of them.
     def __init__(self, inputs: int, outputs: int) -> None:
         self.inputs, self.size = inputs, inputs + outputs
         self._sums: list[Gram | None] = [None] * FOLDS
@@ -157,10 +132,7 @@ class FoldSums:
     def add(
         self, values: Tensor, folds: npt.NDArray[np.int64], valid: Tensor | None = None
     ) -> None:
-        """Add the vectors of some samples, (N, V, p + q), each sample of one fold.
-
-        Only those count that ``valid``, bool (N, V), marks.
-        """
+        """Add vectors (N, V, p + q), each sample of one fold; `valid`, bool (N, V)."""
         for fold, waiting in enumerate(self._waiting):
             chosen = torch.from_numpy(np.flatnonzero(folds == fold)).to(values.device)
             rows = values[chosen].reshape(-1, self.size)
