@@ -191,25 +191,9 @@ def run_units(
 
 
 def default_runs(
-    folder: str | Path,
-    *,
-    progress: bool = False,
-    announce: Callable[[str], None] | None = None,
+    folder: str | Path, *, progress: bool = False, announce: Callable[[str], None] | None = None
 ) -> list[Run]:
-    """Return the runs that figures are drawn from when no other run is given.
-
-    They are the runs of photographs that come with the package, and runs of the digits networks on
-    their test images, captured here or by an earlier call.
-
-    Parameters
-    ----------
-    folder : str or Path
-        Gets one run a digits network.
-    progress : bool
-        Show progress bars.
-    announce : callable, optional
-        Called with one line for each network.
-    """
+    """Return the package's runs, and those of the digits networks, captured here or earlier."""
     runs = [example_run(name) for name in example_names()]
     for name in DEFAULT_NETWORKS:
         if announce is not None:

@@ -21,13 +21,7 @@ MOST_WORKERS = 16
 
 
 def rank_and_world() -> tuple[int, int]:
-    """Return this process's number and how many there are, from torchrun, SLURM or the shell.
-
-    Raises
-    ------
-    UsageError
-        If the environment's numbers make no sense.
-    """
+    """Return this process's number and how many there are, from torchrun, SLURM or the shell."""
     for rank_name, world_name in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
         if rank_name in os.environ and world_name in os.environ:
             rank, world = os.environ[rank_name], os.environ[world_name]
@@ -41,13 +35,7 @@ def rank_and_world() -> tuple[int, int]:
 
 
 def pick_device(device: str | torch.device) -> torch.device:
-    """Return the device that a name means; ``"auto"`` is the accelerator or else the CPU.
-
-    Raises
-    ------
-    UsageError
-        If there is no such device here.
-    """
+    """Return the device that a name means; ``"auto"`` is the accelerator or else the CPU."""
     if device == "auto":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         if accelerator is None:
@@ -69,10 +57,7 @@ def pick_device(device: str | torch.device) -> torch.device:
 
 @contextmanager
 def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Move a model to a device; then put its own tensors back, in their own memory.
-
-    Values that the network has changed meanwhile are written there.
-    """
+    """Move a model to a device; then put its own tensors back, with what was changed in them."""
     home = next((value.device for value in model.parameters()), device)
     tables = [own for m in model.modules() for own in (m._parameters, m._buffers)]
     values = [(own, key, v) for own in tables for key, v in own.items() if not _empty(v)]
@@ -117,21 +102,12 @@ def _no_such(device: str | torch.device) -> str:
 
 
 def default_workers(device: torch.device) -> Callable[[float, float], int]:
-    """Return a function that chooses how many processes decode images for one that computes.
+    """Return what chooses the number of processes that decode, from a batch's two times in seconds.
 
-    Its arguments are the seconds that a batch took to decode in one process and to go through the
-    network:
-
-    - on the CPU both share the cores, in proportion to their work;
-    - on an accelerator decoding has to keep up with the network: their ratio, rounded up.
-
-    At least 1 (0 on a single core) and at most `MOST_WORKERS`. Processes that ``torchrun`` has
-    started on this machine share its cores.
-
-    Parameters
-    ----------
-    device : torch.device
-        Where the network runs.
+    These are the time to decode it in one process and to take it through the network. On the CPU
+    both share the cores, in proportion to their work; on an accelerator decoding has to keep up
+    with the network: their ratio, rounded up. At least 1 (0 on a single core), at most
+    `MOST_WORKERS`. Processes that ``torchrun`` has started on this machine share its cores.
     """
     local = os.environ.get("LOCAL_WORLD_SIZE", "1")
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -153,10 +129,8 @@ def default_workers(device: torch.device) -> Callable[[float, float], int]:
 
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """Compute with `count` threads inside one operator; None leaves their number as it is.
-
-    Sums are split by the number of threads, so bytes repeat only for equal numbers.
-    """
+    """Compute with `count` threads inside one operator; None leaves their number as it is."""
+    # Sums are split by the number of threads, so bytes repeat only for equal numbers.
     before = torch.get_num_threads()
     if count is not None and count != before:
         torch.set_num_threads(count)
@@ -196,11 +170,9 @@ def full_precision() -> AbstractContextManager[None]:
 
 
 def wants_channels_last(model: nn.Module) -> bool:
-    """Return whether a model has 2-D convolutions in the ordinary layout.
-
-    Convolutions read channels-last images 3 to 14 % faster here (see ``benchmarks/``), and much
-    faster on GPUs. A model that its owner has laid out already is left alone.
-    """
+    """Return whether a model has 2-D convolutions in the ordinary layout."""
+    # Convolutions read channels-last images 3 to 14 % faster (see ``benchmarks/``), and much faster
+    # on GPUs. A model that its owner has laid out already is left alone.
     weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
     return bool(weights) and all(weight.is_contiguous() for weight in weights)
 

@@ -39,13 +39,6 @@ class FusedMetaAconC(nn.Module):
 
     Between the mean and the sigmoid the authors' code has no nonlinearity, so that both batch
     normalisations fold into the matrices. The elementwise part is x·(d·σ(x·βd) + p2).
-
-    Parameters
-    ----------
-    p1, p2 : Tensor
-        Slopes, (1, C, 1, 1).
-    fc1, fc2 : Module
-        1x1 convolutions of the β network, BatchNorm folded in.
     """
 
     def __init__(self, p1: Tensor, p2: Tensor, fc1: Any, fc2: Any) -> None:
@@ -79,26 +72,10 @@ def _as_matrix(conv: Any) -> nn.Linear:
 
 
 def fuse(model: nn.Module, layers: Iterable[Layer], example: Tensor) -> tuple[nn.Module, int]:
-    """Return a copy of a network that computes the same with fewer passes over memory.
+    """Return a copy of a network with fewer passes over memory, and how many modules were changed.
 
-    Every BatchNorm that in a forward pass received the very output of a convolution or linear
-    layer is folded into it, and proved Meta-ACON layers of the authors' form are exchanged.
-
-    Parameters
-    ----------
-    model : Module
-        In evaluation mode; stays as it is.
-    layers : iterable of Layer
-        Its layers, as settled by a batch.
-    example : Tensor
-        Some images, one is enough.
-
-    Returns
-    -------
-    Module
-        The copy.
-    int
-        How many modules were folded or exchanged.
+    Every BatchNorm that in a forward pass received the very output of a convolution or linear layer
+    is folded into it, and proved Meta-ACON layers of the authors' form are exchanged.
     """
     fused = copy.deepcopy(model)
     pairs = _pairs(fused, example)
@@ -206,22 +183,7 @@ def _is_pointwise(module: nn.Module) -> bool:
 
 
 def same_outputs(what: str, expected: Any, found: Any, allowed: float = TOLERANCE) -> None:
-    """Raise unless two outputs of networks agree.
-
-    Parameters
-    ----------
-    what : str
-        What is compared, for the message.
-    expected, found : Any
-        Tensors, or containers of them.
-    allowed : float
-        Largest difference, relative to 1 or to the largest value.
-
-    Raises
-    ------
-    ProofError
-        Naming the largest difference.
-    """
+    """Raise a ProofError unless two outputs agree within `allowed` of 1 or of the largest value."""
     error = difference(expected, found)
     if not error <= allowed:  # NaN too
         raise ProofError(
@@ -231,10 +193,7 @@ def same_outputs(what: str, expected: Any, found: Any, allowed: float = TOLERANC
 
 
 def difference(expected: Any, found: Any) -> float:
-    """Return the largest |found - expected| of two outputs, relative to 1 or the largest value.
-
-    Both may be NaN or infinite, where the same values are.
-    """
+    """Return the largest |found - expected| of two outputs, relative to 1 or the largest value."""
     errors = [0.0]
     for old, new in zip(_tensors(expected), _tensors(found), strict=True):
         if old.shape != new.shape:

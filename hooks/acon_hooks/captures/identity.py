@@ -20,13 +20,7 @@ _PRINTING = ("acon-analysis", "torch")
 
 
 def state_sha256(model: nn.Module) -> str:
-    """Return the SHA-256 of a model's state dict: names, types, shapes, values.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        On any device.
-    """
+    """Return the SHA-256 of a model's state dict: names, types, shapes, values."""
     digest = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):
         for name, leaf in _leaves(key, value):
@@ -63,26 +57,14 @@ def modules_sha256(model: nn.Module) -> str:
 
     Settings are what a state dict does not hold: strides, the eps of BatchNorm. Changes of settings
     that a module does not print, or of its ``forward``, go unnoticed.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        On any device.
     """
     return hashlib.sha256(_ADDRESS.sub("", repr(model)).encode()).hexdigest()
 
 
 def settings_identity(model: nn.Module, begun: Mapping[str, Any] | None) -> dict[str, str]:
-    """Return what a run's identity says of its modules' settings.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        The network.
-    begun : mapping or None
-        The manifest of a run that goes on. One of an earlier version of this project says nothing
-        of them; what another version of a library prints is not compared.
-    """
+    """Return what a run's identity says of its modules' settings; `begun`: its manifest if any."""
+    # A manifest of an earlier version of this project says nothing of them; what another version of
+    # a library prints is not compared.
     if begun is None:
         return {"modules_sha256": modules_sha256(model)}
     recorded = begun["identity"].get("modules_sha256")

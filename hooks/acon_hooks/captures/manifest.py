@@ -35,19 +35,7 @@ _EARLY = (
 
 
 class ManifestWriter:
-    """Writes the manifest and the tables of the whole run.
-
-    Parameters
-    ----------
-    folder : RunFolder
-        Where.
-    identity : mapping
-        What makes two captures the same.
-    feed : Feed
-        The samples.
-    unit_size : int
-        Samples in a unit.
-    """
+    """Writes the manifest and the tables of the whole run."""
 
     def __init__(
         self, folder: RunFolder, identity: Mapping[str, Any], feed: Feed, unit_size: int
@@ -63,25 +51,7 @@ class ManifestWriter:
         *,
         references: bool,
     ) -> dict[str, Any]:
-        """Write the manifest and the tables, unless some process has; return the manifest.
-
-        Parameters
-        ----------
-        metadata : LayerMetadata
-            From the first batch.
-        compute : dict
-            How it is computed.
-        model : Module
-            The network.
-        references : bool
-            Whether moments are taken about constants, which are written already.
-
-        Raises
-        ------
-        StoreError
-            If the run has other layers, or they are read differently; if another capture begins
-            in the folder.
-        """
+        """Write the manifest and the tables, unless some process has; return the manifest."""
         with store_errors(f"writing to {str(self.folder.path)!r}"), self.folder.lock("manifest"):
             if self.folder.manifest_path.is_file():
                 manifest = self.folder.read_manifest()
@@ -208,13 +178,7 @@ def _is_left(entry: Path) -> bool:
 
 
 def existing_manifest(folder: RunFolder) -> dict[str, Any] | None:
-    """Return the manifest of a run that was begun; None where one can begin.
-
-    Raises
-    ------
-    UsageError
-        If the folder holds other things, or is a file.
-    """
+    """Return the manifest of a run that was begun; None where one can begin."""
     path = folder.path
     if folder.manifest_path.is_file():
         return folder.read_unaltered_manifest()

@@ -25,13 +25,7 @@ from acon_hooks.engine.feeding import open_feed
 from acon_hooks.engine.inputs import Forward, Mask, input_options
 from acon_hooks.engine.outputs import Output
 from acon_hooks.layers.scan import check_kinds, default_kinds
-from acon_hooks.moments.options import (
-    MomentOptions,
-    Wish,
-    options_of,
-    recorded_options,
-    settle,
-)
+from acon_hooks.moments.options import MomentOptions, Wish, options_of, recorded_options, settle
 
 #: Images a forward pass, unless asked otherwise.
 BATCH_SIZE = 64

@@ -12,19 +12,7 @@ from acon_hooks.engine.feed import Batch
 
 
 class Recorded:
-    """What a run holds of samples without names, to be compared with what is read now.
-
-    Parameters
-    ----------
-    folder : RunFolder
-        The run.
-    manifest : mapping or None
-        Its manifest, if it has begun.
-    unit_size : int
-        Images a unit.
-    what : str
-        What the samples come from, for messages.
-    """
+    """What a run holds of samples without names, to be compared with what is read now."""
 
     def __init__(
         self,
@@ -40,20 +28,8 @@ class Recorded:
         self._known: pd.DataFrame | None = None
 
     def compare(self, batch: Batch) -> None:
-        """Raise if samples differ from those that a finished unit, or the complete run, holds.
-
-        This includes units that are done again because other files of them are damaged.
-
-        Parameters
-        ----------
-        batch : Batch
-            The next one.
-
-        Raises
-        ------
-        StoreError
-            Naming the first sample that differs, or where one of both ends.
-        """
+        """Raise a StoreError if a batch differs from a finished unit or the complete run."""
+        # This includes units that are done again because other files of them are damaged.
         if not batch.ids:
             return
         if self._count is not None:

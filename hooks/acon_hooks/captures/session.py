@@ -38,18 +38,7 @@ _cuda: Any = torch.cuda
 
 
 class Session:
-    """One process's part of a capture.
-
-    Parameters
-    ----------
-    plan : CapturePlan
-        From `acon_hooks.captures.plan.plan_capture`.
-
-    Attributes
-    ----------
-    manifest : dict or None
-        Of the run, once it has begun.
-    """
+    """One process's part of a capture; `manifest` is that of the run, once it has begun."""
 
     def __init__(self, plan: CapturePlan) -> None:
         self.plan, self.folder, self.feed = plan, plan.folder, plan.feed
@@ -246,18 +235,11 @@ class Session:
 
 
 class HostCopy:
-    """Copies each batch's β to the host in one transfer.
+    """Copies each batch's β to the host in one transfer."""
 
-    On CUDA devices the transfer runs on a stream of its own into page-locked memory, so that the
-    result of one batch can be fetched while the next one is computed; elsewhere it is done at
-    once.
-
-    Parameters
-    ----------
-    device : torch.device
-        Where β comes from.
-    """
-
+    # On CUDA devices the transfer runs on a stream of its own into page-locked memory, so that the
+    # result of one batch can be fetched while the next one is computed; elsewhere it is done at
+    # once.
     def __init__(self, device: torch.device) -> None:
         self._stream: Any = _cuda.Stream(device) if device.type == "cuda" else None
 

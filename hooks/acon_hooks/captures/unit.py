@@ -33,15 +33,7 @@ def columns_of(manifest: Mapping[str, Any]) -> Columns:
 
 
 class UnitBuffer:
-    """The rows of one unit, gathered batch by batch.
-
-    Parameters
-    ----------
-    unit : int
-        Its number.
-    paths : pandas.Series or None
-        Path by sample_id, where the sample table is known beforehand.
-    """
+    """The rows of one unit, gathered batch by batch."""
 
     def __init__(self, unit: int, paths: "pd.Series[str] | None") -> None:
         self.unit = unit
