@@ -10,21 +10,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Given:
-    """A tensor that a layer is given, and what it was before the call.
+    """A tensor that a layer is given, and what it was before the call."""
 
-    Parameters
-    ----------
-    tensor : Tensor
-        The tensor itself, which the layer may overwrite.
-    before : Tensor
-        A copy.
-    version : int or None
-        PyTorch's count of writes to the tensor; None for a tensor made in inference mode, which
-        has no such count.
-    """
-
+    # The tensor itself, which the layer may overwrite, and a copy.
     tensor: Tensor
     before: Tensor
+    # PyTorch's count of writes; None for a tensor made in inference mode, which has none.
     version: int | None
 
     @classmethod
@@ -34,33 +25,20 @@ class Given:
         return cls(tensor, tensor.clone(), version)
 
     def overwritten(self) -> bool:
-        """Return whether the tensor was written to since.
-
-        Values are compared as well: a write through `Tensor.data` does not count as a version.
-        """
+        """Return whether the tensor was written to since."""
+        # Values are compared as well: a write through `Tensor.data` does not count as a version.
         if self.version is not None and self.tensor._version != self.version:
             return True
         return not same_values(self.tensor, self.before)
 
 
 def put(new: Any, output: Any, given: Iterable[Given], *, in_place: bool) -> Any:
-    """Return what takes an output's place, so that every reader of the output sees it.
+    """Return what replaces an output, so that every reader of the output sees it.
 
     A layer that overwrites its input leaves its result there, and a shortcut may read it: the new
     values are then written there too. The input of a layer that only returns it, or a view of it,
-    keeps its values.
-
-    Parameters
-    ----------
-    new : Any
-        The new output.
-    output : Any
-        What the layer returned.
-    given : iterable of Given
-        The tensors that the layer was called with.
-    in_place : bool
-        Whether the layer says itself that it overwrites its input, which matters where it has
-        written the values that were there before.
+    keeps its values. `in_place`: the layer says itself that it overwrites its input, which matters
+    where it has written the values that were there before.
     """
     if not isinstance(output, Tensor) or not isinstance(new, Tensor):
         return new

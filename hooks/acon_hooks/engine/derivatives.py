@@ -50,11 +50,9 @@ def dual_numbers() -> Iterator[None]:
 
 
 def _twice_not_thrice(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run a function; of linear ones in their input, on a dual number and its tangent.
-
-    PyTorch would also run a convolution or linear layer on the tangent of its weight, which is 0,
-    and take a batch normalisation apart into many functions.
-    """
+    """Run a function; of linear ones in their input, on a dual number and its tangent."""
+    # PyTorch would also run a convolution or linear layer on the tangent of its weight, which is 0,
+    # and take a batch normalisation apart into many functions.
     first = args[0] if args else None
     named = kwargs | dict(zip(_OF_BATCH_NORM, args[1:], strict=False))
     fixed = func is batch_norm and not named.get("training", False)
@@ -75,23 +73,11 @@ def _twice_not_thrice(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
 
 
 def directional(f: Function, x: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-    """Return f(x) and its derivative in a direction, J(x)·direction.
+    """Return f(x) and its derivative in a direction, J(x)·direction; f may overwrite its argument.
 
-    By forward-mode differentiation; where an operation has none (recurrent layers, functions with
-    a backward of their own), by two backward passes. Attention is computed by plain operators,
-    since fused ones have neither.
-
-    Parameters
-    ----------
-    f : callable
-        Takes a tensor like x, which it may overwrite.
-    x, direction : Tensor
-        (N, ...), of a floating-point type.
-
-    Raises
-    ------
-    RuntimeError
-        If an operation has no derivative of either kind.
+    By forward-mode differentiation; where an operation has none (recurrent layers, functions with a
+    backward of their own), by two backward passes, or else a RuntimeError. Attention is computed by
+    plain operators, since fused ones have neither.
     """
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         try:
@@ -132,11 +118,9 @@ def _backward_twice(f: Function, x: Tensor, direction: Tensor) -> tuple[Tensor, 
 
 
 def moved_off_kinks(x: Tensor, direction: Tensor) -> Tensor:
-    """Return x moved a little, at random: where values are equal, a maximum has no derivative.
-
-    Such as in the flat parts of a picture. A kink of one sample would contradict its derivative;
-    the steps of `contradiction` are a twentieth of the move.
-    """
+    """Return x moved a little, at random: where values are equal, a maximum has no derivative."""
+    # Such as in the flat parts of a picture. A kink of one sample would contradict its derivative;
+    # the steps of `contradiction` are a twentieth of the move.
     generator = torch.Generator(x.device).manual_seed(0)
     noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
     return x + 20 * _step(x) * direction.std() * noise
@@ -148,12 +132,12 @@ def _step(x: Tensor, power: float = 0.4) -> float:
 
 
 def contradiction(f: Function, x: Tensor, direction: Tensor, slope: Tensor) -> str:
-    """Say how a derivative differs from central difference quotients; empty if it does not.
+    """Return how a derivative differs from central difference quotients; empty if it does not.
 
     It does where a network computes with values that autograd does not see (numpy, detached
     tensors), or gives a gradient that is not its derivative (straight-through estimators). Where
     the input has a few values far from the others a step crosses many bends: smaller ones decide,
-    as long as they can be told from rounding.
+    as long as they can be distinguished from rounding.
     """
     worst = 0.0
     for power in (0.4, 0.5, 0.6):

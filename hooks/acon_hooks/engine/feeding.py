@@ -20,14 +20,7 @@ from acon_analysis.data.sources import open_data
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.store.folder import UNIT_SIZE
 from acon_analysis.usercode import load_callable
-from acon_hooks.engine.feed import (
-    Batch,
-    Feed,
-    Wanted,
-    bad_row,
-    raw_bytes,
-    sample_row,
-)
+from acon_hooks.engine.feed import Batch, Feed, Wanted, bad_row, raw_bytes, sample_row
 from acon_hooks.engine.inputs import InputOptions
 from acon_hooks.engine.items import plain_label, whole_item
 from acon_hooks.engine.rows import Valid

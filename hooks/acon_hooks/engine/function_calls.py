@@ -30,23 +30,15 @@ _MODULE_CALL = nn.Module._call_impl.__code__
 
 
 class FunctionCall(NamedTuple):
-    """A call of a function for which there is no site.
+    """A call of a function for which there is no site."""
 
-    Parameters
-    ----------
-    site : Site
-        What its site would be.
-    running : tuple of Module
-        The modules that run, the innermost first.
-    tensors : tuple of Tensor
-        Its tensor arguments, the activated one first.
-    factors : tuple of Tensor
-        Of a product of two results that are made of one tensor, which is activated, those two.
-    """
-
+    # What its site would be.
     site: Site
+    # The modules that run, the innermost first.
     running: tuple[nn.Module, ...]
+    # Its tensor arguments, the activated one first.
     tensors: tuple[Tensor, ...]
+    # Of a product of two results that are made of one tensor, which is activated, those two.
     factors: tuple[Tensor, ...] = ()
 
 
@@ -66,14 +58,7 @@ class Discovery(Protocol):
 
 
 class RunningModules:
-    """Numbers the calls of each function within one call of the innermost module that runs.
-
-    Parameters
-    ----------
-    model : Module
-        Functions outside of its calls are not numbered. The innermost module is one of its
-        `named_modules()`.
-    """
+    """Numbers the calls of each function within one call of the innermost of `named_modules()`."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -85,10 +70,7 @@ class RunningModules:
         self._counts = {}
 
     def number(self, function: str) -> Place | None:
-        """Count a call of a function; return its number, the running modules and the innermost.
-
-        None where the model does not run.
-        """
+        """Count a call; return its number, running modules, the innermost; None outside."""
         calls = self._calls()
         if not calls:
             return None
@@ -116,31 +98,18 @@ class RunningModules:
 
 
 class FunctionSites:
-    """The calls of functions in the forward passes of a visited model.
-
-    Parameters
-    ----------
-    visit : ForwardPasses
-        Holds the sites.
-
-    Attributes
-    ----------
-    discovery : Discovery or None
-        Finds sites in the first forward pass.
-    sources : Sources
-        What results are made of, in the first forward pass and where some site is the last step of
-        an activation in pieces.
-    naming : bool
-        Whether `running` is needed in the first forward pass, also where nothing is to be found.
-    running : FunctionCall or None
-        In the first forward pass, the call that is running or was the last to run.
-    """
+    """The calls of functions in the forward passes of a visited model."""
 
     def __init__(self, visit: ForwardPasses) -> None:
         self.visit = visit
+        # Finds sites in the first forward pass.
         self.discovery: Discovery | None = None
+        # What results are made of, in the first forward pass and where some site is the last step
+        # of an activation in pieces.
         self.sources = Sources()
+        # Whether `running` is needed in the first forward pass, also where nothing is to be found.
         self.naming = False
+        # In the first forward pass, the call that is running or was the last to run.
         self.running: FunctionCall | None = None
         self._running = RunningModules(visit.model)
         self._owners = {module: name for name, module in visit.model.named_modules()}
@@ -258,10 +227,8 @@ def _seen_by(
 
 
 def activated_first(args: Args, kwargs: Kwargs) -> tuple[Tensor, ...]:
-    """Return the tensors among the arguments, first the one that a function activates.
-
-    That is the first one of full size which is no parameter; an `out` is none.
-    """
+    """Return the tensors among the arguments, first the one that a function activates."""
+    # That is the first one of full size which is no parameter; an `out` is none.
     given = [*args, *(value for name, value in kwargs.items() if name != "out")]
     tensors = [value for value in given if isinstance(value, Tensor)]
     if len(tensors) > 1:

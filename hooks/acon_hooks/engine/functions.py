@@ -56,15 +56,9 @@ def site_function(func: Any) -> str:
 
 
 class Listener:
-    """Hands torch functions to a handler while it is on; outside of contexts, call by call.
+    """Hands torch functions to a handler while it is on; outside of contexts, call by call."""
 
-    Parameters
-    ----------
-    handler : callable
-        Gets (function, args, kwargs); runs the function once and returns its result. Functions
-        that it calls itself are not handed to it.
-    """
-
+    # The handler runs the function once; functions that it calls itself are not handed to it.
     def __init__(self, handler: FunctionHandler) -> None:
         self._mode = _Mode(handler)
 

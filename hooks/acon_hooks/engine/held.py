@@ -32,13 +32,7 @@ class Held:
         self.what = what
 
     def batches(self) -> Iterator[Batch]:
-        """Yield the batches that have samples.
-
-        Raises
-        ------
-        AconError
-            If they are others than the first time.
-        """
+        """Yield the batches that have samples; an AconError where they have changed."""
         feed, first = self._open(), not self._sums
         for number, batch in enumerate(batch for batch in shown(feed, self.what) if batch.ids):
             own = sum(_sum(value) for _, value in leaves(batch.inputs))

@@ -23,25 +23,16 @@ Mask = OneMask | Mapping[str, OneMask]
 
 @dataclass(frozen=True)
 class InputOptions:
-    """How samples enter a network.
-
-    Parameters
-    ----------
-    signature : Signature
-        The arguments that its forward takes.
-    forward : callable, optional
-        Calls it: (model, batch) -> output. By default arguments are those of the signature.
-    mask : str, int, callable or mapping, optional
-        Which positions hold data, True or 1, and which are padded: the key of the batch, or a
-        callable that is given the batch; (N, T). Where parts of a network have positions of their
-        own: such masks by module path, {"encoder": "attention_mask", "decoder": ...}.
-    sample_axis : int
-        Axis of the samples in tensors that are given to the network.
-    """
+    """How samples enter a network."""
 
     signature: Signature = field(default_factory=Signature)
+    # (model, batch) -> output. By default arguments are those of the signature.
     forward: Forward | None = None
+    # Which positions hold data, True or 1, and which are padded: the key of the batch, or a
+    # callable that is given the batch; (N, T). Where parts of a network have positions of their
+    # own: such masks by module path, {"encoder": "attention_mask", "decoder": ...}.
     mask: Mask | None = None
+    # Of the samples in tensors that are given to the network.
     sample_axis: int = 0
 
     def __post_init__(self) -> None:
@@ -97,13 +88,7 @@ class InputOptions:
         return model(**inputs) if isinstance(inputs, dict) else model(inputs)
 
     def valid(self, batch: Any, inputs: Any) -> Valid:
-        """Return which positions of a batch hold data; none without a mask.
-
-        Raises
-        ------
-        UsageError
-            If a mask is of another shape, or holds other numbers than 0 and 1.
-        """
+        """Return which positions of a batch hold data; none without a mask."""
         count = count_samples(inputs, self.sample_axis)
         return {path: self._valid(mask, batch, count) for path, mask in self.masks.items()}
 
@@ -141,10 +126,7 @@ def _looked_up(batch: Any, key: Any) -> Any:
 
 
 def input_options(
-    model: nn.Module,
-    forward: Forward | None = None,
-    mask: Mask | None = None,
-    sample_axis: int = 0,
+    model: nn.Module, forward: Forward | None = None, mask: Mask | None = None, sample_axis: int = 0
 ) -> InputOptions:
     """Return how samples enter a model; see `InputOptions`."""
     return InputOptions(Signature.of(unwrap(model)), forward, mask, sample_axis)

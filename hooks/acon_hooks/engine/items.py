@@ -30,23 +30,14 @@ _BOTH = f"for arguments give {_AS_ARGUMENTS}, for an input and a label {_AS_LABE
 
 @dataclass(frozen=True)
 class Signature:
-    """The arguments that a network's forward takes.
+    """The arguments that a network's forward takes."""
 
-    Parameters
-    ----------
-    names : tuple of str
-        Of those that can be given by position, in order.
-    required : int
-        How many of them must be given.
-    keywords : frozenset of str
-        Of those that can be given by name.
-    any_number, any_name : bool
-        Whether it takes more of them by position (``*args``), and by any name (``**kwargs``).
-    """
-
+    # Of those that can be given by position, in order, and how many must be given.
     names: tuple[str, ...] = ()
     required: int = 0
+    # Of those that can be given by name.
     keywords: frozenset[str] = frozenset()
+    # Whether it takes ``*args`` and ``**kwargs``.
     any_number: bool = True
     any_name: bool = True
 
@@ -89,34 +80,12 @@ def split_item(
     batch: bool = False,
     besides: Collection[Any] = (),
 ) -> tuple[Any, Any]:
-    """Return the arguments of a network and the label(s) in an item or batch.
+    """Return the arguments of a network and the label(s), or None, in an item or batch.
 
-    Parameters
-    ----------
-    item : Any
-        A tensor, a tuple or list, or a mapping.
-    what : str
-        How an error calls it.
-    signature : Signature
-        Of the network's forward.
-    batch : bool
-        Whether it holds several samples, and so several labels.
-    besides : collection
-        Keys of a mapping that hold masks, and need not be arguments.
-
-    Returns
-    -------
-    arguments : Tensor, list, tuple or dict
-        The only argument, arguments by position (a tuple) or by name (a dict); a list is one
-        argument that holds one part a sample.
-    label : Any
-        None where there is none.
-
-    Raises
-    ------
-    UsageError
-        If something is neither argument nor label, or could be both; if there are no numbers to
-        make a tensor of.
+    Arguments are a tensor, a tuple by position or a dict by name; a list is one argument that holds
+    one part a sample. `what` names the item in errors; `batch`: it holds several samples, so
+    several labels; `besides`: keys of a mapping that hold masks, and need not be arguments. A
+    UsageError refuses what is neither argument nor label, or could be both.
     """
     given = f"data: {what}"
     if isinstance(item, Mapping):
@@ -166,13 +135,7 @@ def _is_samples(item: Any, batch: bool) -> bool:
 def _arguments_of_sequence(
     parts: list[Any], given: str, signature: Signature, batch: bool, *, several: bool
 ) -> int:
-    """Return how many parts are arguments; 0 if the parts are samples of one argument.
-
-    Raises
-    ------
-    UsageError
-        If that is in doubt.
-    """
+    """Return how many parts are arguments; 0 if the parts are samples of one argument."""
     labels = [place for place, one in enumerate(parts) if place and _is_label(one, batch)]
     count = labels[0] if labels else len(parts)
     if several and not labels:

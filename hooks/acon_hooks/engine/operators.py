@@ -14,13 +14,8 @@ OperatorHandler = Callable[[Any, Args, Kwargs], Any]
 class OperatorListener:
     """Hands the operators that torch dispatches to a handler, while it is on.
 
-    Operators are what functions, modules, scripted code and custom autograd functions come down
-    to. Those that the handler runs itself are not handed to it.
-
-    Parameters
-    ----------
-    handler : callable
-        Gets (operator, args, kwargs); runs the operator once and returns its result.
+    Operators are what functions, modules, scripted code and custom autograd functions come down to.
+    The handler runs each once; those that it runs itself are not handed to it.
     """
 
     def __init__(self, handler: OperatorHandler) -> None:
@@ -48,10 +43,8 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Return False: True would load the compiler, which takes seconds, at the first operator.
-
-        Nothing is compiled while a network is watched.
-        """
+        """Return False, since nothing is compiled while a network is watched."""
+        # True would load the compiler, which takes seconds, at the first operator.
         return False
 
     def __init__(self, handler: OperatorHandler) -> None:

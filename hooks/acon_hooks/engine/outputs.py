@@ -23,30 +23,11 @@ _HOW = (
 def pick_output(
     output: Any, wanted: Output = None, *, samples: int | None = None, sample_axis: int = 0
 ) -> Tensor:
-    """Return the tensor of a network's output that is meant.
+    """Return the tensor of a network's output that is meant, floating-point, (samples, ...).
 
-    Parameters
-    ----------
-    output : Any
-        What the network has returned: a tensor, tuple, dict or object.
-    wanted : int, str, callable or None
-        An index, a key or the name of an attribute, or a callable that is given the output. None
-        takes a single tensor, or what is called logits.
-    samples : int, optional
-        How many samples the network was given.
-    sample_axis : int
-        Their axis in what it was given: in an output with more axes it is looked for there first.
-
-    Returns
-    -------
-    Tensor
-        Of a floating-point type, (samples, ...).
-
-    Raises
-    ------
-    UsageError
-        If there is no such tensor, or it has no row for each sample; the message shows what the
-        output consists of.
+    `wanted` is an index, a key, the name of an attribute, or a callable that is given the output;
+    None takes a single tensor, or what is called logits. In an output with more axes than the input
+    the samples are looked for on `sample_axis` first.
     """
     found = _chosen(output, wanted)
     if not isinstance(found, Tensor) or not found.is_floating_point():

@@ -12,20 +12,13 @@ Valid = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Rows:
-    """Where the samples of a batch lie in tensors inside a network.
+    """Where the samples of a batch lie in tensors inside a network."""
 
-    Parameters
-    ----------
-    count : int
-        How many there are; 0 where it is not known.
-    axis : int
-        Their axis in what the network was given, and in tensors inside that have as many there.
-    valid : dict of str to Tensor
-        Which positions hold data, bool (N, T), by module path; empty without a mask.
-    """
-
+    # 0 where it is not known.
     count: int = 0
+    # In what the network was given, and in tensors inside that have as many samples there.
     axis: int = 0
+    # Which positions hold data, bool (N, T), by module path; empty without a mask.
     valid: Valid = field(default_factory=dict)
 
     def axis_of(self, x: Tensor, channels: int) -> int:
@@ -34,26 +27,10 @@ class Rows:
         return self.axis if here else 0
 
     def positions(self, layer: str, shape: Sequence[int], channels: int) -> Tensor | None:
-        """Return which positions of a layer's input hold data.
+        """Return which positions of a layer's folded input hold data, bool (N, P); None: all.
 
-        Parameters
-        ----------
-        layer : str
-            Its module path.
-        shape : sequence of int
-            Of the input, the samples first.
-        channels : int
-            Its channel axis.
-
-        Returns
-        -------
-        Tensor or None
-            bool (N, P), P all positions of the folded input; None where all of them hold data.
-
-        Raises
-        ------
-        ValueError
-            Saying why, if the positions of the mask are none of the input.
+        `shape` has the samples first, `channels` is its channel axis. ValueError: positions of the
+        mask are none of the input.
         """
         valid = self._mask_of(layer)
         if valid is None or (len(shape) < 3 and shape[0] == len(valid)):

@@ -14,36 +14,25 @@ Kwargs = dict[str, Any]
 
 @dataclass(frozen=True)
 class Site:
-    """A part of a network that has inputs and an output: a module, or a call of a function.
+    """A part of a network that has inputs and an output: a module, or a call of a function."""
 
-    Parameters
-    ----------
-    name : str
-        Its name in `named_modules()`, or of a function `MODULE:FUNCTION#NUMBER`.
-    module : Module
-        The part itself, or the innermost module that calls the function.
-    call : int or None
-        Which of its uses within one forward pass is visited; None for all.
-    axis : int
-        Channel axis of its input and output.
-    inner : bool
-        Whether it is a part of another site: its calls are not counted, not compared between
-        forward passes, and may happen outside of one.
-    function : tuple of (str, int) or None
-        The function, and which of its calls within one call of the module; None for the module
-        itself. The function in a further call of the module is a further call of the site.
-    product : bool
-        Whether that function is a product of two tensors that is visited with both, not the last
-        step of an activation of one tensor.
-    """
-
+    # Its name in `named_modules()`, or of a function `MODULE:FUNCTION#NUMBER`.
     name: str
+    # The part itself, or the innermost module that calls the function.
     module: nn.Module = field(repr=False)
+    # Which of its uses within one forward pass is visited; None for all.
     call: int | None = None
+    # Channel axis of its input and output.
     axis: int = 1
+    # Whether it is a part of another site: its calls are not counted, not compared between forward
+    # passes, and may happen outside of one.
     inner: bool = False
     argument: int | str | None = None
+    # The function, and which of its calls within one call of the module; None for the module
+    # itself. The function in a further call of the module is a further call of the site.
     function: tuple[str, int] | None = None
+    # Whether that function is a product of two tensors that is visited with both, not the last step
+    # of an activation of one tensor.
     product: bool = False
 
 
@@ -62,24 +51,15 @@ def split_name(name: str) -> tuple[str, tuple[str, int] | None]:
 
 
 class SiteCall(NamedTuple):
-    """One call of a site.
-
-    Parameters
-    ----------
-    site : Site
-        Which site.
-    number : int
-        Which of its calls within the forward pass; 0 for inner sites.
-    args, kwargs
-        The arguments; a site that works in place overwrites them.
-    given : tuple of Given
-        The tensors among them as they were before the call, after it, for a visitor that replaces.
-    """
+    """One call of a site."""
 
     site: Site
+    # Which of its calls within the forward pass; 0 for inner sites.
     number: int
+    # A site that works in place overwrites them.
     args: Args
     kwargs: Kwargs
+    # The tensors among them as they were before the call, after it, for a visitor that replaces.
     given: tuple[Given, ...] = ()
 
     def tensors(self) -> Iterator[Tensor]:
@@ -98,10 +78,7 @@ class SiteCall(NamedTuple):
 
 
 class Visitor:
-    """Looks at sites, or changes what they return. Override what is needed.
-
-    An exception that a method raises ends the forward pass.
-    """
+    """Looks at sites, or changes what they return; an exception ends the forward pass."""
 
     def replaces(self, site: Site) -> bool:
         """Return whether `after` may return what takes the place of a site's output."""
@@ -114,19 +91,13 @@ class Visitor:
         """See the arguments of a site before it runs."""
 
     def after(self, call: SiteCall, output: Any) -> Any:
-        """See the output of a site; return None, or what takes the output's place.
-
-        Where the site has overwritten its input, the new values are written there as well.
-        """
+        """See the output of a site; return None, or a new one, also for an overwritten input."""
 
     def unseen(self, call: SiteCall, reason: str) -> None:
         """Learn that tensors of a call cannot be read; the site is left alone from then on."""
 
     def fixed_axis(self, call: SiteCall) -> int | None:
-        """Return the only axis along which inputs must be as large as in the first forward pass.
-
-        None, the default, compares all axes but that of the samples.
-        """
+        """Return the only axis of fixed size among forward passes; None: all but the samples'."""
         return None
 
     def raised(self, site: Site) -> None:

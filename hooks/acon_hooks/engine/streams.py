@@ -40,22 +40,9 @@ def _expected(batches: Iterable[Any], limit: int | None) -> int | None:
 class StreamFeed:
     """Batches of a loader or another iterable; samples are known by their order.
 
-    Parameters
-    ----------
-    batches : iterable
-        Of images (N, ...), (images, labels), arguments, or dicts.
-    unit_size : int
-        Samples a unit.
-    limit : int or None
-        Take only the first `limit` samples.
-    options : InputOptions
-        How they enter the network.
-
-    Raises
-    ------
-    UsageError
-        If it is a DataLoader that shuffles, or one that shares its images among processes. Of an
-        iterable of another kind the order shows only when a run is continued.
+    They hold images (N, ...), (images, labels), arguments, or dicts. A DataLoader that shuffles, or
+    shares its images among processes, is refused. Of an iterable of another kind the order shows
+    only when a run is continued.
     """
 
     what = "stream"

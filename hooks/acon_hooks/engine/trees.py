@@ -48,20 +48,7 @@ def like(given: tuple[Any, ...] | list[Any], parts: Sequence[Any]) -> Any:
 
 
 def count_samples(tree: Any, axis: int = 0) -> int:
-    """Return the number of samples of a tree: that of its first tensor or list that has any.
-
-    Parameters
-    ----------
-    tree : Any
-        As described above.
-    axis : int
-        Axis of the samples; of tensors that have none of that number, the first axis.
-
-    Returns
-    -------
-    int
-        0 where the tree holds no tensor with axes.
-    """
+    """Return how many samples a tree's first tensor or list with any has, on `axis`, or 0."""
     found = list(_holders(tree))
     if not found or (isinstance(found[0], Tensor) and found[0].is_nested):
         return 0
@@ -81,17 +68,7 @@ def _holders(tree: Any) -> Iterator[Tensor | list[Any] | PackedSequence]:
 
 
 def sample_axis(value: Tensor, count: int, axis: int = 0) -> int | None:
-    """Return the axis of the samples of a tensor; None where it has none.
-
-    Parameters
-    ----------
-    value : Tensor
-        Any.
-    count : int
-        Number of samples.
-    axis : int
-        Where they are expected; else they lie on the first axis.
-    """
+    """Return the axis of a tensor's samples: `axis`, or else the first; None where it has none."""
     for along in (axis, 0):
         if value.ndim > along and value.shape[along] == count:
             return along
@@ -99,19 +76,7 @@ def sample_axis(value: Tensor, count: int, axis: int = 0) -> int | None:
 
 
 def take(tree: Any, index: Index, count: int, axis: int = 0) -> Any:
-    """Return some samples of a tree; what belongs to no sample stays whole.
-
-    Parameters
-    ----------
-    tree : Any
-        As described above.
-    index : slice or list of int
-        Which samples.
-    count : int
-        How many there are.
-    axis : int
-        As for `sample_axis`.
-    """
+    """Return some of `count` samples of a tree; what belongs to no sample stays whole."""
     if isinstance(tree, Tensor):
         along = None if tree.is_nested else sample_axis(tree, count, axis)
         return tree if along is None else tree[(slice(None),) * along + (index,)]
@@ -125,20 +90,7 @@ def take(tree: Any, index: Index, count: int, axis: int = 0) -> Any:
 
 
 def stacked(items: Sequence[Any], axis: int = 0) -> Any:
-    """Return the trees of single samples as that of a batch.
-
-    Parameters
-    ----------
-    items : sequence
-        At least one.
-    axis : int
-        Where the samples go in tensors that have as many axes; else in front.
-
-    Raises
-    ------
-    ValueError
-        With both descriptions, if samples differ in shape or kind.
-    """
+    """Return the trees of single samples as that of a batch; a ValueError names what differs."""
     first = items[0]
     if isinstance(first, Tensor):
         for item in items[1:]:
