@@ -46,20 +46,12 @@ _IDENTITY = b"acon_identity"
 
 @dataclass(frozen=True)
 class Constants:
-    """Constants of one call of a layer.
-
-    Parameters
-    ----------
-    channels : int
-        C.
-    gate : Gate or None
-        None outside the ACON family.
-    by_sample : bool
-        Whether a row of its input is a sample.
-    """
+    """Constants of one call of a layer."""
 
     channels: int
+    # None outside the ACON family.
     gate: Gate | None
+    # Whether a row of its input is a sample.
     by_sample: bool = True
 
     def reference(self) -> npt.NDArray[np.float64]:
@@ -70,17 +62,7 @@ class Constants:
 
 
 def learn(layer: Layer, x: Tensor, beta: Tensor | None, axis: int) -> Constants:
-    """Settle the constants from one batch.
-
-    Parameters
-    ----------
-    layer : Layer
-        Settled by the first batch.
-    x, beta : Tensor
-        As handed to an observer.
-    axis : int
-        Channel axis of x.
-    """
+    """Settle the constants of a settled layer from one batch, as handed to an observer."""
     channels = x.shape[axis]
     return Constants(channels, _gate(layer, channels, beta, None))
 
@@ -88,22 +70,7 @@ def learn(layer: Layer, x: Tensor, beta: Tensor | None, axis: int) -> Constants:
 def stored(
     layer: Layer, x: Tensor, beta: Tensor | None, axis: int, rows: pd.DataFrame
 ) -> Constants:
-    """Rebuild the constants of one call from their rows in the run's table.
-
-    Parameters
-    ----------
-    layer, x, beta, axis
-        As in `learn`.
-    rows : DataFrame
-        Of this layer and call, by channel.
-
-    Raises
-    ------
-    StoreError
-        If the run was begun by a version that summed otherwise.
-    HookError
-        If the table is of another network.
-    """
+    """Rebuild the constants of one call from its rows in the run's table, by channel."""
     channels = x.shape[axis]
     if set(_OUTDATED) & set(rows.columns):
         raise StoreError(
@@ -164,17 +131,8 @@ def reference_table(constants: Mapping[Key, Constants]) -> pd.DataFrame:
 
 
 def write_references(folder: RunFolder, frame: pd.DataFrame, identity: str) -> pd.DataFrame:
-    """Write the constants unless another process has, and return those that hold.
-
-    Parameters
-    ----------
-    folder : RunFolder
-        The run's.
-    frame : DataFrame
-        From `reference_table`.
-    identity : str
-        SHA-256 of the run's identity; a table of another identity is replaced.
-    """
+    """Write the constants unless another process has, and return those that hold."""
+    # A table of another identity (SHA-256 of the run's) is replaced.
     table = pa.Table.from_pandas(frame, preserve_index=False)
     table = table.replace_schema_metadata(
         {**(table.schema.metadata or {}), _IDENTITY: identity.encode()}

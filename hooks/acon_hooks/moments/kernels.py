@@ -113,20 +113,13 @@ ROUGH = 0.3, 3e-3
 
 @dataclass(frozen=True)
 class Gate:
-    """Constants of the ACON family for one call; float64 (C,) each, on the layer's device.
+    """Constants of the ACON family for one call; float64 (C,) each, on the layer's device."""
 
-    Parameters
-    ----------
-    half : Tensor
-        d/2 = (p1 - p2)/2.
-    middle : Tensor
-        m = (p1 + p2)/2.
-    reference : Tensor or None
-        Constant β of the counterfactual.
-    """
-
+    # d/2 = (p1 - p2)/2.
     half: Tensor
+    # m = (p1 + p2)/2.
     middle: Tensor
+    # Constant β of the counterfactual.
     reference: Tensor | None
 
     def select(self, index: Tensor | slice) -> "Gate":
@@ -143,23 +136,10 @@ def rows_of(gate: Gate | None) -> tuple[str, ...]:
 
 
 def sums(x: Tensor, y: Tensor, beta: Tensor | None, axis: int, gate: Gate | None) -> Tensor:
-    """Take the moments over the pixels of each sample and channel.
+    """Return moments over the pixels by sample and channel, (`rows_of(gate)`, N, C), float64.
 
-    Parameters
-    ----------
-    x, y : Tensor
-        Input and output, samples on axis 0, channels on `axis`; any floating dtype.
-    beta : Tensor or None
-        (N or 1, C or 1, 1 or P); for the ACON family.
-    axis : int
-        Channel axis.
-    gate : Gate or None
-        None outside the ACON family: then w is y.
-
-    Returns
-    -------
-    Tensor
-        (`rows_of(gate)`, N, C), float64.
+    x, y of any floating dtype have the samples on axis 0, channels on `axis`; beta is (N or 1, C or
+    1, 1 or P) for the ACON family. Outside of it the gate is None, and w is y.
     """
     xs, ys = fold(x, axis), fold(y, axis)
     pixels = xs.shape[2]
@@ -179,17 +159,7 @@ def repeat(
     axis: int,
     gate: Gate | None,
 ) -> None:
-    """Take the moments of some channels again, with a gate in float64.
-
-    Parameters
-    ----------
-    found : Tensor
-        (`rows_of(gate)`, N, C), float64: what is overwritten.
-    channels : Tensor
-        Which ones, bool (C,).
-    x, y, beta, axis, gate
-        As in `sums`.
-    """
+    """Overwrite the moments of some channels, bool (C,), in `found`, by those of a float64 gate."""
     index = channels.nonzero().flatten()
     if not len(index):
         return
@@ -244,22 +214,7 @@ def _tiles(x: Tensor) -> Iterator[tuple[slice, slice]]:
 
 
 def product_sums(x: Tensor, y: Tensor, factors: Factors, axis: int) -> Tensor:
-    """Take the moments of a gated product over the pixels of each sample and channel.
-
-    Parameters
-    ----------
-    x, y : Tensor
-        What the gate is computed from, and the product, as in `sums`.
-    factors : Factors
-        Of their shape.
-    axis : int
-        Channel axis.
-
-    Returns
-    -------
-    Tensor
-        (`PRODUCT`, N, C), float64.
-    """
+    """Return the moments of a gated product like `sums`, (`PRODUCT`, N, C), float64."""
     xs, ys, a, h = (fold(t, axis) for t in (x, y, *factors))
     out = torch.empty((len(PRODUCT), *xs.shape[:2]), dtype=torch.float64, device=x.device)
     if not xs.shape[2]:
@@ -275,15 +230,9 @@ def product_by_pairs(
 ) -> Tensor:
     """Do what `product_sums` does, with the sums of pairs of its variables.
 
-    A gate that is the same at all pixels of a channel, as squeeze-and-excitation makes it, needs
-    one pair.
-
-    Parameters
-    ----------
-    x, y, factors, axis
-        As in `product_sums`.
-    pair : Pair, optional
-        Takes the rows `PLAIN` of two tensors, or nothing; by default torch's operators do.
+    `pair` takes the rows `PLAIN` of two tensors, or nothing; by default torch's operators do. A
+    gate that is the same at all pixels of a channel, as squeeze-and-excitation makes it, needs one
+    pair.
     """
     if not x.numel():
         return product_sums(x, y, factors, axis)

@@ -63,23 +63,13 @@ _OUTSIDE = (PLAIN, PRODUCT)
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a layer within a group.
-
-    Parameters
-    ----------
-    key : (str, int)
-        Layer and call.
-    channels : int
-        C.
-    gate : Gate or None
-        Constants of its channels; None outside the ACON family.
-    eps : float
-        Relative rounding of its outputs.
-    """
+    """One call of a layer within a group."""
 
     key: Key
     channels: int
+    # Constants of its channels; None outside the ACON family.
     gate: Gate | None
+    # Relative rounding of its outputs.
     eps: float = EPS32
 
 
@@ -99,20 +89,13 @@ class States(NamedTuple):
 
 
 class PerSample(NamedTuple):
-    """What is kept of the single samples of a batch; on the host.
+    """What is kept of the single samples of a batch; on the host."""
 
-    Parameters
-    ----------
-    totals : ndarray
-        By layer: (total, N, layers), float64; NaN for samples that are left out.
-    inputs : ndarray or None
-        Means of x over the pixels, (N, columns), float32; None where they are not needed.
-    pixels : ndarray
-        Values that each sample has in each channel, by layer: (layers,) or (N, layers), float64.
-    """
-
+    # By layer: (total, N, layers), float64; NaN for samples that are left out.
     totals: FloatArray
+    # Means of x over the pixels, (N, columns), float32; None where they are not needed.
     inputs: npt.NDArray[np.float32] | None
+    # Values that each sample has in each channel, by layer: (layers,) or (N, layers), float64.
     pixels: FloatArray
 
 
@@ -130,30 +113,9 @@ class _OnHost(NamedTuple):
 class LayerGroup:
     """Layers with the same sums, merged together.
 
-    Parameters
-    ----------
-    rows : tuple of str
-        `PLAIN`, `GATED`, `REFERRED` or `PRODUCT`.
-    calls : sequence of Call
-        In the order of their columns.
-    device : torch.device
-        Where the states live.
-    blocks : int
-        Blocks of samples that are kept apart.
-    align : int
-        Columns of every call begin at a multiple of it; those in between hold nothing.
-    pools : bool
-        Whether the means of the inputs are kept of every sample.
-
-    Attributes
-    ----------
-    first : list of int
-        First column of each call, and the number of all columns.
-    blocks_held : States
-        Of the blocks; neutral at first.
-    rounding : Tensor
-        Largest cyy of a constant output, relative to n·mean(y²), or for the ACON family, whose
-        output is a sum of p1·x and p2·x, to n·mean(x²); (columns,).
+    `rows` is `PLAIN`, `GATED`, `REFERRED` or `PRODUCT`. Columns of every call begin at a multiple
+    of `align`; those in between hold nothing. `pools`: the means of the inputs are kept of every
+    sample.
     """
 
     def __init__(
@@ -169,6 +131,7 @@ class LayerGroup:
         self.rows, self.calls, self.device, self.blocks = rows, list(calls), device, blocks
         self.pools = pools
         sizes = [-(-call.channels // align) * align for call in calls]
+        # First column of each call, and the number of all columns.
         self.first = [0, *accumulate(sizes)]
         self.columns = self.first[-1]
         spans = zip(self.first[:-1], calls, strict=True)
@@ -182,6 +145,8 @@ class LayerGroup:
             self.half = self._concatenated([gate.half for gate in gates])
             self.slope = self._concatenated([gate.middle for gate in gates])
         eps = torch.tensor([call.eps for call in calls], dtype=torch.float64, device=device)
+        # Largest cyy of a constant output, relative to n·mean(y²), or for the ACON family, whose
+        # output is a sum of p1·x and p2·x, to n·mean(x²); (columns,).
         self.rounding = (ROUNDINGS * eps.repeat_interleave(widths)) ** 2
         if self.half is not None:
             self.rounding *= (self.half.abs() + self.slope.abs()) ** 2
@@ -215,25 +180,15 @@ class LayerGroup:
         ends = 1 if self.rows in _OUTSIDE else 2
         sums = [filled(len(table[self.rows]), 0.0) for table in (_VARIABLES, _PAIRS, _WITHIN)]
         low, high = filled(ends, torch.inf), filled(ends, -torch.inf)
+        # Neutral at first.
         self.blocks_held = States(*[*sums, low, high, filled(3, 0.0, len(self.calls))])
 
     def states(self, raw: Tensor, beta: Tensor | None) -> tuple[States, Tensor]:
-        """Turn moments over pixels into states of single samples.
+        """Turn moments over pixels into states of single samples, and `TOTALS` by layer.
 
-        Parameters
-        ----------
-        raw : Tensor
-            (rows, N, columns), float64: see `Sums`.
-        beta : Tensor or None
-            (N, columns): β of each sample, or the static one; None outside the ACON family.
-
-        Returns
-        -------
-        states : States
-            Of the samples.
-        totals : Tensor
-            `TOTALS` over the channels of each layer, (total, N, layers); NaN where there are none,
-            and of samples that are left out.
+        `raw` is (rows, N, columns), float64, see `Sums`; `beta` (N, columns), of each sample, or
+        the static one. Totals are (total, N, layers); NaN where there are none, and of samples that
+        are left out.
         """
         product = ProductSums(*raw) if self.rows == PRODUCT else None
         at = Sums(*raw) if product is None else Sums(*product[: len(PLAIN)])
@@ -294,15 +249,7 @@ class LayerGroup:
         return found
 
     def merge(self, states: States, samples: Tensor) -> None:
-        """Merge states of single samples into their blocks.
-
-        Parameters
-        ----------
-        states : States
-            From `states`.
-        samples : Tensor
-            sample_ids on the host, ascending.
-        """
+        """Merge `states` of samples, of ascending sample_ids on the host, into their blocks."""
         states = self._without_left_out(states)
         # Consecutive ids, the usual case, are slices of the blocks: nothing is copied.
         ends = (torch.diff(samples // self.blocks) != 0) | (torch.diff(samples) != 1)
@@ -365,10 +312,7 @@ class LayerGroup:
         return some.cpu().numpy(), self.moments(held)
 
     def take_states(self, states: States) -> Moments:
-        """Return states of single samples on the host, (N, C of all calls), without β.
-
-        Those of samples that are left out are empty.
-        """
+        """Return states of samples, (N, C of all calls), on the host, without β; or empty."""
         found = self._to_host(self._without_left_out(states))
         found.counts["left_out"] = np.zeros_like(found.counts["left_out"])
         return self.moments(found)
@@ -433,15 +377,7 @@ class LayerGroup:
 def per_sample(
     groups: Sequence[LayerGroup], states: Sequence[States], totals: Sequence[Tensor]
 ) -> list[PerSample]:
-    """Copy what is kept of single samples to the host: one transfer of totals, one of means.
-
-    Parameters
-    ----------
-    groups : sequence of LayerGroup
-        Whose states and totals follow.
-    states, totals : sequence
-        From `LayerGroup.states`, one a group.
-    """
+    """Copy what is kept of single samples to the host: one transfer of totals, one of means."""
     both = zip(groups, states, strict=True)
     means = iter(arrays_on_host([s.means[0].float() for group, s in both if group.pools]))
     return [
@@ -466,11 +402,7 @@ def arrays_on_host(tensors: Sequence[Tensor]) -> list[npt.NDArray[Any]]:
 
 def _own(at: _OnHost, old: str, new: str) -> dict[str, FloatArray]:
     """Mean and moments of a variable by the names of the fields."""
-    return {
-        f"mean_{new}": at.mean[old],
-        f"cx{new}": at.c[f"x{old}"],
-        f"c{new}{new}": at.c[old * 2],
-    }
+    return {f"mean_{new}": at.mean[old], f"cx{new}": at.c[f"x{old}"], f"c{new}{new}": at.c[old * 2]}
 
 
 def _tilt(

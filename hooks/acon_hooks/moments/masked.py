@@ -34,13 +34,7 @@ def samples_first(
 
 
 def valid_positions(places: Rows, layer: Layer, x: Tensor) -> Tensor | None:
-    """Return which positions of a call hold data, bool (N, P); None if all do.
-
-    Raises
-    ------
-    HookError
-        If the mask has other positions.
-    """
+    """Return which positions of a call hold data, bool (N, P); None if all do."""
     try:
         return places.positions(layer.name, x.shape, layer.axis)
     except ValueError as error:
@@ -58,30 +52,12 @@ def misfit(places: Rows, layer: Layer, x: Tensor) -> str:
 
 
 def masked_sums(
-    x: Tensor,
-    y: Tensor,
-    beta: Tensor | Factors | None,
-    axis: int,
-    gate: Gate | None,
-    valid: Tensor,
+    x: Tensor, y: Tensor, beta: Tensor | Factors | None, axis: int, gate: Gate | None, valid: Tensor
 ) -> tuple[Tensor, npt.NDArray[np.float64]]:
-    """Take the moments over the positions of each sample and channel that hold data.
+    """Return `kernels.sums` over the positions that hold data, and how many these are, (N,).
 
-    Samples of the same length are summed together, without their padded positions.
-
-    Parameters
-    ----------
-    x, y, beta, axis, gate
-        As in `kernels.sums`; for a gated product its factors in place of β.
-    valid : Tensor
-        Which positions hold data, bool (N, P).
-
-    Returns
-    -------
-    Tensor
-        (rows, N, C), float64; NaN for samples of which no position holds data.
-    ndarray
-        Positions of each sample that hold data, (N,).
+    `valid` is bool (N, P); of a gated product the factors come in place of β. NaN for samples
+    without data. Samples of the same length are summed together, without their padded positions.
     """
     xs, ys = fold(x, axis), fold(y, axis)
     factors = beta if isinstance(beta, Factors) else None

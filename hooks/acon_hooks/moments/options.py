@@ -7,12 +7,7 @@ from typing import Any, Literal
 import torch
 
 from acon_analysis.errors import StoreError, UsageError
-from acon_analysis.moments.fields import (
-    BLOCKS,
-    FEWEST_BLOCKS,
-    MOST_BLOCKS,
-    UNRECORDED_BLOCKS,
-)
+from acon_analysis.moments.fields import BLOCKS, FEWEST_BLOCKS, MOST_BLOCKS, UNRECORDED_BLOCKS
 from acon_hooks.layers.scan import PLAIN_KINDS
 from acon_hooks.moments.constants import GATED_KINDS
 from acon_hooks.moments.native.sums import NativeError, native
@@ -63,18 +58,7 @@ class MomentOptions:
 
 
 def options_of(wish: "Wish | MomentOptions | None") -> MomentOptions | None:
-    """Return what `capture(moments=...)` asks for; None for no moments.
-
-    Parameters
-    ----------
-    wish : bool, "full", MomentOptions or None
-        None: as True.
-
-    Raises
-    ------
-    UsageError
-        If it is something else.
-    """
+    """Return what `capture(moments=...)` asks for; None for no moments."""
     if isinstance(wish, MomentOptions):
         return wish
     if wish == "full":
@@ -92,36 +76,11 @@ def settle(
     *,
     masked: bool = False,
 ) -> tuple[MomentOptions, str]:
-    """Decide on what was left open: the kernel and the blocks that the run began with, or ours.
+    """Decide on what was left open; return the options and why "auto" is not "compiled".
 
-    The kernel "auto" becomes what there is.
-
-    Parameters
-    ----------
-    options : MomentOptions
-        As asked for.
-    device : torch.device
-        Where the network runs.
-    recorded : mapping, optional
-        Options that the run was begun with.
-    announce : callable, optional
-        Gets one sentence before something is compiled.
-    masked : bool
-        Whether padded positions are left out, which the compiled kernel cannot do.
-
-    Returns
-    -------
-    options : MomentOptions
-        With the kernel "compiled" or "eager", and a number of blocks.
-    reason : str
-        Why "auto" did not become "compiled"; empty if it did, or if the kernel was given.
-
-    Raises
-    ------
-    UsageError
-        If the compiled kernel is asked for and cannot be had.
-    StoreError
-        If the run was begun with it and it cannot be had.
+    That is the kernel, and the blocks that the run (`recorded`) began with, or ours. `masked`:
+    padded positions are left out, which the compiled kernel cannot do. UsageError: the compiled
+    kernel is asked for and cannot be had; StoreError: the run was begun with it.
     """
     if options.blocks is None:
         unsaid = BLOCKS if recorded is None else UNRECORDED_BLOCKS
@@ -154,16 +113,9 @@ def settle(
 def recorded_options(
     options: MomentOptions, recorded: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return settled options as a run's identity holds them.
-
-    Parameters
-    ----------
-    options : MomentOptions
-        From `settle`.
-    recorded : mapping, optional
-        Options that the run was begun with. Without a number of blocks they are of a version that
-        knew 100 only: such runs keep their identity.
-    """
+    """Return settled options as a run's identity holds them."""
+    # `recorded`: those that the run was begun with. Without a number of blocks they are of a
+    # version that knew 100 only: such runs keep their identity.
     found = {"stride": 1, **asdict(options)}  # as runs of versions that could leave out pixels
     if recorded is not None and "blocks" not in recorded and options.blocks == UNRECORDED_BLOCKS:
         del found["blocks"]

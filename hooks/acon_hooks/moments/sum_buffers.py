@@ -20,15 +20,7 @@ ALIGN = 16
 
 
 class SumBuffers:
-    """Sums of one batch of one group of layers.
-
-    Parameters
-    ----------
-    group : LayerGroup
-        On the CPU, its columns aligned to `ALIGN`.
-    kernel : NativeSums
-        What writes and merges.
-    """
+    """Sums of one batch of one group of layers, its columns aligned to `ALIGN`, on the CPU."""
 
     def __init__(self, group: LayerGroup, kernel: NativeSums) -> None:
         self.group, self.kernel = group, kernel
@@ -65,15 +57,7 @@ class SumBuffers:
             self._capacity = samples
 
     def put(self, index: int, x: Tensor, y: Tensor, beta: Tensor | None, axis: int) -> bool:
-        """Have the compiled kernel sum one call; return whether it could.
-
-        Parameters
-        ----------
-        index : int
-            Of the call in its group.
-        x, y, beta, axis
-            As in `NativeSums.sums`.
-        """
+        """Have the compiled kernel sum a call, by its index; return whether it could."""
         if x.shape[0] != self.samples or self._full[index]:
             self._begin(x.shape[0], index)
         target, constants = self._targets[index], self._prepared[index]
@@ -91,19 +75,7 @@ class SumBuffers:
         return self._raw[index][: self.samples, :, :channels].movedim(1, 0)
 
     def copy(self, index: int, found: Tensor, beta: Tensor | None, pixels: int) -> None:
-        """Take sums of one call from elsewhere.
-
-        Parameters
-        ----------
-        index : int
-            Of the call in its group.
-        found : Tensor
-            (rows, N, C), from `kernels.sums` or `NativeSums.sums`.
-        beta : Tensor or None
-            (N, C).
-        pixels : int
-            Values that a sample has in each channel.
-        """
+        """Take sums (rows, N, C) and β (N, C) of a call, and how many pixels they are of."""
         if found.shape[1] != self.samples or self._full[index]:
             self._begin(found.shape[1], index)
         own = self._own(index, found.shape[2])
@@ -127,18 +99,7 @@ class SumBuffers:
         self.group.measure(self._pixels)
 
     def merge(self, samples: npt.NDArray[np.int64]) -> PerSample:
-        """Merge the batch into the group's blocks, and begin the next one.
-
-        Parameters
-        ----------
-        samples : ndarray
-            sample_ids, int64 (N,), ascending.
-
-        Raises
-        ------
-        HookError
-            If a layer has not run, or on another number of samples.
-        """
+        """Merge the batch, of ascending sample_ids (N,), into the blocks; begin the next."""
         self.require(len(samples))
         finite, self._finite = self._finite, True
         self._full = [False] * len(self._full)

@@ -38,17 +38,7 @@ def total_frame(
     samples: npt.NDArray[np.int64],
     merged: Sequence[Sequence[PerSample]],
 ) -> pd.DataFrame:
-    """Return rows of ``totals/``.
-
-    Parameters
-    ----------
-    groups : sequence of LayerGroup
-        Of the accumulator.
-    samples : ndarray
-        sample_ids of all batches.
-    merged : sequence of sequence of PerSample
-        One item a batch; in it one a group.
-    """
+    """Return rows of ``totals/``, from one item a batch, with one a group in it."""
     frames = []
     for index, group in enumerate(groups):
         values = np.concatenate([batch[index].totals for batch in merged], axis=1)
@@ -79,15 +69,7 @@ def arrow(frame: pd.DataFrame) -> pa.Table:
 def means_of_inputs(
     groups: Sequence[LayerGroup], merged: Sequence[Sequence[PerSample]], wanted: Collection[Key]
 ) -> dict[Key, npt.NDArray[np.float32]]:
-    """Return the means of the inputs over the pixels, (N, C), of the calls that are wanted.
-
-    Parameters
-    ----------
-    groups, merged
-        As in `total_frame`.
-    wanted : collection of (str, int)
-        Layers and calls.
-    """
+    """Return the means of the inputs over the pixels, (N, C), of the calls that are wanted."""
     found = {}
     for index, group in enumerate(groups):
         known = [means for batch in merged if (means := batch[index].inputs) is not None]

@@ -14,13 +14,7 @@ from acon_hooks.readings.batch import Key
 
 
 class WholeBatches:
-    """Sums of layers whose rows are no samples, batch by batch.
-
-    Parameters
-    ----------
-    blocks : int
-        Blocks of samples that are kept apart.
-    """
+    """Sums of layers whose rows are no samples, batch by batch."""
 
     def __init__(self, blocks: int) -> None:
         self.blocks = blocks
