@@ -50,36 +50,23 @@ Observer = Callable[[Layer, int, Tensor, Tensor, Any], None]
 
 @dataclass
 class Results:
-    """What the layers' hooks have read.
-
-    Parameters
-    ----------
-    observe : Observer or None
-        Sees every call of every layer.
-    full : bool
-        Whether β of every pixel is kept where it differs between pixels.
-    looking : bool
-        Whether the first batch is run again.
-    batch : Batch or None
-        β of the forward pass that is running.
-    shapes : dict
-        (layer, call) -> shape of the activated input without the axis of the samples.
-    calls : dict
-        (layer, call) -> the layer as this call of it uses it: an activation may be used on
-        inputs whose channels lie on different axes.
-    reports : list of ProofReport
-        The proof of every call; a later one of the same call takes its place.
-    places : Rows
-        Where the samples of the batch lie, and which positions hold data.
-    """
+    """What the layers' hooks have read."""
 
     observe: Observer | None
+    # Whether β of every pixel is kept where it differs between pixels.
     full: bool
+    # Whether the first batch is run again.
     looking: bool = False
+    # β of the forward pass that is running.
     batch: Batch | None = None
+    # Shape of the activated input without the axis of the samples.
     shapes: dict[Key, tuple[int, ...]] = field(default_factory=dict)
+    # The layer as this call of it uses it: an activation may be used on inputs whose channels lie
+    # on different axes.
     calls: dict[Key, Layer] = field(default_factory=dict)
+    # The proof of every call; a later one of the same call replaces it.
     reports: list[ProofReport] = field(default_factory=list)
+    # Where the samples of the batch lie, and which positions hold data.
     places: Rows = field(default_factory=Rows)
 
     def report(self, report: ProofReport) -> None:
@@ -181,13 +168,7 @@ def over_pixels(beta: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tens
 
 
 def count_samples(batch: Batch) -> int:
-    """Return the number of samples in a batch; every β per sample must agree on it.
-
-    Raises
-    ------
-    HookError
-        If layers saw different numbers of samples, so that rows could not be told apart.
-    """
+    """Return the number of samples in a batch; every β per sample must agree on it."""
     found = {beta.shape[0] for beta in batch.values() if beta.ndim == 2}
     if len(found) > 1:
         sizes = {key: len(beta) for key, beta in batch.items() if beta.ndim == 2}

@@ -13,32 +13,18 @@ from acon_hooks.readings.layer_tables import last_norm
 
 
 def run_facts(layers: Iterable[Layer]) -> dict[str, dict[str, Any]]:
-    """Describe the β networks of some layers by name; those that are none of these are left out.
-
-    Parameters
-    ----------
-    layers : iterable of Layer
-        After the first batch.
-    """
+    """Describe the β networks of layers by name; those that are none of these are left out."""
     found = {layer.name: beta_network(layer) for layer in layers}
     return {name: facts for name, facts in found.items() if facts is not None}
 
 
 def beta_network(layer: Layer) -> dict[str, Any] | None:
-    """Describe the network that makes β of one layer from its pooled input.
+    """Describe the network that makes β of one layer from its pooled input, to be stored as JSON.
 
-    Parameters
-    ----------
-    layer : Layer
-        After the first batch.
-
-    Returns
-    -------
-    dict or None
-        JSON-able: ``hidden`` (outputs of the first linear map), ``norm`` (whether β is the sigmoid
-        of a BatchNorm's output), ``inner_norm``, ``relu``, ``eps`` (of the last BatchNorm); the
-        arguments of `statistics.redrawn_null.BetaNetwork` but for γ and b, which are in
-        ``channels.parquet``. None unless β is one number a channel made by two linear maps.
+    ``hidden`` (outputs of the first linear map), ``norm`` (whether β is the sigmoid of a
+    BatchNorm's output), ``inner_norm``, ``relu``, ``eps`` (of the last BatchNorm): the arguments of
+    `statistics.redrawn_null.BetaNetwork` but for γ and b, which are in ``channels.parquet``. None
+    unless β is one number a channel made by two linear maps.
     """
     if layer.granularity != "channel" or slopes(layer.module) is None:
         return None

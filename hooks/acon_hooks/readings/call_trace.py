@@ -18,26 +18,16 @@ _GATE_MAKERS = {"sigmoid", "expit", "hardsigmoid", "softplus", "tanh", "softmax"
 
 @dataclass
 class ModuleCall:
-    """One call of a module inside the layer.
+    """One call of a module inside the layer."""
 
-    Parameters
-    ----------
-    path : str
-        Its name inside the layer.
-    ordinal : int
-        Which of its calls within one call of the layer.
-    output : Tensor
-        A copy of what it returned.
-    taken : Tensor or None
-        A copy of its first argument.
-    activated : bool
-        Whether it is an activation, or ends in one.
-    """
-
+    # Its name inside the layer.
     path: str
+    # Which of its calls within one call of the layer.
     ordinal: int
+    # Copies of what it returned and of its first argument.
     output: Tensor
     taken: Tensor | None
+    # Whether it is an activation, or ends in one.
     activated: bool
 
 
@@ -114,5 +104,5 @@ class CallTrace:
 
 
 def usable(value: Any) -> bool:
-    """Tell whether a value is a tensor that may be used after the call: none inside vmap is."""
+    """Return whether a value is a tensor that may be used after the call: none inside vmap is."""
     return isinstance(value, Tensor) and not is_functorch_wrapped_tensor(value)

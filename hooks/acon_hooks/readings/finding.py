@@ -18,20 +18,9 @@ from acon_hooks.readings.products import Gates
 
 
 class FunctionFinder:
-    """Watches the calls of functions that are elementwise activations of the data, or products.
+    """Watches the calls of functions that are elementwise activations of the data, or products."""
 
-    Parameters
-    ----------
-    visit : Visit
-        Of the model.
-    kinds : tuple of str
-        The kinds of layers that were asked for.
-    gates : Gates
-        Knows what the factors of products come from.
-    watch, drop : callable
-        Watches a layer from now on; leaves one out that is a piece of another.
-    """
-
+    # `watch` a layer from now on; `drop` one that is a piece of another.
     def __init__(
         self,
         visit: Visit,
@@ -60,13 +49,7 @@ class FunctionFinder:
             self.drop(layer)
 
     def found(self, call: FunctionCall) -> None:
-        """Watch a call that is a layer.
-
-        Raises
-        ------
-        HookError
-            If the call was not in the first forward pass.
-        """
+        """Watch a call that is a layer; a HookError if it was not in the first forward pass."""
         if not self.visit.first:
             samples = count_samples(self.visit.arguments)
             if self._asked(call) and could_be_layer(call, self._silent, samples):

@@ -26,36 +26,19 @@ _Norm = torch.nn.modules.batchnorm._BatchNorm
 
 @dataclass(frozen=True)
 class ResolvedCall:
-    """A layer after one watched call: how it is read, what the proof found, and β.
-
-    Parameters
-    ----------
-    layer : Layer
-        With its metadata from the call.
-    x : Tensor
-        A copy of the activated input.
-    report : ProofReport or None
-        None for activations, which have no β.
-    beta : Tensor or None
-        β, compact: (N, C), (N, 1), (C,), or (N, C or 1, P) where it differs between pixels.
-    """
+    """A layer after one watched call: how it is read, what the proof found, and β."""
 
     layer: Layer
+    # A copy of the activated input.
     x: Tensor
+    # None for activations, which have no β.
     report: ProofReport | None = None
+    # Compact: (N, C), (N, 1), (C,), or (N, C or 1, P) where it differs between pixels.
     beta: Tensor | None = None
 
 
 class FirstBatchHooks(Visitor):
-    """Watches everything that happens inside one layer, call by call.
-
-    Parameters
-    ----------
-    visit : Visit
-        Sets the hooks.
-    layer : Layer
-        As found by its structure.
-    """
+    """Watches everything that happens inside one layer, call by call."""
 
     def __init__(self, visit: ForwardPasses, layer: Layer) -> None:
         self.layer = layer
@@ -133,27 +116,10 @@ def resolve_call(
     *,
     again: bool = False,
 ) -> ResolvedCall:
-    """Settle how a layer is read from one watched call.
+    """Settle how a layer is read from a watched call that has ended, or raise a ProofError.
 
-    Parameters
-    ----------
-    layer : Layer
-        As found, or as settled by an earlier call.
-    call : SiteCall
-        The call, after it has ended.
-    trace : CallTrace
-        What was caught.
-    output : Any
-        What the layer returned.
-    axis : tuple of (int, bool)
-        Channel axis of a plain activation, and whether it is known.
-    again : bool
-        True proves the reading that the layer has, as for a further call.
-
-    Raises
-    ------
-    ProofError
-        If β cannot be read.
+    `axis` is the channel axis of a plain activation, and whether it is known; `again` proves the
+    reading that the layer has, as for a further call.
     """
     if layer.plain:
         return _resolve_plain(layer, call, trace, output, axis)

@@ -20,22 +20,7 @@ def layer_table(
     reports: Iterable[ProofReport],
     shapes: Mapping[tuple[str, int], Sequence[int]],
 ) -> pd.DataFrame:
-    """Return a row a layer and call, in order of execution.
-
-    Parameters
-    ----------
-    layers : mapping
-        (name, call) -> layer, as the first batch ran through them.
-    reports : iterable of ProofReport
-        What the proofs found.
-    shapes : mapping
-        (name, call) -> shape of the activated input, without the axis of the samples.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns of `columns.LAYER_COLUMNS`.
-    """
+    """Return a row a layer and call, in order of execution, columns `columns.LAYER_COLUMNS`."""
     proofs = {(report.layer, report.call): report for report in reports}
     gates = {layer.gate: name for (name, _), layer in layers.items() if layer.gate is not None}
     taken: set[str] = set()
@@ -63,18 +48,7 @@ def layer_table(
 
 
 def channel_table(layers: Sequence[Layer]) -> pd.DataFrame:
-    """Return a row a layer and channel with its learned constants.
-
-    Parameters
-    ----------
-    layers : sequence of Layer
-        After the first batch; a layer that is called twice is one layer.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns of `columns.CHANNEL_COLUMNS`; NaN where a layer has no such constant.
-    """
+    """Return a row a settled layer and channel with its constants: `columns.CHANNEL_COLUMNS`."""
     frames = []
     for layer in layers:
         count = layer.channels or 0

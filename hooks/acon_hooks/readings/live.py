@@ -13,22 +13,10 @@ from acon_hooks.layers.scan import Layer
 
 
 class LiveHooks(Visitor):
-    """Reads β of one layer whose reading is known, call by call.
+    """Reads β of one layer whose reading is known, call by call."""
 
-    Parameters
-    ----------
-    visit : Visit
-        Sets the hooks.
-    layer : Layer
-        With its reading; activations and ACON-FReLU have none.
-    keep_input : bool
-        Whether the input must be copied before the layer overwrites it.
-    shared : bool
-        Whether the inner module that is read also runs outside this layer.
-    gradient : bool
-        Whether β keeps its gradient.
-    """
-
+    # `keep_input`: the input must be copied before the layer overwrites it; `shared`: the inner
+    # module that is read also runs outside this layer; `gradient`: β keeps its gradient.
     def __init__(
         self,
         visit: ForwardPasses,
@@ -94,13 +82,7 @@ class LiveHooks(Visitor):
         return self.kept if self.kept is not None else argument(self.layer, call)
 
     def beta(self, call: SiteCall, x: Tensor) -> Tensor:
-        """Return β of a call that has ended on an input x, compact; see `Layout.compact`.
-
-        Raises
-        ------
-        HookError
-            If what β is read from did not run, or has another shape than on the first batch.
-        """
+        """Return β of a call that has ended on an input x, compact; see `Layout.compact`."""
         layer = self.layer
         if layer.reading is None or self.source is None:  # ACON-FReLU: β is 1
             return torch.ones(x.shape[1], dtype=x.dtype, device=x.device)

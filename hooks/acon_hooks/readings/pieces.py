@@ -72,10 +72,8 @@ class Pieces:
             one.settle()
 
     def joined(self, factors: Iterable[Tensor], source: Tensor) -> list[Visitor]:
-        """Return the functions between two factors and what both are made of; they are dropped.
-
-        Calls of modules are held until it is known whether all calls of the module are pieces.
-        """
+        """Return the functions between two factors and what both are made of; they are dropped."""
+        # Calls of modules are held until it is known whether all calls of the module are pieces.
         between = set()
         for factor in factors:
             for tensor, _ in self.sources.chain(factor):

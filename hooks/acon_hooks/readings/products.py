@@ -21,13 +21,7 @@ from acon_hooks.readings.layer_hooks import LayerHooks
 
 
 class Source(Visitor):
-    """Keeps the input and the output of calls of a site until all their products have taken them.
-
-    Parameters
-    ----------
-    site : Site
-        An elementwise function or module.
-    """
+    """Keeps input and output of calls of a site until all their products have taken them."""
 
     def __init__(self, site: Site) -> None:
         self.site = replace(site, inner=True)
@@ -73,27 +67,15 @@ class Source(Visitor):
 
 
 class Gates(Visitor):
-    """What makes the gates of a network's products: found on the first batch, then watched.
-
-    Parameters
-    ----------
-    visit : Visit
-        Sets the hooks.
-
-    Attributes
-    ----------
-    silent : set of Module
-        Modules that are measured as a whole.
-    data : DataDependence
-        Follows the data through the first forward pass.
-    provenance : Provenance
-        Knows in that pass what made each tensor.
-    """
+    """What makes the gates of a network's products: found on the first batch, then watched."""
 
     def __init__(self, visit: Visit) -> None:
         self.visit = visit
+        # Modules that are measured as a whole.
         self.silent = silent_modules(visit.model)
+        # Follows the data through the first forward pass.
         self.data = DataDependence(visit.model)
+        # Knows in that pass what made each tensor.
         self.provenance = Provenance(self.data, visit.functions)
         visit.functions.naming = True
         self._sources: dict[str, Source] = {}
@@ -150,36 +132,18 @@ class Gates(Visitor):
 
 @dataclass
 class _Use:
-    """How one call of a product is read.
-
-    Parameters
-    ----------
-    gated : Gated
-        From the first batch.
-    source : Source or None
-        What makes the gate.
-    number : int
-        Which of its calls.
-    shared : bool
-        Whether the factor is a view of what the source returns.
-    """
+    """How one call of a product is read."""
 
     gated: Gated
+    # What makes the gate, and which of its calls.
     source: Source | None = None
     number: int = 0
+    # Whether the factor is a view of what the source returns.
     shared: bool = False
 
 
 class ProductHooks(LayerHooks):
-    """The product of two tensors as a layer of a `Tap`.
-
-    Parameters
-    ----------
-    layer, results, axes, allow_autocast, report_failures
-        As for `LayerHooks`.
-    gates : Gates
-        Knows what the factors come from.
-    """
+    """The product of two tensors as a layer of a `Tap`."""
 
     def __init__(
         self,
@@ -251,13 +215,7 @@ class ProductHooks(LayerHooks):
         return _factors(use, tensors, call.args, given, made)
 
     def _later(self, call: SiteCall) -> tuple[Tensor, Factors]:
-        """Read a call as in the first batch.
-
-        Raises
-        ------
-        HookError
-            If the gate is made by something else.
-        """
+        """Read a call as in the first batch; a HookError if the gate is made by something else."""
         use, given, made = self._uses[call.number], None, None
         if use.source is not None:
             kept = use.source.take(use.number)
@@ -306,11 +264,9 @@ def _factors(
     given: Tensor | None,
     made: View | None,
 ) -> tuple[Tensor, Factors]:
-    """Return the input of a product's gate, and its factors.
-
-    `tensors` are the arguments, and `views` the same before they were copied; `given` is the input
-    of the call that makes the gate, and `made` its output.
-    """
+    """Return the input of a product's gate, and its factors."""
+    # `tensors` are the arguments, and `views` the same before they were copied; `given` is the
+    # input of the call that makes the gate, and `made` its output.
     gate = use.gated.gate
     if gate is None or given is None or made is None:
         a, x = tensors

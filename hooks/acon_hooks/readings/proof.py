@@ -23,12 +23,7 @@ from acon_hooks.layers.scan import Layer
 
 #: Largest accepted error by the coarsest dtype involved. Right readings of the known variants
 #: reach 3e-6 in float32; a wrong one misses by more than 0.01 wherever the proof has power.
-TOLERANCES = {
-    torch.float64: 1e-11,
-    torch.float32: 5e-6,
-    torch.float16: 1e-2,
-    torch.bfloat16: 6e-2,
-}
+TOLERANCES = {torch.float64: 1e-11, torch.float32: 5e-6, torch.float16: 1e-2, torch.bfloat16: 6e-2}
 #: A change of every β that a proof has to notice to claim power, unless rounding is coarser than
 #: `FINE`. Outputs are monotone in β, so that greater changes are noticed, too.
 RESOLUTION, FINE = 0.1, 1e-4
@@ -87,22 +82,14 @@ class ProofReport:
 
 @dataclass(frozen=True)
 class Case:
-    """Input and output of a layer, folded to (N, C, P), with its two lines.
-
-    Parameters
-    ----------
-    x, y : Tensor
-        (N, C, P).
-    p1, p2 : Tensor
-        Slopes, (1, C, 1) or (1, 1, 1).
-    second : Tensor or None
-        For ACON-FReLU the map x2, (N, C, P), in the place of p2·x.
-    """
+    """Input and output of a layer, folded to (N, C, P), with its two lines."""
 
     x: Tensor
     y: Tensor
+    # Slopes, (1, C, 1) or (1, 1, 1).
     p1: Tensor
     p2: Tensor
+    # For ACON-FReLU the map x2, (N, C, P), instead of p2·x.
     second: Tensor | None = None
 
     @cached_property
@@ -135,20 +122,13 @@ def cut(beta: Tensor, samples: slice | Tensor, pixels: slice) -> Tensor:
 
 @dataclass(frozen=True)
 class Check:
-    """Error of one formula on one case: overall, and what an exchanged β would give.
+    """Error of one formula on one case: overall, and what an exchanged β would give."""
 
-    Parameters
-    ----------
-    error : float
-        Largest relative error; infinite where β is not finite, and without any finite sample.
-    power : float
-        Share of channels that wrong β would have pushed over the tolerance: see `ProofReport`.
-    silent : int
-        Channels without any signal.
-    """
-
+    # Largest relative one; infinite where β is not finite, and without any finite sample.
     error: float
+    # Share of channels that wrong β would have pushed over the tolerance: see `ProofReport`.
     power: float
+    # Channels without any signal.
     silent: int
 
     @property
@@ -186,14 +166,7 @@ class Check:
 def terms(identity: str, case: Case, beta: Tensor) -> tuple[Tensor, Tensor]:
     """Return the two summands of a formula, each (N, C, P): the gated one and the line.
 
-    Parameters
-    ----------
-    identity : str
-        A row of the module's table, or one of the near variants of `NEAR`.
-    case : Case
-        Input and slopes.
-    beta : Tensor
-        Folded β.
+    `identity` is a row of the module's table, or one of the near variants of `NEAR`; β is folded.
     """
     x = case.x
     if identity == "scale":
@@ -232,12 +205,10 @@ def tolerance(*tensors: Tensor) -> tuple[float, torch.dtype]:
 
 
 def exchanged(beta: Tensor) -> Tensor:
-    """Return another β of the same kind, for the power of a proof.
-
-    Every sample takes the value of the sample that differs most from it. A channel in which all
-    samples agree takes its neighbour's value, and where that is the same too, its own changed by
-    a tenth.
-    """
+    """Return another β of the same kind, for the power of a proof."""
+    # Every sample takes the value of the sample that differs most from it. A channel in which all
+    # samples agree takes its neighbour's value, and where that is the same too, its own changed by
+    # a tenth.
     low, high = beta.amin(0, keepdim=True), beta.amax(0, keepdim=True)
     other = torch.where(beta - low > high - beta, low, high)
     for step in (beta.roll(1, 1), torch.where(beta == 0, 0.1, 1.1 * beta)):
@@ -248,25 +219,10 @@ def exchanged(beta: Tensor) -> Tensor:
 
 
 def check(identity: str, case: Case, beta: Tensor, limit: float, *, power: bool = True) -> Check:
-    """Measure how well a formula rebuilds a layer's output.
+    """Measure how well a formula with folded β rebuilds a layer's output.
 
-    Parameters
-    ----------
-    identity : str
-        The formula.
-    case : Case
-        Folded input and output.
-    beta : Tensor
-        Folded β.
-    limit : float
-        Tolerance, for the power.
-    power : bool
-        Whether to find out which channels would have betrayed a wrong β.
-
-    Returns
-    -------
-    Check
-        Computed in float64 where the device has it, and in pieces.
+    In float64 where the device has it, and in pieces. `power`: find out which channels would have
+    betrayed a wrong β by more than `limit`.
     """
     if not bool(case.finite.all()):
         if not bool(case.finite.any()):

@@ -33,30 +33,11 @@ class Found:
 
 
 def search(layer: Layer, call: int, trace: CallTrace, output: Any) -> Found:
-    """Find how β can be read from a layer, and prove it.
+    """Find how β can be read from an ACON layer or a gate, and prove it.
 
-    Parameters
-    ----------
-    layer : Layer
-        An ACON layer, or a gate.
-    call : int
-        Which use of the layer in this forward pass.
-    trace : CallTrace
-        What was caught during the call.
-    output : Tensor or tuple of Tensor
-        What the layer returned.
-
-    Returns
-    -------
-    Found
-        Of the candidates that pass, the first that has power and that the layer itself has
-        computed; else the first that the layer has computed; else the first with power. One with
-        power that fits far worse than a more trusted one without does not count.
-
-    Raises
-    ------
-    ProofError
-        If no candidate passes.
+    Of the candidates that pass, the first that has power and that the layer itself has computed;
+    else the first that the layer has computed; else the first with power. One with power that fits
+    far worse than a more trusted one without does not count. If none passes, a ProofError.
     """
     settings = list(settings_of(layer, trace, output))
     if not settings:
@@ -93,23 +74,15 @@ def search(layer: Layer, call: int, trace: CallTrace, output: Any) -> Found:
 
 
 def _barely(found: Found, trusted: Found) -> bool:
-    """Return whether a candidate fits far worse than a more trusted one: by chance.
-
-    Next to a saturated gate the gate itself, near 1, may pass for β with an error just below the
-    tolerance. In half precision errors say too little for that.
-    """
+    """Return whether a candidate fits far worse than a more trusted one: by chance."""
+    # Next to a saturated gate the gate itself, near 1, may pass for β with an error just below the
+    # tolerance. In half precision errors say too little for that.
     own, other = found.report, trusted.report
     return own.tolerance < proof.FINE and own.error > max(2 * other.error, own.tolerance / 20)
 
 
 def verify(layer: Layer, call: int, trace: CallTrace, output: Any) -> Found:
-    """Prove the reading that a layer already has on another call of it.
-
-    Raises
-    ------
-    ProofError
-        If it does not hold there.
-    """
+    """Prove the reading that a layer already has on another call of it, or raise a ProofError."""
     reading = layer.reading
     for setting, candidate, beta in candidates(
         layer, trace, list(settings_of(layer, trace, output))
@@ -172,11 +145,9 @@ def _settled(layer: Layer, reading: Reading, channels: int) -> Layer:
 
 
 def _occurs(reading: Reading, beta: Tensor, trace: CallTrace) -> bool:
-    """Tell whether the layer itself has computed this β, to the last bit.
-
-    Near 0 many functions agree to within the tolerance: σ(z) and the hard sigmoid, for one. Only
-    the one that the layer applies gives the very same numbers.
-    """
+    """Return whether the layer itself has computed this β, to the last bit."""
+    # Near 0 many functions agree to within the tolerance: σ(z) and the hard sigmoid, for one. Only
+    # the one that the layer applies gives the very same numbers.
     if reading.transform == "identity" and not reading.source.inferred:
         return True
     made = [call.output for call in trace.modules] + [call.output for call in trace.functions]
@@ -214,11 +185,9 @@ _COPIES = frozenset(
 
 
 def _where_it_ends(found: Found, setting: Setting, trace: CallTrace) -> Found:
-    """Read β from the last function that changed nothing on this batch, if there is one.
-
-    A clamp after the sigmoid hands on every value while none is beyond its bounds. On another
-    batch it may not, so β must be read behind it.
-    """
+    """Read β from the last function that changed nothing on this batch, if there is one."""
+    # A clamp after the sigmoid hands on every value while none is beyond its bounds. On another
+    # batch it may not, so β must be read behind it.
     reading = found.layer.reading
     if reading is None or reading.source.fixed or reading.source.inferred:
         return found
@@ -235,10 +204,7 @@ def _where_it_ends(found: Found, setting: Setting, trace: CallTrace) -> Found:
         return found
     last, layout = same[-1]
     moved = replace(
-        reading,
-        source=FunctionResult(last.name, last.ordinal),
-        transform="identity",
-        layout=layout,
+        reading, source=FunctionResult(last.name, last.ordinal), transform="identity", layout=layout
     )
     words = moved.describe()
     return Found(
@@ -257,7 +223,7 @@ def _like(tensor: Tensor, layout: Layout, beta: Tensor) -> Tensor:
 
 
 def _without_power(setting: Setting, reading: Reading) -> bool:
-    """Tell whether even β = 0 would explain the output, so that no search can tell more."""
+    """Return whether even β = 0 would explain the output, so that no search can tell more."""
     case = setting.case
     limit = proof.tolerance(case.x, case.y)[0]
     zero = torch.zeros((1, 1, 1), dtype=case.x.dtype, device=case.x.device)
@@ -265,7 +231,7 @@ def _without_power(setting: Setting, reading: Reading) -> bool:
 
 
 def _is_plain(layer: Layer, trace: CallTrace, settings: list[Setting]) -> bool:
-    """Tell whether a β that exists as a tensor explains the output without p1 - p2 in the gate."""
+    """Return whether some tensor as β explains the output without p1 - p2 in the gate."""
     plain = [replace(s, reading=replace(s.reading, identity="plain_gate")) for s in settings]
     for setting, reading, beta in candidates(layer, trace, plain):
         if not reading.source.inferred:

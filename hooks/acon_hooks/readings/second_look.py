@@ -33,22 +33,14 @@ _OF_TORCH = frozenset(vars(nn.Module())) - {"training"}
 
 @dataclass(frozen=True)
 class RowCheck:
-    """What the second look has found.
+    """What the second look has found."""
 
-    Parameters
-    ----------
-    status : str
-        "proved"; "not proved" (one sample, or samples that do not differ); "skipped" (the first
-        forward pass changed the network, or the network does not take a part of its batch);
-        "mixed" (rows belong to other samples: values by sample are wrong); "batch" (values of a
-        sample depend on the other samples of its batch).
-    text : str
-        One sentence.
-    layers : tuple of str
-        The layers concerned.
-    """
-
+    # "proved"; "not proved" (one sample, or samples that do not differ); "skipped" (the first
+    # forward pass changed the network, or the network does not take a part of its batch); "mixed"
+    # (rows belong to other samples: values by sample are wrong); "batch" (values of a sample depend
+    # on the other samples of its batch).
     status: Status
+    # One sentence, and the layers concerned.
     text: str
     layers: tuple[str, ...] = ()
 
@@ -87,22 +79,8 @@ def second_look(
 ) -> RowCheck:
     """Run the first batch again in another order and in two parts, and compare.
 
-    Parameters
-    ----------
-    model : Module
-        Whose first forward pass has ended.
-    given : Batch
-        What it was given in that pass.
-    first : mapping
-        Values by row in that pass, (N, ...), of each layer, call and quantity.
-    run : callable
-        Runs the model on a part of the batch.
-    look : callable
-        Returns these values of the last forward pass.
-
-    Returns
-    -------
-    RowCheck
+    `first` has values by row in that pass, (N, ...), of each layer, call and quantity; `run` runs
+    the model on a part of the batch, and `look` returns the values of that pass.
     """
     count = len(given.ids)
     if not count or not first:
@@ -161,7 +139,7 @@ def _compared(
 
 
 def _rows_of_others(found: Tensor, expected: Tensor, limit: Tensor) -> bool:
-    """Tell whether most rows that differ from their own are those of other samples."""
+    """Return whether most rows that differ from their own are those of other samples."""
     own = ((found - expected).abs() <= limit).all(1)
     differ = found[~own]
     gap = torch.cdist(differ / (limit + 1e-300), expected / (limit + 1e-300), p=torch.inf)
@@ -242,11 +220,9 @@ def state_of(model: nn.Module) -> dict[str, Any]:
 
 
 def changed(before: dict[str, Any], after: dict[str, Any], *, random: bool = True) -> str:
-    """Return the first thing that differs between two states, in words; empty if nothing does.
-
-    ``random=False`` looks at the network alone, not at the state of random numbers, which other
-    threads may change.
-    """
+    """Return the first thing that differs between two states, in words; empty if nothing does."""
+    # ``random=False`` looks at the network alone, not at the state of random numbers, which other
+    # threads may change.
     names = [*before, *(name for name in after if name not in before)]
     names = [name for name in names if random or not name.startswith("the random state")]
     return next((name for name in names if before.get(name) != after.get(name)), "")

@@ -200,18 +200,9 @@ def regressor(identity: str, x: Tensor, p1: Tensor, p2: Tensor) -> Tensor:
 def fitted(z: Tensor, d: Tensor, granularity: str) -> Tensor:
     """Return β = Σ z·d / Σ d² over the axes on which β does not depend; NaN where d is 0.
 
-    Parameters
-    ----------
-    z, d : Tensor
-        (N, C, P): the gate's argument and what β multiplies in it.
-    granularity : str
-        "static" sums over samples and pixels, "channel" over pixels, "layer" over channels and
-        pixels.
-
-    Returns
-    -------
-    Tensor
-        Folded β in float32, or in float64 for float64 input.
+    z (the gate's argument) and d (what β multiplies in it) are (N, C, P). "static" sums over
+    samples and pixels, "channel" over pixels, "layer" over channels and pixels. β is folded,
+    float32, or float64 for float64 input.
     """
     wide = torch.float64 if z.dtype == torch.float64 else torch.float32
     z, d = z.to(wide), d.to(wide)
