@@ -32,7 +32,7 @@ ORDER = {
         "acon_hooks": "errors guards < engine < layers < readings < census < moments < captures "
         "< explainers replacement < blocks < figure_inputs",
         "acon_figures": "names palette spec style saving labels tabular diagrams < plots "
-        "< registry inputs < drawing gallery report",
+        "< registry inputs sliders < drawing gallery report",
     }.items()
 }
 

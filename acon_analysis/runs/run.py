@@ -432,16 +432,14 @@ class Run(StoredRun):
             return self.beta_summary(by)
         keys = ["layer", "call", *([] if by == "layer" else [by])]
         found = self.linearity(by, columns="all")[list(_SUMMARY.get(by, keys))]
-        kinds = self.layers[["layer", "call", "kind"]]
+        facts = self.layers[["layer", "call", "kind", "channels"]]
         if not self.has_beta:
-            if by != "layer":
-                return found
-            facts = self.layers[["layer", "call", "kind", "channels"]]
-            return facts.merge(found, on=["layer", "call"], how="right")
+            return found if by != "layer" else facts.merge(found, on=["layer", "call"], how="right")
         table = self.beta_summary(by).merge(found, on=keys, how="outer")
-        if by == "layer":
-            table = table.drop(columns="kind").merge(kinds, on=["layer", "call"], how="left")
-            table.insert(2, "kind", table.pop("kind"))
+        if by == "layer":  # of layers without β too
+            table = table.drop(columns=["kind", "channels"]).merge(facts, on=["layer", "call"])
+            for place, name in ((2, "kind"), (4, "channels")):
+                table.insert(place, name, table.pop(name))
         return in_order(table, self.layers, *keys[2:])
 
 

@@ -18,17 +18,22 @@ from acon_figures.spec import FigureSpec
 if TYPE_CHECKING:
     from acon_figures.report.rendering import write_report
     from acon_figures.saving import save
+    from acon_figures.sliders import explore_unit
     from acon_figures.style import AconFigure, theme
 
 #: Public name -> the module that holds it.
 _LAZY = {name: f"acon_figures.plots.{name}" for name in PLOTS} | {
     "AconFigure": "acon_figures.style",
+    "explore_unit": "acon_figures.sliders",
     "save": "acon_figures.saving",
     "theme": "acon_figures.style",
     "write_report": "acon_figures.report.rendering",
 }
 
-__all__ = ["FIGURES", "AconFigure", "FigureSpec", "find", "save", "theme", "write_report", *PLOTS]
+__all__ = [
+    "FIGURES", "AconFigure", "FigureSpec", "explore_unit", "find", "save", "theme", "write_report",
+    *PLOTS,
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -27,7 +27,7 @@ from acon_analysis.columns import (
 from acon_analysis.cli import app
 from acon_analysis.runs.compare import comparison_text, compare_runs, same_samples, side_by_side
 from acon_analysis.errors import AconError, UsageError
-from acon_analysis.layers import MetaAconC
+from acon_analysis.layers import AconC, MetaAconC
 from acon_analysis.moments.fields import MOMENT_COLUMNS
 from acon_analysis.runs.run import Run
 from acon_analysis.statistics.verdicts import verdict_text
@@ -210,6 +210,19 @@ def test_without_moments(tmp_path: Path, spread: Run) -> None:
     assert table["quantity"].tolist() == ["beta"]
     with pytest.raises(AconError, match="moments was"):
         acon.capture(Known(images), data, tmp_path / "r", progress=False)
+
+
+def test_a_summary_counts_the_channels_of_layers_without_beta(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 4), AconC(4)).eval()
+    kinds = ["acon", "activation"]
+    data = [torch.randn(30, 3)]
+    run = acon.capture(model, data, tmp_path / "run", kinds=kinds, progress=False)
+    table = run.summary_table()
+    assert table["channels"].tolist() == [5, 4]
+    assert table["kind"].tolist() == ["activation", "acon"]
+    assert list(table.columns[:5]) == ["layer", "call", "kind", "granularity", "channels"]
+    assert np.isnan(table["mean"].iloc[0])
+    assert table["L"].notna().all()
 
 
 def test_wrong_names(spread: Run) -> None:
