@@ -91,7 +91,8 @@ def capture(
         Fold BatchNorm and exchange Meta-ACON layers for equal, faster ones, compared on the first
         batch: outputs and β within 1e-5 of their scale. A network that float32's own rounding moves
         further is allowed four times that, if the exchange holds to 1e-5 in float64; with random
-        weights ShuffleNetV2 0.5x is 2e-5 to 6e-5 from its own float64.
+        weights ShuffleNetV2 0.5x is 2e-5 to 6e-5 from its own float64. With a compiled kernel of
+        moments, it writes the layers' outputs, too.
     threads : int, optional
         Threads within an operator, on the CPU. A run keeps the number it began with, because
         bytes repeat only for equal numbers; by default what torch has when the run begins.

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import pandas as pd
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from acon_analysis.errors import UsageError
 from acon_hooks.captures.devices import channels_last, laid_out, wants_channels_last
-from acon_hooks.captures.fusing import TOLERANCE, difference, fuse, same_outputs
+from acon_hooks.captures.fusing import TOLERANCE, FusedMetaAconC, difference, fuse, same_outputs
 from acon_hooks.census.counting import census_in
 from acon_hooks.engine.aliases import same_values
 from acon_hooks.engine.feed import Batch as Samples
@@ -74,6 +75,8 @@ class ForwardPass:
         See `acon_hooks.captures.fusing`.
     moments : Accumulator, optional
         Observes every layer.
+    one_pass : bool
+        Whether fused layers have their output written and summed in one pass.
     output : int, str or callable, optional
         Which tensor of the output a fused network must reproduce; by default all.
 
@@ -93,9 +96,10 @@ class ForwardPass:
         *,
         fused: bool = False,
         moments: Accumulator | None = None,
+        one_pass: bool = True,
         output: Output = None,
     ) -> None:
-        self.output = output
+        self.output, self.one_pass = output, one_pass
         self.model, self.kinds = model, tuple(kinds)
         self.fused, self.moments = fused, moments
         self.metadata: LayerMetadata | None = None
@@ -239,6 +243,10 @@ class ForwardPass:
         model = self.model
         given = Proof(model, self.kinds, _used(tap), images, output, values, self.output)
         model, _ = fuse(model, given.layers, images[:1])
+        if self.moments is not None and self.one_pass:
+            for name, module in model.named_modules():
+                if isinstance(module, FusedMetaAconC):
+                    module.activate = partial(self.moments.activated, name)
         self._stack.enter_context(channels_last(model, wanted=self.channels_last))
         output, values, _ = read(model, self.kinds, images)
         given.compare("the fused network", output, values)

@@ -26,6 +26,7 @@ from acon_hooks.engine.sites import Site, SiteCall, Visitor
 from acon_hooks.engine.visiting import visiting
 from acon_hooks.errors import ProofError
 from acon_hooks.layers.scan import Layer
+from acon_hooks.moments.kernels import Gate
 from acon_hooks.readings.sources import InnerModule
 
 #: Largest difference of outputs and β that counts as the same, relative to 1 or the largest.
@@ -41,18 +42,28 @@ class FusedMetaAconC(nn.Module):
     normalisations fold into the matrices. The elementwise part is x·(d·σ(x·βd) + p2).
     """
 
+    # Given the constants, x and β (N, C, 1), returns the output, or None where it cannot; see
+    # `Accumulator.activated`. Without it torch's operators do the elementwise part.
+    activate: Callable[[Gate, Tensor, Tensor], Tensor | None] | None = None
+
     def __init__(self, p1: Tensor, p2: Tensor, fc1: Any, fc2: Any) -> None:
         super().__init__()
         self.p1 = nn.Parameter(p1.detach().clone())
         self.p2 = nn.Parameter(p2.detach().clone())
         self.fc1 = _as_matrix(fc1)
         self.fc2 = _as_matrix(fc2)
+        a, b = (p.detach().double().reshape(-1) for p in (p1, p2))
+        self.gate = Gate((a - b) / 2, (a + b) / 2, torch.zeros_like(a))  # whatever the reference β
         self.register_buffer("d", self.p1.detach() - self.p2.detach(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activation of x, (N, C, H, W)."""
         beta = torch.sigmoid(self.fc2(self.fc1(x.mean((2, 3)))))
         d: Tensor = self.d  # type: ignore[assignment]
+        if self.activate is not None and not torch.is_grad_enabled():
+            y = self.activate(self.gate, x, beta.unsqueeze(2))
+            if y is not None:
+                return y
         u = x * (beta[:, :, None, None] * d)
         if torch.is_grad_enabled():  # a network may differentiate in its forward pass
             return (u.sigmoid() * d + self.p2) * x

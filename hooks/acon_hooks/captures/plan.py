@@ -221,7 +221,7 @@ def plan_capture(
         "moments": None if moments is None else recorded_options(moments, begun_moments),
         "unit_size": unit_size,
         "compile": False,  # as runs of versions that could compile
-        "fuse": settings.fuse,
+        "fuse": _fusing(settings.fuse, moments, begun["identity"].get("fuse")),
         **feed.identity,
         **options.identity,
     }
@@ -243,6 +243,12 @@ def plan_capture(
         return plan
     marked = filter(plan.wanted, folder.done_units())
     return replace(plan, done=frozenset(folder.sound_units(marked)))
+
+
+def _fusing(fuse: bool, moments: MomentOptions | None, begun: bool | str | None) -> bool | str:
+    """Return how layers are fused: "one pass" with the sums, unless the run began without."""
+    kernel = moments is not None and moments.kernel != "eager"
+    return "one pass" if fuse and kernel and begun is not True else fuse
 
 
 def _first_of(*values: Any) -> Any:

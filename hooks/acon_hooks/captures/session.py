@@ -87,6 +87,7 @@ class Session:
                 plan.kinds,
                 fused=plan.settings.fuse,
                 moments=self.moments,
+                one_pass=plan.identity["fuse"] == "one pass",
                 output=plan.settings.output,
             ) as forward,
         ):

@@ -37,7 +37,15 @@ from acon_hooks.moments.constants import (
     stored,
     write_references,
 )
-from acon_hooks.moments.kernels import PRODUCT, CallSums, Pair, product_by_pairs, rows_of, sums
+from acon_hooks.moments.kernels import (
+    PRODUCT,
+    CallSums,
+    Gate,
+    Pair,
+    product_by_pairs,
+    rows_of,
+    sums,
+)
 from acon_hooks.moments.layer_groups import (
     Call,
     LayerGroup,
@@ -130,6 +138,7 @@ class Accumulator:
         self._begun = False  # whether a batch has been merged
         self._buffers: list[SumBuffers | None] = []  # one a group that the compiled kernel sums
         self._slots: dict[Key, tuple[SumBuffers, int]] = {}
+        self._written: set[Key] = set()  # calls whose sums `activated` has taken
         self._seen: dict[Key, CallSums] = {}
         self._warned: set[Key] = set()
         self._pooling: set[Key] = set()  # calls whose β comes from the means of the inputs
@@ -150,6 +159,9 @@ class Accumulator:
     ) -> None:
         """Take in one call of a layer; see `acon_hooks.readings.batch.Observer`."""
         key = layer.name, call
+        if key in self._written:
+            self._written.remove(key)
+            return
         slot = self._slots.get(key)
         if self.places.axis:
             layer, x, y, beta = samples_first(self.places, layer, x, y, beta)
@@ -166,6 +178,23 @@ class Accumulator:
             exact = torch.promote_types(x.dtype, torch.float32)
             valid = valid_positions(self.places, layer, x)
             self._whole[key] = mean_of(fold(x, layer.axis), valid, exact)
+
+    def activated(self, layer: str, gate: Gate, x: Tensor, beta: Tensor) -> Tensor | None:
+        """Return the output of a layer of the ACON family, and take its sums in the same pass.
+
+        None where the kernel does not apply. Sums are taken from the second batch on, of layers
+        that run once: `observe` takes others. Channels are on axis 1 of x; β is (N, C, 1).
+        """
+        slot = None if (layer, 1) in self._slots else self._slots.get((layer, 0))
+        if self._native is None:
+            return None
+        if slot is None:
+            return self._native.activated(x, beta, 1, Prepared(gate))
+        buffers, index = slot
+        y = buffers.activated(index, x, beta, 1)
+        if y is not None:
+            self._written.add((layer, 0))
+        return y
 
     def _write(
         self, buffers: SumBuffers, index: int, x: Tensor, y: Tensor, beta: Tensor | None, axis: int

@@ -58,10 +58,7 @@ class SumBuffers:
 
     def put(self, index: int, x: Tensor, y: Tensor, beta: Tensor | None, axis: int) -> bool:
         """Have the compiled kernel sum a call, by its index; return whether it could."""
-        if x.shape[0] != self.samples or self._full[index]:
-            self._begin(x.shape[0], index)
-        target, constants = self._targets[index], self._prepared[index]
-        self._pixels[index] = x.numel() // max(self.samples * x.shape[axis], 1)
+        target, constants = self._start(index, x, axis)
         done = self.kernel.into(x, y, beta, axis, constants, target)
         if done is False:
             own = self._own(index, x.shape[axis])[: constants.rows]
@@ -69,6 +66,20 @@ class SumBuffers:
             self._finite = self._finite and bool(own.isfinite().all())
         self._full[index] = done is not None
         return self._full[index]
+
+    def activated(self, index: int, x: Tensor, beta: Tensor, axis: int) -> Tensor | None:
+        """Return the output of a call, summed in the same pass; None if `put` has to be called."""
+        target, constants = self._start(index, x, axis)
+        y = self.kernel.activated(x, beta, axis, constants, target)
+        self._full[index] = y is not None
+        return y
+
+    def _start(self, index: int, x: Tensor, axis: int) -> tuple[Target, Prepared]:
+        """Prepare for one call; return where its sums are written, and its constants."""
+        if x.shape[0] != self.samples or self._full[index]:
+            self._begin(x.shape[0], index)
+        self._pixels[index] = x.numel() // max(self.samples * x.shape[axis], 1)
+        return self._targets[index], self._prepared[index]
 
     def _own(self, index: int, channels: int) -> Tensor:
         """Return a view of what the batch holds of one call, (rows, N, C)."""

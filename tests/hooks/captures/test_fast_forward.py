@@ -86,7 +86,7 @@ def test_a_fused_capture_is_the_same(tmp_path: Path, moments: bool) -> None:
     fused = acon.capture(
         tiny(), images(20), tmp_path / "b", unit_size=8, fuse=True, moments=moments, progress=False
     )
-    assert fused.manifest["identity"]["fuse"] is True
+    assert fused.manifest["identity"]["fuse"] in (True, "one pass" if moments else True)
     for layer in ("acon", "acon2"):
         np.testing.assert_allclose(
             fused.beta_matrix(layer), plain.beta_matrix(layer), rtol=0, atol=1e-5

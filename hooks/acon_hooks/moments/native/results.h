@@ -25,7 +25,8 @@ constexpr int64_t FEWEST = 8;
 
 struct Problem {
   bool last;
-  const float *x, *y, *beta;
+  const float *x, *beta;
+  float* y;
   const double* constants;
   int64_t samples, channels, pixels;
   int64_t beta_sample, beta_channel;  // strides; 0 where all share one

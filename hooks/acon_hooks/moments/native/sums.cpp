@@ -7,8 +7,8 @@
 // overflow nor vanish, and no pixel is further than sqrt(pixels) deviations from the mean. Results of
 // a sample and channel depend on nothing but its pixels, neither on the batch nor on the threads.
 // Gates are computed in single precision, and again in double precision where pixels are so few, or an
-// output varies so little, that their rounding would be seen. Data must be finite: where a result is not, the caller sums
-// again with torch.
+// output varies so little, that their rounding would be seen. Data must be finite: where a result is
+// not, the caller sums again with torch. In the same pass the ACON family's output can be written.
 //
 // Vector extensions of GCC and Clang; no library but the C one, nothing of torch.
 
@@ -28,15 +28,18 @@ constexpr int SIDE = 4;
 // Most vectors after which channels begin anew at the first lane.
 constexpr int PERIOD = 16;
 
-// What the pixels of one vector of channels are compared with, the first ones, and β·d/2 of their gates.
+// What the pixels of one vector of channels are compared with, the first ones, and the constants of
+// their gates: d/2, m, and β·d/2.
 template <Kind kind>
 struct Origin {
-  Vector steep, reference;
+  Vector half, middle, steep, reference;
   Wide x[2], w[2], t[2], r[2];
 
   Origin(const Given& k, Vector first, Vector output) {
-    for (int i = 0; i < LANES; ++i)
+    for (int i = 0; i < LANES; ++i) {
+      half[i] = float(k.half[i]), middle[i] = float(k.middle[i]);
       steep[i] = float(k.steep[i]), reference[i] = float(k.reference[i]);
+    }
     const Vector gate = tangent(steep * first), other = tangent(reference * first);
     for (int half = 0; half < 2; ++half) {
       x[half] = widen(first, half), t[half] = widen(gate, half);
@@ -74,7 +77,7 @@ struct Ends {
 // `far` those that come SPAN pixels later are fetched meanwhile: steps are too long for processors to
 // foresee.
 template <bool far>
-void add(Slot& slot, const Origin<PLAIN>& from, const float* x, const float* y, int64_t step,
+void add(Slot& slot, const Origin<PLAIN>& from, const float* x, float* y, int64_t step,
          int64_t count) {
   const Origin<PLAIN> origin = from;
   Wide part[5][2] = {};
@@ -94,12 +97,14 @@ void add(Slot& slot, const Origin<PLAIN>& from, const float* x, const float* y, 
     for (int half = 0; half < 2; ++half) slot.sum[i][half] += part[i][half];
 }
 
-// The same with gates. They are computed first, and then the two halves are summed one after the other:
-// the sums of both do not fit into the registers.
+// The same with gates, and with the output, which is written to `y` unless that is null. Gates are
+// computed first, and then the two halves are summed one after the other: the sums of both do not fit
+// into the registers.
 template <bool far, Kind kind>
-void add(Slot& slot, const Origin<kind>& from, const float* x, const float*, int64_t step,
+void add(Slot& slot, const Origin<kind>& from, const float* x, float* y, int64_t step,
          int64_t count) {
   const Vector steep = from.steep, reference = from.reference;
+  const Vector slope = from.half, middle = from.middle;
   alignas(64) float values[SPAN * LANES], gates[SPAN * LANES], others[SPAN * LANES];
   Ends ends(slot);
   for (int64_t i = 0; i < count; ++i, x += step) {
@@ -107,7 +112,9 @@ void add(Slot& slot, const Origin<kind>& from, const float* x, const float*, int
     const Vector value = load(x);
     ends.add(value);
     store(values + i * LANES, value);
-    store(gates + i * LANES, tangent(steep * value));
+    const Vector gate = tangent(steep * value);
+    store(gates + i * LANES, gate);
+    if (y) store(y + i * step, value * (slope * gate + middle));
     if constexpr (kind == REFERRED) store(others + i * LANES, tangent(reference * value));
   }
   ends.put(slot);
@@ -193,31 +200,49 @@ void transpose(const float* const* from, int64_t start, int64_t count, float* to
   }
 }
 
+// Turns `count` pixels back, from[pixel][lane] into to[lane][pixel].
+void transpose_back(const float* from, float* const* to, int64_t start, int64_t count) {
+  for (int64_t i = 0; i < count; i += LANES) {
+    Vector rows[LANES];
+    for (int r = 0; r < LANES; ++r) rows[r] = load(from + (i + r) * LANES);
+    exchange<1>(rows, std::make_integer_sequence<int, LANES>());
+    for (int r = 0; r < LANES; ++r)
+      if (count - i >= LANES)
+        store(to[r] + start + i, rows[r]);
+      else
+        store_first(to[r] + start + i, rows[r], int(count - i));
+  }
+}
+
 // LANES pairs of sample and channel whose pixels lie side by side.
 template <Kind kind>
 bool along(const Problem& p, int64_t group) {
   const int64_t begin = group * LANES, all = p.samples * p.channels;
   const int width = int(all - begin < LANES ? all - begin : LANES);
-  const float *x[LANES], *y[LANES];
+  const float* x[LANES];
+  float* y[LANES];
   Given constants;
   int64_t sample = begin / p.channels, channel = begin % p.channels;
   for (int lane = 0; lane < LANES; ++lane) {
     const int64_t row = begin + (lane < width ? lane : width - 1);
-    x[lane] = p.x + row * p.pixels, y[lane] = p.y + row * p.pixels;
+    x[lane] = p.x + row * p.pixels;
+    if (p.y) y[lane] = p.y + row * p.pixels;
     constants.set<kind>(p, lane, sample, channel);
     if (lane < width - 1 && ++channel == p.channels) ++sample, channel = 0;
   }
   Vector first, output;
-  for (int lane = 0; lane < LANES; ++lane) first[lane] = x[lane][0], output[lane] = y[lane][0];
+  for (int lane = 0; lane < LANES; ++lane)
+    first[lane] = x[lane][0], output[lane] = kind == PLAIN ? y[lane][0] : 0.0f;
   const Origin<kind> origin(constants, first, output);
   Slot slot;
   slot.low = slot.high = first;
-  alignas(64) float tiles[kind == PLAIN ? 2 : 1][SPAN * LANES];
+  alignas(64) float tiles[2][SPAN * LANES];
   for (int64_t from = 0; from < p.pixels; from += SPAN) {
     const int64_t count = p.pixels - from < SPAN ? p.pixels - from : SPAN;
     transpose(x, from, count, tiles[0]);
-    if (kind == PLAIN) transpose(y, from, count, tiles[kind == PLAIN]);
-    add<false>(slot, origin, tiles[0], tiles[kind == PLAIN], LANES, count);
+    if (kind == PLAIN) transpose(y, from, count, tiles[1]);
+    add<false>(slot, origin, tiles[0], p.y ? tiles[1] : nullptr, LANES, count);
+    if (kind != PLAIN && p.y) transpose_back(tiles[1], y, from, count);
   }
   Results results;
   const bool finite = finish<kind>(p, constants, totals(slot, origin), 0, results);
@@ -249,7 +274,8 @@ template <Kind kind>
 bool periodic(const Problem& p, int64_t sample, const Layout& layout) {
   const int64_t size = p.channels * p.pixels, step = layout.period * LANES;
   const int64_t whole = size / step;
-  const float *x = p.x + sample * size, *y = p.y + sample * size;
+  const float* x = p.x + sample * size;
+  float* y = p.y ? p.y + sample * size : nullptr;
   Slot slots[PERIOD];
   Origin<kind> origins[PERIOD];
   for (int64_t v = 0; v < layout.period; ++v) {
@@ -258,25 +284,29 @@ bool periodic(const Problem& p, int64_t sample, const Layout& layout) {
     for (int lane = 0; lane < LANES; ++lane) {
       const int64_t channel = (v * LANES + lane) % p.channels;
       constants.set<kind>(p, lane, sample, channel);
-      first[lane] = x[channel], output[lane] = y[channel];
+      first[lane] = x[channel], output[lane] = kind == PLAIN ? y[channel] : 0.0f;
     }
     origins[v] = Origin<kind>(constants, first, output);
     slots[v].low = slots[v].high = first;
   }
   // Piece by piece, so that memory is gone through once and not once for every vector.
   for (int64_t from = 0; from < whole; from += SPAN)
-    for (int64_t v = 0; v < layout.period; ++v)
-      add<true>(slots[v], origins[v], x + from * step + v * LANES, y + from * step + v * LANES,
-                step, whole - from < SPAN ? whole - from : SPAN);
+    for (int64_t v = 0; v < layout.period; ++v) {
+      const int64_t at = from * step + v * LANES;
+      add<true>(slots[v], origins[v], x + at, y ? y + at : y, step,
+                whole - from < SPAN ? whole - from : SPAN);
+    }
   Totals<PERIOD * LANES> found = {};
   for (int i = 0; i < p.channels; ++i) found.low[i] = 3.5e38, found.high[i] = -3.5e38;
   for (int64_t v = 0; v < layout.period; ++v) {
     const int64_t at = whole * step + v * LANES, rest = size - at;  // lanes with one pixel more
     alignas(64) float last[2][LANES] = {};
-    for (int lane = 0; lane < LANES && lane < rest; ++lane)
-      last[0][lane] = x[at + lane], last[1][lane] = y[at + lane];
+    const size_t bytes = sizeof(float) * (rest < 0 ? 0 : rest < LANES ? rest : LANES);
+    std::memcpy(last[0], x + at, bytes);
+    if (kind == PLAIN) std::memcpy(last[1], y + at, bytes);
     Slot more = slots[v];
     if (rest > 0) add<false>(more, origins[v], last[0], last[1], 0, 1);
+    if (kind != PLAIN && y) std::memcpy(y + at, last[1], bytes);
     for (int lane = 0; lane < LANES; ++lane)
       if (whole > 0 || lane < rest)
         take(found, (v * LANES + lane) % p.channels, lane < rest ? more : slots[v], origins[v],
@@ -301,19 +331,21 @@ bool across(const Problem& p, int64_t sample, int64_t piece, const Layout& layou
   Origin<kind> origins[SIDE];
   int64_t channel[SIDE];
   const int64_t size = p.channels * p.pixels;
-  const float *x = p.x + sample * size, *y = p.y + sample * size;
+  const float* x = p.x + sample * size;
+  float* y = p.y ? p.y + sample * size : nullptr;
   for (int v = 0; v < count; ++v) {
     channel[v] = (first + v) * LANES;  // the last vector may take some channels again
     if (channel[v] + LANES > p.channels) channel[v] = p.channels - LANES;
     for (int lane = 0; lane < LANES; ++lane)
       constants[v].set<kind>(p, lane, sample, channel[v] + lane);
-    origins[v] = Origin<kind>(constants[v], load(x + channel[v]), load(y + channel[v]));
-    slots[v].low = slots[v].high = load(x + channel[v]);
+    const Vector first = load(x + channel[v]);
+    origins[v] = Origin<kind>(constants[v], first, kind == PLAIN ? load(y + channel[v]) : first);
+    slots[v].low = slots[v].high = first;
   }
   for (int64_t from = 0; from < p.pixels; from += SPAN)
     for (int v = 0; v < count; ++v) {
       const int64_t at = from * p.channels + channel[v];
-      add<true>(slots[v], origins[v], x + at, y + at, p.channels,
+      add<true>(slots[v], origins[v], x + at, y ? y + at : y, p.channels,
                 p.pixels - from < SPAN ? p.pixels - from : SPAN);
     }
   bool finite = true;
@@ -357,14 +389,15 @@ int64_t acon_moment_pieces(int64_t samples, int64_t channels, int last) {
               : (samples * channels + LANES - 1) / LANES;
 }
 
-// x, y: (N, C, P), or with `last` (N, P, C), without gaps; constants: (3, C);
-// out: doubles, rows `out_row` and samples `out_sample` apart. Returns 1 if all results are finite.
-int acon_moment_sums(int kind, int last, const float* x, const float* y, const double* constants,
+// x, y: (N, C, P), or with `last` (N, P, C), without gaps; y is read for activations; for the ACON
+// family it is written, unless it is null. constants: (3, C); out: doubles, rows `out_row` and samples
+// `out_sample` apart. Returns 1 if all results are finite; y is not to be relied on otherwise.
+int acon_moment_sums(int kind, int last, const float* x, float* y, const double* constants,
                      const float* beta, int64_t beta_sample, int64_t beta_channel,
                      int64_t samples, int64_t channels, int64_t pixels,
                      double* out, int64_t out_row, int64_t out_sample, int64_t begin, int64_t end) {
   const WithoutDenormals guard;
-  const Problem p = {bool(last), x, y, beta, constants, samples, channels, pixels,
+  const Problem p = {bool(last), x, beta, y, constants, samples, channels, pixels,
                      beta_sample, beta_channel, out, out_row, out_sample};
   if (kind == PLAIN) return run<PLAIN>(p, last, begin, end);
   if (kind == GATED) return run<GATED>(p, last, begin, end);

@@ -144,6 +144,38 @@ class NativeSums:
             again(out, x, y, beta, axis, constants.gate)
         return None if done is None else out
 
+    def activated(
+        self,
+        x: Tensor,
+        beta: Tensor,
+        axis: int,
+        constants: Prepared,
+        target: Target | None = None,
+    ) -> Tensor | None:
+        """Return the output of an ACON layer, and do what `into` does in the same pass.
+
+        Parameters
+        ----------
+        x, beta, axis, constants
+            As in `sums`.
+        target : Target, optional
+            As in `into`; without it the sums are not kept.
+
+        Returns
+        -------
+        Tensor or None
+            x·(m + (d/2)·tanh((β·d/2)·x)), laid out as x; None where the compiled kernel does not
+            apply, or something is not finite.
+        """
+        if not _lies_so(x, axis, last=_is_last(x, axis)):
+            return None
+        if target is None:
+            samples, channels = x.shape[0], x.shape[axis]
+            unused = torch.empty((constants.rows + 1, samples, channels), dtype=torch.float64)
+            target = Target(unused.data_ptr(), samples * channels, channels)
+        y = torch.empty_like(x)
+        return y if self.into(x, y, beta, axis, constants, target, write=True) else None
+
     def into(
         self,
         x: Tensor,
@@ -152,6 +184,8 @@ class NativeSums:
         axis: int,
         constants: Prepared,
         target: Target,
+        *,
+        write: bool = False,
     ) -> bool | None:
         """Write what `sums` returns, and β in a further row, into memory.
 
@@ -161,6 +195,8 @@ class NativeSums:
             As in `sums`.
         target : Target
             Room for a row more than `sums` has.
+        write : bool
+            Whether y is written, too: of the ACON family, for float32 without gaps.
 
         Returns
         -------
@@ -181,11 +217,12 @@ class NativeSums:
             beta = beta.float()
             pointer, (first, second, _), (one, two, _) = beta.data_ptr(), beta.stride(), beta.shape
             steps = (first if one > 1 else 0, second if two > 1 else 0)
-        last = x.stride(axis) == 1 and channels > 1
+        last = _is_last(x, axis)
         x = _laid_out(x, axis, last=last)
-        y = x if kind else _laid_out(y, axis, last=last)
+        y = y if kind else _laid_out(y, axis, last=last)
+        output = None if kind and not write else y.data_ptr()
         given = (
-            kind, last, x.data_ptr(), y.data_ptr(), constants.pointer, pointer, *steps,
+            kind, last, x.data_ptr(), output, constants.pointer, pointer, *steps,
             samples, channels, pixels, target.address, target.row, target.sample,
         )  # fmt: skip
         pieces: int = self._pieces(samples, channels, last)
@@ -231,6 +268,11 @@ def again(
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "moments")
+
+
+def _is_last(x: Tensor, axis: int) -> bool:
+    """Return whether channels lie side by side in memory."""
+    return x.stride(axis) == 1 and x.shape[axis] > 1
 
 
 def _lies_so(x: Tensor, axis: int, *, last: bool) -> bool:

@@ -32,6 +32,15 @@ inline Vector first_of(const float* from, int count) {
 
 inline void store(float* to, Vector value) { std::memcpy(to, &value, sizeof value); }
 
+// Stores the first `count` values, fewer than LANES.
+inline void store_first(float* to, Vector value, int count) {
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(to, __mmask16((1 << count) - 1), (__m512)value);
+#else
+  std::memcpy(to, &value, count * sizeof(float));
+#endif
+}
+
 // Half as many of double precision.
 constexpr int WIDE = LANES / 2;
 typedef float Narrow __attribute__((vector_size(4 * WIDE)));
