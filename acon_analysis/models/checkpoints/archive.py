@@ -2,12 +2,12 @@
 
 Two readers that disagree about an archive are how a checked file turns into another one. So there
 is one directory, at the end, without gaps; every local header says what the directory says; names
-are unique even without regard to case; nothing is compressed and nothing overlaps.
+are unique even without regard to case; nothing is compressed and nothing overlaps. (Python's
+zipfile compares nothing but names, and follows a 64-bit directory that says something else.)
 """
 
 import struct
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from acon_analysis.models.checkpoints.errors import Refusal, show
 from acon_analysis.models.checkpoints.limits import Limits
@@ -22,48 +22,30 @@ _ENCRYPTED = 1 | 1 << 6 | 1 << 13
 _HAS_DESCRIPTOR = 1 << 3
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One stored file of an archive.
+class Entry(NamedTuple):
+    """A stored file: where its local header and its bytes begin, their number, their CRC-32."""
 
-    Parameters
-    ----------
-    offset : int
-        Where its bytes begin in the archive.
-    size : int
-        Number of its bytes.
-    crc : int
-        CRC-32 of its bytes; 0 where the archive was written without checksums.
-    """
-
+    header: int
     offset: int
     size: int
     crc: int
 
 
 def read_directory(source: Source, limits: Limits) -> dict[str, Entry]:
-    """Return the entries of a torch zip archive by name, without the folder all share.
-
-    Raises
-    ------
-    Refusal
-        The archive is damaged, compressed, inconsistent or too large.
-    """
+    """Return the entries of a torch zip archive by name, without the folder all share."""
     start, size, count = _find_directory(source, limits)
     directory = source.read(start, size)
-    position, entries = 0, list[tuple[str, int, Entry]]()
+    position, entries = 0, list[tuple[str, Entry]]()
     for _ in range(count):
         if position + _CENTRAL.size > size:
             raise Refusal("its zip directory is cut off")
         fields = _CENTRAL.unpack_from(directory, position)
-        name_size, extra, comment = fields[10], fields[11], fields[12]
         begin = position + _CENTRAL.size
-        raw = directory[begin : begin + name_size]
-        position = begin + name_size + extra + comment
-        entries.append(_entry(source, start, fields, raw))
+        position = begin + sum(fields[10:13])  # name, extra field, comment
+        entries.append(_entry(source, start, fields, directory[begin : begin + fields[10]]))
     if position != size:
         raise Refusal("its zip directory does not hold as many entries as it says")
-    _require_apart(entries, source)
+    _require_apart(entries)
     return _named(entries)
 
 
@@ -72,9 +54,8 @@ def _find_directory(source: Source, limits: Limits) -> tuple[int, int, int]:
     end = source.size - _END.size
     if end < 0:
         raise Refusal("its zip archive is cut off; download it again")
-    magic, disk, first_disk, here, count, size, start, comment = _END.unpack(
-        source.read(end, _END.size)
-    )
+    fields = _END.unpack(source.read(end, _END.size))
+    magic, disk, first_disk, here, count, size, start, comment = fields
     if magic != b"PK\x05\x06" or comment:
         raise Refusal(
             "its zip archive has no directory at the end: it is cut off or has something appended; "
@@ -108,8 +89,8 @@ def _require_same_in_zip64(source: Source, end: int, expected: tuple[int, int, i
 
 def _entry(
     source: Source, directory: int, fields: tuple[Any, ...], raw: bytes
-) -> tuple[str, int, Entry]:
-    """Check an entry of the directory against its local header; return name, begin, entry."""
+) -> tuple[str, Entry]:
+    """Check an entry of the directory against its local header."""
     magic, _, _, flags, method, _, _, crc, packed, size, *_, header = fields
     if magic != b"PK\x01\x02":
         raise Refusal("its zip directory is damaged")
@@ -135,7 +116,7 @@ def _entry(
         or offset + size > directory
     ):
         raise Refusal(f"its zip entry {show(name)} is not what the directory says")
-    return name, header, Entry(offset, size, crc)
+    return name, Entry(header, offset, size, crc)
 
 
 def _safe_name(raw: bytes) -> str:
@@ -153,25 +134,23 @@ def _safe_name(raw: bytes) -> str:
     return name
 
 
-def _require_apart(entries: list[tuple[str, int, Entry]], source: Source) -> None:
+def _require_apart(entries: list[tuple[str, Entry]]) -> None:
+    """Refuse entries that overlap, and bytes before the first one."""
     end = 0
-    for name, header, entry in sorted(entries, key=lambda item: item[1]):
-        if header < end:
+    for name, entry in sorted(entries, key=lambda item: item[1]):
+        if entry.header < end:
             raise Refusal(f"its zip entry {show(name)} overlaps another one")
         end = entry.offset + entry.size
-    total = sum(entry.size for _, _, entry in entries)
-    if total > source.size:
-        raise Refusal(f"its zip entries add up to {total:,} bytes, more than the file has")
-    if min(header for _, header, _ in entries) != 0:
+    if min(entry.header for _, entry in entries) != 0:
         raise Refusal("something stands before its zip archive")
 
 
-def _named(entries: list[tuple[str, int, Entry]]) -> dict[str, Entry]:
-    # torch looks entries up below the folder of the first one, without regard to case.
+def _named(entries: list[tuple[str, Entry]]) -> dict[str, Entry]:
+    """Return entries by name; torch looks below the folder of the first one, ignoring case."""
     folder, slash, _ = entries[0][0].partition("/")
     found: dict[str, Entry] = {}
     folded: set[str] = set()
-    for name, _, entry in entries:
+    for name, entry in entries:
         if not slash or not name.startswith(folder + "/"):
             raise Refusal(
                 "it is a zip archive, but not one that torch wrote: its entries "

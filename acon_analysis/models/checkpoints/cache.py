@@ -33,11 +33,6 @@ def workplace() -> Iterator[Path]:
     """Make a temporary folder next to the converted checkpoints; it is gone afterwards.
 
     It is one of the system's, and nothing is kept, where the cache folder cannot be used.
-
-    Raises
-    ------
-    Refusal
-        No temporary folder can be made, or only one that another user can exchange.
     """
     folder = private_cache("checkpoints")
     if folder is not None and not os.access(folder, os.W_OK | os.X_OK):

@@ -28,7 +28,7 @@ def show(value: object) -> str:
         return shown + ("…" if len(value) > _SHOWN_CHARACTERS else "")
     if value is None or isinstance(value, (bool, int, float)):
         return repr(value)[:_SHOWN_CHARACTERS]
-    return f"a {type(value).__name__}"
+    return "a dict" if isinstance(value, dict) else f"a {type(value).__name__}"
 
 
 def listing(names: Sequence[object], *, count: int = 6) -> str:

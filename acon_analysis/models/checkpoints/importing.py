@@ -11,7 +11,6 @@ from torch import nn
 
 from acon_analysis.errors import UsageError
 from acon_analysis.files import atomic_write
-from acon_analysis.models.checkpoints.dtypes import BY_NAME
 from acon_analysis.models.checkpoints.errors import CheckpointError
 from acon_analysis.models.checkpoints.limits import DEFAULT_LIMITS, Limits
 from acon_analysis.models.checkpoints.loading import load_state_dict
@@ -124,29 +123,12 @@ def import_checkpoint(
 def write_safetensors(
     path: Path, state: Mapping[str, torch.Tensor], metadata: Mapping[str, str]
 ) -> None:
-    """Write tensors so that the file appears complete or not at all, with the same bytes each time.
+    """Write plain CPU tensors so that the file appears complete or not at all, the same each time.
 
     (The safetensors library writes several metadata in an order of its own each time.)
-
-    Parameters
-    ----------
-    path : Path
-        The file; its folder is made if it is missing.
-    state : mapping of str to torch.Tensor
-        Plain CPU tensors.
-    metadata : mapping of str to str
-        Texts for the header.
-
-    Raises
-    ------
-    CheckpointError
-        The file cannot be written.
     """
     tensors = in_file_order(
-        [
-            Declared(name, BY_NAME[str(tensor.dtype).removeprefix("torch.")], tuple(tensor.shape))
-            for name, tensor in state.items()
-        ]
+        [Declared(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in state.items()]
     )
 
     def write(file: IO[bytes]) -> None:

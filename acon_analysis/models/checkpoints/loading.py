@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from acon_analysis.models.checkpoints import cache, torchfile
-from acon_analysis.models.checkpoints.dtypes import BY_NAME
+from acon_analysis.models.checkpoints.dtypes import BY_NAME, name_of
 from acon_analysis.models.checkpoints.errors import CheckpointError, Refusal, show
 from acon_analysis.models.checkpoints.limits import DEFAULT_LIMITS, Limits
 from acon_analysis.models.checkpoints.matching import (
@@ -77,7 +77,8 @@ def load_state_dict(
         ``state_dict``, ``model_state_dict``, ``model``, ``state_dict_ema``, ``model_ema``,
         ``ema_state_dict``, ``ema``. The prefixes ``module.``, ``_orig_mod.`` and ``model.`` are
         removed when that makes more keys fit. Names that the model's own loading hooks convert,
-        such as ``weight_g`` and ``weight_v`` of torch's older weight normalisation, are converted.
+        such as ``weight_g`` and ``weight_v`` of torch's older weight normalisation, are converted,
+        and the newer names of it for a model of the older one.
     drop : sequence of str
         Keys that the file may have beyond the model's, by name or `fnmatch` pattern.
     limits : Limits
@@ -133,13 +134,7 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> str:
 
 
 def examine(source: Source, limits: Limits) -> Contents:
-    """Pass a file through the gate of its format, known by its first bytes.
-
-    Raises
-    ------
-    Refusal
-        It is no checkpoint, or one that is damaged or hostile.
-    """
+    """Pass a file through the gate of its format, which its first bytes show."""
     if source.head.startswith(torchfile.ZIP_MAGIC):
         if source.path.suffix == ".safetensors":
             # torch goes by this ending and would not read the archive that was checked.
@@ -172,7 +167,7 @@ def _wanted(model: nn.Module | Mapping[str, torch.Tensor]) -> dict[str, Wanted]:
     for name, tensor in state.items():
         if not isinstance(tensor, torch.Tensor) or is_lazy(tensor):
             raise Refusal(f"the model has no plain tensor under {name!r} to load into")
-        dtype = str(tensor.dtype).removeprefix("torch.")
+        dtype = name_of(tensor.dtype)
         if dtype not in BY_NAME:
             raise Refusal(f"the model's tensor {name!r} has the type {dtype}, which is not read")
         wanted[name] = Wanted(tuple(tensor.shape), dtype)
@@ -249,7 +244,7 @@ def _checked(source: Source, wanted: dict[str, Wanted], limits: Limits) -> dict[
     contents = read_safetensors(source, limits)
     root = contents.root if isinstance(contents.root, dict) else {}
     found = {
-        name: Wanted(record.shape, record.storage.dtype.name)
+        name: Wanted(record.shape, name_of(record.storage.dtype))
         for name, record in root.items()
         if isinstance(record, TensorRecord)
     }
@@ -264,12 +259,11 @@ def _tensors(source: Source, contents: Contents, plan: Plan) -> dict[str, torch.
     """Read tensors whose offsets the gate has checked; each owns its memory."""
     state = {}
     for item in plan.taken:
-        target = getattr(torch, item.dtype.name)
         if item.record is None:
-            state[item.name] = torch.zeros(item.shape, dtype=target)
+            state[item.name] = torch.zeros(item.shape, dtype=item.dtype)
             continue
         raw = bytearray(source.read(*contents.byte_range(item.record)))
-        saved = getattr(torch, item.record.storage.dtype.name)
+        saved = item.record.storage.dtype
         flat = torch.frombuffer(raw, dtype=saved) if raw else torch.empty(0, dtype=saved)
-        state[item.name] = flat.reshape(item.shape).to(target)
+        state[item.name] = flat.reshape(item.shape).to(item.dtype)
     return state

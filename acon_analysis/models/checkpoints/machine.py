@@ -1,54 +1,53 @@
-"""Reads a pickle's instructions one by one without running them.
+"""Reads a pickle with stand-ins for whatever it names: nothing is imported, nothing it names runs.
 
-The machine has a stack and a memo as pickle has, but the values on it are descriptions: a call is
-looked up among the few that are allowed and answered by a stand-in. Only the instructions that
-torch writes and its own restricted reader accepts are known.
+Python's own unpickler does it, cut down to the instructions that torch writes and its restricted
+reader accepts. All of them are looked at before the first is carried out.
 """
 
 import io
+import pickle
 import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from acon_analysis.models.checkpoints.allowed import (
     CALLABLE,
     NAMESPACE,
     is_allowed,
-    put,
     refuse_global,
 )
 from acon_analysis.models.checkpoints.errors import Refusal, show
 from acon_analysis.models.checkpoints.limits import Limits
-from acon_analysis.models.checkpoints.records import Inert, Ordered, TensorRecord
+from acon_analysis.models.checkpoints.records import Dictionary, Inert, Ordered, TensorRecord
 
-_PLAIN = frozenset(
-    ("BININT", "BININT1", "BININT2", "BINFLOAT", "BINUNICODE", "LONG1", "SHORT_BINSTRING")
-)
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_OPCODES = frozenset((
+    "PROTO", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1",
+    "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2",
+    "TUPLE3", "EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM", "SETITEMS", "BINGET",
+    "LONG_BINGET", "BINPUT", "LONG_BINPUT", "GLOBAL", "REDUCE", "NEWOBJ", "BUILD", "BINPERSID",
+))  # fmt: skip
 _MAX_MARKS = 64
+_STOP: Callable[[Any], None] = pickle._Unpickler.dispatch[pickle.STOP[0]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Global:
-    """A name the file asked for, ``"module attribute"``; nothing is imported."""
+    """A name the file asked for, ``"module attribute"``."""
 
     name: str
 
 
-class Machine:
-    """Interprets one or several pickles in a row, symbolically.
+class Machine(pickle._Unpickler):
+    """Reads one or several pickles in a row; `persistent` stands for what is kept outside of them.
 
-    Parameters
-    ----------
-    stream : io.BytesIO
-        The pickles; reading starts at the current position and stops after STOP.
-    limits : Limits
-        Caps on instructions and tensors, over all pickles of the stream together.
-    persistent : callable
-        Gets a storage's description (a tuple) and returns what stands for it.
+    The caps on instructions and tensors hold for all pickles of the stream together.
     """
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]]
+        for name in _OPCODES
+    }
 
     def __init__(
         self,
@@ -56,14 +55,12 @@ class Machine:
         limits: Limits,
         persistent: Callable[[tuple[object, ...]], object],
     ) -> None:
-        self._stream = stream
-        self._limits = limits
-        self._persistent = persistent
-        self._executed = 0
-        self._tensors = 0
-        self._stack: list[object] = []
-        self._marks: list[list[object]] = []
-        self._memo: dict[int, object] = {}
+        super().__init__(stream, encoding="latin-1")
+        self._stream, self._limits, self._persistent = stream, limits, persistent
+        self._executed = self._tensors = 0
+        self.stack: list[Any] = []
+        self.metastack: list[list[Any]] = []
+        self.memo: dict[int, object] = {}
 
     def load(self) -> object:
         """Return the description of what the next pickle would make.
@@ -73,128 +70,81 @@ class Machine:
         Refusal
             An instruction, a global or an argument that no state dict needs, or damage.
         """
-        self._stack, self._marks, self._memo = [], [], {}
-        first = True
+        start = self._stream.tell()
         try:
-            for opcode, argument, position in pickletools.genops(self._stream):
-                if first and opcode.name != "PROTO":
-                    raise Refusal("it does not begin as torch begins a pickle")
-                first = False
-                self._executed += 1
-                if self._executed > self._limits.opcodes:
-                    raise Refusal(f"it has more than {self._limits.opcodes:,} pickle instructions")
-                if opcode.name != "STOP":
-                    self._step(opcode.name, argument, position or 0)
-        except (ValueError, IndexError, KeyError, OverflowError, UnicodeError, EOFError) as error:
+            self._look()
+            self._stream.seek(start)
+            self.memo.clear()
+            return super().load()
+        except Refusal:
+            raise
+        except Exception as error:  # pickle raises nearly everything on damaged files
             raise Refusal(f"its pickle is damaged ({show(str(error))})") from None
-        if self._marks or len(self._stack) != 1:
-            raise Refusal("its pickle is damaged (it leaves more or less than one object)")
-        return self._stack[0]
 
-    def _step(self, name: str, argument: object, position: int) -> None:
-        if name in _PLAIN:
-            self._stack.append(argument)
-        elif name in _CONSTANTS:
-            self._stack.append(_CONSTANTS[name])
-        elif name in _TUPLES:
-            items = [self._stack.pop() for _ in range(_TUPLES[name])]
-            self._stack.append(tuple(reversed(items)))
-        elif name in _HANDLERS:
-            _HANDLERS[name](self, argument)
-        else:
+    def _look(self) -> None:
+        """Check each instruction of the next pickle and what it says by itself."""
+        marks, first = 0, self._executed + 1
+        for opcode, argument, position in pickletools.genops(self._stream):
+            self._executed += 1
+            if self._executed > self._limits.opcodes:
+                raise Refusal(f"it has more than {self._limits.opcodes:,} pickle instructions")
+            if self._executed == first and opcode.name != "PROTO":
+                raise Refusal("it does not begin as torch begins a pickle")
+            if opcode.name not in _OPCODES:
+                raise Refusal(
+                    f"it holds the pickle instruction {opcode.name} at byte {position}, which "
+                    "torch never writes into a state dict"
+                )
+            self._require_known(opcode.name, argument)
+            marks += {"MARK": 1, "TUPLE": -1, "APPENDS": -1, "SETITEMS": -1}.get(opcode.name, 0)
+            if marks > _MAX_MARKS:
+                raise Refusal(f"its containers are nested more than {_MAX_MARKS} deep")
+
+    def _require_known(self, opcode: str, argument: object) -> None:
+        if opcode == "PROTO" and argument != 2:
+            raise Refusal(f"it is a pickle of protocol {argument}, expected torch's protocol 2")
+        if opcode == "GLOBAL" and not is_allowed(str(argument)):
+            raise refuse_global(str(argument))
+        if opcode.endswith("PUT") and isinstance(argument, int) and argument > self._executed:
             raise Refusal(
-                f"it holds the pickle instruction {name} at byte {position}, which torch never "
-                "writes into a state dict"
+                f"its pickle numbers an object {argument:,}, more than it has instructions"
             )
 
-    def _proto(self, argument: object) -> None:
-        if argument != 2:
-            raise Refusal(f"it is a pickle of protocol {argument}, expected torch's protocol 2")
+    def find_class(self, module: str, name: str) -> Global:
+        """Return the stand-in of a name."""
+        if not is_allowed(f"{module} {name}"):
+            raise refuse_global(f"{module} {name}")
+        return Global(f"{module} {name}")
 
-    def _mark(self, _: object) -> None:
-        if len(self._marks) >= _MAX_MARKS:
-            raise Refusal(f"its containers are nested more than {_MAX_MARKS} deep")
-        self._marks.append(self._stack)
-        self._stack = []
+    def persistent_load(self, described: object) -> object:
+        """Return what stands for tensor data."""
+        if not isinstance(described, tuple):
+            _mismatch("take as a storage", described)
+        return self._persistent(described)
 
-    def _pop_mark(self) -> list[object]:
-        items, self._stack = self._stack, self._marks.pop()
-        return items
+    def _empty_dict(self) -> None:
+        self.stack.append(Dictionary())
 
-    def _tuple(self, _: object) -> None:
-        items = tuple(self._pop_mark())
-        self._stack.append(items)
-
-    def _empty_list(self, _: object) -> None:
-        self._stack.append([])
-
-    def _empty_dict(self, _: object) -> None:
-        self._stack.append({})
-
-    def _list(self) -> list[object]:
-        target = self._stack[-1]
-        if not isinstance(target, list):
-            self._mismatch("append to", target)
-        return target
-
-    def _append(self, _: object) -> None:
-        item = self._stack.pop()
-        self._list().append(item)
-
-    def _appends(self, _: object) -> None:
-        items = self._pop_mark()
-        self._list().extend(items)
-
-    def _put_items(self, items: list[object]) -> None:
-        target = self._stack[-1]
-        if not isinstance(target, dict):
-            self._mismatch("put items into", target)
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            put(target, key, value)
-
-    def _setitem(self, _: object) -> None:
-        value, key = self._stack.pop(), self._stack.pop()
-        self._put_items([key, value])
-
-    def _setitems(self, _: object) -> None:
-        self._put_items(self._pop_mark())
-
-    def _get(self, argument: object) -> None:
-        self._stack.append(self._memo[_index(argument)])
-
-    def _memoize(self, argument: object) -> None:
-        index = _index(argument)
-        if index > self._executed:
-            raise Refusal(f"its pickle numbers an object {index:,}, more than it has instructions")
-        self._memo[index] = self._stack[-1]
-
-    def _global(self, argument: object) -> None:
-        name = str(argument)
-        if not is_allowed(name):
-            raise refuse_global(name)
-        self._stack.append(Global(name))
-
-    def _reduce(self, _: object) -> None:
-        arguments, function = self._stack.pop(), self._stack.pop()
+    def _reduce(self) -> None:
+        arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, Global) or not isinstance(arguments, tuple):
-            self._mismatch("call", function)
+            _mismatch("call", function)
         if function.name not in CALLABLE:
             raise Refusal(f"it calls {show(function.name)}, which no state dict does")
-        result = CALLABLE[function.name](arguments)
-        if isinstance(result, TensorRecord):
-            self._tensors += 1
-            if self._tensors > self._limits.tensors:
-                raise Refusal(f"it holds more than {self._limits.tensors:,} tensors")
-        self._stack.append(result)
+        result = CALLABLE[function.name](*arguments)
+        self._tensors += isinstance(result, TensorRecord)
+        if self._tensors > self._limits.tensors:
+            raise Refusal(f"it holds more than {self._limits.tensors:,} tensors")
+        self.stack.append(result)
 
-    def _newobj(self, _: object) -> None:
-        arguments, kind = self._stack.pop(), self._stack.pop()
+    def _newobj(self) -> None:
+        arguments, kind = self.stack.pop(), self.stack.pop()
         if kind != Global(NAMESPACE) or arguments != ():
-            self._mismatch("make an object of", kind)
-        self._stack.append(Inert("Namespace"))
+            _mismatch("make an object of", kind)
+        self.stack.append(Inert("Namespace"))
 
-    def _build(self, _: object) -> None:
-        state, target = self._stack.pop(), self._stack[-1]
+    def _build(self) -> None:
+        state, target = self.stack.pop(), self.stack[-1]
         match target:
             # torch notes the versions of a model's modules on the state dict.
             case Ordered() if isinstance(state, dict) and state.keys() <= {"_metadata"}:
@@ -203,43 +153,22 @@ class Machine:
                 return
             case Inert(kind="NumPy type") if isinstance(state, tuple):
                 return
-        self._mismatch("set the state of", target)
+        _mismatch("set the state of", target)
 
-    def _persid(self, _: object) -> None:
-        described = self._stack.pop()
-        if not isinstance(described, tuple):
-            self._mismatch("take as a storage", described)
-        self._stack.append(self._persistent(described))
+    def _stop(self) -> None:
+        if len(self.stack) != 1 or self.metastack:
+            raise Refusal("its pickle is damaged (it leaves more or less than one object)")
+        _STOP(self)
 
-    @staticmethod
-    def _mismatch(action: str, value: object) -> NoReturn:
-        what = value.name if isinstance(value, Global) else value
-        raise Refusal(f"its pickle wants to {action} {show(what)}, which no state dict does")
-
-
-def _index(argument: object) -> int:
-    if not isinstance(argument, int):
-        raise Refusal("its pickle is damaged (an object's number is none)")
-    return argument
+    dispatch |= {
+        pickle.EMPTY_DICT[0]: _empty_dict,
+        pickle.REDUCE[0]: _reduce,
+        pickle.NEWOBJ[0]: _newobj,
+        pickle.BUILD[0]: _build,
+        pickle.STOP[0]: _stop,
+    }
 
 
-_HANDLERS: dict[str, Callable[[Machine, object], None]] = {
-    "PROTO": Machine._proto,
-    "MARK": Machine._mark,
-    "TUPLE": Machine._tuple,
-    "EMPTY_LIST": Machine._empty_list,
-    "EMPTY_DICT": Machine._empty_dict,
-    "APPEND": Machine._append,
-    "APPENDS": Machine._appends,
-    "SETITEM": Machine._setitem,
-    "SETITEMS": Machine._setitems,
-    "BINGET": Machine._get,
-    "LONG_BINGET": Machine._get,
-    "BINPUT": Machine._memoize,
-    "LONG_BINPUT": Machine._memoize,
-    "GLOBAL": Machine._global,
-    "REDUCE": Machine._reduce,
-    "NEWOBJ": Machine._newobj,
-    "BUILD": Machine._build,
-    "BINPERSID": Machine._persid,
-}
+def _mismatch(action: str, value: object) -> NoReturn:
+    what = value.name if isinstance(value, Global) else value
+    raise Refusal(f"its pickle wants to {action} {show(what)}, which no state dict does")

@@ -1,12 +1,15 @@
 """Which of a file's tensors are the model's: the state dict, its prefixes, names and shapes."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import product
 from typing import NamedTuple
 
-from acon_analysis.models.checkpoints.dtypes import BY_NAME, DType
+import torch
+
+from acon_analysis.models.checkpoints.dtypes import BY_NAME, name_of
 from acon_analysis.models.checkpoints.errors import Refusal, listing, nearest, plural, show
 from acon_analysis.models.checkpoints.limits import Limits
 from acon_analysis.models.checkpoints.records import Contents, TensorRecord
@@ -23,6 +26,8 @@ ENTRIES = (
 )
 #: What wrappers put before the names: DataParallel, torch.compile, and trainers.
 PREFIXES = ("module.", "_orig_mod.", "model.")
+#: What torch.nn.utils.parametrizations.weight_norm calls a weight's norm and direction.
+_NORMALISED = re.compile(r"\bparametrizations\.(\w+)\.original([01])$")
 _COUNTER = "num_batches_tracked"
 _MAX_CHAIN = 4
 _SHOWN = 5
@@ -54,7 +59,7 @@ class Taken(NamedTuple):
     key: str
     record: TensorRecord | None
     shape: tuple[int, ...]
-    dtype: DType
+    dtype: torch.dtype
 
 
 @dataclass(frozen=True)
@@ -75,22 +80,10 @@ def make_plan(
     drop: Sequence[str] = (),
     convert: Converter = no_conversion,
 ) -> Plan:
-    """Decide which tensors of a file are read for a model.
+    """Decide which tensors of a file are read for a model; a Refusal says why they do not fit.
 
-    Parameters
-    ----------
-    contents, wanted, entry, limits
-        What the file holds, what the model expects, where to look, how much is read.
-    drop : sequence of str
-        Patterns (`fnmatch`) of keys that may be left out if the model has none of these names.
-    convert : callable
-        Returns the names that the model's own hooks make of others; see `Converter`.
-
-    Raises
-    ------
-    Refusal
-        There is no state dict, or its names, shapes or types are not the model's; a pattern fits
-        no extra key.
+    `drop` are patterns (`fnmatch`) of keys that the model does not have, `convert` returns the
+    names that the model's own hooks make of others.
     """
     path, found, notes = _select(contents.root, entry)
     state = _readable(found, limits, drop)
@@ -190,8 +183,8 @@ def _let_go(
                 f"; extra are {listing([key for key, _ in extra])}" if extra else "; none is extra"
             )
             raise Refusal(f"no extra key is named {show(pattern)}, which was to be dropped{held}")
-    gone = [key for key, name in extra if _dropped(key, drop) or _dropped(name, drop)]
-    return [name for name in unexpected if keys[name] not in set(gone)], gone
+    gone = {key: None for key, name in extra if _dropped(key, drop) or _dropped(name, drop)}
+    return [name for name in unexpected if keys[name] not in gone], list(gone)
 
 
 def _readable(
@@ -228,7 +221,11 @@ def _rename(
 
     def converted(names: dict[str, str]) -> dict[str, str]:
         new = convert({name: state[key].shape for key, name in names.items()})
-        return {key: new.get(name, name) for key, name in names.items()}
+        made = {key: new.get(name, name) for key, name in names.items()}
+        return {
+            key: older if name not in wanted and (older := _older(name)) in wanted else name
+            for key, name in made.items()
+        }
 
     keys = list(state)
     plain = {key: key for key in keys}
@@ -245,13 +242,22 @@ def _rename(
             removed += ["'_orig_mod.' removed inside of names"] if inner else []
             removed += [f"prefix {add!r} added"] if add else []
             best, score, stripped, note = names, fits, bare, ", ".join(removed)
-    changed = sum(best[key] != stripped[key] for key in keys)
+    changed = [key for key in keys if best[key] != stripped[key]]
+    older = sum(best[key] == _older(stripped[key]) for key in changed)
     if len(set(best.values())) != len(best):
         raise Refusal("two of its keys become one without their prefix; save them apart")
     said = [note] if note else []
-    if changed:
-        said.append(f"{plural(changed, 'name')} converted as the network does when it loads them")
+    if len(changed) > older:
+        count = plural(len(changed) - older, "name")
+        said.append(f"{count} converted as the network does when it loads them")
+    if older:
+        said.append(f"{plural(older, 'name')} converted to those of torch.nn.utils.weight_norm")
     return best, said
+
+
+def _older(name: str) -> str:
+    """Return the name that the older weight normalisation gives to a part of a weight."""
+    return _NORMALISED.sub(lambda found: f"{found[1]}_{'gv'[int(found[2])]}", name)
 
 
 def _stripped(key: str, chain: str, add: str, inner: bool) -> str:
@@ -304,10 +310,10 @@ def _near(names: list[str], pool: list[str]) -> str:
 
 def _take(name: str, key: str, value: TensorRecord, expected: Wanted) -> Taken:
     source, target = value.storage.dtype, BY_NAME[expected.dtype]
-    if source != target and not (source.floating and target.floating):
+    if source != target and not (source.is_floating_point and target.is_floating_point):
         raise Refusal(
-            f"its tensor {show(key)} is of type {source.name}, the model's of {target.name}; only "
-            "floating types are converted into each other"
+            f"its tensor {show(key)} is of type {name_of(source)}, the model's of "
+            f"{name_of(target)}; only floating types are converted into each other"
         )
     if not value.dense:
         raise Refusal(
@@ -334,7 +340,7 @@ def _conversions(taken: list[Taken]) -> list[str]:
     counts: dict[tuple[str, str], int] = {}
     for item in taken:
         if item.record and item.record.storage.dtype != item.dtype:
-            pair = (item.record.storage.dtype.name, item.dtype.name)
+            pair = (name_of(item.record.storage.dtype), name_of(item.dtype))
             counts[pair] = counts.get(pair, 0) + 1
     return [
         f"{plural(count, 'tensor')} converted from {source} to {target}"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from acon_analysis.models.checkpoints.dtypes import name_of
 from acon_analysis.models.checkpoints.errors import Refusal
 from acon_analysis.models.checkpoints.limits import Limits
 from acon_analysis.models.checkpoints.matching import Plan
@@ -22,13 +23,7 @@ _PASSED = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "LANG",
 
 
 def convert(source: Source, contents: Contents, plan: Plan, folder: Path, limits: Limits) -> Path:
-    """Let a child process write the planned tensors as safetensors; return the file.
-
-    Raises
-    ------
-    Refusal
-        torch refuses the file, or the process runs into one of its limits.
-    """
+    """Let a child process write the planned tensors as safetensors; return the file."""
     tensors = in_file_order([Declared(item.name, item.dtype, item.shape) for item in plan.taken])
     by_name = {item.name: item for item in plan.taken}
     header = make_header(tensors, {})
@@ -47,9 +42,9 @@ def convert(source: Source, contents: Contents, plan: Plan, folder: Path, limits
         "tensors": [
             {
                 "key": by_name[tensor.name].key,
-                "saved": record.storage.dtype.name if record else None,
+                "saved": name_of(record.storage.dtype) if record else None,
                 "shape": tensor.shape,
-                "dtype": tensor.dtype.name,
+                "dtype": name_of(tensor.dtype),
                 "size": tensor.size,
             }
             for tensor in tensors

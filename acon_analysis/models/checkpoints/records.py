@@ -4,32 +4,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
-from acon_analysis.models.checkpoints.dtypes import DType
+import torch
+
+from acon_analysis.models.checkpoints.errors import Refusal, show
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Storage:
-    """A run of elements in the file.
-
-    Parameters
-    ----------
-    key : str
-        Its name in the file; only ever looked up, never part of a path.
-    dtype : DType
-        Type of its elements.
-    start : int
-        First element, counted from the beginning of the data under `key`.
-    count : int
-        Number of elements.
-    """
+    """A run of elements: `count` from `start` on, of the data that the file has under `key`."""
 
     key: str
-    dtype: DType
+    dtype: torch.dtype
     start: int
     count: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TensorRecord:
     """A tensor as the file declares it: where it lies, its shape and strides (elements)."""
 
@@ -46,18 +36,15 @@ class TensorRecord:
     @property
     def dense(self) -> bool:
         """Whether the elements fill one run of the storage, in whatever order of dimensions."""
-        if self.count == 0:
-            return True
         expected = 1
         for stride, size in sorted(zip(self.strides, self.shape, strict=True)):
-            if size > 1:
-                if stride != expected:
-                    return False
-                expected *= size
+            if size > 1 and stride != expected:
+                return self.count == 0
+            expected *= max(size, 1)
         return True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Inert:
     """A value that is no part of the weights and is not looked at any further."""
 
@@ -65,7 +52,22 @@ class Inert:
     detail: str = ""
 
 
-class Ordered(dict[object, object]):
+class Dictionary(dict[object, object]):
+    """Takes keys that are hashed fast and occur once, as in real checkpoints."""
+
+    __slots__ = ()
+
+    def __setitem__(self, key: object, value: object) -> None:
+        if not (key is None or isinstance(key, (str, int))):
+            raise Refusal(f"a dictionary has a key of type {type(key).__name__}, expected a name")
+        if isinstance(key, int) and abs(key) >= 2**48:  # larger ones can all have one hash
+            raise Refusal(f"a dictionary has the key {show(key)}, expected a name")
+        if key in self:
+            raise Refusal(f"the key {show(key)} occurs twice in one dictionary")
+        super().__setitem__(key, value)
+
+
+class Ordered(Dictionary):
     """Stands for a collections.OrderedDict."""
 
     __slots__ = ()
@@ -73,17 +75,7 @@ class Ordered(dict[object, object]):
 
 @dataclass(frozen=True)
 class Contents:
-    """A file that passed the gate.
-
-    Parameters
-    ----------
-    format : str
-        ``"torch zip"``, ``"torch legacy"`` or ``"safetensors"``.
-    root : object
-        What the file holds: containers, numbers, `TensorRecord`.
-    data : dict of str to (int, int)
-        Per storage key the offset and the number of its bytes in the file.
-    """
+    """A file that passed the gate: its format, what it holds, each storage's offset and bytes."""
 
     format: str
     root: object
@@ -97,10 +89,9 @@ class Contents:
 
 
 def walk(root: object, limit: int) -> Iterator[tuple[object, int]]:
-    """Yield every value once with its depth, in a loop rather than by recursion.
+    """Yield every value with its depth; no container is entered twice, none below `limit`.
 
-    Containers that are reached again are not entered again, so that a small file cannot ask for
-    an exponential walk; nothing below depth `limit` is entered.
+    So that a small file cannot ask for an exponential walk.
     """
     pending: list[tuple[object, int]] = [(root, 0)]
     seen: set[int] = set()

@@ -7,7 +7,6 @@ import stat
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from acon_analysis.errors import closest
@@ -42,20 +41,7 @@ _FOREIGN = (
 
 
 class Source:
-    """A regular file, open for reading; a context manager.
-
-    Parameters
-    ----------
-    path : str or path-like
-        The file. Symbolic links are followed.
-    limits : Limits
-        The caps.
-
-    Raises
-    ------
-    Refusal
-        There is no such file, it cannot be read, it is not a regular file, empty or too large.
-    """
+    """A regular file that is not too large, open for reading; links are followed."""
 
     def __init__(self, path: str | os.PathLike[str], limits: Limits) -> None:
         self.path = Path(path)
@@ -79,12 +65,7 @@ class Source:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
     @staticmethod
@@ -103,14 +84,15 @@ class Source:
             )
 
     def _why_not(self, error: OSError | ValueError) -> str:
-        if isinstance(error, FileNotFoundError):
-            return f"there is no such file{self._neighbours()}"
-        if isinstance(error, PermissionError):
-            return "it may not be read (permission denied)"
-        if isinstance(error, OSError) and error.errno == errno.ELOOP:
-            return "its symbolic links lead in a circle"
-        if isinstance(error, OSError):
-            return f"it cannot be opened ({error.strerror or error})"
+        match error:
+            case FileNotFoundError():
+                return f"there is no such file{self._neighbours()}"
+            case PermissionError():
+                return "it may not be read (permission denied)"
+            case OSError(errno=errno.ELOOP):
+                return "its symbolic links lead in a circle"
+            case OSError():
+                return f"it cannot be opened ({error.strerror or error})"
         return f"this is not a file name ({error})"
 
     def _neighbours(self) -> str:
@@ -122,13 +104,7 @@ class Source:
         return f"; {near}" if near.startswith("did you mean") else ""
 
     def read(self, offset: int, count: int) -> bytes:
-        """Return `count` bytes from `offset` on.
-
-        Raises
-        ------
-        Refusal
-            The file ends before, or cannot be read.
-        """
+        """Return `count` bytes from `offset` on."""
         parts, left = [], count
         try:
             self._file.seek(offset)

@@ -7,7 +7,9 @@ from itertools import pairwise
 from math import prod
 from typing import NamedTuple
 
-from acon_analysis.models.checkpoints.dtypes import BY_CODE, DType
+import torch
+
+from acon_analysis.models.checkpoints.dtypes import BY_CODE, CODES
 from acon_analysis.models.checkpoints.errors import Refusal, show
 from acon_analysis.models.checkpoints.limits import Limits
 from acon_analysis.models.checkpoints.records import Contents, Storage, TensorRecord
@@ -20,7 +22,7 @@ class Declared(NamedTuple):
     """A tensor as a header declares it: name, type and shape."""
 
     name: str
-    dtype: DType
+    dtype: torch.dtype
     shape: tuple[int, ...]
 
     @property
@@ -35,19 +37,14 @@ def looks_like(head: bytes, size: int) -> bool:
 
 
 def read_safetensors(source: Source, limits: Limits) -> Contents:
-    """Return what a safetensors file holds.
-
-    Raises
-    ------
-    Refusal
-        The header is too large, malformed, or declares tensors that overlap, leave gaps or lie
-        outside of the file.
-    """
+    """Return what a safetensors file holds; its tensors fill it without overlap or gaps."""
     length = int.from_bytes(source.head[:8], "little")
     if length > min(limits.header_bytes, source.size - 8):
         raise Refusal(f"its safetensors header declares {length:,} bytes, more than it can have")
     header = _parse(source.read(8, length))
-    _require_text(header.pop(_METADATA, {}))
+    metadata = header.pop(_METADATA, {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise Refusal("its safetensors metadata are not texts")
     if len(header) > limits.tensors:
         raise Refusal(f"it holds {len(header):,} tensors, more than {limits.tensors:,}")
     base = 8 + length
@@ -100,24 +97,14 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
-def _require_text(metadata: object) -> None:
-    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise Refusal("its safetensors metadata are not texts")
-
-
 def _entry(name: str, entry: object) -> tuple[Declared, int, int]:
     match entry:
-        case {"dtype": str() as code, "shape": list() as shape, "data_offsets": [begin, end]}:
-            if (
-                isinstance(entry, dict)
-                and len(entry) == 3
-                and _counts(shape)
-                and _counts([begin, end])
-                and len(shape) <= 16
-            ):
-                if code not in BY_CODE:
-                    raise Refusal(f"its tensor {show(name)} has the type {show(code)}, not read")
-                return Declared(name, BY_CODE[code], tuple(shape)), begin, end
+        case {
+            "dtype": str() as code, "shape": list() as shape, "data_offsets": [begin, end], **rest
+        } if not rest and len(shape) <= 16 and _counts([*shape, begin, end]):  # fmt: skip
+            if code not in BY_CODE:
+                raise Refusal(f"its tensor {show(name)} has the type {show(code)}, not read")
+            return Declared(name, BY_CODE[code], tuple(shape)), begin, end
     raise Refusal(f"its safetensors header does not describe the tensor {show(name)} properly")
 
 
@@ -137,14 +124,13 @@ def in_file_order(tensors: Sequence[Declared]) -> list[Declared]:
 def make_header(tensors: Sequence[Declared], metadata: Mapping[str, str]) -> bytes:
     """Return the first bytes of a safetensors file; the data of `tensors` follow in that order.
 
-    The same tensors and metadata always give the same bytes, so that a file's hash identifies its
-    content.
+    The same tensors and metadata always give the same bytes: a file's hash identifies its content.
     """
     header: dict[str, object] = {_METADATA: dict(sorted(metadata.items()))} if metadata else {}
     position = 0
     for tensor in tensors:
         header[tensor.name] = {
-            "dtype": tensor.dtype.code,
+            "dtype": CODES[tensor.dtype],
             "shape": list(tensor.shape),
             "data_offsets": [position, position + tensor.size],
         }

@@ -5,6 +5,7 @@ import tarfile
 
 from acon_analysis.models.checkpoints.allowed import STORAGES
 from acon_analysis.models.checkpoints.archive import Entry, read_directory
+from acon_analysis.models.checkpoints.dtypes import name_of
 from acon_analysis.models.checkpoints.errors import Refusal, show
 from acon_analysis.models.checkpoints.limits import Limits
 from acon_analysis.models.checkpoints.machine import Global, Machine
@@ -18,13 +19,7 @@ _LEGACY_PROTOCOL = 1001
 
 
 def read_zip(source: Source, limits: Limits) -> Contents:
-    """Return what a checkpoint in torch's zip format (since 1.6) holds.
-
-    Raises
-    ------
-    Refusal
-        The file is damaged or holds anything but plain tensors, containers and numbers.
-    """
+    """Return what a checkpoint in torch's zip format (since 1.6) holds."""
     entries = read_directory(source, limits)
     if "constants.pkl" in entries or any(name.startswith("code/") for name in entries):
         raise Refusal(
@@ -52,7 +47,7 @@ def read_zip(source: Source, limits: Limits) -> Contents:
         if entry.size != result.count * result.dtype.itemsize:
             raise Refusal(
                 f"its tensor data {show(result.key)} have {entry.size:,} bytes, declared are "
-                f"{result.count:,} elements of {result.dtype.name}"
+                f"{result.count:,} elements of {name_of(result.dtype)}"
             )
         if entry.offset % result.dtype.itemsize:
             raise Refusal("its tensor data are not aligned; write it again with `torch.save`")
@@ -87,13 +82,7 @@ def _require_intact(source: Source, entries: dict[str, Entry]) -> None:
 
 
 def read_legacy(source: Source, limits: Limits) -> Contents:
-    """Return what a checkpoint in torch's format before 1.6 holds: five pickles, then the data.
-
-    Raises
-    ------
-    Refusal
-        The file is damaged or holds anything but plain tensors, containers and numbers.
-    """
+    """Return what a checkpoint in torch's format before 1.6 holds: five pickles, then the data."""
     if source.size > limits.legacy_bytes:
         raise Refusal(
             f"it has {source.size:,} bytes in torch's old format, of which {limits.legacy_bytes:,} "

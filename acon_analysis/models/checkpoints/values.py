@@ -1,9 +1,8 @@
 """Looks at the weights themselves, a few megabytes at a time, before a process loads them."""
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
 
-from acon_analysis.models.checkpoints.dtypes import DType
+from acon_analysis.models.checkpoints.dtypes import name_of
 from acon_analysis.models.checkpoints.errors import Refusal, listing, plural
 from acon_analysis.models.checkpoints.matching import Plan
 from acon_analysis.models.checkpoints.records import Contents, TensorRecord
@@ -11,13 +10,7 @@ from acon_analysis.models.checkpoints.source import Source
 
 
 def require_finite(source: Source, contents: Contents, plan: Plan) -> None:
-    """Check every value that will be read.
-
-    Raises
-    ------
-    Refusal
-        NaN or infinity, a value beyond the range of the model's type, or a byte that is no bool.
-    """
+    """Refuse NaN, infinity, values beyond the range of the model's type, bytes that are no bool."""
     bad: dict[str, list[str]] = {}
     for item in plan.taken:
         if item.record is not None:
@@ -32,31 +25,18 @@ def require_finite(source: Source, contents: Contents, plan: Plan) -> None:
         raise Refusal("; ".join(parts) + "; such weights compute nothing")
 
 
-def _problem(source: Source, contents: Contents, record: TensorRecord, target: DType) -> str | None:
+def _problem(
+    source: Source, contents: Contents, record: TensorRecord, target: torch.dtype
+) -> str | None:
     dtype = record.storage.dtype
-    offset, size = contents.byte_range(record)
-    narrower = dtype.floating and target.largest < dtype.largest
-    for chunk in source.chunks(offset, size):
-        if dtype.name == "bool":
-            if np.frombuffer(chunk, np.uint8).max() > 1:
+    for chunk in source.chunks(*contents.byte_range(record)):
+        if dtype == torch.bool:
+            if torch.frombuffer(bytearray(chunk), dtype=torch.uint8).max() > 1:
                 return "bytes that are neither true nor false"
-        elif dtype.floating:
-            bits = np.frombuffer(chunk, np.dtype(f"<u{dtype.itemsize}"))
-            exponent = np.array(dtype.exponent, bits.dtype)
-            special = bits[(bits & exponent) == exponent]
-            if special.size:
-                mantissa = special & np.array(_mantissa(dtype), bits.dtype)
-                return "NaN" if mantissa.any() else "infinity"
-            if narrower and float(np.abs(_decoded(bits, dtype)).max()) > target.largest:
-                return f"values beyond the range of {target.name}"
+        elif dtype.is_floating_point:
+            values = torch.frombuffer(bytearray(chunk), dtype=dtype)
+            if not values.isfinite().all():
+                return "NaN" if values.isnan().any() else "infinity"
+            if float(values.abs().max()) > torch.finfo(target).max:
+                return f"values beyond the range of {name_of(target)}"
     return None
-
-
-def _mantissa(dtype: DType) -> int:
-    return (dtype.exponent & -dtype.exponent) - 1
-
-
-def _decoded(bits: NDArray[np.unsignedinteger], dtype: DType) -> NDArray[np.floating]:
-    if dtype.name == "bfloat16":
-        return (bits.astype(np.uint32) << 16).view(np.float32)
-    return bits.view(np.dtype(f"<f{dtype.itemsize}"))

@@ -382,6 +382,29 @@ def test_names_of_the_older_weight_normalisation(prefix: str, tmp_path: Path) ->
         load_state_dict(path, dict(new.state_dict()))  # names alone have no hooks
 
 
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+def test_names_of_the_newer_weight_normalisation(prefix: str, tmp_path: Path) -> None:
+    """A model of the older one takes them, also as a mapping of names; outputs are equal."""
+    old: Any = normalised(torch.nn.utils.weight_norm)
+    new: Any = normalised(torch.nn.utils.parametrizations.weight_norm)
+    with torch.no_grad():
+        new[0][0].parametrizations.weight.original0.mul_(3)
+        new[0][0].parametrizations.weight.original1.add_(1)
+    path = tmp_path / "new.pth"
+    torch.save({prefix + name: value for name, value in new.state_dict().items()}, path)
+    result = load_state_dict(path, old)
+    assert "2 names converted to those of torch.nn.utils.weight_norm" in result.notes
+    assert torch.equal(
+        result.state["0.0.weight_g"], new[0][0].parametrizations.weight.original0.detach()
+    )
+    assert_same(load_state_dict(path, old.state_dict()).state, result.state)
+    load_weights(old, path)
+    x = torch.randn(2, 3, 4)
+    with torch.no_grad():
+        assert torch.equal(new(x), old(x))
+
+
 def test_a_hook_that_needs_values_converts_nothing(tmp_path: Path) -> None:
     class Own(nn.Linear):
         """Renames its weight after a look at its values."""

@@ -22,6 +22,7 @@ from acon_analysis.models.checkpoints.source import Source
 from acon_analysis.models.checkpoints.values import require_finite
 from checkpoint_files import (
     dictionary,
+    integer,
     legacy,
     net,
     safetensors,
@@ -162,6 +163,15 @@ def test_files_without_checksums(tmp_path: Path) -> None:
     finally:
         torch.serialization.set_crc32_options(before)
     assert read(raw, tmp_path / "weights") == EXPECTED
+
+
+def test_keys_that_all_have_one_hash_take_no_time(tmp_path: Path) -> None:
+    """Forty thousand of them, in a dictionary, would take minutes."""
+    keys = b"".join(integer((2**61 - 1) * n) + b"N" for n in range(1, 40_001))
+    path = tmp_path / "weights.pth"
+    path.write_bytes(torch_zip(b"\x80\x02}(" + keys + b"u."))
+    with pytest.raises(CheckpointError, match=r"has the key 2305843009213693951, expected a name"):
+        load_state_dict(path, net())
 
 
 # Fuzzing: whatever the bytes, the only exception is a CheckpointError, and it comes soon.
