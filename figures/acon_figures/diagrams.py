@@ -57,18 +57,7 @@ def arrow(axes: Axes, *points: tuple[float, float], head: bool = True) -> None:
 def column(
     axes: Axes, x: float, steps: Sequence[tuple[float, str, str]], *, width: float = 0.7
 ) -> None:
-    """Draw boxes below one another, joined by arrows.
-
-    Parameters
-    ----------
-    axes : matplotlib.axes.Axes
-    x : float
-        Centre of the boxes.
-    steps : sequence of (y, text, fill)
-        From top to bottom; an empty fill writes the text without a box.
-    width : float
-        Of the boxes.
-    """
+    """Draw boxes centred at x, joined by arrows, from steps (y, text, fill); no fill, no box."""
     for index, (y, text, fill) in enumerate(steps):
         if fill:
             box(axes, x, y, text, width=width, fill=fill)

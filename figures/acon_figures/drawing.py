@@ -57,7 +57,11 @@ def draw(
     AconError
         If a figure asked for by name needs what no run has, or cannot be drawn of what it has.
     """
-    specs = [find(name) for name in names] if names is not None else _all(shipped, sources or {})
+    if names is not None:
+        specs = [find(name) for name in names]
+    else:
+        others = set() if shipped else SHIPPED - (sources or {}).keys()
+        specs = [spec for spec in FIGURES.values() if shipped or set(spec.frames) - others]
     inputs, say = Inputs(runs, sources), announce or (lambda _line: None)
     given = ", ".join(str(run.path) for run in runs) or "none"
     for number, spec in enumerate(specs, 1):
@@ -72,7 +76,7 @@ def draw(
                     raise AconError(f"figure {name!r}: {error} (runs: {given})") from error
                 say(f"{name}: left out, {error}")
                 continue
-            complete(figure, spec, used)
+            _complete(figure, spec, used)
             yield from save(figure, folder, name, formats, dpi=dpi)
 
 
@@ -104,35 +108,18 @@ def draw_runs(spec: FigureSpec, runs: Sequence[Run], **options: Any) -> AconFigu
     except AconError as error:
         given = ", ".join(str(run.path) for run in runs)
         raise AconError(f"figure {spec.name!r}: {error} (runs: {given})") from error
-    complete(figure, spec, used)
+    _complete(figure, spec, used)
     return figure
 
 
-def complete(figure: AconFigure, spec: FigureSpec, inputs: Inputs) -> None:
+def _complete(figure: AconFigure, spec: FigureSpec, inputs: Inputs) -> None:
     """Name a figure's network and data, and say in its caption which samples it leaves out."""
     figure.name(": ".join(filter(None, [inputs.subject(spec), figure.subject])))
     figure.caption = " ".join(filter(None, [figure.caption, inputs.left_out(spec)]))
 
 
-def _all(shipped: bool, sources: Sources) -> list[FigureSpec]:
-    """Return all figures, or those of captured runs and of what the sources find for them."""
-    every, others = list(FIGURES.values()), SHIPPED - sources.keys()
-    return every if shipped else [spec for spec in every if set(spec.frames) - others]
-
-
 def _inputs_of(spec: FigureSpec, inputs: Inputs) -> tuple[dict[str, Any], Inputs]:
-    """Return what a figure draws, of the first run of which the sources have what it can show.
-
-    Returns
-    -------
-    tuple of dict and Inputs
-        The frames by name, and the inputs of that run and of those after it, which made them.
-
-    Raises
-    ------
-    AconError
-        If no run has what it needs.
-    """
+    """Return a figure's frames, of the first run for which the sources have what it needs."""
     first, used = inputs.of(spec), inputs
     asked = set(spec.frames) & set(inputs.sources)
     if not asked <= first.keys():
@@ -142,4 +129,5 @@ def _inputs_of(spec: FigureSpec, inputs: Inputs) -> tuple[dict[str, Any], Inputs
     lacking = "; ".join(IN_WORDS.get(need, need) for need in spec.required if need not in first)
     if lacking:
         raise AconError(f"it needs {lacking}, which no run has")
+    # `used`: the inputs of that run and of those after it, which made the frames.
     return first, used

@@ -25,23 +25,7 @@ command below it; `--run RUN` takes your own captured runs instead, `--format pd
 
 
 def index_page(folder: str | Path) -> str:
-    """Return the index page of a folder that `draw` has filled with PNG files.
-
-    Parameters
-    ----------
-    folder : str or Path
-        Holds ``NAME.png`` and, as caption, ``NAME.txt``.
-
-    Returns
-    -------
-    str
-        Markdown: figures that have a picture, by their kind, in the order of the registry.
-
-    Raises
-    ------
-    UsageError
-        If the folder holds no picture of a registered figure.
-    """
+    """Return a folder's index in Markdown, from its ``NAME.png`` and captions ``NAME.txt``."""
     parts = [HEAD]
     for kind, heading in HEADINGS.items():
         specs = [spec for spec in FIGURES.values() if spec.kind == kind]

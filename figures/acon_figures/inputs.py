@@ -44,7 +44,7 @@ class Inputs:
     def __init__(self, runs: Sequence[Run], sources: Sources | None = None) -> None:
         self.runs = list(runs)
         self.sources = sources or {}
-        self.main = next((run for run in runs if main_layer(run) is not None), None)
+        self.main = next((run for run in runs if _main_layer(run) is not None), None)
         self._facts: dict[Run, pd.DataFrame] = {}
 
     def of(self, spec: FigureSpec) -> dict[str, Any]:
@@ -90,7 +90,7 @@ class Inputs:
     def later(self) -> Iterator["Inputs"]:
         """Yield the inputs of ever fewer runs: those from the next main run on."""
         for number, run in enumerate(self.runs[1:], 1):
-            if main_layer(run) is not None:
+            if _main_layer(run) is not None:
                 found = Inputs(self.runs[number:], self.sources)
                 found._facts = self._facts
                 yield found
@@ -108,73 +108,68 @@ class Inputs:
         return self._facts[run]
 
 
-def main_layer(run: Run) -> str | None:
+def _main_layer(run: Run) -> str | None:
     """Return the last layer whose β depends on the sample."""
     own = run.per_sample_layers
     return None if own.empty else str(own["layer"].iloc[-1])
 
 
-def last_betas(run: Run) -> BetaMatrix:
+def _last_betas(run: Run) -> BetaMatrix:
     """Return β of the last use of the run's last Meta-ACON layer."""
     last = run.per_sample_layers.iloc[-1]
     return run.beta(str(last["layer"]), int(last["call"]))
 
 
-def static_betas(inputs: Inputs) -> pd.DataFrame | None:
+def _static_betas(inputs: Inputs) -> pd.DataFrame | None:
     """Return layer, channel, β of the first run with static β, in layers as the main run's."""
-    main = inputs.main and main_layer(inputs.main)
+    main = inputs.main and _main_layer(inputs.main)
     fitting = (run for run in inputs.runs if main is None or main in set(run.layers["layer"]))
     tables = (run.channels.dropna(subset=["beta"]) for run in fitting)
     own = next((table for table in tables if len(table)), None)
     return None if own is None else own[["layer", "channel", "beta"]]
 
 
-def batch_norms(run: Run) -> pd.DataFrame | None:
+def _batch_norms(run: Run) -> pd.DataFrame | None:
     """Return layer, channel and BatchNorm's scale and shift, where the last layer has them."""
     own = run.channels.dropna(subset=["bn_weight"])
-    if main_layer(run) not in set(own["layer"]):
+    if _main_layer(run) not in set(own["layer"]):
         return None
     return own[["layer", "channel", "bn_weight", "bn_bias"]]
 
 
-def sample_labels(run: Run) -> "pd.Series[Any]":
-    """Return each sample's class, by sample_id, where the images have classes."""
-    return run.labels.dropna()
-
-
-def channel_null(run: Run) -> pd.DataFrame | None:
+def _channel_null(run: Run) -> pd.DataFrame | None:
     """Compare β of every channel of the last Meta-ACON layer with BatchNorm's null model."""
-    layer = main_layer(run)
-    known = layer is not None and batch_norms(run) is not None and len(run.sample_ids)
+    layer = _main_layer(run)
+    known = layer is not None and _batch_norms(run) is not None and len(run.sample_ids)
     return run.null_model(str(layer)) if known else None
 
 
-def mean_betas(run: Run) -> pd.DataFrame:
+def _mean_betas(run: Run) -> pd.DataFrame:
     """Return each sample's mean β over the channels of the last Meta-ACON layer."""
-    beta = run.beta(str(main_layer(run)))
+    beta = run.beta(str(_main_layer(run)))
     means = beta.values.mean(axis=1, dtype=np.float64)
     return pd.DataFrame({"sample": beta.sample_ids, "beta": means})
 
 
-def acon_facts(inputs: Inputs, run: Run) -> pd.DataFrame:
+def _acon_facts(inputs: Inputs, run: Run) -> pd.DataFrame:
     """Return the facts of a run's channels that have p1, p2 and β."""
     return inputs.facts(run).dropna(subset=["p1", "p2", "beta_middle"])
 
 
-def acon_channels(inputs: Inputs) -> pd.DataFrame | None:
+def _acon_channels(inputs: Inputs) -> pd.DataFrame | None:
     """Return the facts of the channels of all runs that have p1, p2 and β."""
-    tables = [acon_facts(inputs, run) for run in inputs.runs if run.has_moments]
+    tables = [_acon_facts(inputs, run) for run in inputs.runs if run.has_moments]
     tables = [table for table in tables if len(table)]
     return pd.concat(tables, ignore_index=True) if tables else None
 
 
-def every_channel(inputs: Inputs) -> pd.DataFrame | None:
+def _every_channel(inputs: Inputs) -> pd.DataFrame | None:
     """Return the facts of all channels of the first run without β, or else of the first run."""
     runs = sorted((run for run in inputs.runs if run.has_moments), key=lambda run: run.has_beta)
     return inputs.facts(runs[0]) if runs else None
 
 
-def depth_of_all(inputs: Inputs) -> pd.DataFrame:
+def _depth_of_all(inputs: Inputs) -> pd.DataFrame:
     """Return the measures by depth of the first run and of those that share its layers."""
     fitting: list[Run] = []
     common: set[tuple[str, int]] = set()
@@ -186,46 +181,48 @@ def depth_of_all(inputs: Inputs) -> pd.DataFrame:
     return linearity_by_depth(fitting)
 
 
-def shipped_logs(inputs: Inputs) -> pd.DataFrame:
+def _shipped_logs(inputs: Inputs) -> pd.DataFrame:
     """Return the logs of the shipped networks of the first run's data, or else of the digits."""
     named = (run.model.partition("_")[0] for run in inputs.runs)
     return training_logs(next((name for name in named if name in logged_data()), "digits"))
 
 
-def shipped_table(name: str) -> Callable[[Inputs], pd.DataFrame | None]:
+def _shipped_table(name: str) -> Callable[[Inputs], pd.DataFrame | None]:
     """Return what reads a table of `studies.results`, where there is one."""
     return lambda _inputs: results.table(name) if name in results.available() else None
 
 
-def beta_over_epochs() -> pd.DataFrame | None:
+def _beta_over_epochs() -> pd.DataFrame | None:
     """Return the table of β over epochs, with the name of its data."""
     name = "beta_over_epochs"
     return results.table(name).assign(data="cifar10") if name in results.available() else None
 
 
-def of_main(make: Callable[[Run], Any]) -> Callable[[Inputs], Any]:
+def _of_main(make: Callable[[Run], Any]) -> Callable[[Inputs], Any]:
     """Return what makes an input of the main run, where there is one."""
     return lambda inputs: None if inputs.main is None else make(inputs.main)
 
 
 #: What makes each input, by the figures' argument names; it may return None for nothing.
 PROVIDES: Mapping[str, Callable[[Inputs], Any]] = {
-    "frame": of_main(last_betas),
-    "null": of_main(batch_norms),
-    "labels": of_main(sample_labels),
-    "null_table": of_main(channel_null),
-    "sample_means": of_main(mean_betas),
-    "splits": of_main(Run.variance_split),
-    "own_channels": lambda inputs: None if inputs.main is None else acon_facts(inputs, inputs.main),
-    "channels": acon_channels,
-    "every_channel": every_channel,
-    "static": static_betas,
-    "depth": depth_of_all,
-    "training": shipped_logs,
-    "damage": shipped_table("replacement_damage"),
-    "gates": shipped_table("gate_use"),
-    "forms": shipped_table("replacement_forms"),
-    "epochs": lambda _inputs: beta_over_epochs(),
+    "frame": _of_main(_last_betas),
+    "null": _of_main(_batch_norms),
+    "labels": _of_main(lambda run: run.labels.dropna()),
+    "null_table": _of_main(_channel_null),
+    "sample_means": _of_main(_mean_betas),
+    "splits": _of_main(Run.variance_split),
+    "own_channels": lambda inputs: (
+        None if inputs.main is None else _acon_facts(inputs, inputs.main)
+    ),
+    "channels": _acon_channels,
+    "every_channel": _every_channel,
+    "static": _static_betas,
+    "depth": _depth_of_all,
+    "training": _shipped_logs,
+    "damage": _shipped_table("replacement_damage"),
+    "gates": _shipped_table("gate_use"),
+    "forms": _shipped_table("replacement_forms"),
+    "epochs": lambda _inputs: _beta_over_epochs(),
 }
 
 #: Inputs that no captured run has a part in.

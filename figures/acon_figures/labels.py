@@ -36,16 +36,7 @@ def letters(panels: Iterable[Axes], titles: Iterable[str]) -> None:
 
 
 def label_ends(axes: Axes, ends: Sequence[End], *, side: str = "right") -> None:
-    """Write names at the ends of lines, moved apart where they would touch.
-
-    Parameters
-    ----------
-    axes : matplotlib.axes.Axes
-        With its final limits.
-    ends : sequence of End
-    side : {"right", "left"}
-        At which side of the axes the names stand.
-    """
+    """Write names at the ends of lines, moved apart; the axes must have their final limits."""
     if not ends:
         return
     size = float(mpl.rcParams["legend.fontsize"])
@@ -87,8 +78,8 @@ def apart(wanted: Sequence[float] | npt.NDArray[np.float64], gap: float) -> list
             groups[-2:] = [(middle, own + other)]
     found = [0.0] * len(wanted)
     for middle, members in groups:
-        for place, index in enumerate(members):
-            found[index] = middle + (place - (len(members) - 1) / 2) * gap
+        for rank, index in enumerate(members):
+            found[index] = middle + (rank - (len(members) - 1) / 2) * gap
     return found
 
 

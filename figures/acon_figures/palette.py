@@ -98,13 +98,11 @@ def activation_color(name: str) -> str:
 
 
 def activation_looks(names: Iterable[str]) -> list[dict[str, Any]]:
-    """Return colour, line style and marker for lines, each of one activation, in their order.
-
-    Where an activation is unknown, or comes a second time, the look is one of those left.
-    """
+    """Return colour, line style and marker of one activation each, in their order."""
     looks, taken, left = [], set(), iter(zip(_OTHERS, DASHES[1:], _OTHER_MARKERS, strict=True))
     for name in names:
         key = activation_key(name)
+        # An unknown activation, or one that comes a second time, gets a look that is left.
         if key in ACTIVATIONS and key not in taken:
             color, style, marker = ACTIVATIONS[key]
         else:

@@ -147,17 +147,7 @@ def inches(width: str | float) -> float:
 
 
 def new_figure(width: str | float, height: float, context: str = "paper") -> AconFigure:
-    """Return an empty figure with constrained layout; call it inside `theme`.
-
-    Parameters
-    ----------
-    width : {"single", "double"} or float
-        Width in inch on paper.
-    height : float
-        Height in inch on paper.
-    context : {"paper", "talk"}
-        For a talk they grow by `TALK_SIZE` and `TALK_HEIGHT`.
-    """
+    """Return an empty figure of a width and height in inch on paper; call it inside `theme`."""
     wide, high, text = (1.0, 1.0, 1.0)
     if context == "talk":
         wide, high, text = TALK_SIZE, TALK_HEIGHT, TALK_TEXT

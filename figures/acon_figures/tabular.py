@@ -20,25 +20,15 @@ GAP = 1.1
 
 @dataclass(frozen=True)
 class Cells:
-    """A table as text.
-
-    Attributes
-    ----------
-    heads : sequence of str
-    rows : sequence of sequence of str
-    left : sequence of bool
-        Which columns are set to the left; the others to the right.
-    bold : set of (row, column)
-    breaks : tuple of int
-        Rows with a rule above.
-    title : str
-        Above the table.
-    """
+    """A table as text."""
 
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
+    # Whether each column is set to the left; the others are to the right.
     left: Sequence[bool]
+    # (row, column) pairs.
     bold: frozenset[tuple[int, int]] = frozenset()
+    # Rows with a rule above.
     breaks: Sequence[int] = field(default=())
     title: str = ""
 
@@ -63,18 +53,7 @@ def fitting_size(cells: Cells, points: float, largest: float) -> float:
 
 
 def draw_table(axes: Axes, cells: Cells, size: float, points: float) -> None:
-    """Draw a table from the top of empty axes.
-
-    Parameters
-    ----------
-    axes : matplotlib.axes.Axes
-        Emptied and switched off; its height should be ``cells.height * size`` points.
-    cells : Cells
-    size : float
-        Size of the text in points.
-    points : float
-        Width of the axes in points.
-    """
+    """Draw a table from the top of axes `points` wide and ``cells.height * size`` points high."""
     axes.set_axis_off()
     axes.set_xlim(0.0, points)
     axes.set_ylim(-cells.height * size, 0.0)

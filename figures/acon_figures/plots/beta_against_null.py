@@ -105,17 +105,17 @@ def beta_against_null(
 
 def _draw_channels(axes: Axes, known: pd.DataFrame) -> None:
     own, color = known.sort_values("mean", kind="stable"), activation_color("Meta-ACON")
-    place = np.arange(len(own))
+    index = np.arange(len(own))
     axes.fill_between(
-        place, own["null_mean"] - own["null_std"], own["null_mean"] + own["null_std"],
+        index, own["null_mean"] - own["null_std"], own["null_mean"] + own["null_std"],
         color=COLORS["grey"], alpha=0.45, linewidth=0.0, step="mid", label="null",
     )  # fmt: skip
     axes.vlines(
-        place, own["mean"] - own["std"], own["mean"] + own["std"], color=color,
+        index, own["mean"] - own["std"], own["mean"] + own["std"], color=color,
         linewidth=thin(0.6), alpha=0.7,
     )  # fmt: skip
     axes.plot(
-        place, own["mean"], color=color, linestyle="none", marker="o",
+        index, own["mean"], color=color, linestyle="none", marker="o",
         markersize=thin(2.0), label="measured",
     )  # fmt: skip
     axes.set_ylim(0.0, 1.0)

@@ -167,11 +167,11 @@ def _rows(
     ratios = [count + OVERLAP - 1, 1.2][: 2 - static.empty]
     grid = figure.subplots(len(ratios), 1, sharex=True, squeeze=False, height_ratios=ratios).ravel()
     axes = grid[0]
-    for place, row in enumerate(of_samples.to_dict("records")):
+    for rank, row in enumerate(of_samples.to_dict("records")):
         curve = data.curves[data.curves["sample"] == row["sample"]]
-        _draw_row(axes, count - 1 - place, curve, null, scale, color)
-        mean = {"s": thin(3.0) ** 2, "color": INK, "zorder": 4 + place}
-        axes.scatter([row["mean"]], [count - 1 - place], clip_on=False, **mean)
+        _draw_row(axes, count - 1 - rank, curve, null, scale, color)
+        mean = {"s": thin(3.0) ** 2, "color": INK, "zorder": 4 + rank}
+        axes.scatter([row["mean"]], [count - 1 - rank], clip_on=False, **mean)
     axes.set_ylim(
         0.0, max(float(np.max(line.get_ydata(), initial=0.0)) for line in axes.lines) + 0.1
     )
@@ -293,7 +293,7 @@ def _cut_the_spike(axes: Axes, data: BetaDensities) -> float | None:
     low, high = axes.get_xlim()
     peak = float(static["x"].iloc[int(static["density"].to_numpy().argmax())])
     left = min(max(peak, low), high) > (low + high) / 2
-    # Beside what rises above the words, be it the curve or a bar of the histogram.
+    # Next to what rises above the words, be it the curve or a bar of the histogram.
     near = 0.8 * top
     bars = data.bars[data.bars["density"] > near]
     risen = [*static.loc[static["density"] > near, "x"], *bars["left"], *bars["right"]]

@@ -53,7 +53,7 @@ def beta_heatmap(
     layer : str, optional
         By default the last layer in the frame's order.
     samples : int
-        At most so many, drawn by `seed`.
+        At most N, drawn by `seed`.
     seed : int or numpy.random.Generator
         Chooses the samples.
     labels : pandas.Series, optional
@@ -118,8 +118,8 @@ def _draw_classes(axes: Axes, names: list[str], letters: int) -> None:
     turned = max(map(len, words)) > 1
     axes.set_xticks(range(len(classes)), words, size="small", rotation=90.0 if turned else 0.0)
     axes.tick_params(axis="y", left=False, labelleft=False)
-    for place in range(1, len(classes)):
-        axes.axvline(place - 0.5, color="white", linewidth=thin(0.8))
+    for index in range(1, len(classes)):
+        axes.axvline(index - 0.5, color="white", linewidth=thin(0.8))
     axes.grid(visible=False)
     axes.set_title("class")
 

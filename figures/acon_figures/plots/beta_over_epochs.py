@@ -124,8 +124,8 @@ def _scale(grid: npt.NDArray[Any], own: pd.DataFrame, count: int) -> None:
     top = 1.08 * float(np.nanmax(own[["beta_sd", "null_sd"]]))
     known = own[["effect_ratio", "null_low", "null_high"]].to_numpy(dtype=np.float64)
     known = known[np.isfinite(known) & (known > 0)]
-    for place, axes in enumerate(grid.ravel()):
-        row, column = divmod(place, grid.shape[1])
+    for number, axes in enumerate(grid.ravel()):
+        row, column = divmod(number, grid.shape[1])
         if row // 2 * grid.shape[1] + column >= count:
             axes.set_axis_off()
             continue

@@ -58,8 +58,8 @@ def channel_spread(
         figure = new_figure(width, 2.9, context)
         axes = figure.add_subplot()
         named = dict.fromkeys(str(own["activation"].iloc[0]) for own in groups)
-        for place, own in enumerate(groups):
-            _draw_layer(axes, place, own, len(facts) > MANY)
+        for index, own in enumerate(groups):
+            _draw_layer(axes, index, own, len(facts) > MANY)
         medians = [own.loc[~own["dead"], "L"].median() for own in groups]
         middles = np.arange(len(groups))
         axes.hlines(medians, middles - 0.42, middles + 0.42, color=INK, linewidth=thin(1.4))
@@ -78,9 +78,9 @@ def channel_spread(
     return figure
 
 
-def _draw_layer(axes: Axes, place: int, own: pd.DataFrame, many: bool) -> None:
+def _draw_layer(axes: Axes, index: int, own: pd.DataFrame, many: bool) -> None:
     """Draw the dots of one layer, its channels side by side, and crosses for the dead."""
-    at = place + (np.arange(len(own)) + 0.5) / len(own) * 0.8 - 0.4
+    at = index + (np.arange(len(own)) + 0.5) / len(own) * 0.8 - 0.4
     dead = own["dead"].to_numpy(dtype=bool)
     axes.scatter(
         at[~dead], own["L"].to_numpy()[~dead], s=(thin(1.1) if many else thin(2.0)) ** 2,

@@ -88,12 +88,12 @@ def channel_states(
 def _draw_shares(axes: Axes, shares: np.ndarray) -> None:
     """Stack the shares of the states (layers, states), each layer a row."""
     start = np.zeros(len(shares))
-    for place, state in enumerate(STATES):
+    for index, state in enumerate(STATES):
         color, label = LOOKS[state]
         axes.barh(
-            np.arange(len(shares)), shares[:, place], 0.78, left=start, color=color, label=label
+            np.arange(len(shares)), shares[:, index], 0.78, left=start, color=color, label=label
         )
-        start += shares[:, place]
+        start += shares[:, index]
     axes.set_xlim(0.0, 1.0)
     axes.grid(visible=False, axis="y")
 

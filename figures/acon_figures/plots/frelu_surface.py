@@ -44,12 +44,12 @@ def frelu_surface(*, width: str | float = "double", context: str = "paper") -> A
         figure = new_figure(width, 4.4 if narrow else 2.5, context)
         if narrow:
             grid = figure.add_gridspec(2, 2, height_ratios=(1.0, 1.3))
-            places = [grid[0, 0], grid[0, 1], grid[1, :]]
+            cells = [grid[0, 0], grid[0, 1], grid[1, :]]
         else:
             grid = figure.add_gridspec(1, 3)
-            places = [grid[0, 0], grid[0, 1], grid[0, 2]]
+            cells = [grid[0, 0], grid[0, 1], grid[0, 2]]
         for index, (name, title) in enumerate((("frelu", "FReLU"), ("acon_frelu", "ACON-FReLU"))):
-            axes: Any = figure.add_subplot(places[index], projection="3d")
+            axes: Any = figure.add_subplot(cells[index], projection="3d")
             height = table[name].to_numpy().reshape(side, side)
             mesh = {"rstride": 4, "cstride": 4, "linewidth": thin(0.4), "edgecolor": "#555555"}
             axes.plot_surface(x, t, height, cmap="cividis", **mesh)
@@ -62,7 +62,7 @@ def frelu_surface(*, width: str | float = "double", context: str = "paper") -> A
             axes.tick_params(pad=-2.0)
             axes.xaxis.labelpad = axes.yaxis.labelpad = -4.0 if context == "paper" else 3.0
         gap = (table["acon_frelu"] - table["frelu"]).to_numpy().reshape(side, side)
-        flat = figure.add_subplot(places[2])
+        flat = figure.add_subplot(cells[2])
         filled = flat.contourf(x, t, gap, levels=np.linspace(-0.3, 0.0, 7), cmap="cividis")
         flat.set(xlabel="x", ylabel="T(x)", title="(c) difference, (b) less (a)", aspect="equal")
         flat.grid(visible=False)

@@ -41,7 +41,7 @@ class Arrow(NamedTuple):
     start: tuple[float, float]
     end: tuple[float, float]
     name: str
-    place: tuple[float, float]
+    at: tuple[float, float]
 
 
 ARROWS = {
@@ -160,11 +160,11 @@ def _set_up(axes: Axes, panel: str, as_published: bool) -> None:
     for arrow in (ARROWS_PUBLISHED if as_published else ARROWS)[panel]:
         head = {"arrowstyle": "<->", "color": INK, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 6}
         axes.annotate("", xy=arrow.start, xytext=arrow.end, arrowprops=head)
-        axes.text(*arrow.place, arrow.name, ha="center", va="center")
+        axes.text(*arrow.at, arrow.name, ha="center", va="center")
 
 
 def _add_legend(axes: Axes, panel: str, as_published: bool) -> None:
-    if as_published and panel != "c":  # there the paper's place hides the curves' minima
+    if as_published and panel != "c":  # the paper's position hides the curves' minima
         axes.legend(loc="lower right", handlelength=1.8, edgecolor=RULE, fontsize="x-small")
         return
     axes.legend(

@@ -10,16 +10,7 @@ from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.selection import require_columns
 from acon_figures.names import plain
 from acon_figures.spec import figure
-from acon_figures.style import (
-    COLORS,
-    FAINT,
-    INK,
-    AconFigure,
-    is_narrow,
-    new_figure,
-    theme,
-    thin,
-)
+from acon_figures.style import COLORS, FAINT, INK, AconFigure, is_narrow, new_figure, theme, thin
 
 NEEDED = (
     "layer", "intervention", "recalibrated", "loss_change", "low", "high", "accuracy_change",
@@ -150,10 +141,10 @@ def _draw(axes: Axes, rows: pd.DataFrame, layers: list[str], margin: float) -> N
     axes.axhline(len(layers) - 1.5, color=INK, linewidth=thin(0.4), zorder=1)
     both = rows["recalibrated"].nunique() > 1
     for row in rows.to_dict("records"):
-        place = layers.index(row["layer"]) + (0.18 if row["recalibrated"] else -0.18) * both
+        height = layers.index(row["layer"]) + (0.18 if row["recalibrated"] else -0.18) * both
         mean = row["loss_change"]
         axes.errorbar(
-            [mean], [place], xerr=[[mean - row["low"]], [row["high"] - mean]],
+            [mean], [height], xerr=[[mean - row["low"]], [row["high"] - mean]],
             marker="s" if row["recalibrated"] else "o", markersize=2.6 * thin(1) / 1.2,
             color=COLORS[VERDICT_COLORS[row["verdict"]]], linestyle="none",
             elinewidth=thin(0.8),

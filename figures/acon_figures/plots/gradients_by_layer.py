@@ -67,5 +67,5 @@ def _names(tables: Mapping[str, pd.DataFrame]) -> list[str]:
         raise UsageError("there is no table to draw")
     names = list(dict.fromkeys(name for table in tables.values() for name in table["activation"]))
     if len(names) > _MOST:
-        raise UsageError(f"at most {_MOST} activations can be told apart; got {len(names)}")
+        raise UsageError(f"at most {_MOST} activations can be distinguished; got {len(names)}")
     return names

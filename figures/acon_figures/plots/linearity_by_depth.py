@@ -127,10 +127,7 @@ def _subject(table: pd.DataFrame) -> str:
 
 
 def _draw_row(
-    panels: Iterable[Axes],
-    table: pd.DataFrame,
-    measures: Sequence[str],
-    labels: Mapping[str, str],
+    panels: Iterable[Axes], table: pd.DataFrame, measures: Sequence[str], labels: Mapping[str, str]
 ) -> None:
     """Draw the networks of one data set, a panel a measure; both panels of L have one y axis."""
     networks = table.drop_duplicates("network")

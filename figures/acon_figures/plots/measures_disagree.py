@@ -29,7 +29,7 @@ CAPTION = (
     "turned so that more means more nonlinear. (a) Spearman's correlation of each pair. (b) and "
     "on: the channel that each of {against} ranks most unlike 1 - L: above, its function (blue, "
     "at its median β, over the range of its inputs) and its best straight line (dotted); below, "
-    "its place among the channels by each measure, from the most linear (0) to the most nonlinear "
+    "its rank among the channels by each measure, from the most linear (0) to the most nonlinear "
     "(1); red: the two that contradict. {reasons}"
 )
 
@@ -85,13 +85,13 @@ def measures_disagree(
         if narrow:
             grid = figure.add_gridspec(3, max(count, 1), height_ratios=[2.6, 1.0, 2.0])
             matrix = figure.add_subplot(grid[0, :])
-            cells = [(grid[1, place], grid[2, place]) for place in range(count)]
+            cells = [(grid[1, position], grid[2, position]) for position in range(count)]
         else:
             grid = figure.add_gridspec(
                 2, 1 + count, width_ratios=[2.2, *[1.0] * count], height_ratios=[1.0, 1.7]
             )
             matrix = figure.add_subplot(grid[:, 0])
-            cells = [(grid[0, 1 + place], grid[1, 1 + place]) for place in range(count)]
+            cells = [(grid[0, 1 + position], grid[1, 1 + position]) for position in range(count)]
         _draw_matrix(matrix, found)
         below: list[Axes] = []
         for (above, under), example in zip(cells, found.examples.to_dict("records"), strict=True):
@@ -113,17 +113,17 @@ def measures_disagree(
 def _draw_matrix(axes: Axes, found: MeasureRanks) -> None:
     values = found.correlations.to_numpy(dtype=np.float64)
     axes.imshow(values, cmap=COLORMAP, vmin=-1.0, vmax=1.0, interpolation="nearest")
-    places = range(len(found.measures))
-    for row in places:
-        for column in places:
+    positions = range(len(found.measures))
+    for row in positions:
+        for column in positions:
             strong = abs(values[row, column]) > 0.6
             axes.text(
                 column, row, f"{values[row, column]:.1f}".replace("-0.0", "0.0"), ha="center",
                 va="center", size="x-small", color="white" if strong else INK,
             )  # fmt: skip
     names = [NAMES[name] for name in found.measures]
-    axes.set_xticks(places, names, rotation=90)
-    axes.set_yticks(places, names)
+    axes.set_xticks(positions, names, rotation=90)
+    axes.set_yticks(positions, names)
     axes.tick_params(length=0.0)
     axes.grid(visible=False)
     axes.set_title("(a) rank correlation of measures")
@@ -148,16 +148,16 @@ def _draw_function(axes: Axes, found: MeasureRanks, example: dict[Any, Any]) -> 
 def _draw_ranks(axes: Axes, found: MeasureRanks, example: dict[Any, Any], *, named: bool) -> None:
     row = found.ranks.set_index("channel").loc[example["channel"]]
     ranks = np.array([row[f"rank_{name}"] for name in found.measures], dtype=np.float64)
-    places = np.arange(len(ranks))
+    positions = np.arange(len(ranks))
     pair = [found.measures.index(name) for name in ("nonlinearity", example["against"])]
-    axes.plot(ranks[pair], places[pair], color=COLORS["red"], linewidth=thin(0.8), zorder=2.0)
-    axes.hlines(places, 0.0, 1.0, color=RULE, linewidth=thin(0.7), zorder=1.0)
-    colors = [COLORS["red"] if place in pair else COLORS["grey"] for place in places]
-    axes.scatter(ranks, places, color=colors, s=thin(3.1) ** 2, zorder=3.0)
+    axes.plot(ranks[pair], positions[pair], color=COLORS["red"], linewidth=thin(0.8), zorder=2.0)
+    axes.hlines(positions, 0.0, 1.0, color=RULE, linewidth=thin(0.7), zorder=1.0)
+    colors = [COLORS["red"] if position in pair else COLORS["grey"] for position in positions]
+    axes.scatter(ranks, positions, color=colors, s=thin(3.1) ** 2, zorder=3.0)
     axes.set_xlim(-0.08, 1.08)
     axes.set_ylim(len(ranks) - 0.5, -0.5)
     axes.set_xticks([0.0, 1.0], ["0", "1"])
-    axes.set_yticks(places, [NAMES[name] for name in found.measures] if named else [])
+    axes.set_yticks(positions, [NAMES[name] for name in found.measures] if named else [])
     axes.grid(visible=False)
 
 

@@ -47,7 +47,7 @@ PANELS: dict[str, tuple[Step, ...]] = {
 }
 CAPTION = (
     "How Meta-ACON makes its switching factor β from the input x, layer-, channel- and pixel-wise, "
-    "beside squeeze-and-excitation. There the gate scales x; here it sets how nonlinear ACON-C "
+    "next to squeeze-and-excitation. There the gate scales x; here it sets how nonlinear ACON-C "
     "(p₁, p₂ learned) is. Channel-wise as in the official code, inner width C' = max(r, C // r), "
     "without a nonlinearity between the two 1×1 convolutions; layer- and pixel-wise by the paper's "
     "formulas."

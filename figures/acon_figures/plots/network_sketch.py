@@ -38,8 +38,8 @@ CAPTION = (
     "each at its mean β and from two standard deviations below to two above the mean of its "
     "inputs. The darker the tint, the greater the share of its output's standard deviation that no "
     "straight line explains, √(1 - L): white is a straight line. ReLU is its formula, tinted as "
-    "for centred Gaussian inputs. Inputs, convolution and BatchNorm only show the place of the "
-    "activation."
+    "for centred Gaussian inputs. Inputs, convolution and BatchNorm only show where the "
+    "activation is."
 )
 
 
@@ -127,13 +127,13 @@ def _draw_network(axes: Axes, name: str, rows: int, aspect: float) -> None:
     axes.set_axis_off()
     axes.set_xlim(0.0, 1.0)
     axes.set_ylim(rows - 0.4, -1.0)
-    places = list(COLUMNS.values())
+    columns = list(COLUMNS.values())
     for row in range(rows):
         for other in (row - 1, row, row + 1):
             if 0 <= other < rows:
-                axes.plot(places[:2], [row, other], color=INK, linewidth=thin(0.8), zorder=1.0)
-        axes.plot(places[1:], [row] * 3, color=INK, linewidth=thin(0.8), zorder=1.0)
-        for x in places[:3]:
+                axes.plot(columns[:2], [row, other], color=INK, linewidth=thin(0.8), zorder=1.0)
+        axes.plot(columns[1:], [row] * 3, color=INK, linewidth=thin(0.8), zorder=1.0)
+        for x in columns[:3]:
             _circle(axes, x, row, aspect, (1.0, 1.0, 1.0, 1.0))
     for word, x in COLUMNS.items():
         text = name if word == "activation" else word

@@ -130,7 +130,7 @@ def _draw_inside(axes: Axes, at: npt.NDArray[np.float64], table: pd.DataFrame) -
     inside = [_numbers(values) for values in table["inside"]]
     steps = [_spread(len(values)) for values in inside]
     axes.plot(
-        np.concatenate([place + step for place, step in zip(at, steps, strict=True)]),
+        np.concatenate([middle + step for middle, step in zip(at, steps, strict=True)]),
         np.concatenate(inside), "o", color=COLORS["orange"], markersize=3.0 * thin() / 0.6,
         label="$L$ of an activation",
     )  # fmt: skip

@@ -58,8 +58,8 @@ def reached_slopes(
         narrow = is_narrow(width)
         figure = new_figure(width, 2.8, context)
         axes = figure.add_subplot()
-        for place, own in enumerate(groups):
-            _draw_layer(axes, place, own.sort_values("slope", kind="stable"))
+        for index, own in enumerate(groups):
+            _draw_layer(axes, index, own.sort_values("slope", kind="stable"))
         axes.axhline(0.0, color=INK, linewidth=thin(0.6), zorder=1.5)
         name_layers(axes, [str(own["layer"].iloc[0]) for own in groups], narrow=narrow)
         axes.set_ylabel("derivative")
@@ -78,9 +78,9 @@ def reached_slopes(
     return figure
 
 
-def _draw_layer(axes: Axes, place: int, own: pd.DataFrame) -> None:
+def _draw_layer(axes: Axes, index: int, own: pd.DataFrame) -> None:
     """Draw one layer, its channels side by side from the least slope to the greatest."""
-    at = place + np.linspace(-0.4, 0.4, len(own) + 1)
+    at = index + np.linspace(-0.4, 0.4, len(own) + 1)
     low, high, slope = (
         np.append(values, values[-1:])
         for values in own[["slope_low", "slope_high", "slope"]].to_numpy(dtype=np.float64).T

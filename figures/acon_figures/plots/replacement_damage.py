@@ -102,7 +102,7 @@ def replacement_damage(
 
 
 def _draw(axes: Axes, own: pd.DataFrame, name: str) -> None:
-    """Scatter one measure on logarithmic axes; what is not positive has no place there."""
+    """Scatter one measure on logarithmic axes; what is not positive is left out."""
     shown = own[(own[name] > 0) & (own["damage"] > 0)]
     axes.scatter(
         shown[name], shown["damage"], s=thin(1.5) ** 2, color=COLORS["blue"], alpha=0.35,

@@ -13,16 +13,7 @@ from acon_figures.labels import legend_below
 from acon_figures.names import entry
 from acon_figures.palette import MUTED, activation_color
 from acon_figures.spec import figure
-from acon_figures.style import (
-    FAINT,
-    INK,
-    RULE,
-    AconFigure,
-    is_narrow,
-    new_figure,
-    theme,
-    thin,
-)
+from acon_figures.style import FAINT, INK, RULE, AconFigure, is_narrow, new_figure, theme, thin
 
 NEEDED = (
     "network", "data", "activation", "form", "recalibrated", "budget", "accuracy_change",
@@ -138,13 +129,13 @@ def _draw(
     rows = list(FORMS)
     for row in part.to_dict("records"):
         style = dict(styles[row["network"]])
-        place = rows.index((row["form"], row["recalibrated"])) + style.pop("shift")
+        height = rows.index((row["form"], row["recalibrated"])) + style.pop("shift")
         value, ends = min(row["output_change"], MOST), None
         if accuracy:
             value, low, high = (100 * row[f"accuracy_{end}"] for end in ("change", "low", "high"))
             ends = [[value - low], [high - value]]
         axes.errorbar(
-            [value], [place], xerr=ends, linestyle="none", elinewidth=thin(0.5),
+            [value], [height], xerr=ends, linestyle="none", elinewidth=thin(0.5),
             markersize=2.4 * thin(1) / 1.2, clip_on=False, **style,
         )  # fmt: skip
     for edge in range(1, len(rows)):

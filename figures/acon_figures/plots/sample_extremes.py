@@ -118,17 +118,17 @@ def sample_extremes(
 
 
 def _pictures(found: Extremes, images: Mapping[int, npt.ArrayLike] | None) -> dict[int, Array]:
-    """Return the pictures that there are, by the sample's place, as (H, W) or (H, W, 3)."""
+    """Return the pictures that there are, by the sample's index, as (H, W) or (H, W, 3)."""
     if images is None:
         return {}
     pictures = {}
-    for place, sample in enumerate(found.samples["sample"]):
+    for index, sample in enumerate(found.samples["sample"]):
         if sample in images:
             try:
                 image = np.asarray(images[sample], dtype=np.float64)
             except KeyError:  # listed, but gone
                 continue
-            pictures[place] = _checked(image, sample)
+            pictures[index] = _checked(image, sample)
     return pictures
 
 
@@ -166,14 +166,14 @@ def _draw_curves(axes: Axes, found: Extremes) -> None:
 
 def _draw_pictures(
     figure: AconFigure,
-    place: SubplotSpec,
+    cell: SubplotSpec,
     found: Extremes,
     pictures: Mapping[int, Array],
     labels: Mapping[int, object] | None,
 ) -> None:
     """Draw the pictures of each side in a row, framed in the side's colour."""
     counts = found.samples["side"].value_counts()
-    grid = place.subgridspec(2, int(counts.max()))
+    grid = cell.subgridspec(2, int(counts.max()))
     for position, one in enumerate(found.samples.to_dict("records")):
         row, column = divmod(position, int(counts.max()))
         axes = figure.add_subplot(grid[row, column])

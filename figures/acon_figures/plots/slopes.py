@@ -128,13 +128,13 @@ def _draw_ranges(axes: Axes, own: pd.DataFrame) -> None:
         for _, part in own.groupby(["layer", "call"], sort=False)
     ]
     table = pd.concat(parts, ignore_index=True)
-    place = np.arange(len(table))
+    index = np.arange(len(table))
     looks = {
         "beyond the data": (table["slope_max"] - table["slope_min"], COLORS["orange"]),
         "over the data": (table["slope_high"] - table["slope_low"], COLORS["blue"]),
     }
     for label, (span, color) in looks.items():
-        axes.bar(place, span, 1.0, color=color, linewidth=0.0, label=label)
+        axes.bar(index, span, 1.0, color=color, linewidth=0.0, label=label)
     axes.set_ylim(bottom=0.0)
     counts = [len(part) for part in parts]
     starts = np.concatenate([[0], np.cumsum(counts)])
@@ -143,7 +143,7 @@ def _draw_ranges(axes: Axes, own: pd.DataFrame) -> None:
     names = layer_labels([str(part["layer"].iloc[0]) for part in parts])
     middles = (starts[:-1] + starts[1:] - 1) / 2
     kept = _apart(middles, len(table))
-    axes.set_xticks(middles[kept], [names[place] for place in kept])
+    axes.set_xticks(middles[kept], [names[index] for index in kept])
     if len(kept) > 6 or max(len(name) for name in names) > 4:
         axes.tick_params(axis="x", labelrotation=90.0)
     axes.set_xlim(-1.0, len(table))
@@ -159,9 +159,9 @@ def _dots(count: int) -> float:
 
 
 def _apart(middles: npt.NDArray[np.float64], whole: int) -> list[int]:
-    """Return the places of layers whose names have room: a twenty-fifth of the width."""
+    """Return the indices of layers whose names have room: a twenty-fifth of the width."""
     kept: list[int] = []
-    for place, middle in enumerate(middles):
+    for index, middle in enumerate(middles):
         if not kept or middle - middles[kept[-1]] >= 0.042 * whole:
-            kept.append(place)
+            kept.append(index)
     return kept

@@ -91,7 +91,7 @@ def training_curves(
     caption = CAPTION_PUBLISHED if as_published else CAPTION
     figure.caption = caption.format(seeds=_seeds(table))
     if figure.axes[0].get_yscale() == "log" and (table["mean"] <= 0.0).any():
-        figure.caption += " An error of 0 has no place on the axis and leaves a gap."
+        figure.caption += " An error of 0 is not on the axis and leaves a gap."
     return figure
 
 

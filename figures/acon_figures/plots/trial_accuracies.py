@@ -64,16 +64,16 @@ def _accuracies(axes: Axes, summary: pd.DataFrame) -> None:
     """Draw means and intervals; a mean far below the best is written at the left edge."""
     shown = summary["mean"] >= summary["mean"].max() - FAR
     names = [str(name) for name in summary["activation"]]
-    for place, (mean, low, high) in enumerate(summary[["mean", "low", "high"]].to_numpy()):
-        if shown.iloc[place]:
+    for index, (mean, low, high) in enumerate(summary[["mean", "low", "high"]].to_numpy()):
+        if shown.iloc[index]:
             axes.errorbar(
-                [mean], [place], xerr=[[mean - low], [high - mean]], marker="o",
-                color=activation_color(names[place]), capsize=2.0, linestyle="none",
+                [mean], [index], xerr=[[mean - low], [high - mean]], marker="o",
+                color=activation_color(names[index]), capsize=2.0, linestyle="none",
             )  # fmt: skip
     left, right = axes.get_xlim()
-    for place, mean in enumerate(summary["mean"]):
-        if not shown.iloc[place]:
-            axes.text(left, place, f" ← {mean:.2f}", va="center", color=COLORS["red"])
+    for index, mean in enumerate(summary["mean"]):
+        if not shown.iloc[index]:
+            axes.text(left, index, f" ← {mean:.2f}", va="center", color=COLORS["red"])
     axes.set_yticks(range(len(summary)), [plain(name) for name in summary["activation"]])
     axes.set_ylim(len(summary) - 0.5, -0.5)
     axes.set_xlim(left, min(right, 1.0))
