@@ -21,7 +21,7 @@ from acon_hooks.census.counting import nonlinearities
 from acon_hooks.errors import BlockWarning, HookError, ProofError, UnusedLayerWarning
 from acon_hooks.explainers.explaining import explain
 from acon_hooks.explainers.importance import conductance
-from acon_hooks.layers.reading import Reading, fold
+from acon_hooks.layers.reading import Reading
 from acon_hooks.layers.scan import KINDS, Layer
 from acon_hooks.moments.recording import Recording, record
 from acon_hooks.readings.batch import Batch, to_host
@@ -55,7 +55,6 @@ __all__ = [
     "explain",
     "find_layers",
     "fit_units",
-    "fold",
     "fold_lines",
     "gate_use",
     "linearize",

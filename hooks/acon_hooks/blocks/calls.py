@@ -39,7 +39,7 @@ def real_tensor(value: Any) -> Tensor | None:
 
 @dataclass(frozen=True, eq=False)
 class Instead:
-    """A tensor that takes the place of a whole output."""
+    """A tensor that replaces a whole output."""
 
     reads_input: ClassVar[bool] = False
     value: Tensor
@@ -160,7 +160,7 @@ class Calls(Visitor):
         at, (x, parts) = next(found, (None, (None, None)))
         args, kwargs = call.args, call.kwargs
         if at is not None:  # x is copied by itself
-            args = tuple(None if place == at else value for place, value in enumerate(args))
+            args = tuple(None if index == at else value for index, value in enumerate(args))
             kwargs = {name: None if name == at else value for name, value in kwargs.items()}
         kept = copy.deepcopy((args, kwargs)) if self.keep else ((), {})
         self._open[call.site.name, call.number] = at, x, parts, *kept

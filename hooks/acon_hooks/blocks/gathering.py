@@ -76,18 +76,18 @@ class Gathered:
         return call.x.shape[x_axis], call.y.shape[y_axis]
 
     def add(
-        self, call: BlockCall, folds: npt.NDArray[np.int64], place: int | None, places: Rows
+        self, call: BlockCall, folds: npt.NDArray[np.int64], slot: int | None, places: Rows
     ) -> None:
-        """Add a call in a batch; with a place it is kept there."""
+        """Add a call in a batch; with a slot it is kept in it."""
         call = call.masked(places, self.first.axes)
         if self.sums is not None:
             values, valid = vectors(call, self.first.axes, self.kind)
             self.sums.add(values, folds, valid)
-        if place is not None and call.x.shape == self.first.call.x.shape:
-            replaced = self.kept.get(place)
+        if slot is not None and call.x.shape == self.first.call.x.shape:
+            replaced = self.kept.get(slot)
             first = not self.kept or (replaced is not None and replaced.y.numel() > 0)
             y = call.y.clone() if first else call.y.new_empty(0)
-            self.kept[place] = replace(call, y=y)
+            self.kept[slot] = replace(call, y=y)
 
 
 def _unsummed(first: FirstCall, kind: str) -> str:
@@ -106,7 +106,7 @@ class Gathering:
         self.network, self.feed, self.count = network, feed, count
         self.generator = np.random.default_rng(seed)
         self.size = self.samples = 0
-        self.places, self.order = 0, np.zeros(0, np.int64)
+        self.slots, self.order = 0, np.zeros(0, np.int64)
         # In the order in which they end.
         self.blocks: list[Gathered] = []
         # Blocks that cannot be measured, and why.
@@ -144,14 +144,14 @@ class Gathering:
         """Decide how many batches are kept, and which blocks have sums."""
         each = sum(block.first.call.size() for block in self.blocks)
         there = _MOST_KEPT if self.count is None else -(-self.count // self.size)
-        self.places = min(_MOST_KEPT, KEPT_BYTES // max(each, 1), max(there, FEWEST_KEPT))
-        if self.places < FEWEST_KEPT:
+        self.slots = min(_MOST_KEPT, KEPT_BYTES // max(each, 1), max(there, FEWEST_KEPT))
+        if self.slots < FEWEST_KEPT:
             raise AconError(
                 f"{len(self.blocks)} blocks need {FEWEST_KEPT} batches of their inputs in memory, "
                 f"{FEWEST_KEPT * each / 1e9:.1f} GB; the limit is {KEPT_BYTES / 1e9:.1f} GB: "
                 "measure fewer blocks at once (blocks=, --blocks)"
             )
-        self.order = self.generator.permutation(self.places)
+        self.order = self.generator.permutation(self.slots)
         left = SUM_BYTES
         for block in sorted(self.blocks, key=lambda block: block.variables):
             if block.why:
@@ -165,22 +165,22 @@ class Gathering:
     def words(self) -> str:
         """Say how much memory is needed."""
         sums = sum(sum_bytes(block.variables) for block in self.blocks if block.sums is not None)
-        kept = self.places * sum(block.first.call.size() for block in self.blocks)
+        kept = self.slots * sum(block.first.call.size() for block in self.blocks)
         without = [block.label for block in self.blocks if "memory" in block.why]
         more = f"; too large for r2: {', '.join(without)}" if without else ""
         return (
             f"{len(self.blocks)} blocks need up to {sums / 1e6:.0f} MB for sums and "
-            f"{kept / 1e6:.0f} MB for the inputs of {self.places} batches of {self.size}, whatever "
+            f"{kept / 1e6:.0f} MB for the inputs of {self.slots} batches of {self.size}, whatever "
             f"the number of samples{more}"
         )
 
     def gather(self, *, progress: bool = False) -> None:
         """Run all samples."""
         by_key = {block.key: block for block in self.blocks}
-        folds, place, whole, places = np.zeros(0, np.int64), None, 0, Rows()
+        folds, slot, whole, places = np.zeros(0, np.int64), None, 0, Rows()
 
         def seen(call: BlockCall) -> None:
-            by_key[call.site.name, call.number].add(call, folds, place, places)
+            by_key[call.site.name, call.number].add(call, folds, slot, places)
 
         calls = Calls(seen, embeddings := embeddings_of(self.network))
         sites = [
@@ -194,9 +194,9 @@ class Gathering:
         ):
             for part in self._parts():
                 folds, places = random_folds(len(part.ids), self.generator), part.places
-                place = self._place(whole) if len(part.ids) == self.size else None
+                slot = self._slot(whole) if len(part.ids) == self.size else None
                 whole += len(part.ids) == self.size
-                calls.keep = place is not None
+                calls.keep = slot is not None
                 self._run(part)
                 self.samples += len(part.ids)
                 bar.update(len(part.ids))
@@ -204,12 +204,12 @@ class Gathering:
             (name, _), reason = next(iter(calls.unread.items()))
             raise HookError(f"block {name!r}: {reason}, which was not so on the first batch")
 
-    def _place(self, number: int) -> int | None:
+    def _slot(self, number: int) -> int | None:
         """Return where a batch is kept: all batches are as likely to be among the kept ones."""
-        if number < self.places:
+        if number < self.slots:
             return int(self.order[number])
         drawn = int(self.generator.integers(number + 1))
-        return drawn if drawn < self.places else None
+        return drawn if drawn < self.slots else None
 
     def _parts(self) -> Iterator[Batch]:
         """Yield the samples, batches cut into parts of one size."""

@@ -261,7 +261,7 @@ def _affine(block: Gathered) -> dict[str, Any]:
 
 def _nonlinear(block: Gathered, lines: _Lines, samples: int) -> dict[str, Any]:
     """Return a block's nonlinearity coefficient, or raise, and what its activations make of it."""
-    kept = [block.kept[place] for place in sorted(block.kept)]
+    kept = [block.kept[slot] for slot in sorted(block.kept)]
     if len(kept) < FEWEST_KEPT:
         raise HookError(f"there are {len(kept)} batches of samples of one size; it needs three")
     whole, size = block.label == WHOLE, len(kept[0].x)

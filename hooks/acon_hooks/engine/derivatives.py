@@ -68,7 +68,7 @@ def _twice_not_thrice(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         centred = named | {"running_mean": torch.zeros_like(named["running_mean"]), "bias": None}
         return forward.make_dual(func(x, **named), func(tangent, **centred))
     no_bias = {name: None if name == "bias" else value for name, value in kwargs.items()}
-    rest = [None if place == 1 else value for place, value in enumerate(args[1:])]
+    rest = [None if index == 1 else value for index, value in enumerate(args[1:])]
     return forward.make_dual(func(x, *args[1:], **kwargs), func(tangent, *rest, **no_bias))
 
 

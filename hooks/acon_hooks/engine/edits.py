@@ -1,4 +1,4 @@
-"""What takes the place of a site's output, and the visitor that puts it there.
+"""What replaces a site's output, and the visitor that does so.
 
 ``with visiting(model, edits, Editing(edits)): model(x)``
 """
@@ -19,33 +19,17 @@ from acon_hooks.errors import HookError
 
 
 class Edit(Protocol):
-    """What takes the place of a site's output.
-
-    Attributes
-    ----------
-    reads_input : bool
-        Whether `apply` needs the site's input.
-    """
+    """What replaces a site's output."""
 
     @property
     def reads_input(self) -> bool:
         """Whether `apply` needs the site's input."""
 
     def apply(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return the new output.
+        """Return the new output, of y's shape; y stays as it is.
 
-        Parameters
-        ----------
-        x : Tensor
-            The site's first tensor argument, as it was before the call; anything where the edit
-            reads no input.
-        y : Tensor
-            The site's output. It stays as it is.
-
-        Returns
-        -------
-        Tensor
-            Of the shape of y.
+        x is the site's first tensor argument, as it was before the call; anything where the edit
+        reads no input.
         """
 
 
@@ -55,33 +39,18 @@ Edits = Mapping[Site, Edit]
 
 @dataclass(frozen=True, eq=False)
 class Resample:
-    """What other samples had in the unchanged network: one edit for each batch.
+    """What other samples had in the unchanged network: one edit for each batch."""
 
-    Parameters
-    ----------
-    recorded : ndarray
-        One row a sample, (samples, ...); may be a file that is mapped to memory.
-    ids : ndarray
-        sample_id of each row, int64 (samples,), ascending.
-    donors : ndarray
-        For each row the row of its donor, int64 (samples,).
-    edit : callable
-        Returns the edit that puts such rows in place, (N, ...), one for each sample of a batch.
-    """
-
+    # One row a sample, (samples, ...); may be a file that is mapped to memory.
     recorded: npt.NDArray[Any]
+    # sample_id of each row, ascending, and the row of its donor.
     ids: npt.NDArray[np.int64]
     donors: npt.NDArray[np.int64]
+    # Returns the edit that sets such rows, (N, ...), one for each sample of a batch.
     edit: Callable[[Tensor], Edit]
 
     def of(self, ids: Sequence[int]) -> Edit:
-        """Return the edit for a batch of these samples.
-
-        Raises
-        ------
-        HookError
-            If nothing is recorded of a sample.
-        """
+        """Return the edit for a batch of these samples, all of which must be recorded."""
         rows = np.searchsorted(self.ids, ids).clip(max=len(self.ids) - 1)
         if not np.array_equal(self.ids[rows], ids):
             missing = np.asarray(ids)[self.ids[rows] != ids][0]
@@ -108,16 +77,10 @@ class Form(ABC):
     """A fixed function of each value, on some channels of an elementwise layer.
 
     Tensors of the parameters are taken to the dtype and device of x.
-
-    Parameters
-    ----------
-    chosen : Tensor or None
-        Bool, of shape (C,): the other channels keep their output. None for all channels.
-    axis : int
-        Channel axis of x and y.
     """
 
     reads_input: ClassVar[bool] = True
+    # Bool, (C,): the other channels keep their output. None for all channels.
     chosen: Tensor | None = None
     axis: int = 1
 
@@ -139,13 +102,7 @@ class Form(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Line(Form):
-    """A straight line: slope·x + intercept.
-
-    Parameters
-    ----------
-    slope, intercept : Tensor
-        Of shape (C,).
-    """
+    """A straight line: slope·x + intercept, (C,) each."""
 
     slope: Tensor
     intercept: Tensor
@@ -158,13 +115,7 @@ class Line(Form):
 
 @dataclass(frozen=True, eq=False)
 class TwoPiece(Line):
-    """Two lines that meet at the hinge: slope·x + intercept + bend·relu(x - hinge).
-
-    Parameters
-    ----------
-    bend, hinge : Tensor
-        Of shape (C,).
-    """
+    """Two lines that meet at the hinge: slope·x + intercept + bend·relu(x - hinge), (C,) each."""
 
     bend: Tensor
     hinge: Tensor
@@ -177,16 +128,9 @@ class TwoPiece(Line):
 
 @dataclass(frozen=True, eq=False)
 class Polynomial(Form):
-    """A polynomial of the standardised input: Σ_k coefficients_k·z^k, z = (x - center)/scale.
+    """A polynomial of the standardised input: Σ_k coefficients_k·z^k, z = (x - center)/scale."""
 
-    Parameters
-    ----------
-    coefficients : Tensor
-        Of shape (C, degree + 1), that of the constant first.
-    center, scale : Tensor
-        Of shape (C,).
-    """
-
+    # (C, degree + 1), that of the constant first; center and scale (C,).
     coefficients: Tensor
     center: Tensor
     scale: Tensor
@@ -206,13 +150,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": relu, "hardswish": h
 
 @dataclass(frozen=True, eq=False)
 class Function(Form):
-    """The same function on all channels.
-
-    Parameters
-    ----------
-    name : str
-        Key of `FUNCTIONS`.
-    """
+    """The same function of `FUNCTIONS` on all channels."""
 
     name: str
 
@@ -223,14 +161,9 @@ class Function(Form):
 
 @dataclass(frozen=True, eq=False)
 class Mixed(Form):
-    """Different forms on different channels; no channel is chosen in two of them.
+    """Different forms on different channels; no channel is chosen in two of them."""
 
-    Parameters
-    ----------
-    parts : tuple of Form
-        Their own axes do not count.
-    """
-
+    # Their own axes do not count.
     parts: tuple[Form, ...]
 
     def of(self, x: Tensor) -> Tensor:
@@ -243,20 +176,12 @@ class Mixed(Form):
 
 @dataclass(frozen=True, eq=False)
 class Hold:
-    """A constant on some channels: 0, or their mean, whatever the input is.
-
-    Parameters
-    ----------
-    value : Tensor
-        Of shape (C,); taken to the dtype and device of y.
-    chosen : Tensor
-        Bool, of shape (C,): the other channels keep their output.
-    axis : int
-        Channel axis of y.
-    """
+    """A constant on some channels: 0, or their mean, whatever the input is."""
 
     reads_input: ClassVar[bool] = False
+    # (C,); taken to the dtype and device of y.
     value: Tensor
+    # Bool, (C,): the other channels keep their output.
     chosen: Tensor
     axis: int = 1
 
@@ -267,17 +192,10 @@ class Hold:
 
 
 class Editing(Visitor):
-    """Puts edits in the place of outputs, also where a layer overwrites its input.
+    """Replaces outputs by edits, also where a layer overwrites its input.
 
-    Parameters
-    ----------
-    edits : mapping of Site to Edit
-        Those of the next forward pass; the attribute may change between forward passes.
-
-    Raises
-    ------
-    HookError
-        At the end of a forward pass in which an edited site did not run.
+    `edits` may change between forward passes. A HookError at the end of a pass in which an edited
+    site did not run.
     """
 
     def __init__(self, edits: Edits) -> None:

@@ -22,7 +22,7 @@ from acon_hooks.errors import HookError
 _SITES = ELEMENTWISE | {"glu"}
 
 #: Number of a function's call, the modules that run, and the innermost one that is known.
-Place = tuple[int, tuple[nn.Module, ...], nn.Module]
+Numbered = tuple[int, tuple[nn.Module, ...], nn.Module]
 #: Module, function, number.
 Key = tuple[nn.Module, str, int]
 
@@ -69,7 +69,7 @@ class RunningModules:
         """Forget the calls of modules that were running."""
         self._counts = {}
 
-    def number(self, function: str) -> Place | None:
+    def number(self, function: str) -> Numbered | None:
         """Count a call; return its number, running modules, the innermost; None outside."""
         calls = self._calls()
         if not calls:
@@ -152,8 +152,8 @@ class FunctionSites:
         name = self._names.get(func)
         if name is None:
             name = self._names[func] = site_function(func)
-        place = self._running.number(name) if name in self._wanted else None
-        if place is None:
+        numbered = self._running.number(name) if name in self._wanted else None
+        if numbered is None:
             self._consumed(args, kwargs)
             return func(*args, **kwargs)
         given = activated_first(args, kwargs)
@@ -162,7 +162,7 @@ class FunctionSites:
             self._consumed(given)
         joined = source is not None and name in JOINS
         tensors = (source, *given) if source is not None and joined else given
-        visited = self._sites_of(name, place, tensors, given[:2] if joined else ())
+        visited = self._sites_of(name, numbered, tensors, given[:2] if joined else ())
         output = _seen_by(visited, tensors, lambda: func(*args, **kwargs))
         if source is not None:
             site = self.running.site if self.visit.first and self.running is not None else None
@@ -170,10 +170,10 @@ class FunctionSites:
         return output
 
     def _sites_of(
-        self, name: str, place: Place, tensors: tuple[Tensor, ...], factors: tuple[Tensor, ...]
+        self, name: str, found: Numbered, tensors: tuple[Tensor, ...], factors: tuple[Tensor, ...]
     ) -> Sequence[Visited]:
         """Return who sees a call of a function; the discovery may add someone."""
-        number, running, module = place
+        number, running, module = found
         key = module, name, number
         new = key not in self._visited and key not in self._seen
         if self.visit.counts and tensors and (self.visit.first or (new and name in _SITES)):
@@ -195,7 +195,7 @@ class FunctionSites:
         return visited
 
     def _consumed(self, *arguments: Any) -> None:
-        """Tell the discovery of the arguments of a function, in the first forward pass."""
+        """Show the discovery the arguments of a function, in the first forward pass."""
         if self.discovery is not None and self.visit.first and self.visit.counts:
             leaves = tree_leaves(arguments)
             self.discovery.consumed(leaf for leaf in leaves if isinstance(leaf, Tensor))
@@ -233,7 +233,7 @@ def activated_first(args: Args, kwargs: Kwargs) -> tuple[Tensor, ...]:
     tensors = [value for value in given if isinstance(value, Tensor)]
     if len(tensors) > 1:
         sizes = [-1 if isinstance(v, nn.Parameter) else v.numel() for v in tensors]
-        place = sizes.index(max(sizes))
-        tensors = [tensors[place], *tensors[:place], *tensors[place + 1 :]]
+        largest = sizes.index(max(sizes))
+        tensors = [tensors[largest], *tensors[:largest], *tensors[largest + 1 :]]
     out = kwargs.get("out")
     return (*tensors, out) if isinstance(out, Tensor) else tuple(tensors)

@@ -8,7 +8,7 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from acon_hooks.engine.sites import Args, Kwargs
 
-#: Runs a torch function, or something in its place, and returns the result.
+#: Runs a torch function, or something else instead, and returns the result.
 FunctionHandler = Callable[[Callable[..., Any], Args, Kwargs], Any]
 
 #: Number of active function modes: 0 where no function is listened to.

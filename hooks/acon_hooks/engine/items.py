@@ -101,7 +101,7 @@ def split_item(
     if count == 0:  # one part a sample
         return [_tree(part, given, batch) for part in parts], None
     labels = parts[count:]
-    if unused := [str(place) for place, one in enumerate(parts) if place > count and _number(one)]:
+    if unused := [str(index) for index, one in enumerate(parts) if index > count and _number(one)]:
         _warn_unused(unused)
     label = labels[0] if labels else None
     if count > 1:
@@ -136,11 +136,11 @@ def _arguments_of_sequence(
     parts: list[Any], given: str, signature: Signature, batch: bool, *, several: bool
 ) -> int:
     """Return how many parts are arguments; 0 if the parts are samples of one argument."""
-    labels = [place for place, one in enumerate(parts) if place and _is_label(one, batch)]
+    labels = [index for index, one in enumerate(parts) if index and _is_label(one, batch)]
     count = labels[0] if labels else len(parts)
     if several and not labels:
         return 0
-    others = [place for place in range(count, len(parts)) if place not in labels]
+    others = [index for index in range(count, len(parts)) if index not in labels]
     if others:
         raise UsageError(
             f"{given}; besides an input of shape {_shape(parts[0])} it has "

@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatc
 
 from acon_hooks.engine.sites import Args, Kwargs
 
-#: Runs an operator, or something in its place, and returns the result.
+#: Runs an operator, or something else instead, and returns the result.
 OperatorHandler = Callable[[Any, Args, Kwargs], Any]
 
 

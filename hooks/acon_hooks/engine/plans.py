@@ -244,9 +244,13 @@ class Comparison:
 
 def relative_change(before: Tensor, after: Tensor) -> npt.NDArray[np.float64]:
     """Return ‖after - before‖ / ‖before‖ of each sample, float64 (N,)."""
-    first, second = (value.detach().double().reshape(len(value), -1) for value in (before, after))
-    change = (second - first).norm(dim=1) / first.norm(dim=1)
-    return np.asarray(change.cpu().numpy(), dtype=np.float64)
+    return relative_norm(after.detach().double() - before.detach().double(), before)
+
+
+def relative_norm(change: Tensor, before: Tensor) -> npt.NDArray[np.float64]:
+    """Return ‖change‖ / ‖before‖ of each sample, float64 (N,)."""
+    first, second = (v.detach().double().reshape(len(v), -1) for v in (change, before))
+    return np.asarray((first.norm(dim=1) / second.norm(dim=1)).cpu().numpy(), dtype=np.float64)
 
 
 def _valid(batch: Batch, output: Tensor) -> Tensor | None:

@@ -81,7 +81,7 @@ class Visitor:
     """Looks at sites, or changes what they return; an exception ends the forward pass."""
 
     def replaces(self, site: Site) -> bool:
-        """Return whether `after` may return what takes the place of a site's output."""
+        """Return whether `after` may replace a site's output."""
         return False
 
     def begin(self) -> None:

@@ -105,7 +105,7 @@ def _most_varied(
     beta = recording.beta_matrix(layer).astype("float64")
     channel = int(beta.std(0).argmax())
     order = beta[:, channel].argsort(kind="stable")
-    ends = [ids[int(order[place])] for place in (0, count // 2, count - 1)]
+    ends = [ids[int(order[rank])] for rank in (0, count // 2, count - 1)]
     text = (
         f"channel {channel} of {beta.shape[1]}: its β varies most, from "
         f"{beta[:, channel].min():.3g} to {beta[:, channel].max():.3g} over {count} images"

@@ -58,7 +58,8 @@ def is_activation(module: nn.Module) -> bool:
         return True
     if not _may_be_activation(module):
         return False
-    with torch.random.fork_rng(_cuda_devices(module)), torch.no_grad():
+    devices = {value.device for value in _values(module) if value.is_cuda}
+    with torch.random.fork_rng(list(devices)), torch.no_grad():
         answers = (_answer(module, size, axis) for size, axis in _sizes(module))
         return next((answer for answer in answers if answer is not None), False)
 
@@ -109,10 +110,6 @@ def _values(module: nn.Module) -> Iterator[Tensor]:
     yield from module.buffers()
 
 
-def _cuda_devices(module: nn.Module) -> list[torch.device]:
-    return list({value.device for value in _values(module) if value.is_cuda})
-
-
 def _sizes(module: nn.Module) -> Iterator[tuple[tuple[int, ...], int]]:
     """Yield the shapes of inputs to try, with their channel axis: those the parameters ask for."""
     usual = (2, 3, 5, 4)
@@ -150,7 +147,7 @@ class _Trial:
         like = next(floats, torch.empty(0))
         generator = torch.Generator().manual_seed(0)
         self.x = (8 * torch.rand(size, generator=generator) - 4).to(like.device, like.dtype)
-        #: Axes along which elements may change places without changing channels.
+        #: Axes along which elements may be exchanged without changing channels.
         self.moving = [0, *(a for a in range(1, len(size)) if a != axis)][:2]
 
     def run(self, x: Tensor) -> Tensor:

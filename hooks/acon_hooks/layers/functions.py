@@ -100,7 +100,8 @@ class DataDependence:
             given, made = list(_tensors((args, kwargs))), list(_tensors(out))
             new_from = name.startswith("new_") or name in _SHAPE_ONLY
             if new_from or not any(map(self.depends, given)):
-                if name not in _FROM_OUTSIDE or _only_numbers(args):
+                numbers = (isinstance(one, float | int | Tensor) for one in tree_leaves(args))
+                if name not in _FROM_OUTSIDE or all(numbers):
                     self._constant.update(map(_marked, filter(_has_storage, made)))
             elif written := written_by(func, args, kwargs):
                 self._forget(written)
@@ -152,10 +153,6 @@ def written_by(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list
     if in_place or name == "__setitem__" or name.startswith("__i"):
         return list(_tensors((args[:1], out)))
     return list(_tensors(out))
-
-
-def _only_numbers(values: Any) -> bool:
-    return all(isinstance(value, float | int | Tensor) for value in tree_leaves(values))
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:

@@ -278,9 +278,9 @@ def _shows_only(x: Tensor, made: View) -> bool:
     ):
         return True  # it is the whole storage
     own = View.of(x)
-    places = torch.zeros(x.untyped_storage().nbytes() // x.itemsize, dtype=torch.bool)
-    places.as_strided(made.size, made.stride, made.offset).fill_(True)
-    return bool(places.as_strided(own.size, own.stride, own.offset).all())
+    seen = torch.zeros(x.untyped_storage().nbytes() // x.itemsize, dtype=torch.bool)
+    seen.as_strided(made.size, made.stride, made.offset).fill_(True)
+    return bool(seen.as_strided(own.size, own.stride, own.offset).all())
 
 
 def in_order(x: Tensor, made: View) -> bool:

@@ -187,20 +187,7 @@ def halved_axis(x: Tensor, z: Tensor) -> int:
 
 
 def fold(x: Tensor, axis: int) -> Tensor:
-    """Fold a tensor to (N, C, P).
-
-    Parameters
-    ----------
-    x : Tensor
-        (N,) or (N, ..., C, ...).
-    axis : int
-        The channel axis; ignored for (N,), which folds to (N, 1, 1).
-
-    Returns
-    -------
-    Tensor
-        (N, C, P), a view where the strides allow it.
-    """
+    """Return (N, ..., C, ...) as (N, C, P), (N,) as (N, 1, 1); a view where strides allow it."""
     if x.ndim < 2:
         return x.reshape(-1, 1, 1)
     return x.movedim(axis, 1).reshape(x.shape[0], x.shape[axis], -1)

@@ -41,10 +41,10 @@ class Layer:
         Its exact name in the model's `named_modules()` (the first one, if it has several); of a
         function ``MODULE:FUNCTION#NUMBER``, such as ``layer1.0:relu#1``, ``:relu#0`` at the root.
     kind : str
-        Key of `KINDS`. Before the first batch "meta_acon" and "acon" are told apart by whether
+        Key of `KINDS`. Before the first batch "meta_acon" and "acon" are distinguished by whether
         the layer owns a parameter called beta; the first batch decides.
     channels : int or None
-        C; None where only a forward pass can tell.
+        C; None where only a forward pass shows it.
     granularity : str
         What one β belongs to: "channel", "layer", "pixel", "static"; "elementwise" for
         activations and products; "unknown" before the first batch.

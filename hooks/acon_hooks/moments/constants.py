@@ -11,7 +11,6 @@ are summed about each sample's own values.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -142,16 +141,13 @@ def write_references(folder: RunFolder, frame: pd.DataFrame, identity: str) -> p
         found = read_references(folder, identity)
         if found is not None:
             return found
-        if folder.manifest_path.is_file() and _is_of_another(folder.read_manifest(), identity):
+        begun = folder.read_manifest() if folder.manifest_path.is_file() else None
+        if begun is not None and not identity.startswith(str(begun["run_id"])):
             raise StoreError(
                 f"out: another capture has begun in {where} meanwhile; choose another folder"
             )
         folder.write_table(REFERENCES, table)
     return frame
-
-
-def _is_of_another(manifest: Mapping[str, Any], identity: str) -> bool:
-    return not identity.startswith(str(manifest["run_id"]))
 
 
 def read_references(folder: RunFolder, identity: str | None = None) -> pd.DataFrame | None:

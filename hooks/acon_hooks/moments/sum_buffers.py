@@ -106,7 +106,7 @@ class SumBuffers:
         return raw[:known], raw[known] if self.rows > known else None
 
     def measure(self) -> None:
-        """Tell the group how many values a sample has in each channel."""
+        """Note in the group how many values a sample has in each channel."""
         self.group.measure(self._pixels)
 
     def merge(self, samples: npt.NDArray[np.int64]) -> PerSample:

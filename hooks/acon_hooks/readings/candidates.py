@@ -93,9 +93,9 @@ def _channel_axes(layer: Layer, x: Tensor) -> list[int]:
     if pair is None or pair[0].numel() == 1:
         return list(dict.fromkeys((1, x.ndim - 1)))
     p1 = pair[0]
-    place = next(axis for axis, size in enumerate(p1.shape) if size != 1) - p1.ndim + x.ndim
+    first = next(axis for axis, size in enumerate(p1.shape) if size != 1) - p1.ndim + x.ndim
     axes = [axis for axis in range(1, x.ndim) if x.shape[axis] == p1.numel()]
-    return sorted(axes, key=lambda axis: axis != place)
+    return sorted(axes, key=lambda axis: axis != first)
 
 
 def candidates(layer: Layer, trace: CallTrace, settings: list[Setting]) -> Iterator[Candidate]:

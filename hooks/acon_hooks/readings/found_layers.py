@@ -46,7 +46,7 @@ def find_layers(
     Returns
     -------
     list of Layer
-        Modules in the order of `named_modules()`, a layer that is used in several places once; then
+        Modules in the order of `named_modules()`, a layer that is used several times once; then
         functions in the order of execution.
 
     Raises

@@ -87,9 +87,9 @@ def last_norm(layer: Layer) -> tuple[torch.Tensor | None, torch.Tensor | None]:
 
 def _width(layer: Layer, shape: Sequence[int]) -> int:
     """Return the channels of one call: an activation without parameters may have other ones."""
-    place = layer.axis - 1
-    if layer.plain and 0 <= place < len(shape):
-        return int(shape[place])
+    axis = layer.axis - 1
+    if layer.plain and 0 <= axis < len(shape):
+        return int(shape[axis])
     return layer.channels or 0
 
 

@@ -223,7 +223,7 @@ def _like(tensor: Tensor, layout: Layout, beta: Tensor) -> Tensor:
 
 
 def _without_power(setting: Setting, reading: Reading) -> bool:
-    """Return whether even β = 0 would explain the output, so that no search can tell more."""
+    """Return whether even β = 0 would explain the output, so that no search decides."""
     case = setting.case
     limit = proof.tolerance(case.x, case.y)[0]
     zero = torch.zeros((1, 1, 1), dtype=case.x.dtype, device=case.x.device)

@@ -32,7 +32,7 @@ _KEYS = ["layer", "call", "channel"]
 
 FloatArray = npt.NDArray[np.float64]
 
-#: What can take a channel's place: made of its line or other form, of the mask which holds that
+#: What can replace a channel: made of its line or other form, of the mask which holds that
 #: channel alone, and of the mean of its input.
 REPLACEMENTS: dict[str, Callable[[Form, Tensor, float], Edit]] = {
     "affine": lambda form, only, _mean: replace(form, chosen=only),

@@ -272,7 +272,7 @@ class _Forms:
         self.sums[key].add(x, y)
 
     def put_into(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Return a table of channels with the forms in the place of the lines."""
+        """Return a table of channels with the forms instead of the lines."""
         own = {key: sums.table() for key, sums in self.sums.items()}
         found = pd.concat(own, names=[*_USE, "channel"])
         lines = table.drop(columns=found.columns.intersection(table.columns))

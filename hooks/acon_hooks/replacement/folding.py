@@ -8,7 +8,6 @@ rounded once; new parameters replace the old ones, so that modules sharing a par
 """
 
 import copy
-import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Any
@@ -119,39 +118,6 @@ def fold_lines(
         )
     names = ["layer", "call", "where", "into", "reason"]
     return Folded(changed, pd.DataFrame(rows, columns=names), error)
-
-
-def forward_times(
-    models: dict[str, nn.Module], images: Tensor, *, repeats: int = 20
-) -> dict[str, float]:
-    """Time forward passes of several models in turns, so that a busy machine disturbs all alike.
-
-    Parameters
-    ----------
-    models : dict of str to Module
-        On one device, in evaluation mode.
-    images : Tensor
-        (N, ...).
-    repeats : int
-        Passes of each, after one that is not counted.
-
-    Returns
-    -------
-    dict of str to float
-        Median seconds of one pass; on the CPU seconds of this process' own processor time.
-    """
-    clock = time.perf_counter if images.is_cuda else time.process_time
-    seconds: dict[str, list[float]] = {name: [] for name in models}
-    with torch.no_grad():
-        for repeat in range(repeats + 1):
-            for name, model in models.items():
-                start = clock()
-                model(images)
-                if images.is_cuda:
-                    torch.cuda.synchronize(images.device)
-                if repeat:
-                    seconds[name].append(clock() - start)
-    return {name: float(pd.Series(values).median()) for name, values in seconds.items()}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The functions that can take the place of an activation, and their fit on every channel.
+"""The functions that can replace an activation, and their fit on every channel.
 
 =========== ============================================= =====================================
 form        function                                      coefficients of a planned unit

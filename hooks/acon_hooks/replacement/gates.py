@@ -39,23 +39,15 @@ Runner = Callable[[Batch], Any]
 
 @dataclass(frozen=True)
 class Gate:
-    """The gate in one use of a layer.
+    """The gate in one use of a layer."""
 
-    Parameters
-    ----------
-    site : Site
-        The layer, its call, and the argument that is gated.
-    formula : callable
-        Returns the layer's output from that argument and the gate.
-    values : ndarray
-        The gate of every sample, (samples, C or 1, P or 1): channels and positions.
-    mean : Tensor
-        Its mean of each channel over samples and positions, float64 (1, C or 1, 1).
-    """
-
+    # The layer, its call, and the argument that is gated.
     site: Site
+    # Returns the layer's output from that argument and the gate.
     formula: Formula = field(repr=False)
+    # The gate of every sample, (samples, C or 1, P or 1): channels and positions.
     values: npt.NDArray[Any] = field(repr=False)
+    # Of each channel over samples and positions, float64 (1, C or 1, 1).
     mean: Tensor = field(repr=False)
 
     def set(self, values: Tensor) -> "SetGate":
@@ -65,18 +57,11 @@ class Gate:
 
 @dataclass(frozen=True, eq=False)
 class SetGate:
-    """A layer's output computed anew with another gate.
-
-    Parameters
-    ----------
-    gate : Gate
-        Of which layer.
-    values : Tensor
-        (N or 1, C or 1, P or 1). Where a value is NaN it was never needed: the mean is taken.
-    """
+    """A layer's output computed anew with another gate."""
 
     reads_input: ClassVar[bool] = True
     gate: Gate
+    # (N or 1, C or 1, P or 1). Where a value is NaN it was never needed: the mean is taken.
     values: Tensor
 
     def apply(self, x: Tensor, y: Tensor) -> Tensor:
@@ -98,19 +83,11 @@ def _unfolded(values: Tensor, x: Tensor, site: Site) -> Tensor:
 
 @dataclass(frozen=True)
 class Recorded:
-    """The gates of a network on some data.
+    """The gates of a network on some data."""
 
-    Parameters
-    ----------
-    gates : list of Gate
-        One for each use of a layer, in the order of `named_modules()`.
-    ids : ndarray
-        sample_id of each sample, int64 (samples,), ascending.
-    labels : list or None
-        One label a sample; None where the data have none.
-    """
-
+    # One for each use of a layer, in the order of `named_modules()`.
     gates: list[Gate]
+    # sample_id of each sample, ascending.
     ids: npt.NDArray[np.int64]
     labels: list[Any] | None
 
@@ -124,25 +101,8 @@ def record_gates(
 ) -> Recorded:
     """Run a network over data and record its gates, each reading proved on the first batch.
 
-    Parameters
-    ----------
-    network : Module
-        In evaluation mode.
-    batches : callable
-        Yields the batches, in order; those without samples are left out.
-    layers : sequence of str or None
-        Names of layers; None for all that have a gate.
-    folder : Path
-        For files of what is recorded: memory does not grow with the samples.
-    run : callable
-        Runs the network on a batch.
-
-    Raises
-    ------
-    UsageError
-        If there is no such gate; the message says what there is.
-    AconError
-        If there are no samples.
+    `layers` None: all that have a gate. What is recorded lies in files in `folder`: memory does not
+    grow with the samples.
     """
     found, glus = find_gated(network, layers)
     with ExitStack() as stack:
@@ -179,13 +139,7 @@ def record_gates(
 def find_gated(
     network: nn.Module, layers: Sequence[str] | None
 ) -> tuple[list[str], dict[str, nn.Module]]:
-    """Return the layers that may have a gate to be proved, and the GLUs by name.
-
-    Raises
-    ------
-    UsageError
-        If there are none, or one of the names is none of them.
-    """
+    """Return the layers that may have a gate to be proved, and the GLUs by name."""
     found = [layer.name for layer in scan_layers(network, GATED)]
     glus = {name: m for name, m in network.named_modules() if isinstance(m, nn.GLU)}
     known = [*found, *glus]

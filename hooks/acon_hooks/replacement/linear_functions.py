@@ -64,12 +64,12 @@ class _Pass:
         self.turns: Counter[str] = Counter()
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run a function, with its line in the place of what it returns."""
+        """Run a function, with its line instead of what it returns."""
         function = site_function(func)
-        place = self.running.number(function) if function in self.wanted else None
-        if place is None:
+        numbered = self.running.number(function) if function in self.wanted else None
+        if numbered is None:
             return func(*args, **kwargs)
-        number, _, module = place
+        number, _, module = numbered
         given = activated_first(args, kwargs)
         source = self.sources.of(function, given) if self.follows else None
         if source is not None and function in JOINS:

@@ -30,18 +30,11 @@ def batch_norms(network: nn.Module, outside: Iterable[nn.Module]) -> list[Site]:
 
 @dataclass(eq=False)
 class BatchStatistics:
-    """A BatchNorm that normalises by the statistics of its batch, as in training, and sums them.
-
-    Parameters
-    ----------
-    module : Module
-        The BatchNorm.
-    sums : Gram or None
-        Of its inputs so far, one variable a channel, (C,).
-    """
+    """A BatchNorm that normalises by the statistics of its batch, as in training, and sums them."""
 
     reads_input: ClassVar[bool] = True
     module: Any
+    # Of its inputs so far, one variable a channel, (C,).
     sums: Gram | None = None
 
     def apply(self, x: Tensor, y: Tensor) -> Tensor:
@@ -87,29 +80,11 @@ def recalibrated(
     norms: list[Site],
     run: Callable[[Batch], Any],
 ) -> dict[str, dict[Site, Edit]]:
-    """Estimate BatchNorms again under every plan.
+    """Estimate BatchNorms again under every plan; return them as edits, by plan.
 
-    As `torch.optim.swa_utils.update_bn`, each BatchNorm normalises by its batch meanwhile; mean
-    and variance are those of all values together.
-
-    Parameters
-    ----------
-    network : Module
-        In evaluation mode; it stays as it is.
-    batches : iterable of Batch
-        What to estimate on.
-    plans : mapping of str to mapping of Site to Edit or Resample
-        What is edited besides.
-    norms : list of Site
-        The BatchNorms.
-    run : callable
-        Runs the network on a batch.
-
-    Returns
-    -------
-    dict
-        For each plan the edits that put the new statistics in place, none of a BatchNorm that
-        never saw two values a channel.
+    As `torch.optim.swa_utils.update_bn`, each BatchNorm normalises by its batch meanwhile; mean and
+    variance are those of all values together. There is none of a BatchNorm that never saw two
+    values a channel.
     """
     summing = {name: {site: BatchStatistics(site.module) for site in norms} for name in plans}
     sites = dict.fromkeys([*(site for plan in plans.values() for site in plan), *norms])

@@ -22,7 +22,7 @@ from acon_hooks.engine.feeding import open_feed
 from acon_hooks.engine.held import shown
 from acon_hooks.engine.inputs import Forward, Mask, input_options
 from acon_hooks.engine.outputs import Output
-from acon_hooks.engine.plans import Comparison, relative_change, run_batch
+from acon_hooks.engine.plans import Comparison, relative_change, relative_norm, run_batch
 from acon_hooks.engine.rows import Rows
 from acon_hooks.engine.sites import Site
 from acon_hooks.engine.visiting import visiting
@@ -161,8 +161,8 @@ def verify_plan(
     frame = comparison.rows()
     samples = frame.loc[frame["plan"] == LINES, ["sample", "output_change", "agrees"]]
     samples = samples.rename(columns={"output_change": "change"}).reset_index(drop=True)
-    for place, name in enumerate(("predicted", "predicted_error")):
-        samples.insert(2 + place, name, np.concatenate([found[place] for found in predicted]))
+    for index, name in enumerate(("predicted", "predicted_error")):
+        samples.insert(2 + index, name, np.concatenate([found[index] for found in predicted]))
     used = f"{comparison.words()}; {lines.words()}"
     return PlanReport(_summary(samples, frame, plan), samples, _layers(plan, lines.step), used)
 
@@ -266,9 +266,9 @@ class _Lines:
 
     The derivative on the way from the activations to their lines is taken by forward-mode
     differentiation, which yields the unchanged output as well. Where it does not yield the same
-    bit for bit on the first batch, the network runs unchanged, too. A difference quotient takes
-    the derivative's place where an operation has none, and where the two differ on the first
-    batch: a network may cut derivatives off (`Tensor.detach`) or declare others.
+    bit for bit on the first batch, the network runs unchanged, too. A difference quotient replaces
+    the derivative where an operation has none, and where the two differ on the first batch: a
+    network may cut derivatives off (`Tensor.detach`) or declare others.
     """
 
     def __init__(self, network: nn.Module, edits: Edits, output: Output) -> None:
@@ -296,7 +296,7 @@ class _Lines:
         after = self._run(batch, 1.0)
         if slope is None:
             return unchanged, after, self._quotient(batch, unchanged, after)
-        found = _relative(slope, unchanged), np.zeros(len(after))
+        found = relative_norm(slope, unchanged), np.zeros(len(after))
         if first:
             quotient = self._quotient(batch, unchanged, after)
             if _differ(found[0], quotient):
@@ -340,8 +340,8 @@ class _Lines:
         zero, whole = unchanged.double(), after.double()
         first = (near.double() - zero) / size
         slope = (first - size * (whole - zero)) / (1 - size)
-        error = _relative(slope - first, zero) + epsilon / size
-        return _relative(slope, zero), error
+        error = relative_norm(slope - first, zero) + epsilon / size
+        return relative_norm(slope, zero), error
 
 
 def _differ(slope: FloatArray, quotient: _Predicted) -> bool:
@@ -349,12 +349,6 @@ def _differ(slope: FloatArray, quotient: _Predicted) -> bool:
     found, error = quotient
     beyond = np.abs(found - slope) - 4 * error > 0.1 * np.maximum(found, slope)
     return bool(np.mean(beyond) >= 0.5)
-
-
-def _relative(change: Tensor, unchanged: Tensor) -> FloatArray:
-    """Return the norm of a change of each sample over that of the output, float64 (N,)."""
-    first, second = (v.detach().double().reshape(len(v), -1) for v in (change, unchanged))
-    return np.asarray((first.norm(dim=1) / second.norm(dim=1)).cpu().numpy())
 
 
 def _layers(plan: Plan, step: _FirstStep) -> pd.DataFrame:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 import acon_analysis as acon
 from acon_analysis.errors import UsageError
-from acon_hooks import HookError, Layer, Tap, find_layers, fold, prove, record, to_host
+from acon_hooks import HookError, Layer, Tap, find_layers, prove, record, to_host
+from acon_hooks.layers.reading import fold
 from acon_hooks.readings.layer_hooks import LayerHooks
 from support_variants import (
     Detector,

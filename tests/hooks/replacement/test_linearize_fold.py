@@ -2,14 +2,13 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from acon_analysis.layers import AconC
 from acon_hooks.replacement.fitting import fit_units
-from acon_hooks.replacement.folding import Folded, FoldError, fold_lines, forward_times
+from acon_hooks.replacement.folding import Folded, FoldError, fold_lines
 from acon_hooks.replacement.linearizing import linearize, linearized_layers
 
 
@@ -247,9 +246,3 @@ def test_a_change_of_the_output_is_refused() -> None:
     lined = linearize(model, fit_units(model, [conv_images()]).plan(budget=1.0))
     with pytest.raises(FoldError, match=r"folding has changed the output by .* at most 0 is"):
         fold_lines(lined, conv_images(), tolerance=0)
-
-
-def test_times_are_positive_and_named() -> None:
-    times = forward_times({"a": Flat(), "b": Flat()}, conv_images(), repeats=3)
-    assert list(times) == ["a", "b"]
-    assert all(np.isfinite(value) and value >= 0 for value in times.values())
