@@ -20,16 +20,9 @@ from acon_analysis.columns import MOMENT_KEY_COLUMNS, Column
 class Field(Column):
     """One stored quantity: a column of ``moments/`` and how it merges.
 
-    Its unit is ``"x"``, ``"y"`` (as the layer's input and output), a product of them or ``"1"``.
-
-    Parameters
-    ----------
-    group : str
-        The optional set it belongs to; a state has all fields of a group or none.
-    rule : str
-        How two parts merge: ``"sum"``, ``"min"``, ``"max"``, ``"mean"`` or ``"moment"``.
-    of : tuple of str
-        For ``"mean"`` the weight; for ``"moment"`` the two means and the weight.
+    Its unit is ``"x"``, ``"y"`` (as the layer's input and output), a product of them or ``"1"``. A
+    state has all fields of a ``group`` or none. ``rule`` is ``"sum"``, ``"min"``, ``"max"``,
+    ``"mean"`` (``of`` is the weight) or ``"moment"`` (``of`` is the two means and the weight).
     """
 
     group: str

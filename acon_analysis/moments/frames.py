@@ -28,22 +28,12 @@ _PIECE = 20_000
 
 
 def to_frame(state: Moments, **keys: npt.ArrayLike) -> pd.DataFrame:
-    """Write a state as rows; states that no sample belongs to are left out.
+    """Write a state of any shape as rows; states that no sample belongs to are left out.
 
-    Parameters
-    ----------
-    state : Moments
-        Any shape.
-    **keys : array_like
-        Key columns (layer, call, channel, block or sample), each broadcasting to the shape: for a
-        state (blocks, channels) ``channel=np.arange(C), block=np.arange(B)[:, None]``.
-
-    Returns
-    -------
-    DataFrame
-        The keys, then every column of `fields.FIELDS`; NaN (0 for counts) in the groups
-        that the state lacks, so that all layers share one schema. A state of no
-        gated products lacks `fields.PRODUCT_COLUMNS`.
+    Key columns (layer, call, channel, block or sample) broadcast to the shape: for a state (blocks,
+    channels) ``channel=np.arange(C), block=np.arange(B)[:, None]``. NaN (0 for counts) stands in
+    the groups that the state lacks, so that all layers share one schema; only
+    `fields.PRODUCT_COLUMNS` are missing where no product is gated.
     """
     seen = (state["n"] > 0).ravel()
     if "n_left_out" in state:
@@ -61,20 +51,10 @@ def to_frame(state: Moments, **keys: npt.ArrayLike) -> pd.DataFrame:
 
 
 def moment_frame(x: npt.ArrayLike, y: npt.ArrayLike, layer: str = "layer") -> pd.DataFrame:
-    """Return the moments of given inputs and outputs of a layer, as those of a capture.
+    """Return the moments of inputs and outputs (N, C) or (N, C, ...), as those of a capture.
 
-    Parameters
-    ----------
-    x, y : array_like
-        Inputs and outputs of one shape: (N, C) or (N, C, ...), samples and channels first.
-    layer : str
-        Its name.
-
-    Returns
-    -------
-    DataFrame
-        Columns of `Run.moments` without ``block``, one row a channel: all of ``"base"`` and
-        ``"within"``, NaN in the groups that need the parameters of ACON.
+    Columns of `Run.moments` without ``block``, one row a channel: all of ``"base"`` and
+    ``"within"``, NaN in the groups that need the parameters of ACON.
     """
     xs, ys = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if xs.shape != ys.shape or xs.ndim < 2:
@@ -108,18 +88,7 @@ def moment_frame(x: npt.ArrayLike, y: npt.ArrayLike, layer: str = "layer") -> pd
 
 
 def from_frame(frame: pd.DataFrame) -> Moments:
-    """Read a state of one axis from rows of moments; the groups that no row has are left out.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        Columns of `fields.FIELDS` (``"base"`` at least).
-
-    Returns
-    -------
-    Moments
-        Shape (rows,). In a frame of several layers a layer that lacks a group is NaN there.
-    """
+    """Read a state (rows,) from rows of moments; the groups that no row has are left out."""
     arrays: dict[str, FloatArray] = {}
     for name in GROUPS:
         fields = [f.name for f in FIELDS if f.group == name]
@@ -145,20 +114,7 @@ def from_frame(frame: pd.DataFrame) -> Moments:
 
 
 def merge_rows(frame: pd.DataFrame, by: Sequence[str] = CHANNEL_KEYS) -> pd.DataFrame:
-    """Merge rows with equal keys: over units, blocks, samples, processes.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        Keys and moments, any number of rows per key.
-    by : sequence of str
-        Keys to keep.
-
-    Returns
-    -------
-    DataFrame
-        One row a key, keys in order of first appearance.
-    """
+    """Merge rows with equal keys; keys in order of first appearance."""
     codes, keys = channel_codes(frame, by)
     merged = group(from_frame(frame), codes, len(keys))
     return to_frame(merged, **{name: keys[name].to_numpy() for name in by})
@@ -167,20 +123,7 @@ def merge_rows(frame: pd.DataFrame, by: Sequence[str] = CHANNEL_KEYS) -> pd.Data
 def merge_frames(
     first: pd.DataFrame, second: pd.DataFrame, by: Sequence[str] = CHANNEL_KEYS
 ) -> pd.DataFrame:
-    """Merge the rows of two frames with equal keys; faster where both have the same keys.
-
-    Parameters
-    ----------
-    first, second : DataFrame
-        Keys and moments, one row a key each.
-    by : sequence of str
-        The keys.
-
-    Returns
-    -------
-    DataFrame
-        One row a key, keys in order of first appearance.
-    """
+    """Merge the rows of two frames, one row a key each; faster where both have the same keys."""
     same = len(first) == len(second) and all(first[name].equals(second[name]) for name in by)
     if not same:
         return merge_rows(pd.concat([first, second], ignore_index=True), by)
@@ -199,22 +142,7 @@ def merge_frames(
 def channel_codes(
     frame: pd.DataFrame, by: Sequence[str] = CHANNEL_KEYS
 ) -> tuple[npt.NDArray[np.int64], pd.DataFrame]:
-    """Give each distinct key of a frame a number, in order of first appearance.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        Rows with keys.
-    by : sequence of str
-        Key columns.
-
-    Returns
-    -------
-    codes : ndarray
-        int64, shape (rows,).
-    keys : DataFrame
-        The distinct keys, row i for code i.
-    """
+    """Return the number of each row's key, in order of appearance, and the distinct keys."""
     missing = [name for name in by if name not in frame.columns]
     if missing:
         raise AconError(
@@ -258,25 +186,11 @@ def disk_space(
     blocks: int = BLOCKS,
     products: bool = False,
 ) -> MomentSpace:
-    """Say beforehand how many bytes the moments of a run take, uncompressed.
+    """Return how many bytes the moments of a run take, uncompressed: 8 a number, without keys.
 
-    Parameters
-    ----------
-    channels, layers : int
-        Channels of all hooked layers together, and their number.
-    samples, units : int
-        Samples, and parts that they are written in.
-    full : bool
-        Whether the states of every sample and channel are stored too.
-    blocks : int
-        Blocks of samples in each part.
-    products : bool
-        Whether gated products are among the layers.
-
-    Returns
-    -------
-    MomentSpace
-        8 bytes a number, keys left out (they compress to nearly nothing).
+    ``channels`` are those of all hooked layers together, ``units`` the parts that samples are
+    written in, with ``blocks`` each; ``full`` adds the states of every sample and channel,
+    ``products`` the fields of gated products.
     """
     per_unit = min(blocks, -(-samples // max(units, 1)))
     more = len(PRODUCT_COLUMNS) if products else 0
