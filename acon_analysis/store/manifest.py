@@ -49,13 +49,7 @@ def json_text(content: Mapping[str, Any]) -> bytes:
 
 
 def parse_manifest(text: bytes) -> dict[str, Any]:
-    """Return the manifest in a text.
-
-    Raises
-    ------
-    ValueError
-        If it is none, damaged, or of a later version; the text says what is wrong.
-    """
+    """Return the manifest in a text; ValueError if it is none, damaged, or of a later version."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):

@@ -19,25 +19,10 @@ Matrix = npt.NDArray[np.float32]
 
 
 def read_lists(paths: Sequence[Path], column: str) -> Matrix | None:
-    """Return a column of lists of several files, one below the other.
+    """Return a column fixed_size_list<float32> of several files, one below the other.
 
-    Parameters
-    ----------
-    paths : sequence of Path
-        Parquet files of equal columns.
-    column : str
-        Of type fixed_size_list<float32>.
-
-    Returns
-    -------
-    numpy.ndarray or None
-        float32 (rows, length of a list), read-only where it needed no copy; None where there are
-        no files, or the first has no such column.
-
-    Raises
-    ------
-    StoreError
-        If a file is missing, damaged, or unlike the first.
+    float32 (rows, length of a list), read-only where it needed no copy; None where there are no
+    files, or the first has no such column.
     """
     if not paths:
         return None
@@ -62,20 +47,7 @@ def read_lists(paths: Sequence[Path], column: str) -> Matrix | None:
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Return a Parquet file, or some of its columns, as a table.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    columns : sequence of str, optional
-        By default all.
-
-    Raises
-    ------
-    StoreError
-        If it is missing or damaged, or lacks a column.
-    """
+    """Return a Parquet file, or some of its columns, as a table; `StoreError` if that fails."""
     with _opened(path) as file:
         wanted = None if columns is None else list(columns)
         table = file.read(columns=wanted)
@@ -86,20 +58,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def read_frame(path: Path, most: int | None = None) -> pd.DataFrame:
-    """Return a whole Parquet file.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    most : int, optional
-        Columns that it may have.
-
-    Raises
-    ------
-    StoreError
-        If it is missing or damaged, or has more columns.
-    """
+    """Return a whole Parquet file; `StoreError` if that fails or it has too many columns."""
     if most is not None:
         with _opened(path) as file:
             if file.metadata.num_columns > most:
