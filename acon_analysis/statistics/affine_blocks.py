@@ -23,10 +23,7 @@ VECTORS_PER_DIMENSION = 5
 
 
 def ratio(above: npt.ArrayLike, below: npt.ArrayLike) -> tuple[float, float]:
-    """Return Σ above / Σ below over independent groups, and its standard error by linearisation.
-
-    Both are NaN where Σ below is 0; the error also for fewer than two groups.
-    """
+    """Return Σ above / Σ below over independent groups, and its standard error by linearisation."""
     a, b = np.asarray(above, np.float64), np.asarray(below, np.float64)
     total, count = float(b.sum()), len(b)
     if not total > 0:
@@ -39,48 +36,23 @@ def ratio(above: npt.ArrayLike, below: npt.ArrayLike) -> tuple[float, float]:
 
 
 def nonlinearity_coefficient(above: npt.ArrayLike, below: npt.ArrayLike) -> tuple[float, float]:
-    """Estimate the nonlinearity coefficient from triples of samples.
+    """Estimate the nonlinearity coefficient and its standard error from triples of samples.
 
     NLC² = Σ‖J(x)·(x' - x'')‖² / Σ‖f(x') - f(x'')‖² over triples x, x', x'' of different samples;
-    J is the derivative of f. The same pairs stand above and below, so that it is exactly 1 for
-    every affine map, whatever its shape and however its inputs are distributed.
-
-    Parameters
-    ----------
-    above, below : array_like
-        The two terms of every triple, (B, N): N triples each of B batches, in rows of their own.
-
-    Returns
-    -------
-    nlc, error : float
-        The coefficient and its standard error; NaN for a map whose output does not vary, the error
-        also for N = 1. Independent samples make independent columns. Where samples of a batch are
-        alike, as in data sorted by class, columns are not; so the error is the larger one of that
-        from the sums of the columns and that from the sums of the batches.
-
-    Notes
-    -----
-    NLC >= 1 holds for Gaussian inputs only: on inputs in two clusters far from the bend it is
-    below 1. Philipp and Carbonell, "The Nonlinearity Coefficient", arXiv:1806.00179.
+    J is the derivative of f (Philipp and Carbonell, arXiv:1806.00179). ``above`` and ``below`` are
+    the two terms of every triple, (B, N): N triples each of B batches. The same pairs stand above
+    and below, so it is exactly 1 for every affine map. NLC >= 1 holds for Gaussian inputs only: on
+    inputs in two clusters far from the bend it is below 1.
     """
     value, influences = _coefficient(above, below)
     return value, _error(influences)
 
 
 def coefficient_change(before: npt.ArrayLike, after: npt.ArrayLike) -> tuple[float, float]:
-    """Estimate how the nonlinearity coefficient of a map changes when the map is changed.
+    """Return by how much the coefficient changes with the map, and the standard error of that.
 
-    Parameters
-    ----------
-    before, after : array_like
-        The terms above and below of both maps on the same triples, (2, B, N); see
-        `nonlinearity_coefficient`.
-
-    Returns
-    -------
-    change, error : float
-        After minus before, and its standard error, which is of pairs: what the triples have in
-        common cancels. NaN where a coefficient is.
+    ``before`` and ``after`` are the terms above and below of both maps on the same triples,
+    (2, B, N); what the triples have in common cancels.
     """
     (old, olds), (new, news) = (_coefficient(*np.asarray(one)) for one in (before, after))
     return new - old, _error([b - a for a, b in zip(olds, news, strict=True)])
@@ -97,7 +69,7 @@ def _coefficient(above: npt.ArrayLike, below: npt.ArrayLike) -> tuple[float, lis
 
 
 def _error(influences: Sequence[FloatArray]) -> float:
-    """Return the larger standard error of those from several ways to group."""
+    """Return the larger standard error of those from the columns and from the batches."""
     counts = [len(one) for one in influences]
     spreads = [
         np.sqrt(np.square(one).sum() * n / (n - 1)) if n > 1 else np.nan
@@ -108,20 +80,12 @@ def _error(influences: Sequence[FloatArray]) -> float:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """R² of the best affine map, scored on samples that it was not fitted on.
+    """R² of the best affine map, scored on samples that it was not fitted on (not clipped at 0).
 
-    Parameters
-    ----------
-    r2 : float
-        Not clipped: below 0 where the mean of the other samples predicts better.
-    low, high : float
-        Its 95 % interval, by Student's t over the folds.
-    without_input : float
-        R² of output minus input, by maps of its own. NaN where the two differ in size, where output
-        minus input varies more than the output (there is no shortcut then), and where it varies by
-        no more than the rounding of the output to float32.
-    ridges : tuple of float
-        The ridge that the other folds chose for the output of each fold, one of `RIDGES`.
+    ``low`` and ``high`` are its 95 % interval, by Student's t over the folds. ``without_input`` is
+    R² of output minus input, by maps of its own: NaN where the two differ in size, where output
+    minus input varies more than the output (there is no shortcut then), and where it varies by no
+    more than the rounding of the output to float32. ``ridges`` are those chosen for each fold.
     """
 
     r2: float
@@ -132,29 +96,12 @@ class HeldOut:
 
 
 def held_out_r2(sums: Gram, inputs: int) -> HeldOut:
-    """Score affine maps from the first variables to the others on held-out folds.
+    """Score affine maps from the first `inputs` variables to the others on held-out folds.
 
-    Each fold is predicted by the ridge regression on all other folds; its ridge is the one that
-    predicts the two folds next to it best, each left out in turn as well. Nothing but sums is
-    needed.
-
-    Parameters
-    ----------
-    sums : Gram
-        Shape (K,), one entry a fold, at least 3; the variables are inputs, then outputs.
-    inputs : int
-        How many variables are inputs.
-
-    Returns
-    -------
-    HeldOut
-        NaN for an output that does not vary beyond rounding, for fewer than
-        `VECTORS_PER_DIMENSION` vectors for each input, and where the sums are NaN.
-
-    Raises
-    ------
-    AconError
-        For fewer than three folds, or no inputs or outputs.
+    Each fold, an entry of sums of shape (K,), is predicted by the ridge regression on all others;
+    its ridge is the one that predicts the two folds next to it best, each left out in turn as well.
+    NaN for an output that does not vary beyond rounding, for fewer than `VECTORS_PER_DIMENSION`
+    vectors for each input, and where the sums are NaN.
     """
     folds, size = len(sums.n), sums.mean.shape[-1]
     if folds < 3 or not 0 < inputs < size:
@@ -197,11 +144,7 @@ def _rounding(whole: Gram, inputs: int) -> float:
 
 
 def _chosen_ridges(sums: Gram, parts: "_Folds", inputs: int) -> npt.NDArray[np.int64]:
-    """Return the ridges that predict the folds next to each best, places in RIDGES.
-
-    Shape (folds, targets); see `_AffineFits`. All other folds instead of those next to it would
-    take twice as many fits.
-    """
+    """Return the ridges that predict the folds next to each best, indices, (folds, targets)."""
     lost: list[Any] = [0.0] * len(sums.n)
     for first in range(len(sums.n)):
         second = (first + 1) % len(sums.n)
@@ -231,9 +174,8 @@ class _Folds:
 class _AffineFits:
     """Ridge regressions on inputs from sums, one for each of `RIDGES` and each target.
 
-    Targets are the outputs and, where input and output are of one size, output minus input. In the
-    basis of the inputs' principal axes a ridge only divides: what it needs of the data to be
-    predicted is computed once for all.
+    Targets are the outputs and, where sizes agree, output minus input. In the basis of the inputs'
+    principal axes a ridge only divides: what it needs of the data is computed once for all.
     """
 
     def __init__(self, train: Gram, inputs: int) -> None:

@@ -11,13 +11,7 @@ MOST_NAMED = 6
 
 
 def plain_name(operator: str) -> str:
-    """Return an operator's name without what only the dispatcher cares for.
-
-    Examples
-    --------
-    >>> [plain_name(name) for name in ("_softmax", "relu_", "max_pool2d_with_indices")]
-    ['softmax', 'relu', 'max_pool2d']
-    """
+    """Return an operator's name without what only the dispatcher needs: "_softmax" is "softmax"."""
     if "attention" in operator:
         return "attention"
     found = re.sub(r"^(_foreach_|_+|native_)+|_with_indices$|_forward$", "", operator)
@@ -27,13 +21,6 @@ def plain_name(operator: str) -> str:
 def census_text(frame: pd.DataFrame) -> str:
     """Return how much of a network's nonlinearity is measured, in one sentence.
 
-    Parameters
-    ----------
-    frame : DataFrame
-        Columns of `columns.NONLINEARITY_COLUMNS`.
-
-    Examples
-    --------
     >>> frame = pd.DataFrame({"operator": ["relu", "_softmax"], "calls": [3, 2],
     ...     "elements": [60, 40], "class": "nonlinear", "measured": [True, False], "reason": ""})
     >>> census_text(frame)
@@ -58,18 +45,7 @@ def census_text(frame: pd.DataFrame) -> str:
 
 
 def census_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a row an operator that is nonlinear or unknown, those not measured first.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        Columns of `columns.NONLINEARITY_COLUMNS`.
-
-    Returns
-    -------
-    DataFrame
-        Columns of `columns.CENSUS_COLUMNS`.
-    """
+    """Return a row an operator that is nonlinear or unknown, those not measured first."""
     bent = frame[frame["class"] != "linear"]
     bent = bent.assign(operator=bent["operator"].map(plain_name))
     total = max(int(bent["elements"].sum()), 1)

@@ -18,21 +18,12 @@ PARAMETERS = ("p1", "p2", "beta", "bn_weight", "bn_bias", "beta_reference")
 
 @dataclass(frozen=True)
 class ResidualSums:
-    """Sums of channels: arrays of any shape whose last axis is the channels.
+    """Sums of channels, the last axis of every array; 0 for dead channels and NaN without data.
 
-    All are 0 for dead channels (`mask_dead`) and NaN without data.
-
-    Attributes
-    ----------
-    sse, cyy : ndarray
-        Residual of the one affine fit over all data, and the output's sum of squares.
-    own : ndarray
-        Sum of the residuals of one affine fit per sample; NaN where samples were not kept apart
-        or have at most two values each (three of products).
-    gate : ndarray
-        G = 4·Var(gate); NaN for layers without a gate.
-    sse_reference, cyy_reference, own_reference : ndarray
-        The same at the constant reference β; NaN where there is none.
+    ``sse`` is the residual of one affine fit over all data, ``cyy`` the output's sum of squares,
+    ``own`` the residuals of one affine fit per sample (NaN where samples were not kept apart or
+    have at most two values each, three of products), ``gate`` G = 4·Var(gate); ``..._reference``
+    are the same at the constant reference β.
     """
 
     sse: FloatArray
@@ -44,10 +35,7 @@ class ResidualSums:
     own_reference: FloatArray
 
     def summed(self, starts: npt.NDArray[np.int64]) -> "ResidualSums":
-        """Add up consecutive channels along the last axis (the gate's G is averaged).
-
-        Channels whose sums are NaN are left out; NaN where there are no others.
-        """
+        """Add up consecutive channels, those that are NaN left out (the gate's G is averaged)."""
         known = np.isfinite(self.sse + self.cyy)
         count = np.add.reduceat(known.astype(np.float64), starts, axis=-1)
         count[count == 0] = np.nan
@@ -61,25 +49,12 @@ class ResidualSums:
 
 @dataclass(frozen=True)
 class ChannelSums:
-    """All channels of a table of moments, ready for the index.
+    """All R channels of a table of moments in B blocks, layers in order of first appearance.
 
-    Attributes
-    ----------
-    keys : DataFrame
-        layer, call, channel, and the parameters `PARAMETERS`; one row a channel, layers in order of
-        first appearance, channels ascending.
-    total : Moments
-        Shape (R,): all data of each channel.
-    blocks : ndarray
-        int64, shape (B,): the blocks' numbers, ascending.
-    size : ndarray
-        Shape (B, R): samples (or values, where samples were not counted) in each block.
-    whole : ResidualSums
-        Of all data, arrays (R,).
-    without : ResidualSums
-        With one block left out, arrays (B, R).
-    layer_starts : ndarray
-        First row of each layer and call.
+    ``keys`` are layer, call, channel and `PARAMETERS`, one row a channel; ``total`` the moments of
+    all data (R,); ``size`` (B, R) the samples of each block (or values, where samples were not
+    counted); ``whole`` the residual sums (R,) and ``without`` those with one block left out (B, R);
+    ``layer_starts`` the first row of each layer and call.
     """
 
     keys: pd.DataFrame
@@ -116,21 +91,10 @@ def channel_sums(
 ) -> ChannelSums:
     """Merge a table of moments by channel and leave each block out once.
 
-    Parameters
-    ----------
-    moments : DataFrame
-        Keys layer, channel, optionally call and block, and the fields of moments; any number of
-        rows per key.
-    channels : DataFrame, optional
-        One row per layer and channel: p1, p2, beta, bn_weight, bn_bias, beta_reference, as far as
-        they exist.
-    eps : float
-        Relative rounding of the network's arithmetic; decides which outputs are dead.
-
-    Returns
-    -------
-    ChannelSums
-        Without a column ``block`` there is a single block, and no uncertainty.
+    ``moments`` holds layer, channel, optionally call and block (without it there is no
+    uncertainty), and the fields of moments; ``channels`` `PARAMETERS`, as far as they exist, one
+    row a layer and channel. ``eps``, the relative rounding of the network's arithmetic, decides
+    what is dead.
     """
     if moments.empty:
         raise AconError("there are no moments: the table has no rows")
@@ -183,22 +147,7 @@ def _with_parameters(keys: pd.DataFrame, channels: pd.DataFrame | None) -> pd.Da
 def residual_sums(
     state: Moments, p1: FloatArray, p2: FloatArray, eps: float = EPS32
 ) -> ResidualSums:
-    """Compute the residual sums of states.
-
-    Parameters
-    ----------
-    state : Moments
-        Any shape whose last axis is the channels.
-    p1, p2 : ndarray
-        Slopes of each channel; NaN for layers outside the ACON family.
-    eps : float
-        Relative rounding of the network's arithmetic.
-
-    Returns
-    -------
-    ResidualSums
-        Residuals come from the even part where it was stored, from y otherwise.
-    """
+    """Compute the residual sums of states (..., channels) with slopes p1 and p2 (NaN: none)."""
     blank = np.full(state.shape, np.nan)
     seen = np.where(state["n"] > 0, 1.0, np.nan)
     sse, cyy = residual(state), state["cyy"] * seen
@@ -224,16 +173,7 @@ def residual_sums(
 
 
 def mask_dead(sums: ResidualSums, rounding: FloatArray) -> ResidualSums:
-    """Set the sums of dead channels to 0: they add nothing to their layer.
-
-    Parameters
-    ----------
-    sums : ResidualSums
-        Of any shape.
-    rounding : ndarray
-        From `largest_rounding`: an output is dead if its cyy does not exceed it. The output at the
-        reference β is judged by itself.
-    """
+    """Set the sums of dead channels, whose cyy is at most `rounding`, to 0."""
     dead = {"": sums.cyy <= rounding, "_reference": sums.cyy_reference <= rounding}
     parts = {
         name + part: np.where(lost, 0 * getattr(sums, name + part), getattr(sums, name + part))
@@ -251,21 +191,11 @@ def ratio(part: FloatArray, whole: FloatArray) -> FloatArray:
 
 
 def largest_rounding(state: Moments, p1: FloatArray, p2: FloatArray, eps: float) -> FloatArray:
-    """Return the largest cyy of outputs that vary by rounding alone.
+    """Return the largest cyy of outputs that vary by rounding alone, of the state's shape.
 
     Where p1 and p2 are known the output is a sum of terms as large as max(|p1|, |p2|)·|x|: dead
     means std(y) <= 8·eps·max(|p1|, |p2|)·rms(x), with rms(x)² = mean² + std² (a mean of hundred
     standard deviations brings hundred times the rounding). Otherwise std(y) <= 8·eps·rms(y).
-
-    Parameters
-    ----------
-    state, p1, p2, eps
-        As in `residual_sums`.
-
-    Returns
-    -------
-    ndarray
-        The state's shape.
     """
     slope = np.fmax(np.abs(p1), np.abs(p2))
     x_square = state["cxx"] + state["n"] * state["mean_x"] ** 2
@@ -275,10 +205,7 @@ def largest_rounding(state: Moments, p1: FloatArray, p2: FloatArray, eps: float)
 
 
 def constant_input(sums: ChannelSums) -> npt.NDArray[np.bool_]:
-    """Say which inputs do not vary: min = max, or std(x) <= 8 roundings of float64 of rms(x).
-
-    Of a gated product neither factor does.
-    """
+    """Return which inputs do not vary: min = max, or std(x) <= 8 roundings of float64 of rms(x)."""
     total = sums.total
     same = steady(total, "x", EPS) | (total["min_x"] == total["max_x"])
     if "caa" in total:
@@ -294,11 +221,7 @@ def steady(state: Moments, name: str, eps: float) -> npt.NDArray[np.bool_]:
 
 
 def gate_sums(sums: ChannelSums) -> tuple[FloatArray, FloatArray]:
-    """Return sse of the affine fit of a product's gate on what it is computed from, and its chh.
-
-    Shape (R,) each: 0 where the gate does not vary beyond the rounding of float32, and outside
-    products.
-    """
+    """Return sse of the affine fit of each product's gate, and its chh; 0 if it is constant."""
     state = sums.total
     if "chh" not in state:
         return np.zeros(state.shape), np.zeros(state.shape)

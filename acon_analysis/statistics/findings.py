@@ -23,13 +23,7 @@ MOST_TESTS = 3
 
 
 class Finding(NamedTuple):
-    """One thing that a run says.
-
-    Attributes
-    ----------
-    question, answer, numbers : str
-        Whole sentences; the numbers, which the answer does without, may be empty.
-    """
+    """One thing that a run shows, in whole sentences; `numbers` may be empty."""
 
     question: str
     answer: str
@@ -44,21 +38,10 @@ def findings(
     splits: pd.DataFrame | None = None,
     census: pd.DataFrame | None = None,
 ) -> list[Finding]:
-    """Say what was found: linearity first, then what β depends on, then what is not measured.
+    """Return what was found: linearity, what β depends on, what is not measured.
 
-    Parameters
-    ----------
-    layers : DataFrame or None
-        From `layer_overview`, or `Run.linearity` with all columns.
-    splits : DataFrame, optional
-        From `Run.variance_split`.
-    census : DataFrame, optional
-        `Run.nonlinearities`.
-
-    Returns
-    -------
-    list of Finding
-        Nothing on what is not given, nothing on linearity for a run without moments.
+    ``layers`` comes from `layer_overview` or from `Run.linearity` with all columns, ``splits`` from
+    `Run.variance_split`, ``census`` is `Run.nonlinearities`; what is not given is not mentioned.
     """
     found = []
     if layers is not None:

@@ -86,23 +86,8 @@ def linearity_table(
 ) -> pd.DataFrame:
     """Tabulate how linear layers, channels or samples are, layers in order of execution.
 
-    Parameters
-    ----------
-    by : {"layer", "channel", "sample"}
-        What a row is.
-    layers : DataFrame
-        ``layer`` and ``call`` in order of execution.
-    sums, totals : callable
-        Return the sums of the channels, and `columns.TOTAL_COLUMNS` of every sample and layer.
-    confidence : float
-        Of the intervals.
-    columns : {"short", "all"}
-        Those of `columns.SHORT_LINEARITY`, or all.
-
-    Raises
-    ------
-    UsageError
-        For an unknown `by` or `columns`.
+    ``layers`` holds ``layer`` and ``call`` in that order; ``sums`` and ``totals`` return the sums
+    of the channels, and `columns.TOTAL_COLUMNS` of every sample and layer.
     """
     if by not in BY:
         raise UsageError(f"linearity by {by!r}: {closest(by, BY)}")
@@ -126,20 +111,7 @@ def in_order(table: pd.DataFrame, layers: pd.DataFrame, *further: str) -> pd.Dat
 
 
 def totals_by_sample(totals: pd.DataFrame | None, rows: Mapping[str, Any] | None) -> pd.DataFrame:
-    """Return the totals without those of layers whose rows are no samples, or others.
-
-    Parameters
-    ----------
-    totals : DataFrame or None
-        Columns `columns.TOTAL_COLUMNS`; None or empty where no layer has any.
-    rows : mapping or None
-        ``status``, ``text`` and ``layers``: what is known of the rows.
-
-    Raises
-    ------
-    AconError
-        If none are left.
-    """
+    """Return `columns.TOTAL_COLUMNS` of layers whose rows are samples; raise if none is left."""
     found = totals if totals is not None else pd.DataFrame()
     if not rows or rows["status"] != "mixed":
         return found

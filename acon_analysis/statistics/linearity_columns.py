@@ -26,22 +26,10 @@ _Columns = dict[str, FloatArray]
 def index_columns(
     whole: ResidualSums, without: ResidualSums, size: FloatArray, confidence: float
 ) -> dict[str, FloatArray]:
-    """Compute L with its uncertainty, and what is compared with it.
+    """Compute L with its uncertainty, and the columns that it is compared with, up to G.
 
-    Parameters
-    ----------
-    whole : ResidualSums
-        Of all data, arrays (R,).
-    without, size : ResidualSums, ndarray
-        With one block left out, and the blocks' sizes, arrays (B, R).
-    confidence : float
-        Of the interval.
-
-    Returns
-    -------
-    dict of str to ndarray
-        The columns from L to beta_gain_error, and G with its error; the differences of two fits
-        are NaN where the output is dead.
+    ``whole`` is of all data (R,), ``without`` with one block left out and ``size`` the blocks'
+    sizes (B, R). Differences of two fits are NaN where the output is dead.
     """
     bend, bends = ratio(whole.sse, whole.cyy), ratio(without.sse, without.cyy)
     error, _ = jackknife_error(bend, bends, size)
@@ -83,20 +71,7 @@ def beta_gain(whole: ResidualSums) -> FloatArray:
 
 
 def channel_values(sums: ChannelSums, confidence: float) -> pd.DataFrame:
-    """Compute every column of `columns.LINEARITY_CHANNEL_COLUMNS`.
-
-    Parameters
-    ----------
-    sums : ChannelSums
-        Of all channels.
-    confidence : float
-        Of the intervals.
-
-    Returns
-    -------
-    DataFrame
-        One row a channel.
-    """
+    """Compute every column of `columns.LINEARITY_CHANNEL_COLUMNS`, one row a channel."""
     values = index_columns(sums.whole, sums.without, sums.size, confidence)
     values |= _input_columns(sums) | _share_columns(sums)
     values |= _fit_columns(sums) | _beta_columns(sums)
@@ -151,10 +126,7 @@ def _share_columns(sums: ChannelSums) -> _Columns:
 
 
 def _fit_columns(sums: ChannelSums) -> _Columns:
-    """Slope and intercept of the one affine fit; slope 0 where x is constant.
-
-    NaN for products, whose fit has two slopes.
-    """
+    """Return slope (0 where x is constant) and intercept of the affine fit; NaN for products."""
     total = sums.total
     moving = ~constant_input(sums)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -37,21 +37,7 @@ def alive(layers: pd.DataFrame) -> pd.DataFrame:
 
 
 def left_out_text(left_out: pd.DataFrame, total: int) -> str:
-    """Say in one sentence which samples the statistics of which layers leave out.
-
-    Parameters
-    ----------
-    left_out : DataFrame
-        Sample, layer, call and why, as `Run.left_out`.
-    total : int
-        Samples of the run.
-
-    Returns
-    -------
-    str
-        Such as ``"1 of 32 samples left out of layer act: NaN or infinity in sample 20"``; empty
-        where there are none.
-    """
+    """Return which samples the statistics of which layers leave out, in one sentence or ""."""
     groups: dict[tuple[str, tuple[int, ...]], list[str]] = {}
     each: dict[tuple[str, int, str], list[int]] = {}
     for sample, layer, call, why in left_out.itertuples(index=False):
@@ -70,19 +56,7 @@ def left_out_text(left_out: pd.DataFrame, total: int) -> str:
 
 
 def gates_text(layers: pd.DataFrame) -> str:
-    """Say in one sentence which products are far from what their gates alone suggest.
-
-    Parameters
-    ----------
-    layers : DataFrame
-        From `layer_overview` or `Run.linearity`.
-
-    Returns
-    -------
-    str
-        Such as ``"the gate alone misleads: layer mlp (L = 0.120, its gate 0.842)"``; empty where
-        no product and its gate differ by more than `causes.FAR`.
-    """
+    """Return which products are far (`causes.FAR`) from what their gates suggest, or ""."""
     far = layers[(layers["L"] - layers["L_gate"]).abs() > FAR]
     items = [
         f"{layer_name(row['layer'], row['call'])} (L = {three_digits(row['L'])}, its gate "
