@@ -8,21 +8,17 @@ comparison is refused: variances of dependent estimates must not simply be added
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from acon_analysis.columns import DIFFERENCE_COLUMNS, names
-from acon_analysis.statistics.differences import compare_layers
 from acon_analysis.errors import AconError
-from acon_analysis.statistics.sentences import layer_name
-from acon_analysis.statistics.jackknife import jackknife_error, symmetric_interval
 from acon_analysis.moments.fields import BLOCKS
 from acon_analysis.runs.run import Run
-
-FloatArray = npt.NDArray[np.float64]
+from acon_analysis.statistics.differences import Side, compare_layers, difference
+from acon_analysis.statistics.linearity import in_order
+from acon_analysis.statistics.sentences import layer_name
 
 
 def compare_runs(first: Run, second: Run, *, confidence: float = 0.95) -> pd.DataFrame:
@@ -72,19 +68,11 @@ def compare_runs(first: Run, second: Run, *, confidence: float = 0.95) -> pd.Dat
     if not filled:
         raise AconError(_nothing_shared(first, second))
     table = pd.concat(filled, ignore_index=True)
-    order = first.layers[["layer", "call"]].assign(_order=np.arange(len(first.layers)))
-    table = table.merge(order, on=["layer", "call"], how="left")
-    table = table.sort_values("_order", kind="stable", ignore_index=True)
-    return table[names(DIFFERENCE_COLUMNS)]
+    return in_order(table, first.layers)[names(DIFFERENCE_COLUMNS)]
 
 
 def side_by_side(found: pd.DataFrame) -> pd.DataFrame:
-    """Return a comparison with one row a layer, for the screen.
-
-    Parameters
-    ----------
-    found : DataFrame
-        From `compare_runs`.
+    """Return a comparison of `compare_runs` with one row a layer, for the screen.
 
     Returns
     -------
@@ -115,15 +103,7 @@ def _with_interval(value: float, low: float, high: float) -> str:
 
 
 def comparison_text(found: pd.DataFrame, confidence: float = 0.95) -> str:
-    """Say in words in how many layers the second of two runs is more linear, or less.
-
-    Parameters
-    ----------
-    found : DataFrame
-        From `compare_runs`.
-    confidence : float
-        Of its intervals.
-    """
+    """Return in how many layers the second of two runs is more linear, or less, in words."""
     rows = found[found["quantity"] == "L"].dropna(subset=["difference"])
     if rows.empty:
         betas = found[found["quantity"] == "beta"]
@@ -166,17 +146,9 @@ def same_samples(first: Run, second: Run) -> bool:
 
 
 def shared_blocks(first: Run, second: Run) -> tuple[int, int]:
-    """Return the number of blocks to which both runs' moments can be merged, twice.
+    """Return, twice, the blocks to which the moments of runs of the same images can be merged.
 
-    Parameters
-    ----------
-    first, second : Run
-        Runs of the same images.
-
-    Raises
-    ------
-    AconError
-        If there is none but a single block.
+    A single block, which gives no interval, is an AconError.
     """
     numbers = [run.moment_blocks for run in (first, second) if run.has_moments]
     if len(numbers) < 2:
@@ -197,18 +169,9 @@ def _in_blocks(moments: pd.DataFrame, blocks: int) -> pd.DataFrame:
 
 
 def unlike(first: Run, second: Run) -> list[str]:
-    """Return in what two runs differ that a comparison takes to be equal.
+    """Return in what two runs differ that a comparison takes to be equal, a sentence each.
 
-    Parameters
-    ----------
-    first, second : Run
-        Captured runs.
-
-    Returns
-    -------
-    list of str
-        A sentence each about other samples, another preprocessing, and layers that only one has;
-        empty for runs of the same samples and layers.
+    Other samples, another preprocessing, other blocks, and layers that only one has.
     """
     found = []
     if not same_samples(first, second):
@@ -218,7 +181,7 @@ def unlike(first: Run, second: Run) -> list[str]:
             "independent ones, and differences may come from the images"
         )
     else:
-        if _preprocess(first) != _preprocess(second):
+        if first.identity.get("preprocess") != second.identity.get("preprocess"):
             found.append("the runs took the same images through different preprocessings")
         numbers = [run.moment_blocks for run in (first, second) if run.has_moments]
         if len(set(numbers)) == 2:
@@ -241,11 +204,6 @@ def unlike(first: Run, second: Run) -> list[str]:
     return found
 
 
-def _preprocess(run: Run) -> object:
-    """Return how a run's images were preprocessed."""
-    return run.identity.get("preprocess")
-
-
 def _layers(count: int) -> str:
     """Return a number of layers as the subject of a sentence."""
     return "1 layer is" if count == 1 else f"{count} layers are"
@@ -261,15 +219,6 @@ def _nothing_shared(first: Run, second: Run) -> str:
     )
 
 
-@dataclass(frozen=True)
-class _Means:
-    """Mean β per layer (R,), without each block (B, R), and the blocks' sizes (B, R)."""
-
-    mean: FloatArray
-    without: FloatArray
-    size: FloatArray
-
-
 def _beta_differences(
     first: Run, second: Run, blocks: tuple[int, int], *, paired: bool, confidence: float
 ) -> pd.DataFrame:
@@ -277,29 +226,9 @@ def _beta_differences(
     keys = [key for key in _with_beta(first) if key in set(_with_beta(second))]
     if not keys:
         return pd.DataFrame(columns=names(DIFFERENCE_COLUMNS))
-    a, b = _means(first, keys, blocks[0]), _means(second, keys, blocks[1])
-    difference = b.mean - a.mean
-    if paired:
-        error, freedom = jackknife_error(difference, b.without - a.without, a.size)
-    else:
-        error_a, freedom_a = jackknife_error(a.mean, a.without, a.size)
-        error_b, freedom_b = jackknife_error(b.mean, b.without, b.size)
-        error, freedom = np.hypot(error_a, error_b), np.minimum(freedom_a, freedom_b)
-    low, high = symmetric_interval(difference, error, freedom, confidence)
-    return pd.DataFrame(
-        {
-            "layer": pd.Series([key[0] for key in keys], dtype="str"),
-            "call": np.array([key[1] for key in keys], dtype=np.int64),
-            "quantity": "beta",
-            "first": a.mean,
-            "second": b.mean,
-            "difference": difference,
-            "error": error,
-            "low": low,
-            "high": high,
-            "paired": paired,
-        }
-    )
+    sides = [_means(run, keys, number) for run, number in zip((first, second), blocks, strict=True)]
+    table = difference("beta", *sides, paired, confidence)
+    return table.assign(layer=[key[0] for key in keys], call=[key[1] for key in keys])
 
 
 def _with_beta(run: Run) -> list[tuple[str, int]]:
@@ -308,8 +237,8 @@ def _with_beta(run: Run) -> list[tuple[str, int]]:
     return [(str(layer), int(call)) for layer, call in zip(own["layer"], own["call"], strict=True)]
 
 
-def _means(run: Run, keys: list[tuple[str, int]], number: int) -> _Means:
-    """Return the mean β of some layers, and without each block of samples."""
+def _means(run: Run, keys: list[tuple[str, int]], number: int) -> Side:
+    """Return the mean β of some layers (R,), and without each block of samples (B, R)."""
     shape = number, len(keys)
     sums, size = np.zeros(shape), np.zeros(shape)
     for index, key in enumerate(keys):
@@ -321,4 +250,4 @@ def _means(run: Run, keys: list[tuple[str, int]], number: int) -> _Means:
     with np.errstate(invalid="ignore", divide="ignore"):
         without = (total - sums) / np.where(size < count, count - size, np.nan)
         mean = total / np.where(count > 0, count, np.nan)
-    return _Means(mean, without, size)
+    return Side(np.arange(number), size, {"beta": (mean, without)})

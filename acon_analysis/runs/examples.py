@@ -10,25 +10,10 @@ EXAMPLES = Path(__file__).parent / "example_runs"
 
 
 def example_run(name: str = "cifar10_metaacon") -> Run:
-    """Open a run that comes with the package.
+    """Open a run that comes with the package, to be read only; a UsageError if there is none.
 
     This project's CIFAR-10 networks, captured with moments on the first 1,000 test images (100 of
-    each class, their labels included, no pixels).
-
-    Parameters
-    ----------
-    name : str
-        The network's name.
-
-    Returns
-    -------
-    Run
-        To be read only; its folder is part of the installed package.
-
-    Raises
-    ------
-    UsageError
-        If there is no such run.
+    each class, their labels included, no pixels). ``name`` is the network's.
     """
     known = example_names()
     if name not in known:

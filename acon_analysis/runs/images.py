@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from acon_analysis.errors import AconError
 from acon_analysis.data.preprocess import PREPROCESSES, get_preprocess
+from acon_analysis.errors import AconError
 from acon_analysis.runs.run import Run
 
 Picture = npt.NDArray[np.float64]
@@ -64,18 +64,7 @@ class RunImages(Mapping[int, Picture]):
 
 
 def images_of(run: Run) -> RunImages | None:
-    """Find the images of a run again, where they still are.
-
-    Parameters
-    ----------
-    run : Run
-        A captured run.
-
-    Returns
-    -------
-    RunImages or None
-        None if the run's data are no named data set and no folder, or are not there any more.
-    """
+    """Find the images of a run again, where they still are; None where they are not."""
     data = str(run.identity.get("data") or "")
     if not {"sample_id", "path", "sha256"} <= set(run.samples.columns):
         return None
@@ -97,7 +86,9 @@ def _of_named(noted: pd.DataFrame, data: str) -> RunImages | None:
     keys = zip(source.samples["path"], source.samples["sha256"], strict=True)
     index = {key: number for number, key in enumerate(keys)}
     rows = zip(noted["sample_id"], noted["path"], noted["sha256"], strict=True)
-    addresses = {int(sample): index[path, sha] for sample, path, sha in rows if (path, sha) in index}
+    addresses = {
+        int(sample): index[path, sha] for sample, path, sha in rows if (path, sha) in index
+    }
     return RunImages(addresses, lambda number: source[number].numpy()) if addresses else None
 
 

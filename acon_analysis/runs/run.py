@@ -1,7 +1,6 @@
 """A captured run: the one object that people hold; it reads, and answers with frames."""
 
 import inspect
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, wraps
 from html import escape
@@ -15,7 +14,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from acon_analysis.columns import SPLIT_COLUMNS, dtypes, names
-from acon_analysis.errors import AconError, UsageError, closest
+from acon_analysis.errors import AconError, UsageError
 from acon_analysis.runs.stored_run import StoredRun
 from acon_analysis.runs.summary import Summary
 from acon_analysis.screen import three_digits
@@ -71,12 +70,7 @@ class Run(StoredRun):
     Parameters
     ----------
     path : str or Path
-        The run's folder, as `capture` wrote it. Nothing is read before it is asked for.
-
-    Raises
-    ------
-    UsageError
-        If the folder does not exist or holds no run.
+        The run's folder; see `open_run`.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -84,12 +78,9 @@ class Run(StoredRun):
         self.answers: dict[tuple[Any, ...], pd.DataFrame] = {}
 
     def summary(self) -> Summary:
-        """Say what was found: how linear the layers are, what is not measured, what β depends on.
+        """Return what was found, in sentences and a table with a row a layer; see `findings`.
 
-        Returns
-        -------
-        Summary
-            Prints as text; notebooks show it as HTML. Its ``table`` has a row a layer.
+        It prints as text; notebooks show it as HTML.
         """
         found = self.summary_table()
         lost = left_out_text(self.left_out, len(self.sample_ids))
@@ -165,7 +156,7 @@ class Run(StoredRun):
     def report(
         self, path: str | Path, *, second: "Run | None" = None, blocks: pd.DataFrame | None = None
     ) -> Path:
-        """Write the report of this run, an HTML page that needs no other file.
+        """Write the report of this run, an HTML page that needs no other file, and return its path.
 
         Parameters
         ----------
@@ -175,11 +166,6 @@ class Run(StoredRun):
             A run to compare this one with, on the same page.
         blocks : pandas.DataFrame, optional
             From `acon_analysis.block_linearity` of this network; drawn as well.
-
-        Returns
-        -------
-        Path
-            The same.
         """
         import_module("acon_figures").write_report(self, Path(path), second=second, blocks=blocks)
         return Path(path)
@@ -269,7 +255,7 @@ class Run(StoredRun):
     def linearity(
         self, by: str = "layer", *, confidence: float = 0.95, columns: str = "short"
     ) -> pd.DataFrame:
-        """Tabulate how linear the activation layers are, with intervals.
+        """Tabulate how linear the activation layers are; AconError without moments.
 
         Parameters
         ----------
@@ -285,11 +271,6 @@ class Run(StoredRun):
         pandas.DataFrame
             All columns are `acon_analysis.columns.LINEARITY_LAYER_COLUMNS` and so on; layers in
             order of execution; definitions in `acon_analysis.statistics.linearity`.
-
-        Raises
-        ------
-        AconError
-            If the run was captured without moments.
         """
         return linearity_table(
             by,
@@ -306,16 +287,16 @@ class Run(StoredRun):
     def null_model(self, layer: str, call: int = 0) -> pd.DataFrame:
         """Compare the β of each channel with the BatchNorm-only null model.
 
-        Parameters
-        ----------
-        layer, call : str, int
-            A layer whose β depends on the sample, and which of its uses.
-
         Returns
         -------
         pandas.DataFrame
             ``layer``, ``call`` and the columns of `acon_analysis.columns.NULL_COLUMNS`, one row a
             channel; NaN where β is not the sigmoid of a BatchNorm's output.
+
+        Raises
+        ------
+        UsageError
+            If the layer has no β that depends on the sample.
         """
         row = self.layer_row(layer, call)
         if not row.column:
@@ -374,25 +355,13 @@ class Run(StoredRun):
 
     @_kept
     def beta_summary(self, by: str = "layer") -> pd.DataFrame:
-        """Summarise β by layer, channel or sample.
-
-        Parameters
-        ----------
-        by : {"layer", "channel", "sample"}
-            What a row is.
+        """Summarise β by layer, channel or sample; AconError if the run holds none.
 
         Returns
         -------
         pandas.DataFrame
             The columns of `acon_analysis.statistics.beta_summary.summarize`; by layer also
             ``kind``, ``granularity`` and ``channels`` of `layers`.
-
-        Raises
-        ------
-        UsageError
-            For an unknown `by`.
-        AconError
-            If the run holds no β.
         """
         if by in BY and not self.has_beta:
             kinds = ", ".join(sorted(self.layers["kind"].unique())) or "none"
@@ -410,23 +379,10 @@ class Run(StoredRun):
     def summary_table(self, by: str = "layer") -> pd.DataFrame:
         """Summarise β, and where the run holds moments the linearity of its layers.
 
-        Parameters
-        ----------
-        by : {"layer", "channel", "sample"}
-            What a row is.
-
-        Returns
-        -------
-        pandas.DataFrame
-            The columns of `beta_summary`, where there is any β, then L (with its interval by
-            layer), G and, by channel, s_c and why; NaN where a layer lacks something.
-
-        Raises
-        ------
-        UsageError
-            For an unknown `by`.
-        AconError
-            If the run holds neither β nor moments.
+        Returns ------- pandas.DataFrame     A row a layer, channel or sample: the columns of
+        `beta_summary`, where there is any β, then     L (with its interval by layer), G and, by
+        channel, s_c and why; NaN where a layer lacks     something. AconError if the run holds
+        neither β nor moments.
         """
         if not self.has_moments:
             return self.beta_summary(by)
@@ -444,13 +400,7 @@ class Run(StoredRun):
 
 
 def open_run(path: str | Path) -> Run:
-    """Open a captured run.
-
-    Parameters
-    ----------
-    path : str or Path
-        Its folder.
-    """
+    """Open a captured run; a UsageError if the folder holds none."""
     run = Run(path)
     run.folder.read_unaltered_manifest()
     return run

@@ -19,14 +19,14 @@ from acon_analysis.columns import (
     dtypes,
     names,
 )
-from acon_analysis.errors import AconError, UsageError, closest
+from acon_analysis.errors import AconError, StoreError, UsageError, closest
 from acon_analysis.moments.fields import FEWEST_BLOCKS, MOST_BLOCKS, UNRECORDED_BLOCKS
 from acon_analysis.moments.frames import merge_frames
 from acon_analysis.moments.gram import rounding
 from acon_analysis.statistics.beta_matrix import BetaMatrix
+from acon_analysis.statistics.linearity import in_order
 from acon_analysis.statistics.redrawn_null import BetaNetwork
 from acon_analysis.statistics.sentences import NOT_FINITE, ONLY_PADDING
-from acon_analysis.errors import StoreError
 from acon_analysis.store.folder import RunFolder
 from acon_analysis.store.histograms import histogram_frame, merged
 from acon_analysis.store.parquet import read_frame, read_lists, read_table
@@ -42,7 +42,9 @@ KEPT_BYTES = 2**26
 class StoredRun:
     """The stored tables of a captured run.
 
-    Frames are read once and kept: change only copies of them.
+    Frames are read once and kept: change only copies of them. Methods take a layer's exact name
+    in ``named_modules()``, and as ``call`` which of its uses within one forward pass; a layer that
+    the run does not hold is a UsageError that names what comes close.
 
     Parameters
     ----------
@@ -167,13 +169,7 @@ class StoredRun:
 
     @cached_property
     def nonlinearities(self) -> pd.DataFrame:
-        """The census of the first batch, columns of `columns.NONLINEARITY_COLUMNS`.
-
-        Raises
-        ------
-        AconError
-            If the run has none.
-        """
+        """The census of the first batch, `columns.NONLINEARITY_COLUMNS`; AconError without any."""
         if not self.has_census:
             raise AconError(
                 f"the run {str(self.path)!r} holds no census of the network's operators: it was "
@@ -254,11 +250,8 @@ class StoredRun:
                 at = {"layer": layer, "call": call, "why": NOT_FINITE}
                 found.append(pd.DataFrame({"sample": lost, **at}))
         table = pd.concat([pd.DataFrame(columns=[*keys, "why"]), *found]).drop_duplicates(keys)
-        order = self.layers[["layer", "call"]].assign(_order=np.arange(len(self.layers)))
-        table = table.merge(order, on=["layer", "call"]).sort_values(["_order", "sample"])
         kinds = {"sample": "int64", "layer": "str", "call": "int64", "why": "str"}
-        result: pd.DataFrame = table[list(kinds)].astype(kinds).reset_index(drop=True)
-        return result
+        return in_order(table.astype(kinds), self.layers, "sample")
 
     @cached_property
     def errors(self) -> pd.DataFrame:
@@ -270,13 +263,6 @@ class StoredRun:
         """Return β of one layer with its name and the samples' ids.
 
         Samples with NaN or infinity among their β are left out (`beta_matrix` holds them).
-
-        Parameters
-        ----------
-        layer : str
-            Exact name in ``named_modules()``.
-        call : int
-            Which use of the layer within one forward pass.
         """
         values, ids = self.beta_matrix(layer, call), self.sample_ids
         finite = np.isfinite(values.sum(1, dtype=np.float64))
@@ -291,13 +277,6 @@ class StoredRun:
 
     def beta_matrix(self, layer: str, call: int = 0) -> npt.NDArray[np.float32]:
         """Return β of one layer.
-
-        Parameters
-        ----------
-        layer : str
-            Exact name in ``named_modules()``.
-        call : int
-            Which use of the layer within one forward pass.
 
         Returns
         -------
@@ -329,20 +308,13 @@ class StoredRun:
             del self._betas[next(iter(self._betas))]
 
     def pooled_matrix(self, layer: str, call: int = 0) -> npt.NDArray[np.float32] | None:
-        """Return the pooled inputs of one layer.
-
-        Parameters
-        ----------
-        layer : str
-            Exact name in ``named_modules()``.
-        call : int
-            Which use of the layer within one forward pass.
+        """Return the pooled inputs of one layer: their means over the pixels.
 
         Returns
         -------
         numpy.ndarray or None
-            Means of the inputs over the pixels, float32 (samples, channels), rows as `sample_ids`;
-            None where they were not captured (no moments, or β is not one number a channel).
+            float32 (samples, channels), rows as `sample_ids`; None where they were not captured (no
+            moments, or β is not one number a channel).
         """
         row = self.layer_row(layer, call)
         return self._matrix("pooled", str(row.column)) if row.column else None
@@ -352,13 +324,7 @@ class StoredRun:
         return read_lists(list(self.files(kind)), column)
 
     def beta_network(self, layer: str) -> BetaNetwork | None:
-        """Return the shape of a layer's β network; None where it is of another build.
-
-        Parameters
-        ----------
-        layer : str
-            Exact name in ``named_modules()``.
-        """
+        """Return the shape of a layer's β network; None where it is of another build."""
         facts = self.manifest.get("beta_networks", {}).get(layer)
         if facts is None:
             return None
@@ -423,7 +389,7 @@ class StoredRun:
         Parameters
         ----------
         layer : str, optional
-            Exact name; by default every layer whose β depends on the sample.
+            By default every layer whose β depends on the sample; another one is a UsageError.
         by : {"layer", "channel"}
             What each row is.
 
@@ -432,11 +398,6 @@ class StoredRun:
         pandas.DataFrame
             Columns of `columns.HISTOGRAM_COLUMNS`; ``count`` holds arrays, int64 (256,), between
             the edges `histograms.bin_edges`.
-
-        Raises
-        ------
-        UsageError
-            If the layer is not in the run, or its β is static.
         """
         if by not in ("layer", "channel"):
             raise UsageError(f"by: {closest(by, ('layer', 'channel'))} (given: {by!r})")
@@ -461,7 +422,9 @@ class StoredRun:
             path = self.folder.part(kind, unit)
             if f"{kind}/{path.name}" in parts:
                 if not path.is_file():
-                    raise StoreError(f"{str(path)!r} is missing; `acon verify` reports what else is")
+                    raise StoreError(
+                        f"{str(path)!r} is missing; `acon verify` reports what else is"
+                    )
                 yield path
 
     def part_frames(self, kind: str) -> Iterator[pd.DataFrame]:

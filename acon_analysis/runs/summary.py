@@ -10,17 +10,7 @@ from acon_analysis.screen import sentence_text, table_text, three_digits
 
 @dataclass(frozen=True)
 class Summary:
-    """A run in a few sentences and a table; printed as text, shown by notebooks as HTML.
-
-    Parameters
-    ----------
-    title : str
-        Network, data and how much was captured.
-    sentences : tuple of str
-        What was found.
-    table : DataFrame
-        A row a layer.
-    """
+    """A run in a few sentences and a table; printed as text, shown by notebooks as HTML."""
 
     title: str
     sentences: tuple[str, ...]

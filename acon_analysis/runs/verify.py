@@ -6,7 +6,6 @@ from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
-
 from tqdm.auto import tqdm
 
 from acon_analysis.errors import StoreError
@@ -56,17 +55,8 @@ class Verification:
 def verify_run(path: str | Path) -> Verification:
     """Check a run: every unit done, every file as it was written, every sample exactly once.
 
-    Bad images (rows of ``errors/``) are no problem of the run.
-
-    Parameters
-    ----------
-    path : str or Path
-        The run's folder.
-
-    Raises
-    ------
-    UsageError
-        If there is no run at all.
+    Bad images (rows of ``errors/``) are no problem of the run; a folder without a run is a
+    UsageError.
     """
     run = Run(path)
     marks = {unit: run.folder.unit_parts(unit) for unit in run.units}

@@ -16,7 +16,7 @@ from acon_analysis.statistics.linearity_columns import beta_gain
 
 
 @dataclass(frozen=True)
-class _Side:
+class Side:
     """Estimates of one run: (value (R,), value without each block (B, R)) per quantity."""
 
     blocks: npt.NDArray[np.int64]
@@ -80,7 +80,7 @@ def compare_layers(
             f"({a.blocks[0]} to {a.blocks[-1]}), the second {len(b.blocks)} ({b.blocks[0]} to "
             f"{b.blocks[-1]}); compare them with paired=False"
         )
-    tables = [_difference(name, a, b, paired, confidence) for name in a.values]
+    tables = [difference(name, a, b, paired, confidence) for name in a.values]
     layers, calls = [key[0] for key in shared], [key[1] for key in shared]
     frame = pd.concat([t.assign(layer=layers, call=calls) for t in tables], ignore_index=True)
     return frame[names(DIFFERENCE_COLUMNS)]
@@ -92,13 +92,13 @@ def _layers(sums: ChannelSums) -> list[tuple[str, int]]:
     return list(zip(rows["layer"], rows["call"], strict=True))
 
 
-def _side(sums: ChannelSums, rows: list[int]) -> _Side:
+def _side(sums: ChannelSums, rows: list[int]) -> Side:
     """Return the estimates of some layers of one run, given by their positions."""
     whole = sums.whole.summed(sums.layer_starts)
     without = sums.without.summed(sums.layer_starts)
     both = [_estimates(p) for p in (whole, without)]
     values = {name: (both[0][name][rows], both[1][name][:, rows]) for name in both[0]}
-    return _Side(sums.blocks, sums.size[:, sums.layer_starts][:, rows], values)
+    return Side(sums.blocks, sums.size[:, sums.layer_starts][:, rows], values)
 
 
 def _estimates(whole: ResidualSums) -> dict[str, FloatArray]:
@@ -111,12 +111,12 @@ def _estimates(whole: ResidualSums) -> dict[str, FloatArray]:
     }
 
 
-def _difference(name: str, a: _Side, b: _Side, paired: bool, confidence: float) -> pd.DataFrame:
+def difference(name: str, a: Side, b: Side, paired: bool, confidence: float) -> pd.DataFrame:
     """Tabulate the difference of one quantity, a row a layer."""
     (first, firsts), (second, seconds) = a.values[name], b.values[name]
-    difference = second - first
+    change = second - first
     if paired:
-        error, freedom = jackknife_error(difference, seconds - firsts, a.size)
+        error, freedom = jackknife_error(change, seconds - firsts, a.size)
     else:
         error_a, freedom_a = jackknife_error(first, firsts, a.size)
         error_b, freedom_b = jackknife_error(second, seconds, b.size)
@@ -124,13 +124,13 @@ def _difference(name: str, a: _Side, b: _Side, paired: bool, confidence: float) 
         with np.errstate(divide="ignore", invalid="ignore"):
             terms = error_a**4 / freedom_a + error_b**4 / freedom_b
             freedom = np.where(terms > 0, error**4 / terms, freedom_a + freedom_b)
-    low, high = symmetric_interval(difference, error, freedom, confidence)
+    low, high = symmetric_interval(change, error, freedom, confidence)
     return pd.DataFrame(
         {
             "quantity": name,
             "first": first,
             "second": second,
-            "difference": difference,
+            "difference": change,
             "error": error,
             "low": low,
             "high": high,

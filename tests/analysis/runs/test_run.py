@@ -13,25 +13,25 @@ from torch.utils.data import TensorDataset
 from typer.testing import CliRunner
 
 import acon_analysis as acon
+from acon_analysis.cli import app
 from acon_analysis.columns import (
-    SHORT_LINEARITY,
     DIFFERENCE_COLUMNS,
     LINEARITY_CHANNEL_COLUMNS,
     LINEARITY_LAYER_COLUMNS,
     LINEARITY_SAMPLE_COLUMNS,
     NULL_COLUMNS,
+    SHORT_LINEARITY,
     SPLIT_COLUMNS,
     TOTAL_COLUMNS,
     names,
 )
-from acon_analysis.cli import app
-from acon_analysis.runs.compare import comparison_text, compare_runs, same_samples, side_by_side
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.layers import AconC, MetaAconC
 from acon_analysis.moments.fields import MOMENT_COLUMNS
+from acon_analysis.runs.compare import compare_runs, comparison_text, same_samples, side_by_side
 from acon_analysis.runs.run import Run
-from acon_analysis.statistics.verdicts import verdict_text
 from acon_analysis.runs.verify import verify_run
+from acon_analysis.statistics.verdicts import verdict_text
 
 CHANNELS = 24
 

@@ -16,8 +16,8 @@ from torch.utils.data import TensorDataset
 import acon_analysis as acon
 from acon_analysis.cli import main
 from acon_analysis.errors import StoreError
-from acon_analysis.store.folder import RunFolder, file_sha256
 from acon_analysis.runs.verify import verify_run
+from acon_analysis.store.folder import RunFolder, file_sha256
 from captures import Tiny
 
 
@@ -128,7 +128,7 @@ def test_an_altered_manifest_is_not_sound(name: str, copied: Path) -> None:
     path.write_text(json.dumps(manifest))
     found = verify_run(copied)
     assert any("manifest.json is not what was written" in text for text in found.problems)
-    with pytest.raises(StoreError, match="not what was written .*bring it back"):
+    with pytest.raises(StoreError, match=r"not what was written .*bring it back"):
         acon.open_run(copied)
     with pytest.raises(StoreError, match="not what was written"):
         acon.capture(Tiny(), TensorDataset(torch.zeros(12, 3, 6, 5)), copied, progress=False)
