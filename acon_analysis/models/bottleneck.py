@@ -11,18 +11,7 @@ from acon_analysis.paper.numbers import NETWORK_ACTIVATIONS
 
 
 def make_activation(kind: str, channels: int, **options: Any) -> nn.Module:
-    """Return a fresh activation module of one of the kinds in `NETWORK_ACTIVATIONS`.
-
-    Parameters
-    ----------
-    kind : str
-        ``"relu"``, ``"swish"`` (ACON-A: beta learned per channel), ``"acon"`` (ACON-C) or
-        ``"metaacon"``.
-    channels : int
-        Channels of the input.
-    **options
-        Passed on to the module (``r``, ``granularity``, ``batch_norm`` of Meta-ACON).
-    """
+    """Return a fresh activation module of one of the kinds in `NETWORK_ACTIVATIONS`."""
     if kind == "relu":
         return nn.ReLU(inplace=True)
     if kind == "swish":
@@ -71,25 +60,10 @@ class Bottleneck(nn.Module):
 class BottleneckResNet(nn.Module):
     """Stem convolution, stages of bottlenecks, global average, linear classifier.
 
-    Parameters
-    ----------
-    activation : str
-        What stands after every 3x3 convolution: one of `NETWORK_ACTIVATIONS`.
-    input_shape : tuple of int
-        (C, H, W) of one image.
-    num_classes : int
-        Width of the output.
-    widths : sequence of int
-        Channels of the 3x3 convolutions, stage by stage; every stage after the first halves
-        the resolution.
-    blocks : sequence of int
-        Bottlenecks in each stage.
-    expansion : int
-        Output channels of a block over its width.
-    stem_stride : int
-        Stride of the first 3x3 convolution.
-    **options
-        Passed on to the activations.
+    ``activation``, one of `NETWORK_ACTIVATIONS`, stands after every 3x3 convolution; ``widths``
+    are the channels of those, stage by stage, and ``blocks`` the bottlenecks in each stage; every
+    stage after the first halves the resolution. ``expansion`` is a block's output channels over
+    its width; ``options`` are passed on to the activations.
     """
 
     def __init__(

@@ -13,14 +13,9 @@ WEIGHTS = _HERE / "weights"
 
 
 def model_table() -> pd.DataFrame:
-    """Return a row a network of the registry.
+    """Return a row a network: name, source, parameters, input_shape, weights, test_accuracy.
 
-    Returns
-    -------
-    pandas.DataFrame
-        ``name, source, parameters, input_shape, weights, test_accuracy``: weights are
-        ``"shipped"`` or ``"random"``; the accuracy is that of the shipped weights, and NaN
-        without them.
+    Weights are ``"shipped"`` or ``"random"``; the accuracy is NaN for random ones.
     """
     table = pd.read_csv(_HERE / "networks.csv")
     files = [shipped_weights(name) for name in table["name"]]
@@ -39,13 +34,7 @@ def shipped_weights(name: str) -> Path | None:
 
 
 def weights_metadata(path: Path) -> dict[str, str]:
-    """Return the metadata in a safetensors file's header, without loading its tensors.
-
-    Parameters
-    ----------
-    path : Path
-        One of the package's own weight files.
-    """
+    """Return the metadata in a safetensors file's header, without loading its tensors."""
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header: dict[str, Any] = json.loads(file.read(length))

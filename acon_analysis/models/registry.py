@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -86,7 +86,13 @@ def _own_networks() -> dict[str, ModelSpec]:
         specs[f"digits_{activation}"] = ModelSpec(
             name=f"digits_{activation}",
             source="this project, trained on digits",
-            build=_digits(activation),
+            build=partial(
+                BottleneckResNet,
+                activation,
+                input_shape=(1, 8, 8),
+                widths=(16, 32, 128),
+                blocks=(2, 3, 1),
+            ),
             input_shape=(1, 8, 8),
             data="digits",
             preprocess="digits",
@@ -94,7 +100,15 @@ def _own_networks() -> dict[str, ModelSpec]:
         specs[f"cifar10_{activation}"] = ModelSpec(
             name=f"cifar10_{activation}",
             source="this project, trained on CIFAR-10",
-            build=_cifar10(activation),
+            build=partial(
+                BottleneckResNet,
+                activation,
+                input_shape=(3, 32, 32),
+                widths=(16, 32, 64),
+                blocks=(2, 2, 2),
+                expansion=4,
+                stem_stride=2,
+            ),
             input_shape=(3, 32, 32),
             data="cifar10",
             preprocess="cifar10",
@@ -102,7 +116,7 @@ def _own_networks() -> dict[str, ModelSpec]:
     specs["cifar10_shufflenet_metaacon"] = ModelSpec(
         name="cifar10_shufflenet_metaacon",
         source="this project, trained on CIFAR-10",
-        build=lambda: SmallShuffleNet("metaacon"),
+        build=partial(SmallShuffleNet, "metaacon"),
         input_shape=(3, 32, 32),
         data="cifar10",
         preprocess="cifar10",
@@ -110,46 +124,20 @@ def _own_networks() -> dict[str, ModelSpec]:
     return dict(sorted(specs.items(), key=lambda item: item[1].data or "", reverse=True))
 
 
-def _digits(activation: str) -> Callable[[], nn.Module]:
-    def build() -> nn.Module:
-        return BottleneckResNet(
-            activation, input_shape=(1, 8, 8), widths=(16, 32, 128), blocks=(2, 3, 1)
-        )
-
-    return build
-
-
-def _cifar10(activation: str) -> Callable[[], nn.Module]:
-    def build() -> nn.Module:
-        return BottleneckResNet(
-            activation,
-            input_shape=(3, 32, 32),
-            widths=(16, 32, 64),
-            blocks=(2, 2, 2),
-            expansion=4,
-            stem_stride=2,
-        )
-
-    return build
-
-
-def _official_networks() -> dict[str, ModelSpec]:
-    return {
-        name: ModelSpec(
-            name=name,
-            source="official ACON code (weights by hand)",
-            build=official.build,
-            input_shape=(3, 224, 224),
-            preprocess="official",
-        )
-        for name, official in OFFICIAL.items()
-    }
-
-
 @cache
 def registry() -> Mapping[str, ModelSpec]:
     """Return every network with a name of its own, by name."""
-    return {**_own_networks(), **_official_networks()}
+    official = {
+        name: ModelSpec(
+            name=name,
+            source="official ACON code (weights by hand)",
+            build=network.build,
+            input_shape=(3, 224, 224),
+            preprocess="official",
+        )
+        for name, network in OFFICIAL.items()
+    }
+    return {**_own_networks(), **official}
 
 
 def build_model(model: str, weights: str | Path | None = "shipped", seed: int = 0) -> nn.Module:

@@ -12,23 +12,9 @@ from acon_analysis.models.official.shufflenet import ShuffleBlock
 class SmallShuffleNet(nn.Module):
     """Stem, three stages of the official network's blocks, last convolution, classifier.
 
-    Parameters
-    ----------
-    activation : str
-        One of those of `bottleneck.make_activation`, after every convolution but the depthwise
-        ones.
-    num_classes : int
-        Width of the output.
-    stem : int
-        Channels of the first 3x3 convolution, which halves the resolution.
-    widths : sequence of int
-        Channels of the stages; every stage halves it again.
-    repeats : sequence of int
-        Blocks of each stage.
-    last : int
-        Channels of the last 1x1 convolution.
-    r : int
-        Reduction of Meta-ACON's inner layer, 8 as in the official 0.5x network.
+    The activation, one of `bottleneck.make_activation`, follows every convolution but the depthwise
+    ones. The stem (a 3x3 convolution) and every stage halve the resolution; r is 8 as in the
+    official 0.5x network.
     """
 
     input_shape = (3, 32, 32)

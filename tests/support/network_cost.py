@@ -7,13 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Return the number of parameters, a shared one counted once; buffers are none.
-
-    Parameters
-    ----------
-    model : Module
-        Any network, the meta device included.
-    """
+    """Return the number of parameters, a shared one counted once; buffers are none."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -24,13 +18,6 @@ def count_macs(model: nn.Module, input_shape: tuple[int, ...]) -> int:
     elementwise work, normalisation and pooling count nothing, as in the papers. The forward pass
     runs in eval mode on tensors without data, so that it takes neither time nor memory; hooks on
     the model fire and see such tensors.
-
-    Parameters
-    ----------
-    model : Module
-        Any network whose forward makes no decision on values and creates no tensors elsewhere.
-    input_shape : tuple of int
-        Shape of one sample, without the batch axis.
     """
     tensors = {
         name: tensor.to("meta")

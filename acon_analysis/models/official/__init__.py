@@ -4,7 +4,6 @@ from acon_analysis.models.official.catalog import (
     INPUT_SHAPE,
     OFFICIAL,
     OfficialNetwork,
-    build,
 )
 from acon_analysis.models.official.resnet import ResNet
 from acon_analysis.models.official.shufflenet import ShuffleNetV2
@@ -17,5 +16,4 @@ __all__ = [
     "ResNet",
     "ShuffleNetV2",
     "TFNet",
-    "build",
 ]

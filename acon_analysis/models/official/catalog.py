@@ -1,12 +1,11 @@
 """The 18 official networks by name, each with the paper's numbers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
 from torch import nn
 
-from acon_analysis.errors import UsageError, closest
 from acon_analysis.models.official.parts import Activation
 from acon_analysis.models.official.resnet import ResNet
 from acon_analysis.models.official.shufflenet import ShuffleNetV2
@@ -20,26 +19,10 @@ INPUT_SHAPE = (3, 224, 224)
 class OfficialNetwork:
     """One official network: how to build it, and what the paper prints about it.
 
-    Parameters
-    ----------
-    name : str
-        Name in the registry.
-    family : str
-        ``"ResNet"``, ``"ShuffleNetV2"`` or ``"TFNet"``.
-    title : str
-        Name as printed in the paper's tables.
-    activation : str
-        ``"ACON-C"``, ``"meta-ACON"`` or ``"ACON-FReLU"``.
-    maker : callable
-        ``maker(num_classes=...)`` gives the network with fresh weights.
-    checkpoint : str or None
-        Name of the file in the official release, where it is known.
-    paper_flops : str or None
-        FLOPs column (multiply-adds); None where the paper has no such row.
-    paper_params : str or None
-        Parameters column.
-    paper_error : float or None
-        ImageNet top-1 error in percent, 224x224.
+    ``family`` is "ResNet", "ShuffleNetV2" or "TFNet", ``activation`` "ACON-C", "meta-ACON" or
+    "ACON-FReLU"; ``checkpoint`` is the file in the official release, where it is known.
+    ``paper_flops`` are multiply-adds, ``paper_error`` ImageNet top-1 in percent at 224x224; None
+    where the paper has no such row.
     """
 
     name: str
@@ -58,18 +41,7 @@ class OfficialNetwork:
         return f"{self.title} with {self.activation}, the official code's architecture"
 
     def build(self, num_classes: int = 1000) -> nn.Module:
-        """Return the network with fresh weights from torch's global generator.
-
-        Parameters
-        ----------
-        num_classes : int
-            Width of the output; the published checkpoints have 1000.
-
-        Returns
-        -------
-        Module
-            In training mode; its `input_shape` is (3, 224, 224).
-        """
+        """Return the network with fresh weights from torch's global generator, in training mode."""
         return self.maker(num_classes=num_classes)
 
 
@@ -114,73 +86,23 @@ _CHECKPOINTS = {
 _PRINTED = {"acon": "ACON-C", "metaacon": "meta-ACON"}
 
 
-def _entry(
-    name: str, family: str, title: str, activation: str, maker: Callable[..., nn.Module], row: _Row
-) -> OfficialNetwork:
-    return OfficialNetwork(name, family, title, activation, maker, _CHECKPOINTS.get(name), *row)
-
-
-def _catalog() -> dict[str, OfficialNetwork]:
-    entries = [
-        _entry(
-            f"resnet{depth}_{activation}",
-            "ResNet",
-            f"ResNet {depth}",
-            _PRINTED[activation],
-            partial(ResNet, _RESNET_DEPTHS[depth], activation),
-            row,
-        )
-        for (depth, activation), row in _RESNET_ROWS.items()
-    ]
-    entries += [
-        _entry(
-            f"shufflenet_v2_x{width.replace('.', '_')}_{activation}",
-            "ShuffleNetV2",
-            f"ShuffleNetV2 {width}x",
-            _PRINTED[activation],
-            partial(ShuffleNetV2, width, activation),
-            row,
-        )
-        for (width, activation), row in _SHUFFLENET_ROWS.items()
-    ]
-    entries += [
-        _entry(
-            f"tfnet_x{str(size).replace('.', '_')}",
-            "TFNet",
-            f"TFNet {size}",
-            "ACON-FReLU",
-            partial(TFNet, size),
-            row,
-        )
-        for size, row in _TFNET_ROWS.items()
-    ]
-    return {entry.name: entry for entry in entries}
+def _catalog() -> Iterator[OfficialNetwork]:
+    maker: Callable[..., nn.Module]
+    for (depth, activation), row in _RESNET_ROWS.items():
+        name, printed = f"resnet{depth}_{activation}", _PRINTED[activation]
+        title, maker = f"ResNet {depth}", partial(ResNet, _RESNET_DEPTHS[depth], activation)
+        yield OfficialNetwork(name, "ResNet", title, printed, maker, _CHECKPOINTS.get(name), *row)
+    for (width, activation), row in _SHUFFLENET_ROWS.items():
+        name = f"shufflenet_v2_x{width}_{activation}".replace(".", "_")
+        title, printed = f"ShuffleNetV2 {width}x", _PRINTED[activation]
+        maker = partial(ShuffleNetV2, width, activation)
+        file = _CHECKPOINTS.get(name)
+        yield OfficialNetwork(name, "ShuffleNetV2", title, printed, maker, file, *row)
+    for size, row in _TFNET_ROWS.items():
+        name, title = f"tfnet_x{size}".replace(".", "_"), f"TFNet {size}"
+        maker, file = partial(TFNet, size), _CHECKPOINTS.get(name)
+        yield OfficialNetwork(name, "TFNet", title, "ACON-FReLU", maker, file, *row)
 
 
 #: Name -> network, all 18.
-OFFICIAL = _catalog()
-
-
-def build(name: str, num_classes: int = 1000) -> nn.Module:
-    """Build one official network with fresh weights from torch's global generator.
-
-    Parameters
-    ----------
-    name : str
-        A key of `OFFICIAL`.
-    num_classes : int
-        Width of the output; the published checkpoints have 1000.
-
-    Returns
-    -------
-    Module
-        In training mode; its `input_shape` is (3, 224, 224).
-
-    Raises
-    ------
-    UsageError
-        If there is no network of that name; the message names the near ones.
-    """
-    if name not in OFFICIAL:
-        raise UsageError(f"no official network {name!r}: {closest(name, OFFICIAL)}")
-    return OFFICIAL[name].build(num_classes)
+OFFICIAL = {network.name: network for network in _catalog()}

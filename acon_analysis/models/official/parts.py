@@ -12,45 +12,19 @@ Activation = Literal["acon", "metaacon"]
 
 
 def activation_maker(activation: Activation, r: int = 16) -> Callable[[int], nn.Module]:
-    """Return the function that makes one activation layer for a number of channels.
-
-    Parameters
-    ----------
-    activation : {"acon", "metaacon"}
-        Static ACON-C, or channel-wise Meta-ACON.
-    r : int
-        Reduction of the β network.
-    """
+    """Return what makes ACON-C, or Meta-ACON with reduction r, for a number of channels."""
     if activation == "acon":
         return AconC
     return lambda channels: MetaAconC(channels, r=r)
 
 
 def convolution(inputs: int, outputs: int, size: int = 1, stride: int = 1) -> nn.Conv2d:
-    """Return a dense convolution that keeps the map's size at stride 1, with a bias.
-
-    Parameters
-    ----------
-    inputs, outputs : int
-        Channels.
-    size : int
-        Kernel size, odd.
-    stride : int
-        Stride.
-    """
+    """Return a dense convolution that keeps the map's size at stride 1, with a bias."""
     return nn.Conv2d(inputs, outputs, size, stride, size // 2)
 
 
 def depthwise(channels: int, stride: int) -> nn.Conv2d:
-    """Return a 3x3 depthwise convolution with a bias.
-
-    Parameters
-    ----------
-    channels : int
-        Channels in and out.
-    stride : int
-        Stride.
-    """
+    """Return a 3x3 depthwise convolution with a bias."""
     return nn.Conv2d(channels, channels, 3, stride, 1, groups=channels)
 
 
@@ -61,15 +35,6 @@ def initialise(network: nn.Module) -> None:
     halve the power as ReLU does. Before training, where batch normalisation is not adapted yet,
     torch's own initial weights would let it vanish and He's explode. The activation layers keep
     their own initial values.
-
-    Parameters
-    ----------
-    network : Module
-        Changed in place; the draws come from torch's global generator.
-
-    References
-    ----------
-    LeCun et al., "Efficient BackProp", 1998.
     """
     for child in network.children():
         if isinstance(child, nn.Conv2d):
@@ -81,20 +46,7 @@ def initialise(network: nn.Module) -> None:
 
 
 def require_images(network: str, x: Tensor) -> None:
-    """Raise unless the input is a batch of three-channel images.
-
-    Parameters
-    ----------
-    network : str
-        Name for the message.
-    x : Tensor
-        Input.
-
-    Raises
-    ------
-    ShapeError
-        If the input is not (N, 3, H, W).
-    """
+    """Raise a `ShapeError` unless the input is (N, 3, H, W)."""
     if x.ndim != 4 or x.shape[1] != 3:
         raise ShapeError(
             f"{network} takes images (N, 3, H, W), by default (N, 3, 224, 224), "

@@ -16,21 +16,10 @@ _EXPANSION = 4
 
 
 class Bottleneck(nn.Module):
-    """1x1 (with the stride), 3x3, 1x1 convolution and the shortcut.
+    """1x1 (with the stride), 3x3, 1x1 convolution, to four times the width, and the shortcut.
 
     ReLU stands after the first convolution and after the sum, ACON after the 3x3 convolution.
     The ReLUs are two modules and not in place, so that hooks and attribution methods see each.
-
-    Parameters
-    ----------
-    inputs : int
-        Channels of the input.
-    width : int
-        Channels inside; four times as many leave.
-    stride : int
-        Stride of the first convolution.
-    make : callable
-        Makes the activation layer for a number of channels.
     """
 
     def __init__(
@@ -75,23 +64,8 @@ def _stage(
 class ResNet(nn.Module):
     """The official ACON ResNet, with torchvision's names and a bias on every convolution.
 
-    Parameters
-    ----------
-    depths : tuple of int
-        Blocks per stage: (3, 4, 6, 3), (3, 4, 23, 3) or (3, 8, 36, 3).
-    activation : {"acon", "metaacon"}
-        What follows the 3x3 convolutions.
-    num_classes : int
-        Width of the output.
-
-    Notes
-    -----
     Fresh weights are torch's own: small enough that the sums over up to 50 shortcuts stay of
     order 1 although batch normalisation is not adapted yet.
-
-    References
-    ----------
-    He et al., "Deep Residual Learning", CVPR 2016; Ma et al., "Activate or Not", CVPR 2021.
     """
 
     input_shape = (3, 224, 224)

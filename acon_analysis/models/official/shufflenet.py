@@ -28,16 +28,7 @@ _STEM = 24
 class ShuffleBlock(nn.Module):
     """One block: half of the channels pass, or at stride 2 both branches see everything.
 
-    Parameters
-    ----------
-    inputs : int
-        Channels that enter the main branch (and, at stride 2, the projection).
-    outputs : int
-        Channels that leave the block.
-    stride : {1, 2}
-        2 halves height and width.
-    make : callable
-        Makes the activation layer for a number of channels.
+    ``inputs`` enter the main branch (and, at stride 2, the projection).
     """
 
     def __init__(
@@ -73,21 +64,7 @@ class ShuffleBlock(nn.Module):
 
 
 class ShuffleNetV2(nn.Module):
-    """The official ACON ShuffleNetV2, with a bias on every convolution.
-
-    Parameters
-    ----------
-    width : {"0.5", "1.0", "1.5", "2.0"}
-        The width's name; r is 8 for 0.5, else 16.
-    activation : {"acon", "metaacon"}
-        The activation, 37 times.
-    num_classes : int
-        Width of the output.
-
-    References
-    ----------
-    Ma et al., "ShuffleNet V2", ECCV 2018, arXiv 1807.11164; "Activate or Not", CVPR 2021.
-    """
+    """The official ACON ShuffleNetV2, with a bias on every convolution; r is 8 for 0.5, else 16."""
 
     input_shape = (3, 224, 224)
 

@@ -13,13 +13,8 @@ _LAST = 1024
 class TFBlock(nn.Module):
     """Two pointwise convolutions with ACON-FReLU between, and one over the joined input.
 
-    Parameters
-    ----------
-    width : int
-        Channels of the input.
-    stride : {1, 2}
-        2 halves height and width and doubles the channels: the input and the branch are
-        concatenated there, and added at stride 1.
+    Input and branch are added at stride 1; at stride 2 they are concatenated, which doubles the
+    channels.
     """
 
     def __init__(self, width: int, stride: int) -> None:
@@ -42,19 +37,7 @@ class TFBlock(nn.Module):
 
 
 class TFNet(nn.Module):
-    """The official TFNet, with a bias on every convolution.
-
-    Parameters
-    ----------
-    size : float
-        0.5, 1.0, 1.5 or 2.0: the first stage starts from int(16·size) channels.
-    num_classes : int
-        Width of the output.
-
-    References
-    ----------
-    Ma et al., "Activate or Not", CVPR 2021, section on TFNet, and its code.
-    """
+    """The official TFNet, with a bias on every convolution and int(16·size) channels at first."""
 
     input_shape = (3, 224, 224)
 

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from acon_analysis import paper
-from acon_analysis.errors import UsageError
 from acon_analysis.layers import AconC, AconFReLU, MetaAconC, ShapeError
-from acon_analysis.models.cost import count_macs, count_parameters
-from acon_analysis.models.official import INPUT_SHAPE, OFFICIAL, build
+from acon_analysis.models.official import INPUT_SHAPE, OFFICIAL
+from network_cost import count_macs, count_parameters
 from official_weights import fill, known_images
 
 DATA = Path(__file__).parents[2] / "data"
@@ -51,7 +50,7 @@ MACS = {
 @cache
 def on_meta(name: str) -> nn.Module:
     with torch.device("meta"):
-        return build(name)
+        return OFFICIAL[name].build()
 
 
 def printed(value: float, like: str) -> str:
@@ -102,7 +101,7 @@ def test_parameters_beside_the_paper(name: str) -> None:
 @pytest.mark.parametrize("name", REFERENCE)
 def test_outputs_of_the_reference(name: str) -> None:
     with torch.device("meta"):
-        model = build(name)
+        model = OFFICIAL[name].build()
     model, known = fill(model), REFERENCE[name]
     betas: dict[str, Tensor] = {}
 
@@ -168,7 +167,7 @@ def test_random_weights_follow_the_seed_and_neither_vanish_nor_explode(name: str
     def logits(seed: int) -> Tensor:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            model = build(name, num_classes=7).eval()
+            model = OFFICIAL[name].build(num_classes=7).eval()
         with torch.inference_mode():
             out: Tensor = model(torch.linspace(0, 255, 3 * 64 * 64).reshape(1, 3, 64, 64))
         return out
@@ -184,7 +183,7 @@ def test_random_weights_follow_the_seed_and_neither_vanish_nor_explode(name: str
 @pytest.mark.parametrize("name", ["shufflenet_v2_x0_5_metaacon", "tfnet_x0_5", "resnet50_acon"])
 def test_torch_fx_traces_the_networks(name: str) -> None:
     with torch.device("meta"):
-        model = build(name, num_classes=5).eval()
+        model = OFFICIAL[name].build(num_classes=5).eval()
     traced = torch.fx.symbolic_trace(model)
     assert traced(torch.empty(2, 3, 96, 96, device="meta")).shape == (2, 5)
 
@@ -196,11 +195,6 @@ def test_other_input_is_refused(name: str, shape: tuple[int, ...]) -> None:
         on_meta(name)(torch.empty(shape, device="meta"))
     assert str(shape) in str(caught.value)
     assert "(N, 3, 224, 224)" in str(caught.value)
-
-
-def test_an_unknown_name_brings_the_near_ones() -> None:
-    with pytest.raises(UsageError, match=r"did you mean .*'resnet50_metaacon'"):
-        build("resnet50_metacon")
 
 
 def test_the_catalog_agrees_with_the_printed_tables() -> None:
