@@ -1,4 +1,4 @@
-"""Commands about what was found: draw, replace, explain."""
+"""Commands about what was found: blocks, explanations, the report."""
 
 import sys
 from pathlib import Path
@@ -6,20 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from acon_analysis.cli import options
 from acon_analysis.cli.application import app
-from acon_analysis.cli.options import (
-    Format,
-    Mask,
-    Model,
-    Out,
-    Weights,
-    build,
-    emit,
-    on_screen,
-    parse_list,
-    parse_mask,
-    say,
-)
+from acon_analysis.cli.options import build, emit, note, on_screen, parse_layers, parse_mask, say
 from acon_analysis.errors import UsageError
 from acon_analysis.screen import sentence_text
 
@@ -39,258 +28,9 @@ _OF_BLOCKS = (
 
 
 @app.command()
-def figures(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(help="figures; by default all, with --run those of it", show_default=False),
-    ] = None,
-    run: Annotated[
-        list[Path] | None, typer.Option(help="captured runs; by default the shipped networks")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="folder to draw into")] = Path("figures/out"),
-    format: Annotated[list[str] | None, typer.Option(help="png, pdf, svg")] = None,
-    context: Annotated[str, typer.Option(help="paper or talk")] = "paper",
-    dpi: Annotated[int, typer.Option(help="points per inch of png", min=30, max=1200)] = 300,
-    list_: Annotated[bool, typer.Option("--list", help="list the figures and stop")] = False,
-) -> None:
-    """Draw figures: the paper's, and those it lacks."""
-    from acon_figures.registry import figure_table, find
-
-    if list_:
-        emit(figure_table(), columns=("name", "kind", "description"))
-        return
-
-    def announce(line: str) -> None:
-        say(line, err=True)
-
-    for name in names or []:
-        find(name)
-    if run:
-        from acon_analysis.runs.run import open_run
-
-        runs = [open_run(path) for path in run]
-    else:
-        from acon_hooks.captures.capturing import default_runs
-
-        runs = default_runs(out / "runs", progress=sys.stderr.isatty(), announce=announce)
-    from acon_figures.drawing import draw
-    from acon_hooks.figure_inputs import figure_sources
-
-    formats = format or ["png", "pdf", "svg"]
-    drawn = draw(
-        names or None, runs, out, formats=formats, context=context, dpi=dpi,
-        shipped=not run, sources=figure_sources(), announce=announce,
-    )  # fmt: skip
-    files = list(drawn)
-    say(f"{len(files)} files in {out}: " + ", ".join(sorted({f.stem for f in files})))
-
-
-@app.command()
-def linearize(
-    model: Model,
-    run: Annotated[Path, typer.Option(help="captured run of this model: it gives the lines")],
-    data: Annotated[
-        str, typer.Option(help="other samples, to measure the damage on; also file.py:callable")
-    ],
-    out: Annotated[Path, typer.Option(help="folder for plan, model and tables")],
-    weights: Weights = None,
-    budget: Annotated[
-        str | None, typer.Option(help="channels (200) or a share (0.25, 25%) to make affine")
-    ] = None,
-    layers: Annotated[
-        str | None, typer.Option(help="only these layers, by comma; whole without --budget")
-    ] = None,
-    by: Annotated[
-        str,
-        typer.Option(
-            help="column to rank by, least first; first_order predicts the change of the logits "
-            "(one backward pass per logit on 128 images of the run)"
-        ),
-    ] = "s_c",
-    within: Annotated[bool, typer.Option(help="the share of each layer, not of all")] = False,
-    fold: Annotated[bool, typer.Option(help="fold whole layers into their neighbours")] = False,
-    limit: Annotated[int | None, typer.Option(help="only the first N samples")] = None,
-    batch_size: Annotated[int, typer.Option(help="samples per forward pass")] = 64,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            help="which tensor of the network's output is meant: an index, a key, an attribute or "
-            "file.py:callable; by default the only one, or logits"
-        ),
-    ] = None,
-    logits: Annotated[
-        bool | None,
-        typer.Option("--logits/--no-logits", help="whether it holds class logits; by its shape"),
-    ] = None,
-    mask: Mask = None,
-) -> None:
-    """Make channels straight lines, measure the damage."""
-    from acon_hooks.replacement.replacing import (
-        parse_budget,
-        parse_output,
-        replace_from_run,
-        sentence,
-    )
-
-    done = replace_from_run(
-        build(model, weights),
-        run,
-        data,
-        out,
-        budget=None if budget is None else parse_budget(budget),
-        by=by,
-        within=within,
-        layers=None if layers is None else parse_list(layers),
-        limit=limit,
-        batch_size=batch_size,
-        fold=fold,
-        output=None if output is None else parse_output(output),
-        logits=logits,
-        mask=parse_mask(mask),
-    )
-    say(sentence_text(f"{out}: {sentence(done)}"))
-    say(sentence_text(done.report.used), err=True)
-
-
-#: What `acon replace` shows on the screen; damage.csv has all columns.
-_REPLACED_SHOWN = (
-    "form", "recalibrated", "channels", "accuracy", "accuracy_change", "output_change",
-    "loss_change", "low", "high", "agreement", "accuracy_low", "accuracy_high",
-)  # fmt: skip
-
-
-@app.command()
-def replace(
-    model: Model,
-    data: Annotated[
-        str, typer.Option(help="held-out samples, to measure the damage on; also file.py:callable")
-    ],
-    out: Annotated[Path, typer.Option(help="folder for plan, model and tables")],
-    with_: Annotated[
-        str,
-        typer.Option(
-            "--with",
-            help="line, relu, two-piece, hardswish or poly:K, K up to 4; several by comma, the "
-            "cheapest first: each channel gets the first that --max-change allows",
-        ),
-    ] = "two-piece",
-    fit: Annotated[
-        str | None,
-        typer.Option(help="samples to fit on; by default the training split of digits or cifar10"),
-    ] = None,
-    weights: Weights = None,
-    budget: Annotated[
-        str, typer.Option(help="channels (200) or a share (0.25, 25%); those of least damage first")
-    ] = "100%",
-    max_change: Annotated[
-        float | None,
-        typer.Option(
-            help="instead of a budget: how much the output may change in all, a share of its norm "
-            "(0.05), as measured on 128 samples of the fit"
-        ),
-    ] = None,
-    layers: Annotated[str | None, typer.Option(help="only these layers, by comma")] = None,
-    fold: Annotated[
-        bool, typer.Option(help="fold lines of whole layers into their neighbours")
-    ] = False,
-    limit: Annotated[
-        int | None, typer.Option(help="only the first N samples, to fit and to measure")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(help="samples per forward pass")] = 64,
-    output: Annotated[
-        str | None,
-        typer.Option(help="which tensor of the output is meant; as for `acon linearize`"),
-    ] = None,
-    logits: Annotated[
-        bool | None,
-        typer.Option("--logits/--no-logits", help="whether it holds class logits; by its shape"),
-    ] = None,
-    mask: Mask = None,
-) -> None:
-    """Replace activations by cheaper functions, without training."""
-    from acon_hooks.replacement.replace import replace_data, sentence
-    from acon_hooks.replacement.replacing import parse_budget, parse_output
-
-    done = replace_data(
-        build(model, weights),
-        data,
-        parse_list(with_),
-        fit,
-        None if layers is None else parse_list(layers),
-        parse_budget(budget),
-        max_change=max_change,
-        out=out,
-        fold=fold,
-        limit=limit,
-        batch_size=batch_size,
-        output=None if output is None else parse_output(output),
-        logits=logits,
-        mask=parse_mask(mask),
-    )
-    emit(done.table, columns=_REPLACED_SHOWN)
-    say(sentence_text(f"{out}: {sentence(done)}"))
-
-
-#: What `acon gates` shows on the screen; files have all columns.
-_GATES_SHOWN = (
-    "layer", "intervention", "recalibrated", "verdict", "loss_change", "low", "high", "p_holm",
-    "accuracy_change", "agreement",
-)  # fmt: skip
-
-
-@app.command()
-def gates(
-    model: Model,
-    data: Annotated[
-        str, typer.Option(help="digits, digits:train, cifar10, a folder or file.py:callable")
-    ],
-    weights: Weights = None,
-    intervention: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="mean, resample, constant, resample-within-class, level (constant against mean), "
-            "repeatable; by default the first three"
-        ),
-    ] = None,
-    recalibrate: Annotated[
-        str | None,
-        typer.Option(help="training data: also with BatchNorms estimated on them again"),
-    ] = None,
-    layers: Annotated[str | None, typer.Option(help="only these layers, by comma")] = None,
-    limit: Annotated[int | None, typer.Option(help="only the first N samples")] = None,
-    batch_size: Annotated[int, typer.Option(help="samples per forward pass")] = 64,
-    margin: Annotated[
-        float, typer.Option(help="changes of the loss within this do not matter, in nats")
-    ] = 0.01,
-    seed: Annotated[int, typer.Option(help="of the drawing of donors")] = 0,
-    format: Format = None,
-    out: Out = None,
-) -> None:
-    """Measure whether a network uses β and its gates."""
-    from acon_hooks.replacement.gate_changes import DEFAULT, gate_use, sentences
-
-    table = gate_use(
-        build(model, weights),
-        data,
-        intervention or DEFAULT,
-        layers=None if layers is None else parse_list(layers),
-        recalibrate=recalibrate,
-        seed=seed,
-        margin=margin,
-        limit=limit,
-        batch_size=batch_size,
-    )
-    emit(table, format, out, columns=_GATES_SHOWN)
-    for line in sentences(table, margin=margin):
-        say(sentence_text(line), err=True)
-
-
-@app.command()
 def blocks(
-    model: Model,
-    data: Annotated[
-        str, typer.Option(help="digits, digits:train, cifar10, a folder or file.py:callable")
-    ],
+    model: options.Model,
+    data: options.Samples,
     more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     blocks: Annotated[
         list[str] | None,
@@ -299,15 +39,13 @@ def blocks(
             "whole network"
         ),
     ] = None,
-    weights: Weights = None,
-    preprocess: Annotated[
-        str | None, typer.Option(help="official, imagenet, none or file.py:callable")
-    ] = None,
-    mask: Mask = None,
-    limit: Annotated[int | None, typer.Option(help="only the first N samples")] = None,
+    weights: options.Weights = None,
+    preprocess: options.Preprocess = None,
+    mask: options.Mask = None,
+    limit: options.Limit = None,
     seed: Annotated[int, typer.Option(help="of the folds of R² and of the order")] = 0,
-    format: Format = None,
-    out: Out = None,
+    format: options.Format = None,
+    out: options.Out = None,
 ) -> None:
     """Measure how linear blocks and the whole network are."""
     from acon_hooks.blocks.measuring import block_linearity
@@ -321,7 +59,7 @@ def blocks(
         seed=seed,
         mask=parse_mask(mask),
         limit=limit,
-        announce=lambda text: say(f"acon: {text}", err=True),
+        announce=note,
         progress=sys.stderr.isatty(),
     )
     emit(table, format, out, columns=_OF_BLOCKS)
@@ -338,7 +76,7 @@ def blocks(
 
 @app.command()
 def explain(
-    model: Model,
+    model: options.Model,
     data: Annotated[str, typer.Option(help="digits, digits:train, cifar10, or a folder")],
     out: Annotated[Path, typer.Option(help="folder for the figure and the tables")],
     layer: Annotated[
@@ -375,12 +113,10 @@ def explain(
         ),
     ] = False,
     limit: Annotated[int, typer.Option(help="images for --conductance, evenly spread", min=1)] = 64,
-    weights: Weights = None,
-    preprocess: Annotated[
-        str | None, typer.Option(help="official, imagenet, none or file.py:callable")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    format: Annotated[list[str] | None, typer.Option(help="png, pdf, svg")] = None,
+    weights: options.Weights = None,
+    preprocess: options.Preprocess = None,
+    device: options.Device = "auto",
+    format: options.PictureFormats = None,
 ) -> None:
     """Show which pixels of an image decide β of a layer, or which channels the answer."""
     if conductance:
@@ -403,7 +139,7 @@ def explain(
     found, labels = explain_data(
         network, data, layer, _channel(channel), sample, baseline=baseline, preprocess=preprocess,
         device=device, method=method, tolerance=tolerance, most_varied=channel is None,
-        announce=lambda text: say(f"acon: {text}", err=True),
+        announce=note,
     )  # fmt: skip
     frame = found.to_frame()
     figure = explanation(*found.pictures, found.maps, frame, labels=labels)
@@ -443,7 +179,7 @@ def _conductance(
     from acon_hooks.explainers.data import conductance_data
 
     table, ranks = conductance_data(
-        network, data, out, None if layer is None else parse_list(layer), limit=limit,
+        network, data, out, parse_layers(layer), limit=limit,
         preprocess=preprocess, device=device, baseline=baseline,
     )  # fmt: skip
     shown = table.sort_values("importance", ascending=False).head(MOST_CHANNELS)
@@ -452,3 +188,33 @@ def _conductance(
     say(f"({len(shown)} of {len(table)} channels; all: {out / 'conductance.csv'})\n")
     emit(ranks)
     say("spearman: rank correlation of 1 - L with the importance, 95 % from low to high")
+
+
+@app.command()
+def report(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="folder of a captured run, or of two to compare", show_default=False),
+    ],
+    out: Annotated[Path, typer.Option(help="the page; one of this name is replaced")] = Path(
+        "report.html"
+    ),
+    title: Annotated[
+        str | None, typer.Option(help="of the page; by default the model and the data")
+    ] = None,
+    blocks: Annotated[
+        Path | None,
+        typer.Option(help="a table of `acon blocks --out FILE` (csv, json, parquet) to draw too"),
+    ] = None,
+) -> None:
+    """Put a run, or two compared, into one HTML page that can be mailed."""
+    from acon_figures.report import write_report
+
+    if len(runs) > 2:
+        raise UsageError(f"a report is of one run or of two; got {len(runs)}")
+    table = None if blocks is None else options.read_table(blocks)
+    path = write_report(
+        runs[0], out, second=runs[1] if len(runs) > 1 else None, title=title, blocks=table,
+        progress=sys.stderr.isatty(),
+    )  # fmt: skip
+    say(f"{path}: {path.stat().st_size / 1e6:.1f} MB, opens in any browser")

@@ -6,19 +6,9 @@ from typing import Annotated
 
 import typer
 
+from acon_analysis.cli import options
 from acon_analysis.cli.application import app
-from acon_analysis.cli.options import (
-    Format,
-    Model,
-    Out,
-    Weights,
-    build,
-    emit,
-    on_screen,
-    parse_list,
-    parse_shape,
-    say,
-)
+from acon_analysis.cli.options import build, emit, note, on_screen, say
 from acon_analysis.errors import UsageError
 
 #: What the screen shows first, of networks and of layers; files have all columns.
@@ -32,8 +22,8 @@ _CENSUS_SHOWN = ("operator", "measured", "calls", "share", "reason", "modules")
 
 @app.command()
 def models(
-    format: Format = None,
-    out: Out = None,
+    format: options.Format = None,
+    out: options.Out = None,
 ) -> None:
     """List the networks that can be named."""
     from acon_analysis.models.listing import model_table
@@ -43,21 +33,21 @@ def models(
 
 @app.command()
 def layers(
-    model: Model,
-    weights: Weights = None,
+    model: options.Model,
+    weights: options.Weights = None,
     data: Annotated[str | None, typer.Option(help="for the proof; also file.py:callable")] = None,
     input_shape: Annotated[str | None, typer.Option(help="C,H,W of random images")] = None,
     kinds: Annotated[str | None, typer.Option(help="kinds, by comma; by default all")] = None,
-    format: Format = None,
-    out: Out = None,
+    format: options.Format = None,
+    out: options.Out = None,
 ) -> None:
     """List activation layers, the proof, and the census."""
     from acon_analysis.statistics.census import census_table, census_text
     from acon_hooks.census.counting import naming_calls, nonlinearities
     from acon_hooks.readings.proving import LISTED_KINDS, example_samples, proved_layers
 
-    shape = None if input_shape is None else parse_shape(input_shape)
-    chosen = LISTED_KINDS if kinds is None else parse_list(kinds)
+    shape = None if input_shape is None else options.parse_shape(input_shape)
+    chosen = LISTED_KINDS if kinds is None else options.parse_list(kinds)
     network = build(model, weights)
     samples = example_samples(network, data, shape)
     with naming_calls(network, lambda: samples):
@@ -106,7 +96,7 @@ def train(
 
 def _epochs(text: str) -> tuple[int, ...]:
     try:
-        return tuple(int(part) for part in parse_list(text))
+        return tuple(int(part) for part in options.parse_list(text))
     except ValueError as error:
         raise UsageError(f"snapshots must be epochs like 0,1,3,10; got {text!r}") from error
 
@@ -130,8 +120,8 @@ def import_checkpoint(
 
     network = build_model(model, weights=None)
     result = convert(file, network, out, model_name=model, drop=drop or ())
-    for note in result.notes:
-        say(f"acon: note: {note}", err=True)
+    for text in result.notes:
+        note(f"note: {text}")
     say(
         f"{result.path}: {result.tensors} tensors, {result.values:,} values from a {result.format} "
         f"file with SHA-256 {result.source_sha256}"

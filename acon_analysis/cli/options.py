@@ -44,6 +44,11 @@ def say(text: str = "", *, err: bool = False) -> None:
     typer.echo(spelled(text), err=err)
 
 
+def note(text: str) -> None:
+    """Print a text that is no result."""
+    say(f"acon: {text}", err=True)
+
+
 Model = Annotated[
     str,
     typer.Argument(
@@ -62,6 +67,21 @@ Mask = Annotated[
         "padded ones are left out"
     ),
 ]
+Preprocess = Annotated[
+    str | None, typer.Option(help="official, imagenet, none or file.py:callable")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Limit = Annotated[int | None, typer.Option(help="only the first N samples")]
+Layers = Annotated[str | None, typer.Option(help="only these layers, by comma")]
+BatchSize = Annotated[int, typer.Option(help="samples per forward pass")]
+Samples = Annotated[
+    str, typer.Option(help="digits, digits:train, cifar10, a folder or file.py:callable")
+]
+Logits = Annotated[
+    bool | None,
+    typer.Option("--logits/--no-logits", help="whether it holds class logits; by its shape"),
+]
+PictureFormats = Annotated[list[str] | None, typer.Option(help="png, pdf, svg")]
 Format = Annotated[
     TableFormat | None,
     typer.Option(help="how to write; by default a table, and with --out as the file is named"),
@@ -99,6 +119,11 @@ def parse_mask(text: str | None) -> Any:
 def parse_list(text: str) -> tuple[str, ...]:
     """Return the parts of a list with commas."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def parse_layers(text: str | None) -> tuple[str, ...] | None:
+    """Return the parts of a list with commas, None where there is none."""
+    return None if text is None else parse_list(text)
 
 
 def parse_shape(text: str) -> tuple[int, ...]:

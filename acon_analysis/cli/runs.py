@@ -1,4 +1,4 @@
-"""Commands about runs: capture, verify, summarise, compare."""
+"""Commands about runs: capture, verify, summarise, compare, draw."""
 
 import sys
 from pathlib import Path
@@ -6,29 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
+from acon_analysis.cli import options
 from acon_analysis.cli.application import app
-from acon_analysis.cli.options import (
-    By,
-    Format,
-    Mask,
-    Model,
-    Out,
-    RunPath,
-    Weights,
-    build,
-    emit,
-    on_screen,
-    parse_list,
-    parse_mask,
-    parse_moments,
-    say,
-)
+from acon_analysis.cli.options import build, emit, note, on_screen, parse_layers, parse_mask, say
 from acon_analysis.screen import UNLIMITED, sentence_text
 
 
 @app.command()
 def capture(
-    model: Model,
+    model: options.Model,
     data: Annotated[
         str,
         typer.Option(
@@ -37,11 +23,9 @@ def capture(
         ),
     ],
     out: Annotated[Path, typer.Option(help="folder of the run; an unfinished one is continued")],
-    weights: Weights = None,
-    preprocess: Annotated[
-        str | None, typer.Option(help="official, imagenet, none or file.py:callable")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    weights: options.Weights = None,
+    preprocess: options.Preprocess = None,
+    device: options.Device = "auto",
     batch_size: Annotated[
         int | None, typer.Option(help="samples per forward pass; by default 64, or as begun")
     ] = None,
@@ -49,7 +33,7 @@ def capture(
         int | None,
         typer.Option(help="processes that decode images; by default chosen from the first batches"),
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="only the first N samples")] = None,
+    limit: options.Limit = None,
     unit: Annotated[int | None, typer.Option(help="samples per unit of work")] = None,
     kinds: Annotated[
         str | None,
@@ -75,7 +59,7 @@ def capture(
             "wider intervals; by default 101, or as begun"
         ),
     ] = None,
-    mask: Mask = None,
+    mask: options.Mask = None,
     strict: Annotated[bool, typer.Option(help="stop at the first unreadable sample")] = False,
     fuse: Annotated[
         bool, typer.Option(help="fold BatchNorm and Meta-ACON, compared first")
@@ -98,9 +82,9 @@ def capture(
         workers=workers,
         limit=limit,
         unit_size=unit,
-        kinds=None if kinds is None else parse_list(kinds),
-        moments=parse_moments(moments, full_moments, moment_kernel, moment_blocks),
-        announce=lambda text: say(f"acon: {text}", err=True),
+        kinds=parse_layers(kinds),
+        moments=options.parse_moments(moments, full_moments, moment_kernel, moment_blocks),
+        announce=note,
         strict=strict,
         fuse=fuse,
         threads=threads,
@@ -108,9 +92,9 @@ def capture(
         progress=sys.stderr.isatty(),
     )
     for path, reason in list(zip(run.errors["path"], run.errors["reason"], strict=True))[:3]:
-        say(f"acon: could not read {path!r}: {reason}", err=True)
+        note(f"could not read {path!r}: {reason}")
     if len(run.errors) > 3:
-        say(f"acon: {len(run.errors) - 3} more in {str(out / 'errors')!r}", err=True)
+        note(f"{len(run.errors) - 3} more in {str(out / 'errors')!r}")
     _warn_of_left_out(run)
     state = "complete" if run.complete else "not complete yet"
     say(
@@ -128,11 +112,11 @@ def _warn_of_left_out(run: Any) -> None:
     none = "" if len(run.sample_ids) else "the run holds no captured sample"
     text = none or left_out_text(run.left_out, len(run.sample_ids))
     if text:
-        say(f"acon: warning: {run.path}: {text}", err=True)
+        note(f"warning: {run.path}: {text}")
 
 
 @app.command()
-def verify(run: RunPath) -> None:
+def verify(run: options.RunPath) -> None:
     """Check a run: complete, unique, unaltered."""
     from acon_analysis.runs.verify import verify_run
 
@@ -154,20 +138,20 @@ def _counted(count: int, what: str) -> str:
 
 #: What a summary shows on the screen, what matters most first: a narrow one shows fewer.
 _SHOWN = {
-    By.layer: ("layer", "call", "channels", "L", "L_low", "L_high", "L_gate", "G", "mean", "std",
-               "kind"),
-    By.channel: ("layer", "call", "channel", "L", "s_c", "G", "mean", "why"),
-    By.sample: ("layer", "call", "sample", "L", "G", "mean", "std", "min", "max"),
+    options.By.layer: ("layer", "call", "channels", "L", "L_low", "L_high", "L_gate", "G", "mean",
+                       "std", "kind"),
+    options.By.channel: ("layer", "call", "channel", "L", "s_c", "G", "mean", "why"),
+    options.By.sample: ("layer", "call", "sample", "L", "G", "mean", "std", "min", "max"),
 }  # fmt: skip
 _LABELS = {"mean": "β_mean", "std": "β_std", "min": "β_min", "max": "β_max"}
 
 
 @app.command()
 def summary(
-    run: RunPath,
-    by: Annotated[By, typer.Option(help="what each row is")] = By.layer,
-    format: Format = None,
-    out: Out = None,
+    run: options.RunPath,
+    by: Annotated[options.By, typer.Option(help="what each row is")] = options.By.layer,
+    format: options.Format = None,
+    out: options.Out = None,
     all: Annotated[
         bool, typer.Option("--all", help="all columns on the screen, as in files")
     ] = False,
@@ -182,9 +166,9 @@ def summary(
     _warn_of_left_out(opened)
     shown = None if all else _SHOWN[by]
     table = opened.summary_table(by.value)
-    options: dict[str, Any] = {"width": UNLIMITED} if all else {"labels": _LABELS}
-    emit(table, format, out, columns=shown, **options)
-    if by is not By.layer:
+    layout: dict[str, Any] = {"width": UNLIMITED} if all else {"labels": _LABELS}
+    emit(table, format, out, columns=shown, **layout)
+    if by is not options.By.layer:
         return
     say(err=not on_screen(format, out))
     for finding in opened.findings(draws=draws):
@@ -193,11 +177,11 @@ def summary(
 
 @app.command()
 def compare(
-    first: RunPath,
-    second: RunPath,
+    first: options.RunPath,
+    second: options.RunPath,
     confidence: Annotated[float, typer.Option(help="of the intervals")] = 0.95,
-    format: Format = None,
-    out: Out = None,
+    format: options.Format = None,
+    out: options.Out = None,
 ) -> None:
     """Compare two runs layer by layer."""
     from acon_analysis.runs.compare import compare_runs, comparison_text, side_by_side, unlike
@@ -206,8 +190,55 @@ def compare(
     runs = open_run(first), open_run(second)
     found = compare_runs(*runs, confidence=confidence)
     for sentence in unlike(*runs):
-        say(f"acon: warning: {sentence}", err=True)
+        note(f"warning: {sentence}")
     for one in runs:
         _warn_of_left_out(one)
     emit(side_by_side(found) if on_screen(format, out) else found, format, out)
     say(sentence_text(comparison_text(found, confidence)), err=not on_screen(format, out))
+
+
+@app.command()
+def figures(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="figures; by default all, with --run those of it", show_default=False),
+    ] = None,
+    run: Annotated[
+        list[Path] | None, typer.Option(help="captured runs; by default the shipped networks")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="folder to draw into")] = Path("figures/out"),
+    format: options.PictureFormats = None,
+    context: Annotated[str, typer.Option(help="paper or talk")] = "paper",
+    dpi: Annotated[int, typer.Option(help="points per inch of png", min=30, max=1200)] = 300,
+    list_: Annotated[bool, typer.Option("--list", help="list the figures and stop")] = False,
+) -> None:
+    """Draw figures: the paper's, and those it lacks."""
+    from acon_figures.registry import figure_table, find
+
+    if list_:
+        emit(figure_table(), columns=("name", "kind", "description"))
+        return
+
+    def announce(line: str) -> None:
+        say(line, err=True)
+
+    for name in names or []:
+        find(name)
+    if run:
+        from acon_analysis.runs.run import open_run
+
+        runs = [open_run(path) for path in run]
+    else:
+        from acon_hooks.captures.capturing import default_runs
+
+        runs = default_runs(out / "runs", progress=sys.stderr.isatty(), announce=announce)
+    from acon_figures.drawing import draw
+    from acon_hooks.figure_inputs import figure_sources
+
+    formats = format or ["png", "pdf", "svg"]
+    drawn = draw(
+        names or None, runs, out, formats=formats, context=context, dpi=dpi,
+        shipped=not run, sources=figure_sources(), announce=announce,
+    )  # fmt: skip
+    files = list(drawn)
+    say(f"{len(files)} files in {out}: " + ", ".join(sorted({f.stem for f in files})))
