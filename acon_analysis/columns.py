@@ -15,19 +15,7 @@ READABLE_FORMATS = ("acon-run/1", RUN_FORMAT)
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a frame.
-
-    Parameters
-    ----------
-    name : str
-        Its name in every frame and file.
-    dtype : str
-        Its pandas dtype.
-    unit : str
-        Its unit; ``"1"`` for a pure number, ``""`` for names.
-    meaning : str
-        One sentence.
-    """
+    """One column of a frame: name, pandas dtype, unit ("1": a pure number, "": a name), meaning."""
 
     name: str
     dtype: str

@@ -52,20 +52,10 @@ class WaitingWarning(UserWarning):
 
 
 def csv_text(frame: "pd.DataFrame", float_format: str | None = None) -> str:
-    """Return a frame as CSV.
+    """Return a frame as CSV, without its index.
 
-    Parameters
-    ----------
-    frame : DataFrame
-        Its index is left out.
-    float_format : str, optional
-        Such as ``"%.7g"``; by default all digits.
-
-    Returns
-    -------
-    str
-        Text, names of columns too, that a spreadsheet would take for a formula is preceded by an
-        apostrophe.
+    Text, names of columns too, that a spreadsheet would take for a formula is preceded by an
+    apostrophe. ``float_format`` is such as ``"%.7g"``; by default all digits.
     """
     safe = frame.copy()
     for name in safe.columns:
@@ -106,17 +96,9 @@ def user_cache() -> Path:
 def private_cache(name: str = "") -> Path | None:
     """Return the cache folder, or a folder in it, made if need be.
 
-    Parameters
-    ----------
-    name : str
-        Of a folder in the cache.
-
-    Returns
-    -------
-    Path or None
-        None, after a `CacheWarning`, where it cannot be made, or where somebody else could put
-        something into it or exchange it: what is in a cache is believed. A relative one could
-        lie in a folder that somebody else has filled.
+    None, after a `CacheWarning`, where it cannot be made, or where somebody else could put
+    something into it or exchange it: what is in a cache is believed. A relative one could lie in
+    a folder that somebody else has filled.
     """
     folder = user_cache() / name
     try:
@@ -243,23 +225,11 @@ def atomic_write(
     *,
     private: bool = False,
 ) -> str:
-    """Write a file so that it is there whole or not at all, even after a power cut.
+    """Write a file so that it is there whole or not at all, even after a power cut; return SHA-256.
 
-    Parameters
-    ----------
-    path : Path
-        The file; its folder is created, an existing file is replaced.
-    content : bytes or callable
-        What to write, or a function that writes it to an open file.
-    scratch : Path, optional
-        Folder on the same file system for the temporary file; by default the file's own.
-    private : bool
-        Whether others may neither read nor write it, whatever the umask says.
-
-    Returns
-    -------
-    str
-        SHA-256 of what was written.
+    ``content`` is bytes, or a function that writes to an open file; ``scratch`` a folder on the
+    same file system for the temporary file, by default the file's own. Others may neither read nor
+    write a ``private`` file, whatever the umask says.
     """
     _make_folder(path.parent)
     with _temporary(scratch or path.parent, path.stem, private=private) as (temporary, file):
@@ -293,15 +263,10 @@ def _temporary(folder: Path, stem: str, *, private: bool) -> Iterator[tuple[Path
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock between processes and threads; the lock of a killed process is free.
+    """Hold a lock, a file, between processes and threads; the lock of a killed process is free.
 
     Where the file system knows no locks, nothing is held: work may then be done twice, so it must
     do no harm to do it twice.
-
-    Parameters
-    ----------
-    path : Path
-        Name of the lock: a file that is created, and removed afterwards.
     """
     while True:
         with _opened(path, "ab") as file:
@@ -328,13 +293,7 @@ def _wait_for(path: Path, file: IO[bytes]) -> None:
 
 
 def remove_stale_files(folder: Path) -> None:
-    """Remove the temporary files and locks of killed processes.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder of temporary files; removed if it ends empty.
-    """
+    """Remove the temporary files and locks of killed processes, and the folder if it ends empty."""
     if not folder.is_dir():
         return
     for entry in folder.iterdir():

@@ -66,18 +66,11 @@ class _Column:
 
 
 def table_text(frame: "pd.DataFrame", width: int | None = None) -> str:
-    """Return a frame as text that fits a screen.
+    """Return a frame as text that fits a screen of `width` letters, by default the terminal's.
 
     Paths of modules are shortened from the left, but stay distinct; other text is shortened from
     the right, and text in the last column is wrapped. Columns for which there is no room are
     left out from the right, and named below the table.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        Columns of numbers and text.
-    width : int, optional
-        Letters a line; by default as the terminal has.
     """
     limit = width or terminal_width()
     columns = [_column(str(name), frame[name]) for name in frame.columns]

@@ -10,15 +10,7 @@ from acon_analysis.errors import AconError, UsageError, closest
 
 
 def choose_layer(frame: pd.DataFrame, layer: str | None) -> str:
-    """Return `layer` if the frame holds it, or the frame's last layer for None.
-
-    Raises
-    ------
-    UsageError
-        For an unknown layer; the message names the nearest ones.
-    AconError
-        For an empty frame.
-    """
+    """Return `layer` if the frame holds it, or the frame's last layer for None."""
     if frame.empty:
         raise AconError("the frame holds no rows, so there is no layer to show")
     names = [str(name) for name in frame["layer"].drop_duplicates()]
@@ -32,26 +24,9 @@ def choose_layer(frame: pd.DataFrame, layer: str | None) -> str:
 def choose_samples(
     column: npt.ArrayLike, samples: int | Sequence[int], seed: int | np.random.Generator
 ) -> list[int]:
-    """Draw samples, or check the given ones.
+    """Draw a count of samples, in rising order, or check the ids given and keep their order.
 
-    Parameters
-    ----------
-    column : array_like
-        Sample ids, repeated or not.
-    samples : int or sequence of int
-        A count (all, where there are fewer) or the ids themselves.
-    seed : int or numpy.random.Generator
-        Draws the count.
-
-    Returns
-    -------
-    list of int
-        Drawn ids in rising order; given ids in the order given, repeated ones once.
-
-    Raises
-    ------
-    UsageError
-        For a count below 1, no ids, or an id that is not there (the nearest one is named).
+    Repeated ids count once; of a count greater than the samples there are, all are drawn.
     """
     known = np.unique(np.asarray(column, dtype=np.int64))
     if isinstance(samples, int | np.integer):
@@ -73,13 +48,7 @@ def choose_samples(
 
 
 def choose_call(rows: pd.DataFrame, call: int | None) -> pd.DataFrame:
-    """Return the rows of one use of a layer, by default its last use.
-
-    Raises
-    ------
-    UsageError
-        For a call that the rows do not hold.
-    """
+    """Return the rows of one use of a layer, by default its last use."""
     if "call" not in rows.columns:
         return rows
     calls = sorted(int(number) for number in rows["call"].unique())

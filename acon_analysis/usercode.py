@@ -18,29 +18,10 @@ _imported: dict[str, str] = {}
 
 
 def load_callable(what: str, address: str) -> tuple[Callable[..., Any], str | None]:
-    """Return the callable at ``file.py:callable`` or ``package.module:callable``.
+    """Return the callable at ``file.py:callable`` or ``package.module:callable``, and a hash.
 
-    This runs the code of the file or module.
-
-    Parameters
-    ----------
-    what : str
-        What the user was asked for, the first word of every error message, e.g. ``"model"``.
-    address : str
-        The two forms above; of several colons the last one counts.
-
-    Returns
-    -------
-    callable
-        The attribute of that name.
-    str or None
-        SHA-256 of the source file; None for a module without one.
-
-    Raises
-    ------
-    UsageError
-        If there is no such file, module or attribute, if running the code fails, or if the
-        attribute cannot be called.
+    This runs the code of the file or module. ``what``, such as ``"model"``, is the first word of
+    every error message. The hash is the SHA-256 of the source file, None for a module without one.
     """
     source, colon, name = address.rpartition(":")
     if not colon or not source or not name:
