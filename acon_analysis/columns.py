@@ -23,72 +23,87 @@ class Column:
     meaning: str
 
 
-_LAYER = Column("layer", "str", "", "exact name in named_modules()")
+def _number(name: str, meaning: str, unit: str = "1") -> Column:
+    return Column(name, "float64", unit, meaning)
+
+
+def _count(name: str, meaning: str, unit: str = "1") -> Column:
+    return Column(name, "int64", unit, meaning)
+
+
+def _text(name: str, meaning: str) -> Column:
+    return Column(name, "str", "", meaning)
+
+
+def _flag(name: str, meaning: str) -> Column:
+    return Column(name, "bool", "", meaning)
+
+
+_LAYER = _text("layer", "exact name in named_modules()")
 _LAYER_CALL = (
     _LAYER,
-    Column("call", "int64", "", "which use of the layer within one forward pass, from 0"),
+    _count("call", "which use of the layer within one forward pass, from 0", ""),
 )
-_CHANNEL = Column("channel", "int64", "", "channel, from 0")
-_CHANNELS = Column("channels", "int64", "1", "channels of the layer")
-_SAMPLE = Column("sample", "int64", "", "sample_id")
+_CHANNEL = _count("channel", "channel, from 0", "")
+_CHANNELS = _count("channels", "channels of the layer")
+_SAMPLE = _count("sample", "sample_id", "")
+_SAMPLE_ID = _count("sample_id", "position of the image in the data set, from 0", "")
 
 #: A row an image of a data set or run.
 SAMPLE_COLUMNS = (
-    Column("sample_id", "int64", "", "position of the image in the data set, from 0"),
-    Column(
-        "path", "str", "", "file relative to the data folder, or the image's name in a data set"
-    ),
-    Column("label", "str", "", "class name; missing for a flat folder"),
-    Column("bytes", "int64", "byte", "size of the file, or of the raw array"),
-    Column("sha256", "str", "", "SHA-256 of the file, or of the raw array; empty if not known"),
+    _SAMPLE_ID,
+    _text("path", "file relative to the data folder, or the image's name in a data set"),
+    _text("label", "class name; missing for a flat folder"),
+    _count("bytes", "size of the file, or of the raw array", "byte"),
+    _text("sha256", "SHA-256 of the file, or of the raw array; empty if not known"),
 )
 
 #: A row a layer and call of a run.
 LAYER_COLUMNS = (
     *_LAYER_CALL,
-    Column("kind", "str", "", "meta_acon, acon, acon_frelu, activation, product or gate"),
+    _text("kind", "meta_acon, acon, acon_frelu, activation, product or gate"),
     _CHANNELS,
-    Column("granularity", "str", "", "what one beta belongs to: channel, layer, pixel or static"),
-    Column("reader", "str", "", "how beta was read"),
-    Column("class_name", "str", "", "class of the module"),
-    Column("column", "str", "", "column of betas/*.parquet; empty where beta is static"),
-    Column("proof_error", "float64", "1", "largest |output - formula| over the output's scale"),
-    Column("proof_power", "float64", "1", "share of channels for which the proof has power"),
-    Column("gate_of", "str", "", "the product whose gate this layer makes; empty for others"),
+    _text("granularity", "what one beta belongs to: channel, layer, pixel or static"),
+    _text("reader", "how beta was read"),
+    _text("class_name", "class of the module"),
+    _text("column", "column of betas/*.parquet; empty where beta is static"),
+    _number("proof_error", "largest |output - formula| over the output's scale"),
+    _number("proof_power", "share of channels for which the proof has power"),
+    _text("gate_of", "the product whose gate this layer makes; empty for others"),
 )
 
 #: A row a layer and channel of a run.
 CHANNEL_COLUMNS = (
     _LAYER,
     _CHANNEL,
-    Column("p1", "float64", "1", "slope of the first line"),
-    Column("p2", "float64", "1", "slope of the second line"),
-    Column("beta", "float64", "1", "static switching factor; NaN where beta depends on the sample"),
-    Column("bn_weight", "float64", "1", "scale of the last BatchNorm before beta; NaN without one"),
-    Column("bn_bias", "float64", "1", "shift of the last BatchNorm before beta; NaN without one"),
+    _number("p1", "slope of the first line"),
+    _number("p2", "slope of the second line"),
+    _number("beta", "static switching factor; NaN where beta depends on the sample"),
+    _number("bn_weight", "scale of the last BatchNorm before beta; NaN without one"),
+    _number("bn_bias", "shift of the last BatchNorm before beta; NaN without one"),
 )
 
 #: A row a module, operator and verdict of one forward pass.
 NONLINEARITY_COLUMNS = (
-    Column("name", "str", "", "module path of the innermost module that was running"),
-    Column("operator", "str", "", "name in torch.ops.aten, others with their library in front"),
-    Column("calls", "int64", "1", "how often it was called there"),
-    Column("elements", "int64", "1", "elements of the outputs of these calls"),
-    Column("class", "str", "", "linear or nonlinear in what depends on the input, or unknown"),
-    Column("measured", "bool", "", "whether the calls are part of a layer that is measured"),
-    Column("layer", "str", "", "that layer; empty where there is none"),
-    Column("reason", "str", "", "what the operator is, or why it counts as linear or unknown"),
+    _text("name", "module path of the innermost module that was running"),
+    _text("operator", "name in torch.ops.aten, others with their library in front"),
+    _count("calls", "how often it was called there"),
+    _count("elements", "elements of the outputs of these calls"),
+    _text("class", "linear or nonlinear in what depends on the input, or unknown"),
+    _flag("measured", "whether the calls are part of a layer that is measured"),
+    _text("layer", "that layer; empty where there is none"),
+    _text("reason", "what the operator is, or why it counts as linear or unknown"),
 )
 
 #: A row an operator of a census that is nonlinear in the input, or unknown.
 CENSUS_COLUMNS = (
-    Column("operator", "str", "", "its name"),
-    Column("class", "str", "", "nonlinear or unknown"),
-    Column("reason", "str", "", "what it is, or why it is unknown"),
-    Column("calls", "int64", "1", "how often it was called in one forward pass"),
-    Column("share", "float64", "1", "of all elements that such operators return"),
-    Column("measured", "bool", "", "whether these calls are part of layers that are measured"),
-    Column("modules", "str", "", "the first modules in which it ran, and how many more"),
+    _text("operator", "its name"),
+    _text("class", "nonlinear or unknown"),
+    _text("reason", "what it is, or why it is unknown"),
+    _count("calls", "how often it was called in one forward pass"),
+    _number("share", "of all elements that such operators return"),
+    _flag("measured", "whether these calls are part of layers that are measured"),
+    _text("modules", "the first modules in which it ran, and how many more"),
 )
 
 #: A row a sample, layer, call and channel.
@@ -105,171 +120,160 @@ HISTOGRAM_BINS = 256
 #: A row a layer, call and channel.
 HISTOGRAM_COLUMNS = (
     *_LAYER_CALL,
-    Column("channel", "int64", "", "channel, from 0; -1 where a row is of the whole layer"),
+    _count("channel", "channel, from 0; -1 where a row is of the whole layer", ""),
     Column("count", "object", "1", "samples in each of 256 bins from 0 to 1 (1 is in the last)"),
-    Column("below", "int64", "1", "samples with beta < 0"),
-    Column("above", "int64", "1", "samples with beta > 1"),
-    Column("invalid", "int64", "1", "samples with beta not a number"),
+    _count("below", "samples with beta < 0"),
+    _count("above", "samples with beta > 1"),
+    _count("invalid", "samples with beta not a number"),
 )
 
 #: A row an image that could not be read.
 ERROR_COLUMNS = (
-    Column("sample_id", "int64", "", "position of the image in the data set, from 0"),
-    Column("path", "str", "", "the image that could not be read"),
-    Column("reason", "str", "", "why"),
+    _SAMPLE_ID,
+    _text("path", "the image that could not be read"),
+    _text("reason", "why"),
 )
 
 #: A row an epoch of training.
 CURVE_COLUMNS = (
-    Column("epoch", "int64", "epoch", "epochs finished"),
-    Column("iteration", "int64", "step", "optimiser steps finished"),
-    Column("lr", "float64", "1", "learning rate of the last step"),
-    Column("train_loss", "float64", "nat", "mean cross-entropy while training, augmented images"),
-    Column("train_error", "float64", "1", "share of wrong answers while training"),
-    Column("test_loss", "float64", "nat", "mean cross-entropy on the held-out split"),
-    Column("test_error", "float64", "1", "share of wrong answers on the held-out split"),
+    _count("epoch", "epochs finished", "epoch"),
+    _count("iteration", "optimiser steps finished", "step"),
+    _number("lr", "learning rate of the last step"),
+    _number("train_loss", "mean cross-entropy while training, augmented images", "nat"),
+    _number("train_error", "share of wrong answers while training"),
+    _number("test_loss", "mean cross-entropy on the held-out split", "nat"),
+    _number("test_error", "share of wrong answers on the held-out split"),
 )
 
-# L and its parts, per channel and per layer.
+# Per channel and per layer: the samples, L and its parts.
+_SEEN = (
+    _count("n_samples", "samples seen; 0 where they were not counted"),
+    _count("left_out", "samples left out: NaN or infinity in the layer"),
+)
 _INDEX = (
-    Column(
+    _number(
         "L",
-        "float64",
-        "1",
-        "share of the output's variance that one affine fit explains (of a "
-        "product: on both factors)",
+        "share of the output's variance that one affine fit explains (of a product: on both "
+        "factors)",
     ),
-    Column("L_error", "float64", "1", "standard error of L, jackknife over blocks of samples"),
-    Column("L_low", "float64", "1", "lower end of the interval of L"),
-    Column("L_high", "float64", "1", "upper end of the interval of L"),
-    Column("nonlinearity", "float64", "1", "1 - L with its own digits: sse / cyy"),
-    Column("sse", "float64", "y²", "sum of squared residuals of the one affine fit"),
-    Column("cyy", "float64", "y²", "sum of squared deviations of the output"),
+    _number("L_error", "standard error of L, jackknife over blocks of samples"),
+    _number("L_low", "lower end of the interval of L"),
+    _number("L_high", "upper end of the interval of L"),
+    _number("nonlinearity", "1 - L with its own digits: sse / cyy"),
+    _number("sse", "sum of squared residuals of the one affine fit", "y²"),
+    _number("cyy", "sum of squared deviations of the output", "y²"),
 )
 
 # L compared with other fits of the same values.
 _COMPARED = (
-    Column("L_own", "float64", "1", "the same with one affine fit per sample: 1 - Σ sse_s / cyy"),
-    Column("gap", "float64", "1", "L_own - L, never negative"),
-    Column("L_reference", "float64", "1", "L of the same inputs at the constant reference β"),
-    Column("L_own_reference", "float64", "1", "L_own of the same inputs at the reference β"),
-    Column("gap_reference", "float64", "1", "L_own_reference - L_reference"),
-    Column("beta_gain", "float64", "1", "gap - gap_reference: what an input-dependent β adds"),
-    Column("beta_gain_error", "float64", "1", "its standard error"),
-    Column("L_gauss", "float64", "1", "L predicted for Gaussian inputs from κ, ρ and ν"),
-    Column("L_gate", "float64", "1", "L of a product's gate alone; NaN without one that varies"),
+    _number("L_own", "the same with one affine fit per sample: 1 - Σ sse_s / cyy"),
+    _number("gap", "L_own - L, never negative"),
+    _number("L_reference", "L of the same inputs at the constant reference β"),
+    _number("L_own_reference", "L_own of the same inputs at the reference β"),
+    _number("gap_reference", "L_own_reference - L_reference"),
+    _number("beta_gain", "gap - gap_reference: what an input-dependent β adds"),
+    _number("beta_gain_error", "its standard error"),
+    _number("L_gauss", "L predicted for Gaussian inputs from κ, ρ and ν"),
+    _number("L_gate", "L of a product's gate alone; NaN without one that varies"),
 )
 
 #: A row a layer, call and channel of `statistics.linearity`.
 LINEARITY_CHANNEL_COLUMNS = (
     *_LAYER_CALL,
     _CHANNEL,
-    Column("n", "int64", "1", "values seen: samples times positions"),
-    Column("n_samples", "int64", "1", "samples seen; 0 where they were not counted"),
-    Column("left_out", "int64", "1", "samples left out: NaN or infinity in the layer"),
+    _count("n", "values seen: samples times positions"),
+    *_SEEN,
     *_INDEX,
-    Column("s_c", "float64", "1", "sse / Σ cyy: the channel's part of the layer's 1 - L"),
-    Column("s_c_error", "float64", "1", "standard error of s_c"),
-    Column("slope", "float64", "y/x", "slope of the affine fit"),
-    Column("intercept", "float64", "y", "intercept of the affine fit"),
-    Column("G", "float64", "1", "4·Var(gate), in [0, 1]"),
-    Column("G_error", "float64", "1", "standard error of G"),
-    Column(
-        "kappa", "float64", "1", "effective gain |β·(p1 - p2)|·std(x), β at its mean over samples"
-    ),
-    Column("rho", "float64", "1", "contrast (p1 - p2)/(p1 + p2)"),
-    Column("nu", "float64", "1", "offset mean(x)/std(x)"),
+    _number("s_c", "sse / Σ cyy: the channel's part of the layer's 1 - L"),
+    _number("s_c_error", "standard error of s_c"),
+    _number("slope", "slope of the affine fit", "y/x"),
+    _number("intercept", "intercept of the affine fit", "y"),
+    _number("G", "4·Var(gate), in [0, 1]"),
+    _number("G_error", "standard error of G"),
+    _number("kappa", "effective gain |β·(p1 - p2)|·std(x), β at its mean over samples"),
+    _number("rho", "contrast (p1 - p2)/(p1 + p2)"),
+    _number("nu", "offset mean(x)/std(x)"),
     *_COMPARED,
-    Column("beta_mean", "float64", "1", "mean of β over samples; the parameter where it is static"),
-    Column(
-        "beta_std", "float64", "1", "standard deviation of β over samples; 0 where it is static"
-    ),
-    Column("beta_reference", "float64", "1", "constant β of the counterfactual"),
-    Column("slope_min", "float64", "y/x", "least derivative over all real x"),
-    Column("slope_max", "float64", "y/x", "greatest derivative over all real x"),
-    Column("slope_low", "float64", "y/x", "least derivative over the range of the data"),
-    Column("slope_high", "float64", "y/x", "greatest derivative over the range of the data"),
-    Column("mean_x", "float64", "x", "mean of the inputs"),
-    Column("std_x", "float64", "x", "standard deviation of the inputs"),
-    Column("min_x", "float64", "x", "smallest input"),
-    Column("max_x", "float64", "x", "largest input"),
-    Column("positive", "float64", "1", "share of inputs > 0"),
-    Column("dead", "bool", "", "the output does not vary beyond rounding: L = 1 by convention"),
-    Column("constant_input", "bool", "", "the input does not vary"),
-    Column("one_signed", "bool", "", "no input < 0, or none > 0"),
-    Column("equal_slopes", "bool", "", "p1≈p2: linear even with a sharp gate (|ρ| <= 0.1667)"),
-    Column("gate_constant", "bool", "", "G < 1e-4"),
-    Column("cause", "str", "", "why it is linear or not: a key of causes.CAUSES"),
-    Column("why", "str", "", "the same in words"),
+    _number("beta_mean", "mean of β over samples; the parameter where it is static"),
+    _number("beta_std", "standard deviation of β over samples; 0 where it is static"),
+    _number("beta_reference", "constant β of the counterfactual"),
+    _number("slope_min", "least derivative over all real x", "y/x"),
+    _number("slope_max", "greatest derivative over all real x", "y/x"),
+    _number("slope_low", "least derivative over the range of the data", "y/x"),
+    _number("slope_high", "greatest derivative over the range of the data", "y/x"),
+    _number("mean_x", "mean of the inputs", "x"),
+    _number("std_x", "standard deviation of the inputs", "x"),
+    _number("min_x", "smallest input", "x"),
+    _number("max_x", "largest input", "x"),
+    _number("positive", "share of inputs > 0"),
+    _flag("dead", "the output does not vary beyond rounding: L = 1 by convention"),
+    _flag("constant_input", "the input does not vary"),
+    _flag("one_signed", "no input < 0, or none > 0"),
+    _flag("equal_slopes", "p1≈p2: linear even with a sharp gate (|ρ| <= 0.1667)"),
+    _flag("gate_constant", "G < 1e-4"),
+    _text("cause", "why it is linear or not: a key of causes.CAUSES"),
+    _text("why", "the same in words"),
 )
 
 #: A row a layer and call.
 LINEARITY_LAYER_COLUMNS = (
     *_LAYER_CALL,
     _CHANNELS,
-    Column("n", "int64", "1", "values seen in all channels"),
-    Column("n_samples", "int64", "1", "samples seen; 0 where they were not counted"),
-    Column("left_out", "int64", "1", "samples left out: NaN or infinity in the layer"),
+    _count("n", "values seen in all channels"),
+    *_SEEN,
     *_INDEX,
-    Column("s_max", "float64", "1", "largest share of its nonlinearity of one channel"),
-    Column("G", "float64", "1", "mean over channels of 4·Var(gate)"),
-    Column("G_error", "float64", "1", "standard error of G"),
-    Column("kappa", "float64", "1", "median over channels of the gain"),
-    Column("rho", "float64", "1", "median over channels of |ρ|"),
-    Column("nu", "float64", "1", "median over channels of |ν|"),
+    _number("s_max", "largest share of its nonlinearity of one channel"),
+    _number("G", "mean over channels of 4·Var(gate)"),
+    _number("G_error", "standard error of G"),
+    _number("kappa", "median over channels of the gain"),
+    _number("rho", "median over channels of |ρ|"),
+    _number("nu", "median over channels of |ν|"),
     *_COMPARED,
-    Column("beta_mean", "float64", "1", "mean over channels of the mean of β"),
-    Column("slope_min", "float64", "y/x", "least derivative of any channel over all real x"),
-    Column("slope_max", "float64", "y/x", "greatest derivative of any channel over all real x"),
-    Column("slope_low", "float64", "y/x", "least derivative of any channel over the data"),
-    Column("slope_high", "float64", "y/x", "greatest derivative of any channel over the data"),
-    Column("positive", "float64", "1", "share of inputs > 0"),
-    Column("linear", "int64", "1", "channels with L >= 0.99"),
-    Column("dead", "int64", "1", "channels so flagged"),
-    Column("constant_input", "int64", "1", "channels so flagged"),
-    Column("one_signed", "int64", "1", "channels so flagged"),
-    Column("equal_slopes", "int64", "1", "channels so flagged"),
-    Column("gate_constant", "int64", "1", "channels so flagged"),
-    Column("why", "str", "", "the causes of its channels in words"),
+    _number("beta_mean", "mean over channels of the mean of β"),
+    _number("slope_min", "least derivative of any channel over all real x", "y/x"),
+    _number("slope_max", "greatest derivative of any channel over all real x", "y/x"),
+    _number("slope_low", "least derivative of any channel over the data", "y/x"),
+    _number("slope_high", "greatest derivative of any channel over the data", "y/x"),
+    _number("positive", "share of inputs > 0"),
+    _count("linear", "channels with L >= 0.99"),
+    *(
+        _count(flag, "channels so flagged")
+        for flag in ("dead", "constant_input", "one_signed", "equal_slopes", "gate_constant")
+    ),
+    _text("why", "the causes of its channels in words"),
 )
 
 #: A row a block of `acon.block_linearity`.
 BLOCK_COLUMNS = (
-    Column(
+    _text(
         "block",
-        "str",
-        "",
         "module path, with 'call 1' and so on where it runs several times; or 'whole network'",
     ),
-    Column("nlc", "float64", "1", "nonlinearity coefficient: 1 for affine maps"),
-    Column("nlc_error", "float64", "1", "its standard error"),
-    Column("r2", "float64", "1", "held-out R² of the best affine map; a lower bound where mixed"),
-    Column("r2_low", "float64", "1", "lower end of its 95 % interval"),
-    Column("r2_high", "float64", "1", "upper end of its 95 % interval"),
-    Column(
+    _number("nlc", "nonlinearity coefficient: 1 for affine maps"),
+    _number("nlc_error", "its standard error"),
+    _number("r2", "held-out R² of the best affine map; a lower bound where mixed"),
+    _number("r2_low", "lower end of its 95 % interval"),
+    _number("r2_high", "upper end of its 95 % interval"),
+    _number(
         "r2_without_residual",
-        "float64",
-        "1",
         "R² of output minus input, by the same map; NaN where their sizes differ",
     ),
-    Column(
+    _text(
         "vectors",
-        "str",
-        "",
         "what R² is of: 'positions' (each is mapped alone), 'samples' (whole ones), or 'mixes "
         "positions', where r2 is a lower bound and says nothing against linearity",
     ),
-    Column("elementwise_L", "float64", "1", "mean of L over the activation layers inside"),
-    Column("n", "int64", "1", "vectors that R² is of; fewer than 5 for each dimension give none"),
-    Column("dimension", "int64", "1", "dimensions of the input of R²"),
-    Column("nlc_change", "float64", "1", "change of nlc when all activations inside are lines"),
-    Column("nlc_change_error", "float64", "1", "its standard error, of pairs of the same triples"),
-    Column("activation", "str", "", "the activation inside whose line alone changes nlc most"),
+    _number("elementwise_L", "mean of L over the activation layers inside"),
+    _count("n", "vectors that R² is of; fewer than 5 for each dimension give none"),
+    _count("dimension", "dimensions of the input of R²"),
+    _number("nlc_change", "change of nlc when all activations inside are lines"),
+    _number("nlc_change_error", "its standard error, of pairs of the same triples"),
+    _text("activation", "the activation inside whose line alone changes nlc most"),
     Column("inside", "object", "1", "L of the activations inside, in order of execution"),
-    Column("why", "str", "", "why a number is missing; of a block that is left out, why"),
-    Column("network", "str", "", "MODEL string or class of the network"),
-    Column("data", "str", "", "name or class of the data"),
-    Column("samples", "int64", "1", "how many were run"),
+    _text("why", "why a number is missing; of a block that is left out, why"),
+    _text("network", "MODEL string or class of the network"),
+    _text("data", "name or class of the data"),
+    _count("samples", "how many were run"),
 )
 
 #: What a table of linearity shows by default, by what its rows are.
@@ -284,114 +288,102 @@ LINEARITY_SAMPLE_COLUMNS = (
     _SAMPLE,
     *_LAYER_CALL,
     _CHANNELS,
-    Column("n", "int64", "1", "values summed"),
-    Column("L", "float64", "1", "1 - Σ_c sse / Σ_c cyy, one affine fit per channel of this sample"),
-    Column("nonlinearity", "float64", "1", "1 - L with its own digits"),
-    Column("sse", "float64", "y²", "sum over channels of the residuals"),
-    Column("cyy", "float64", "y²", "sum over channels of the output's squared deviations"),
-    Column("G", "float64", "1", "mean over channels of 4·Var(gate) within the sample"),
-    Column("kappa", "float64", "1", "mean over channels of the gain within the sample"),
-    Column("L_reference", "float64", "1", "L of the same sample at the constant reference β"),
-    Column("dead", "bool", "", "the outputs do not vary within the sample: L = 1 by convention"),
-    Column("left_out", "bool", "", "left out: NaN or infinity in the layer, or all padding"),
+    _count("n", "values summed"),
+    _number("L", "1 - Σ_c sse / Σ_c cyy, one affine fit per channel of this sample"),
+    _number("nonlinearity", "1 - L with its own digits"),
+    _number("sse", "sum over channels of the residuals", "y²"),
+    _number("cyy", "sum over channels of the output's squared deviations", "y²"),
+    _number("G", "mean over channels of 4·Var(gate) within the sample"),
+    _number("kappa", "mean over channels of the gain within the sample"),
+    _number("L_reference", "L of the same sample at the constant reference β"),
+    _flag("dead", "the outputs do not vary within the sample: L = 1 by convention"),
+    _flag("left_out", "left out: NaN or infinity in the layer, or all padding"),
 )
 
 #: A row a layer, call and quantity of two runs.
 DIFFERENCE_COLUMNS = (
     *_LAYER_CALL,
-    Column("quantity", "str", "", "L, L_own, beta_gain or G"),
-    Column("first", "float64", "1", "value in the first run"),
-    Column("second", "float64", "1", "value in the second run"),
-    Column("difference", "float64", "1", "second - first"),
-    Column("error", "float64", "1", "standard error of the difference"),
-    Column("low", "float64", "1", "lower end of its interval"),
-    Column("high", "float64", "1", "upper end of its interval"),
-    Column("paired", "bool", "", "whether the blocks of both runs hold the same samples"),
+    _text("quantity", "L, L_own, beta_gain or G"),
+    _number("first", "value in the first run"),
+    _number("second", "value in the second run"),
+    _number("difference", "second - first"),
+    _number("error", "standard error of the difference"),
+    _number("low", "lower end of its interval"),
+    _number("high", "upper end of its interval"),
+    _flag("paired", "whether the blocks of both runs hold the same samples"),
 )
 
 #: A row a layer and call with β per sample: how its variance splits.
 SPLIT_COLUMNS = (
     *_LAYER_CALL,
-    Column("samples", "int64", "1", "samples"),
-    Column("channels", "int64", "1", "channels"),
-    Column("mean", "float64", "1", "mean of β"),
-    Column("sample_share", "float64", "1", "share of the variance of β that whole samples explain"),
-    Column("channel_share", "float64", "1", "share that channels explain"),
-    Column("rest_share", "float64", "1", "share that neither explains alone"),
-    Column("sample_std", "float64", "1", "standard deviation of the samples' means of β"),
-    Column("within_std", "float64", "1", "root mean square over channels of the std over samples"),
-    Column("expected_sample_std", "float64", "1", "sample_std if channels were independent"),
-    Column(
-        "ratio", "float64", "1", "variance of the samples' means over that of independent channels"
-    ),
-    Column(
-        "null_p05", "float64", "1", "5th percentile of the ratio in networks with redrawn weights"
-    ),
-    Column("null_median", "float64", "1", "its median there"),
-    Column("null_p95", "float64", "1", "its 95th percentile there"),
-    Column("p_value", "float64", "1", "chance that a redrawn network is as high"),
-    Column(
-        "ks", "float64", "1", "mean Kolmogorov-Smirnov distance of channels from BatchNorm's null"
-    ),
-    Column("ks_null", "float64", "1", "its median in networks with redrawn weights"),
-    Column(
-        "null", "str", "", "what the null keeps: batchnorm, untrained (nothing), or empty (no null)"
-    ),
-    Column("eta2", "float64", "1", "share of the samples' effect that the label explains"),
-    Column("eta2_expected", "float64", "1", "the share to expect of labels that mean nothing"),
-    Column("eta2_p", "float64", "1", "p-value of a permutation test"),
-    Column("answer", "str", "", "more, no more, less, constant or unknown"),
-    Column("text", "str", "", "the answer in words"),
+    _count("samples", "samples"),
+    _count("channels", "channels"),
+    _number("mean", "mean of β"),
+    _number("sample_share", "share of the variance of β that whole samples explain"),
+    _number("channel_share", "share that channels explain"),
+    _number("rest_share", "share that neither explains alone"),
+    _number("sample_std", "standard deviation of the samples' means of β"),
+    _number("within_std", "root mean square over channels of the std over samples"),
+    _number("expected_sample_std", "sample_std if channels were independent"),
+    _number("ratio", "variance of the samples' means over that of independent channels"),
+    _number("null_p05", "5th percentile of the ratio in networks with redrawn weights"),
+    _number("null_median", "its median there"),
+    _number("null_p95", "its 95th percentile there"),
+    _number("p_value", "chance that a redrawn network is as high"),
+    _number("ks", "mean Kolmogorov-Smirnov distance of channels from BatchNorm's null"),
+    _number("ks_null", "its median in networks with redrawn weights"),
+    _text("null", "what the null keeps: batchnorm, untrained (nothing), or empty (no null)"),
+    _number("eta2", "share of the samples' effect that the label explains"),
+    _number("eta2_expected", "the share to expect of labels that mean nothing"),
+    _number("eta2_p", "p-value of a permutation test"),
+    _text("answer", "more, no more, less, constant or unknown"),
+    _text("text", "the answer in words"),
 )
 
 #: A row a channel: β compared with the BatchNorm-only null model.
 NULL_COLUMNS = (
     _CHANNEL,
-    Column("n", "int64", "1", "samples"),
-    Column("mean", "float64", "1", "mean of β over samples"),
-    Column("std", "float64", "1", "standard deviation of β over samples"),
-    Column("bn_weight", "float64", "1", "γ, the weight of the last BatchNorm before β"),
-    Column("bn_bias", "float64", "1", "b, its bias"),
-    Column("null_mean", "float64", "1", "mean of the logit-normal with b and γ"),
-    Column("null_std", "float64", "1", "its standard deviation"),
-    Column("std_ratio", "float64", "1", "std / null_std"),
-    Column("ks", "float64", "1", "Kolmogorov-Smirnov distance from the logit-normal"),
-    Column(
-        "ks_error", "float64", "1", "its sampling error: √(F(1 - F)/n) where the distance is found"
-    ),
-    Column("ks_expected", "float64", "1", "the distance to expect of n samples of the null itself"),
-    Column("ks_excess", "float64", "1", "ks - ks_expected"),
-    Column("p_value", "float64", "1", "chance of such a distance under the null"),
+    _count("n", "samples"),
+    _number("mean", "mean of β over samples"),
+    _number("std", "standard deviation of β over samples"),
+    _number("bn_weight", "γ, the weight of the last BatchNorm before β"),
+    _number("bn_bias", "b, its bias"),
+    _number("null_mean", "mean of the logit-normal with b and γ"),
+    _number("null_std", "its standard deviation"),
+    _number("std_ratio", "std / null_std"),
+    _number("ks", "Kolmogorov-Smirnov distance from the logit-normal"),
+    _number("ks_error", "its sampling error: √(F(1 - F)/n) where the distance is found"),
+    _number("ks_expected", "the distance to expect of n samples of the null itself"),
+    _number("ks_excess", "ks - ks_expected"),
+    _number("p_value", "chance of such a distance under the null"),
 )
 
 #: What identifies a row of ``moments/``; the stored numbers are `moments.fields.FIELDS`.
 MOMENT_KEY_COLUMNS = (
     *_LAYER_CALL,
     _CHANNEL,
-    Column("block", "int64", "", "block of samples: sample_id mod the run's number of blocks"),
+    _count("block", "block of samples: sample_id mod the run's number of blocks", ""),
 )
 
 #: A row a sample, layer and call of ``totals/``.
 TOTAL_COLUMNS = (
     _SAMPLE,
     *_LAYER_CALL,
-    Column("channels", "int64", "1", "channels summed"),
-    Column("n", "int64", "1", "values summed: channels times positions"),
-    Column("cyy", "float64", "y²", "sum over channels of the sample's own cyy"),
-    Column(
-        "sse", "float64", "y²", "sum over channels of the residual of the sample's own affine fit"
-    ),
-    Column("cgg", "float64", "1", "sum over channels of the sample's own cgg"),
-    Column("gain", "float64", "1", "sum over channels of std(u) within the sample: |β·d|·std(x)"),
-    Column("cyy_reference", "float64", "y²", "cyy at the reference β"),
-    Column("sse_reference", "float64", "y²", "sse at the reference β"),
+    _count("channels", "channels summed"),
+    _count("n", "values summed: channels times positions"),
+    _number("cyy", "sum over channels of the sample's own cyy", "y²"),
+    _number("sse", "sum over channels of the residual of the sample's own affine fit", "y²"),
+    _number("cgg", "sum over channels of the sample's own cgg"),
+    _number("gain", "sum over channels of std(u) within the sample: |β·d|·std(x)"),
+    _number("cyy_reference", "cyy at the reference β", "y²"),
+    _number("sse_reference", "sse at the reference β", "y²"),
 )
 
 
 # What figures draw. Runs are known there by the name of their network.
-_NETWORK = Column("network", "str", "", "MODEL of the run")
-_DATA = Column("data", "str", "", "what the run was captured on, in a few words")
-_ACTIVATION = Column("activation", "str", "", "class of the layer's module, such as ReLU")
+_NETWORK = _text("network", "MODEL of the run")
+_DATA = _text("data", "what the run was captured on, in a few words")
+_ACTIVATION = _text("activation", "class of the layer's module, such as ReLU")
 
 
 def _of(table: Sequence[Column], *chosen: str) -> list[Column]:
@@ -408,12 +400,12 @@ FACT_COLUMNS = (
     _CHANNEL,
     _ACTIVATION,
     *_of(CHANNEL_COLUMNS, "p1", "p2"),
-    Column("beta_low", "float64", "1", "5th percentile of β over samples; NaN without β"),
-    Column("beta_middle", "float64", "1", "median of β over samples; NaN without β"),
-    Column("beta_high", "float64", "1", "95th percentile of β over samples; NaN without β"),
+    _number("beta_low", "5th percentile of β over samples; NaN without β"),
+    _number("beta_middle", "median of β over samples; NaN without β"),
+    _number("beta_high", "95th percentile of β over samples; NaN without β"),
     *_of(LINEARITY_CHANNEL_COLUMNS, "beta_mean", "slope", "intercept", "L", "s_c", "G", "kappa",
          "mean_x", "std_x", "min_x", "max_x", "positive"),
-    Column("std_y", "float64", "y", "standard deviation of the outputs"),
+    _number("std_y", "standard deviation of the outputs", "y"),
     *_of(LINEARITY_CHANNEL_COLUMNS, "slope_min", "slope_max", "slope_low", "slope_high", "dead",
          "cause", "why"),
 )  # fmt: skip
@@ -423,13 +415,13 @@ DEPTH_COLUMNS = (
     _NETWORK,
     _DATA,
     _ACTIVATION,
-    Column("place", "int64", "", "number of the layer in order of execution, from 0"),
+    _count("place", "number of the layer in order of execution, from 0", ""),
     *_LAYER_CALL,
-    Column("measure", "str", "", "L, L_own or G"),
-    Column("value", "float64", "1", "the measure; NaN where the layer has no gate"),
-    Column("low", "float64", "1", "lower end of its interval; NaN with fewer than two blocks"),
-    Column("high", "float64", "1", "upper end of its interval; NaN with fewer than two blocks"),
-    Column("dead", "bool", "", "whether the layer's outputs do not vary"),
+    _text("measure", "L, L_own or G"),
+    _number("value", "the measure; NaN where the layer has no gate"),
+    _number("low", "lower end of its interval; NaN with fewer than two blocks"),
+    _number("high", "upper end of its interval; NaN with fewer than two blocks"),
+    _flag("dead", "whether the layer's outputs do not vary"),
 )
 
 #: A row a bin of a channel's inputs.
@@ -437,94 +429,95 @@ INPUT_COLUMNS = (
     _NETWORK,
     *_LAYER_CALL,
     _CHANNEL,
-    Column("left", "float64", "x", "left edge of the bin"),
-    Column("right", "float64", "x", "right edge of the bin"),
-    Column("count", "int64", "1", "inputs in the bin"),
-    Column("images", "int64", "1", "images whose inputs were counted"),
+    _number("left", "left edge of the bin", "x"),
+    _number("right", "right edge of the bin", "x"),
+    _count("count", "inputs in the bin"),
+    _count("images", "images whose inputs were counted"),
 )
 
 #: A row a sample at one end of a channel's β: `plotdata.sample_extremes.Extremes.samples`.
 EXTREME_SAMPLE_COLUMNS = (
-    Column("side", "str", "", "straight (least |β|) or bent (greatest)"),
+    _text("side", "straight (least |β|) or bent (greatest)"),
     _SAMPLE,
-    Column("beta", "float64", "1", "β of the channel for this sample"),
+    _number("beta", "β of the channel for this sample"),
 )
 
 #: A row a point of a channel's function at a sample's β: `Extremes.curves`.
 EXTREME_CURVE_COLUMNS = (
     _SAMPLE,
-    Column("x", "float64", "x", "input"),
-    Column("y", "float64", "y", "output"),
+    _number("x", "input", "x"),
+    _number("y", "output", "y"),
 )
 
 #: A row a contradiction between two measures: `plotdata.measure_ranks.MeasureRanks.examples`.
 RANK_EXAMPLE_COLUMNS = (
     _CHANNEL,
-    Column("against", "str", "", "the measure that contradicts 1 - L"),
-    Column("rank_nonlinearity", "float64", "1", "rank by 1 - L, 0 (most linear) to 1"),
-    Column("rank_against", "float64", "1", "rank by the other measure"),
-    Column("headline", "str", "", "the contradiction in a few words"),
-    Column("reason", "str", "", "why the two measures differ"),
+    _text("against", "the measure that contradicts 1 - L"),
+    _number("rank_nonlinearity", "rank by 1 - L, 0 (most linear) to 1"),
+    _number("rank_against", "rank by the other measure"),
+    _text("headline", "the contradiction in a few words"),
+    _text("reason", "why the two measures differ"),
 )
 
 #: A row a bar of a histogram of β: `statistics.beta_densities.BetaDensities.bars`.
 DENSITY_BAR_COLUMNS = (
-    Column("left", "float64", "1", "left edge, in units of β"),
-    Column("right", "float64", "1", "right edge"),
-    Column("count", "int64", "1", "channels in the bar"),
-    Column("density", "float64", "1", "share of the channels per unit of β"),
+    _number("left", "left edge, in units of β"),
+    _number("right", "right edge"),
+    _count("count", "channels in the bar"),
+    _number("density", "share of the channels per unit of β"),
 )
 
-#: A row a quantity that stands out in a run: `plotdata.overview.headline_frame`.
+#: A row a layer, channel or sample: `statistics.beta_summary.summarize`.
 BETA_STATISTIC_COLUMNS = (
-    Column("mean", "float64", "1", "mean of the values of beta"),
-    Column("std", "float64", "1", "their standard deviation (denominator n)"),
-    Column("std_samples", "float64", "1", "that of the samples' means; by layer only"),
-    Column("std_channels", "float64", "1", "that of the channels' means; by layer only"),
-    Column("min", "float64", "1", "smallest value"),
-    Column("q05", "float64", "1", "5 % quantile"),
-    Column("median", "float64", "1", "median"),
-    Column("q95", "float64", "1", "95 % quantile"),
-    Column("max", "float64", "1", "largest value"),
+    _number("mean", "mean of the values of beta"),
+    _number("std", "their standard deviation (denominator n)"),
+    _number("std_samples", "that of the samples' means; by layer only"),
+    _number("std_channels", "that of the channels' means; by layer only"),
+    _number("min", "smallest value"),
+    _number("q05", "5 % quantile"),
+    _number("median", "median"),
+    _number("q95", "95 % quantile"),
+    _number("max", "largest value"),
 )
 
 #: A row a layer, intervention and recalibrated: `acon_analysis.gate_use`.
 GATE_COLUMNS = (
-    Column("layer", "str", "", "exact name in named_modules(); all: every layer at once"),
-    Column("intervention", "str", "", "what was done with the gates of the layer"),
-    Column("recalibrated", "bool", "", "whether BatchNorms outside the gates were estimated again"),
-    Column("loss_change", "float64", "nat", "mean over samples of the change of the loss"),
-    Column("low", "float64", "nat", "lower end of its interval"),
-    Column("high", "float64", "nat", "upper end"),
-    Column("p", "float64", "1", "of no mean change; without labels of no more than the margin"),
-    Column("p_holm", "float64", "1", "adjusted for the number of layers"),
-    Column("accuracy_change", "float64", "1", "change of the share of right answers; NaN if none"),
-    Column("agreement", "float64", "1", "share of samples whose largest logit stays"),
-    Column("output_change", "float64", "1", "mean of the norm of the logits' change over theirs"),
-    Column("samples", "int64", "1", "samples with a finite loss"),
-    Column("verdict", "str", "", "used, not used (within the margin) or undecided"),
+    _text("layer", "exact name in named_modules(); all: every layer at once"),
+    _text("intervention", "what was done with the gates of the layer"),
+    _flag("recalibrated", "whether BatchNorms outside the gates were estimated again"),
+    _number("loss_change", "mean over samples of the change of the loss", "nat"),
+    _number("low", "lower end of its interval", "nat"),
+    _number("high", "upper end", "nat"),
+    _number("p", "of no mean change; without labels of no more than the margin"),
+    _number("p_holm", "adjusted for the number of layers"),
+    _number("accuracy_change", "change of the share of right answers; NaN if none"),
+    _number("agreement", "share of samples whose largest logit stays"),
+    _number("output_change", "mean of the norm of the logits' change over theirs"),
+    _count("samples", "samples with a finite loss"),
+    _text("verdict", "used, not used (within the margin) or undecided"),
 )
 
 #: A row a form and recalibrated: `acon_hooks.replacement.replace.replace_data`.
 REPLACEMENT_COLUMNS = (
-    Column("form", "str", "", "what takes the place of the activations; mixed: several"),
-    Column("recalibrated", "bool", "", "whether BatchNorms were estimated again"),
-    Column("channels", "int64", "1", "how many are replaced"),
+    _text("form", "what takes the place of the activations; mixed: several"),
+    _flag("recalibrated", "whether BatchNorms were estimated again"),
+    _count("channels", "how many are replaced"),
     *_of(GATE_COLUMNS, "loss_change", "low", "high"),
-    Column("p", "float64", "1", "of no mean change"),
-    Column("p_holm", "float64", "1", "adjusted for the number of rows"),
-    Column("accuracy", "float64", "1", "share of right answers; NaN without labels"),
+    _number("p", "of no mean change"),
+    _number("p_holm", "adjusted for the number of rows"),
+    _number("accuracy", "share of right answers; NaN without labels"),
     *_of(GATE_COLUMNS, "accuracy_change"),
-    Column("accuracy_low", "float64", "1", "lower end of the interval of its change"),
-    Column("accuracy_high", "float64", "1", "upper end"),
+    _number("accuracy_low", "lower end of the interval of its change"),
+    _number("accuracy_high", "upper end"),
     *_of(GATE_COLUMNS, "agreement", "output_change", "samples"),
 )
 
+#: A row a quantity that stands out in a run: `plotdata.overview.headline_frame`.
 HEADLINE_COLUMNS = (
-    Column("quantity", "str", "", "name of the quantity"),
-    Column("value", "float64", "1", "its value"),
-    Column("total", "float64", "1", "of how many; NaN where it is no count"),
-    Column("layer", "str", "", "the layer it belongs to; empty for the whole run"),
+    _text("quantity", "name of the quantity"),
+    _number("value", "its value"),
+    _number("total", "of how many; NaN where it is no count"),
+    _text("layer", "the layer it belongs to; empty for the whole run"),
 )
 
 
