@@ -499,7 +499,7 @@ GATE_COLUMNS = (
 
 #: A row a form and recalibrated: `acon_hooks.replacement.replace.replace_data`.
 REPLACEMENT_COLUMNS = (
-    _text("form", "what takes the place of the activations; mixed: several"),
+    _text("form", "what replaces the activations; mixed: several"),
     _flag("recalibrated", "whether BatchNorms were estimated again"),
     _count("channels", "how many are replaced"),
     *_of(GATE_COLUMNS, "loss_change", "low", "high"),

@@ -123,8 +123,8 @@ def _words(error: BaseException | None) -> tuple[str, int]:
     if isinstance(error, AconError):
         return str(error), error.exit_code
     if isinstance(error, OSError):
-        place = f"{os.fsdecode(error.filename)}: " if error.filename else ""
-        return f"{place}{error.strerror or error}", 1
+        file = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        return f"{file}{error.strerror or error}", 1
     return _blamed(error), 1
 
 

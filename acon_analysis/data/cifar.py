@@ -328,7 +328,7 @@ class _Unpacked(lzma.LZMAFile):
         return super().read(size)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place that an archive of images has."""
+        """Go to a position that an archive of images has."""
         if offset > _ARCHIVE_BYTES:
             raise AconError("the archive of CIFAR-10 unpacks to more than images; refused")
         return super().seek(offset, whence)

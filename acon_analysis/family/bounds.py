@@ -136,7 +136,7 @@ def _check_interval(x_min: Any, x_max: Any) -> None:
         return
     first_min, first_max = float(x_min[wrong][0]), float(x_max[wrong][0])
     count, total = int(wrong.sum()), int(np.prod(wrong.shape))
-    where = "" if total == 1 else f" at {count} of {total} places, first"
+    where = "" if total == 1 else f" at {count} of {total} elements, first"
     raise UsageError(
         f"derivative_range: x_min is greater than x_max{where}: {first_min:g} > {first_max:g}; "
         "expected x_min <= x_max"

@@ -83,7 +83,7 @@ class Gram:
         axes = [a % values.ndim for a in (axis if isinstance(axis, tuple) else (axis,))]
         if values.ndim < 2 or values.ndim - 1 in axes:
             raise AconError(
-                f"sums need an axis besides that of the variables, which is the last: shape "
+                f"sums need an axis other than that of the variables, the last: shape "
                 f"{tuple(values.shape)}, axis {axis}"
             )
         first = -1 - len(axes)

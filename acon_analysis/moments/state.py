@@ -109,7 +109,7 @@ def empty(shape: int | tuple[int, ...], groups: Iterable[str] = ("base",)) -> Mo
     shape : int or tuple of int
         Shape of the state.
     groups : iterable of str
-        Groups of fields to hold, besides ``"base"``.
+        Groups of fields to hold, next to ``"base"``.
 
     Returns
     -------

@@ -72,7 +72,7 @@ class PaperTable:
         One value a column; None where nothing is printed.
     best : Best or None
     notes : tuple of str
-        What a reader should know besides.
+        What else a reader should know.
     breaks : tuple of int
         Rows above which the printed table has a line.
     """
@@ -253,7 +253,7 @@ META_ACON = PaperTable(
 TFNET = PaperTable(
     "tfnet",
     "TFNet",
-    "ImageNet top-1 error (%) of TFNet beside networks of the same cost.",
+    "ImageNet top-1 error (%) of TFNet and of networks of the same cost.",
     "official repository, README (the table's number in the paper is not known)",
     "A",
     (PaperColumn("size", "Size"), PaperColumn("model", "Model"), _FLOPS, _PARAMS, _ERROR),

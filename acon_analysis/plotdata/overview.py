@@ -139,8 +139,8 @@ def headline_frame(layers: pd.DataFrame) -> pd.DataFrame:
         known = (alive(layers) if column == "L" else layers).dropna(subset=[column])
         if len(known):
             ends = (("least", known[column].argmin()), ("greatest", known[column].argmax()))
-            for end, place in ends:
-                row = known.iloc[int(place)]
+            for end, index in ends:
+                row = known.iloc[int(index)]
                 rows.append((f"{quantity}_{end}", row[column], np.nan, str(row["layer"])))
     measured = layers.dropna(subset=["linear"])
     if len(measured):

@@ -1,4 +1,4 @@
-"""What BatchNorm alone makes of β: the logit-normal of each channel, and how far β is from it.
+"""The BatchNorm-only null model of β: the logit-normal of each channel, and how far β is from it.
 
 In the official Meta-ACON, β = σ(bn2(...)): over the data, bn2 gives each channel's logit the mean
 b (its bias) and the standard deviation abs(γ) (its weight), whatever its input means. If the logit
@@ -145,17 +145,17 @@ def ks_distance(
         above = np.where(near, 0.0, steps[1:] - F)
         below = np.where(near, 0.0, F - steps[:-1])
         gap = np.maximum(above, below)
-        place = gap.argmax(0)
+        at = gap.argmax(0)
         column = np.arange(gap.shape[1])
-        distance[part] = np.where(np.isnan(gap).any(0), np.nan, np.maximum(gap[place, column], 0))
-        taken = np.where(above[place, column] >= below[place, column], place + 1, place) / count
+        distance[part] = np.where(np.isnan(gap).any(0), np.nan, np.maximum(gap[at, column], 0))
+        taken = np.where(above[at, column] >= below[at, column], at + 1, at) / count
         sampling = np.sqrt(taken * (1 - taken) / count) + 0 * distance[part]
         error[part] = np.where(distance[part] == 0, 0.0, sampling)
     return distance, error
 
 
 def null_table(beta: npt.ArrayLike, bias: npt.ArrayLike, weight: npt.ArrayLike) -> pd.DataFrame:
-    """Set the β of every channel against what BatchNorm alone makes of it.
+    """Compare the β of every channel with the BatchNorm-only null model.
 
     Parameters
     ----------

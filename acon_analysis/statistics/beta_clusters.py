@@ -53,7 +53,7 @@ def ordered_betas(
     layer : str, optional
         By default the last of the frame.
     samples : int
-        At most so many, drawn by `seed`.
+        How many are drawn at most, by `seed`.
     seed : int or numpy.random.Generator
         Chooses the samples.
     call : int, optional

@@ -67,7 +67,7 @@ def how_linear(layers: pd.DataFrame) -> Finding | None:
         answer = "Every layer is dead: the output of no channel varies on these data."
         return Finding(question, answer)
     ends = [
-        known.iloc[int(place)].to_dict() for place in (known["L"].argmin(), known["L"].argmax())
+        known.iloc[int(index)].to_dict() for index in (known["L"].argmin(), known["L"].argmax())
     ]
     apart = not ends[0]["L_high"] >= ends[1]["L_low"]  # without intervals, too
     names, values = [_name(row) for row in ends], [float(row["L"]) for row in ends]

@@ -125,7 +125,7 @@ def logit_normal_moments(
 ) -> tuple[FloatArray, FloatArray]:
     """Return mean and standard deviation of σ(b + γ·z), z standard normal.
 
-    What BatchNorm alone makes of β: bn2's bias b and weight γ set the distribution of the logit
+    The BatchNorm-only null model of β: bn2's bias b and weight γ set the distribution of the logit
     over the data. γ = 1, b = 0 gives 0.5 and 0.2083.
 
     Parameters

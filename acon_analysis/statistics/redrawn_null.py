@@ -200,7 +200,7 @@ def empirical_null(
     draws: int = 100,
     max_samples: int = 512,
 ) -> EmpiricalNull:
-    """Set the measured β against redrawn β networks on the same pooled inputs.
+    """Compare the measured β with redrawn β networks on the same pooled inputs.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ def empirical_null(
     draws : int
         Redrawn networks, at least 20; p-values can be no smaller than 1/(draws + 1).
     max_samples : int
-        Larger runs are thinned to so many samples, drawn without replacement.
+        Of larger runs this number of samples is drawn, without replacement.
 
     Returns
     -------

@@ -13,7 +13,7 @@ MOST_PARTS, MOST_NAMED = 3, 5
 #: Why a sample is left out of a layer.
 NOT_FINITE, ONLY_PADDING = "NaN or infinity", "nothing but padding"
 
-#: What L is, for the place where it is named first.
+#: What L is, for where it is named first.
 WHAT_L_IS = (
     "L is the share of the variance of a layer's output that one straight line per channel "
     "explains: 1 is a straight line, 0.733 a ReLU on Gaussian inputs (mean 0)"

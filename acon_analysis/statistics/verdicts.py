@@ -119,9 +119,9 @@ def overall(verdicts: Mapping[str, Verdict], *, level: float = 0.05) -> Overall:
     verdicts : mapping of str to Verdict
         By layer.
     level : float
-        The level that the verdicts were found with: so many layers say "more" by chance, and the
-        answer is "Yes" only if a binomial count of that size has a chance of at most the level (as
-        if layers were independent).
+        The level of the verdicts, the share of layers that are "more" by chance: the answer is
+        "Yes" only if a binomial count of that size has a chance of at most the level (as if layers
+        were independent).
 
     Returns
     -------

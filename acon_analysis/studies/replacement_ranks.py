@@ -1,8 +1,8 @@
-"""Does a measure tell which unit can be replaced? Rank correlations with the measured damage.
+"""Does a measure show which channel can be replaced? Rank correlations with the damage.
 
-The damage of a unit is the change of the logits when it alone is replaced by its line. Within each
-layer the units are ranked by a measure and by their damage; Spearman's correlation of the two
-ranks (Spearman 1904, The American Journal of Psychology 15(1), doi:10.2307/1412159) is averaged
+The damage of a channel is the change of the logits when it alone is replaced by its line. Within
+each layer the channels are ranked by a measure and by their damage; Spearman's correlation of the
+two ranks (Spearman 1904, The American Journal of Psychology 15(1), doi:10.2307/1412159) is averaged
 over the layers of a network, then over networks trained from different seeds.
 """
 
@@ -115,7 +115,7 @@ def summarize_correlations(
 
 
 def compare_replacements(damage: pd.DataFrame) -> pd.DataFrame:
-    """Compare what is put in a unit's place: its line, its input, or nothing.
+    """Compare what replaces a channel: its line, its input, or nothing.
 
     Parameters
     ----------

@@ -168,7 +168,7 @@ def test_an_interval_the_wrong_way_round_is_refused() -> None:
     message = r"derivative_range: x_min is greater than x_max: 2 > 1; expected x_min <= x_max"
     with pytest.raises(UsageError, match=message):
         family.derivative_range(1.0, 0.0, 1.0, 2.0, 1.0)
-    message = r"x_max at 2 of 3 places, first: 1 > 0; expected"
+    message = r"x_max at 2 of 3 elements, first: 1 > 0; expected"
     for make in (np.array, torch.tensor):
         with pytest.raises(UsageError, match=message):
             family.derivative_range(1.0, 0.0, 1.0, make([0.0, 1.0, 2.0]), 0.0)
