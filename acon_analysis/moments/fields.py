@@ -73,9 +73,6 @@ FIELDS: tuple[Field, ...] = (
     _extreme("min_u", "argument", "min", "1", "smallest gate argument u = β·d·x"),
     _extreme("max_u", "argument", "max", "1", "largest gate argument u = β·d·x"),
     _total("n_samples", "within", "1", "samples with at least one value", "int64"),
-    _total("cxx_within", "within", "x²", "sum over samples of the sample's own cxx"),
-    _total("cxy_within", "within", "x·y", "sum over samples of the sample's own cxy"),
-    _total("cyy_within", "within", "y²", "sum over samples of the sample's own cyy"),
     _total("sse_within", "within", "y²", "sum over samples of the residual of its own affine fit"),
     _total(
         "sse_within_reference",

@@ -64,22 +64,18 @@ def moment_frame(x: npt.ArrayLike, y: npt.ArrayLike, layer: str = "layer") -> pd
     shape = *xs.shape[:2], math.prod(xs.shape[2:])
     xs, ys = xs.reshape(shape), ys.reshape(shape)
     each = Gram.of(np.stack([xs, ys], -1), axis=2)
-    cxx, cxy, cyy = each.C[..., 0, 0], each.C[..., 0, 1], each.C[..., 1, 1]
     state = Moments(
         {
             "n": each.n,
             "mean_x": each.mean[..., 0],
             "mean_y": each.mean[..., 1],
-            "cxx": cxx,
-            "cxy": cxy,
-            "cyy": cyy,
+            "cxx": each.C[..., 0, 0],
+            "cxy": each.C[..., 0, 1],
+            "cyy": each.C[..., 1, 1],
             "min_x": xs.min(-1, initial=np.inf),
             "max_x": xs.max(-1, initial=-np.inf),
             "n_positive": (xs > 0).sum(-1),
             "n_samples": each.n > 0,
-            "cxx_within": cxx,
-            "cxy_within": cxy,
-            "cyy_within": cyy,
             "sse_within": each.residual(1, [0]),
         }
     )

@@ -165,9 +165,6 @@ def as_samples(state: Moments, beta: npt.ArrayLike | None = None) -> Moments:
     """
     fields: dict[str, npt.ArrayLike] = {
         "n_samples": state["n"] > 0,
-        "cxx_within": state["cxx"],
-        "cxy_within": state["cxy"],
-        "cyy_within": state["cyy"],
         "sse_within": residual(state, "even" if "cee" in state else "y"),
     }
     if "crr" in state:

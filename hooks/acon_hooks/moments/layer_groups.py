@@ -347,7 +347,6 @@ class LayerGroup:
             "n_positive": at.within["positive"],
             "n_samples": samples,
             "n_left_out": at.counts["left_out"],
-            "cxx_within": at.within["xx"],
             "sse_within": at.within["sse"],
         }
         with np.errstate(invalid="ignore", over="ignore"):
@@ -358,9 +357,6 @@ class LayerGroup:
                 fields |= {"cxh": at.c["xh"], "chh": at.c["hh"]}
             fields["mean_y"] = mean + slope * at.mean["x"]
             fields["cxy"], fields["cyy"] = _tilt(at.c["xx"], cross, own, slope)
-            fields["cxy_within"], fields["cyy_within"] = _tilt(
-                at.within["xx"], at.within["xw"], at.within["ww"], slope
-            )
             if self.half is not None:
                 fields |= _own(at, "w", "e")
                 gate = np.where(count > 0, (1 + at.mean["t"]) / 2, 0.0)
