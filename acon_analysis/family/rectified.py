@@ -17,8 +17,6 @@ from acon_analysis.family._backend import Ops, elementwise
 from acon_analysis.family._pieces import keep_nan, product
 
 __all__ = [
-    "SELU_ALPHA",
-    "SELU_SCALE",
     "elu",
     "elu_derivative",
     "leaky_relu",

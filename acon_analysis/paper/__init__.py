@@ -1,6 +1,6 @@
 """The numbers that the ACON paper and its official repository print, as frames and as text."""
 
-from acon_analysis.paper.numbers import PaperColumn, PaperTable
+from acon_analysis.paper.numbers import PaperTable
 from acon_analysis.paper.tables import (
     TABLES,
     best_mask,
@@ -13,7 +13,6 @@ from acon_analysis.paper.tables import (
 
 __all__ = [
     "TABLES",
-    "PaperColumn",
     "PaperTable",
     "best_mask",
     "contradictions",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from acon_analysis import family
-from acon_analysis.family import Activation
+from acon_analysis.family import Activation, rectified
 from family_oracle import SAMPLE, evaluate, one_argument, tolerance
 
 ELEMENTWISE = one_argument()
@@ -79,8 +79,8 @@ def test_selu_constants_are_those_of_the_fixed_point() -> None:
         alpha = -sqrt(2 / pi) / (near * sqrt(e) - 1)
         squares = 2 * far * e**2 + pi * near**2 * e - 2 * (2 + pi) * near * sqrt(e) + pi + 2
         scale = (1 - near * sqrt(e)) * sqrt(2 * pi) / sqrt(squares)
-    assert float(alpha) == family.SELU_ALPHA
-    assert float(scale) == family.SELU_SCALE
+    assert float(alpha) == rectified.SELU_ALPHA
+    assert float(scale) == rectified.SELU_SCALE
 
 
 @pytest.mark.parametrize("beta", [0.0, 1.0, 5.0, 100.0, -2.0, np.inf, -np.inf])

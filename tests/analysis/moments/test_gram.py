@@ -181,7 +181,7 @@ def test_nothing_and_what_is_not_finite(kind: object) -> None:
 def test_errors_say_what_was_given() -> None:
     with pytest.raises(AconError, match=r"one shape, given \(2, 2\) and \(3, 3\)"):
         Gram.of(np.ones((4, 2))) + Gram.of(np.ones((4, 3)))
-    with pytest.raises(AconError, match=r"variables, which is the last: shape \(4, 2\), axis 1"):
+    with pytest.raises(AconError, match=r"variables, the last: shape \(4, 2\), axis 1"):
         Gram.of(np.ones((4, 2)), 1)
     with pytest.raises(AconError, match=r"codes must lie in \[0, 2\), given 0 to 2"):
         Gram.of(np.ones((4, 3, 2)), 1).group([0, 1, 2, 0], 2)
