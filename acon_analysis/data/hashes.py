@@ -43,10 +43,9 @@ def hash_files(
             known, fresh = _compared(memory, folder, paths)
             now = time.time_ns()
             known |= dict(zip(fresh, _hash(folder, fresh), strict=True))
-            _remember(
-                memory,
-                {p: f for p, f in known.items() if now - f[1] > _SETTLED_NS and _is_utf8(p)},
-            )
+            settled = {p: f for p, f in known.items() if now - f[1] > _SETTLED_NS}
+            # A table cannot hold a path that is not UTF-8.
+            _remember(memory, {p: f for p, f in settled.items() if readable_path(p) == p})
     return [(known[path][0], known[path][2]) for path in paths]
 
 
@@ -56,11 +55,6 @@ def _compared(
     """Return what is remembered, and the files that are not or have changed."""
     known = _recall(memory)
     return known, [p for p in paths if _facts(folder / p) != known.get(p, (0, 0, ""))[:2]]
-
-
-def _is_utf8(path: str) -> bool:
-    """Whether a table can hold a path."""
-    return readable_path(path) == path
 
 
 def _facts(path: Path) -> tuple[int, int]:

@@ -107,7 +107,6 @@ def empty(shape: int | tuple[int, ...], groups: Iterable[str] = ("base",)) -> Mo
     Parameters
     ----------
     shape : int or tuple of int
-        Shape of the state.
     groups : iterable of str
         Groups of fields to hold, next to ``"base"``.
 
@@ -130,17 +129,13 @@ def empty(shape: int | tuple[int, ...], groups: Iterable[str] = ("base",)) -> Mo
 def merge(a: Moments, b: Moments) -> Moments:
     """Merge two states of disjoint data, elementwise (Chan's formula; exact algebra).
 
-    Parameters
-    ----------
-    a, b : Moments
-        Same fields, same shape.
-
-    Returns
-    -------
-    Moments
-        The state of both data together. ``merge(a, empty)`` is a.
+    Both have the same fields and shape. ``merge(a, empty)`` is a.
     """
-    _require_equal(a, b)
+    if a.shape != b.shape:
+        raise AconError(f"states to merge need one shape, given {a.shape} and {b.shape}")
+    if set(a.arrays) != set(b.arrays):
+        only = sorted(set(a.arrays) ^ set(b.arrays))
+        raise AconError(f"states to merge need the same fields; only one has {', '.join(only)}")
     with np.errstate(invalid="ignore", over="ignore"):
         return Moments(_merged(a.arrays, b.arrays))
 
@@ -168,29 +163,8 @@ def _merged(a: Mapping[str, FloatArray], b: Mapping[str, FloatArray]) -> dict[st
     return merged
 
 
-def _require_equal(a: Moments, b: Moments) -> None:
-    if a.shape != b.shape:
-        raise AconError(f"states to merge need one shape, given {a.shape} and {b.shape}")
-    if set(a.arrays) != set(b.arrays):
-        only = sorted(set(a.arrays) ^ set(b.arrays))
-        raise AconError(f"states to merge need the same fields; only one has {', '.join(only)}")
-
-
 def merge_all(state: Moments, axis: int = 0) -> Moments:
-    """Merge a state along one of its axes.
-
-    Parameters
-    ----------
-    state : Moments
-        Of any shape.
-    axis : int
-        The axis to merge; of length 0 it gives the neutral state.
-
-    Returns
-    -------
-    Moments
-        With that axis gone.
-    """
+    """Merge a state of any shape along one of its axes; of length 0 it gives the neutral state."""
     arrays = {name: np.moveaxis(array, axis, 0) for name, array in state.arrays.items()}
     if not len(arrays["n"]):
         return empty(arrays["n"].shape[1:], state.groups)

@@ -121,18 +121,11 @@ def choose_channel(
 
 
 def shape_words(facts: "pd.Series[Any]") -> str:
-    """Say in a few words what an ACON channel's function looks like over its inputs.
+    """Return in a few words what an ACON channel's function looks like over its inputs.
 
-    Parameters
-    ----------
-    facts : pandas.Series
-        From `choose_channel`.
-
-    Returns
-    -------
-    str
-        Such as ``"nearly |x|"``: by L, by the slopes p1 and p2 and by the gain κ, which says how
-        sharp the bend is (from 3 on the two lines are reached within one standard deviation).
+    Such as ``"nearly |x|"``: by L, by the slopes p1 and p2 and by the gain κ, which says how sharp
+    the bend is (from 3 on the two lines are reached within one standard deviation). ``facts`` comes
+    from `choose_channel`.
     """
     p1, p2 = sorted((float(facts["p1"]), float(facts["p2"])), key=abs, reverse=True)
     sharp, sign = float(facts["kappa"]) >= 3.0, "-" if p1 < 0 else ""
@@ -212,15 +205,7 @@ def spread_channels(facts: pd.DataFrame, layer: str | None = None, count: int = 
 def reached_share(facts: pd.DataFrame) -> "pd.Series[float]":
     """Return how much of the range of each channel's derivative its data reach, 0 to 1.
 
-    Parameters
-    ----------
-    facts : pandas.DataFrame
-        From `channel_facts`.
-
-    Returns
-    -------
-    pandas.Series
-        (slope_high - slope_low) / (slope_max - slope_min); NaN for a constant derivative.
+    (slope_high - slope_low) / (slope_max - slope_min) of `channel_facts`; NaN for a constant one.
     """
     width = facts["slope_max"] - facts["slope_min"]
     share: pd.Series[float] = (facts["slope_high"] - facts["slope_low"]) / width.where(width > 0)

@@ -84,20 +84,8 @@ def _estimates(sums: ResidualSums) -> dict[str, FloatArray]:
 def shared_layers(depth: pd.DataFrame) -> pd.DataFrame:
     """Keep the layers that every network of the table has, counted anew in the first's order.
 
-    Parameters
-    ----------
-    depth : pandas.DataFrame
-        From `linearity_by_depth`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Its columns.
-
-    Raises
-    ------
-    AconError
-        If a column is missing, the table is empty, or the networks share no layer.
+    ``depth`` comes from `linearity_by_depth`, as do the columns of the result; an AconError if the
+    networks share no layer.
     """
     require_columns(depth, names(DEPTH_COLUMNS), "the table by depth")
     if depth.empty:

@@ -85,11 +85,6 @@ def layer_overview(
 def channel_overview(run: Run) -> pd.DataFrame:
     """Put together what is known of every channel of a run.
 
-    Parameters
-    ----------
-    run : Run
-        A captured run.
-
     Returns
     -------
     DataFrame

@@ -85,18 +85,7 @@ def logit_normal_pdf(
 
 
 def expected_distance(count: npt.ArrayLike) -> FloatArray:
-    """Return the Kolmogorov-Smirnov distance to expect of n samples of the null.
-
-    Parameters
-    ----------
-    count : array_like
-        n, at least 1.
-
-    Returns
-    -------
-    ndarray
-        About 0.8687/√n.
-    """
+    """Return the Kolmogorov-Smirnov distance to expect of n samples of the null, ~0.8687/√n."""
     return np.asarray(_MEAN_D / _effective_root(np.asarray(count, dtype=np.float64)))
 
 

@@ -110,19 +110,9 @@ def as_matrix(
     samples: Samples | None = None,
     seed: int | np.random.Generator = 0,
 ) -> BetaMatrix:
-    """Return finite β of one layer and of chosen samples, from a matrix or from a long frame.
+    """Return finite β of one layer and of chosen samples, from `Run.beta` or from a long frame.
 
-    Parameters
-    ----------
-    betas : BetaMatrix or pandas.DataFrame
-        From `Run.beta`, or a frame as in `BetaMatrix.from_frame`.
-    layer, call, samples, seed
-        As in `BetaMatrix.from_frame`.
-
-    Raises
-    ------
-    UsageError, AconError
-        As `BetaMatrix.from_frame`.
+    Frame, arguments and errors are those of `BetaMatrix.from_frame`.
     """
     if not isinstance(betas, BetaMatrix):
         return BetaMatrix.from_frame(betas, layer, call, samples, seed)

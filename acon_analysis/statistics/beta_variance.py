@@ -128,19 +128,9 @@ def variance_split(beta: npt.ArrayLike) -> VarianceSplit:
 
 
 def matrix(values: npt.ArrayLike, name: str) -> npt.NDArray[np.floating[Any]]:
-    """Return a finite, non-empty (samples, channels) matrix, or say what is wrong.
+    """Return a finite, non-empty (samples, channels) matrix, or raise an AconError about `name`.
 
-    Parameters
-    ----------
-    values : array_like
-        Floating point keeps its dtype (no copy); anything else becomes float64.
-    name : str
-        What it is called in errors.
-
-    Returns
-    -------
-    ndarray
-        Shape (N, C).
+    Floating point keeps its dtype (no copy); anything else becomes float64.
     """
     array = np.asarray(values)
     if array.dtype.kind != "f":

@@ -52,17 +52,9 @@ FAR = 0.2
 
 
 def equal_slopes(rho: npt.ArrayLike) -> BoolArray:
-    """Say where p1≈p2: even a sharp gate would leave L >= 0.99 for zero-mean Gaussian inputs.
+    """Return where p1≈p2: |ρ| <= 0.1667 = |(p1 - p2)/(p1 + p2)|; False for NaN.
 
-    Parameters
-    ----------
-    rho : array_like
-        (p1 - p2)/(p1 + p2).
-
-    Returns
-    -------
-    ndarray
-        bool: |ρ| <= 0.1667; False for NaN.
+    Even a sharp gate would leave L >= 0.99 for zero-mean Gaussian inputs.
     """
     values = np.abs(np.asarray(rho, dtype=np.float64))
     limit = np.sqrt((1 / LINEAR - 1) / (1 - 2 / np.pi))

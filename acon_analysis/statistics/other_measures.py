@@ -231,18 +231,7 @@ def gradient_variance(slopes: npt.ArrayLike) -> FloatArray:
 
 
 def abs_beta(beta: npt.ArrayLike) -> FloatArray:
-    """Return the mean of abs(β) over samples, per channel.
-
-    Parameters
-    ----------
-    beta : array_like
-        Shape (N, C) or (C,), the latter static.
-
-    Returns
-    -------
-    ndarray
-        Shape (C,); NaN for no samples.
-    """
+    """Return the mean of abs(β) over samples, (N, C) to (C,); static β, (C,), stays."""
     values = np.abs(np.asarray(beta, dtype=np.float64))
     if values.ndim == 1:
         return values

@@ -152,13 +152,7 @@ def overall(verdicts: Mapping[str, Verdict], *, level: float = 0.05) -> Overall:
 
 
 def overall_of(splits: pd.DataFrame) -> Overall | None:
-    """Sum up a table of variance splits; None for a network without β per sample.
-
-    Parameters
-    ----------
-    splits : DataFrame
-        From `Run.variance_split`.
-    """
+    """Sum up `Run.variance_split`; None for a network without β per sample."""
     found = {
         layer_name(row["layer"], row["call"]): Verdict(row["answer"], row["p_value"], row["text"])
         for row in splits.to_dict("records")
