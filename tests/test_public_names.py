@@ -33,11 +33,11 @@ PUBLIC = {
     "acon_figures": """
         AconFigure FIGURES FigureSpec acon_c_example acon_unit activation_gallery
         beta_against_null beta_distributions beta_heatmap beta_over_epochs
-        channel_portrait channel_portraits channel_spread channel_states explanation find
-        frelu_surface function_and_derivatives gate_changes gradients_by_layer
-        improvements linearity_by_depth maxout_and_acon maxout_learned measures_disagree
-        meta_acon_module network_sketch network_strip paper_tables reached_slopes
-        relu_like replacement_damage replacement_forms sample_extremes save
+        channel_portrait channel_portraits channel_spread channel_states explanation
+        explore_unit find frelu_surface function_and_derivatives gate_changes
+        gradients_by_layer improvements linearity_by_depth maxout_and_acon maxout_learned
+        measures_disagree meta_acon_module network_sketch network_strip paper_tables
+        reached_slopes relu_like replacement_damage replacement_forms sample_extremes save
         selu_self_normalisation slopes smooth_maximum swish_family tfnet_block theme
         training_curves trial_accuracies write_report
     """,
