@@ -131,19 +131,9 @@ class Gram:
         return Gram(**merge_axis(arrays, _merge_grams))
 
     def group(self, codes: npt.ArrayLike, size: int) -> "Gram":
-        """Merge the entries of the first axis that share a code.
+        """Merge the entries of the first axis that share a code, (K,) in [0, size).
 
-        Parameters
-        ----------
-        codes : array_like of int
-            Shape (K,), values in [0, size).
-        size : int
-            Number of groups.
-
-        Returns
-        -------
-        Gram
-            First axis of length `size`; n = 0 for a group without members.
+        n = 0 for a group without members.
         """
         found, arrays = merge_groups(vars(self), codes, size, _merge_grams)
         whole = {name: _full(a, (size, *a.shape[1:]), 0.0) for name, a in arrays.items()}
@@ -201,11 +191,8 @@ class Gram:
     def fit(self, target: int, given: Sequence[int]) -> tuple[Array, Array]:
         """Return the least squares fit of a variable on some others, in numpy's float64.
 
-        Parameters
-        ----------
-        target, given : int, sequence of int
-            As in `residual`. Of fits that are equally good, as on variables that depend on each
-            other, that with the least standardised coefficients.
+        Of fits that are equally good, as on variables that depend on each other, that with the
+        least standardised coefficients.
 
         Returns
         -------
@@ -229,12 +216,7 @@ class Gram:
     def r2(self, target: int, given: Sequence[int], eps: float = EPS) -> Array:
         """Return the share of a variable's variance that an affine function of others explains.
 
-        Parameters
-        ----------
-        target, given : int, sequence of int
-            As in `residual`.
-        eps : float
-            Relative rounding of the target's values.
+        ``eps`` is the relative rounding of the target's values.
 
         Returns
         -------
@@ -313,19 +295,9 @@ def residual(xx: Array, xy: Array, yy: Array) -> Array:
 
 
 def merge_axis(arrays: Arrays, merge: Merge) -> dict[str, Array]:
-    """Merge all entries of the first axis: one half with the other, until one is left.
+    """Merge all K >= 1 entries of the first axis: one half with the other, until one is left.
 
-    Parameters
-    ----------
-    arrays : mapping of str to array
-        Shape (K, ...) each, K at least 1.
-    merge : callable
-        Merges two mappings of arrays of one shape.
-
-    Returns
-    -------
-    dict
-        Shape (...) each.
+    ``merge`` merges two mappings of arrays of one shape.
     """
     held = dict(arrays)
     while (count := len(next(iter(held.values())))) > 1:
@@ -347,16 +319,8 @@ def merge_groups(
 ) -> tuple[npt.NDArray[np.int64], dict[str, Array]]:
     """Merge entries of the first axis that share a code, neighbours first, as in a tournament.
 
-    Parameters
-    ----------
-    arrays : mapping of str to array
-        Shape (K, ...) each.
-    codes : array_like of int
-        Shape (K,), values in [0, size).
-    size : int
-        Number of codes.
-    merge : callable
-        Merges two mappings of arrays of one shape.
+    ``codes`` (K,) are in [0, size), one for each entry of the arrays; ``merge`` is that of
+    `merge_axis`.
 
     Returns
     -------
