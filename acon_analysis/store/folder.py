@@ -95,8 +95,9 @@ def _declared_full(table: pa.Table) -> pa.Table:
     """Declare list columns to hold no nulls: Parquet then stores no flag for every element."""
     for index, field in enumerate(table.schema):
         column = table.column(index)
-        nulls = column.null_count or any(c.flatten().null_count for c in column.chunks)
-        if not pa.types.is_fixed_size_list(field.type) or nulls:
+        if not pa.types.is_fixed_size_list(field.type):
+            continue
+        if column.null_count or any(chunk.flatten().null_count for chunk in column.chunks):
             continue
         element = pa.field("element", field.type.value_type, nullable=False)
         kind = pa.list_(element, field.type.list_size)
