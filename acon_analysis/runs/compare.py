@@ -226,8 +226,8 @@ def _beta_differences(
     keys = [key for key in _with_beta(first) if key in set(_with_beta(second))]
     if not keys:
         return pd.DataFrame(columns=names(DIFFERENCE_COLUMNS))
-    sides = [_means(run, keys, number) for run, number in zip((first, second), blocks, strict=True)]
-    table = difference("beta", *sides, paired, confidence)
+    one, two = _means(first, keys, blocks[0]), _means(second, keys, blocks[1])
+    table = difference("beta", one, two, paired, confidence)
     return table.assign(layer=[key[0] for key in keys], call=[key[1] for key in keys])
 
 
