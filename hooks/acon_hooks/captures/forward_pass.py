@@ -38,55 +38,25 @@ Values = dict[Key, Tensor]
 
 @dataclass(frozen=True)
 class LayerMetadata:
-    """Layer metadata from the first batch, of the network as it was given.
+    """Layer metadata from the first batch, of the network as it was given."""
 
-    Parameters
-    ----------
-    layers, channels : pandas.DataFrame
-        Columns of `columns.LAYER_COLUMNS` and `columns.CHANNEL_COLUMNS`.
-    beta_networks : dict
-        See `beta_networks.run_facts`.
-    rows : RowCheck or None
-        Whether rows are samples; None where it was not looked at.
-    census : pandas.DataFrame
-        Columns of `columns.NONLINEARITY_COLUMNS`.
-    """
-
+    # Columns of `columns.LAYER_COLUMNS` and `columns.CHANNEL_COLUMNS`.
     layers: pd.DataFrame
     channels: pd.DataFrame
+    # See `beta_networks.run_facts`.
     beta_networks: dict[str, dict[str, Any]]
+    # Whether rows are samples; None where it was not looked at.
     rows: RowCheck | None
+    # Columns of `columns.NONLINEARITY_COLUMNS`.
     census: pd.DataFrame
 
 
 class ForwardPass:
     """Context manager that runs a network on batches and reads β of every layer.
 
-    Every reading is proved by hooks on the network as it was given. A fused copy has
-    to give the same outputs and β on the first batch, or nothing is captured.
-
-    Parameters
-    ----------
-    model : Module
-        In evaluation mode, on its device.
-    kinds : sequence of str
-        Kinds of layers to watch.
-    fused : bool
-        See `acon_hooks.captures.fusing`.
-    moments : Accumulator, optional
-        Observes every layer.
-    one_pass : bool
-        Whether fused layers have their output written and summed in one pass.
-    output : int, str or callable, optional
-        Which tensor of the output a fused network must reproduce; by default all.
-
-    Attributes
-    ----------
-    metadata : LayerMetadata or None
-        None before the first batch.
-    overwrites : bool or None
-        Whether the network overwrites its input: then it is given copies. None before the first
-        batch.
+    Every reading is proved by hooks on the network as it was given. A fused copy has to give the
+    same outputs (or the tensor `output` of them) and β on the first batch, or nothing is captured.
+    `one_pass`: fused layers have their output written and summed in one pass.
     """
 
     def __init__(
@@ -102,7 +72,10 @@ class ForwardPass:
         self.output, self.one_pass = output, one_pass
         self.model, self.kinds = model, tuple(kinds)
         self.fused, self.moments = fused, moments
+        # None before the first batch.
         self.metadata: LayerMetadata | None = None
+        # Whether the network overwrites its input: then it is given copies. None before the first
+        # batch.
         self.overwrites: bool | None = None
         self._fast = False  # whether batches run in inference mode
         self.channels_last = wants_channels_last(model)
@@ -120,16 +93,9 @@ class ForwardPass:
         self._stack.close()
 
     def start(self, batch: Samples, opening: Callable[[], Samples | None]) -> None:
-        """Prove the readings on the first batch; hook the network for all that follow.
-
-        Parameters
-        ----------
-        batch : Batch of a feed
-            The first batch of this process.
-        opening : callable
-            Returns the first batch of the data set, None where this is it: all processes take the
-            constants of the moments from it, and count its operators.
-        """
+        """Prove the readings on the first batch; hook the network for all that follow."""
+        # `opening` returns the first batch of the data set, None where this is it: all processes
+        # take the constants of the moments from it, and count its operators.
         if isinstance(batch.inputs, Tensor) and batch.options.plain:
             refuse_other_images(self.model, batch.inputs)
             refuse_unbatched(self.model, batch.inputs)
@@ -212,10 +178,8 @@ class ForwardPass:
 
     @contextmanager
     def _watching_gradients(self) -> Iterator[None]:
-        """Find out on the first batch whether later ones may run in inference mode.
-
-        That takes less time, but a network could not differentiate by itself in it.
-        """
+        """Find out on the first batch whether later ones may run in inference mode."""
+        # That takes less time, but a network could not differentiate by itself in it.
         differentiates = False
 
         def listen(function: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
@@ -233,10 +197,8 @@ class ForwardPass:
         self._fast = not differentiates
 
     def _speed_up(self, images: Tensor, batch: Samples) -> None:
-        """Make a fused copy, compared with the network that it replaces.
-
-        No hooks are set while a copy is made, because it would inherit them.
-        """
+        """Make a fused copy, compared with the network that it replaces."""
+        # No hooks are set while a copy is made, because it would inherit them.
         with Tap(self.model, kinds=self.kinds, check_rows=True) as tap, torch.no_grad():
             output, values = self.model(images), tap.take()
             self.metadata = self._metadata(tap, batch)
@@ -281,15 +243,8 @@ class _Unbatched(Visitor):
 
 
 def refuse_unbatched(model: nn.Module, images: Tensor) -> None:
-    """Raise if the first batch is one sample without a batch axis, which some layers accept.
-
-    The model runs only if it has layers that take samples of as many axes as the batch has.
-
-    Raises
-    ------
-    UsageError
-        Naming the shape and the layer.
-    """
+    """Raise if the first batch is one sample without a batch axis, which some layers accept."""
+    # The model runs only if it has layers that take samples of as many axes as the batch has.
     axes = {nn.Linear: 1, nn.Conv1d: 2, nn.Conv2d: 3, nn.Conv3d: 4}
     sites = [
         Site(name, module, inner=True)
@@ -320,45 +275,23 @@ def _used(tap: Tap) -> list[Layer]:
 
 @dataclass(frozen=True)
 class Proof:
-    """Outputs and β on the first batch, which a fused network has to reproduce.
+    """Outputs and β on the first batch, which a fused network has to reproduce."""
 
-    Parameters
-    ----------
-    model : Module
-        The network as given, without hooks.
-    kinds : tuple of str
-        Kinds of layers that are read.
-    layers : sequence of Layer
-        As settled.
-    images : Tensor
-        The first batch.
-    output : Any
-        What the network made of it.
-    values : dict
-        The proved β.
-    wanted : int, str or callable, optional
-        Which tensor of the output is meant; by default all.
-    """
-
+    # The network as given, without hooks.
     model: nn.Module
     kinds: tuple[str, ...]
+    # As settled.
     layers: Sequence[Layer]
     images: Tensor
     output: Any
     values: Values
+    # Which tensor of the output is meant; by default all.
     wanted: Output = None
 
     def compare(self, name: str, output: Any, values: Values) -> None:
-        """Raise unless outputs and β agree within `fusing.TOLERANCE`.
-
-        Some networks amplify float32's own rounding beyond that (random weights do). They may
-        differ by four times what rounding does to them, if the exchange holds in float64.
-
-        Raises
-        ------
-        ProofError
-            Naming what differs.
-        """
+        """Raise a ProofError unless outputs and β agree within `fusing.TOLERANCE`."""
+        # Some networks amplify float32's own rounding beyond that (random weights do). They may
+        # differ by four times what rounding does to them, if the exchange holds in float64.
         missing = [layer for layer, call in self.values if (layer, call) not in values]
         if missing:
             raise ProofError(f"{name} has lost layer {missing[0]!r}; capture without this option")
@@ -385,11 +318,9 @@ class Proof:
         return output if self.wanted is None else pick_output(output, self.wanted)
 
     def _rounding(self, name: str) -> float:
-        """Return what float32's rounding does to the network on some images.
-
-        The larger of two: its distance from float64, and how far weights rounded otherwise lead.
-        A fused network has to equal it in float64.
-        """
+        """Return what float32's rounding does to the network on some images."""
+        # The larger of two: its distance from float64, and how far weights rounded otherwise lead.
+        # A fused network has to equal it in float64.
         images = self.images[:4].double()
         exact = copy.deepcopy(self.model).double()
         output, values, _ = read(exact, self.kinds, images)

@@ -86,28 +86,14 @@ class UnmeasuredLayerWarning(UserWarning):
 
 
 class Accumulator:
-    """Gathers moments, batch by batch.
+    """Gathers moments, batch by batch; float64 inputs in float64.
 
-    ``Tap(model, observe=accumulator.observe)``; after every forward pass ``batch(ids)``;
-    in the end ``frame()``, or ``unit(columns)`` for each unit of a capture.
-    Float64 inputs are summed in float64.
-
-    The first batch settles the constants (see `constants`) as it is summed. With a folder they are
-    shared by all processes of a run: where they are `learning`, a process whose first batch is not
-    that of the data set runs the network on the latter before, and calls ``learned(samples)``.
-
-    Parameters
-    ----------
-    options : MomentOptions
-        What to gather.
-    folder : RunFolder, optional
-        Where the constants are kept, for all processes of a run; None keeps them in memory.
-    identity : str
-        SHA-256 of the run's identity.
-    kinds : collection of str
-        Kinds of layers that are measured.
-    quiet : bool
-        Whether `warn` is left to whoever asks for results.
+    ``Tap(model, observe=accumulator.observe)``; after every forward pass ``batch(ids)``; in the end
+    ``frame()``, or ``unit(columns)`` for each unit of a capture. The first batch settles the
+    constants (see `constants`) as it is summed. With a folder they are shared by all processes of a
+    run: where they are `learning`, a process whose first batch is not that of the data set runs the
+    network on the latter before, and calls ``learned(samples)``. `identity` is the SHA-256 of the
+    run's; `quiet` leaves `warn` to whoever asks for results.
     """
 
     def __init__(
@@ -266,15 +252,11 @@ class Accumulator:
         return stored(layer, x, beta, layer.axis, self._rows[key])
 
     def batch(self, samples: list[int] | None = None, mixed: Collection[str] = ()) -> None:
-        """Merge what the last forward pass has shown.
+        """Merge what the last forward pass has shown, with the ascending sample_ids of the batch.
 
-        Parameters
-        ----------
-        samples : list of int, optional
-            sample_ids of the batch, ascending. Without them every row that a layer saw counts as a
-            sample of its own, and nothing is kept of single samples.
-        mixed : collection of str
-            Layers whose rows are known to be no samples, or others; of the first batch.
+        Without them every row that a layer saw counts as a sample of its own, and nothing is kept
+        of single samples. `mixed`: layers whose rows are known to be no samples, or others; of the
+        first batch.
         """
         if not self._begun and samples is not None:
             self._settle_rows(len(samples), mixed)
@@ -431,14 +413,7 @@ class Accumulator:
                     warnings.warn(text, UnmeasuredLayerWarning, stacklevel=4)
 
     def frame(self) -> pd.DataFrame:
-        """Return the moments gathered so far, and begin anew.
-
-        Returns
-        -------
-        DataFrame
-            Columns `fields.MOMENT_COLUMNS`: a row a layer, call, channel and block of samples that
-            holds data, as `Run.moments`; layers in order of execution.
-        """
+        """Return `fields.MOMENT_COLUMNS` gathered so far, as `Run.moments`, and begin anew."""
         frame = self._frame()
         order = {key: index for index, key in enumerate(self.constants)}
         ranks = [order[key] for key in zip(frame["layer"], frame["call"], strict=True)]
@@ -455,18 +430,11 @@ class Accumulator:
         return pd.concat(frames, ignore_index=True)
 
     def unit(self, columns: Mapping[Key, tuple[str, int]]) -> dict[str, pa.Table]:
-        """Return the parts of the unit that has just ended, and begin the next one.
+        """Return the parts of the unit that has just ended, by name, and begin the next one.
 
-        Parameters
-        ----------
-        columns : mapping
-            Column of each layer and call that has β per sample, as in ``betas/``.
-
-        Returns
-        -------
-        dict of str to pyarrow.Table
-            ``moments`` and ``totals``; ``states`` if asked for; ``pooled``, with the columns of
-            ``betas/`` and the means of the inputs in them. Empty where nothing could be measured.
+        They are ``moments`` and ``totals``; ``states`` if asked for; ``pooled``, with the columns
+        of ``betas/`` (`columns`, by layer and call) and the means of the inputs in them. Empty
+        where nothing could be measured.
         """
         ids, self._ids = np.asarray(self._ids, dtype=np.int64), []
         kept, self._kept = self._kept, []
@@ -486,15 +454,7 @@ class Accumulator:
         return parts
 
     def space(self, samples: int, unit_size: int) -> int:
-        """Return the bytes, before compression, that moments of a run will take.
-
-        Parameters
-        ----------
-        samples : int
-            Images of the run.
-        unit_size : int
-            Images a unit.
-        """
+        """Return the bytes, before compression, that moments of a run will take."""
         calls = [call for group in self._all_groups() for call in group.calls]
         pooled = sum(call.channels for call in calls if call.key in self._pooling)
         space = disk_space(

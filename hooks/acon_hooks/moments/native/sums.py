@@ -46,13 +46,7 @@ class GroupArgument(ctypes.Structure):
 
 
 class Prepared:
-    """Constants of one call as the compiled kernel reads them.
-
-    Parameters
-    ----------
-    gate : Gate or None
-        None outside the ACON family.
-    """
+    """Constants of one call as the compiled kernel reads them."""
 
     def __init__(self, gate: Gate | None) -> None:
         self.gate = gate
@@ -68,29 +62,17 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Target:
-    """Where the sums of a call are written, as float64.
+    """Where the sums of a call are written, as float64."""
 
-    Parameters
-    ----------
-    address : int
-        Of the first number.
-    row, sample : int
-        Numbers from one row to the next, and from one sample to the next.
-    """
-
+    # Of the first number.
     address: int
+    # Numbers from one row to the next, and from one sample to the next.
     row: int
     sample: int
 
 
 class NativeSums:
-    """The loaded library.
-
-    Parameters
-    ----------
-    path : Path
-        Of the library.
-    """
+    """The loaded library."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -108,31 +90,12 @@ class NativeSums:
         self._merge.argtypes = [_POINTER, _INTEGER, _INTEGER]
 
     def sums(
-        self,
-        x: Tensor,
-        y: Tensor,
-        beta: Tensor | None,
-        axis: int,
-        constants: Prepared,
+        self, x: Tensor, y: Tensor, beta: Tensor | None, axis: int, constants: Prepared
     ) -> Tensor | None:
-        """Sum over the pixels of each sample and channel, as `kernels.sums` does.
+        """Return `kernels.sums` of tensors on the CPU, (`rows_of(gate)`, N, C), float64.
 
-        Parameters
-        ----------
-        x, y : Tensor
-            Input and output on the CPU, samples on axis 0, channels on `axis`.
-        beta : Tensor or None
-            (N or 1, C or 1, 1); for the ACON family.
-        axis : int
-            Channel axis.
-        constants : Prepared
-            Of the call.
-
-        Returns
-        -------
-        Tensor or None
-            (`rows_of(gate)`, N, C), float64; None where the compiled kernel does not apply
-            (float64, one pixel a sample, β of every pixel).
+        None where the compiled kernel does not apply: float64, one pixel a sample, β of every
+        pixel.
         """
         samples, channels = x.shape[0], x.shape[axis]
         rows = constants.rows + (constants.kind > 0)  # and β
@@ -145,27 +108,12 @@ class NativeSums:
         return None if done is None else out
 
     def activated(
-        self,
-        x: Tensor,
-        beta: Tensor,
-        axis: int,
-        constants: Prepared,
-        target: Target | None = None,
+        self, x: Tensor, beta: Tensor, axis: int, constants: Prepared, target: Target | None = None
     ) -> Tensor | None:
         """Return the output of an ACON layer, and do what `into` does in the same pass.
 
-        Parameters
-        ----------
-        x, beta, axis, constants
-            As in `sums`.
-        target : Target, optional
-            As in `into`; without it the sums are not kept.
-
-        Returns
-        -------
-        Tensor or None
-            x·(m + (d/2)·tanh((β·d/2)·x)), laid out as x; None where the compiled kernel does not
-            apply, or something is not finite.
+        It is x·(m + (d/2)·tanh((β·d/2)·x)), laid out as x; None where the compiled kernel does not
+        apply, or something is not finite. Without a target the sums are not kept.
         """
         if not _lies_so(x, axis, last=_is_last(x, axis)):
             return None
@@ -187,22 +135,10 @@ class NativeSums:
         *,
         write: bool = False,
     ) -> bool | None:
-        """Write what `sums` returns, and β in a further row, into memory.
+        """Write what `sums` returns, and β in a further row, into memory; y, too, if `write`.
 
-        Parameters
-        ----------
-        x, y, beta, axis, constants
-            As in `sums`.
-        target : Target
-            Room for a row more than `sums` has.
-        write : bool
-            Whether y is written, too: of the ACON family, for float32 without gaps.
-
-        Returns
-        -------
-        bool or None
-            None where `sums` returns None: nothing is written. False where something is not finite:
-            see `again`.
+        None where `sums` returns None: nothing is written. False where something is not finite: see
+        `again`. y is written of the ACON family, for float32 without gaps.
         """
         shape = x.shape
         samples, channels = shape[0], shape[axis]
@@ -233,13 +169,7 @@ class NativeSums:
         return all(list(_pool(parts).map(lambda span: self._sums(*given, *span), pairwise(cuts))))
 
     def merge(self, group: GroupArgument) -> None:
-        """Merge the sums of a batch into a group's blocks; all must be finite.
-
-        Parameters
-        ----------
-        group : GroupArgument
-            Addresses of arrays that outlive the call.
-        """
+        """Merge a batch's sums, all finite, into blocks; the addresses outlive the call."""
         layers, values = group.layers, group.columns * group.samples
         parts = min(torch.get_num_threads(), values // _WORTH, layers)
         given = ctypes.byref(group)
@@ -253,15 +183,7 @@ class NativeSums:
 def again(
     found: Tensor, x: Tensor, y: Tensor, beta: Tensor | None, axis: int, gate: Gate | None
 ) -> None:
-    """Have torch take the moments of the channels in which something is not finite.
-
-    Parameters
-    ----------
-    found : Tensor
-        (`rows_of(gate)`, N, C), from `NativeSums.into`: what is overwritten.
-    x, y, beta, axis, gate
-        As in `kernels.sums`.
-    """
+    """Overwrite in `found` the moments of channels in which something is not finite, by torch's."""
     repeat(found, ~found.isfinite().all(0).all(0), x, y, beta, axis, gate)
 
 
@@ -294,18 +216,7 @@ def _laid_out(x: Tensor, axis: int, *, last: bool) -> Tensor:
 
 
 def native(announce: Callable[[str], None] | None = None) -> NativeSums:
-    """Return the compiled kernel; compile it if this machine has not yet.
-
-    Parameters
-    ----------
-    announce : callable, optional
-        Gets one sentence before it is compiled.
-
-    Raises
-    ------
-    NativeError
-        If it cannot be compiled, loaded, or sums otherwise than torch does.
-    """
+    """Return the compiled kernel, compiled now if this machine has not yet, or a NativeError."""
     compiler = compiler_path()
     if compiler not in _kept:
         try:
