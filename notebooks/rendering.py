@@ -11,9 +11,9 @@ import os
 import re
 import sys
 import tempfile
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import nbformat
 from nbclient import NotebookClient
@@ -26,7 +26,8 @@ RENDERED = FOLDER / "rendered"
 #: Colours of a picture: enough for plots, and a third of the size.
 COLOURS = 128
 
-SLIDERS = "*(Sliders: they need a running kernel. Open the notebook in JupyterLab.)*"
+#: Tag of cells whose code only builds sentences: JupyterLab folds it, pages leave it out.
+HIDDEN = "hide-input"
 
 
 def notebook_paths() -> list[Path]:
@@ -40,8 +41,11 @@ def read(path: Path) -> Any:
 
 
 def digest(path: Path) -> str:
-    """Return the SHA-256 of a notebook's cells: kinds and sources, without ids and outputs."""
-    cells = [f"{cell.cell_type}\n{cell.source}\n" for cell in read(path).cells]
+    """Return the SHA-256 of a notebook's cells: kinds, tags, sources, without ids and outputs."""
+    cells = [
+        f"{' '.join([cell.cell_type, *cell.metadata.get('tags', [])])}\n{cell.source}\n"
+        for cell in read(path).cells
+    ]
     return hashlib.sha256("\n".join(cells).encode()).hexdigest()
 
 
@@ -57,7 +61,7 @@ def _executed(path: Path, folder: Path) -> Any:
     notebook = read(path)
     client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(folder)}})
     # These networks are too small for threads, and several notebooks may run side by side.
-    client.execute(env={**os.environ, "OMP_NUM_THREADS": "1"})
+    client.execute(env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"})
     return notebook
 
 
@@ -84,7 +88,8 @@ def render(path: Path, notebook: Any) -> tuple[str, dict[str, bytes]]:
             headings = re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE)
             heading = headings[-1] if headings else heading
             continue
-        parts.append(f"```python\n{cell.source}\n```")
+        if HIDDEN not in cell.metadata.get("tags", []):
+            parts.append(f"```python\n{cell.source}\n```")
         outputs = cell.get("outputs", [])
         parts += [_output(output, path.stem, heading, pictures) for output in outputs]
     parts.insert(2, f"*This is [the notebook](../{path.name}) with its results.*")
@@ -100,15 +105,15 @@ def _output(output: Any, stem: str, heading: str, pictures: dict[str, bytes]) ->
     if output.output_type == "stream":
         return f"```text\n{output.text.rstrip()}\n```"
     data = output.get("data", {})
-    if "application/vnd.jupyter.widget-view+json" in data:
-        return "" if "%|" in data.get("text/plain", "") else SLIDERS  # a progress bar
-    if "image/png" in data:
+    if "image/png" in data:  # of sliders too: the picture that they begin with
         name = f"{stem}/{len(pictures) + 1:02d}.png"
         pictures[name] = smaller(base64.b64decode(data["image/png"]))
         return f"![{heading}]({name})"
+    if "application/vnd.jupyter.widget-view+json" in data:
+        return ""  # a progress bar
     if "text/markdown" in data:
         return str(data["text/markdown"])
-    if "text/html" in data and "<table" in data["text/html"]:
+    if data.get("text/html", "").startswith("<div>\n<style"):  # a frame of pandas
         return table(data["text/html"])
     return f"```text\n{data.get('text/plain', '').rstrip()}\n```"
 
@@ -123,37 +128,11 @@ def smaller(png: bytes) -> bytes:
     return buffer.getvalue()
 
 
-class _Rows(HTMLParser):
-    """Collects the cells of one table."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rows: list[list[str]] = []
-        self.open = False
-
-    def handle_starttag(self, tag: str, attrs: Any) -> None:
-        """Begin a row or a cell."""
-        if tag == "tr":
-            self.rows.append([])
-        self.open = tag in ("th", "td")
-        if self.open:
-            self.rows[-1].append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        """End a cell."""
-        self.open = self.open and tag not in ("th", "td")
-
-    def handle_data(self, data: str) -> None:
-        """Add the text of a cell."""
-        if self.open:
-            self.rows[-1][-1] += data
-
-
 def table(html: str) -> str:
     """Return a frame's HTML as a Markdown table."""
-    rows = _Rows()
-    rows.feed(html)
-    body = [[cell.strip().replace("|", r"\|") for cell in row] for row in rows.rows]
+    start, end = html.index("<table"), html.index("</table>") + len("</table>")
+    rows = ET.fromstring(html[start:end]).iter("tr")
+    body = [["".join(cell.itertext()).strip().replace("|", r"\|") for cell in row] for row in rows]
     # The numbers of the rows say nothing.
     if [row[0] for row in body[1:]] == [str(place) for place in range(len(body) - 1)]:
         body = [row[1:] for row in body]

@@ -53,6 +53,17 @@ def test_a_notebook_is_stripped_and_short_of_breath(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_code_that_only_builds_sentences_is_hidden(path: Path) -> None:
+    page = (rendering.RENDERED / f"{path.stem}.md").read_text("utf-8")
+    for cell in rendering.read(path).cells:
+        if cell.cell_type == "code":
+            hidden = rendering.HIDDEN in cell.metadata.get("tags", [])
+            assert hidden or not cell.source.startswith("Markdown(")
+            assert cell.metadata.get("jupyter", {}).get("source_hidden", False) == hidden
+            assert (f"```python\n{cell.source}\n```" in page) != hidden
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_says_what_it_teaches_and_where_to_go(path: Path) -> None:
     cells = rendering.read(path).cells
     assert cells[0].cell_type == cells[-1].cell_type == "markdown"
@@ -94,8 +105,9 @@ def test_the_pages_are_listed_and_small() -> None:
 def test_tables_become_markdown() -> None:
     import pandas as pd
 
-    frame = pd.DataFrame({"a|b": [1.5, 2.0], "c": ["x", "y"]})
-    assert rendering.table(frame.to_html()) == "| a\\|b | c |\n|---|---|\n| 1.5 | x |\n| 2.0 | y |"
+    frame = pd.DataFrame({"a|b": [1.5, 2.0], "c": ["x < 1 & y", "<b>y</b>"]})
+    lines = ["| a\\|b | c |", "|---|---|", "| 1.5 | x < 1 & y |", "| 2.0 | <b>y</b> |"]
+    assert rendering.table(frame.to_html()) == "\n".join(lines)
     named = frame.set_index("c")
     assert rendering.table(named.to_html()).splitlines()[0] == "| c | a\\|b |"
 
@@ -108,6 +120,10 @@ def test_a_change_of_a_cell_changes_the_digest(tmp_path: Path) -> None:
     notebook.cells[0]["id"] = "another"
     nbformat.write(notebook, copy)  # type: ignore[no-untyped-call]
     assert rendering.digest(copy) == rendering.digest(NOTEBOOKS[0])
+    notebook.cells[1].metadata["tags"] = [rendering.HIDDEN]
+    nbformat.write(notebook, copy)  # type: ignore[no-untyped-call]
+    tagged = rendering.digest(copy)
+    assert tagged != rendering.digest(NOTEBOOKS[0])
     notebook.cells[1].source += "\n# changed"
     nbformat.write(notebook, copy)  # type: ignore[no-untyped-call]
-    assert rendering.digest(copy) != rendering.digest(NOTEBOOKS[0])
+    assert rendering.digest(copy) not in (tagged, rendering.digest(NOTEBOOKS[0]))

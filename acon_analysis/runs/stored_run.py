@@ -83,8 +83,8 @@ class StoredRun:
 
     @property
     def model(self) -> str:
-        """The network's name, as it was given."""
-        return str(self.identity["model"])
+        """The network's name, as it was given; of a script's own class without ``__main__``."""
+        return str(self.identity["model"]).removeprefix("__main__.")
 
     @property
     def weights(self) -> str:

@@ -37,43 +37,9 @@ def relinked(text: str, known: Callable[[str], str | None]) -> str:
     return _LINK.sub(replaced, text)
 
 
-#: Titles of figures whose names say too little.
-_TITLES = {
-    "acon_c_example": "ACON-C from mean to maximum",
-    "explanation": "Which pixels decide β",
-    "function_and_derivatives": "ACON-C and its derivative",
-    "gate_changes": "The loss when β is held",
-    "improvements": "Gains over ReLU, as printed",
-    "maxout_learned": "Functions that Maxout learns",
-    "network_sketch": "A network with its activations",
-    "relu_like": "Activations like ReLU",
-    "replacement_damage": "Which measure predicts the damage",
-    "selu_self_normalisation": "SELU normalises itself",
-    "training_curves": "Training of the shipped networks",
-}
-#: Parts of figures' names that are written otherwise in titles.
-_WORDS = {
-    "acon": "ACON", "beta": "β", "c": "C", "frelu": "FReLU", "maxout": "Maxout", "relu": "ReLU",
-    "selu": "SELU", "tfnet": "TFNet",
-}  # fmt: skip
-
-
-def human_title(name: str) -> str:
-    """Return a figure's name as a title.
-
-    Examples
-    --------
-    >>> human_title("beta_over_epochs"), human_title("meta_acon_module")
-    ('β over epochs', 'Meta-ACON module')
-    """
-    words = " ".join(_WORDS.get(word, word) for word in name.split("_"))
-    words = words.replace("meta ACON", "meta-ACON").replace("ACON C", "ACON-C")
-    return words[:1].upper() + words[1:] if words[:1].isascii() else words
-
-
 def _gallery(folder: "Folder", root: Path) -> None:
     """Write a grid of thumbnails, and a page a figure with its caption and command."""
-    from acon_figures.gallery import HEADINGS
+    from acon_figures.gallery import HEADINGS, title
     from acon_figures.registry import FIGURES
 
     source = root / "figures" / "gallery"
@@ -89,18 +55,18 @@ def _gallery(folder: "Folder", root: Path) -> None:
         specs = [spec for spec in FIGURES.values() if spec.kind == kind]
         parts += [f"## {heading}", "", "::::{container} gallery", ""]
         for spec in specs:
-            title = _TITLES.get(spec.name) or spec.heading or human_title(spec.name)
+            name = title(spec)
             drawn = [path for path in _drawn(source, spec) if path.is_file()]
-            thumbnail = f"[![{title}]({drawn[0].name})]({spec.name}.md)" if drawn else ""
+            thumbnail = f"[![{name}]({drawn[0].name})]({spec.name}.md)" if drawn else ""
             parts += [
                 ":::{container} thumbnail",
                 thumbnail,
                 "",
-                f"[{title}]({spec.name}.md)",
+                f"[{name}]({spec.name}.md)",
                 ":::",
                 "",
             ]
-            folder.page(f"gallery/{spec.name}.md", _figure_page(folder, spec, title, drawn))
+            folder.page(f"gallery/{spec.name}.md", _figure_page(folder, spec, name, drawn))
         parts += ["::::", ""]
     parts += ["```{toctree}", ":hidden:", "", *FIGURES, "```"]
     folder.page("gallery/index.md", "\n".join(parts))

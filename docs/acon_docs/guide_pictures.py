@@ -102,8 +102,8 @@ def inputs(ax: Axes) -> None:
     ax.tick_params(length=0)
 
 
-def _boxes(ax: Axes, texts: list[str], colours: list[str]) -> None:
-    """Draw boxes from left to right, with arrows between them."""
+def _boxes(ax: Axes, texts: list[str], colours: list[str], *, arrows: bool = True) -> None:
+    """Draw boxes from left to right, by default with arrows between them."""
     for number, (text, colour) in enumerate(zip(texts, colours, strict=True)):
         ax.text(
             number,
@@ -115,7 +115,7 @@ def _boxes(ax: Axes, texts: list[str], colours: list[str]) -> None:
             linespacing=1.5,
             bbox={"boxstyle": "round,pad=0.6", "fc": "white", "ec": colour, "lw": 1.5},
         )
-        if number:
+        if number and arrows:
             ax.annotate(
                 "",
                 (number - 0.36, 0),
@@ -137,6 +137,18 @@ def checkpoints(ax: Axes) -> None:
         "safetensors\nby SHA-256",
     ]
     _boxes(ax, texts, [ORANGE, BLUE, BLUE, BLUE, GREEN])
+
+
+@picture(width=7.6, height=1.4)
+def limits(ax: Axes) -> None:
+    """Draw which networks can be watched, with care, or not at all."""
+    texts = {
+        "modules,\nfunctions,\nformulas": GREEN,
+        "torch.compile:\nthe module inside": GREEN,
+        "forward passes that\nbranch on their data:\nproved on the\nfirst batches": ORANGE,
+        "TorchScript,\nexported,\nCUDA graphs:\nrefused": GREY,
+    }
+    _boxes(ax, list(texts), list(texts.values()), arrows=False)
 
 
 @picture(width=7.0, height=2.0)

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,11 @@ def test_the_index_shows_what_the_folder_holds(tmp_path: Path) -> None:
     (tmp_path / "slopes.txt").write_text("Words of a caption.\n", encoding="utf-8")
     main(str(tmp_path))
     page = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert "![slopes](slopes.png)" in page
-    assert "Words of a caption." in page
-    assert "`acon figures paper_tables`" in page
+    assert '<a href="slopes.png"><img src="slopes.png" width="280" alt="Slopes: learned' in page
+    assert re.findall(r'href="(\w+)\.txt"', page) == ["slopes"]
+    assert "(counts)<br><code>paper_tables</code>" in page
+    assert page.count("<td") == page.count("</td>") == 2
+    assert page.count("<tr>") == page.count("</tr>") == page.count("<table>") == 2
     assert page.index("## Measured") < page.index("## From numbers")
     assert "unknown" not in page
     assert "From formulas" not in page

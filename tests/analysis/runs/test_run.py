@@ -225,6 +225,14 @@ def test_a_summary_counts_the_channels_of_layers_without_beta(tmp_path: Path) ->
     assert table["L"].notna().all()
 
 
+def test_a_class_of_a_script_is_named_without_its_module(tmp_path: Path) -> None:
+    of_script = type("Net", (nn.Sequential,), {"__module__": "__main__"})
+    model = of_script(nn.Linear(3, 3), nn.ReLU()).eval()
+    run = acon.capture(model, [torch.randn(30, 3)], tmp_path / "run", progress=False)
+    assert run.model == "Net"
+    assert run.plot("linearity_by_depth").subject == "Net on 30 samples"
+
+
 def test_wrong_names(spread: Run) -> None:
     with pytest.raises(UsageError, match=r"linearity by 'layers'.*layer"):
         spread.linearity("layers")
