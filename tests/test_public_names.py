@@ -27,7 +27,7 @@ PUBLIC = {
     "acon_hooks": """
         Batch BlockWarning HookError KINDS Layer ProofError ProofReport Reading Recording
         Tap UnusedLayerWarning block_linearity capture conductance explain find_layers
-        fit_units fold fold_lines gate_use linearize load_linearized load_plan
+        fit_units fold_lines gate_use linearize load_linearized load_plan
         nonlinearities prove record replace run_units save_linearized to_host verify_plan
     """,
     "acon_figures": """
