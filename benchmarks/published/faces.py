@@ -30,7 +30,7 @@ def case(number: int) -> Case:
         [(x[i : i + 25], y[i : i + 25]) for i in range(0, 100, 25)],
         [(x[i : i + 25], y[i : i + 25]) for i in range(100, 200, 25)],
         partial(_right, x[:100], y[:100]),
-        f"tells crops with a face from crops without; 100 crops of LFW at {side} pixels",
+        f"separates crops with a face from crops without; 100 crops of LFW at {side} pixels",
         {"forward": lambda model, batch: _probabilities(model, batch[0])},
     )
 
