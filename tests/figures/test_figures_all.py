@@ -35,7 +35,7 @@ def test_nothing_is_cut_off_and_no_texts_overlap(
     scale = 1.0 if context == "paper" else style.TALK_SIZE
     assert figure.get_size_inches()[0] == pytest.approx(style.WIDTHS[width] * scale)
     assert problems(figure) == []
-    # Panels stand beside or below one another: captions call them by letters that they bear.
+    # Panels stand next to or below one another: captions call them by letters that they bear.
     assert not re.search(r"\b(Left|Middle|Right)\b|\((left|right)\)", figure.caption)
     shown = " ".join(text for text, _ in texts(figure))
     assert set(LETTERS.findall(figure.caption)) <= set(LETTERS.findall(shown))

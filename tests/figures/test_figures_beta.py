@@ -163,8 +163,8 @@ def test_the_words_beside_a_cut_spike_do_not_touch_it() -> None:
     box = axes.texts[0].get_window_extent().transformed(axes.transData.inverted())
     curve = axes.lines[-1]
     x, y = np.asarray(curve.get_xdata()), np.asarray(curve.get_ydata())
-    beside = y[(x >= box.x0) & (x <= box.x1)]
-    assert beside.max() < box.y0
+    near = y[(x >= box.x0) & (x <= box.x1)]
+    assert near.max() < box.y0
     for bar in axes.patches:
         if isinstance(bar, Rectangle) and bar.get_height() > box.y0:
             assert bar.get_x() >= box.x1

@@ -91,7 +91,7 @@ def test_a_fused_capture_is_the_same(tmp_path: Path, moments: bool) -> None:
         np.testing.assert_allclose(
             fused.beta_matrix(layer), plain.beta_matrix(layer), rtol=0, atol=1e-5
         )
-    # What the layers are made of is told of the network as it was given.
+    # What the layers are made of is that of the network as it was given.
     assert fused.channels.equals(plain.channels)
     assert fused.layers["reader"].tolist() == ["module bn2, sigmoid"] * 2
     if moments:

@@ -1,4 +1,4 @@
-"""How many processes decode: told by what decoding and computing take, and of no influence."""
+"""How many processes decode: decided by what decoding and computing take, and of no influence."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""Conductance beside L, the randomisation check, the figure and the command."""
+"""Conductance and L, the randomisation check, the figure and the command."""
 
 from pathlib import Path
 

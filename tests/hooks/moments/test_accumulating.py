@@ -359,9 +359,9 @@ def test_kinds_without_acon() -> None:
 def test_space_is_told(images: Tensor) -> None:
     model = acon.build_model("digits_metaacon")
     found, _ = gather(model, images, kinds=("meta_acon",))
-    told = found.space(1000, 500)
+    stated = found.space(1000, 500)
     space = disk_space(channels=256, layers=6, samples=1000, units=2, full=False)
-    assert told >= space.all
+    assert stated >= space.all
     assert "MB" in found.space_text(1000, 500)
 
 

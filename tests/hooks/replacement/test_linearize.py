@@ -244,10 +244,10 @@ def test_on_the_images_of_the_fit_prediction_and_measurement_agree(
         report.layers["predicted"], report.layers["measured"], rtol=1e-4, atol=1e-12
     )
     assert list(report.samples["sample"]) == list(range(24))
-    told = report.summary
-    assert (told["units"], told["images"]) == (13, 24)
-    assert told["q05"] <= told["q50"] <= told["q95"]
-    assert "accuracy_after" not in told
+    summary = report.summary
+    assert (summary["units"], summary["images"]) == (13, 24)
+    assert summary["q05"] <= summary["q50"] <= summary["q95"]
+    assert "accuracy_after" not in summary
     with torch.no_grad():
         change = relative_change(net(images()), linearize(net, fit.plan(budget=0.4))(images()))
     np.testing.assert_allclose(report.samples["change"], change, rtol=1e-4)
@@ -257,10 +257,10 @@ def test_a_tiny_change_is_foretold_to_first_order() -> None:
     model = acon.build_model("digits_metaacon")
     fit = fit_units(model, "digits:train", limit=40, batch_size=40)
     report = verify_plan(model, fit.plan(budget=0.03), "digits", limit=20)
-    told = report.summary
-    assert told["predicted"] == pytest.approx(told["q50"], rel=0.1)
-    assert told["accuracy_before"] >= 0.9
-    assert told["agreement"] == 1
+    summary = report.summary
+    assert summary["predicted"] == pytest.approx(summary["q50"], rel=0.1)
+    assert summary["accuracy_before"] >= 0.9
+    assert summary["agreement"] == 1
 
 
 def test_an_output_that_cannot_be_logits_is_refused_as_logits() -> None:
@@ -410,13 +410,13 @@ def test_the_report_compares_the_losses(net: nn.Module, fit: Fit) -> None:
         ]
     expected = ttest_rel(losses[1], losses[0])
     interval = expected.confidence_interval(0.95)
-    told = report.summary
-    assert [told[f"loss_{name}"] for name in ("change", "low", "high", "p")] == pytest.approx(
+    summary = report.summary
+    assert [summary[f"loss_{name}"] for name in ("change", "low", "high", "p")] == pytest.approx(
         [np.mean(losses[1] - losses[0]), interval.low, interval.high, expected.pvalue], rel=1e-8
     )
     with torch.no_grad():
         accuracy = float((net(images()).argmax(1) == labels).double().mean())
-    assert told["accuracy_before"] == pytest.approx(accuracy)
+    assert summary["accuracy_before"] == pytest.approx(accuracy)
 
 
 def test_a_layer_that_does_not_reach_the_output_is_predicted_to_do_no_damage() -> None:

@@ -1,4 +1,4 @@
-"""Layers as strangers would write them are read as their own formulas say, or refused.
+"""Third-party layers are read as their own formulas say, or refused.
 
 On the first batch and on all later ones, and with a readable error. `Case.beta` says every formula
 once more, apart from the layer's forward; it is computed in float64.
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import acon_hooks
 from acon_analysis.errors import AconError
-from stranger_layers import (
+from third_party_layers import (
     BatchMean,
     C,
     ChunkedBeta,
@@ -203,7 +203,7 @@ def assert_same(got: Any, want: Any) -> None:
 @pytest.mark.filterwarnings("ignore:values of layer 'act' depend on the other samples")
 @pytest.mark.parametrize("scales", [(1.0, 1.0, 1.0), (0.1, 2.0, 4.0), (1.0, 0.05, 3.0)])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.layer.__name__)
-def test_a_strangers_layer_is_read_or_refused(case: Case, scales: tuple[float, ...]) -> None:
+def test_a_third_party_layer_is_read_or_refused(case: Case, scales: tuple[float, ...]) -> None:
     torch.manual_seed(0)
     net = Net(case.layer()).eval()
     batches = [batch(n, case.shape, s) for n, s in zip((5, 5, 3), scales, strict=True)]

@@ -1,4 +1,4 @@
-"""Meta-ACON layers as strangers would write them, written without looking at the readers."""
+"""Third-party Meta-ACON layers, written without looking at the readers."""
 
 import torch
 from torch import Tensor, nn
