@@ -43,20 +43,11 @@ _ALL_PAIRS = ((..., (slice(None), None), None),)
 
 @dataclass(frozen=True)
 class Gram:
-    """Count, means and centred sums of products of p variables.
+    """Count n (...,), means (..., p) and centred sums of products C (..., p, p) of p variables.
 
-    Means are stored as they are: after merging, C is accurate to about eps·|mean|/std relative
-    to itself. Subtract an offset from the values where the mean is a million deviations.
-
-    Parameters
-    ----------
-    n : array
-        Number of values, shape (...,).
-    mean : array
-        Means, float64 of shape (..., p); 0 where n = 0.
-    C : array
-        Sums of (v_i - mean_i)·(v_j - mean_j), float64 of shape (..., p, p); 0 where n is 0 or 1.
-        NaN or infinite values make the entries that they touch NaN.
+    All float64; mean and C are 0 where n = 0. NaN or infinite values make the entries that they
+    touch NaN. Means are stored as they are: after merging, C is accurate to about eps·|mean|/std
+    relative to itself. Subtract an offset from the values where the mean is a million deviations.
     """
 
     n: Array
@@ -65,20 +56,7 @@ class Gram:
 
     @classmethod
     def of(cls, values: Array, axis: int | tuple[int, ...] = 0) -> "Gram":
-        """Sum values over one or several axes, in two passes.
-
-        Parameters
-        ----------
-        values : array
-            Real numbers of shape (..., p): the variables on the last axis.
-        axis : int or tuple of int
-            Axes to sum over, other than the last.
-
-        Returns
-        -------
-        Gram
-            Of the remaining axes.
-        """
+        """Sum values (..., p) over one or several axes other than the last, in two passes."""
         values = values.double() if hasattr(values, "double") else np.asarray(values, np.float64)
         axes = [a % values.ndim for a in (axis if isinstance(axis, tuple) else (axis,))]
         if values.ndim < 2 or values.ndim - 1 in axes:
@@ -131,10 +109,7 @@ class Gram:
         return Gram(**merge_axis(arrays, _merge_grams))
 
     def group(self, codes: npt.ArrayLike, size: int) -> "Gram":
-        """Merge the entries of the first axis that share a code, (K,) in [0, size).
-
-        n = 0 for a group without members.
-        """
+        """Merge the entries of the first axis that share a code, (K,) in [0, size)."""
         found, arrays = merge_groups(vars(self), codes, size, _merge_grams)
         whole = {name: _full(a, (size, *a.shape[1:]), 0.0) for name, a in arrays.items()}
         for name, array in arrays.items():
@@ -148,9 +123,9 @@ class Gram:
         return spread.clip(min=0) + self.n * offset * offset
 
     def line(self, x: int = 0, y: int = 1) -> tuple[Array, Array]:
-        """Return slope and intercept of the least squares line of y on x.
+        """Return slope and intercept of the least squares line of y on x; NaN where n = 0.
 
-        Constant x (see `r2`) has slope 0; n = 0 gives NaN for both.
+        Constant x (see `r2`) has slope 0.
         """
         with np.errstate(invalid="ignore", divide="ignore"):
             known = self.n / self.n
@@ -159,20 +134,10 @@ class Gram:
             return slope * known, (self.mean[..., y] - slope * self.mean[..., x]) * known
 
     def residual(self, target: int, given: Sequence[int]) -> Array:
-        """Return the sum of squared residuals of the best affine fit on some variables.
+        """Return the sum of squared residuals of the best affine fit on some variables, (...,).
 
-        Parameters
-        ----------
-        target : int
-            The variable to fit.
-        given : sequence of int
-            The variables to fit it on. Those that are constant or, up to rounding, an affine
-            function of those before them count for nothing.
-
-        Returns
-        -------
-        array
-            Shape (...,), within [0, C of the target]; NaN where the sums are.
+        Variables that are constant or, up to rounding, an affine function of those before them
+        count for nothing. Within [0, C of the target]; NaN where the sums are.
         """
         order = [*given, target]
         rest = [[self.C[..., i, j] for j in order[k:]] for k, i in enumerate(order)]
@@ -189,15 +154,10 @@ class Gram:
             return rest[-1][0].clip(min=0.0).clip(max=own)
 
     def fit(self, target: int, given: Sequence[int]) -> tuple[Array, Array]:
-        """Return the least squares fit of a variable on some others, in numpy's float64.
+        """Return coefficients (..., len(given)) and intercept (...,) of a fit, in numpy's float64.
 
-        Of fits that are equally good, as on variables that depend on each other, that with the
-        least standardised coefficients.
-
-        Returns
-        -------
-        coefficients, intercept : ndarray
-            Shapes (..., len(given)) and (...,); NaN where n = 0 or the sums are NaN.
+        Of least squares fits that are equally good, as on variables that depend on each other, that
+        with the least standardised coefficients. NaN where n = 0 or the sums are NaN.
         """
         n, mean, C = (np.asarray(v, np.float64) for v in (self.n, self.mean, self.C))
         own = list(given)
@@ -214,16 +174,11 @@ class Gram:
             return found, mean[..., target] - (found * mean[..., own]).sum(-1)
 
     def r2(self, target: int, given: Sequence[int], eps: float = EPS) -> Array:
-        """Return the share of a variable's variance that an affine function of others explains.
+        """Return the share (...,) of a variable's variance that an affine map of others explains.
 
-        ``eps`` is the relative rounding of the target's values.
-
-        Returns
-        -------
-        array
-            Shape (...,), within [0, 1]. 1 where the target is dead: its root mean square deviation
-            is at most 8·eps of its root mean square. Otherwise 0 where all given are constant (8
-            roundings of float64, likewise). NaN where n = 0 or the sums are NaN.
+        Within [0, 1]. 1 where the target is dead: its root mean square deviation is at most 8·eps
+        of its root mean square, with eps the relative rounding of its values. Otherwise 0 where all
+        given are constant (8 roundings of float64, likewise). NaN where n = 0 or the sums are NaN.
         """
         own = self.C[..., target, target]
         dead = own <= self._rounding(target, eps)
@@ -262,16 +217,9 @@ def merge_into(
 ) -> None:
     """Merge means and centred sums of products into others, in place: Chan's formula.
 
-    Parameters
-    ----------
-    mean, other_mean : array
-        Means, variables on the first axis.
-    C, other_C : array, sequence or mapping of arrays
-        Centred sums of products.
-    share, weight : array
-        From `shares`; they broadcast against the axes after the first.
-    pairs : sequence of (key, key, key)
-        For each item of C its key and those of its two means.
+    Means have their variables on the first axis; ``share`` and ``weight`` come from `shares` and
+    broadcast against the axes after it. ``pairs`` gives, for each item of C, its key and those of
+    its two means.
     """
     step = other_mean - mean
     for key, first, second in pairs:
@@ -320,14 +268,7 @@ def merge_groups(
     """Merge entries of the first axis that share a code, neighbours first, as in a tournament.
 
     ``codes`` (K,) are in [0, size), one for each entry of the arrays; ``merge`` is that of
-    `merge_axis`.
-
-    Returns
-    -------
-    codes : ndarray
-        The codes that occur, ascending, (G,).
-    arrays : dict
-        Shape (G, ...) each.
+    `merge_axis`. Returns the codes that occur, ascending, (G,), and the arrays, (G, ...).
     """
     index = np.asarray(codes)
     rows = len(next(iter(arrays.values())))

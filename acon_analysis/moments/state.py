@@ -41,10 +41,7 @@ _COLUMNS = {"y": ("cxy", "cyy"), "even": ("cxe", "cee"), "reference": ("cxr", "c
 class Moments:
     """A state: one float64 array per field, all of one shape.
 
-    Parameters
-    ----------
-    arrays : mapping of str to ndarray
-        Fields of `fields.FIELDS`; whole groups, ``"base"`` always.
+    Whole groups of `fields.FIELDS`, ``"base"`` always.
     """
 
     arrays: Mapping[str, FloatArray]
@@ -102,19 +99,7 @@ class Moments:
 
 
 def empty(shape: int | tuple[int, ...], groups: Iterable[str] = ("base",)) -> Moments:
-    """Return the neutral state of merging: no data yet.
-
-    Parameters
-    ----------
-    shape : int or tuple of int
-    groups : iterable of str
-        Groups of fields to hold, next to ``"base"``.
-
-    Returns
-    -------
-    Moments
-        n = 0, means and moments 0, min +inf, max -inf.
-    """
+    """Return the neutral state of merging: n = 0, means and moments 0, min +inf, max -inf."""
     wanted = {"base", *groups}
     if not wanted <= set(GROUPS):
         raise AconError(
@@ -173,21 +158,9 @@ def merge_all(state: Moments, axis: int = 0) -> Moments:
 
 
 def group(state: Moments, codes: npt.ArrayLike, size: int) -> Moments:
-    """Merge the states along the first axis that share a code.
+    """Merge the states along the first axis that share a code, (K,) in [0, size), to (size, ...).
 
-    Parameters
-    ----------
-    state : Moments
-        Shape (K, ...).
-    codes : array_like of int
-        Shape (K,), values in [0, size).
-    size : int
-        Number of groups.
-
-    Returns
-    -------
-    Moments
-        Shape (size, ...); a group without members is neutral.
+    A group without members is neutral.
     """
     with np.errstate(invalid="ignore", over="ignore"):
         present, merged = merge_groups(state.arrays, codes, size, _merged)
@@ -200,22 +173,11 @@ def group(state: Moments, codes: npt.ArrayLike, size: int) -> Moments:
 
 
 def residual(state: Moments, part: Part = "y") -> FloatArray:
-    """Sum of squared residuals of the best affine fit on x: SSE = C_pp - C_xp²/C_xx.
+    """Return the sum of squared residuals of the best affine fit on x: SSE = C_pp - C_xp²/C_xx.
 
-    The output of a gated product is fitted on both of its factors, x and a.
-
-    Parameters
-    ----------
-    state : Moments
-        Any shape.
-    part : {"y", "even", "reference"}
-        Which variable to fit. The residual of y is that of its even part.
-
-    Returns
-    -------
-    ndarray
-        float64, the state's shape, within [0, C_pp]: 0 for n = 0, n = 1 and n = 2 up to rounding
-        (n = 3 of products); C_pp where x is constant; NaN where the moments are.
+    The output of a gated product is fitted on both of its factors, x and a; the residual of y is
+    that of its even part. Within [0, C_pp]: 0 for n = 0, n = 1 and n = 2 up to rounding (n = 3 of
+    products); C_pp where x is constant; NaN where the moments are.
     """
     cross, own = _COLUMNS[part]
     cxx, cxp, cpp = state["cxx"], state[cross], state[own]

@@ -44,27 +44,9 @@ def ordered_betas(
     """Order samples and channels of one layer by clustering their β.
 
     Ward's linkage on Euclidean distances of β; leaves in scipy's order. Ties and equal data give
-    equal orders.
-
-    Parameters
-    ----------
-    frame : BetaMatrix or pandas.DataFrame
-        From `Run.beta`, or columns ``sample``, ``layer``, ``channel``, ``beta`` (and ``call``).
-    layer : str, optional
-        By default the last of the frame.
-    samples : int
-        How many are drawn at most, by `seed`.
-    seed : int or numpy.random.Generator
-        Chooses the samples.
-    call : int, optional
-        Which use of the layer, by default the last.
-
-    Raises
-    ------
-    UsageError
-        For an unknown layer or call.
-    AconError
-        If a column is missing, a β is not finite, or a sample lacks a channel.
+    equal orders. Arguments and errors are those of
+    `acon_analysis.statistics.beta_matrix.as_matrix`; of more samples than `samples` that number is
+    drawn.
     """
     own = as_matrix(frame, layer, call, samples, seed)
     values = own.values.astype(np.float64)

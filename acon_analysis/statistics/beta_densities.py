@@ -56,20 +56,8 @@ class BetaDensities:
 def scott_bandwidth(values: npt.ArrayLike) -> float:
     """Return Scott's kernel width ``std · n^(-1/5)``, at least `MIN_BANDWIDTH`.
 
-    Parameters
-    ----------
-    values : array_like, shape (n,)
-        Finite numbers, n >= 1. One value or constant input gives `MIN_BANDWIDTH`.
-
-    Returns
-    -------
-    float
-        Standard deviation of the Gaussian kernel, in the unit of `values`.
-
-    References
-    ----------
-    D. W. Scott, Multivariate Density Estimation, Wiley 1992, section 6.5,
-    doi:10.1002/9780470316849.
+    Of n >= 1 finite values and in their unit; D. W. Scott, Multivariate Density Estimation, Wiley
+    1992, section 6.5, doi:10.1002/9780470316849.
     """
     data = finite_values(values)
     if data.size < 2:
@@ -198,15 +186,8 @@ def beta_densities(
 
     Parameters
     ----------
-    frame : BetaMatrix or pandas.DataFrame
-        β of every sample: from `Run.beta`, or columns ``sample``, ``layer``, ``channel``, ``beta``
-        (and ``call``, where layers are used more than once).
-    layer : str, optional
-        By default the last layer in the frame's order.
-    samples : int or sequence of int
-        How many samples to draw (all, where there are fewer), or the samples themselves.
-    seed : int or numpy.random.Generator
-        Draws the samples.
+    frame, layer, samples, seed, call
+        As in `BetaMatrix.from_frame`; ``frame`` may also be a matrix from `Run.beta`.
     static : pandas.DataFrame, optional
         Columns ``layer``, ``channel``, ``beta``: the parameter β of a static ACON network; its
         same layer is compared. Only one layer in it is taken whatever its name.
@@ -216,14 +197,8 @@ def beta_densities(
     as_published : bool
         Ordinary densities that spill beyond 0 and 1, as in the paper's figure. By default they
         are reflected there, unless values lie outside (a static β is any real number).
-    call : int, optional
-        Which use of the layer, by default its last one.
     points : int
         Points of a curve between 0 and 1.
-
-    Returns
-    -------
-    BetaDensities
 
     Raises
     ------
@@ -264,30 +239,12 @@ def beta_densities(
 
 
 def batchnorm_null(channels: pd.DataFrame, layer: str, grid: npt.ArrayLike) -> FloatArray:
-    """Return the density of β that BatchNorm alone gives, over the channels of a layer.
+    """Return the density of β (m,) that BatchNorm alone gives, over the channels of a layer.
 
     In Meta-ACON β = σ(BatchNorm(·)). If the normalised input of every channel were N(0, 1) and
     nothing else, β of channel c would be σ(bias_c + weight_c · N(0, 1)), a logit-normal number;
-    the result is the mean of their densities over the channels.
-
-    Parameters
-    ----------
-    channels : pandas.DataFrame
-        Columns ``layer``, ``channel``, ``bn_weight``, ``bn_bias``.
-    layer : str
-        Which layer.
-    grid : array_like, shape (m,)
-        Values of β; at and beyond 0 and 1 the density is 0.
-
-    Returns
-    -------
-    numpy.ndarray, shape (m,), float64
-        Density per unit of β.
-
-    Raises
-    ------
-    AconError
-        For a layer whose BatchNorm parameters are missing.
+    the result is the mean of their densities over the channels, per unit of β, at the values of
+    ``grid`` (0 at and beyond 0 and 1). A layer without BatchNorm parameters is an AconError.
     """
     require_columns(channels, ("layer", "bn_weight", "bn_bias"), "the frame of channels")
     choose_layer(channels, layer)
@@ -304,21 +261,11 @@ def batchnorm_null(channels: pd.DataFrame, layer: str, grid: npt.ArrayLike) -> F
 
 
 def static_betas(static: pd.DataFrame, layer: str) -> FloatArray:
-    """Return the static β of one layer's channels, shape (channels,).
+    """Return the static β of one layer's channels, (channels,).
 
-    Parameters
-    ----------
-    static : pandas.DataFrame
-        Columns ``layer``, ``channel``, ``beta``; rows repeated for several samples count once.
-    layer : str
-        The layer; ignored where `static` holds only one.
-
-    Raises
-    ------
-    UsageError
-        For a layer that `static` does not hold.
-    AconError
-        For a channel with two different β, or a β that is not finite.
+    ``static`` has the columns ``layer``, ``channel``, ``beta``; rows repeated for several samples
+    count once. The layer is ignored where there is only one. A channel with two different β, or
+    with one that is not finite, is an AconError.
     """
     require_columns(static, ("layer", "channel", "beta"), "the frame of static β")
     names = static["layer"].drop_duplicates()

@@ -34,34 +34,13 @@ def compare_layers(
     confidence: float = 0.95,
     eps: float = EPS32,
 ) -> pd.DataFrame:
-    """Compare two runs layer by layer, with intervals of the differences.
+    """Compare the moments of two runs layer by layer, with intervals of the differences.
 
-    Parameters
-    ----------
-    first, second : DataFrame
-        Moments of both runs, with blocks, as for `linearity.layer_table`. Layers that only one of
-        the runs has are left out.
-    channels_first, channels_second : DataFrame, optional
-        Parameters of the channels.
-    paired : bool
-        Whether both runs saw the same samples in the same blocks: then the difference itself is
-        jackknifed, otherwise the two variances are added (degrees of freedom by Welch and
-        Satterthwaite).
-    confidence : float
-        Of the intervals.
-    eps : float
-        Relative rounding of the networks' arithmetic; decides which outputs are dead.
-
-    Returns
-    -------
-    DataFrame
-        Columns `columns.DIFFERENCE_COLUMNS`, quantities L, L_own, beta_gain and G; NaN where
-        a quantity does not exist, or with fewer than two blocks.
-
-    Raises
-    ------
-    AconError
-        If the runs share no layer, or are called paired and have different blocks.
+    ``first`` and ``second`` are moments with blocks, as for `linearity.layer_table`; layers that
+    only one has are left out. Paired runs saw the same samples in the same blocks: then the
+    difference itself is jackknifed, otherwise the two variances are added (degrees of freedom by
+    Welch and Satterthwaite). Returns `columns.DIFFERENCE_COLUMNS` of L, L_own, beta_gain and G; NaN
+    where a quantity does not exist, or with fewer than two blocks.
     """
     one = channel_sums(first, channels_first, eps=eps)
     two = channel_sums(second, channels_second, eps=eps)

@@ -10,29 +10,11 @@ from acon_analysis.errors import AconError
 def draw_donors(
     count: int, generator: np.random.Generator, classes: npt.ArrayLike | None = None
 ) -> npt.NDArray[np.int64]:
-    """Draw another sample for each sample, so that each is drawn once.
+    """Draw another sample for each of count >= 2, so that each is drawn once: int64 (count,).
 
     The samples are put into one cycle at random (Sattolo 1986, Information Processing Letters 22,
-    315-317, doi:10.1016/0020-0190(86)90073-6), so that none is its own donor.
-
-    Parameters
-    ----------
-    count : int
-        Samples, 2 or more.
-    generator : Generator
-        Of the cycle.
-    classes : array_like, optional
-        Class of each sample, (count,): donors are of the same class, with a cycle in each.
-
-    Returns
-    -------
-    ndarray
-        Index of the donor of each sample, int64 (count,).
-
-    Raises
-    ------
-    AconError
-        If a sample is the only one, or the only one of its class.
+    315-317, doi:10.1016/0020-0190(86)90073-6), so that none is its own donor; of samples with
+    classes, into one cycle a class.
     """
     donors = np.empty(count, dtype=np.int64)
     codes, names = pd.factorize(np.zeros(count) if classes is None else np.asarray(classes))

@@ -85,17 +85,9 @@ def gaussian_fit(kappa: npt.ArrayLike, rho: npt.ArrayLike, nu: npt.ArrayLike = 0
 
 
 def bump_variance(kappa: npt.ArrayLike) -> FloatArray:
-    """Return V(κ) = Var[z·tanh(κz/2)], z standard normal.
+    """Return V(κ) = Var[z·tanh(κz/2)], z standard normal, for a gain κ from 0 to inf.
 
-    Parameters
-    ----------
-    kappa : array_like
-        Gain, 0 to inf.
-
-    Returns
-    -------
-    ndarray
-        About κ²/2 for small κ, 1 - 2/π for κ = ∞; NaN for NaN.
+    About κ²/2 for small κ, 1 - 2/π for κ = ∞; NaN for NaN.
     """
     gain = np.asarray(kappa, dtype=np.float64)
     _, rest = _bump(gain.ravel(), np.zeros(gain.size))
@@ -103,17 +95,9 @@ def bump_variance(kappa: npt.ArrayLike) -> FloatArray:
 
 
 def gaussian_gate(kappa: npt.ArrayLike, nu: npt.ArrayLike = 0.0) -> FloatArray:
-    """Predict G = 4·Var(σ(κ(z + ν))) for Gaussian inputs.
+    """Return G = 4·Var(σ(κ(z + ν))), in [0, 1], for Gaussian inputs of gain κ and offset ν.
 
-    Parameters
-    ----------
-    kappa, nu : array_like
-        Gain and offset; broadcast.
-
-    Returns
-    -------
-    ndarray
-        In [0, 1]; 0 for κ = 0, 4·Φ(ν)Φ(-ν) for κ = ∞; NaN for NaN.
+    0 for κ = 0, 4·Φ(ν)Φ(-ν) for κ = ∞; NaN for NaN.
     """
     gain, offset = np.broadcast_arrays(*(np.asarray(a, dtype=np.float64) for a in (kappa, nu)))
     flat = [_gate_moments(k, o)[1] for k, o in _chunks(gain.ravel(), offset.ravel())]

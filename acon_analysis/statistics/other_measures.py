@@ -190,17 +190,9 @@ def _root(matrix: FloatArray) -> FloatArray:
 
 
 def gate_entropy(positive: npt.ArrayLike) -> FloatArray:
-    """Return the entropy of the sign of the gate.
+    """Return the entropy of the sign of the gate in bits, of the share of positive inputs.
 
-    Parameters
-    ----------
-    positive : array_like
-        Share of positive inputs, in [0, 1].
-
-    Returns
-    -------
-    ndarray
-        Bits, 0 to 1; 0 for one-signed inputs, NaN for NaN.
+    0 for one-signed inputs, NaN for NaN.
     """
     share = np.asarray(positive, dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):

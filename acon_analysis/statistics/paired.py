@@ -28,32 +28,15 @@ def paired(
 ) -> pd.DataFrame:
     """Compare the loss under each plan with that of the unchanged network, sample by sample.
 
-    Parameters
-    ----------
-    frame : DataFrame
-        One row a plan and sample: plan, sample, loss, as `acon_hooks.engine.plans.run_plans`
-        returns it; the plan "unchanged" among them.
-    confidence : float
-        Of the interval, between 0 and 1.
-    more_than : float, optional
-        Test whether the mean change is greater than this, one-sided, and not whether there is one.
-        For a loss that cannot fall, such as a divergence from the unchanged network.
+    ``frame`` has one row a plan and sample: plan, sample, loss; the plan "unchanged" among them.
+    ``more_than`` tests whether the mean change is greater than this, one-sided, and not whether
+    there is one: for a loss that cannot fall, such as a divergence from the unchanged network.
 
-    Returns
-    -------
-    DataFrame
-        One row a plan, in order of appearance, without the unchanged network: plan; n, the samples
-        with a finite loss under both; change, the mean of loss - unchanged loss; low and high, its
-        interval by Student's t with n - 1 degrees of freedom; p, two-sided, of no mean change
-        (see `more_than`); p_holm, adjusted over the plans that have a p. n = 0 gives NaN, n = 1 a
-        change without interval and p. Equal changes of all samples have an interval of width 0 and
-        p = 0, or 1 where they are all 0.
-
-    Raises
-    ------
-    UsageError
-        If the unchanged network is missing, or a plan has a sample twice; for a confidence that is
-        not between 0 and 1.
+    Returns one row a plan, in order of appearance: plan; n, the samples with a finite loss under
+    both; change, the mean of loss - unchanged loss; low and high, its interval by Student's t with
+    n - 1 degrees of freedom; p, two-sided, of no mean change; p_holm, adjusted over the plans that
+    have a p. n = 0 gives NaN, n = 1 a change without interval and p. Equal changes of all samples
+    have an interval of width 0 and p = 0, or 1 where they are all 0.
     """
     require_columns(frame, ["plan", "sample", "loss"], "the frame of plans")
     if not 0 < confidence < 1:
@@ -95,24 +78,10 @@ Verdict = Literal["used", "not used", "undecided"]
 
 
 def verdict(low: float, high: float, p: float, *, margin: float, level: float) -> Verdict:
-    """Say whether what a plan removes was used, by the change of the loss.
+    """Return whether what a plan removes was used, by the interval of the change of the loss.
 
-    Parameters
-    ----------
-    low, high : float
-        Interval of the change.
-    p : float
-        p value, adjusted where there are several plans.
-    margin : float
-        δ > 0: changes within ±δ do not matter.
-    level : float
-        Of the test.
-
-    Returns
-    -------
-    {"used", "not used", "undecided"}
-        "not used" where the interval lies within ±δ (the change is equivalent to none), otherwise
-        "used" where p is at most the level, otherwise "undecided".
+    "not used" where the interval lies within ±margin (the change is equivalent to none), otherwise
+    "used" where p, adjusted where there are several plans, is at most the level.
     """
     if -margin < low and high < margin:
         return "not used"
@@ -120,20 +89,10 @@ def verdict(low: float, high: float, p: float, *, margin: float, level: float) -
 
 
 def holm(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Adjust p values for their number by Holm's procedure.
+    """Adjust p values (M,) for their number by Holm's procedure; NaN is no test and stays NaN.
 
     The i-th smallest of m is multiplied by m - i + 1; an adjusted value is never below that of a
     smaller p, nor above 1.
-
-    Parameters
-    ----------
-    p : ndarray
-        p values, (M,). NaN is no test: it stays NaN and does not count.
-
-    Returns
-    -------
-    ndarray
-        (M,).
     """
     found = np.full(len(p), np.nan)
     order = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]

@@ -60,22 +60,10 @@ class BetaNetwork:
 
 
 def redraw_beta(pooled: npt.ArrayLike, network: BetaNetwork, seed: Seed) -> npt.NDArray[np.float32]:
-    """Compute β with newly drawn weights.
+    """Compute β, float32 (N, C), of a network with newly drawn weights on pooled inputs (N, C).
 
-    Parameters
-    ----------
-    pooled : array_like
-        Pooled inputs of the layer, shape (N, C), finite.
-    network : BetaNetwork
-        What is kept.
-    seed : int or Generator
-        Of the weights.
-
-    Returns
-    -------
-    ndarray
-        β, float32, shape (N, C). With a last BatchNorm each logit has mean b and, up to eps,
-        standard deviation abs(γ) over the samples. One sample: σ(b).
+    With a last BatchNorm each logit has mean b and, up to eps, standard deviation abs(γ) over the
+    samples. One sample: σ(b).
     """
     return _Redrawing(matrix(pooled, "the table of pooled inputs"), network).beta(
         np.random.default_rng(seed)

@@ -112,20 +112,11 @@ class Overall(NamedTuple):
 
 
 def overall(verdicts: Mapping[str, Verdict], *, level: float = 0.05) -> Overall:
-    """Sum up the verdicts of a network's layers in one sentence.
+    """Sum up the verdicts of a network's layers, by name, in one sentence.
 
-    Parameters
-    ----------
-    verdicts : mapping of str to Verdict
-        By layer.
-    level : float
-        The level of the verdicts, the share of layers that are "more" by chance: the answer is
-        "Yes" only if a binomial count of that size has a chance of at most the level (as if layers
-        were independent).
-
-    Returns
-    -------
-    Overall
+    ``level`` is that of the verdicts, the share of layers that are "more" by chance: the answer is
+    "Yes" only if a binomial count of that size has a chance of at most the level (as if layers were
+    independent).
     """
     tested = {name: v for name, v in verdicts.items() if v.answer in {"more", "no more", "less"}}
     constant = [name for name, v in verdicts.items() if v.answer == "constant"]

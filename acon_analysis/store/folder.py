@@ -64,11 +64,7 @@ def file_sha256(path: Path) -> str:
 
 
 def write_parquet(path: Path, table: pa.Table, scratch: Path | None = None) -> str:
-    """Write a table so that it is there whole or not at all; return its SHA-256.
-
-    Floats are split by byte before zstd, which compresses β best; dictionaries would not. Lists
-    are declared to have no nulls, which halves the time of reading them.
-    """
+    """Write a table so that it is there whole or not at all; return its SHA-256."""
     table = _declared_full(table)
     floats = []  # their paths in the Parquet schema
     for field in table.schema:
@@ -82,7 +78,7 @@ def write_parquet(path: Path, table: pa.Table, scratch: Path | None = None) -> s
             file,
             compression="zstd",
             compression_level=1,
-            use_dictionary=False,
+            use_dictionary=False,  # bytes of floats split before zstd compress β best
             use_byte_stream_split=floats,
             write_statistics=False,
             store_schema=True,
@@ -112,12 +108,7 @@ def _declared_full(table: pa.Table) -> pa.Table:
 class RunFolder:
     """The files of a run: their paths, how they are written, which units are done.
 
-    Parameters
-    ----------
-    path : str or Path
-        The run's folder.
-    run_id : str, optional
-        As in the run's manifest: units that another run has marked are then not done.
+    With a ``run_id``, units that another run has marked are not done.
     """
 
     def __init__(self, path: str | Path, run_id: str | None = None) -> None:
@@ -143,15 +134,7 @@ class RunFolder:
         return self.path / "done" / f"{unit_name(unit)}.json"
 
     def read_manifest(self) -> dict[str, Any]:
-        """Return the manifest.
-
-        Raises
-        ------
-        StoreError
-            If the manifest is damaged, or one of a later version of this project.
-        UsageError
-            If the folder is no run.
-        """
+        """Return the manifest; StoreError if it is damaged or of a later version."""
         if not self.path.is_dir():
             raise UsageError(f"run: there is no folder {str(self.path)!r}")
         if not self.manifest_path.is_file():

@@ -21,18 +21,7 @@ def bin_edges() -> npt.NDArray[np.float64]:
 
 
 def count_betas(values: npt.NDArray[np.floating]) -> Counts:
-    """Count β of one layer.
-
-    Parameters
-    ----------
-    values : numpy.ndarray
-        (samples, channels).
-
-    Returns
-    -------
-    numpy.ndarray
-        int64 (channels, 259): below 0, the 256 bins, above 1, not a number.
-    """
+    """Count β (samples, channels): int64 (channels, 259), below 0, the 256 bins, above 1, NaN."""
     samples, channels = values.shape
     result = np.zeros((channels, _ROW), dtype=np.int64)
     if not samples:
@@ -53,13 +42,7 @@ def count_betas(values: npt.NDArray[np.floating]) -> Counts:
 
 
 def histogram_table(counted: Sequence[tuple[str, int, Counts]]) -> pa.Table:
-    """Return the part of a unit: a row a layer, call and channel.
-
-    Parameters
-    ----------
-    counted : sequence of (str, int, numpy.ndarray)
-        Layer, call, and what `count_betas` returns.
-    """
+    """Return the part of a unit, a row a layer, call and channel, from counts of `count_betas`."""
     every = [counts for _, _, counts in counted]
     counts = np.concatenate(every) if every else np.zeros((0, _ROW), dtype=np.int64)
     widths = [len(own) for own in every]
@@ -92,7 +75,7 @@ def merged(parts: Iterable[pa.Table]) -> pa.Table | None:
         None if there are no parts.
     """
     keys, total = None, None
-    for part in parts:
+    for part in parts:  # one at a time: a part may have 4 MB, and a run hundreds of them
         if keys is None or total is None:
             keys, total = part.select(["layer", "call", "channel"]), _counts(part)
         else:
@@ -123,20 +106,7 @@ def _counts(table: pa.Table) -> Counts:
 
 
 def histogram_frame(table: pa.Table | None, *, by_channel: bool) -> pd.DataFrame:
-    """Return counts as a frame.
-
-    Parameters
-    ----------
-    table : pyarrow.Table or None
-        As `merged` makes it.
-    by_channel : bool
-        A row a channel; otherwise a row a layer and call, channel -1.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns of `columns.HISTOGRAM_COLUMNS`; ``count`` holds arrays, int64 (256,).
-    """
+    """Return counts as `columns.HISTOGRAM_COLUMNS`, a row a channel, or a layer (channel -1)."""
     if table is None:
         return pd.DataFrame(columns=names(HISTOGRAM_COLUMNS))
     labels: pd.DataFrame = table.select(["layer", "call", "channel"]).to_pandas()

@@ -57,9 +57,8 @@ PAGES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             f"acon_analysis.{name}"
             for name in (
                 "statistics.linearity", "statistics.other_measures", "statistics.gaussian",
-                "moments.state", "moments.gram", "statistics.jackknife", "statistics.causes",
-                "runs.compare", "statistics.differences", "statistics.beta_matrix",
-                "statistics.beta_summary", "store.histograms",
+                "statistics.jackknife", "statistics.causes", "runs.compare",
+                "statistics.beta_matrix", "statistics.beta_summary",
             )
         ),
     ),
@@ -79,8 +78,7 @@ PAGES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "acon_hooks.replacement.plan", "acon_analysis.studies.replacement_ranks",
             "acon_hooks.replacement.linearizing", "acon_hooks.replacement.fitting",
             "acon_hooks.replacement.verifying", "acon_hooks.replacement.damage",
-            "acon_hooks.engine.plans", "acon_analysis.statistics.paired",
-            "acon_hooks.replacement.gate_changes", "acon_analysis.statistics.donors",
+            "acon_hooks.engine.plans", "acon_hooks.replacement.gate_changes",
             "acon_hooks.explainers.importance", "acon_hooks.explainers.explaining",
         ),
     ),
@@ -91,7 +89,6 @@ PAGES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "acon_analysis.data.sources", "acon_analysis.data.preprocess",
             "acon_analysis.models.registry",
             "acon_analysis.models.checkpoints", "acon_analysis.errors",
-            "acon_analysis.store.folder",
             "acon_analysis.runs.verify", "acon_hooks.captures.plan",
             "acon_hooks.engine.feeding", "acon_hooks.engine.feed",
         ),
