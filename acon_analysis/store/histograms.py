@@ -61,19 +61,7 @@ def histogram_table(counted: Sequence[tuple[str, int, Counts]]) -> pa.Table:
 
 
 def merged(parts: Iterable[pa.Table]) -> pa.Table | None:
-    """Return the sum of the parts of many units, in the same columns, counts int64.
-
-    Parameters
-    ----------
-    parts : iterable of pyarrow.Table
-        As `histogram_table` makes them, of one run, so all of the same rows. One is held at a time:
-        a part may have 4 MB, and a run hundreds of them.
-
-    Returns
-    -------
-    pyarrow.Table or None
-        None if there are no parts.
-    """
+    """Return the sum of `histogram_table` of many units of a run, int64; None without any."""
     keys, total = None, None
     for part in parts:  # one at a time: a part may have 4 MB, and a run hundreds of them
         if keys is None or total is None:
