@@ -50,7 +50,8 @@ def capture(
         bool, typer.Option(help="also the states of every sample and channel (large)")
     ] = False,
     moment_kernel: Annotated[
-        str, typer.Option(help="auto, compiled (C++, once a machine) or eager (torch, slower)")
+        str,
+        typer.Option(help="auto, compiled (C++), triton (accelerators) or eager (torch, slower)"),
     ] = "auto",
     moment_blocks: Annotated[
         int | None,

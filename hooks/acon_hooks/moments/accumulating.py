@@ -63,7 +63,7 @@ from acon_hooks.moments.masked import (
     unpadded,
     valid_positions,
 )
-from acon_hooks.moments.native.sums import NativeSums, Prepared, native
+from acon_hooks.moments.native.sums import Prepared, native
 from acon_hooks.moments.options import KINDS, MomentOptions, settle
 from acon_hooks.moments.sum_buffers import ALIGN, SumBuffers
 from acon_hooks.moments.tables import (
@@ -74,6 +74,7 @@ from acon_hooks.moments.tables import (
     pooled_table,
     total_frame,
 )
+from acon_hooks.moments.triton_sums import TritonSums
 from acon_hooks.moments.whole_batches import WholeBatches
 from acon_hooks.readings.batch import Key, to_host
 
@@ -105,7 +106,9 @@ class Accumulator:
         *,
         quiet: bool = False,
     ) -> None:
-        self.options, _ = settle(options or MomentOptions(), torch.device("cpu"))
+        self.options = options = options or MomentOptions()
+        if options.kernel != "triton":
+            self.options, _ = settle(options, torch.device("cpu"))
         self.blocks = self.options.blocks or BLOCKS
         self.folder, self.identity, self.kinds = folder, identity, kinds
         self.quiet = quiet
@@ -116,15 +119,16 @@ class Accumulator:
         self._table = None if folder is None else read_references(folder, identity)
         self._rows: dict[Key, pd.DataFrame] | None = None
         self.learning = folder is not None and self._table is None
-        self._native: NativeSums | None = None
-        if self.options.kernel == "compiled":
-            self._native = native()
+        kernel = self.options.kernel
+        self._native = native() if kernel == "compiled" else None
+        self._kernel = TritonSums() if kernel == "triton" else self._native
         self._groups: list[LayerGroup] = []
         self._whole_batches = WholeBatches(self.blocks)
         self._begun = False  # whether a batch has been merged
         self._buffers: list[SumBuffers | None] = []  # one a group that the compiled kernel sums
         self._slots: dict[Key, tuple[SumBuffers, int]] = {}
-        self._written: set[Key] = set()  # calls whose sums `activated` has taken
+        # Sums that `activated` has taken, None where the buffers hold them.
+        self._written: dict[Key, Tensor | None] = {}
         self._seen: dict[Key, CallSums] = {}
         self._warned: set[Key] = set()
         self._pooling: set[Key] = set()  # calls whose β comes from the means of the inputs
@@ -145,10 +149,10 @@ class Accumulator:
     ) -> None:
         """Take in one call of a layer; see `acon_hooks.readings.batch.Observer`."""
         key = layer.name, call
-        if key in self._written:
-            self._written.remove(key)
-            return
         slot = self._slots.get(key)
+        if slot is not None and key in self._written:
+            del self._written[key]
+            return
         if self.places.axis:
             layer, x, y, beta = samples_first(self.places, layer, x, y, beta)
         own = None if isinstance(beta, Factors) else beta
@@ -171,15 +175,19 @@ class Accumulator:
         None where the kernel does not apply. Sums are taken from the second batch on, of layers
         that run once: `observe` takes others. Channels are on axis 1 of x; β is (N, C, 1).
         """
-        slot = None if (layer, 1) in self._slots else self._slots.get((layer, 0))
-        if self._native is None:
+        key, kernel = (layer, 0), self._kernel
+        once = self._begun and (layer, 1) not in self.constants
+        slot = self._slots.get(key) if once else None
+        own = self.constants.get(key) if once else None
+        if kernel is None:
             return None
         if slot is None:
-            return self._native.activated(x, beta, 1, Prepared(gate))
-        buffers, index = slot
-        y = buffers.activated(index, x, beta, 1)
-        if y is not None:
-            self._written.add((layer, 0))
+            known = gate if own is None or own.gate is None else own.gate
+            y, raw = kernel.activated(x, beta, 1, Prepared(known)) or (None, None)
+        else:
+            y, raw = slot[0].activated(slot[1], x, beta, 1), None
+        if y is not None and own is not None:
+            self._written[key] = raw
         return y
 
     def _write(
@@ -210,8 +218,10 @@ class Accumulator:
             raw, lengths = masked_sums(x, y, beta, axis, gate, valid)
         elif isinstance(beta, Factors):
             raw = product_by_pairs(x, y, beta, axis, self._pair(axis))
-        elif self._native is not None:
-            raw = self._native.sums(x, y, beta, axis, Prepared(gate))
+        elif key in self._written:
+            raw = self._written.pop(key)
+        elif self._kernel is not None:
+            raw = self._kernel.sums(x, y, beta, axis, Prepared(gate))
         if not isinstance(beta, Factors):
             raw = sums(x, y, beta, axis, gate) if raw is None else raw
             own = mean_beta(beta, gate, raw, valid)
@@ -221,8 +231,8 @@ class Accumulator:
         self._seen[key] = CallSums(rows, raw, own, lengths, eps)
 
     def _pair(self, axis: int) -> Pair | None:
-        """Return what sums two variables by the compiled kernel; None without it."""
-        kernel = self._native
+        """Return what sums two variables by a kernel; None without one."""
+        kernel = self._kernel
         if kernel is None:
             return None
         return lambda one, other: kernel.sums(one, other, None, axis, Prepared(None))

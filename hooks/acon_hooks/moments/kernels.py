@@ -15,6 +15,7 @@ gate is in float32, unless an output varies so little that its rounding would be
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -121,6 +122,12 @@ class Gate:
     middle: Tensor
     # Constant β of the counterfactual.
     reference: Tensor | None
+
+    @cached_property
+    def table(self) -> Tensor:
+        """All of them side by side, (3, C); 0 without a reference."""
+        reference = torch.zeros_like(self.half) if self.reference is None else self.reference
+        return torch.stack([self.half, self.middle, reference])
 
     def select(self, index: Tensor | slice) -> "Gate":
         """Return the constants of some channels."""

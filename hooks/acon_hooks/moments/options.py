@@ -11,12 +11,13 @@ from acon_analysis.moments.fields import BLOCKS, FEWEST_BLOCKS, MOST_BLOCKS, UNR
 from acon_hooks.layers.scan import PLAIN_KINDS
 from acon_hooks.moments.constants import GATED_KINDS
 from acon_hooks.moments.native.sums import NativeError, native
+from acon_hooks.moments.triton_sums import triton_sums
 
 #: What `capture` takes for moments: none, the usual, or every sample's states too.
 Wish = bool | Literal["full"]
 
-#: What sums over the pixels: C++ compiled on this machine, or the operators of torch.
-KERNELS = ("auto", "compiled", "eager")
+#: What sums over the pixels: C++ compiled on this machine, Triton, or the operators of torch.
+KERNELS = ("auto", "compiled", "triton", "eager")
 
 #: Kinds whose output depends, element by element, on the input or on two factors.
 KINDS = (*GATED_KINDS, *PLAIN_KINDS)
@@ -30,11 +31,11 @@ class MomentOptions:
     ----------
     full : bool
         Store the states of every sample and channel, too: about 190 bytes each.
-    kernel : {"auto", "compiled", "eager"}
-        What sums over the pixels: C++ that is compiled once on this machine, or the operators of
-        torch (several times slower; the only one on accelerators). Both sum in float64 and are
-        right to 1e-6 (see `acon_hooks.moments.kernels`), but differ in the last digits. "auto"
-        compiles where it can.
+    kernel : {"auto", "compiled", "triton", "eager"}
+        What sums over the pixels: C++ that is compiled once on this machine, for the CPU; a Triton
+        kernel, for accelerators; or the operators of torch (several times slower). All sum in
+        float64 and are right to 1e-6 (see `acon_hooks.moments.kernels`), but differ in the last
+        digits. "auto" is the first or the second where they can be had.
     blocks : int, optional
         Blocks of samples that are kept apart for the jackknife, block = sample_id mod blocks: fewer
         make smaller files and wider intervals. By default what the run began with, else 101.
@@ -76,38 +77,48 @@ def settle(
     *,
     masked: bool = False,
 ) -> tuple[MomentOptions, str]:
-    """Decide on what was left open; return the options and why "auto" is not "compiled".
+    """Decide on what was left open; return the options and why "auto" is "eager".
 
     That is the kernel, and the blocks that the run (`recorded`) began with, or ours. `masked`:
-    padded positions are left out, which the compiled kernel cannot do. UsageError: the compiled
-    kernel is asked for and cannot be had; StoreError: the run was begun with it.
+    padded positions are left out, which no kernel but torch's can do. UsageError: the kernel is
+    asked for and cannot be had; StoreError: the run was begun with it.
     """
     if options.blocks is None:
         unsaid = BLOCKS if recorded is None else UNRECORDED_BLOCKS
         options = replace(options, blocks=(recorded or {}).get("blocks", unsaid))
-    begun = (recorded or {}).get("kernel")
-    if options.kernel == "eager" or (options.kernel == "auto" and begun == "eager"):
-        return replace(options, kernel="eager"), ""
-    reason = ""
-    if masked:
-        reason = "it cannot leave out padded positions (mask=)"
-    elif device.type == "cpu":
-        try:
-            native(announce)
-        except NativeError as error:
-            reason = str(error)
-    else:
-        reason = f"the network runs on {device.type}"
+    asked, begun = options.kernel, (recorded or {}).get("kernel")
+    kernel = begun or asked if asked == "auto" else asked
+    if kernel == "auto":
+        kernel = "compiled" if device.type == "cpu" else "triton"
+    reason = "" if kernel == "eager" else _lacking(kernel, device, announce, masked=masked)
     if not reason:
-        return replace(options, kernel="compiled"), ""
-    if options.kernel == "compiled":
-        raise UsageError(f"the compiled kernel of moments cannot be had: {reason}")
-    if begun == "compiled":
+        return replace(options, kernel=kernel), ""
+    if asked != "auto":
+        raise UsageError(f"the {kernel} kernel of moments cannot be had: {reason}")
+    if begun is not None:
         raise StoreError(
-            "the run was begun with the compiled kernel of moments, which cannot be had here "
+            f"the run was begun with the {kernel} kernel of moments, which cannot be had here "
             f"({reason}): go on where it can, or choose another folder"
         )
     return replace(options, kernel="eager"), reason
+
+
+def _lacking(
+    kernel: str, device: torch.device, announce: Callable[[str], None] | None, *, masked: bool
+) -> str:
+    """Return why a kernel cannot be had; empty if it can."""
+    if masked:
+        return "it cannot leave out padded positions (mask=)"
+    try:
+        if kernel == "triton":
+            triton_sums(device)
+        elif device.type == "cpu":
+            native(announce)
+        else:
+            return f"the network runs on {device.type}"
+    except NativeError as error:
+        return str(error)
+    return ""
 
 
 def recorded_options(

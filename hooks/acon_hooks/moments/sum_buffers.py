@@ -70,7 +70,7 @@ class SumBuffers:
     def activated(self, index: int, x: Tensor, beta: Tensor, axis: int) -> Tensor | None:
         """Return the output of a call, summed in the same pass; None if `put` has to be called."""
         target, constants = self._start(index, x, axis)
-        y = self.kernel.activated(x, beta, axis, constants, target)
+        y = self.kernel.activated_into(x, beta, axis, constants, target)
         self._full[index] = y is not None
         return y
 

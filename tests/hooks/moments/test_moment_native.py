@@ -259,5 +259,5 @@ def test_a_run_goes_on_with_the_kernel_it_began_with(
 
 
 def test_only_known_kernels() -> None:
-    with pytest.raises(UsageError, match="one of auto, compiled, eager, given 'c'"):
+    with pytest.raises(UsageError, match="one of auto, compiled, triton, eager, given 'c'"):
         MomentOptions(kernel="c")

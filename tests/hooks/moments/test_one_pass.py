@@ -95,7 +95,7 @@ def test_the_output_is_that_of_float64_and_the_sums_stay(
     taken = torch.full((constants.rows + 1, samples, channels), torch.nan, dtype=torch.float64)
     target = Target(taken.data_ptr(), samples * channels, channels)
     before = x.clone()
-    y = kernel.activated(x, beta, axis, constants, target)
+    y = kernel.activated_into(x, beta, axis, constants, target)
     assert y is not None
     assert y.stride() == x.stride()
     require_output(y, expected, x, gate, axis)
@@ -103,9 +103,10 @@ def test_the_output_is_that_of_float64_and_the_sums_stay(
     assert alone is not None
     assert torch.equal(taken[: constants.rows], alone)
     assert torch.equal(x, before)
-    again = kernel.activated(x, beta, axis, constants)  # sums that nobody keeps
-    assert again is not None
-    assert torch.equal(again, y)
+    both = kernel.activated(x, beta, axis, constants)
+    assert both is not None
+    assert torch.equal(both[0], y)
+    assert torch.equal(both[1], alone)
 
 
 @pytest.mark.parametrize("last", [False, True])
@@ -115,16 +116,19 @@ def test_samples_and_threads_do_not_matter(
     x, beta, gate, _ = made((3, 84, 15, 30), 1, "usual")
     x = x.contiguous(memory_format=torch.channels_last) if last else x
     constants = Prepared(gate)
-    y = kernel.activated(x, beta, 1, constants)
-    assert y is not None
+    all_of_it = kernel.activated(x, beta, 1, constants)
+    assert all_of_it is not None
+    y, taken = all_of_it
     one = kernel.activated(x[1:2], beta[1:2], 1, constants)
     assert one is not None
-    assert torch.equal(one, y[1:2])
+    assert torch.equal(one[0], y[1:2])
+    assert torch.equal(one[1], taken[:, 1:2])
     monkeypatch.setattr(native_module, "_WORTH", 1000)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     four = kernel.activated(x, beta, 1, constants)
     assert four is not None
-    assert torch.equal(four, y)
+    assert torch.equal(four[0], y)
+    assert torch.equal(four[1], taken)
 
 
 def fused(channels: int) -> tuple[FusedMetaAconC, FusedMetaAconC]:
@@ -134,7 +138,12 @@ def fused(channels: int) -> tuple[FusedMetaAconC, FusedMetaAconC]:
     inner = nn.Conv2d(channels, 4, 1), nn.Conv2d(4, channels, 1)
     both = tuple(FusedMetaAconC(p1, p2, *inner).eval() for _ in range(2))
     kernel = native()
-    both[1].activate = lambda gate, x, beta: kernel.activated(x, beta, 1, Prepared(gate))
+
+    def activate(gate: Gate, x: Tensor, beta: Tensor) -> Tensor | None:
+        found = kernel.activated(x, beta, 1, Prepared(gate))
+        return None if found is None else found[0]
+
+    both[1].activate = activate
     return both[0], both[1]
 
 

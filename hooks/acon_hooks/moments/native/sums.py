@@ -52,11 +52,7 @@ class Prepared:
         self.gate = gate
         self.rows = len(rows_of(gate))
         self.kind = 0 if gate is None else 1 if gate.reference is None else 2
-        parts = [torch.zeros(0)]
-        if gate is not None:
-            reference = torch.zeros_like(gate.half) if gate.reference is None else gate.reference
-            parts = [gate.half, gate.middle, reference]
-        self.table = torch.stack([part.double() for part in parts]).contiguous()
+        self.table = torch.zeros(0) if gate is None else gate.table
         self.pointer = self.table.data_ptr()
 
 
@@ -108,19 +104,25 @@ class NativeSums:
         return None if done is None else out
 
     def activated(
-        self, x: Tensor, beta: Tensor, axis: int, constants: Prepared, target: Target | None = None
-    ) -> Tensor | None:
-        """Return the output of an ACON layer, and do what `into` does in the same pass.
+        self, x: Tensor, beta: Tensor, axis: int, constants: Prepared
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return an ACON layer's output, laid out as x, and what `sums` returns, in one pass.
 
-        It is x·(m + (d/2)·tanh((β·d/2)·x)), laid out as x; None where the compiled kernel does not
-        apply, or something is not finite. Without a target the sums are not kept.
+        The output is x·(m + (d/2)·tanh((β·d/2)·x)). None where the compiled kernel does not apply,
+        or something is not finite.
         """
+        samples, channels = x.shape[0], x.shape[axis]
+        out = torch.empty((constants.rows + 1, samples, channels), dtype=torch.float64)
+        target = Target(out.data_ptr(), samples * channels, channels)
+        y = self.activated_into(x, beta, axis, constants, target)
+        return None if y is None else (y, out[: constants.rows])
+
+    def activated_into(
+        self, x: Tensor, beta: Tensor, axis: int, constants: Prepared, target: Target
+    ) -> Tensor | None:
+        """Return the output, with the sums written as by `into`."""
         if not _lies_so(x, axis, last=_is_last(x, axis)):
             return None
-        if target is None:
-            samples, channels = x.shape[0], x.shape[axis]
-            unused = torch.empty((constants.rows + 1, samples, channels), dtype=torch.float64)
-            target = Target(unused.data_ptr(), samples * channels, channels)
         y = torch.empty_like(x)
         return y if self.into(x, y, beta, axis, constants, target, write=True) else None
 

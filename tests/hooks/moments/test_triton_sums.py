@@ -1,0 +1,55 @@
+"""The Triton kernel: on a device if there is one, and by Triton's interpreter on the CPU."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from acon_analysis.errors import StoreError, UsageError
+from acon_hooks.moments.options import MomentOptions, settle
+from triton_oracle import captured, differences, require_small
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton")
+def test_by_the_interpreter(tmp_path: Path) -> None:
+    child = Path(__file__).parents[2] / "support" / "triton_oracle.py"
+    paths = os.pathsep.join([str(child.parent), *filter(None, sys.path)])
+    done = subprocess.run(
+        [sys.executable, str(child), str(tmp_path)],
+        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    require_small(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_device(tmp_path: Path) -> None:
+    device = torch.device("cuda")
+    require_small(differences(device) | captured(tmp_path, device))
+    assert settle(MomentOptions(), device)[0].kernel == "triton"
+
+
+def test_where_it_does_not_run_torch_sums() -> None:
+    """On the CPU without the interpreter, and on devices that are not there."""
+    lost = torch.device("cuda:99")
+    options, reason = settle(MomentOptions(), lost)
+    assert options.kernel == "eager"
+    assert reason.startswith("Triton's kernel does not run on cuda:99: ")
+    with pytest.raises(UsageError, match="the triton kernel of moments cannot be had: Triton's"):
+        settle(MomentOptions(kernel="triton"), CPU)
+    with pytest.raises(StoreError, match="begun with the triton kernel of moments, which cannot"):
+        settle(MomentOptions(), CPU, {"kernel": "triton"})
+    with pytest.raises(UsageError, match="compiled kernel of moments cannot be had: the network"):
+        settle(MomentOptions(kernel="compiled"), lost)
+    masked, reason = settle(MomentOptions(), lost, masked=True)
+    assert masked.kernel == "eager"
+    assert "padded positions" in reason
