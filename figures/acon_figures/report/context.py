@@ -5,11 +5,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from acon_analysis.columns import (
-    LINEARITY_CHANNEL_COLUMNS,
-    LINEARITY_LAYER_COLUMNS,
-    SPLIT_COLUMNS,
-)
+from acon_analysis.columns import LINEARITY_CHANNEL_COLUMNS, LINEARITY_LAYER_COLUMNS, SPLIT_COLUMNS
 from acon_analysis.plotdata.overview import headline_frame
 from acon_analysis.runs.run import Run
 from acon_analysis.statistics.census import census_table, census_text
@@ -35,19 +31,7 @@ class Tile(NamedTuple):
 def run_page(
     run: Run, layers: pd.DataFrame, channels: pd.DataFrame, splits: pd.DataFrame | None, prefix: str
 ) -> Page:
-    """Return what the template shows of a run but for its figures and their tables.
-
-    Parameters
-    ----------
-    run : Run
-        A captured run.
-    layers, channels : pandas.DataFrame
-        From `plotdata.overview`.
-    splits : pandas.DataFrame or None
-        From `Run.variance_split`.
-    prefix : str
-        Of the ids of what belongs to this run.
-    """
+    """Return what the template shows of a run but for its figures and their tables."""
     rows, data = layer_entries(layers, channels, run.histograms(), unit_facts(run), prefix)
     operators = run.nonlinearities if run.has_census else None
     images = last_part(str(run.identity.get("data") or "given data"))

@@ -15,7 +15,7 @@ MOST_PACKED = 600_000
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """Return a number with so many decimals, or significant digits where it is small or large."""
+    """Return a number with N decimals, or N significant digits where it is small or large."""
     known = float(value)
     if math.isnan(known):
         return "–"
@@ -48,20 +48,7 @@ def exact(value: Any) -> str:
 
 
 def csv_text(frame: pd.DataFrame, digits: int = 7) -> str:
-    """Return a frame as CSV.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        Its index is left out.
-    digits : int
-        Significant digits of its numbers.
-
-    Returns
-    -------
-    str
-        Text that a spreadsheet would take for a formula is preceded by an apostrophe.
-    """
+    """Return a frame as CSV without its index; apostrophes before what would be a formula."""
     safe = frame.copy()
     for name in safe.columns:
         if not pd.api.types.is_numeric_dtype(safe[name]):

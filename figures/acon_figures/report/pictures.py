@@ -21,43 +21,27 @@ from acon_figures.spec import FigureSpec
 
 @dataclass(frozen=True)
 class Numbers:
-    """A table that a page offers as CSV.
+    """A table that a page offers as CSV."""
 
-    Attributes
-    ----------
-    name : str
-        Its key in the page, also the file's name without ending.
-    rows : int
-    columns : tuple of str
-    data : str or None
-        From `numbers.packed`.
-    """
-
+    # Its key in the page, also the file's name without ending.
     name: str
     rows: int
     columns: tuple[str, ...]
+    # From `numbers.packed`.
     data: str | None
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One figure of a page.
-
-    Attributes
-    ----------
-    name, heading, caption : str
-    wide, narrow : str
-        ``<svg>`` elements for wide and narrow pages; empty where the figure could not be drawn.
-    reason : str
-        Why it could not.
-    numbers : tuple of Numbers
-    """
+    """One figure of a page."""
 
     name: str
     heading: str
     caption: str
+    # ``<svg>`` elements for wide and narrow pages; empty where the figure could not be drawn.
     wide: str
     narrow: str
+    # Why it could not.
     reason: str
     numbers: tuple[Numbers, ...]
 
@@ -69,17 +53,7 @@ def reported() -> list[FigureSpec]:
 
 
 def picture(spec: FigureSpec, inputs: Inputs, offered: dict[str, Numbers]) -> Picture | None:
-    """Draw a figure for a page; None where the run has nothing that it could show.
-
-    Parameters
-    ----------
-    spec : FigureSpec
-        One with a heading.
-    inputs : Inputs
-        Of the run.
-    offered : dict of str to Numbers
-        The tables that the page has already; new ones are added.
-    """
+    """Draw a figure for a page, and add to its tables; None where the run has nothing to show."""
     drawn: dict[str, str] = {}
     caption = ""
     try:

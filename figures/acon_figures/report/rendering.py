@@ -94,10 +94,7 @@ def write_report(
 
 
 def render(
-    *runs: Run,
-    title: str | None = None,
-    blocks: pd.DataFrame | None = None,
-    progress: bool = False,
+    *runs: Run, title: str | None = None, blocks: pd.DataFrame | None = None, progress: bool = False
 ) -> str:
     """Return the page of one run or of two as text; see `write_report`."""
     for run in runs:

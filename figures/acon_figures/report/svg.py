@@ -37,23 +37,12 @@ _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 
 
 def inline_svg(figure: Figure, name: str, title: str, description: str) -> str:
-    """Return a figure as an ``<svg>`` element for an HTML page.
+    """Return a figure as an ``<svg>`` element for an HTML page, without inline styles.
 
-    Parameters
-    ----------
-    figure : matplotlib.figure.Figure
-        Its artists with more than `MOST_SHAPES` shapes become pictures.
-    name : str
-        Unique in the page: letters, digits, ``_`` and ``-``; ids begin with it.
-    title, description : str
-        For those who do not see it.
-
-    Returns
-    -------
-    str
-        Text of one element, escaped; without inline styles, and with classes ``f-ink``,
-        ``s-grid``, ... in place of the colours of `THEMED`. A figure with texts on a map of
-        colours keeps its own colours and has the class ``light``.
+    `name` is unique in the page (letters, digits, ``_`` and ``-``); ids begin with it. Artists with
+    more than `MOST_SHAPES` shapes become pictures. Classes ``f-ink``, ``s-grid``, ... replace the
+    colours of `THEMED`. A figure with texts on a map of colours keeps its own colours and has the
+    class ``light``.
     """
     for artist in figure.findobj():
         if _shapes(artist) > MOST_SHAPES:

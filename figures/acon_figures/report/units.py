@@ -34,13 +34,7 @@ def unit_facts(run: Run) -> pd.DataFrame:
 
 
 def unit_entry(own: pd.DataFrame) -> dict[str, Any] | None:
-    """Return what a page shows of the unit with most of its layer's nonlinearity, and its curve.
-
-    Parameters
-    ----------
-    own : pandas.DataFrame
-        The rows of one layer of `unit_facts`.
-    """
+    """Return what a page shows of a layer's most nonlinear unit of `unit_facts`, with its curve."""
     if own.empty:
         return None
     row = own.sort_values(["s_c", "channel"], ascending=[False, True]).iloc[0].to_dict()
