@@ -44,38 +44,21 @@ _SILENT = (
 class Visit(ForwardPasses):
     """Context manager that lets visitors see the sites of a model in every forward pass.
 
-    Every forward pass is compared with the first one: each site must run as often, on inputs of
-    the same shape (number of samples apart, and see `Visitor.fixed_axis`) and dtype. Without
-    replacements, outputs of the model are bit for bit the same with and without visitors.
-
-    Parameters
-    ----------
-    model : Module
-        The network, in evaluation mode. Compiled models run eagerly inside the context.
-    visitor : Visitor
-        Is called at the beginning and the end of every forward pass.
-    sites : sequence of (Site, Visitor)
-        Who sees which site.
-
-    Attributes
-    ----------
-    given : Module
-        The model as it was given; `model` is what it wraps.
-    functions : FunctionSites
-        Listens to functions while a forward pass runs, if some are sites or are to be found.
-
-    Raises
-    ------
-    HookError
-        On entering, if the model cannot be visited; in a forward pass, if hooks were silent or
-        the pass differs from the first one.
+    Every forward pass is compared with the first one: each site must run as often, on inputs of the
+    same shape (number of samples apart, and see `Visitor.fixed_axis`) and dtype. Without
+    replacements, outputs of the model are bit for bit the same with and without visitors. Compiled
+    models run eagerly inside the context; `visitor` is called at the beginning and the end of every
+    forward pass. A HookError where the model cannot be visited, hooks were silent or a pass
+    differs.
     """
 
     def __init__(
         self, model: nn.Module, visitor: Visitor, sites: Sequence[tuple[Site, Visitor]]
     ) -> None:
         super().__init__(unwrap(model))
+        # The model as it was given; `model` is what it wraps.
         self.given, self.visitor = model, visitor
+        # Listens to functions while a forward pass runs, if some are sites or are to be found.
         self.functions = FunctionSites(self)
         self._given_sites = sites
         self._inside = 0  # calls of the model by itself that are running
@@ -248,21 +231,7 @@ class Visit(ForwardPasses):
 
 @contextmanager
 def visiting(model: nn.Module, sites: Iterable[Site], visitor: Visitor) -> Iterator[Visit]:
-    """Let one visitor see some sites of a model in every forward pass inside the context.
-
-    Parameters
-    ----------
-    model : Module
-        The network, in evaluation mode.
-    sites : iterable of Site
-        Where to look.
-    visitor : Visitor
-        What to do there, and when a forward pass begins and ends.
-
-    Yields
-    ------
-    Visit
-    """
+    """Let one visitor see some sites of a model in every forward pass inside the context."""
     with Visit(model, visitor, [(site, visitor) for site in sites]) as visit:
         yield visit
 

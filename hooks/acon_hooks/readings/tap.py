@@ -140,10 +140,7 @@ class Tap(Visitor):
         self._state: dict[str, Any] = {}
 
     def _layer_hooks(self, layer: Layer) -> LayerHooks:
-        further = {
-            "allow_autocast": self.allow_autocast,
-            "report_failures": self._report_failures,
-        }
+        further = {"allow_autocast": self.allow_autocast, "report_failures": self._report_failures}
         if self._gates is not None and multiplies(layer):
             return ProductHooks(layer, self._results, self._axes, self._gates, **further)
         return LayerHooks(layer, self._results, self._axes, **further)
@@ -337,13 +334,7 @@ class Tap(Visitor):
             self._summed = [self._visit.add(hooks.site, self._row_sums) for hooks in self._hooks]
 
     def _look_again(self, first: Batch, row_sums: RowSums) -> None:
-        """Run the first batch again, and refuse β of rows that are no samples.
-
-        Raises
-        ------
-        ProofError
-            If β of a layer belongs to other samples than its rows say.
-        """
+        """Run the first batch again, and refuse β of rows that are no samples."""
         results, reports = self._results, list(self.reports)
         now = state_of(self.model)
         different = changed(self._state, now)
