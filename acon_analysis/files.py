@@ -16,7 +16,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from io import BufferedRandom
+from io import BufferedRandom, BufferedReader
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -33,11 +33,16 @@ GRACE_WITHOUT_LOCKS = 3600.0
 #: Seconds that a process waits for a lock before it says so.
 SILENCE = 5.0
 
+#: Endings of temporary files and of locks; no other file is ever taken for one.
+PART, LOCK = ".part", ".lock"
+
 #: Text that begins so is a formula for a spreadsheet.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
-#: Controls, the ends of lines and paragraphs, and what turns the direction of writing.
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+#: Controls, the ends of lines and paragraphs, what turns the direction of writing, half characters.
+_CONTROLS = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 #: Neither follow a link instead of a file, nor wait for the other end of a pipe.
 _PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -208,7 +213,7 @@ def store_errors(what: str) -> Iterator[None]:
         raise StoreError(f"{what}: {reason}; what is finished stays valid") from error
 
 
-def open_regular(path: Path) -> IO[bytes]:
+def open_regular(path: Path) -> BufferedReader:
     """Open a file for reading; an OSError where there is a pipe or a device, which could wait."""
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     file = os.fdopen(handle, "rb")
@@ -250,7 +255,7 @@ def atomic_write(
 def _temporary(folder: Path, stem: str, *, private: bool) -> Iterator[tuple[Path, IO[bytes]]]:
     """Open a new file, locked; it is removed unless it has been renamed by then."""
     while True:
-        path = folder / f".{stem[:20]}-{secrets.token_hex(8)}.part"
+        path = folder / f".{stem[:20]}-{secrets.token_hex(8)}{PART}"
         with _opened(path, "x+b", private=private) as file:
             try:
                 _try_lock(file)
@@ -293,10 +298,13 @@ def _wait_for(path: Path, file: IO[bytes]) -> None:
 
 
 def remove_stale_files(folder: Path) -> None:
-    """Remove the temporary files and locks of killed processes, and the folder if it ends empty."""
-    if not folder.is_dir():
+    """Remove the temporary files and locks of killed processes, and the folder if it ends empty.
+
+    Nothing is removed through a link.
+    """
+    if folder.is_symlink() or not folder.is_dir():
         return
-    for entry in folder.iterdir():
+    for entry in (path for path in folder.iterdir() if path.suffix in (PART, LOCK)):
         with contextlib.suppress(OSError), _open_plain(entry, "r+b") as file:
             held = _try_lock(file)
             age = time.time() - os.fstat(file.fileno()).st_mtime

@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import importlib.machinery
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -73,8 +74,9 @@ def _from_file(what: str, path: Path) -> ModuleType:
         raise UsageError(f"{what}: there is no file {str(path)!r}")
     # The same name in every process that loads this content from this file, so that what the
     # module defines can be pickled; a changed file is another module.
-    key = hashlib.sha256(str(path.resolve()).encode() + b"\0" + path.read_bytes())
-    name = f"_acon_user_{path.stem}_{key.hexdigest()[:12]}"
+    key = hashlib.sha256(os.fsencode(path.resolve()) + b"\0" + path.read_bytes())
+    stem = path.stem.encode("utf-8", "replace").decode()
+    name = f"_acon_user_{stem}_{key.hexdigest()[:12]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)

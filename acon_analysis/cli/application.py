@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from importlib import metadata
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -70,6 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
     with _stopping() as signals:
         try:
             _refuse_empty(sys.argv[1:] if arguments is None else arguments)
+            _leave_out_the_working_folder()
             app(args=arguments, standalone_mode=True)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -145,6 +147,18 @@ def _blamed(error: BaseException | None) -> str:
         if module.startswith("acon_") and function not in _LISTENERS:
             break
     return f"{text} (an error of acon itself; see --debug)"
+
+
+def _leave_out_the_working_folder() -> None:
+    """Keep libraries from reading code and settings of the folder that the command runs in.
+
+    Worker processes would look there for modules first, and matplotlib, which reads a file of
+    settings when it is imported, for that file: it can name a module, and expressions.
+    """
+    os.environ["PYTHONSAFEPATH"] = "1"
+    if os.path.lexists("matplotlibrc") and "matplotlib" not in sys.modules:
+        with contextlib.chdir(Path(__file__).parent):
+            import matplotlib as _  # noqa: F401, ICN001
 
 
 def _refuse_empty(arguments: list[str]) -> None:

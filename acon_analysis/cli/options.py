@@ -159,7 +159,8 @@ def emit(
         if out is None:
             raise UsageError("--format parquet needs --out FILE")
         out.parent.mkdir(parents=True, exist_ok=True)
-        frame.to_parquet(out, index=False)
+        with out.open("wb") as file:  # Arrow takes no name that is not UTF-8
+            frame.to_parquet(file, index=False)
         return
     text = {
         TableFormat.table: lambda: table_text(frame, UNLIMITED),

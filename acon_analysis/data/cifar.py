@@ -6,6 +6,7 @@ import lzma
 import os
 import pickle
 import tarfile
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -24,7 +25,13 @@ from acon_analysis.columns import SAMPLE_COLUMNS, names
 from acon_analysis.data.image_source import ImageSource
 from acon_analysis.data.preprocess import CIFAR_MEAN, CIFAR_STD
 from acon_analysis.errors import AconError, UsageError, closest
-from acon_analysis.files import is_own_file, keep_private, open_regular, private_cache
+from acon_analysis.files import (
+    atomic_write,
+    is_own_file,
+    keep_private,
+    open_regular,
+    private_cache,
+)
 
 #: Class names, in the data set's own order.
 CLASSES = (
@@ -149,10 +156,18 @@ def _source(folder: Path) -> Path | None:
 
 
 def _download(folder: Path) -> None:
+    """Download the original files, which torchvision's own class would unpickle."""
     try:
         from torchvision.datasets import CIFAR10
+        from torchvision.datasets.utils import download_and_extract_archive
 
-        CIFAR10(str(folder), download=True)
+        # In a folder where nobody can exchange the archive after it has been checked.
+        with tempfile.TemporaryDirectory() as scratch:
+            download_and_extract_archive(
+                CIFAR10.url, scratch, filename=CIFAR10.filename, md5=CIFAR10.tgz_md5
+            )
+            for file in sorted(Path(scratch, _ORIGINAL).iterdir()):
+                atomic_write(folder / _ORIGINAL / file.name, file.read_bytes())
     except (ImportError, OSError, RuntimeError) as error:
         raise AconError(
             f"CIFAR-10 is not in {str(folder)!r} (neither {_ORIGINAL}/ nor {_ARCHIVE}) and could "
@@ -309,7 +324,9 @@ def _read_archive(archive: Path, part: str) -> _Arrays:
                 if image.size != (32, 32):
                     raise AconError(f"{str(archive)!r}: {name!r} is no image of 32x32 pixels")
                 pixels[row] = np.asarray(image.convert("RGB"))
-        except OSError as error:
+        except AconError:
+            raise
+        except Exception as error:  # PIL raises nearly everything on damaged files
             raise AconError(f"{str(archive)!r}: {name!r} is no JPEG ({error})") from error
     return pixels, labels
 

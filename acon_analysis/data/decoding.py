@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from acon_analysis.errors import AconError
+from acon_analysis.files import open_regular
 
 #: Formats that are decoded.
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -50,11 +51,12 @@ def decode(path: str | os.PathLike[str]) -> Image.Image:
 
 def read_image(path: Path) -> bytes:
     """Return the bytes of a file; `BadImageError`, without its name, for more than `MAX_BYTES`."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        if size > MAX_BYTES:
-            raise BadImageError(f"the file's {size:,} bytes are more than {MAX_BYTES:,}")
-        return file.read()
+        content = b"" if size > MAX_BYTES else file.read(MAX_BYTES + 1)
+    if max(size, len(content)) > MAX_BYTES:
+        raise BadImageError(f"the file's {size:,} bytes are more than {MAX_BYTES:,}")
+    return content
 
 
 def decode_bytes(content: bytes) -> Image.Image:

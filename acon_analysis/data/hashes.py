@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from acon_analysis.data.image_source import readable_path
 from acon_analysis.errors import AconError
-from acon_analysis.files import atomic_write, is_own_file, locked, store_errors
+from acon_analysis.files import atomic_write, is_own_file, locked, open_regular, store_errors
 
 #: A file that changed so shortly before it was hashed may change again within one clock tick of
 #: its file system; it is hashed anew next time.
@@ -75,7 +75,7 @@ def _hash(folder: Path, paths: Sequence[str]) -> list[tuple[int, int, str]]:
 def _hash_one(path: Path) -> tuple[int, int, str]:
     try:
         size, changed = _facts(path)
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return size, changed, hashlib.file_digest(file, "sha256").hexdigest()
     except PermissionError:
         return -1, -1, ""

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from acon_analysis.data.decoding import read_image
 from acon_analysis.data.preprocess import PREPROCESSES, get_preprocess
 from acon_analysis.errors import AconError
 from acon_analysis.runs.run import Run
@@ -101,7 +102,7 @@ def _of_folder(noted: pd.DataFrame, folder: Path, identity: Mapping[str, Any]) -
 
     def load(address: tuple[str, str]) -> npt.NDArray[Any]:
         path, expected = folder / address[0], address[1]
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+        if hashlib.sha256(read_image(path)).hexdigest() != expected:
             raise AconError(f"{str(path)!r} is not the image that was captured")
         return np.asarray(preprocess(path))
 

@@ -20,6 +20,7 @@ from acon_analysis.columns import (
     names,
 )
 from acon_analysis.errors import AconError, StoreError, UsageError, closest
+from acon_analysis.files import spelled
 from acon_analysis.moments.fields import FEWEST_BLOCKS, MOST_BLOCKS, UNRECORDED_BLOCKS
 from acon_analysis.moments.frames import merge_frames
 from acon_analysis.moments.gram import rounding
@@ -84,7 +85,7 @@ class StoredRun:
     @property
     def model(self) -> str:
         """The network's name, as it was given; of a script's own class without ``__main__``."""
-        return str(self.identity["model"]).removeprefix("__main__.")
+        return spelled(str(self.identity["model"]).removeprefix("__main__."))
 
     @property
     def weights(self) -> str:
@@ -96,7 +97,7 @@ class StoredRun:
         source, colon, _ = self.model.rpartition(":")
         found = str(origin.get("weights") or "not known")
         own = colon and source not in ("torchvision", "timm")
-        return "not known" if found == "random" and own else found
+        return "not known" if found == "random" and own else spelled(found)
 
     @property
     def sample_word(self) -> str:
@@ -110,7 +111,7 @@ class StoredRun:
         words = f"{count:,} {self.sample_word}{'s' * (count != 1)}"
         name, _, split = str(self.identity.get("data") or "").partition(":")
         name = "" if name.startswith("stream of") else name.rstrip("/").rpartition("/")[2]
-        return words + (f" of {name}" if name else "") + (f" ({split})" if split else "")
+        return spelled(words + (f" of {name}" if name else "") + (f" ({split})" if split else ""))
 
     @property
     def _unit_count(self) -> int | None:

@@ -12,15 +12,21 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from acon_analysis.errors import StoreError, UsageError
-from acon_analysis.files import atomic_write, locked, open_regular, remove_stale_files, store_errors
+from acon_analysis.files import (
+    LOCK,
+    atomic_write,
+    locked,
+    open_regular,
+    remove_stale_files,
+    store_errors,
+)
 from acon_analysis.store.manifest import alteration, json_text, manifest_text, parse_manifest
 
 #: Samples in a unit of work, unless asked otherwise.
@@ -60,7 +66,7 @@ def column_name(layer: str, call: int, taken: set[str]) -> str:
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes."""
     with open_regular(path) as file:
-        return hashlib.file_digest(cast("BufferedReader", file), "sha256").hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_parquet(path: Path, table: pa.Table, scratch: Path | None = None) -> str:
@@ -169,11 +175,13 @@ class RunFolder:
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Write the manifest, keys sorted, with a SHA-256 of its own."""
+        self._require_own_folders()
         with store_errors(f"writing the manifest of {str(self.path)!r}"):
             atomic_write(self.manifest_path, manifest_text(manifest), self.scratch)
 
     def write_table(self, name: str, table: pa.Table) -> str:
         """Write a table of the whole run (``samples``, ``channels``); return its SHA-256."""
+        self._require_own_folders()
         path = self.path / f"{name}.parquet"
         with store_errors(f"writing {str(path)!r}"):
             return write_parquet(path, table, self.scratch)
@@ -188,7 +196,7 @@ class RunFolder:
             raise ValueError(f"part {unknown[0]!r} is none of {PARTS}")
         with (
             store_errors(f"writing unit {unit} of {str(self.path)!r}"),
-            locked(self.scratch / f"{unit_name(unit)}.lock"),
+            self.lock(unit_name(unit)),
         ):
             if self.unit_is_done(unit):
                 return
@@ -244,6 +252,15 @@ class RunFolder:
             sound = pool.map(self.unit_is_done, chosen)
             return {unit for unit, is_sound in zip(chosen, sound, strict=True) if is_sound}
 
+    def _require_own_folders(self) -> None:
+        """Raise StoreError for a link in the run: what is behind it is none of the run's."""
+        for name in (*PARTS, "done", self.scratch.name):
+            if (self.path / name).is_symlink():
+                raise StoreError(
+                    f"out: {name!r} in {str(self.path)!r} is a link, and nothing is written or "
+                    "removed through one; put the folder itself there"
+                )
+
     def damage(self, parts: Mapping[str, str]) -> Iterator[str]:
         """Yield one sentence for every part that is missing or altered."""
         for name, digest in parts.items():
@@ -258,8 +275,10 @@ class RunFolder:
 
     def lock(self, name: str) -> contextlib.AbstractContextManager[None]:
         """Hold a lock of the run against other processes."""
-        return locked(self.scratch / f"{name}.lock")
+        self._require_own_folders()
+        return locked(self.scratch / f"{name}{LOCK}")
 
     def clear_scratch(self) -> None:
         """Remove the temporary files and locks of killed processes."""
+        self._require_own_folders()
         remove_stale_files(self.scratch)

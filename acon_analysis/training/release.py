@@ -16,6 +16,7 @@ from torch import nn
 from acon_analysis.data.image_source import ImageSource
 from acon_analysis.data.sources import open_data
 from acon_analysis.errors import UsageError, closest
+from acon_analysis.files import atomic_write, csv_text
 from acon_analysis.models.bottleneck import BottleneckResNet
 from acon_analysis.models.checkpoints.importing import write_safetensors
 from acon_analysis.models.registry import build_model, registry
@@ -114,8 +115,9 @@ def _release(name: str, out: Path, training: Training, data: str) -> None:
         "versions": f"Python {platform.python_version()}, torch {torch.__version__}, "
         f"numpy {np.__version__}, scikit-learn {sklearn.__version__}",
     }
-    curves.to_csv(out.with_suffix(".csv"), index=False, float_format="%.6g", lineterminator="\n")
-    out.with_suffix(".md").write_text(_card(facts, training.train, curves, training.model))
+    card = _card(facts, training.train, curves, training.model)
+    atomic_write(out.with_suffix(".csv"), csv_text(curves, "%.6g").encode())
+    atomic_write(out.with_suffix(".md"), card.encode())
     write_safetensors(out, _tensors(training.model), facts)
 
 

@@ -25,7 +25,7 @@ def unwrap(model: Any) -> nn.Module:
     """Return the module inside torch.compile, DataParallel, DDP, FSDP and averaging wrappers.
 
     A HookError refuses what is no module, and what runs as TorchScript, as an exported program or
-    as a CUDA graph, whatever layers it holds.
+    as a CUDA graph, whatever layers it holds; and a name in it that is no text.
     """
     if form := _recorded_form(model):
         raise HookError(
@@ -39,6 +39,12 @@ def unwrap(model: Any) -> nn.Module:
     outer: nn.Module = model
     while (inner := _inner(outer)) is not None:
         outer = inner
+    for name, _ in outer.named_modules():
+        if any("\ud800" <= sign <= "\udfff" for sign in name):
+            raise HookError(
+                f"cannot watch the module {name!r}: its name holds half of a character, which no "
+                "table can; give it another one"
+            )
     return outer
 
 

@@ -196,6 +196,23 @@ def test_a_temporary_folder_that_others_can_exchange_is_not_used(
     assert not list((tmp_path / "open").iterdir())
 
 
+def test_a_compiler_in_the_working_folder_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("c++", "g++", "clang++", "mine"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CXX", raising=False)
+    for path in (".", "", f"{os.pathsep}.", "../" + tmp_path.name):
+        monkeypatch.setenv("PATH", path)
+        assert compiler_path() == ""
+    monkeypatch.setenv("CXX", "./mine")  # which the user names
+    assert compiler_path() == str(tmp_path / "mine")
+    (tmp_path / "mine").write_text("#!/bin/sh\npwd\n")
+    assert Path(build._output([compiler_path()]).strip()) == Path(build.__file__).parent
+
+
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The kernel's library, from the usual cache or compiled."""

@@ -1,6 +1,7 @@
 """Files of the user's: what they may import, whose errors are whose, and what is known of them."""
 
 import importlib
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -156,3 +157,9 @@ def test_sentences_are_no_images(tmp_path: Path) -> None:
     terms = dict(context.facts(run))
     assert (terms["Samples"], terms["Samples that could not be read"]) == ("12 of 12", "0")
     assert "Images" not in terms
+
+
+def test_a_file_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"n\xffet.py")
+    path.write_text("def net():\n    return 3\n")
+    assert load_callable("model", f"{path}:net")[0]() == 3

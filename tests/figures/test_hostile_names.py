@@ -16,6 +16,7 @@ import acon_analysis as acon
 from acon_analysis.cli import main
 from acon_analysis.files import spelled
 from acon_analysis.layers import MetaAconC
+from acon_analysis.models.registry import Origin
 from acon_analysis.runs.run import Run
 from acon_analysis.runs.verify import verify_run
 from acon_figures.inputs import Inputs
@@ -56,7 +57,9 @@ LAYERS = [name.replace(".", "·") for name in NAMES]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    folder = tmp_path_factory.mktemp("names") / "<i>data</i> =1+1 😀"
+    folder = tmp_path_factory.mktemp("names") / os.fsdecode(
+        "<i>data</i> =1+1 😀".encode() + b"\xff"
+    )
     for number, name in enumerate(NAMES):
         own = folder / name
         own.mkdir(parents=True)
@@ -71,7 +74,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         (folder / "x.png").rename(odd / os.fsdecode(b"%d\xff.png" % copy))
     (odd / os.fsdecode(b"bad\xff.png")).write_bytes(b"no image")
     options: dict[str, Any] = {"unit_size": 8, "batch_size": 8, "progress": False, "workers": 0}
-    return acon.capture(Named(), folder, folder.parent / "run\n😀", preprocess="none", **options)
+    model: Any = Named()
+    model.acon_origin = Origin("n\udcffet.py:net", "w\udcffeights.pth")
+    out = folder.parent / os.fsdecode("run\n😀".encode() + b"\xff")
+    return acon.capture(model, folder, out, preprocess="none", **options)
 
 
 def test_every_sample_is_there_under_its_name(run: Run) -> None:
@@ -113,6 +119,13 @@ def test_other_formats(run: Run, format: str, capsys: pytest.CaptureFixture[str]
     assert format == "json" or "😀" in text
 
 
+def test_a_file_whose_name_is_no_text(run: Run) -> None:
+    out = run.path.parent / os.fsdecode(b"t\xff.parquet")
+    with pytest.raises(SystemExit, match="0"):
+        main(["summary", str(run.path), "--out", str(out), "--draws", "0"])
+    assert set(pd.read_parquet(io.BytesIO(out.read_bytes()))["layer"]) == set(LAYERS)
+
+
 @pytest.mark.parametrize("name", ["beta_distributions", "linearity_by_depth", "beta_against_null"])
 def test_figures_draw_them_as_text(run: Run, name: str) -> None:
     spec = find(name)
@@ -132,5 +145,13 @@ def test_the_page_shows_them_as_text(
     assert "\u202e" not in page
     assert "\x1b" not in page
     said = html.unescape(page)
-    for name in ("😀 ünïcode", "=1+1", "n" * 240, "two\\u000alines", "\\u202egnp"):
+    for name in (
+        r"n\udcffet.py:net",
+        r"😀\udcff",
+        "😀 ünïcode",
+        "=1+1",
+        "n" * 240,
+        "two\\u000alines",
+        "\\u202egnp",
+    ):
         assert name in said

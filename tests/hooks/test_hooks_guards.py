@@ -342,3 +342,11 @@ def test_another_thread_inside_a_watched_call_is_not_counted(net: Any, images: T
     assert ran
     beta = torch.from_numpy(recording.beta_matrix("acts.1"))
     assert torch.equal(beta, torch.cat([alone.beta, alone.beta]))
+
+
+@pytest.mark.parametrize("name", ["a\ud800", "b\udcff"])
+def test_a_name_that_no_table_can_hold(name: str) -> None:
+    model = nn.Sequential()
+    model.add_module(name, nn.ReLU())
+    with pytest.raises(HookError, match="its name holds half of a character"):
+        find_layers(model, example=torch.zeros(1, 3))

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from acon_analysis.data.image_source import ImageSource
 from acon_analysis.data.sources import open_data
 from acon_analysis.errors import UsageError
-from acon_analysis.files import csv_text
+from acon_analysis.files import atomic_write, csv_text
 from acon_hooks.captures.devices import on_device, pick_device
 from acon_hooks.explainers.explaining import EXPLAINABLE, explain, settled
 from acon_hooks.explainers.explanations import Explanation
@@ -164,7 +164,7 @@ def conductance_data(
     ranks = correlations(table)
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in (("conductance.csv", table), ("layers.csv", ranks)):
-        (folder / name).write_text(csv_text(frame), "utf-8")
+        atomic_write(folder / name, csv_text(frame).encode())
     return table, ranks
 
 
@@ -173,7 +173,7 @@ def write_tables(explanation: Explanation, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     files = {"explanation.csv": explanation.to_frame(), "pixels.csv": explanation.pixels()}
     for name, frame in files.items():
-        (folder / name).write_text(csv_text(frame), "utf-8")
+        atomic_write(folder / name, csv_text(frame).encode())
     return [folder / name for name in files]
 
 
@@ -204,7 +204,7 @@ def check_data(
             tolerance=float("inf"),
         )
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "randomization.csv").write_text(csv_text(table), "utf-8")
+    atomic_write(folder / "randomization.csv", csv_text(table).encode())
     return table
 
 

@@ -5,6 +5,7 @@ of it in which the plan's channels are lines, or what else the plan says.
 """
 
 import copy
+import tempfile
 from collections import defaultdict
 from collections.abc import Mapping
 from functools import partial
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from acon_analysis.errors import UsageError, closest
+from acon_analysis.files import atomic_write
 from acon_analysis.models.registry import build_model, registry
 from acon_hooks.captures.identity import state_sha256
 from acon_hooks.engine.edits import Form, Line, Mixed
@@ -300,7 +302,10 @@ def save_linearized(model: nn.Module, plan: Plan, folder: str | Path) -> Path:
     folder = Path(folder)
     plan.save(folder / PLAN_FILE)
     facts = {"model": plan.model, "weights_sha256": plan.weights_sha256}
-    safetensors.torch.save_model(model, str(folder / WEIGHTS_FILE), metadata=facts)
+    with tempfile.TemporaryDirectory() as scratch:
+        made = Path(scratch) / WEIGHTS_FILE
+        safetensors.torch.save_model(model, str(made), metadata=facts)
+        atomic_write(folder / WEIGHTS_FILE, made.read_bytes())
     return folder
 
 

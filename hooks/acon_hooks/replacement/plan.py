@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from acon_analysis.errors import AconError, UsageError, closest
+from acon_analysis.files import atomic_write
 from acon_analysis.selection import require_columns
 from acon_hooks.replacement.forms import coefficients_of
 
@@ -186,9 +187,8 @@ class Plan:
     def save(self, path: str | Path) -> Path:
         """Write the plan as JSON; floats keep every digit."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         content = {"format": PLAN_FORMAT, **asdict(self)}
-        path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
+        atomic_write(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
         return path
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from acon_analysis.columns import REPLACEMENT_COLUMNS, dtypes, names
 from acon_analysis.errors import UsageError, closest
-from acon_analysis.files import csv_text
+from acon_analysis.files import atomic_write, csv_text
 from acon_analysis.statistics.paired import paired
 from acon_hooks.engine.edits import EditPlan
 from acon_hooks.engine.feed import Batch
@@ -328,4 +328,4 @@ def _write(done: Replacement, folder: Path) -> None:
     if done.folded is not None:
         tables["fold"] = done.folded.table.assign(error=done.folded.error)
     for name, table in tables.items():
-        (folder / f"{name}.csv").write_text(csv_text(table), "utf-8")
+        atomic_write(folder / f"{name}.csv", csv_text(table).encode())

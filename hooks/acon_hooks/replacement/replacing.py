@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from acon_analysis.data.sources import open_data
 from acon_analysis.errors import AconError, UsageError
-from acon_analysis.files import csv_text
+from acon_analysis.files import atomic_write, csv_text
 from acon_analysis.runs.run import Run, open_run
 from acon_analysis.usercode import load_callable
 from acon_hooks.captures.identity import model_name, state_sha256
@@ -302,4 +302,4 @@ def _preprocess(model: nn.Module) -> str | None:
 
 def _write(frame: pd.DataFrame, path: Path) -> None:
     """Write a table as CSV."""
-    path.write_text(csv_text(frame), "utf-8")
+    atomic_write(path, csv_text(frame).encode())

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import shutil
 import struct
 import tarfile
 from collections.abc import Callable, Iterator
@@ -210,6 +211,21 @@ def test_a_large_picture_is_not_decoded(tmp_path: Path, monkeypatch: pytest.Monk
         cifar._read_archive(tmp_path / "a.tar.xz", "test")
 
 
+def test_a_picture_that_is_a_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(stream, "JPEG")
+    content = bytearray(stream.getvalue())
+    start = content.index(b"\xff\xc0") + 5  # height and width in the header
+    content[start : start + 4] = b"\xff\xff\xff\xff"
+    member = tarfile.TarInfo("test/cat/0000.jpg")
+    member.size = len(content)
+    with tarfile.open(tmp_path / "a.tar.xz", "w:xz") as tar:
+        tar.addfile(member, io.BytesIO(content))
+    monkeypatch.setitem(cifar.IMAGES, "test", 1)
+    with pytest.raises(AconError, match=r"'test/cat/0000.jpg' is no JPEG .*bomb"):
+        cifar._read_archive(tmp_path / "a.tar.xz", "test")
+
+
 def test_an_archive_of_jpegs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = tmp_path / "cifar10-images.tar.xz"
     with tarfile.open(archive, "w:xz") as tar:
@@ -235,10 +251,31 @@ def test_no_images_and_no_download(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise OSError("no network")
 
     monkeypatch.setenv("ACON_DATA", str(tmp_path))
-    monkeypatch.setattr("torchvision.datasets.CIFAR10", refuse)
+    monkeypatch.setattr("torchvision.datasets.utils.download_and_extract_archive", refuse)
     cifar._decoded.cache_clear()
     with pytest.raises(AconError, match=r"could not be downloaded .*no network.*ACON_DATA"):
         cifar10()
+
+
+def test_what_is_downloaded_is_checked_where_nobody_can_exchange_it(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And never unpickled by torchvision, which trusts what lies in the folder."""
+    folder = tmp_path / "shared"
+
+    def download(url: str, root: str, *, filename: str, md5: str) -> None:
+        assert (len(md5), url.rpartition("/")[2]) == (32, filename)
+        assert not Path(root).is_relative_to(folder)
+        assert Path(root).stat().st_mode & 0o077 == 0
+        shutil.copytree(original, Path(root) / cifar._ORIGINAL)
+
+    monkeypatch.setenv("ACON_DATA", str(folder))
+    monkeypatch.setattr("torchvision.datasets.utils.download_and_extract_archive", download)
+    monkeypatch.setattr("torchvision.datasets.CIFAR10.__init__", None)
+    cifar._decoded.cache_clear()
+    assert len(cifar10()) > 0
+    found = {path.name for path in (folder / cifar._ORIGINAL).iterdir()}
+    assert found == {path.name for path in original.iterdir()}
 
 
 def test_no_such_split() -> None:
@@ -250,6 +287,6 @@ def test_nothing_is_downloaded_where_that_is_not_wanted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ACON_DATA", str(tmp_path))
-    monkeypatch.setattr("torchvision.datasets.CIFAR10", None)
+    monkeypatch.setattr("torchvision.datasets.utils.download_and_extract_archive", None)
     with pytest.raises(AconError, match=r"CIFAR-10 is not in .* \(neither cifar-10-batches-py/"):
         open_data("cifar10", download=False)

@@ -129,13 +129,32 @@ def test_leftovers_of_the_dead_go_and_files_of_the_living_stay(tmp_path: Path) -
         path.write_bytes(b"half")
         return path
 
-    dead, living = leave("dead"), leave("living")
+    dead, living, other = leave("dead.part"), leave("living.lock"), leave("thesis.txt")
     with living.open("r+b") as file:
         import fcntl
 
         fcntl.flock(file, fcntl.LOCK_EX)
         remove_stale_files(tmp_path)
-    assert (dead.exists(), living.exists()) == (False, True)
+    assert (dead.exists(), living.exists(), other.exists()) == (False, True, True)
+
+
+@pytest.mark.parametrize("name", ["tmp", "betas", "done"])
+def test_nothing_is_written_or_removed_behind_a_link_in_a_run(name: str, tmp_path: Path) -> None:
+    run = captured(tmp_path / "r")
+    mine = tmp_path / "documents"
+    if (run.path / name).exists():
+        (run.path / name).rename(mine)
+    mine.mkdir(exist_ok=True)
+    for file in ("thesis.txt", "unit-0000001.json", "x.part"):
+        (mine / file).write_text("mine")
+    (run.path / name).symlink_to(mine)
+    for unit in (0, 1):
+        run.folder.part("pooled", unit).unlink(missing_ok=True)
+    before = {file.name: file.read_bytes() for file in mine.iterdir()}
+    for _ in range(2):  # an unfinished run and, for tmp, a finished one
+        with pytest.raises(StoreError, match=f"'{name}' in .* is a link, and nothing is written"):
+            captured(run.path)
+        assert {file.name: file.read_bytes() for file in mine.iterdir()} == before
 
 
 def test_a_lock_is_free_again_and_leaves_nothing(tmp_path: Path) -> None:

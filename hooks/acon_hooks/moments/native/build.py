@@ -40,12 +40,16 @@ class NativeError(Exception):
 
 
 def compiler_path() -> str:
-    """Return the path of a compiler; empty if there is none."""
+    """Return the absolute path of a compiler; empty if there is none.
+
+    Relative folders of ``PATH`` do not count: they mean whatever folder one is in.
+    """
     given = os.environ.get("CXX", "").split()
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    path = os.pathsep.join(folder for folder in folders if Path(folder).is_absolute())
     for name in given[:1] or ("c++", "g++", "clang++"):
-        path = shutil.which(name)
-        if path:
-            return path
+        if found := shutil.which(name, path=path):
+            return str(Path(found).absolute())
     return ""
 
 
@@ -102,9 +106,12 @@ def _compile(compiler: str, made: Path) -> None:
 
 
 def _output(command: list[str]) -> str:
-    """Run a compiler; return what it prints."""
+    """Run a compiler, outside the working folder; return what it prints."""
+    own = Path(__file__).parent  # where relative folders of CPATH and the like lead
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=300, check=False, cwd=own
+        )
     except (OSError, subprocess.SubprocessError) as error:
         raise NativeError(f"{command[0]!r} does not run: {error}") from error
     if done.returncode:
