@@ -326,11 +326,8 @@ def make_plan(
         PlannedUnit(**{str(name): _KINDS[str(name)](value) for name, value in row.items()})
         for row in chosen[columns].to_dict("records")
     ]
-    missing = {(unit.layer, unit.call) for unit in units} - set(order)
-    if missing:
-        name, call = min(missing)
-        raise PlanError(f"plan: no facts of layer {name!r}, call {call}")
-    units.sort(key=lambda unit: (order[unit.layer, unit.call], unit.channel))
+    # A unit of an unknown layer is refused by the plan itself.
+    units.sort(key=lambda unit: (order.get((unit.layer, unit.call), 0), unit.channel))
     return Plan(tuple(units), facts, model, weights_sha256, data, run_id, chosen_by)
 
 
