@@ -404,7 +404,7 @@ class Accumulator:
             raise HookError(f"none of the layers found can be measured: {reasons or 'none ran'}")
 
     def learned(self, samples: int, mixed: Collection[str] = ()) -> None:
-        """Keep the constants of a first batch of so many samples, whose sums are forgotten."""
+        """Keep the constants of a first batch of N samples, whose sums are forgotten."""
         self._settle_rows(samples, mixed)
         self.learning = False
         self._seen.clear()

@@ -21,7 +21,7 @@ from acon_hooks.readings.live import LiveHooks
 from acon_hooks.readings.pieces import Pieces
 from acon_hooks.readings.proof import failed_report
 
-#: So many more batches are watched closely while no proof of a layer had power.
+#: How many more batches are watched closely while no proof of a layer had power.
 _PATIENCE = 8
 
 
