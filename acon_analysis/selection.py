@@ -21,6 +21,16 @@ def choose_layer(frame: pd.DataFrame, layer: str | None) -> str:
     return layer
 
 
+def choose_network(frame: pd.DataFrame, network: str | None) -> pd.DataFrame:
+    """Return the rows of a network, by default the first; all rows of a frame that names none."""
+    if "network" not in frame:
+        return frame
+    names = [str(name) for name in frame["network"].unique()]
+    if network is not None and network not in names:
+        raise UsageError(f"the frame holds no network {network!r}; {closest(network, names)}")
+    return frame[frame["network"] == (network or next(iter(names), ""))]
+
+
 def choose_samples(
     column: npt.ArrayLike, samples: int | Sequence[int], seed: int | np.random.Generator
 ) -> list[int]:

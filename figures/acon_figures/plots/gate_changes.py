@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from acon_analysis.errors import AconError, UsageError, closest
-from acon_analysis.selection import require_columns
+from acon_analysis.selection import choose_network, require_columns
 from acon_figures.names import plain
 from acon_figures.spec import figure
 from acon_figures.style import COLORS, FAINT, INK, AconFigure, is_narrow, new_figure, theme, thin
@@ -85,7 +85,7 @@ def gate_changes(
     require_columns(gates, list(NEEDED), "the frame of gates")
     if gates.empty:
         raise AconError("the frame holds no intervention")
-    own = _of_network(gates, network)
+    own = choose_network(gates, network)
     names = _interventions(own, interventions)
     layers = [*(name for name in own["layer"].unique() if name != "all"), "all"]
     with theme(context):
@@ -111,16 +111,6 @@ def gate_changes(
         margin=margin,
     )
     return figure
-
-
-def _of_network(gates: pd.DataFrame, network: str | None) -> pd.DataFrame:
-    """Return the rows of one network."""
-    if "network" not in gates:
-        return gates
-    names = [str(name) for name in gates["network"].unique()]
-    if network is not None and network not in names:
-        raise UsageError(f"the frame holds no network {network!r}; {closest(network, names)}")
-    return gates[gates["network"] == (network or names[0])]
 
 
 def _interventions(own: pd.DataFrame, wanted: Sequence[str] | None) -> list[str]:

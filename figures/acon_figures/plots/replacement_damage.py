@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from acon_analysis.errors import AconError, UsageError, closest
-from acon_analysis.selection import require_columns
+from acon_analysis.errors import AconError
+from acon_analysis.selection import choose_network, require_columns
 from acon_analysis.studies.replacement_ranks import rank_correlations
 from acon_figures.spec import figure
 from acon_figures.style import COLORS, AconFigure, is_narrow, new_figure, theme, thin
@@ -71,10 +71,7 @@ def replacement_damage(
     require_columns(damage, ["network", "seed", "layer", "call", "damage", *labels], "the damage")
     if damage.empty:
         raise AconError("the frame holds no replaced channel")
-    names = [str(name) for name in damage["network"].unique()]
-    if network is not None and network not in names:
-        raise UsageError(f"the frame holds no network {network!r}; {closest(network, names)}")
-    own = damage[damage["network"] == (network or names[0])]
+    own = choose_network(damage, network)
     ranks = rank_correlations(own, list(labels))
     means = ranks.groupby(["measure", "seed"])["spearman"].mean().groupby("measure").mean()
     with theme(context):

@@ -8,9 +8,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from acon_analysis.columns import FACT_COLUMNS, names
-from acon_analysis.errors import AconError, UsageError, closest
+from acon_analysis.errors import AconError
 from acon_analysis.plotdata.channels import reached_share
-from acon_analysis.selection import require_columns
+from acon_analysis.selection import choose_network, require_columns
 from acon_figures.names import layer_labels
 from acon_figures.spec import figure
 from acon_figures.style import COLORS, INK, RULE, AconFigure, is_narrow, new_figure, theme, thin
@@ -70,11 +70,7 @@ def slopes(
         If a column is missing, or no channel has p1 and p2.
     """
     require_columns(channels, names(FACT_COLUMNS), "the table of channels")
-    networks = [str(name) for name in channels["network"].unique()]
-    if network is not None and network not in networks:
-        raise UsageError(f"the table holds no network {network!r}; {closest(network, networks)}")
-    own = channels[channels["network"] == (network or (networks or [""])[0])]
-    own = own.dropna(subset=["p1", "p2"])
+    own = choose_network(channels, network).dropna(subset=["p1", "p2"])
     if own.empty:
         raise AconError("no channel of the table has p1 and p2: its layers are not ACON")
     with theme(context):
