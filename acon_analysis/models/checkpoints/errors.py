@@ -1,7 +1,8 @@
 """The one error of this package, and how names out of a foreign file are shown."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 from acon_analysis.errors import AconError
 
@@ -31,10 +32,10 @@ def show(value: object) -> str:
     return "a dict" if isinstance(value, dict) else f"a {type(value).__name__}"
 
 
-def listing(names: Sequence[object], *, count: int = 6) -> str:
-    """Return the first names, and how many more there are."""
-    text = ", ".join(show(name) for name in names[:count])
-    return text + (f" and {len(names) - count} more" if len(names) > count else "")
+def listing(items: Sequence[Any], count: int = 6, describe: Callable[[Any], str] = show) -> str:
+    """Return the first items, and how many more there are."""
+    text = ", ".join(map(describe, items[:count]))
+    return text + (f" and {len(items) - count} more" if len(items) > count else "")
 
 
 def nearest(name: str, pool: Iterable[str]) -> str | None:

@@ -1,6 +1,7 @@
 """Which of a file's tensors are the model's: the state dict, its prefixes, names and shapes."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -110,8 +111,7 @@ def make_plan(
     taken = [
         _take(name, key, state[key], wanted[name]) for name, key in keys.items() if name in wanted
     ]
-    wrong = [item for item in taken if item.record and item.record.shape != item.shape]
-    _require_shapes(sorted(wrong))
+    _require_shapes(taken)
     taken += [Taken(n, "", None, wanted[n].shape, BY_NAME[wanted[n].dtype]) for n in counters]
     return Plan(path, tuple(sorted(taken)), (*notes, *remarks, *_conversions(taken)))
 
@@ -300,12 +300,11 @@ def _require_names(
 
 
 def _near(names: list[str], pool: list[str]) -> str:
-    shown = []
-    for name in names[:_SHOWN]:
+    def described(name: str) -> str:
         other = nearest(name, pool)
-        shown.append(show(name) + (f" (near {show(other)})" if other else ""))
-    more = len(names) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
+        return show(name) + (f" (near {show(other)})" if other else "")
+
+    return listing(names, _SHOWN, described)
 
 
 def _take(name: str, key: str, value: TensorRecord, expected: Wanted) -> Taken:
@@ -323,25 +322,24 @@ def _take(name: str, key: str, value: TensorRecord, expected: Wanted) -> Taken:
     return Taken(name, key, value, expected.shape, target)
 
 
-def _require_shapes(wrong: list[Taken]) -> None:
+def _require_shapes(taken: list[Taken]) -> None:
+    def described(item: Taken) -> str:
+        return f"{show(item.key)} {item.record.shape if item.record else ()} for {item.shape}"
+
+    wrong = sorted(item for item in taken if item.record and item.record.shape != item.shape)
     if wrong:
-        shown = [
-            f"{show(item.key)} {item.record.shape if item.record else ()} for {item.shape}"
-            for item in wrong[:_SHOWN]
-        ]
-        more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise Refusal(
             f"{plural(len(wrong), 'tensor')} of another shape than the model's: "
-            f"{', '.join(shown)}{more}"
+            f"{listing(wrong, _SHOWN, described)}"
         )
 
 
 def _conversions(taken: list[Taken]) -> list[str]:
-    counts: dict[tuple[str, str], int] = {}
-    for item in taken:
-        if item.record and item.record.storage.dtype != item.dtype:
-            pair = (name_of(item.record.storage.dtype), name_of(item.dtype))
-            counts[pair] = counts.get(pair, 0) + 1
+    counts = Counter(
+        (name_of(item.record.storage.dtype), name_of(item.dtype))
+        for item in taken
+        if item.record and item.record.storage.dtype != item.dtype
+    )
     return [
         f"{plural(count, 'tensor')} converted from {source} to {target}"
         for (source, target), count in sorted(counts.items())

@@ -107,6 +107,16 @@ def training_checkpoint() -> dict[str, Any]:
     }
 
 
+def test_content_that_is_not_read_takes_no_time(tmp_path: Path) -> None:
+    """Tuples that hold one another thrice, 25 deep, which nothing may compare."""
+    inner: tuple[Any, ...] = ()
+    for _ in range(25):
+        inner = (inner, inner, inner)
+    path = tmp_path / "weights.pth"
+    path.write_bytes(saved({"state_dict": state(), "x": inner}))
+    assert_same(load_state_dict(path, net()).state, state())
+
+
 def bare(weights: State) -> State:
     return {key.removeprefix("module."): tensor for key, tensor in weights.items()}
 
