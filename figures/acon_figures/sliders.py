@@ -39,7 +39,7 @@ class UnitExplorer:
         self.sliders = {
             name: ipywidgets.FloatSlider(
                 value, min=low, max=high, step=(high - low) / 200, readout_format=".3g",
-                description="β" if name == "beta" else name,
+                description="β" if name == "beta" else name, layout={"width": "500px"},
             )
             for name, (value, low, high) in ranges.items()
         }  # fmt: skip
