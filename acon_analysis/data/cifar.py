@@ -16,13 +16,11 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
-from acon_analysis.columns import SAMPLE_COLUMNS, names
-from acon_analysis.data.image_source import ImageSource
+from acon_analysis.data.image_source import ImageSource, sample_table
 from acon_analysis.data.preprocess import CIFAR_MEAN, CIFAR_STD
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.files import (
@@ -83,20 +81,16 @@ def cifar10(split: str = "test", *, download: bool = True) -> ImageSource:
         held_out = (chosen // len(CLASSES)) % HELD_OUT_EVERY == 0
         chosen = chosen[held_out if split == "val" else ~held_out]
     part = "test" if split == "test" else "train"
-    frame = pd.DataFrame(
-        {
-            "sample_id": np.arange(len(chosen), dtype=np.int64),
-            "path": [
-                f"{part}/{CLASSES[labels[index]]}/{index // len(CLASSES):04d}" for index in chosen
-            ],
-            "label": [CLASSES[label] for label in labels[chosen]],
-            "bytes": np.full(len(chosen), pixels[0].nbytes, dtype=np.int64),
-            "sha256": [hashlib.sha256(pixels[index].tobytes()).hexdigest() for index in chosen],
-        }
+    own = [CLASSES[label] for label in labels[chosen]]
+    samples = sample_table(
+        [f"{part}/{name}/{i // len(CLASSES):04d}" for name, i in zip(own, chosen, strict=True)],
+        own,
+        [pixels[0].nbytes] * len(chosen),
+        (hashlib.sha256(pixels[index].tobytes()).hexdigest() for index in chosen),
     )
     return ImageSource(
         f"cifar10:{split}",
-        frame[names(SAMPLE_COLUMNS)],
+        samples,
         _Normalised(pixels[chosen]),
         preprocess={"name": "cifar10", "mean": list(CIFAR_MEAN), "std": list(CIFAR_STD)},
         targets=labels[chosen],

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch.utils.data import Dataset
 
+from acon_analysis.columns import SAMPLE_COLUMNS, dtypes, names
 from acon_analysis.errors import UsageError
 
 
@@ -69,6 +70,15 @@ class ImageSource(Dataset[torch.Tensor]):
             known = "" if pd.isna(label) else label
             digest.update(f"{path}\0{known}\0{size}\0{sha256}\n".encode())
         return digest.hexdigest()
+
+
+def sample_table(
+    paths: Sequence[str], labels: Sequence[str | None], sizes: Iterable[int], hashes: Iterable[str]
+) -> pd.DataFrame:
+    """Return images in order as `columns.SAMPLE_COLUMNS`."""
+    values = (range(len(paths)), paths, labels, list(sizes), list(hashes))
+    frame = pd.DataFrame(dict(zip(names(SAMPLE_COLUMNS), values, strict=True)))
+    return frame.astype(dtypes(SAMPLE_COLUMNS))
 
 
 def readable_path(path: str) -> str:

@@ -118,10 +118,7 @@ class ImagenetPreprocess(Preprocess):
         size = _torchvision_size(image.size)
         if size != image.size:
             image = image.resize(size, Image.Resampling.BILINEAR)
-        scaled = _unit_range(_centre(np.asarray(image)))
-        mean, std = (np.array(c, np.float32)[:, None, None] for c in (MEAN, STD))
-        normalised: Array = (scaled - mean) / std
-        return normalised
+        return _normalised(_centre(np.asarray(image)), MEAN, STD)
 
 
 class PlainPreprocess(Preprocess):
@@ -156,10 +153,7 @@ class CifarPreprocess(Preprocess):
 
     def apply(self, image: Image.Image) -> Array:
         """Return (3, 32, 32), R, G, B, minus the mean and over the standard deviation."""
-        scaled = _unit_range(np.asarray(_small_square(image, 32)))
-        mean, std = (np.array(c, np.float32)[:, None, None] for c in (CIFAR_MEAN, CIFAR_STD))
-        normalised: Array = (scaled - mean) / std
-        return normalised
+        return _normalised(np.asarray(_small_square(image, 32)), CIFAR_MEAN, CIFAR_STD)
 
 
 class DigitsPreprocess(Preprocess):
@@ -314,6 +308,13 @@ def _centre(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     height, width = pixels.shape[:2]
     top, left = round((height - CROP) / 2), round((width - CROP) / 2)
     return pixels[top : top + CROP, left : left + CROP]
+
+
+def _normalised(pixels: npt.NDArray[np.uint8], *scale: tuple[float, float, float]) -> Array:
+    """(H, W, 3) in 0..255 to (3, H, W), minus the mean and over the standard deviation."""
+    mean, std = (np.array(channels, np.float32)[:, None, None] for channels in scale)
+    normalised: Array = (_unit_range(pixels) - mean) / std
+    return normalised
 
 
 def _unit_range(pixels: npt.NDArray[np.uint8]) -> Array:

@@ -12,14 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import torch
 
-from acon_analysis.columns import SAMPLE_COLUMNS, names
 from acon_analysis.data.cifar import cifar10
 from acon_analysis.data.decoding import BadImageError, decode_bytes, read_image
 from acon_analysis.data.hashes import hash_files
-from acon_analysis.data.image_source import ImageSource, readable_path
+from acon_analysis.data.image_source import ImageSource, readable_path, sample_table
 from acon_analysis.data.preprocess import Preprocess, get_preprocess
 from acon_analysis.errors import AconError, UsageError, closest
 
@@ -103,18 +101,15 @@ def digits(split: str = "test") -> ImageSource:
         held_out[own[step]] = True
     chosen = np.flatnonzero(held_out if split == "test" else ~held_out)
     pixels = torch.from_numpy(images[chosen]).unsqueeze(1)
-    frame = pd.DataFrame(
-        {
-            "sample_id": np.arange(len(chosen), dtype=np.int64),
-            "path": [f"digits/{index:04d}" for index in chosen],
-            "label": labels[chosen].astype(str),
-            "bytes": np.full(len(chosen), images[0].nbytes, dtype=np.int64),
-            "sha256": [hashlib.sha256(images[index].tobytes()).hexdigest() for index in chosen],
-        }
+    samples = sample_table(
+        [f"digits/{index:04d}" for index in chosen],
+        labels[chosen].astype(str).tolist(),
+        [images[0].nbytes] * len(chosen),
+        (hashlib.sha256(images[index].tobytes()).hexdigest() for index in chosen),
     )
     return ImageSource(
         f"digits:{split}",
-        frame[names(SAMPLE_COLUMNS)],
+        samples,
         pixels.__getitem__,
         preprocess={"name": "digits", "scale": "0..16 to 0..1"},
         targets=labels[chosen],
@@ -211,16 +206,7 @@ def image_folder(folder: Path, preprocess: Preprocess, memory: Path | None = Non
     paths = [path.relative_to(folder).as_posix() for path in files]
     shown = [readable_path(path) for path in paths]
     labels = [path.partition("/")[0] if "/" in path else None for path in shown]
-    sizes_and_hashes = hash_files(folder, paths, memory)
-    frame = pd.DataFrame(
-        {
-            "sample_id": np.arange(len(files), dtype=np.int64),
-            "path": shown,
-            "label": pd.Series(labels, dtype="str"),
-            "bytes": np.array([size for size, _ in sizes_and_hashes], dtype=np.int64),
-            "sha256": [digest for _, digest in sizes_and_hashes],
-        }
-    )
+    sizes, hashes = zip(*hash_files(folder, paths, memory), strict=True)
     classes = tuple(sorted({label for label in labels if label is not None}))
     index = {name: position for position, name in enumerate(classes)}
     targets = None
@@ -228,8 +214,8 @@ def image_folder(folder: Path, preprocess: Preprocess, memory: Path | None = Non
         targets = np.array([index[str(label)] for label in labels], dtype=np.int64)
     return ImageSource(
         str(folder),
-        frame[names(SAMPLE_COLUMNS)],
-        _FolderLoader(folder, paths, [digest for _, digest in sizes_and_hashes], preprocess),
+        sample_table(shown, labels, sizes, hashes),
+        _FolderLoader(folder, paths, hashes, preprocess),
         preprocess=preprocess.spec,
         targets=targets,
         classes=classes,

@@ -10,7 +10,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec, Protocol
+from typing import Any, Concatenate, ParamSpec
 
 import numpy as np
 
@@ -21,71 +21,8 @@ from acon_analysis.family._torch_ops import TorchOps
 P = ParamSpec("P")
 
 
-class Ops(Protocol):
-    """What a kernel may use. Arrays are numpy arrays or torch tensors, never mixed."""
-
-    def prepare(self, owner: str, named: dict[str, Any]) -> tuple[list[Any], Callable[[Any], Any]]:
-        """Return the arguments in working precision and the function that casts a result back."""
-
-    def like(self, x: Any, value: float, /) -> Any:
-        """Return the value in the shape and precision of x (a bare number in `where` has none)."""
-
-    def may_hold_nan(self, x: Any, /) -> bool:
-        """Return False only if x surely holds no NaN (torch is not asked: it would wait)."""
-
-    def exp(self, x: Any, /) -> Any:
-        """Return e^x."""
-
-    def expm1(self, x: Any, /) -> Any:
-        """Return e^x - 1."""
-
-    def tanh(self, x: Any, /) -> Any:
-        """Return the hyperbolic tangent."""
-
-    def sigmoid(self, x: Any, /) -> Any:
-        """Return 1 / (1 + e^-x), accurate in its left tail."""
-
-    def softplus(self, x: Any, /) -> Any:
-        """Return log(1 + e^x), accurate in its left tail."""
-
-    def erfc(self, x: Any, /) -> Any:
-        """Return the complementary error function."""
-
-    def absolute(self, x: Any, /) -> Any:
-        """Return |x|."""
-
-    def isnan(self, x: Any, /) -> Any:
-        """Return where x is NaN."""
-
-    def isinf(self, x: Any, /) -> Any:
-        """Return where x is infinite."""
-
-    def where(self, condition: Any, x: Any, y: Any, /) -> Any:
-        """Return x where the condition holds, y elsewhere."""
-
-    def clip(self, x: Any, low: float, high: float, /) -> Any:
-        """Return x limited to low..high; NaN stays NaN."""
-
-    def minimum(self, x: Any, y: Any, /) -> Any:
-        """Return the smaller one; NaN wins."""
-
-    def maximum(self, x: Any, y: Any, /) -> Any:
-        """Return the larger one; NaN wins."""
-
-    def total(self, x: Any, axis: int, /) -> Any:
-        """Return the sum along an axis, which stays with length 1."""
-
-    def largest(self, x: Any, axis: int, /) -> Any:
-        """Return the largest value along an axis, which stays with length 1; NaN wins."""
-
-    def expand(self, x: Any, axis: int, /) -> Any:
-        """Return x with a new axis of length 1."""
-
-    def squeeze(self, x: Any, axis: int, /) -> Any:
-        """Return x without the axis of length 1."""
-
-    def broadcast(self, *arrays: Any) -> tuple[Any, ...]:
-        """Return the arrays in their common shape."""
+#: What a kernel may use. Arrays are numpy arrays or torch tensors, never mixed.
+Ops = NumpyOps | TorchOps
 
 
 @functools.cache

@@ -9,10 +9,10 @@ from acon_analysis.errors import UsageError
 
 
 class NumpyOps:
-    """numpy behind the interface ``Ops``; float32 stays float32, float16 is worked in float32."""
+    """numpy as kernels use it; float32 stays float32, float16 is worked in float32."""
 
     def __init__(self) -> None:
-        self.like: Any = np.full_like
+        self.like: Any = np.full_like  # a value in the shape and precision of an array
         self.exp: Any = np.exp
         self.expm1: Any = np.expm1
         self.tanh: Any = np.tanh
@@ -20,13 +20,14 @@ class NumpyOps:
         self.isnan: Any = np.isnan
         self.isinf: Any = np.isinf
         self.where: Any = np.where
-        self.clip: Any = np.clip
-        self.minimum: Any = np.minimum
-        self.maximum: Any = np.maximum
-        self.expand: Any = np.expand_dims
-        self.squeeze: Any = np.squeeze
+        self.clip: Any = np.clip  # NaN stays NaN
+        self.minimum: Any = np.minimum  # NaN wins
+        self.maximum: Any = np.maximum  # NaN wins
+        self.expand: Any = np.expand_dims  # by an axis of length 1
+        self.squeeze: Any = np.squeeze  # without an axis of length 1
         self.broadcast: Any = np.broadcast_arrays
 
+    # Arguments in working precision, and the function that casts a result back.
     def prepare(self, owner: str, named: dict[str, Any]) -> tuple[list[Any], Callable[[Any], Any]]:
         arrays = {name: np.asarray(value) for name, value in named.items()}
         for name, array in arrays.items():
@@ -47,6 +48,7 @@ class NumpyOps:
 
         return [array.astype(working, copy=False) for array in arrays.values()], restore
 
+    # False only if x surely holds no NaN (torch is not asked: it would wait).
     def may_hold_nan(self, x: Any) -> bool:
         return bool(np.isnan(x).any())
 
@@ -62,6 +64,7 @@ class NumpyOps:
 
         return erfc(x)
 
+    # The axis stays with length 1.
     def total(self, x: Any, axis: int) -> Any:
         return np.sum(x, axis=axis, keepdims=True)
 

@@ -7,7 +7,7 @@ from acon_analysis.errors import UsageError
 
 
 class TorchOps:
-    """torch, as its caller has loaded it, behind the interface ``Ops``."""
+    """torch, as its caller has loaded it, with the operations of ``NumpyOps``."""
 
     def __init__(self, torch: Any) -> None:
         self.torch = torch

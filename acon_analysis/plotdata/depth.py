@@ -118,20 +118,8 @@ def nested_layers(depth: pd.DataFrame) -> bool:
 def relative_depth(depth: pd.DataFrame) -> pd.DataFrame:
     """Put the layers of every network between 0, its first, and 1, its last.
 
-    Parameters
-    ----------
-    depth : pandas.DataFrame
-        From `linearity_by_depth`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Its columns, ``place`` now float64; 0 for a network of one layer.
-
-    Raises
-    ------
-    AconError
-        If a column is missing or the table is empty.
+    ``depth`` comes from `linearity_by_depth` or `shared_layers`; its ``place`` becomes float64, 0
+    for a network of one layer.
     """
     require_columns(depth, names(DEPTH_COLUMNS), "the table by depth")
     if depth.empty:

@@ -95,19 +95,11 @@ def sample_extremes(
 
 
 def switching_channel(facts: pd.DataFrame) -> int:
-    """Return the channel of a layer whose function β changes most.
+    """Return the channel, of one layer of `channels.channel_facts`, whose function β changes most.
 
-    Parameters
-    ----------
-    facts : pandas.DataFrame
-        Rows of one layer of `channels.channel_facts`.
-
-    Returns
-    -------
-    int
-        The channel of the greatest root mean square distance between its functions at the 5 %
-        and the 95 % quantile of β, over two standard deviations either side of the mean input,
-        as a share of the output's standard deviation.
+    That of the greatest root mean square distance between its functions at the 5 % and the 95 %
+    quantile of β, over two standard deviations either side of the mean input, as a share of the
+    output's standard deviation.
     """
     known = facts.dropna(subset=["p1", "p2", "beta_low", "beta_high"])
     if known.empty:

@@ -124,25 +124,12 @@ def sentence(
     L_gate: float = np.nan,
     roundings: float = np.nan,
 ) -> str:
-    """Put one channel's cause into words.
+    """Return one channel's cause, a key of `CAUSES`, in words.
 
-    Parameters
-    ----------
-    cause : str
-        Key of `CAUSES`.
-    G, kappa, positive : float
-        The channel's gate variance, gain and share of positive inputs.
-    low, high : float
-        Its smallest and largest input.
-    L_gate : float
-        L of a product's gate alone; NaN without one.
-    roundings : float
-        Standard deviation of its output in roundings of float32, named below `NEARLY_DEAD`.
-
-    Returns
-    -------
-    str
-        Such as ``"linear because its inputs are positive in 99.7 %"``.
+    ``low`` and ``high`` are its smallest and largest input, ``positive`` their share above 0,
+    ``L_gate`` the L of a product's gate alone (NaN without one); ``roundings``, the standard
+    deviation of its output in roundings of float32, is named below `NEARLY_DEAD`. Such as
+    ``"linear because its inputs are positive in 99.7 %"``.
     """
     words = {
         "empty": "saw no data",
@@ -197,30 +184,14 @@ def layer_sentence(
     rowless: bool = False,
     roundings: float = np.nan,
 ) -> str:
-    """Summarise the causes of a layer's channels in one sentence.
+    """Summarise the causes of a layer's channels, keys of `CAUSES`, in one sentence.
 
-    Parameters
-    ----------
-    found : sequence of str
-        Keys of `CAUSES`, one a channel.
-    L : float
-        The layer's index; NaN where it is not measurable.
-    dead : bool
-        Whether the outputs of none of its channels vary.
-    left_out, samples : int
-        Samples that were left out, and those that were not.
-    L_gate : float
-        L of a product's gate alone, named where it is more than `FAR` from L.
-    rowless : bool
-        Whether rows of its input are no samples: then rows are left out, and samples not counted.
-    roundings : float
-        As for `sentence`, of the channel that varies most.
-
-    Returns
-    -------
-    str
-        Such as ``"64 channels: 40 linear because p1≈p2, 24 dead (...)"``; the layer itself is
-        called neither linear nor nonlinear: `LINEAR` is for channels.
+    ``dead``: the outputs of none of its channels vary; ``left_out`` and ``samples``: samples that
+    were left out, and that were not; ``L_gate`` is named where it is more than `FAR` from L;
+    ``rowless``: rows of its input are no samples, so rows are left out, and samples not counted;
+    ``roundings``: as for `sentence`, of the channel that varies most. Such as ``"64 channels: 40
+    linear because p1≈p2, 24 dead (...)"``; the layer itself is called neither linear nor
+    nonlinear: `LINEAR` is for channels.
     """
     names, counts = np.unique(np.asarray(found, dtype=object).astype(str), return_counts=True)
     order = np.argsort(-counts, kind="stable")

@@ -45,23 +45,12 @@ class Verdict:
 def verdict(
     split: VarianceSplit, null: EmpiricalNull | None = None, *, level: float = 0.05
 ) -> Verdict:
-    """Say in words whether β varies between samples more than BatchNorm alone would make it.
+    """Return whether β varies between samples more than BatchNorm alone would make it, in words.
 
     The test is on the samples' effect: the variance of the samples' means of β over that of
     independent channels. The spread of single channels proves nothing, for BatchNorm sets it.
-
-    Parameters
-    ----------
-    split : VarianceSplit
-        Of the measured β.
-    null : EmpiricalNull, optional
-        Without it the answer is "unknown".
-    level : float
-        Of the one-sided test; the chance of a false "more" for a network that learned nothing.
-
-    Returns
-    -------
-    Verdict
+    Without a null the answer is "unknown". ``level`` is the chance of a false "more" for a network
+    that learned nothing, in a one-sided test.
     """
     spread = split.within_std
     if split.samples < 2 or split.channels < 2:
@@ -167,25 +156,11 @@ def split_layer(
     max_samples: int = 512,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Split the variance of one layer's β and compare it with the empirical null.
+    """Return `columns.SPLIT_COLUMNS` of one layer's β, (N, C), finite and not empty.
 
-    Parameters
-    ----------
-    beta : BetaMatrix
-        Measured β, (N, C), finite and not empty.
-    pooled : array_like or None
-        Pooled inputs of the layer, (N, C); without them there is no null.
-    network : BetaNetwork or None
-        Shape of the β network; without it there is no null.
-    labels : array_like
-        Class of every sample, (N,); None, NaN and empty strings are left out.
-    draws, max_samples, seed : int
-        Of the empirical null (0 draws: none); the seed also of the permutation test of the labels.
-
-    Returns
-    -------
-    dict
-        A value for each of `columns.SPLIT_COLUMNS`.
+    Without the pooled inputs (N, C), the shape of the β network or draws there is no null.
+    ``labels`` (N,) are classes of the samples; None, NaN and empty strings are left out. The seed
+    is that of the empirical null and of the permutation test of the labels.
     """
     split = variance_split(beta.values)
     null: EmpiricalNull | None = None
