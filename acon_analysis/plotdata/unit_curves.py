@@ -1,23 +1,11 @@
 """One ACON-C unit over Gaussian inputs, as numbers: its curves, bounds and linearity."""
 
-from functools import cache
-
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from acon_analysis import family
 from acon_analysis.errors import UsageError
-
-#: Inputs further from the mean than this many standard deviations do not count: 1 in 10^15.
-_REACH = 8.0
-
-
-@cache
-def _quadrature() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return nodes and weights of Gauss and Legendre's rule, computed once: it takes a second."""
-    nodes, weights = np.polynomial.legendre.leggauss(2000)
-    return nodes, weights
+from acon_analysis.statistics.gaussian import gaussian_fit, gaussian_gate
 
 
 def unit_facts(
@@ -47,27 +35,22 @@ def unit_facts(
     """
     if not std > 0:
         raise UsageError(f"the standard deviation of the inputs must be positive; got {std}")
-    nodes, weights = _quadrature()
-    z = _REACH * nodes
-    weight = weights * np.exp(-z * z / 2)
-    weight = weight / weight.sum()
-    x = mean + std * z
-    y = np.asarray(family.acon_c(x, p1, p2, beta))
-    gate = np.asarray(family.sigmoid(beta * (p1 - p2) * x))
-    centre = float(weight @ y)
-    slope = float(weight @ (z * y))
-    total = float(weight @ (y - centre) ** 2)
-    rest = float(weight @ (y - centre - slope * z) ** 2)
-    alive = total > 1e-24 * float(weight @ (x * x)) * max(p1 * p1, p2 * p2)
+    middle, half = (p1 + p2) / 2, (p1 - p2) / 2
+    half = half if beta * half >= 0 else -half  # f(x) = middle·x + half·x·tanh(abs(β·half)·x)
+    kappa, nu = 2 * abs(beta * half) * std, mean / std
+    rho = half / middle if middle else np.inf * half if half else 0.0
+    fit = gaussian_fit(kappa, rho, nu)
+    slope = middle + half * float(fit.slope)
+    centre = middle * mean + half * std * float(fit.bump)
     low, high = family.derivative_bounds(p1, p2, beta)
     seen = family.derivative_range(p1, p2, beta, mean - 3 * std, mean + 3 * std)
     return pd.Series(
         {
-            "L": 1 - rest / total if alive else 1.0,
-            "slope": slope / std,
-            "intercept": centre - slope / std * mean,
-            "gate": 4 * float(weight @ (gate - float(weight @ gate)) ** 2),
-            "kappa": abs(beta * (p1 - p2)) * std,
+            "L": float(fit.L),
+            "slope": slope,
+            "intercept": centre - slope * mean,
+            "gate": float(gaussian_gate(kappa, nu)),
+            "kappa": kappa,
             "low": float(low),
             "high": float(high),
             "low_seen": float(seen[0]),

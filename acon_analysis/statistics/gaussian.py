@@ -39,11 +39,14 @@ class GaussianFit(NamedTuple):
     slope : ndarray
         Slope of the fit of (z + ν)·tanh(κ(z + ν)/2) on z, so that the layer's fit has the slope
         m·(1 + ρ·slope).
+    bump : ndarray
+        Mean of (z + ν)·tanh(κ(z + ν)/2).
     """
 
     L: FloatArray
     nonlinearity: FloatArray
     slope: FloatArray
+    bump: FloatArray
 
 
 def gaussian_fit(kappa: npt.ArrayLike, rho: npt.ArrayLike, nu: npt.ArrayLike = 0.0) -> GaussianFit:
@@ -71,8 +74,8 @@ def gaussian_fit(kappa: npt.ArrayLike, rho: npt.ArrayLike, nu: npt.ArrayLike = 0
     gain, contrast, offset = np.broadcast_arrays(
         *(np.asarray(a, dtype=np.float64) for a in (kappa, rho, nu))
     )
-    slope, rest = _bump(gain.ravel(), offset.ravel())
-    slope, rest = slope.reshape(gain.shape), rest.reshape(gain.shape)
+    parts = _bump(gain.ravel(), offset.ravel())
+    bump, slope, rest = (part.reshape(gain.shape) for part in parts)
     endless = np.isinf(contrast)
     finite = np.where(endless, 1.0, contrast)
     line = np.where(endless, np.sign(contrast) * slope, 1 + finite * slope) ** 2
@@ -81,7 +84,7 @@ def gaussian_fit(kappa: npt.ArrayLike, rho: npt.ArrayLike, nu: npt.ArrayLike = 0
     floor = _ROUNDING**2 * (1 + finite * finite) * (1 + offset * offset)
     alive = total > floor
     nonlinearity = np.where(alive, bend / np.where(alive, total, 1.0), total * 0)
-    return GaussianFit(1 - nonlinearity, nonlinearity, slope)
+    return GaussianFit(1 - nonlinearity, nonlinearity, slope, bump)
 
 
 def bump_variance(kappa: npt.ArrayLike) -> FloatArray:
@@ -90,7 +93,7 @@ def bump_variance(kappa: npt.ArrayLike) -> FloatArray:
     About κ²/2 for small κ, 1 - 2/π for κ = ∞; NaN for NaN.
     """
     gain = np.asarray(kappa, dtype=np.float64)
-    _, rest = _bump(gain.ravel(), np.zeros(gain.size))
+    *_, rest = _bump(gain.ravel(), np.zeros(gain.size))
     return rest.reshape(gain.shape)
 
 
@@ -136,18 +139,19 @@ def logit_normal_moments(
     return mean.reshape(shift.shape), np.sqrt(spread).reshape(shift.shape) / 2
 
 
-def _bump(gain: FloatArray, offset: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Slope and residual variance of e = (z + ν)·tanh(κ(z + ν)/2) on z."""
-    slopes, rests = [np.zeros(0)], [np.zeros(0)]
+def _bump(gain: FloatArray, offset: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Mean of e = (z + ν)·tanh(κ(z + ν)/2), and its slope and residual variance on z."""
+    means, slopes, rests = [np.zeros(0)], [np.zeros(0)], [np.zeros(0)]
     for k, o in _chunks(gain, offset):
         z, weight = _panels(k, o)
         even = (z + o) * _switch(k, z + o)
         mean = (weight * even).sum(-1, keepdims=True)
         slope = (weight * even * z).sum(-1, keepdims=True)
         rest = even - mean - slope * z
+        means.append(mean[:, 0])
         slopes.append(slope[:, 0])
         rests.append((weight * rest * rest).sum(-1))
-    return np.concatenate(slopes), np.concatenate(rests)
+    return np.concatenate(means), np.concatenate(slopes), np.concatenate(rests)
 
 
 def _gate_moments(gain: FloatArray, offset: FloatArray) -> tuple[FloatArray, FloatArray]:
