@@ -20,7 +20,7 @@ from torch import Tensor
 
 from acon_analysis.columns import MOMENT_KEY_COLUMNS, names
 from acon_analysis.errors import StoreError
-from acon_analysis.moments.fields import BLOCKS, PRODUCT_COLUMNS, STATE_COLUMNS
+from acon_analysis.moments.fields import BLOCKS
 from acon_analysis.moments.frames import disk_space, to_frame
 from acon_analysis.moments.gram import EPS32
 from acon_analysis.moments.state import empty
@@ -46,16 +46,8 @@ from acon_hooks.moments.kernels import (
     rows_of,
     sums,
 )
-from acon_hooks.moments.layer_groups import (
-    Call,
-    LayerGroup,
-    PerSample,
-    States,
-    other_rows,
-    per_sample,
-)
+from acon_hooks.moments.layer_groups import Call, LayerGroup, PerSample
 from acon_hooks.moments.masked import (
-    lengths_of,
     masked_sums,
     mean_beta,
     misfit,
@@ -63,19 +55,11 @@ from acon_hooks.moments.masked import (
     unpadded,
     valid_positions,
 )
+from acon_hooks.moments.merging import MergedGroups, WholeBatches
 from acon_hooks.moments.native.sums import Prepared, native
 from acon_hooks.moments.options import KINDS, MomentOptions, settle
-from acon_hooks.moments.sum_buffers import ALIGN, SumBuffers
-from acon_hooks.moments.tables import (
-    arrow,
-    block_frame,
-    keys_of,
-    means_of_inputs,
-    pooled_table,
-    total_frame,
-)
+from acon_hooks.moments.tables import arrow, block_frame, means_of_inputs, pooled_table, total_frame
 from acon_hooks.moments.triton_sums import TritonSums
-from acon_hooks.moments.whole_batches import WholeBatches
 from acon_hooks.readings.batch import Key, to_host
 
 Ids = npt.NDArray[np.int64]
@@ -122,11 +106,9 @@ class Accumulator:
         kernel = self.options.kernel
         self._native = native() if kernel == "compiled" else None
         self._kernel = TritonSums() if kernel == "triton" else self._native
-        self._groups: list[LayerGroup] = []
+        self._merged = MergedGroups(self._native, self.blocks, full=self.options.full)
         self._whole_batches = WholeBatches(self.blocks)
         self._begun = False  # whether a batch has been merged
-        self._buffers: list[SumBuffers | None] = []  # one a group that the compiled kernel sums
-        self._slots: dict[Key, tuple[SumBuffers, int]] = {}
         # Sums that `activated` has taken, None where the buffers hold them.
         self._written: dict[Key, Tensor | None] = {}
         self._seen: dict[Key, CallSums] = {}
@@ -137,7 +119,6 @@ class Accumulator:
         self._ids: list[int] = []
         self._unnumbered = 0  # samples of batches without sample_ids
         self._kept: list[list[PerSample]] = []  # by batch and group
-        self._states: list[pd.DataFrame] = []
 
     @property
     def has_constants(self) -> bool:
@@ -149,7 +130,7 @@ class Accumulator:
     ) -> None:
         """Take in one call of a layer; see `acon_hooks.readings.batch.Observer`."""
         key = layer.name, call
-        slot = self._slots.get(key)
+        slot = self._merged.slots.get(key)
         if slot is not None and key in self._written:
             del self._written[key]
             return
@@ -157,7 +138,7 @@ class Accumulator:
             layer, x, y, beta = samples_first(self.places, layer, x, y, beta)
         own = None if isinstance(beta, Factors) else beta
         if slot is not None:
-            self._write(*slot, x, y, own, layer.axis)
+            self._merged.write(*slot, x, y, own, layer.axis)
         elif self._measures(layer, key, x, y):
             valid = valid_positions(self.places, layer, x)
             if key not in self.constants:
@@ -177,7 +158,7 @@ class Accumulator:
         """
         key, kernel = (layer, 0), self._kernel
         once = self._begun and (layer, 1) not in self.constants
-        slot = self._slots.get(key) if once else None
+        slot = self._merged.slots.get(key) if once else None
         own = self.constants.get(key) if once else None
         if kernel is None:
             return None
@@ -189,16 +170,6 @@ class Accumulator:
         if y is not None and own is not None:
             self._written[key] = raw
         return y
-
-    def _write(
-        self, buffers: SumBuffers, index: int, x: Tensor, y: Tensor, beta: Tensor | None, axis: int
-    ) -> None:
-        """Sum a call into its buffer: every batch of the compiled kernel but the first."""
-        if not buffers.put(index, x, y, beta, axis):
-            gate = buffers.group.calls[index].gate
-            raw = sums(x, y, beta, axis, gate)
-            pixels = x.numel() // max(raw.shape[1] * raw.shape[2], 1)
-            buffers.copy(index, raw, mean_beta(beta, gate, raw), pixels)
 
     def _sum(
         self,
@@ -275,13 +246,13 @@ class Accumulator:
         if not self._begun:
             self._group(seen)
         if samples is None:
-            counts = [self._rows_in(index, seen) for index in range(len(self._groups))]
-            self._merge(seen, [self._unnumbered + np.arange(count) for count in counts])
+            counts = self._merged.rows(seen)
+            self._merged.merge(seen, [self._unnumbered + np.arange(count) for count in counts])
             self._unnumbered += max(counts, default=0)
             return
         ids = np.asarray(samples, dtype=np.int64)
         self._whole_batches.merge(seen, samples[0])
-        self._kept.append(self._merge(seen, [ids] * len(self._groups)))
+        self._kept.append(self._merged.merge(seen, [ids] * len(self._merged.groups)))
         self._ids += samples
         for key, values in to_host(whole).items():
             self._wholes.setdefault(key, []).append(values.astype(np.float32, copy=False))
@@ -322,79 +293,7 @@ class Accumulator:
         device = next((value.sums.device for value in seen.values()), torch.device("cpu"))
         for (rows, _), calls in found.items():
             pools = any(call.key in self._pooling for call in calls)
-            kernel = None if rows == PRODUCT else self._native
-            align = 1 if kernel is None else ALIGN
-            group = LayerGroup(rows, calls, device, self.blocks, align, pools=pools)
-            buffers = None if kernel is None else SumBuffers(group, kernel)
-            self._groups.append(group)
-            self._buffers.append(buffers)
-            if buffers is None:
-                continue
-            for index, call in enumerate(calls):
-                self._slots[call.key] = buffers, index
-                first = seen[call.key]
-                buffers.copy(index, first.sums, first.beta, int(first.pixels))
-
-    def _rows_in(self, index: int, seen: dict[Key, CallSums]) -> int:
-        """Return the number of rows that the layers of a group saw in this batch."""
-        buffers = self._buffers[index]
-        if buffers is not None:
-            return buffers.samples
-        return _of(seen, self._groups[index].calls[0].key).sums.shape[1]
-
-    def _merge(self, seen: dict[Key, CallSums], ids: list[Ids]) -> list[PerSample]:
-        """Merge a batch, `ids` for each group; return what is kept of its samples."""
-        found: dict[int, PerSample] = {}
-        merged: dict[int, tuple[States, Tensor]] = {}
-        for index, own in enumerate(ids):
-            buffers = self._buffers[index]
-            if buffers is None:
-                merged[index] = self._merge_seen(self._groups[index], seen, own)
-            else:
-                found[index] = self._merge_buffers(buffers, own)
-        if merged:
-            groups = [self._groups[index] for index in merged]
-            rest = per_sample(groups, *zip(*merged.values(), strict=True))
-            found |= dict(zip(merged, rest, strict=True))
-        return [found[index] for index in range(len(ids))]
-
-    def _merge_seen(
-        self, group: LayerGroup, seen: dict[Key, CallSums], ids: Ids
-    ) -> tuple[States, Tensor]:
-        """Merge a batch of one group by torch; return states and totals of its samples."""
-        calls = [_of(seen, call.key) for call in group.calls]
-        for call, known in zip(calls, group.calls, strict=True):
-            if call.sums.shape[1] != len(ids):
-                raise other_rows(known.key[0], call.sums.shape[1], len(ids))
-        raw = torch.cat([call.sums for call in calls], 2)
-        betas = [call.beta for call in calls if call.beta is not None]
-        beta = torch.cat(betas, 1) if len(betas) == len(calls) else None
-        group.measure(lengths_of([call.pixels for call in calls]))
-        states, totals = group.states(raw, beta)
-        group.merge(states, torch.from_numpy(ids))
-        self._keep_states(group, states, beta, ids)
-        return states, totals
-
-    def _merge_buffers(self, buffers: SumBuffers, ids: Ids) -> PerSample:
-        """Merge a batch with the compiled kernel."""
-        if self.options.full:
-            buffers.require(len(ids))
-            raw, beta = buffers.sums()
-            buffers.measure()
-            self._keep_states(buffers.group, buffers.group.states(raw, beta)[0], beta, ids)
-        return buffers.merge(ids)
-
-    def _keep_states(
-        self, group: LayerGroup, states: States, beta: Tensor | None, ids: Ids
-    ) -> None:
-        """Keep the states of single samples, where they are asked for."""
-        if not self.options.full:
-            return
-        own = np.nan if beta is None else group.own(beta.cpu().numpy())
-        keys = keys_of(group) | {"sample": ids[:, None], "beta": own}
-        frame = to_frame(group.take_states(states), **keys)
-        more = [name for name in names(PRODUCT_COLUMNS) if name in frame]
-        self._states.append(frame[names(STATE_COLUMNS) + more])
+            self._merged.add(rows, calls, seen, device, pools=pools)
 
     def require_some(self) -> None:
         """Raise if no layer could be measured in the first forward pass."""
@@ -430,7 +329,7 @@ class Accumulator:
         return frame.iloc[np.argsort(ranks, kind="stable")].reset_index(drop=True)
 
     def _all_groups(self) -> list[LayerGroup]:
-        return [*self._groups, *self._whole_batches.groups.values()]
+        return [*self._merged.groups, *self._whole_batches.groups.values()]
 
     def _frame(self) -> pd.DataFrame:
         """Take the rows of ``moments/`` of all groups."""
@@ -448,17 +347,17 @@ class Accumulator:
         """
         ids, self._ids = np.asarray(self._ids, dtype=np.int64), []
         kept, self._kept = self._kept, []
-        states, self._states = self._states, []
+        states, self._merged.states = self._merged.states, []
         wholes, self._wholes = self._wholes, {}
         parts: dict[str, pa.Table] = {}
         if len(ids) and self._all_groups():
             parts["moments"] = arrow(self._frame())
-        if len(ids) and self._groups:
-            parts["totals"] = arrow(total_frame(self._groups, ids, kept))
+        if len(ids) and self._merged.groups:
+            parts["totals"] = arrow(total_frame(self._merged.groups, ids, kept))
         if states:
             parts["states"] = arrow(pd.concat(states, ignore_index=True))
         pooled = {key: np.concatenate(values) for key, values in wholes.items()}
-        pooled |= means_of_inputs(self._groups, kept, self._pooling)
+        pooled |= means_of_inputs(self._merged.groups, kept, self._pooling)
         if pooled:
             parts["pooled"] = pooled_table(ids, pooled, columns)
         return parts
@@ -474,7 +373,7 @@ class Accumulator:
             units=-(-samples // unit_size),
             full=self.options.full,
             blocks=self.blocks,
-            products=any(group.rows == PRODUCT for group in self._groups),
+            products=any(group.rows == PRODUCT for group in self._merged.groups),
         )
         return space.blocks + space.totals + space.states + 4 * pooled * samples
 
@@ -487,13 +386,6 @@ class Accumulator:
             return text
         free = shutil.disk_usage(self.folder.path).free
         return f"{text} in {str(self.folder.path)!r} ({free / 1e6:,.0f} MB free)"
-
-
-def _of(seen: dict[Key, CallSums], key: Key) -> CallSums:
-    """Return the sums of a call in this batch."""
-    if key not in seen:
-        raise HookError(f"layer {key[0]!r} has not run in this batch")
-    return seen[key]
 
 
 def _unfit(x: Tensor, y: Tensor) -> str:
