@@ -8,6 +8,7 @@ shipped networks. Writes the tables ``gate_use`` and ``gate_help`` of the packag
 (`acon_analysis.studies.results.table`), and RESULTS_gates.md.
 
     python benchmarks/gate_use.py measure
+    python benchmarks/gate_use.py measure --networks "cifar10_metaacon, seed 1"     # once trained
     python benchmarks/gate_use.py train --data digits --seeds 0 1 2 3 4 5 6 7 8 9   # resumable
     python benchmarks/gate_use.py train --data cifar10 --seeds 0 1 2                # hours
     python benchmarks/gate_use.py write
@@ -48,11 +49,11 @@ VARIANTS = {
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Measure the shipped networks; rows of a network take the place of its last ones."""
+    """Measure networks; rows of a network take the place of its last ones."""
     for name in options.networks:
         data = name.partition("_")[0]
         table = acon.gate_use(
-            acon.build_model(name),
+            network(name, options.work),
             open_data(f"{data}:test" if data == "cifar10" else data).head(options.images),
             tuple(INTERVENTIONS),
             recalibrate=open_data(f"{data}:train").head(options.images),
@@ -61,6 +62,20 @@ def measure(options: argparse.Namespace) -> None:
         table.insert(0, "network", name)
         replace_rows("gate_use", table, ["network"], USE)
         print(table.to_string(), flush=True)
+
+
+def network(name: str, work: Path) -> nn.Module:
+    """Return a shipped network, or of "NAME, seed K" the one that was trained here."""
+    name, _, seed = name.partition(", seed ")
+    if not seed:
+        return acon.build_model(name)
+    model = acon.build_model(name, weights=None)
+    stem = f"{name.partition('_')[0]}-meta-seed{seed}"
+    state = torch.load(work / f"{stem}.state", weights_only=True)
+    if not (work / f"{stem}.csv").exists():
+        raise SystemExit(f"{stem} has {state['epoch']} epochs so far; train it to the end first")
+    model.load_state_dict(state["model"])
+    return model.eval()
 
 
 def replace_rows(name: str, table: pd.DataFrame, keys: list[str], provenance: str) -> None:
@@ -74,9 +89,9 @@ def replace_rows(name: str, table: pd.DataFrame, keys: list[str], provenance: st
     path.with_suffix(".md").write_text(provenance, "utf-8")
 
 
-USE = """# Interventions on β of the shipped Meta-ACON networks
+USE = """# Interventions on β of Meta-ACON networks
 
-A row a network, layer ("all" for all at once), intervention and whether BatchNorms outside the β
+The shipped ones, and with "seed K" those that `train` made by the same recipe. A row a network, layer ("all" for all at once), intervention and whether BatchNorms outside the β
 networks were estimated again on training images under it; the first 2,000 images of each split, or
 all. Columns as in `acon_analysis.columns.GATE_COLUMNS`. Made by
 
