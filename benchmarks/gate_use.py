@@ -91,9 +91,10 @@ def replace_rows(name: str, table: pd.DataFrame, keys: list[str], provenance: st
 
 USE = """# Interventions on β of Meta-ACON networks
 
-The shipped ones, and with "seed K" those that `train` made by the same recipe. A row a network, layer ("all" for all at once), intervention and whether BatchNorms outside the β
-networks were estimated again on training images under it; the first 2,000 images of each split, or
-all. Columns as in `acon_analysis.columns.GATE_COLUMNS`. Made by
+The shipped ones, and with "seed K" those that `train` made by the same recipe. A row a network,
+layer ("all" for all at once), intervention and whether BatchNorms outside the β networks were
+estimated again on training images under it; the first 2,000 images of each split, or all. Columns
+as in `acon_analysis.columns.GATE_COLUMNS`. Made by
 
     python benchmarks/gate_use.py measure
 """
