@@ -7,10 +7,10 @@ import pandas as pd
 
 from acon_analysis.columns import DEPTH_COLUMNS, names
 from acon_analysis.errors import AconError
-from acon_analysis.moments.state import FloatArray
 from acon_analysis.runs.run import Run
 from acon_analysis.selection import require_columns
-from acon_analysis.statistics.channel_sums import ChannelSums, ResidualSums, ratio
+from acon_analysis.statistics.channel_sums import ChannelSums
+from acon_analysis.statistics.differences import estimates
 from acon_analysis.statistics.jackknife import share_interval
 
 #: Measures by depth: L over all samples, L of each sample on its own, and G = 4·Var(gate).
@@ -49,36 +49,22 @@ def _of_run(run: Run, confidence: float) -> pd.DataFrame:
     common = run.layers["class_name"].mode()
     head = {"network": run.model, "data": run.data_words, "activation": str(common.iloc[0])}
     table = table.assign(**head)
-    table = table.sort_values(["place", "measure"], kind="stable", key=_by_measure)
+    table = table.sort_values("place", kind="stable")  # the measures stay in their order
     return table[names(DEPTH_COLUMNS)].reset_index(drop=True)
-
-
-def _by_measure(column: "pd.Series[int]") -> "pd.Series[int]":
-    """Return a column's key for sorting: measures in the order of `MEASURES`."""
-    return column.map(MEASURES.index) if column.name == "measure" else column
 
 
 def _measured(sums: ChannelSums, confidence: float) -> pd.DataFrame:
     """Tabulate the measures of the layers of channel sums, with intervals."""
     keys = sums.keys.loc[sums.layer_starts, ["layer", "call"]].reset_index(drop=True)
     totals = sums.whole.summed(sums.layer_starts)
-    keys, whole = keys.assign(dead=totals.cyy == 0), _estimates(totals)
-    without = _estimates(sums.without.summed(sums.layer_starts))
+    keys, whole = keys.assign(dead=totals.cyy == 0), estimates(totals)
+    without = estimates(sums.without.summed(sums.layer_starts))
     size = sums.size[:, sums.layer_starts]
     tables = []
     for name in MEASURES:
         low, high = share_interval(whole[name], without[name], size, confidence)
         tables.append(keys.assign(measure=name, value=whole[name], low=low, high=high))
     return pd.concat(tables, ignore_index=True)
-
-
-def _estimates(sums: ResidualSums) -> dict[str, FloatArray]:
-    """Compute the measures of layers."""
-    return {
-        "L": 1 - ratio(sums.sse, sums.cyy),
-        "L_own": 1 - ratio(sums.own, sums.cyy),
-        "G": sums.gate,
-    }
 
 
 def shared_layers(depth: pd.DataFrame) -> pd.DataFrame:

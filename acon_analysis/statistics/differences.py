@@ -75,12 +75,12 @@ def _side(sums: ChannelSums, rows: list[int]) -> Side:
     """Return the estimates of some layers of one run, given by their positions."""
     whole = sums.whole.summed(sums.layer_starts)
     without = sums.without.summed(sums.layer_starts)
-    both = [_estimates(p) for p in (whole, without)]
+    both = [estimates(p) for p in (whole, without)]
     values = {name: (both[0][name][rows], both[1][name][:, rows]) for name in both[0]}
     return Side(sums.blocks, sums.size[:, sums.layer_starts][:, rows], values)
 
 
-def _estimates(whole: ResidualSums) -> dict[str, FloatArray]:
+def estimates(whole: ResidualSums) -> dict[str, FloatArray]:
     """Compute the compared quantities of layers."""
     return {
         "L": 1 - ratio(whole.sse, whole.cyy),
