@@ -59,11 +59,7 @@ def _options(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command; errors are one line.
-
-    The exit status is 0, 1 (failed), 2 (wrong usage), or 128 and the number of the signal that
-    ended it.
-    """
+    """Run the command; errors are one line, the status 0, 1, 2 or 128 and a signal's number."""
     warnings.showwarning = _show_warning
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -162,10 +158,7 @@ def _leave_out_the_working_folder() -> None:
 
 
 def _refuse_empty(arguments: list[str]) -> None:
-    """Raise for an empty argument, most often a variable without a value in a script.
-
-    As a path it would be the current folder.
-    """
+    """Raise for an empty argument, as an unset variable gives: a path, it is this folder."""
     for before, argument in zip(["", *arguments], arguments, strict=False):
         option, equals, value = argument.partition("=")
         if option.startswith("-") and equals and not value.strip():
