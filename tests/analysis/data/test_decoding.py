@@ -146,7 +146,7 @@ def test_unreadable_files_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def refuse(*_: object, **__: object) -> io.BytesIO:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr("acon_analysis.data.decoding.open_regular", refuse)
     assert reason(path) == "Permission denied"
 
 
@@ -159,7 +159,7 @@ def test_a_failing_disk_says_nothing_of_the_image(
     def fail(*_: object, **__: object) -> io.BytesIO:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(Path, "open", fail)
+    monkeypatch.setattr("acon_analysis.data.decoding.open_regular", fail)
     with pytest.raises(AconError, match=f"a.png' cannot be read: {os.strerror(code)}") as caught:
         decode(path)
     assert not isinstance(caught.value, BadImageError)
