@@ -72,6 +72,10 @@ def main(arguments: list[str] | None = None) -> None:
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(1) from None
+        except SystemExit as ended:
+            if signals:  # while the arguments were read, which typer ends with 130 and no word
+                _fail(ended, *_stopped(signals[0]))
+            raise
         except (Exception, KeyboardInterrupt) as error:
             cause = error.__cause__ if isinstance(error, _PassedOnError) else error
             if signals or isinstance(cause, KeyboardInterrupt):

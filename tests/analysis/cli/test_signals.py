@@ -57,6 +57,26 @@ def test_a_signal_is_one_line_and_an_exit_status(
     assert signal.getsignal(number) is before
 
 
+@pytest.mark.parametrize(("number", "word"), SIGNALS)
+def test_a_signal_while_arguments_are_read(
+    number: signal.Signals,
+    word: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+
+    monkeypatch.setattr("typer.core.TyperGroup.make_context", interrupted)
+    if signal.getsignal(number) is signal.SIG_IGN:
+        pytest.skip("the signal is ignored, as under nohup, and stays so")
+    with pytest.raises(SystemExit) as ended:
+        main(["models"])
+    assert ended.value.code == 128 + number
+    assert word in capsys.readouterr().err
+
+
 def test_an_ignored_signal_stays_ignored(digits_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """As under ``nohup``."""
 
