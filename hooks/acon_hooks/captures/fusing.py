@@ -61,7 +61,8 @@ class FusedMetaAconC(nn.Module):
         beta = torch.sigmoid(self.fc2(self.fc1(x.mean((2, 3)))))
         d: Tensor = self.d  # type: ignore[assignment]
         if self.activate is not None and not torch.is_grad_enabled():
-            y = self.activate(self.gate, x, beta.unsqueeze(2))
+            with torch._C.DisableTorchFunction():  # what a kernel calls is no source of β
+                y = self.activate(self.gate, x, beta.unsqueeze(2))
             if y is not None:
                 return y
         u = x * (beta[:, :, None, None] * d)

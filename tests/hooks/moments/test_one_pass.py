@@ -12,7 +12,10 @@ from torch import Tensor, nn
 import acon_analysis as acon
 from acon_hooks.captures import plan
 from acon_hooks.captures.capturing import Settings, run_units
+from acon_hooks.captures.forward_pass import ForwardPass
 from acon_hooks.captures.fusing import FusedMetaAconC
+from acon_hooks.engine.feed import Batch
+from acon_hooks.moments.accumulating import Accumulator
 from acon_hooks.moments.kernels import Gate
 from acon_hooks.moments.native import sums as native_module
 from acon_hooks.moments.native.sums import NativeError, NativeSums, Prepared, Target, native
@@ -177,6 +180,18 @@ def test_what_the_kernel_is_not_made_for_is_left_to_torch(kernel: NativeSums) ->
 def capture(out: Path, units: list[int] | None = None, **more: Any) -> acon.Run:
     settings: dict[str, Any] = {"unit_size": 8, "batch_size": 4, "threads": 1, "progress": False}
     return run_units(tiny(), images(24), units, Settings(out, fuse=True, **settings, **more))
+
+
+def test_beta_is_read_from_the_module(kernel: NativeSums) -> None:
+    """Nothing that the kernel's caller does to β is taken for its source, which would cost time."""
+    del kernel
+    batch = Batch(0, list(range(4)), images(4).tensors[0])
+    with ForwardPass(tiny(), ("meta_acon",), fused=True, moments=Accumulator()) as forward:
+        forward.start(batch, lambda: None)
+        forward(batch)
+        assert forward._tap is not None
+        readings = [layer.reading for layer in forward._tap.layers]
+    assert [r.describe() for r in readings if r is not None] == ["module fc2, sigmoid"] * 2
 
 
 def test_a_fused_capture_that_is_resumed_has_the_same_bytes(
