@@ -5,6 +5,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import itemgetter
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -138,9 +139,13 @@ _INDIFFERENT = {
 }
 
 
-def mode_sensitive_modules(model: nn.Module) -> list[nn.Module]:
-    """Return the modules that may do something else in training mode."""
-    return [module for module in model.modules() if type(module) not in _INDIFFERENT]
+def training_flags(model: nn.Module) -> Callable[[], bool]:
+    """Return what says quickly whether some module that could mind is in training mode."""
+    modules = [module for module in model.modules() if type(module) not in _INDIFFERENT]
+    own = [vars(module) for module in modules if "training" in vars(module)]
+    others = [module for module in modules if "training" not in vars(module)]  # TorchScript's
+    flag = itemgetter("training")
+    return lambda: any(map(flag, own)) or any(module.training for module in others)
 
 
 def refuse_training(model: nn.Module) -> None:
@@ -316,9 +321,8 @@ def refuse_compiling() -> None:
         )
 
 
-def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """Return the dtype that autocast would use on a device now; None where it is off."""
-    kind = device.type
+def autocast_dtype(kind: str) -> torch.dtype | None:
+    """Return the dtype that autocast would use on a kind of device now; None where it is off."""
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
 
 

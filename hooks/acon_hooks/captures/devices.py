@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -198,7 +199,16 @@ def laid_out(images: Tensor, *, channels_last: bool, copy: bool) -> Tensor:
     last = channels_last and images.ndim == 4
     layout = torch.channels_last if last else torch.preserve_format
     # `contiguous` would leave other strides where an axis has length 1, and other last digits.
-    strides = torch.empty_like(images, device="meta", memory_format=layout).stride()
-    if copy or images.is_inference() or images.stride() != strides:
+    strides = images.stride()
+    if copy or images.is_inference() or strides != _strides(images.shape, strides, layout):
         return images.clone(memory_format=layout)
     return images
+
+
+@lru_cache(maxsize=8)
+def _strides(
+    shape: torch.Size, strides: tuple[int, ...], layout: torch.memory_format
+) -> tuple[int, ...]:
+    """Return the strides that a tensor of some shape and strides would have in a layout."""
+    given = torch.empty_strided(shape, strides, device="meta")
+    return torch.empty_like(given, memory_format=layout).stride()

@@ -158,7 +158,7 @@ class ForwardPass:
         own = batch.map(self._laid_out)
         if self.moments is not None:
             self.moments.places = own.places
-        given, handed = ([value for _, value in leaves(b.inputs)] for b in (batch, own))
+        handed = [value for _, value in leaves(own.inputs)]
         versions = list(map(_version, handed))
         first = self.overwrites is None
         without = torch.inference_mode() if self._fast else torch.no_grad()
@@ -168,6 +168,7 @@ class ForwardPass:
             self._fast = False
         written = list(map(_version, handed)) != versions
         if first:
+            given = [value for _, value in leaves(batch.inputs)]
             self.overwrites = written or not all(map(same_values, handed, given))
         elif written and not self.overwrites:
             raise HookError(

@@ -85,7 +85,8 @@ class Batch:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         """Return the batch with every tensor that the network is given changed."""
-        return replace(self, inputs=mapped(change, self.inputs))
+        inputs = mapped(change, self.inputs)
+        return self if inputs is self.inputs else replace(self, inputs=inputs)
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device; pinned memory is copied asynchronously."""

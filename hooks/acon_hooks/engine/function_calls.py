@@ -114,6 +114,8 @@ class FunctionSites:
         self._running = RunningModules(visit.model)
         self._owners = {module: name for name, module in visit.model.named_modules()}
         self._listener = Listener(self._run)
+        self._listens = False
+        self._added: dict[Visited, None] = {}
         self._visited: dict[Key, list[Visited]] = {}
         self._seen: set[Key] = set()
         self._names: dict[Any, str] = {}
@@ -121,9 +123,10 @@ class FunctionSites:
     def start(self) -> None:
         """Listen to a forward pass, if there are sites or they are to be found."""
         self._visited = {}
-        for visited in (*self.visit.sites, *self.visit.parts):
-            if visited.site.function is not None:  # every forward pass goes through all sites here
-                self.add(visited)
+        for sites in (self.visit.sites, self.visit.parts):
+            for visited in self._added:
+                if visited in sites:
+                    self._register(visited)
         names = {name for _, name, _ in self._visited}
         finds = (self.discovery is not None or self.naming) and self.visit.first
         self._follows = finds or any(_in_pieces(v) for own in self._visited.values() for v in own)
@@ -131,21 +134,28 @@ class FunctionSites:
         self._wanted |= FOLLOWED if self._follows else set()
         if self.visit.first and self.visit.counts:
             self._seen.clear()
-        if names or finds:
+        self._listens = bool(names or finds)
+        if self._listens:
             self._listener.on()
 
     def add(self, visited: Visited) -> None:
         """Hand the calls of a site on to it, if it is the call of a function."""
         if visited.site.function is not None:
-            key = visited.site.module, *visited.site.function
-            self._visited.setdefault(key, []).append(visited)
+            self._added[visited] = None
+            self._register(visited)
+
+    def _register(self, visited: Visited) -> None:
+        function = visited.site.function
+        if function is not None:
+            self._visited.setdefault((visited.site.module, *function), []).append(visited)
 
     def stop(self) -> None:
         """Listen no longer."""
-        self._listener.off()
-        self._running.clear()
-        self.sources.clear()
-        self.running = None
+        if self._listens:
+            self._listener.off()
+            self._running.clear()
+            self.sources.clear()
+            self.running = None
 
     def _run(self, func: Any, args: Args, kwargs: Kwargs) -> Any:
         """Run a function once; hand the calls of sites on as hooks do those of modules."""

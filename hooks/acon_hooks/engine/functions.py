@@ -69,6 +69,8 @@ class Listener:
 
     def off(self) -> None:
         """Listen no longer, also where other modes were activated since."""
+        if not listening():
+            return
         stack: list[Any] = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
         if self._mode not in stack:
             return

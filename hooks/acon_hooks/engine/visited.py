@@ -89,6 +89,12 @@ class Visited:
     expected : list of (tuple of int, dtype)
         Of every call in the first forward pass: shape of the input without the axis of the
         samples, and its dtype.
+    usual : dict of int to (tuple of int, dtype)
+        Whole shape and dtype of the first argument when a call was last compared with the first
+        forward pass.
+    quick : callable or None
+        Sees (number, args, output) of a call whose first argument is as usual, of a part every
+        tensor that it returns; returns True where the visitor need not see the call.
     active : bool
         False once the site is left alone.
     elsewhere : bool
@@ -98,10 +104,18 @@ class Visited:
         `begin_call` is None where the visitor needs only the output.
     """
 
+    # Its hooks run once a layer and forward pass: they find attributes sooner in slots.
+    __slots__ = (
+        "_after", "_before", "_given", "active", "begin_call", "calls", "elsewhere", "end_call",
+        "expected", "quick", "site", "usual", "visit", "visitor",
+    )  # fmt: skip
+
     def __init__(self, visit: ForwardPasses, site: Site, visitor: Visitor) -> None:
         self.visit, self.site, self.visitor = visit, site, visitor
         self.calls = 0
         self.expected: list[tuple[torch.Size, torch.dtype | None]] = []
+        self.usual: dict[int, tuple[torch.Size, torch.dtype]] = {}
+        self.quick: Callable[[int, Args, Any], bool] | None = None
         self.active, self.elsewhere = True, False
         self._given: list[tuple[Given, ...]] = []
         self._before: RemovableHandle | None = None
@@ -148,6 +162,7 @@ class Visited:
         """Forget the first forward pass: the next one is the first again."""
         self.restart()
         self.expected.clear()
+        self.usual.clear()
 
     def restart(self) -> None:
         """Begin to count the calls of a forward pass."""
@@ -172,8 +187,8 @@ class Visited:
 
     def _after_hook(self) -> Callable[..., Any]:
         """Return the hook after a site. It runs once a call of every layer: it is kept short."""
-        site, visitor, visit, expected = self.site, self.visitor, self.visit, self.expected
-        thread, target = threading.get_ident, self.site.module
+        site, visitor, visit, usual = self.site, self.visitor, self.visit, self.usual
+        thread, target, only = threading.get_ident, self.site.module, self.site.call
 
         def after(module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> Any:
             if module is not target or not self.active:
@@ -190,17 +205,19 @@ class Visited:
                 return None
             number = self.calls
             self.calls = number + 1
-            call = _new(SiteCall, (site, number, args, kwargs, ()))
             x: Any = args[0] if args else None
-            if type(x) is not Tensor or x.is_nested or number >= len(expected):
+            as_usual = (
+                type(x) is Tensor and not x.is_nested and (x.shape, x.dtype) == usual.get(number)
+            )
+            quick = self.quick if as_usual and not listening() else None
+            if quick is not None and quick(number, args, output):
+                return None
+            call = _new(SiteCall, (site, number, args, kwargs, ()))
+            if not as_usual:
                 if self._leaves(call):
                     return None
                 self._compare(call)
-            else:
-                shape, dtype = expected[number]
-                if x.shape[1:] != shape or x.dtype is not dtype:
-                    self._compare(call)
-            if site.call is not None and site.call != number:
+            if only is not None and only != number:
                 return None
             if self._given:
                 call = call._replace(given=self._given.pop())
@@ -232,18 +249,19 @@ class Visited:
         site, visitor, visit = self.site, self.visitor, self.visit
         thread, target = threading.get_ident, self.site.module
 
-        def after(module: nn.Module, args: Args, *rest: Any) -> None:
-            output = rest[-1]  # after the keyword arguments, of a function
+        def after(module: nn.Module, args: Args, output: Any, of_function: Any = None) -> None:
             if module is not target or thread() != visit.owner or not visit.running:
                 return
+            if site.function is not None:  # then the third are keyword arguments
+                output = of_function
             if not self.active or output is None:
                 return
-            call = _new(SiteCall, (site, 0, args, _NONE, ()))
             if type(output) is Tensor and not listening():
-                visitor.after(call, output)
+                if self.quick is None or not self.quick(0, args, output):
+                    visitor.after(SiteCall(site, 0, args, _NONE), output)
             else:
                 with torch._C.DisableTorchFunction():
-                    visitor.after(call, output)
+                    visitor.after(SiteCall(site, 0, args, _NONE), output)
 
         return after
 
@@ -277,25 +295,24 @@ class Visited:
             return
         number = call.number
         x = next(call.tensors(), None)
-        shape, dtype = (torch.Size(), None) if x is None else (x.shape[1:], x.dtype)
-        if number < len(self.expected):
-            known, known_dtype = self.expected[number]
-            if dtype is known_dtype and (shape == known or self._fits(call, shape, known)):
-                return
-        elif self.visit.first:
-            self.expected.append((shape, dtype))
-            return
+        own = (torch.Size(), None) if x is None else (x.shape[1:], x.dtype)
+        if self.visit.first and number == len(self.expected):
+            self.expected.append(own)
         where = f"layer {self.site.name!r}, call {number}, batch {self.visit.passes}"
         if number >= len(self.expected):
             raise HookError(
                 f"{where}: it ran more often than on the first batch ({len(self.expected)} times)"
             )
-        given = "none" if x is None else f"{tuple(x.shape)} {dtype}"
-        sizes = ", ".join(map(str, self.expected[number][0]))
-        raise HookError(
-            f"{where}: its input is {given}, but on the first batch it was "
-            f"(N, {sizes}) {self.expected[number][1]}"
-        )
+        shape, dtype = self.expected[number]
+        if own == (shape, dtype):
+            if x is not None and call.args and x is call.args[0]:
+                self.usual[number] = x.shape, x.dtype
+        elif own[1] is not dtype or not self._fits(call, own[0], shape):
+            given = "none" if x is None else f"{tuple(x.shape)} {x.dtype}"
+            sizes = ", ".join(map(str, shape))
+            raise HookError(
+                f"{where}: its input is {given}, but on the first batch it was (N, {sizes}) {dtype}"
+            )
 
     def _fits(self, call: SiteCall, shape: torch.Size, known: torch.Size) -> bool:
         """Whether a shape differs from the first only where the visitor allows it."""

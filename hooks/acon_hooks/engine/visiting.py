@@ -24,12 +24,12 @@ from acon_hooks.guards import (
     eager,
     exclusive,
     is_compiled,
-    mode_sensitive_modules,
     refuse_compiling,
     refuse_training,
     refuse_unwatchable,
     say_once,
     slow_path,
+    training_flags,
     unwrap,
 )
 
@@ -63,7 +63,7 @@ class Visit(ForwardPasses):
         self._given_sites = sites
         self._inside = 0  # calls of the model by itself that are running
         self._inside_ended = False
-        self._sensitive = mode_sensitive_modules(self.model)
+        self._trains = training_flags(self.model)
         self._exit = ExitStack()
 
     def __enter__(self) -> Self:
@@ -174,9 +174,8 @@ class Visit(ForwardPasses):
     def _begin(self) -> None:
         if self.running:  # an interrupted forward pass has not ended
             self._abort()
-        for module in self._sensitive:
-            if module.training:
-                refuse_training(self.model)
+        if self._trains():
+            refuse_training(self.model)
         if self.first:
             for visited in self.sites:
                 visited.forget()
@@ -197,7 +196,7 @@ class Visit(ForwardPasses):
         finally:
             self.arguments = (), {}
             for visited in self.sites:
-                visited.restart()
+                visited.calls = 0
         if self.counts:
             self.passes += 1
             self.visitor.ended()

@@ -139,20 +139,21 @@ def to_host(values: Mapping[Key, Tensor]) -> dict[Key, NDArray[Any]]:
 
 
 def _side_by_side(values: Mapping[Key, Tensor]) -> dict[Key, NDArray[Any]] | None:
-    """Do what `to_host` does where all tensors are (N, ...) and of one kind, with less work."""
-    first = next(iter(values.values()), None)
-    if first is None or first.dtype == torch.bfloat16:
+    """Do what `to_host` does where tensors differ on axis 1 alone, with less work."""
+    tensors = list(values.values())
+    if not tensors:
         return None
-    dtype, device = first.dtype, first.device
-    for value in values.values():
-        if value.ndim != 2 or value.dtype is not dtype or value.device != device:
-            return None
-    if len({value.shape[0] for value in values.values()}) > 1:
+    try:
+        joined = torch.cat(tensors, dim=1)
+    except (RuntimeError, IndexError):  # other axes, or on other devices
         return None
-    host = torch.cat(list(values.values()), dim=1).detach().cpu().numpy()
+    dtype = joined.dtype
+    if dtype == torch.bfloat16 or any(tensor.dtype is not dtype for tensor in tensors):
+        return None
+    host = joined.numpy(force=True)
     arrays, start = {}, 0
-    for key, value in values.items():
-        stop = start + value.shape[1]
+    for key, tensor in values.items():
+        stop = start + tensor.shape[1]
         arrays[key] = host[:, start:stop]
         start = stop
     return arrays

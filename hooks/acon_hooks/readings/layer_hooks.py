@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from acon_hooks.engine.aliases import same_values, shares_memory
-from acon_hooks.engine.sites import Site, SiteCall, Visitor
+from acon_hooks.engine.sites import Args, Site, SiteCall, Visitor
 from acon_hooks.engine.visited import Visited
 from acon_hooks.errors import HookError, ProofError
 from acon_hooks.guards import autocast_dtype, refuse_autocast
@@ -61,7 +61,6 @@ class LayerHooks(Visitor):
         self.keys: list[Key] = []  # of each call on the first batch
         self.computed: dict[Key, Tensor] = {}  # static β on the first batch, if not parameters
         self.power = 0.0  # the largest of all proofs
-        self.quick = False  # whether `_deliver_quickly` may be tried
         self._width_axis: int | None = None  # of β, if it is one number a channel
         self.hooks: FirstBatchHooks | LiveHooks | None = None
         self.pieces: Pieces | None = None  # if it may be one, in the first forward pass
@@ -91,8 +90,6 @@ class LayerHooks(Visitor):
 
     def after(self, call: SiteCall, output: Any) -> None:
         """Read β of the call that has ended."""
-        if self.quick and self._deliver_quickly(call, output):
-            return
         if isinstance(self.hooks, LiveHooks):
             self._deliver(self.hooks, call, output)
         elif self.hooks is not None:
@@ -163,8 +160,9 @@ class LayerHooks(Visitor):
         if not live.needs_before:
             self.visited.skip_before()
         same = reading is not None and reading.y_axis == reading.axis
-        self.quick = live.plain and (same or not observed)
-        self._width_axis = layer.axis if layer.granularity == "channel" else None
+        if live.plain and (same or not observed):
+            self._width_axis = layer.axis if layer.granularity == "channel" else None
+            self.visited.quick = self._deliver_quickly
         self.hooks = live
 
     def _settle_or_hold(self, hooks: FirstBatchHooks, call: SiteCall, output: Any) -> None:
@@ -188,7 +186,7 @@ class LayerHooks(Visitor):
         """Search and prove; in the first batch, and again until a proof has power."""
         x = next(iter(trace.arguments.values()), None)
         if x is not None:
-            refuse_autocast(autocast_dtype(x.device), allowed=self.allow_autocast)
+            refuse_autocast(autocast_dtype(x.device.type), allowed=self.allow_autocast)
         axis = (1, True) if x is None else self.axes.axis(self.layer, trace.given)
         if x is not None and x.ndim > 1 and axis[0] == 0 and self.layer.plain:
             self._without_samples(x)
@@ -234,29 +232,25 @@ class LayerHooks(Visitor):
         if certain:
             self.results.reports.append(failed_report(self.layer, call, str(error)))
 
-    def _deliver_quickly(self, call: SiteCall, output: Any) -> bool:
-        """Do what `_deliver` does for a `LiveHooks.plain` reading, if all is as on the first batch.
+    def _deliver_quickly(self, number: int, args: Args, output: Any) -> bool:
+        """Do what `_deliver` does for a `LiveHooks.plain` reading of a usual input.
 
         Runs once a layer and forward pass. Whatever is odd is left to `_deliver`, which names it.
         """
-        results, number, args = self.results, call.number, call.args
+        results, x = self.results, args[0]
         live: Any = self.hooks
-        batch, observe, beta = results.batch, results.observe, live.caught
-        if beta is None or batch is None or not args or number >= len(self.keys):
-            return False
-        x = args[0]
-        if type(x) is not Tensor:
-            return False
-        shape = x.shape
-        samples = shape[0]
-        width = 1 if self._width_axis is None else shape[self._width_axis]
-        if beta.numel() != samples * width:
+        batch, observe, beta, shape = results.batch, results.observe, live.caught, x.shape
+        if beta is None or batch is None:
             return False
         if observe is not None:
             usual = type(output) is Tensor and output.shape == shape
             if not usual or output.requires_grad or x.requires_grad:
                 return False
-        beta = beta.reshape(samples, width)
+        try:
+            width = 1 if self._width_axis is None else shape[self._width_axis]
+            beta = beta.reshape(shape[0], width)
+        except RuntimeError:  # β of another shape
+            return False
         batch[self.keys[number]] = beta
         live.caught = None
         live.ran = 0

@@ -1,12 +1,13 @@
 """The cheap hooks that read β after the first batch."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from acon_hooks.engine.functions import Listener, function_name
-from acon_hooks.engine.sites import Site, SiteCall, Visitor
+from acon_hooks.engine.sites import Args, Site, SiteCall, Visitor
 from acon_hooks.engine.visited import ForwardPasses, Visited
 from acon_hooks.layers.reading import TRANSFORMS, LiveCall
 from acon_hooks.layers.scan import Layer
@@ -34,13 +35,12 @@ class LiveHooks(Visitor):
         self.caught: Tensor | None = None
         self.kept: Tensor | None = None
         self.ran = 0  # calls of the inner module or function within one call of the layer
-        self._transform = TRANSFORMS["identity" if reading is None else reading.transform]
-        self._ordinal = 0 if self.source is None else self.source.ordinal
         self._listener = Listener(self._run)
         inner = None if self.source is None else self.source.inner(layer.module)
         self._inner: Visited | None = None
         if inner is not None:
             self._inner = visit.add(Site(layer.name, inner, inner=True), self)
+            self._inner.quick = self._catch = self._catcher()
         listens = self.source is not None and bool(self.source.function)
         self.needs_before = keep_input or listens or (inner is not None and shared)
 
@@ -90,13 +90,25 @@ class LiveHooks(Visitor):
         return self._own(self.source.beta(layer.module, layer.reading, live))
 
     def after(self, call: SiteCall, output: Any) -> None:
-        """Catch the output of the inner module, transformed: always a new tensor."""
-        ran = self.ran
-        self.ran = ran + 1
-        if ran == self._ordinal:
-            if output.requires_grad and not self.gradient:
-                output = output.detach()
-            self.caught = self._transform(output)
+        """Catch the output of the inner module."""
+        self._catch(call.number, call.args, output)
+
+    def _catcher(self) -> Callable[[int, Args, Any], bool]:
+        """Return what catches the output of the inner module, transformed: always a new tensor."""
+        reading, gradient = self.layer.reading, self.gradient
+        transform = TRANSFORMS["identity" if reading is None else reading.transform]
+        ordinal = 0 if self.source is None else self.source.ordinal
+
+        def catch(_number: int, _args: Args, output: Any) -> bool:
+            ran = self.ran
+            self.ran = ran + 1
+            if ran == ordinal:
+                if output.requires_grad and not gradient:
+                    output = output.detach()
+                self.caught = transform(output)
+            return True
+
+        return catch
 
     def _own(self, value: Tensor) -> Tensor:
         return value.detach() if value.requires_grad and not self.gradient else value

@@ -128,7 +128,7 @@ class Tap(Visitor):
         for hooks in self._hooks:
             if self._finder is not None and isinstance(hooks.layer.module, PIECES):
                 hooks.pieces = self._finder.pieces
-        self._device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
+        self._device_type = next((p.device.type for p in self.model.parameters()), "cpu")
         self.autocast: torch.dtype | None = None
         self._settling = self._hooks  # those whose first batch has not settled them yet
         self._finished: Batch | None = None
@@ -231,7 +231,7 @@ class Tap(Visitor):
                 "the model was called a second time in one batch, before take() fetched what the "
                 "first call has shown: a batch is one call of the model"
             )
-        dtype = autocast_dtype(self._device)
+        dtype = autocast_dtype(self._device_type)
         refuse_autocast(dtype, allowed=self.allow_autocast)
         if not self._visit.first and dtype != self.autocast:
             raise HookError(f"autocast was {self.autocast} on the first batch and is {dtype} now")
@@ -292,7 +292,8 @@ class Tap(Visitor):
 
     def _stop_following(self) -> None:
         """Follow functions no longer."""
-        self._axes.stop()
+        if self._visit.first:
+            self._axes.stop()
         if self._finder is not None:
             self._finder.stop()
         if self._gates is not None:
