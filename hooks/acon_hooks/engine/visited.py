@@ -19,32 +19,19 @@ _NONE: Kwargs = {}
 
 
 class ForwardPasses:
-    """The forward passes of a visited model: which one is under way, and what is visited in it.
-
-    Attributes
-    ----------
-    model : Module
-        The visited model.
-    sites, parts : dict of Visited
-        The sites in the order in which they were added, and the inner ones.
-    owner : int
-        The thread whose forward passes count; 0 before the visit, -1 after it.
-    running : bool
-        Whether a forward pass is under way.
-    passes : int
-        How many forward passes have ended.
-    counts : bool
-        False while a pass runs that is not compared with the first.
-    arguments : tuple
-        Positional and keyword arguments of the forward pass that is running.
-    """
+    """The forward passes of a visited model: which one is under way, and what is visited in it."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
+        # In the order in which they were added, and the inner ones.
         self.sites: dict[Visited, None] = {}
         self.parts: dict[Visited, None] = {}
+        # The thread whose forward passes count (0 before the visit, -1 after it), and how many of
+        # them have ended.
         self.owner, self.passes = 0, 0
+        # False while a pass runs that is not compared with the first.
         self.running, self.counts = False, True
+        # Of the forward pass that is running, positional and keyword.
         self.arguments: tuple[Args, Kwargs] = ((), {})
 
     @property
@@ -59,13 +46,7 @@ class ForwardPasses:
         return visited
 
     def mine(self, site: Site) -> bool:
-        """Whether a hook that runs now belongs to a forward pass of the visited model.
-
-        Raises
-        ------
-        HookError
-            If a site runs outside of a forward pass.
-        """
+        """Return whether a hook that runs belongs to a forward pass of the visited model."""
         if threading.get_ident() != self.owner:
             return False
         if self.running:
@@ -80,29 +61,7 @@ class ForwardPasses:
 
 
 class Visited:
-    """The hooks at one site, its calls in the current forward pass, and those of the first one.
-
-    Attributes
-    ----------
-    calls : int
-        How often the site ran in the current forward pass.
-    expected : list of (tuple of int, dtype)
-        Of every call in the first forward pass: shape of the input without the axis of the
-        samples, and its dtype.
-    usual : dict of int to (tuple of int, dtype)
-        Whole shape and dtype of the first argument when a call was last compared with the first
-        forward pass.
-    quick : callable or None
-        Sees (number, args, output) of a call whose first argument is as usual, of a part every
-        tensor that it returns; returns True where the visitor need not see the call.
-    active : bool
-        False once the site is left alone.
-    elsewhere : bool
-        Whether it has run in another thread during a forward pass, where it is not seen.
-    begin_call, end_call : callable
-        The hooks before and after a module; of a function they are called by `FunctionSites`.
-        `begin_call` is None where the visitor needs only the output.
-    """
+    """The hooks at one site, its calls in the current forward pass, and those of the first one."""
 
     # Its hooks run once a layer and forward pass: they find attributes sooner in slots.
     __slots__ = (
@@ -112,14 +71,25 @@ class Visited:
 
     def __init__(self, visit: ForwardPasses, site: Site, visitor: Visitor) -> None:
         self.visit, self.site, self.visitor = visit, site, visitor
+        # How often the site ran in the current forward pass.
         self.calls = 0
+        # Of every call in the first forward pass: shape of the input without the axis of the
+        # samples, and its dtype.
         self.expected: list[tuple[torch.Size, torch.dtype | None]] = []
+        # Whole shape and dtype of the first argument when a call was last compared with the first
+        # forward pass.
         self.usual: dict[int, tuple[torch.Size, torch.dtype]] = {}
+        # Sees (number, args, output) of a call whose first argument is as usual, of a part every
+        # tensor that it returns; returns True where the visitor need not see the call.
         self.quick: Callable[[int, Args, Any], bool] | None = None
+        # `active` until the site is left alone; `elsewhere` once it has run in another thread
+        # during a forward pass, where it is not seen.
         self.active, self.elsewhere = True, False
         self._given: list[tuple[Given, ...]] = []
         self._before: RemovableHandle | None = None
         self._after: RemovableHandle | None = None
+        # The hooks before (None where the visitor needs only the output) and after a module; of a
+        # function they are called by `FunctionSites`.
         self.begin_call: Callable[..., None] | None = None
         self.end_call = self._inner_hook() if site.inner else self._after_hook()
         if not site.inner:
@@ -266,13 +236,7 @@ class Visited:
         return after
 
     def _leaves(self, call: SiteCall) -> bool:
-        """Leave the site alone if tensors of a call cannot be read, and return whether it is.
-
-        Raises
-        ------
-        HookError
-            If it was read on the first batch.
-        """
+        """Leave the site alone if tensors of a call cannot be read, and return whether it is."""
         reason = next(filter(None, map(_unreadable, call.tensors())), "")
         if not reason:
             return False
@@ -284,13 +248,7 @@ class Visited:
         return True
 
     def _compare(self, call: SiteCall) -> None:
-        """Compare the input of a call with that of the first forward pass.
-
-        Raises
-        ------
-        HookError
-            If shape or dtype differ, or the call is one more than in the first forward pass.
-        """
+        """Raise a HookError if a call differs from that of the first forward pass."""
         if not self.visit.counts:
             return
         number = call.number

@@ -26,19 +26,7 @@ _PATIENCE = 8
 
 
 class LayerHooks(Visitor):
-    """One layer of a `Tap`.
-
-    Parameters
-    ----------
-    layer : Layer
-        The layer as found; replaced by what the first batch settles.
-    results : Results
-        Gets what is read.
-    axes : ChannelAxes
-        Knows, on the first batch, where the channels of plain activations lie.
-    allow_autocast, report_failures : bool
-        As for `Tap`.
-    """
+    """One layer of a `Tap`; the first batch settles it."""
 
     def __init__(
         self,
@@ -52,6 +40,7 @@ class LayerHooks(Visitor):
         self.layer = layer
         self.site = layer.site()
         self.results = results
+        # Knows, on the first batch, where the channels of plain activations lie.
         self.axes = axes
         self.allow_autocast = allow_autocast
         self.report_failures = report_failures
@@ -233,10 +222,8 @@ class LayerHooks(Visitor):
             self.results.reports.append(failed_report(self.layer, call, str(error)))
 
     def _deliver_quickly(self, number: int, args: Args, output: Any) -> bool:
-        """Do what `_deliver` does for a `LiveHooks.plain` reading of a usual input.
-
-        Runs once a layer and forward pass. Whatever is odd is left to `_deliver`, which names it.
-        """
+        """Do what `_deliver` does for a `LiveHooks.plain` reading of a usual input."""
+        # Runs once a layer and forward pass. Whatever is odd is left to `_deliver`, which names it.
         results, x = self.results, args[0]
         live: Any = self.hooks
         batch, observe, beta, shape = results.batch, results.observe, live.caught, x.shape
@@ -293,13 +280,7 @@ class LayerHooks(Visitor):
             self.results.observe(layer, call, x.detach(), y.detach(), shown)
 
     def _compare_static(self, key: Key, beta: Tensor) -> None:
-        """Refuse a β that all samples share and that is still another one in every batch.
-
-        Raises
-        ------
-        HookError
-            If β is not that of the first batch.
-        """
+        """Refuse a β that all samples share and that is still another one in every batch."""
         reading = self.layer.reading
         if reading is None or reading.source.fixed:
             return
