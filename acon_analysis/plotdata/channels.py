@@ -19,13 +19,15 @@ QUANTILES = (0.05, 0.5, 0.95)
 _POINTS = 241
 
 
-def channel_facts(runs: Sequence[Run]) -> pd.DataFrame:
+def channel_facts(runs: Sequence[Run], layers: pd.DataFrame | None = None) -> pd.DataFrame:
     """Put together what is known of every channel of some runs' activation layers.
 
     Parameters
     ----------
     runs : sequence of Run
         Captured runs; those without moments are left out.
+    layers : pandas.DataFrame, optional
+        Columns layer and call: what to keep, by default all.
 
     Returns
     -------
@@ -35,19 +37,21 @@ def channel_facts(runs: Sequence[Run]) -> pd.DataFrame:
         where β is static, NaN without β), ``std_y`` is the output's standard deviation, the rest
         as in `columns.LINEARITY_CHANNEL_COLUMNS`.
     """
-    tables = [_facts(run) for run in runs if run.has_moments]
+    tables = [
+        _facts(run, run.layers if layers is None else layers) for run in runs if run.has_moments
+    ]
     if not tables:
         return pd.DataFrame(columns=names(FACT_COLUMNS))
     return pd.concat(tables, ignore_index=True)
 
 
-def _facts(run: Run) -> pd.DataFrame:
-    """Return the facts of one run's channels."""
-    table = run.linearity(by="channel", columns="all")
+def _facts(run: Run, layers: pd.DataFrame) -> pd.DataFrame:
+    """Return the facts of the channels of some of a run's layers."""
+    table = run.linearity(by="channel", columns="all").merge(layers[["layer", "call"]])
     # Outside the ACON family a later call may have more channels than `run.channels` lists.
     slopes = run.channels[["layer", "channel", "p1", "p2"]]
     table = table.merge(slopes, on=["layer", "channel"], how="left")
-    table = table.merge(_quantiles(run), on=["layer", "call", "channel"], how="left")
+    table = table.merge(_quantiles(run, layers), on=["layer", "call", "channel"], how="left")
     table["std_y"] = np.sqrt(table["cyy"] / table["n"])
     classes = run.layers[["layer", "call", "class_name"]]
     table = table.merge(classes.rename(columns={"class_name": "activation"}), on=["layer", "call"])
@@ -55,17 +59,18 @@ def _facts(run: Run) -> pd.DataFrame:
     return table[names(FACT_COLUMNS)]
 
 
-def _quantiles(run: Run) -> pd.DataFrame:
-    """Return `QUANTILES` of β of every channel of a run, gates left out."""
+def _quantiles(run: Run, layers: pd.DataFrame) -> pd.DataFrame:
+    """Return `QUANTILES` of β of every channel of some of a run's layers, gates left out."""
     columns = ["beta_low", "beta_middle", "beta_high"]
     frames = []
-    gates = set(run.layers.loc[run.layers["kind"] == "gate", "layer"])
-    for beta in run.betas_of_layers():
-        if beta.layer in gates or not beta.values.size:
+    own = run.beta_layers.merge(layers[["layer", "call"]])
+    for row in own[own["kind"] != "gate"].itertuples(index=False):
+        beta = run.beta(str(row.layer), int(row.call))
+        if not beta.values.size:
             continue
         found = np.quantile(beta.values.astype(np.float64), QUANTILES, axis=0)
         if found.shape[1] == 1:  # one β for all channels
-            found = np.repeat(found, int((run.channels["layer"] == beta.layer).sum()), axis=1)
+            found = np.repeat(found, len(run.channels_of(beta.layer)), axis=1)
         head = {"layer": beta.layer, "call": beta.call, "channel": range(found.shape[1])}
         frames.append(pd.DataFrame(head | dict(zip(columns, found, strict=True))))
     if not frames:

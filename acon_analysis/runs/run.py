@@ -306,7 +306,7 @@ class Run(StoredRun):
                 f"null model is about the others: {others}"
             )
         beta = self.beta(layer, call).values
-        own = self.channels[self.channels["layer"] == layer]
+        own = self.channels_of(layer)
         if len(own) == beta.shape[1]:
             bias, weight = own["bn_bias"].to_numpy(), own["bn_weight"].to_numpy()
         else:  # one β for the whole layer

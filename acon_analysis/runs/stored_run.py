@@ -30,7 +30,8 @@ from acon_analysis.statistics.redrawn_null import BetaNetwork
 from acon_analysis.statistics.sentences import NOT_FINITE, ONLY_PADDING
 from acon_analysis.store.folder import RunFolder
 from acon_analysis.store.histograms import histogram_frame, merged
-from acon_analysis.store.parquet import read_frame, read_lists, read_table
+from acon_analysis.store.parquet import ListColumns, read_table
+from acon_analysis.store.tables import stored_frame, stored_table
 
 #: File of the census.
 CENSUS = "nonlinearities.parquet"
@@ -63,6 +64,7 @@ class StoredRun:
         self.manifest: dict[str, Any] = self.folder.read_manifest()
         self.folder.run_id = self.manifest.get("run_id")
         self._betas: dict[str, npt.NDArray[np.float32]] = {}  # by column, the last one at the end
+        self._lists: dict[str, ListColumns] = {}
 
     def __repr__(self) -> str:
         state = "complete" if self.complete else f"{len(self.units)} of {self._unit_count} units"
@@ -134,7 +136,7 @@ class StoredRun:
     def samples(self) -> pd.DataFrame:
         """One row an image, columns of `columns.SAMPLE_COLUMNS`."""
         path = self.path / "samples.parquet"
-        return read_frame(path) if path.is_file() else self.collected_samples()
+        return stored_frame(path, "samples") if path.is_file() else self.collected_samples()
 
     def collected_samples(self) -> pd.DataFrame:
         """Return the sample table put together from the units, for data without a list."""
@@ -148,6 +150,8 @@ class StoredRun:
         if not tables:
             return np.zeros(0, dtype=np.int64)
         ids: npt.NDArray[np.int64] = pa.concat_tables(tables)["sample_id"].to_numpy()
+        if ids.dtype != np.int64 or len(np.unique(ids)) < len(ids):
+            raise StoreError(f"the sample_id of {str(self.path / 'betas')!r} are not unique ids")
         return ids
 
     @cached_property
@@ -176,7 +180,9 @@ class StoredRun:
                 f"the run {str(self.path)!r} holds no census of the network's operators: it was "
                 "captured by an earlier version; capture again, or see acon.nonlinearities"
             )
-        return read_frame(self.path / CENSUS).astype(dtypes(NONLINEARITY_COLUMNS))
+        return stored_frame(self.path / CENSUS, "nonlinearities").astype(
+            dtypes(NONLINEARITY_COLUMNS)
+        )
 
     @property
     def beta_layers(self) -> pd.DataFrame:
@@ -197,24 +203,36 @@ class StoredRun:
 
     def layer_row(self, layer: str, call: int = 0) -> Any:
         """Return the row of `layers` of one layer and call; an error names what comes close."""
-        own = self.layers[self.layers["layer"] == layer]
-        if own.empty:
-            options = self.layers["layer"].unique()
+        if (layer, call) in self._layer_rows:
+            return self._layer_rows[layer, call]
+        options = self.layers["layer"].unique()
+        if layer not in options:
             raise UsageError(f"the run holds no layer {layer!r}; {closest(layer, options)}")
-        own = own[own["call"] == call]
-        if own.empty:
-            raise UsageError(f"layer {layer!r} was not called {call + 1} times in a forward pass")
-        return next(own.itertuples(index=False))
+        raise UsageError(f"layer {layer!r} was not called {call + 1} times in a forward pass")
+
+    @cached_property
+    def _layer_rows(self) -> dict[tuple[str, int], Any]:
+        """The rows of `layers` by layer and call: a search for each of thousands takes long."""
+        return {(row.layer, row.call): row for row in self.layers.itertuples(index=False)}
 
     @cached_property
     def channels(self) -> pd.DataFrame:
         """One row a layer and channel with p1, p2, static β: `columns.CHANNEL_COLUMNS`."""
-        return read_frame(self.path / "channels.parquet")
+        return stored_frame(self.path / "channels.parquet", "channels")
+
+    def channels_of(self, layer: str) -> pd.DataFrame:
+        """Return the rows of `channels` of one layer; none where it has no such channels."""
+        return self.channels.iloc[self._channel_places.get(layer, slice(0))]
+
+    @cached_property
+    def _channel_places(self) -> dict[str, Any]:
+        """The positions of each layer's rows in `channels`."""
+        return dict(self.channels.groupby("layer").indices)
 
     @cached_property
     def references(self) -> pd.DataFrame:
         """One row a layer, call and channel: what its moments are taken about."""
-        return read_frame(self.path / "references.parquet")
+        return stored_frame(self.path / "references.parquet", "references")
 
     @cached_property
     def parameters(self) -> pd.DataFrame:
@@ -237,7 +255,7 @@ class StoredRun:
         keys = ["sample", "layer", "call"]
         found = []
         for path in self.files("totals"):
-            table = read_table(path, [*keys, "cyy", "n"])
+            table = stored_table(path, "totals", [*keys, "cyy", "n"])
             lost = table.filter(pc.is_null(table["cyy"], nan_is_null=True)).to_pandas()
             lost["why"] = np.where(lost["n"] == 0, ONLY_PADDING, NOT_FINITE)
             found.append(lost[[*keys, "why"]])
@@ -287,8 +305,7 @@ class StoredRun:
         """
         row = self.layer_row(layer, call)
         if row.granularity == "static":
-            own = self.channels.loc[self.channels["layer"] == layer, "beta"]
-            beta = own.to_numpy(dtype=np.float32)
+            beta = self.channels_of(layer)["beta"].to_numpy(dtype=np.float32)
             return np.broadcast_to(beta, (len(self.sample_ids), len(beta)))
         if not row.column:
             raise UsageError(f"layer {layer!r} is of kind {row.kind!r}, which has no beta")
@@ -296,6 +313,8 @@ class StoredRun:
         if found is None:
             self._forget_betas(KEPT_BYTES - 4 * len(self.sample_ids) * int(row.channels))
             found = self._matrix("betas", str(row.column))
+            if found is None and len(self.sample_ids):
+                raise StoreError(f"{str(self.path / 'betas')!r} lacks the column {row.column!r}")
             if found is None:
                 return np.zeros((0, int(row.channels)), dtype=np.float32)
             found.flags.writeable = False
@@ -322,14 +341,22 @@ class StoredRun:
 
     def _matrix(self, kind: str, column: str) -> npt.NDArray[np.float32] | None:
         """Return a column of lists as a matrix (samples, channels); None without parts."""
-        return read_lists(list(self.files(kind)), column)
+        if kind not in self._lists:
+            self._lists[kind] = ListColumns(list(self.files(kind)))
+        found = self._lists[kind].read(column)
+        if found is not None and len(found) != len(self.sample_ids):
+            raise StoreError(
+                f"the parts of {str(self.path / kind)!r} hold {len(found)} rows for "
+                f"{len(self.sample_ids)} samples"
+            )
+        return found
 
     def beta_network(self, layer: str) -> BetaNetwork | None:
         """Return the shape of a layer's β network; None where it is of another build."""
         facts = self.manifest.get("beta_networks", {}).get(layer)
         if facts is None:
             return None
-        own = self.channels[self.channels["layer"] == layer]
+        own = self.channels_of(layer)
         scale, shift = (own[name].to_numpy(dtype=np.float64) for name in ("bn_weight", "bn_bias"))
         return BetaNetwork(
             hidden=int(facts["hidden"]),
@@ -406,7 +433,8 @@ class StoredRun:
             raise UsageError(f"layer {layer!r} has the same beta for all samples: see channels")
         whole = self.path / "histograms.parquet"
         finished = self.complete and whole.name in self.manifest.get("tables", {})
-        table = read_table(whole) if finished and whole.is_file() else self.histogram_table()
+        given = finished and whole.is_file()
+        table = stored_table(whole, "histograms") if given else self.histogram_table()
         frame = histogram_frame(table, by_channel=by == "channel")
         if layer is not None:
             frame = frame[frame["layer"] == layer].reset_index(drop=True)
@@ -414,7 +442,7 @@ class StoredRun:
 
     def histogram_table(self) -> pa.Table | None:
         """Return the sum of the units' counts, a row a channel; None if there are none."""
-        return merged(read_table(path) for path in self.files("histograms"))
+        return merged((path, stored_table(path, "histograms")) for path in self.files("histograms"))
 
     def files(self, kind: str) -> Iterator[Path]:
         """Yield the parts of a kind, of the units that are done, in order."""
@@ -430,7 +458,7 @@ class StoredRun:
 
     def part_frames(self, kind: str) -> Iterator[pd.DataFrame]:
         """Yield a kind's parts, unit by unit."""
-        return (read_frame(path) for path in self.files(kind))
+        return (stored_frame(path, kind) for path in self.files(kind))
 
     def part_frame(self, kind: str) -> pd.DataFrame:
         """Return all parts of a kind in one frame; without columns where there are none."""

@@ -7,7 +7,9 @@ BatchNorm before β nothing imposes a spread: then the reference is an untrained
 weights from its initialisation, and the result says so (``kind="untrained"``).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -227,26 +229,27 @@ def empirical_null(
     if len(measured) > max_samples:
         rows = np.sort(generator.choice(len(measured), max_samples, replace=False))
         measured, inputs = measured[rows], inputs[rows]
-    observed = _statistics(measured, network)
     redrawing = _Redrawing(inputs, network)
-    rows_of = [_statistics(redrawing.beta(generator), network) for _ in range(draws)]
+    each = (redrawing.beta(generator) for _ in range(draws))
+    table = _statistics(chain([measured], each), network)
     kind: Literal["batchnorm", "untrained"] = "batchnorm" if network.normalised else "untrained"
-    return EmpiricalNull(kind, pd.Series(observed), pd.DataFrame(rows_of), len(measured))
+    redrawn = table.iloc[1:].reset_index(drop=True)
+    return EmpiricalNull(kind, table.iloc[0], redrawn, len(measured))
 
 
-def _statistics(beta: npt.NDArray[np.floating[Any]], network: BetaNetwork) -> dict[str, float]:
-    """Return the statistics of β (N, C) that measured and redrawn networks are compared by."""
-    split = variance_split(beta)
-    distance = np.nan
+def _statistics(
+    betas: Iterable[npt.NDArray[np.floating[Any]]], network: BetaNetwork
+) -> pd.DataFrame:
+    """Return the statistics that networks are compared by, a row for each β (N, C)."""
+    names, rows, kept = ["ratio", "sample_share", "sample_std", "within_std"], [], []
+    for beta in betas:
+        split = variance_split(beta)
+        rows.append([getattr(split, name) for name in names])
+        some = np.linspace(0, beta.shape[1] - 1, min(beta.shape[1], _KS_CHANNELS)).astype(np.int64)
+        kept.append(beta[:, some])
+    table = pd.DataFrame(rows, columns=names).assign(ks=np.nan)
     if network.bn_weight is not None and network.bn_bias is not None:
-        channels = beta.shape[1]
-        some = np.linspace(0, channels - 1, min(channels, _KS_CHANNELS)).astype(np.int64)
-        each, _ = ks_distance(beta[:, some], network.bn_bias[some], network.bn_weight[some])
-        distance = float(each.mean())
-    return {
-        "ratio": split.ratio,
-        "sample_share": split.sample_share,
-        "sample_std": split.sample_std,
-        "within_std": split.within_std,
-        "ks": distance,
-    }
+        bias, weight = (np.tile(of[some], len(kept)) for of in (network.bn_bias, network.bn_weight))
+        distances, _ = ks_distance(np.hstack(kept), bias, weight)  # all at once, for small layers
+        table["ks"] = distances.reshape(len(kept), -1).mean(axis=1)
+    return table

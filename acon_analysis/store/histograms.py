@@ -1,6 +1,7 @@
 """Mergeable counts of β: what figures need of millions of values, in a few kilobytes a layer."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import boost_histogram as bh
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from acon_analysis.columns import HISTOGRAM_BINS, HISTOGRAM_COLUMNS, names
+from acon_analysis.errors import StoreError
 
 Counts = npt.NDArray[np.int64]
 
@@ -60,12 +62,15 @@ def histogram_table(counted: Sequence[tuple[str, int, Counts]]) -> pa.Table:
     )
 
 
-def merged(parts: Iterable[pa.Table]) -> pa.Table | None:
+def merged(parts: Iterable[tuple[Path, pa.Table]]) -> pa.Table | None:
     """Return the sum of `histogram_table` of many units of a run, int64; None without any."""
     keys, total = None, None
-    for part in parts:  # one at a time: a part may have 4 MB, and a run hundreds of them
+    for path, part in parts:  # one at a time: a part may have 4 MB, and a run hundreds of them
+        own = part.select(["layer", "call", "channel"])
         if keys is None or total is None:
-            keys, total = part.select(["layer", "call", "channel"]), _counts(part)
+            keys, total = own, _counts(part)
+        elif not own.equals(keys):
+            raise StoreError(f"{str(path)!r} cannot be used: its rows are not those of other units")
         else:
             total += _counts(part)
     if keys is None or total is None:

@@ -17,33 +17,68 @@ from acon_analysis.files import open_regular
 
 Matrix = npt.NDArray[np.float32]
 
+#: Bytes of columns of lists that are read together.
+TOGETHER = 2**24
 
-def read_lists(paths: Sequence[Path], column: str) -> Matrix | None:
-    """Return a column fixed_size_list<float32> of several files, one below the other.
 
-    float32 (rows, length of a list), read-only where it needed no copy; None where there are no
-    files, or the first has no such column.
+class ListColumns:
+    """Columns fixed_size_list<float32> of several files, the rows of one below the other's.
+
+    Small neighbours are read together: to open a file of thousands of columns takes longer than
+    to read one of them.
+
+    Parameters
+    ----------
+    paths : sequence of Path
     """
-    if not paths:
-        return None
-    with _opened(paths[0]) as file:
-        schema = file.schema_arrow
-    if column not in schema.names:
-        return None
-    if len(paths) == 1:
-        return _matrix(paths[0], column)
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        ends = np.cumsum([0, *pool.map(_rows, paths)])
-        whole = np.empty((ends[-1], schema.field(column).type.list_size), dtype=np.float32)
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+        self._kept: dict[str, Matrix] = {}
+        self._sizes: dict[str, int] = {}
+        self._rows: list[int] = []
+        for path in paths:
+            with _opened(path) as file:
+                own = {field.name: _list_size(field) for field in file.schema_arrow}
+                if self._rows and own != self._sizes:
+                    raise ValueError("its columns are not those of the parts before")
+                self._sizes = own
+                self._rows.append(int(file.metadata.num_rows))
+
+    def read(self, column: str) -> Matrix | None:
+        """Return a column, float32 (rows, length of a list); None where there is none."""
+        if not self._sizes.get(column):
+            return None
+        if column not in self._kept:
+            self._kept = self._read(self._neighbours(column))
+        return self._kept.pop(column)
+
+    def _neighbours(self, column: str) -> list[str]:
+        """Return a column and those after it that take `TOGETHER` bytes with it."""
+        names = [name for name, size in self._sizes.items() if size]
+        names = names[names.index(column) :]
+        sizes = np.cumsum([4 * sum(self._rows) * self._sizes[name] for name in names])
+        return names[: max(1, int(np.searchsorted(sizes, TOGETHER, side="right")))]
+
+    def _read(self, columns: list[str]) -> dict[str, Matrix]:
+        """Read some columns of all files, in threads."""
+        ends = np.cumsum([0, *self._rows])
+        whole = {
+            name: np.empty((ends[-1], self._sizes[name]), dtype=np.float32) for name in columns
+        }
 
         def fill(number: int) -> None:
             # Copied here, not joined at the end: in threads, and every file's memory is given
             # back before the next one needs as much.
-            whole[ends[number] : ends[number + 1]] = _matrix(paths[number], column)
+            for name, values in _matrices(self.paths[number], columns):
+                whole[name][ends[number] : ends[number + 1]] = values
 
-        for _ in pool.map(fill, range(len(paths))):
-            pass
-    return whole
+        if len(self.paths) == 1 and len(columns) == 1:
+            return dict(_matrices(self.paths[0], columns))
+        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+            for _ in pool.map(fill, range(len(self.paths))):
+                pass
+        return whole
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -69,21 +104,25 @@ def read_frame(path: Path, most: int | None = None) -> pd.DataFrame:
     return frame
 
 
-def _rows(path: Path) -> int:
-    """Return the number of rows of a file."""
+def _matrices(path: Path, columns: list[str]) -> Iterator[tuple[str, Matrix]]:
+    """Read columns of lists as (rows, width), without a copy where one lies in one piece."""
     with _opened(path) as file:
-        return int(file.metadata.num_rows)
+        table = file.read(columns=columns, use_threads=False)
+    for name in columns:
+        width = table[name].type.list_size
+        parts = [chunk.flatten().to_numpy().reshape(-1, width) for chunk in table[name].chunks]
+        if len(parts) != 1:
+            parts = [np.concatenate([np.zeros((0, width), dtype=np.float32), *parts])]
+        yield name, parts[0]
 
 
-def _matrix(path: Path, column: str) -> Matrix:
-    """Read one column of lists as (rows, width), without a copy where it lies in one piece."""
-    with _opened(path) as file:
-        chunked = file.read(columns=[column], use_threads=False)[column]
-    width = chunked.type.list_size
-    parts = [chunk.flatten().to_numpy().reshape(-1, width) for chunk in chunked.chunks]
-    if not parts:
-        return np.zeros((0, width), dtype=np.float32)
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+def _list_size(field: pa.Field) -> int:
+    """Return the length of a column's lists, 0 for sample_id; ValueError for another column."""
+    if field.name == "sample_id" and pa.types.is_integer(field.type):
+        return 0
+    if not pa.types.is_fixed_size_list(field.type) or field.type.value_type != pa.float32():
+        raise ValueError(f"its column {field.name!r:.100} holds no lists of float32 of one length")
+    return int(field.type.list_size)
 
 
 @contextmanager
@@ -92,6 +131,9 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     with _readable(path), open_regular(path) as raw:
         name = str(path)
         with pq.ParquetFile(name if name.isprintable() else raw) as file:
+            names = file.schema_arrow.names
+            if len(set(names)) < len(names):
+                raise ValueError("two of its columns have one name")
             for field in file.schema_arrow:
                 _refuse_extension(field)
             yield file

@@ -113,7 +113,7 @@ def draw_runs(spec: FigureSpec, runs: Sequence[Run], **options: Any) -> AconFigu
 
 
 def _complete(figure: AconFigure, spec: FigureSpec, inputs: Inputs) -> None:
-    """Name a figure's network and data, and say in its caption which samples it leaves out."""
+    """Name a figure's network and data, and say in its caption what it leaves out."""
     figure.name(": ".join(filter(None, [inputs.subject(spec), figure.subject])))
     figure.caption = " ".join(filter(None, [figure.caption, inputs.left_out(spec)]))
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from acon_analysis.plotdata.channels import channel_facts
 from acon_analysis.plotdata.depth import linearity_by_depth
+from acon_analysis.plotdata.drawn import drawn_layers, drawn_text
 from acon_analysis.runs.run import Run
 from acon_analysis.statistics.beta_matrix import BetaMatrix
 from acon_analysis.statistics.sentences import left_out_text
@@ -80,11 +81,12 @@ class Inputs:
         return found if size is not None and len(size) else None
 
     def left_out(self, spec: FigureSpec) -> str:
-        """Return a sentence on the samples that a figure of these runs leaves out, or nothing."""
+        """Return sentences on the layers and samples that a figure of these runs leaves out."""
         runs = self.runs if set(spec.frames) - SHIPPED else []
-        texts = {run: left_out_text(run.left_out, len(run.sample_ids)) for run in runs}
+        texts = [(run, drawn_text(run)) for run in runs if set(spec.frames) & OF_LAYERS]
+        texts += [(run, left_out_text(run.left_out, len(run.sample_ids))) for run in runs]
         several = len(runs) > 1
-        said = [f"{run.model}: {text}" if several else text for run, text in texts.items() if text]
+        said = [f"{run.model}: {text}" if several else text for run, text in texts if text]
         return "; ".join(said) + "." if said else ""
 
     def later(self) -> Iterator["Inputs"]:
@@ -102,9 +104,9 @@ class Inputs:
         return f"{asked.model} on {asked.data_words}" if asked and taken else ""
 
     def facts(self, run: Run) -> pd.DataFrame:
-        """Return the facts of a run's channels; they are kept."""
+        """Return the facts of the channels of a run's drawn layers; they are kept."""
         if run not in self._facts:
-            self._facts[run] = channel_facts([run])
+            self._facts[run] = channel_facts([run], drawn_layers(run))
         return self._facts[run]
 
 
@@ -178,7 +180,14 @@ def _depth_of_all(inputs: Inputs) -> pd.DataFrame:
         if run.has_moments and len(fitting) < MOST_NETWORKS and (not fitting or common & own):
             common = common & own if fitting else own
             fitting.append(run)
-    return linearity_by_depth(fitting)
+    keys = ["layer", "call"]
+    drawn = pd.concat([drawn_layers(run)[keys] for run in fitting]).drop_duplicates()
+    return linearity_by_depth(fitting).merge(drawn, on=keys)
+
+
+def _drawn_splits(run: Run) -> pd.DataFrame:
+    """Return how β of a run's drawn layers splits."""
+    return run.variance_split().merge(drawn_layers(run)[["layer", "call"]], on=["layer", "call"])
 
 
 def _shipped_logs(inputs: Inputs) -> pd.DataFrame:
@@ -210,7 +219,7 @@ PROVIDES: Mapping[str, Callable[[Inputs], Any]] = {
     "labels": _of_main(lambda run: run.labels.dropna()),
     "null_table": _of_main(_channel_null),
     "sample_means": _of_main(_mean_betas),
-    "splits": _of_main(Run.variance_split),
+    "splits": _of_main(_drawn_splits),
     "own_channels": lambda inputs: (
         None if inputs.main is None else _acon_facts(inputs, inputs.main)
     ),
@@ -224,6 +233,9 @@ PROVIDES: Mapping[str, Callable[[Inputs], Any]] = {
     "forms": _shipped_table("replacement_forms"),
     "epochs": lambda _inputs: _beta_over_epochs(),
 }
+
+#: Inputs that hold the layers of a run one by one, of very many those that are drawn.
+OF_LAYERS = {"depth", "channels", "every_channel", "splits"}
 
 #: Inputs that no captured run has a part in.
 SHIPPED = {"training", "damage", "epochs", "gates", "blocks", "forms"}

@@ -7,18 +7,22 @@ import html
 import io
 import json
 import re
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import figureframes
 import reportpages
 from acon_analysis.errors import AconError, UsageError
+from acon_analysis.layers import MetaAconC
+from acon_analysis.plotdata import drawn
 from acon_analysis.plotdata.overview import headline_frame, layer_overview
 from acon_analysis.runs.compare import compare_runs, comparison_text
 from acon_analysis.runs.run import Run, open_run
@@ -26,6 +30,7 @@ from acon_analysis.statistics.findings import findings
 from acon_analysis.statistics.gaussian import RELU_L
 from acon_analysis.statistics.sentences import sentence
 from acon_analysis.statistics.verdicts import verdict_text
+from acon_figures.registry import FIGURES
 from acon_figures.report import context, depth, numbers, rendering, svg, units, write_report
 from acon_figures.report.pictures import reported
 from acon_hooks.captures.capturing import capture
@@ -452,9 +457,9 @@ def test_linearity_comes_first_and_every_point_leads_to_its_layer(
 
 def test_positions_in_the_chart_are_those_of_l() -> None:
     entries = [
-        {"name": name, "id": f"layer-{name}", "index": (value, low, high), "dead": False}
-        for name, value, low, high in [
-            ("a", 1.0, 1.0, 1.0), ("b", 0.5, 0.4, 0.6), ("c", RELU_L, np.nan, np.nan),
+        {"name": name, "id": f"layer-{name}", "index": index, "dead": False, "place": place}
+        for name, place, index in [
+            ("a", 0, (1.0, 1.0, 1.0)), ("b", 4, (0.5, 0.4, 0.6)), ("c", 9, (RELU_L, *2 * [np.nan])),
         ]
     ]  # fmt: skip
     chart = depth.depth_chart([entries, [entries[1] | {"id": "second-layer-0"}]], "wide")
@@ -470,6 +475,7 @@ def test_positions_in_the_chart_are_those_of_l() -> None:
     assert b["low"] > b["y"] > b["high"]
     assert other == b | {"id": "second-layer-0"}
     assert c["text"] == "c: L = 0.733"
+    assert chart["numbers"] == [(one["x"], number) for one, number in ((a, 1), (b, 5), (c, 10))]
     assert depth.depth_chart([[entries[0] | {"index": None}]], "wide") is None
 
 
@@ -542,3 +548,73 @@ def test_more_than_two_runs_are_refused(capsys: pytest.CaptureFixture[str]) -> N
         main(["report", "a", "b", "c"])
     assert stopped.value.code == 2
     assert "a report is of one run or of two; got 3" in capsys.readouterr().err
+
+
+class Eight(nn.Module):
+    """Eight layers, every other a Meta-ACON."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        kinds = [nn.ReLU() if number % 2 else MetaAconC(3 + number) for number in range(8)]
+        sizes = [3, *(3 + number - number % 2 for number in range(8))]
+        self.convs = nn.ModuleList(map(partial(nn.Conv2d, kernel_size=1), sizes, sizes[1:]))
+        self.acts = nn.ModuleList(kinds)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv, act in zip(self.convs, self.acts, strict=True):
+            x = act(conv(x))
+        return x.mean((2, 3))
+
+
+def eight(folder: Path) -> Run:
+    """Capture `Eight` on some images."""
+    data = TensorDataset(torch.rand(12, 3, 4, 4))
+    return capture(Eight().eval(), data, folder, kinds=("meta_acon", "activation"), progress=False)
+
+
+def test_of_very_many_layers_a_spread_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drawn, "WHOLE", 7)
+    monkeypatch.setattr(drawn, "SPREAD", 3)
+    names = ("linearity_by_depth", "channel_states", "slopes", "beta_against_null")
+    monkeypatch.setattr(rendering, "reported", lambda: [FIGURES[name] for name in names])
+    run = eight(tmp_path / "run")
+    text = rendering.render(run)
+    kept = drawn.drawn_layers(run)
+    assert {0, 7} < set(kept.index) < set(range(8))
+    said = f"{len(kept)} of 8 layers are "
+    assert text.count(f"{said}drawn, evenly by depth") == 1 + len(names)  # L by depth, and figures
+    assert text.count(f"{said}listed, evenly by depth") == 2
+    assert [int(cells[0]) for cells in rows_of(text)] == kept.index.to_list()
+    assert len(table_of(text, "layers")) == 8
+    assert "<b>8</b> <span>layers</span>" in text
+    for name in ("depth", "every_channel"):
+        assert set(table_of(text, name)["layer"]) == set(kept["layer"])
+    every = run.linearity(by="channel", columns="all").set_index("layer")
+    data = json.loads(Parsed(text).inside["script"][0])
+    places = [
+        (fields["data-layer"], fields["data-name"])
+        for name, fields in Parsed(text).elements
+        if name == "details"
+    ]
+    assert places == [(str(place), name) for place, name in enumerate(kept["layer"])]
+    for (_, name), own in zip(places, data, strict=True):
+        assert own["columns"]["L"] == pytest.approx(every.loc[name, "L"].to_list(), rel=1e-5)
+
+
+def test_two_runs_of_very_many_layers_share_what_they_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bare: None
+) -> None:
+    monkeypatch.setattr(drawn, "WHOLE", 7)
+    monkeypatch.setattr(drawn, "SPREAD", 3)
+    runs = [eight(tmp_path / name) for name in "ab"]
+    text = rendering.render(*runs)
+    compared = re.search(r'<table id="differences".*?</table>', text, re.DOTALL)
+    assert compared is not None
+    links = re.findall(r'<a href="#(layer-\d+)">', compared.group())
+    assert links == [f"layer-{place}" for place in drawn.drawn_layers(runs[0]).index]
+    assert all(f'id="{link}"' in text for link in links)
+    assert table_of(text, "differences")["layer"].nunique() == 8
+    data_of = [fields["data-layer"] for name, fields in Parsed(text).elements if name == "details"]
+    assert data_of == [str(place) for place in range(len(data_of))]

@@ -23,7 +23,7 @@ def comparison(first: Run, second: Run, ids: Mapping[str, str]) -> dict[str, Any
     ----------
     first, second : Run
     ids : mapping of str to str
-        What the page has of each layer of the first run, by its name there.
+        What the page has of the layers of the first run that it lists, by their names there.
 
     Returns
     -------
@@ -50,7 +50,9 @@ def comparison(first: Run, second: Run, ids: Mapping[str, str]) -> dict[str, Any
         "text": sentence(visible(comparison_text(found))),
         "unlike": [sentence(visible(text).rstrip(".")) for text in unlike(first, second)],
         "rows": [
-            _row(key, rows, ids) for key, rows in found.groupby(["layer", "call"], sort=False)
+            _row(key, rows, ids)
+            for key, rows in found.groupby(["layer", "call"], sort=False)
+            if visible(layer_name(*key)) in ids
         ],
         "shows": {name: bool(known.get(name, False)) for name in ("beta", "G")},
         "table": found,

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from acon_analysis.columns import LINEARITY_CHANNEL_COLUMNS, LINEARITY_LAYER_COLUMNS, SPLIT_COLUMNS
+from acon_analysis.plotdata.drawn import drawn_layers, drawn_text
 from acon_analysis.plotdata.overview import headline_frame
 from acon_analysis.runs.run import Run
 from acon_analysis.statistics.census import census_table, census_text
@@ -32,13 +33,16 @@ def run_page(
     run: Run, layers: pd.DataFrame, channels: pd.DataFrame, splits: pd.DataFrame | None, prefix: str
 ) -> Page:
     """Return what the template shows of a run but for its figures and their tables."""
-    rows, data = layer_entries(layers, channels, run.histograms(), unit_facts(run), prefix)
+    kept = pd.MultiIndex.from_frame(drawn_layers(run)[["layer", "call"]])
+    shown = layers[pd.MultiIndex.from_frame(layers[["layer", "call"]]).isin(kept)]
+    rows, data = layer_entries(shown, channels, run.histograms(), unit_facts(run), prefix)
     operators = run.nonlinearities if run.has_census else None
     images = last_part(str(run.identity.get("data") or "given data"))
     return {
         "prefix": prefix,
         "title": visible(f"{last_part(run.model)} on {images}"),
         "notices": notices(run),
+        "cut": drawn_text(run).replace("are drawn", "are listed"),
         "findings": [
             [visible(part).replace(" %", "\u00a0%") for part in one]
             for one in findings(layers, splits, operators)

@@ -27,6 +27,7 @@ def depth_chart(runs: Sequence[Sequence[dict[str, Any]]], size: str) -> dict[str
     size : {"wide", "narrow"}
     """
     known = [[row for row in entries if row["index"] is not None] for entries in runs]
+    numbers = {row["name"]: row["place"] + 1 for rows in reversed(known) for row in rows}
     names = list(dict.fromkeys(row["name"] for rows in known for row in rows))
     if not names:
         return None
@@ -48,7 +49,7 @@ def depth_chart(runs: Sequence[Sequence[dict[str, Any]]], size: str) -> dict[str
     return {
         "size": size, "width": width, "height": height, "left": _LEFT, "right": width - _RIGHT,
         "ticks": [(y_of(mark), f"{mark:.1f}") for mark in marks], "relu": y_of(RELU_L),
-        "numbers": [(x_of(name), i + 1) for i, name in enumerate(names) if i % every == 0],
+        "numbers": [(x_of(name), numbers[name]) for i, name in enumerate(names) if i % every == 0],
         "radius": round(min(5.0, max(1.5, step / 3)), 1),
         "series": [[_point(row, x_of, y_of) for row in rows] for rows in known],
     }  # fmt: skip

@@ -45,7 +45,7 @@ def layer_entries(
     Parameters
     ----------
     layers, channels : pandas.DataFrame
-        From `plotdata.overview`.
+        From `plotdata.overview`; layers by their place, of many not all.
     histograms : pandas.DataFrame
         From `Run.histograms`.
     units : pandas.DataFrame
@@ -54,7 +54,7 @@ def layer_entries(
         Of the layers' ids in the page.
     """
     entries, data = [], []
-    for index, row in enumerate(layers.to_dict("records")):
+    for index, row in zip(layers.index, layers.to_dict("records"), strict=True):
         own, counted, curves = (
             table[(table["layer"] == row["layer"]) & (table["call"] == row["call"])]
             for table in (channels, histograms, units)

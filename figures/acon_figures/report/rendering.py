@@ -133,7 +133,7 @@ def render(
 
 def _page(run: Run, prefix: str, offered: dict[str, Numbers]) -> dict[str, Any]:
     """Return what the page shows of one run, and offer its table of layers."""
-    splits = Inputs([run]).get("splits")
+    splits = None if run.per_sample_layers.empty else run.variance_split()
     channels = channel_overview(run)
     layers = layer_overview(run, channels=channels, splits=splits)
     offered[f"{prefix}layers"] = numbers(f"{prefix}layers", layers)

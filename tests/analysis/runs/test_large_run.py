@@ -114,18 +114,19 @@ def test_each_layer_is_read_from_the_disk_once(
 ) -> None:
     read: list[str] = []
 
-    def read_lists(paths: list[Path], column: str) -> npt.NDArray[np.float32] | None:
-        if "betas" in str(paths[0]):
-            read.append(column)
-        return parquet.read_lists(paths, column)
+    def matrices(path: Path, columns: list[str]) -> Any:
+        if "betas" in str(path):
+            read.extend(columns)
+        return own(path, columns)
 
-    monkeypatch.setattr(stored_run, "read_lists", read_lists)
+    own = parquet._matrices
+    monkeypatch.setattr(parquet, "_matrices", matrices)
     run = Run(digits_run.path)
     run.beta_summary()
     channel_facts([run])
     run.variance_split(draws=20)
     run.null_model(LAST)
-    assert read == run.layers["column"].tolist()
+    assert read == run.layers["column"].tolist() * len(run.units)
     with pytest.raises(ValueError, match="read-only"):
         run.beta_matrix(LAST)[:] = 0
 
@@ -139,12 +140,13 @@ def test_no_more_than_a_limit_is_kept(digits_run: Run, monkeypatch: pytest.Monke
     def kept() -> list[tuple[int, int]]:
         return [(id(values), values.nbytes) for values in run._betas.values()]
 
-    def read_lists(paths: list[Path], column: str) -> npt.NDArray[np.float32] | None:
-        found = parquet.read_lists(paths, column)
+    def read(lists: parquet.ListColumns, column: str) -> npt.NDArray[np.float32] | None:
+        found = own(lists, column)
         peak.append(sum(size for _, size in kept()) + (0 if found is None else found.nbytes))
         return found
 
-    monkeypatch.setattr(stored_run, "read_lists", read_lists)
+    own = parquet.ListColumns.read
+    monkeypatch.setattr(parquet.ListColumns, "read", read)
     for names in (whole, reversed(whole), whole):
         for name in names:
             np.testing.assert_array_equal(run.beta_matrix(name), whole[name])

@@ -67,13 +67,13 @@ def test_units_add_up(tmp_path: Path) -> None:
 def test_one_part_is_held_at_a_time() -> None:
     held: set[int] = set()
 
-    def parts() -> Iterator[pa.Table]:
+    def parts() -> Iterator[tuple[Path, pa.Table]]:
         for number in range(5):
             values = np.full((3, 2), number / 8, dtype=np.float32)
             part = histogram_table([("acon", 0, count_betas(values))])
             held.add(number)
             weakref.finalize(part, held.discard, number)
-            yield part
+            yield Path(f"{number}.parquet"), part
             del part
             assert len(held) <= 2  # the one before may live until the next one is there
 

@@ -21,7 +21,7 @@ import pytest
 from acon_analysis.errors import StoreError, UsageError
 from acon_analysis.files import atomic_write, locked
 from acon_analysis.store.folder import RunFolder, column_name, file_sha256, write_parquet
-from acon_analysis.store.parquet import read_lists
+from acon_analysis.store.parquet import ListColumns
 
 
 def betas(values: np.ndarray) -> pa.Table:
@@ -75,18 +75,18 @@ def test_lists_of_many_files_are_read_into_one_array(tmp_path: Path) -> None:
     paths = [tmp_path / f"{number}.parquet" for number in range(3)]
     for path, rows in zip(paths, ([0, 1], [], [2, 3, 4, 5, 6]), strict=True):
         write_parquet(path, betas(values[rows]))
-    found = read_lists(paths, "layer4_2_acon")
+    found = ListColumns(paths).read("layer4_2_acon")
     np.testing.assert_array_equal(found, values)
     assert found is not None
     assert found.dtype == np.float32
-    assert read_lists(paths, "layer4_1_acon") is None
-    assert read_lists([], "layer4_2_acon") is None
+    assert ListColumns(paths).read("layer4_1_acon") is None
+    assert ListColumns([]).read("layer4_2_acon") is None
     paths[2].unlink()
     with pytest.raises(StoreError, match=r"2\.parquet' is missing; `acon verify` reports"):
-        read_lists(paths, "layer4_2_acon")
+        ListColumns(paths).read("layer4_2_acon")
     paths[1].write_bytes(b"no Parquet")
     with pytest.raises(StoreError, match=r"1\.parquet' cannot be read: "):
-        read_lists(paths[:2], "layer4_2_acon")
+        ListColumns(paths[:2]).read("layer4_2_acon")
 
 
 def test_equal_tables_give_equal_bytes(tmp_path: Path) -> None:
