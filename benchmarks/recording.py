@@ -41,9 +41,16 @@ PARTS = ("only x and y", "without the reference β")
 NETWORKS = ("shufflenet_v2_x0_5_metaacon", "resnet50_metaacon")
 
 
-def ours(model: nn.Module, x: Tensor, *, last: bool, **options: Any) -> Callable[[], object]:
+def ours(
+    model: nn.Module,
+    x: Tensor,
+    *,
+    last: bool,
+    kinds: Sequence[str] = ("meta_acon", "acon"),
+    **options: Any,
+) -> Callable[[], object]:
     """Return a call that runs the network, channels last or not, and brings β to the host."""
-    engine = ForwardPass(model, ("meta_acon", "acon"), **options)
+    engine = ForwardPass(model, kinds, **options)
     engine.channels_last = last
     engine.__enter__()
     engine.start(Batch(0, list(range(len(x))), x), lambda: None)

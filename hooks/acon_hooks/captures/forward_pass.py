@@ -148,8 +148,12 @@ class ForwardPass:
 
     def _observing(self, model: nn.Module) -> Tap:
         """Return a tap of the layers, with the moments as its observer."""
-        observe = None if self.moments is None else self.moments.observe
-        return Tap(model, kinds=self.kinds, observe=observe, check_rows=self.metadata is None)
+        own, look = self.moments, self.metadata is None
+        if own is None:
+            return Tap(model, kinds=self.kinds, check_rows=look)
+        return Tap(
+            model, kinds=self.kinds, observe=own.observe, rectified=own.rectified, check_rows=look
+        )
 
     def _tapped(self, batch: Samples) -> Batch:
         """Run the hooked network; return β of every layer and call."""

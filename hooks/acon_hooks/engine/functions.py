@@ -81,6 +81,14 @@ class Listener:
             mode.__enter__()
 
 
+def only_ours() -> bool:
+    """Return whether no function mode but our listeners is active."""
+    if not listening():
+        return True
+    stack: list[Any] = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
+    return all(isinstance(mode, _Mode) for mode in stack)
+
+
 class _Mode(TorchFunctionMode):
     def __init__(self, handler: FunctionHandler) -> None:
         super().__init__()

@@ -171,6 +171,11 @@ class Accumulator:
             self._written[key] = raw
         return y
 
+    def rectified(self, layer: Layer, call: int, x: Tensor) -> bool:
+        """Sum a ReLU before it runs; False on the first batch, and where `observe` has to."""
+        slot = None if self.places.axis else self._merged.slots.get((layer.name, call))
+        return slot is not None and slot[0].put(slot[1], x, None, None, layer.axis)
+
     def _sum(
         self,
         key: Key,

@@ -156,6 +156,16 @@ class Recording:
             except HookError as error:
                 self._lost = error
 
+    def rectified(self, layer: Layer, call: int, x: Tensor) -> bool:
+        """Sum a call of a ReLU before it runs, as `observe` sums others; return whether it was."""
+        if self._moments is None or self._lost is not None:
+            return False
+        try:
+            return self._moments.rectified(layer, call, x)
+        except HookError as error:
+            self._lost = error
+            return False
+
     def linearity(
         self, by: str = "layer", *, confidence: float = 0.95, columns: str = "short"
     ) -> pd.DataFrame:
@@ -320,11 +330,15 @@ def record(
     ) -> None:
         recording.observe(layer, call, x, y, beta)
 
+    def rectified(layer: Layer, call: int, x: Tensor) -> bool:
+        return recording.rectified(layer, call, x)
+
     tap = Tap(
         model,
         layers,
         kinds=default_kinds(model, moments=moments) if kinds is None else kinds,
         observe=observe if moments else None,
+        rectified=rectified if moments else None,
         prove=prove,
         full=full,
         allow_autocast=allow_autocast,

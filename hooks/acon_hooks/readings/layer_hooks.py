@@ -20,6 +20,7 @@ from acon_hooks.readings.first_batch import FirstBatchHooks, resolve_call
 from acon_hooks.readings.live import LiveHooks
 from acon_hooks.readings.pieces import Pieces
 from acon_hooks.readings.proof import failed_report
+from acon_hooks.readings.rectifiers import is_relu, runs_alone
 
 #: How many more batches are watched closely while no proof of a layer had power.
 _PATIENCE = 8
@@ -51,6 +52,8 @@ class LayerHooks(Visitor):
         self.computed: dict[Key, Tensor] = {}  # static β on the first batch, if not parameters
         self.power = 0.0  # the largest of all proofs
         self._width_axis: int | None = None  # of β, if it is one number a channel
+        # Whether its output is known to be max(x, 0), and whether a call has been taken in so.
+        self._rectifies, self._known = is_relu(layer), False
         self.hooks: FirstBatchHooks | LiveHooks | None = None
         self.pieces: Pieces | None = None  # if it may be one, in the first forward pass
 
@@ -74,12 +77,15 @@ class LayerHooks(Visitor):
 
     def before(self, call: SiteCall) -> None:
         """Prepare for a call of the layer."""
-        if self.hooks is not None:
+        self._known = self._rectifies and self._take_before(call)
+        if self.hooks is not None and not self._known:
             self.hooks.begin_call(call)
 
     def after(self, call: SiteCall, output: Any) -> None:
         """Read β of the call that has ended."""
-        if isinstance(self.hooks, LiveHooks):
+        if self._known:
+            self._known = False
+        elif isinstance(self.hooks, LiveHooks):
             self._deliver(self.hooks, call, output)
         elif self.hooks is not None:
             self._settle_or_hold(self.hooks, call, output)
@@ -108,6 +114,7 @@ class LayerHooks(Visitor):
 
     def stop(self) -> None:
         """Forget a forward pass that did not end."""
+        self._known = False
         if self.hooks is not None:
             self.hooks.stop()
 
@@ -154,6 +161,19 @@ class LayerHooks(Visitor):
             self.visited.quick = self._deliver_quickly
         self.hooks = live
 
+    def _take_before(self, call: SiteCall) -> bool:
+        """Have a ReLU that overwrites its input taken in before it runs, if no other has a say."""
+        results, x = self.results, call.args[0] if call.args else None
+        if not isinstance(self.hooks, LiveHooks) or type(x) is not Tensor:
+            return False
+        if results.rectified is None or results.observe is None or results.looking:
+            return False
+        usual = self.visited.usual.get(call.number) == (x.shape, x.dtype)
+        if not usual or not runs_alone(self.layer):
+            return False
+        layer = results.calls.get((self.layer.name, call.number), self.layer)
+        return results.rectified(layer, call.number, x.detach())
+
     def _settle_or_hold(self, hooks: FirstBatchHooks, call: SiteCall, output: Any) -> None:
         """Settle a call, unless it may be a piece of an activation, which is not known yet."""
         trace = hooks.end_call()
@@ -191,6 +211,8 @@ class LayerHooks(Visitor):
         if found.report is not None:
             self.power = max(self.power, found.report.power)
             self.results.report(found.report)
+        if self._rectifies:
+            self._rectifies = same_values(found.x.relu(), output)
         self._hand_over(call.number, found.x, output, found.beta, found.layer)
 
     def _without_samples(self, x: Tensor) -> None:

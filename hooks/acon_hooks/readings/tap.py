@@ -21,7 +21,14 @@ from acon_hooks.guards import autocast_dtype, refuse_autocast, refuse_without_va
 from acon_hooks.layers.axes import ChannelAxes
 from acon_hooks.layers.choosing import NoLayerError, choose_layers, none_of
 from acon_hooks.layers.scan import DEFAULT_KINDS, PLAIN_KINDS, Layer, check_kinds
-from acon_hooks.readings.batch import Batch, Key, Observer, Results, count_samples
+from acon_hooks.readings.batch import (
+    Batch,
+    Key,
+    Observer,
+    Rectified,
+    Results,
+    count_samples,
+)
 from acon_hooks.readings.finding import FunctionFinder
 from acon_hooks.readings.layer_hooks import LayerHooks
 from acon_hooks.readings.pieces import PIECES
@@ -56,6 +63,8 @@ class Tap(Visitor):
         Keys of `acon_hooks.KINDS`.
     observe : callable, optional
         See `acon_hooks.readings.batch.Observer`.
+    rectified : callable, optional
+        See `acon_hooks.readings.batch.Rectified`.
     full : bool
         Also keep β of every pixel where it differs between pixels.
     prove : bool
@@ -94,6 +103,7 @@ class Tap(Visitor):
         *,
         kinds: Iterable[str] = DEFAULT_KINDS,
         observe: Observer | None = None,
+        rectified: Rectified | None = None,
         full: bool = False,
         prove: bool = True,
         report_failures: bool = False,
@@ -110,7 +120,7 @@ class Tap(Visitor):
         self._named = layers is not None and any(isinstance(layer, str) for layer in layers)
         self._report_failures = report_failures
         self._kinds = check_kinds(kinds)
-        self._results = Results(observe, full)
+        self._results = Results(observe, full, rectified)
         self._axes = ChannelAxes()
         chosen = choose_layers(self.model, layers, self._kinds)
         self._sites: list[tuple[Site, Visitor]] = []

@@ -75,10 +75,10 @@ struct Ends {
 
 // Adds `count` pixels, at most SPAN, `step` values apart, to the sums of one vector of channels. With
 // `far` those that come SPAN pixels later are fetched meanwhile: steps are too long for processors to
-// foresee.
-template <bool far>
-void add(Slot& slot, const Origin<PLAIN>& from, const float* x, float* y, int64_t step,
-         int64_t count) {
+// foresee. With `rectified` the output is max(y, 0).
+template <bool far, bool rectified>
+void add_pair(Slot& slot, const Origin<PLAIN>& from, const float* x, const float* y, int64_t step,
+              int64_t count) {
   const Origin<PLAIN> origin = from;
   Wide part[5][2] = {};
   Ends ends(slot);
@@ -87,7 +87,8 @@ void add(Slot& slot, const Origin<PLAIN>& from, const float* x, float* y, int64_
     ends.add(load(x));
     for (int half = 0; half < 2; ++half) {
       const Wide a = widen(x + half * WIDE) - origin.x[half];
-      const Wide w = widen(y + half * WIDE) - origin.w[half];
+      const Wide output = widen(y + half * WIDE);
+      const Wide w = (rectified ? largest(output, Wide{}) : output) - origin.w[half];
       part[0][half] += a, part[1][half] += a * a;
       part[2][half] += w, part[3][half] += w * w, part[4][half] += w * a;
     }
@@ -95,6 +96,13 @@ void add(Slot& slot, const Origin<PLAIN>& from, const float* x, float* y, int64_
   ends.put(slot);
   for (int i = 0; i < 5; ++i)
     for (int half = 0; half < 2; ++half) slot.sum[i][half] += part[i][half];
+}
+
+template <bool far>
+void add(Slot& slot, const Origin<PLAIN>& from, const float* x, float* y, int64_t step,
+         int64_t count) {
+  if (y) add_pair<far, false>(slot, from, x, y, step, count);
+  else add_pair<far, true>(slot, from, x, x, step, count);
 }
 
 // The same with gates, and with the output, which is written to `y` unless that is null. Gates are
@@ -232,7 +240,8 @@ bool along(const Problem& p, int64_t group) {
   }
   Vector first, output;
   for (int lane = 0; lane < LANES; ++lane)
-    first[lane] = x[lane][0], output[lane] = kind == PLAIN ? y[lane][0] : 0.0f;
+    first[lane] = x[lane][0], output[lane] = kind == PLAIN && p.y ? y[lane][0] : 0.0f;
+  if (kind == PLAIN && !p.y) output = largest(first, output);
   const Origin<kind> origin(constants, first, output);
   Slot slot;
   slot.low = slot.high = first;
@@ -240,7 +249,7 @@ bool along(const Problem& p, int64_t group) {
   for (int64_t from = 0; from < p.pixels; from += SPAN) {
     const int64_t count = p.pixels - from < SPAN ? p.pixels - from : SPAN;
     transpose(x, from, count, tiles[0]);
-    if (kind == PLAIN) transpose(y, from, count, tiles[1]);
+    if (kind == PLAIN && p.y) transpose(y, from, count, tiles[1]);
     add<false>(slot, origin, tiles[0], p.y ? tiles[1] : nullptr, LANES, count);
     if (kind != PLAIN && p.y) transpose_back(tiles[1], y, from, count);
   }
@@ -284,8 +293,9 @@ bool periodic(const Problem& p, int64_t sample, const Layout& layout) {
     for (int lane = 0; lane < LANES; ++lane) {
       const int64_t channel = (v * LANES + lane) % p.channels;
       constants.set<kind>(p, lane, sample, channel);
-      first[lane] = x[channel], output[lane] = kind == PLAIN ? y[channel] : 0.0f;
+      first[lane] = x[channel], output[lane] = kind == PLAIN && y ? y[channel] : 0.0f;
     }
+    if (kind == PLAIN && !y) output = largest(first, output);
     origins[v] = Origin<kind>(constants, first, output);
     slots[v].low = slots[v].high = first;
   }
@@ -303,9 +313,9 @@ bool periodic(const Problem& p, int64_t sample, const Layout& layout) {
     alignas(64) float last[2][LANES] = {};
     const size_t bytes = sizeof(float) * (rest < 0 ? 0 : rest < LANES ? rest : LANES);
     std::memcpy(last[0], x + at, bytes);
-    if (kind == PLAIN) std::memcpy(last[1], y + at, bytes);
+    if (kind == PLAIN && y) std::memcpy(last[1], y + at, bytes);
     Slot more = slots[v];
-    if (rest > 0) add<false>(more, origins[v], last[0], last[1], 0, 1);
+    if (rest > 0) add<false>(more, origins[v], last[0], y ? last[1] : y, 0, 1);
     if (kind != PLAIN && y) std::memcpy(y + at, last[1], bytes);
     for (int lane = 0; lane < LANES; ++lane)
       if (whole > 0 || lane < rest)
@@ -339,7 +349,8 @@ bool across(const Problem& p, int64_t sample, int64_t piece, const Layout& layou
     for (int lane = 0; lane < LANES; ++lane)
       constants[v].set<kind>(p, lane, sample, channel[v] + lane);
     const Vector first = load(x + channel[v]);
-    origins[v] = Origin<kind>(constants[v], first, kind == PLAIN ? load(y + channel[v]) : first);
+    const Vector output = kind == PLAIN && y ? load(y + channel[v]) : largest(first, Vector{});
+    origins[v] = Origin<kind>(constants[v], first, output);
     slots[v].low = slots[v].high = first;
   }
   for (int64_t from = 0; from < p.pixels; from += SPAN)
@@ -389,8 +400,8 @@ int64_t acon_moment_pieces(int64_t samples, int64_t channels, int last) {
               : (samples * channels + LANES - 1) / LANES;
 }
 
-// x, y: (N, C, P), or with `last` (N, P, C), without gaps; y is read for activations; for the ACON
-// family it is written, unless it is null. constants: (3, C); out: doubles, rows `out_row` and samples
+// x, y: (N, C, P), or with `last` (N, P, C), without gaps; y is read for activations, null for that of
+// a ReLU, which follows from x; for the ACON family it is written, unless it is null. constants: (3, C); out: doubles, rows `out_row` and samples
 // `out_sample` apart. Returns 1 if all results are finite; y is not to be relied on otherwise.
 int acon_moment_sums(int kind, int last, const float* x, float* y, const double* constants,
                      const float* beta, int64_t beta_sample, int64_t beta_channel,

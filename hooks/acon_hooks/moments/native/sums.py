@@ -129,7 +129,7 @@ class NativeSums:
     def into(
         self,
         x: Tensor,
-        y: Tensor,
+        y: Tensor | None,
         beta: Tensor | None,
         axis: int,
         constants: Prepared,
@@ -140,7 +140,8 @@ class NativeSums:
         """Write what `sums` returns, and β in a further row, into memory; y, too, if `write`.
 
         None where `sums` returns None: nothing is written. False where something is not finite: see
-        `again`. y is written of the ACON family, for float32 without gaps.
+        `again`. y is written of the ACON family, for float32 without gaps; without y the output is
+        max(x, 0).
         """
         shape = x.shape
         samples, channels = shape[0], shape[axis]
@@ -157,8 +158,8 @@ class NativeSums:
             steps = (first if one > 1 else 0, second if two > 1 else 0)
         last = _is_last(x, axis)
         x = _laid_out(x, axis, last=last)
-        y = y if kind else _laid_out(y, axis, last=last)
-        output = None if kind and not write else y.data_ptr()
+        y = y if kind or y is None else _laid_out(y, axis, last=last)
+        output = None if y is None or (kind and not write) else y.data_ptr()
         given = (
             kind, last, x.data_ptr(), output, constants.pointer, pointer, *steps,
             samples, channels, pixels, target.address, target.row, target.sample,
