@@ -7,7 +7,7 @@ take one sum, say what any hook must cost. A second section tells what our hooks
 the network, whose own time varies by more than that.
 
 python benchmarks/recording.py [--pairs 9] [--side 224] [--networks NAME ...] [--batches N ...]
-    [--readers WORDS ...] [--isolated-pairs 300] [--only-isolated]
+    [--readers WORDS ...] [--threads 1] [--isolated-pairs 300] [--only-isolated]
 
 `--readers` keeps those whose name ends in one of the words; the reading of β alone always stays.
 """
@@ -65,11 +65,12 @@ def ours(
 
 
 def with_moments(
-    model: nn.Module, x: Tensor, *, kernel: str, last: bool, part: str = ""
+    model: nn.Module, x: Tensor, *, kernel: str, last: bool, part: str = "", fused: bool = False
 ) -> Callable[[], object]:
     """Return a call that also takes the moments of every layer's input and output, or a part."""
     options = MomentOptions(kernel=kernel)
-    return ours(model, x, last=last, moments=Part(options, part) if part else Accumulator(options))
+    moments = Part(options, part) if part else Accumulator(options)
+    return ours(model, x, last=last, moments=moments, fused=fused)
 
 
 class Part(Accumulator):
@@ -261,6 +262,7 @@ def hollow(model: nn.Module, ready: list[Ready]) -> None:
 #: A way to run a network: given it, images, and whether they are channels last, a call.
 Way = Callable[..., Callable[[], object]]
 BETA, MOMENTS = "acon β", "acon β + moments"
+ONE_PASS = f"{MOMENTS}, --fuse, one pass"
 
 
 def ways() -> dict[str, Way]:
@@ -277,6 +279,7 @@ def ways() -> dict[str, Way]:
         for part in PARTS:
             way = partial(with_moments, kernel="compiled", part=part)
             found[f"{MOMENTS}, compiled, {part}"] = way
+        found[ONE_PASS] = partial(with_moments, kernel="compiled", fused=True)
     return {**found, "acon β, --fuse": partial(ours, fused=True)}
 
 
@@ -323,11 +326,12 @@ def main() -> None:
     """Measure and write."""
     parser = arguments()
     parser.add_argument("--readers", nargs="*", default=[""])
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--isolated-pairs", type=int, default=300)
     parser.add_argument("--only-isolated", action="store_true")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     alone: list[list[object]] = []
     first: list[list[object]] = []
     for name in options.networks:

@@ -1,6 +1,7 @@
 """Moments gathered by hand, for tests of accumulators with either kernel."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pandas as pd
 import pytest
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from acon_analysis.layers import AconC
 from acon_hooks.moments.accumulating import Accumulator
+from acon_hooks.moments.native import sums as native_module
 from acon_hooks.moments.native.sums import NativeError, native
 from acon_hooks.moments.options import MomentOptions
 from acon_hooks.readings.tap import Tap
@@ -17,6 +19,21 @@ KINDS = ("meta_acon", "acon", "activation")
 Parts = dict[str, pd.DataFrame]
 
 BOTH = pytest.mark.parametrize("kernel", ["eager", "compiled"])
+TEAMS = pytest.mark.parametrize("team", ["torch", "own"])
+
+
+@contextmanager
+def four_threads(team: str) -> Iterator[None]:
+    """Sum and merge on four threads, however few the values: torch's, or those that C++ starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native_module, "_WORTH", 1)
+        if team == "own":
+            patch.setattr(native_module, "_TEAM", None)
+        torch.set_num_threads(4)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(1)
 
 
 def accumulator(kernel: str, *, full: bool = False) -> Accumulator:

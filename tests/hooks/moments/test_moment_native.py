@@ -1,5 +1,6 @@
 """The compiled kernel of moments: the same sums as torch's operators, or a readable refusal."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from acon_hooks.moments.native.build import SOURCES
 from acon_hooks.moments.native.sums import NativeError, NativeSums, Prepared, Target, native
 from acon_hooks.moments.options import MomentOptions, settle
 from captures import Tiny, images
+from gathering import TEAMS, four_threads
 
 CPU = torch.device("cpu")
 
@@ -94,22 +96,39 @@ def test_beta_that_samples_or_channels_share(
     assert torch.equal(found, whole)
 
 
-def test_more_threads_give_the_same_bytes(
-    kernel: NativeSums, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@TEAMS
+def test_more_threads_give_the_same_bytes(kernel: NativeSums, team: str) -> None:
     x, gate = data(3, 84, 450, "gated")
     beta = torch.rand(3, 84, 1)
     both = (x, x.transpose(1, 2).contiguous().transpose(1, 2))
     given = beta, 1, Prepared(gate)
     one = [kernel.sums(turned, turned, *given) for turned in both]
-    monkeypatch.setattr(native_module, "_WORTH", 1000)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     for turned, expected in zip(both, one, strict=True):
-        four = kernel.sums(turned, turned, *given)
+        with four_threads(team):
+            four = kernel.sums(turned, turned, *given)
         assert four is not None
         assert expected is not None
         assert torch.equal(four, expected)
         torch.testing.assert_close(four, one[0], rtol=1e-10, atol=1e-10)
+
+
+@TEAMS
+def test_something_not_finite_is_seen_by_every_thread(kernel: NativeSums, team: str) -> None:
+    x = torch.randn(2, 640, 30)
+    constants = Prepared(None)
+    out = torch.empty((constants.rows, 2, 640), dtype=torch.float64)
+    target = Target(out.data_ptr(), 2 * 640, 640)
+    with four_threads(team):
+        assert kernel.into(x, x, None, 1, constants, target)
+        for channel in range(0, 640, 64):
+            lost = x.clone()
+            lost[1, channel, 7] = torch.nan
+            assert kernel.into(lost, lost, None, 1, constants, target) is False
+
+
+def test_threads_are_those_that_torch_uses() -> None:
+    if sys.platform == "linux" and "OpenMP" in torch.__config__.show():
+        assert native_module._TEAM
 
 
 @pytest.mark.parametrize("last", [False, True])

@@ -15,7 +15,7 @@ from acon_hooks.errors import HookError
 from acon_hooks.moments.accumulating import Accumulator
 from acon_hooks.moments.options import MomentOptions
 from acon_hooks.readings.found_layers import find_layers
-from gathering import BOTH, accumulator, acon_c, gather
+from gathering import BOTH, TEAMS, accumulator, acon_c, four_threads, gather
 
 CUTS = ((2, 43), (17, 11, 9), (13,))
 
@@ -85,6 +85,19 @@ def test_a_block_that_many_samples_share_merges_in_order() -> None:
         tables.append(parts["moments"])
     assert tables[0]["n"].sum() == 45 * 3 * 36
     require_same(tables[0], tables[1:], rtol=1e-12)
+
+
+@TEAMS
+def test_layers_are_merged_by_several_threads_to_the_same_bytes(team: str) -> None:
+    acons = [acon_c(5, p1=1.2, p2=-0.3, beta=0.1 * index) for index in range(1, 7)]
+    model = nn.Sequential(*acons, *(nn.SiLU() for _ in range(6))).eval()
+    x = torch.randn(45, 5, 9, 8, generator=torch.Generator().manual_seed(2))
+    _, one = gather(model, x, (9,), accumulator("compiled"))
+    with four_threads(team):
+        _, four = gather(model, x, (9,), accumulator("compiled"))
+    assert len(one["moments"]["layer"].unique()) == 12
+    for name, table in one.items():
+        pd.testing.assert_frame_equal(four[name], table, check_exact=True)
 
 
 def test_layers_that_stop_running_are_noticed() -> None:

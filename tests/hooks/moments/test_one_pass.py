@@ -17,10 +17,10 @@ from acon_hooks.captures.fusing import FusedMetaAconC
 from acon_hooks.engine.feed import Batch
 from acon_hooks.moments.accumulating import Accumulator
 from acon_hooks.moments.kernels import Gate
-from acon_hooks.moments.native import sums as native_module
 from acon_hooks.moments.native.sums import NativeError, NativeSums, Prepared, Target, native
 from acon_hooks.moments.options import MomentOptions
 from captures import contents, images, tiny
+from gathering import TEAMS, four_threads
 
 Array = npt.NDArray[np.float64]
 
@@ -112,10 +112,9 @@ def test_the_output_is_that_of_float64_and_the_sums_stay(
     assert torch.equal(both[1], alone)
 
 
+@TEAMS
 @pytest.mark.parametrize("last", [False, True])
-def test_samples_and_threads_do_not_matter(
-    kernel: NativeSums, monkeypatch: pytest.MonkeyPatch, last: bool
-) -> None:
+def test_samples_and_threads_do_not_matter(kernel: NativeSums, last: bool, team: str) -> None:
     x, beta, gate, _ = made((3, 84, 15, 30), 1, "usual")
     x = x.contiguous(memory_format=torch.channels_last) if last else x
     constants = Prepared(gate)
@@ -126,9 +125,8 @@ def test_samples_and_threads_do_not_matter(
     assert one is not None
     assert torch.equal(one[0], y[1:2])
     assert torch.equal(one[1], taken[:, 1:2])
-    monkeypatch.setattr(native_module, "_WORTH", 1000)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    four = kernel.activated(x, beta, 1, constants)
+    with four_threads(team):
+        four = kernel.activated(x, beta, 1, constants)
     assert four is not None
     assert torch.equal(four[0], y)
     assert torch.equal(four[1], taken)

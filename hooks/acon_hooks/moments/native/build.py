@@ -20,14 +20,12 @@ from acon_analysis.files import is_own_file, keep_private, private_cache, shared
 
 #: What is compiled, and what it includes.
 UNITS = tuple(Path(__file__).with_name(f"{name}.cpp") for name in ("sums", "merge"))
-SOURCES = (
-    *UNITS,
-    *(Path(__file__).with_name(f"{name}.h") for name in ("rows", "vectors", "tangent", "results")),
-)
+_HEADERS = ("rows", "vectors", "tangent", "results", "threads")
+SOURCES = (*UNITS, *(Path(__file__).with_name(f"{name}.h") for name in _HEADERS))
 
 #: Without regard to NaN and infinity, which the callers hand over to torch.
 _FLAGS = (
-    "-O3", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math",
+    "-O3", "-std=c++17", "-shared", "-fPIC", "-pthread", "-fno-math-errno", "-fno-trapping-math",
     "-fno-signed-zeros", "-ffinite-math-only", "-w",
 )  # fmt: skip
 

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "rows.h"
+#include "threads.h"
 #include "vectors.h"
 
 namespace {
@@ -135,14 +136,16 @@ void merge(const Group& g, int64_t layer, int64_t sample) {
 
 extern "C" {
 
-// Merges the layers from `begin` to `end`.
-void acon_moment_merge(const acon_group* group, int64_t begin, int64_t end) {
-  for (int64_t layer = begin; layer < end; ++layer)
-    for (int64_t sample = 0; sample < group->samples; ++sample)
-      switch (group->kind) {
-        case PLAIN: merge<PLAIN>(*group, layer, sample); break;
-        case GATED: merge<GATED>(*group, layer, sample); break;
-        default: merge<REFERRED>(*group, layer, sample);
-      }
+// Merges all layers.
+void acon_moment_merge(const acon_group* group, int threads, Team team) {
+  spread(group->layers, threads, team, [=](int64_t begin, int64_t end) {
+    for (int64_t layer = begin; layer < end; ++layer)
+      for (int64_t sample = 0; sample < group->samples; ++sample)
+        switch (group->kind) {
+          case PLAIN: merge<PLAIN>(*group, layer, sample); break;
+          case GATED: merge<GATED>(*group, layer, sample); break;
+          default: merge<REFERRED>(*group, layer, sample);
+        }
+  });
 }
 }

@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "results.h"
+#include "threads.h"
 
 namespace {
 
@@ -365,21 +366,6 @@ bool across(const Problem& p, int64_t sample, int64_t piece, const Layout& layou
   return finite;
 }
 
-template <Kind kind>
-bool run(const Problem& p, bool last, int64_t begin, int64_t end) {
-  bool finite = true;
-  if (!last) {
-    for (int64_t group = begin; group < end; ++group) finite &= along<kind>(p, group);
-    return finite;
-  }
-  const Layout layout(p.channels);
-  for (int64_t piece = begin; piece < end; ++piece)
-    finite &= layout.period ? periodic<kind>(p, piece, layout)
-                            : across<kind>(p, piece / layout.pieces(), piece % layout.pieces(),
-                                           layout);
-  return finite;
-}
-
 // Squares of nearly nothing are taken for 0 in here: denormal numbers are slow, a hundredfold where
 // a gate is so far off that its argument is 1e-20. Only results: a β of 1e-39 is passed on as it is.
 struct WithoutDenormals {
@@ -390,28 +376,41 @@ struct WithoutDenormals {
 #endif
 };
 
+template <Kind kind>
+bool run(const Problem& p, int threads, Team team) {
+  const Layout layout(p.channels);
+  const int64_t pieces = p.last ? p.samples * layout.pieces()
+                                : (p.samples * p.channels + LANES - 1) / LANES;
+  std::atomic<bool> finite{true};
+  spread(pieces, threads, team, [&](int64_t begin, int64_t end) {
+    const WithoutDenormals guard;
+    for (int64_t piece = begin; piece < end; ++piece) {
+      const bool fine = !p.last ? along<kind>(p, piece)
+                        : layout.period ? periodic<kind>(p, piece, layout)
+                                        : across<kind>(p, piece / layout.pieces(),
+                                                       piece % layout.pieces(), layout);
+      if (!fine) finite = false;
+    }
+  });
+  return finite;
+}
+
 }  // namespace
 
 extern "C" {
 
-// Number of pieces of work that a call can be cut into.
-int64_t acon_moment_pieces(int64_t samples, int64_t channels, int last) {
-  return last ? samples * Layout(channels).pieces()
-              : (samples * channels + LANES - 1) / LANES;
-}
-
 // x, y: (N, C, P), or with `last` (N, P, C), without gaps; y is read for activations, null for that of
-// a ReLU, which follows from x; for the ACON family it is written, unless it is null. constants: (3, C); out: doubles, rows `out_row` and samples
-// `out_sample` apart. Returns 1 if all results are finite; y is not to be relied on otherwise.
+// a ReLU, which follows from x; for the ACON family it is written, unless it is null. constants: (3, C);
+// out: doubles, rows `out_row` and samples `out_sample` apart. Returns 1 if all results are finite; y is
+// not to be relied on otherwise.
 int acon_moment_sums(int kind, int last, const float* x, float* y, const double* constants,
                      const float* beta, int64_t beta_sample, int64_t beta_channel,
                      int64_t samples, int64_t channels, int64_t pixels,
-                     double* out, int64_t out_row, int64_t out_sample, int64_t begin, int64_t end) {
-  const WithoutDenormals guard;
+                     double* out, int64_t out_row, int64_t out_sample, int threads, Team team) {
   const Problem p = {bool(last), x, beta, y, constants, samples, channels, pixels,
                      beta_sample, beta_channel, out, out_row, out_sample};
-  if (kind == PLAIN) return run<PLAIN>(p, last, begin, end);
-  if (kind == GATED) return run<GATED>(p, last, begin, end);
-  return run<REFERRED>(p, last, begin, end);
+  if (kind == PLAIN) return run<PLAIN>(p, threads, team);
+  if (kind == GATED) return run<GATED>(p, threads, team);
+  return run<REFERRED>(p, threads, team);
 }
 }

@@ -5,10 +5,7 @@ Compiled by `build`, and compared with torch's operators every time it is loaded
 
 import ctypes
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
-from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -19,8 +16,8 @@ from acon_hooks.moments.native.build import NativeError, compiler_path, library
 
 __all__ = ["GroupArgument", "NativeError", "NativeSums", "Prepared", "Target", "native"]
 
-#: Values for each thread below which more threads are not worth their start.
-_WORTH = 1 << 17
+#: Summed values that take as long as merging one.
+_MERGING = 16
 
 #: Largest difference from torch's operators, relative to the largest sum of its row.
 _TOLERANCE = 1e-6
@@ -29,6 +26,12 @@ _TOLERANCE = 1e-6
 _kept: "dict[str, NativeSums | NativeError]" = {}
 
 _POINTER, _INTEGER, _CHOICE = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+
+#: Runs a function on the threads of torch's OpenMP runtime (see threads.h); None without one.
+_TEAM = ctypes.cast(getattr(ctypes.CDLL(None), "GOMP_parallel", None), _POINTER)
+
+#: Values below which more threads than one are not worth it.
+_WORTH = 1 << 15 if _TEAM else 1 << 19
 
 
 class GroupArgument(ctypes.Structure):
@@ -76,14 +79,12 @@ class NativeSums:
         self._sums = library.acon_moment_sums
         self._sums.restype = _CHOICE
         self._sums.argtypes = [
-            *(_CHOICE, _CHOICE), *(_POINTER,) * 4, *(_INTEGER,) * 5, _POINTER, *(_INTEGER,) * 4,
+            *(_CHOICE, _CHOICE), *(_POINTER,) * 4, *(_INTEGER,) * 5,
+            *(_POINTER, _INTEGER, _INTEGER), *(_CHOICE, _POINTER),
         ]  # fmt: skip
-        self._pieces = library.acon_moment_pieces
-        self._pieces.restype = _INTEGER
-        self._pieces.argtypes = [_INTEGER, _INTEGER, _CHOICE]
         self._merge = library.acon_moment_merge
         self._merge.restype = None
-        self._merge.argtypes = [_POINTER, _INTEGER, _INTEGER]
+        self._merge.argtypes = [_POINTER, _CHOICE, _POINTER]
 
     def sums(
         self, x: Tensor, y: Tensor, beta: Tensor | None, axis: int, constants: Prepared
@@ -164,23 +165,12 @@ class NativeSums:
             kind, last, x.data_ptr(), output, constants.pointer, pointer, *steps,
             samples, channels, pixels, target.address, target.row, target.sample,
         )  # fmt: skip
-        pieces: int = self._pieces(samples, channels, last)
-        parts = min(torch.get_num_threads(), x.numel() // _WORTH, pieces)
-        if parts < 2:
-            return bool(self._sums(*given, 0, pieces))
-        cuts = [pieces * part // parts for part in range(parts + 1)]
-        return all(list(_pool(parts).map(lambda span: self._sums(*given, *span), pairwise(cuts))))
+        return bool(self._sums(*given, _threads(x.numel()), _TEAM))
 
     def merge(self, group: GroupArgument) -> None:
         """Merge a batch's sums, all finite, into blocks; the addresses outlive the call."""
-        layers, values = group.layers, group.columns * group.samples
-        parts = min(torch.get_num_threads(), values // _WORTH, layers)
-        given = ctypes.byref(group)
-        if parts < 2:
-            self._merge(given, 0, layers)
-            return
-        cuts = [layers * part // parts for part in range(parts + 1)]
-        list(_pool(parts).map(lambda span: self._merge(given, *span), pairwise(cuts)))
+        threads = _threads(_MERGING * group.columns * group.samples)
+        self._merge(ctypes.byref(group), threads, _TEAM)
 
 
 def again(
@@ -190,9 +180,9 @@ def again(
     repeat(found, ~found.isfinite().all(0).all(0), x, y, beta, axis, gate)
 
 
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, "moments")
+def _threads(values: int) -> int:
+    """Return on how many threads to sum so many values: one, or as many as torch uses."""
+    return 1 if values < _WORTH else torch.get_num_threads()
 
 
 def _is_last(x: Tensor, axis: int) -> bool:
