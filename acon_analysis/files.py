@@ -13,6 +13,7 @@ import re
 import secrets
 import stat
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 import platformdirs
 
-from acon_analysis.errors import StoreError
+from acon_analysis.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -214,13 +215,37 @@ def store_errors(what: str) -> Iterator[None]:
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """Open a file for reading; an OSError where there is a pipe or a device, which could wait."""
+    """Open a file for reading; an OSError where there is a pipe or a device, which could wait.
+
+    A file of no size reads as empty: those of ``/proc`` have none, and may wait or never end.
+    """
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     file = os.fdopen(handle, "rb")
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        file.close()
+    state = os.fstat(handle)
+    if stat.S_ISREG(state.st_mode) and state.st_size:
+        return file
+    file.close()
+    if not stat.S_ISREG(state.st_mode):
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
-    return file
+    return Path(os.devnull).open("rb")
+
+
+def read_regular(path: Path, most: int = 2**28) -> bytes:
+    """Return the bytes of a regular file; a StoreError for more than ``most``."""
+    with open_regular(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise StoreError(f"{str(path)!r} has more than {most:,} bytes")
+    return content
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Make a temporary folder, gone afterwards; a UsageError where others could exchange it."""
+    with tempfile.TemporaryDirectory() as folder:
+        if why := shared_by(Path(folder)):
+            raise UsageError(f"the temporary folder {folder!r} is not safe: {why}; set TMPDIR")
+        yield Path(folder)
 
 
 def atomic_write(

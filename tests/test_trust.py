@@ -12,11 +12,12 @@ from acon_analysis.cli.options import say
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("acon_analysis", "hooks/acon_hooks", "figures/acon_figures")
 
-#: Modules that load code, unpickle, call foreign libraries or start programs.
+#: Modules that load code, unpickle, call foreign libraries or start programs, or make folders that
+#: others may exchange.
 MODULES = frozenset({
     "importlib", "imp", "runpy", "pkgutil", "pickle", "cPickle", "_pickle", "dill", "cloudpickle",
     "joblib", "marshal", "shelve", "ctypes", "cffi", "subprocess", "multiprocessing", "pty", "code",
-    "codeop", "yaml", "zipimport",
+    "codeop", "yaml", "zipimport", "tempfile",
 })  # fmt: skip
 
 #: Functions of other modules that do.
@@ -66,8 +67,14 @@ ALLOWED: dict[str, dict[str, str]] = {
         "pickle": "an unpickler that knows the five parts of an array and nothing else",
         "np.load": "allow_pickle=False, from a private cache",
     },
+    # Temporary folders, each checked by `shared_by`.
+    "acon_analysis/files.py": {"tempfile": "temporary_folder, for all others"},
+    "acon_analysis/models/checkpoints/cache.py": {"tempfile": "in the private cache"},
     # The compiled kernel.
-    "hooks/acon_hooks/moments/native/build.py": {"subprocess": "a compiler, on own source"},
+    "hooks/acon_hooks/moments/native/build.py": {
+        "subprocess": "a compiler, on own source",
+        "tempfile": "where it is compiled, in a folder checked by `shared_by`",
+    },
     "hooks/acon_hooks/moments/native/sums.py": {"ctypes": "from a private cache or compiled now"},
     # No file is read.
     "acon_analysis/data/preprocess.py": {"multiprocessing": "asks whether this is a worker"},

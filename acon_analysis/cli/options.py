@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from acon_analysis.errors import StoreError, UsageError
-from acon_analysis.files import csv_text, open_regular, spelled
+from acon_analysis.files import csv_text, read_regular, spelled
 from acon_analysis.screen import UNLIMITED, table_text
 
 if TYPE_CHECKING:
@@ -179,11 +179,7 @@ def read_table(path: Path) -> "pd.DataFrame":
     if path.suffix not in (".csv", ".json", ".parquet"):
         raise UsageError(f"a table must end in .csv, .json or .parquet; got {str(path)!r}")
     try:
-        with open_regular(path) as file:
-            content = file.read(_MOST_BYTES + 1)
-        if len(content) > _MOST_BYTES:
-            raise ValueError("it is larger than 64 MB")
-        frame = _frame(path, content)
+        frame = _frame(path, read_regular(path, _MOST_BYTES))
         if not frame.columns.is_unique:
             raise ValueError("two of its columns have the same name")
     except (OSError, ValueError, RecursionError, csv.Error, StoreError) as error:

@@ -6,7 +6,6 @@ import lzma
 import os
 import pickle
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -27,8 +26,9 @@ from acon_analysis.files import (
     atomic_write,
     is_own_file,
     keep_private,
-    open_regular,
     private_cache,
+    read_regular,
+    temporary_folder,
 )
 
 #: Class names, in the data set's own order.
@@ -156,11 +156,11 @@ def _download(folder: Path) -> None:
         from torchvision.datasets.utils import download_and_extract_archive
 
         # In a folder where nobody can exchange the archive after it has been checked.
-        with tempfile.TemporaryDirectory() as scratch:
+        with temporary_folder() as scratch:
             download_and_extract_archive(
-                CIFAR10.url, scratch, filename=CIFAR10.filename, md5=CIFAR10.tgz_md5
+                CIFAR10.url, str(scratch), filename=CIFAR10.filename, md5=CIFAR10.tgz_md5
             )
-            for file in sorted(Path(scratch, _ORIGINAL).iterdir()):
+            for file in sorted((scratch / _ORIGINAL).iterdir()):
                 atomic_write(folder / _ORIGINAL / file.name, file.read_bytes())
     except (ImportError, OSError, RuntimeError) as error:
         raise AconError(
@@ -179,11 +179,7 @@ def _read_original(folder: Path, part: str) -> _Arrays:
 def _read_batch(path: Path) -> _Arrays:
     """Return the pixels (N, 3, 32, 32) and labels (N,) of one original file."""
     try:
-        with open_regular(path) as file:
-            content = file.read(_BATCH_BYTES + 1)
-        if len(content) > _BATCH_BYTES:
-            raise ValueError(f"it has more than {_BATCH_BYTES:,} bytes")
-        batch = _ImagesOnly(io.BytesIO(content), encoding="bytes").load()
+        batch = _ImagesOnly(io.BytesIO(read_regular(path, _BATCH_BYTES)), encoding="bytes").load()
         pixels, labels = batch[b"data"].pixels(), batch[b"labels"]
         if type(labels) is not list or len(labels) != len(pixels):
             raise ValueError("it has not one label for each image")

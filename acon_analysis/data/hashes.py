@@ -1,6 +1,7 @@
 """Sizes and SHA-256 of many files, remembered so that a later run need not read them again."""
 
 import hashlib
+import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
+from acon_analysis.data.decoding import MAX_BYTES
 from acon_analysis.data.image_source import readable_path
 from acon_analysis.errors import AconError
 from acon_analysis.files import atomic_write, is_own_file, locked, open_regular, store_errors
@@ -32,7 +34,8 @@ def hash_files(
     """Return size and SHA-256 of files, in the order of the paths; (-1, "") for a forbidden one.
 
     `memory` is a Parquet file of earlier results: a file of the size and time of modification that
-    it holds is not read again. Processes that start together read every file once.
+    it holds is not read again. A file of more than `MAX_BYTES` gets no SHA-256.
+    Processes that start together read every file once.
     """
     if memory is None or len(paths) < WORTH_REMEMBERING:
         return [(size, digest) for size, _, digest in _hash(folder, paths)]
@@ -76,6 +79,8 @@ def _hash_one(path: Path) -> tuple[int, int, str]:
     try:
         size, changed = _facts(path)
         with open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size > MAX_BYTES:  # refused when it is asked for
+                return size, changed, ""
             return size, changed, hashlib.file_digest(file, "sha256").hexdigest()
     except PermissionError:
         return -1, -1, ""

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from acon_analysis.columns import SPLIT_COLUMNS, dtypes, names
 from acon_analysis.errors import AconError, UsageError
+from acon_analysis.files import spelled
 from acon_analysis.runs.stored_run import StoredRun
 from acon_analysis.runs.summary import Summary
 from acon_analysis.screen import three_digits
@@ -126,7 +127,7 @@ class Run(StoredRun):
         html = table.to_html(
             index=False, border=0, max_rows=20, float_format=three_digits, na_rep=""
         )
-        return f"<p><b>{escape(self._title())}</b></p>{html}"
+        return spelled(f"<p><b>{escape(self._title())}</b></p>{html}")
 
     def plot(self, name: str, **options: Any) -> Any:
         """Draw a figure of this run.

@@ -5,6 +5,7 @@ from html import escape
 
 import pandas as pd
 
+from acon_analysis.files import spelled
 from acon_analysis.screen import sentence_text, table_text, three_digits
 
 
@@ -25,4 +26,4 @@ class Summary:
     def _repr_html_(self) -> str:
         said = "".join(f"<p>{escape(sentence)}</p>" for sentence in self.sentences)
         table = self.table.to_html(index=False, float_format=three_digits, na_rep="", border=0)
-        return f"<p><b>{escape(self.title)}</b></p>{said}{table}"
+        return spelled(f"<p><b>{escape(self.title)}</b></p>{said}{table}")

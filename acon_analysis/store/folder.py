@@ -24,6 +24,7 @@ from acon_analysis.files import (
     atomic_write,
     locked,
     open_regular,
+    read_regular,
     remove_stale_files,
     store_errors,
 )
@@ -150,7 +151,7 @@ class RunFolder:
             )
         path = str(self.manifest_path)
         try:
-            return parse_manifest(self.manifest_path.read_bytes())
+            return parse_manifest(read_regular(self.manifest_path))
         except ValueError as error:
             raise StoreError(f"run: {path!r} is not a run's manifest: {error}") from error
         except OSError as error:

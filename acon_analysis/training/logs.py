@@ -8,6 +8,7 @@ import pandas as pd
 
 from acon_analysis.columns import CURVE_COLUMNS, names
 from acon_analysis.errors import AconError
+from acon_analysis.files import open_regular
 from acon_analysis.paper.numbers import NETWORK_ACTIVATIONS
 from acon_analysis.selection import require_columns
 
@@ -48,7 +49,8 @@ def training_logs(data: str = "digits", folder: str | Path = LOGS) -> pd.DataFra
     """
     parts = []
     for short, seed, path in _logs_of(data, Path(folder)):
-        log = pd.read_csv(path)
+        with open_regular(path) as file:
+            log = pd.read_csv(file)
         require_columns(log, names(CURVE_COLUMNS), f"the log {path.name}")
         head = {
             "network": f"{data}_{short}",

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from acon_analysis.columns import CURVE_COLUMNS, dtypes, names
 from acon_analysis.data.image_source import ImageSource
 from acon_analysis.errors import AconError, UsageError
-from acon_analysis.files import atomic_write, open_regular, store_errors
+from acon_analysis.files import atomic_write, store_errors, temporary_folder
 from acon_analysis.models.checkpoints.limits import DEFAULT_LIMITS
 from acon_analysis.models.checkpoints.loading import examine
 from acon_analysis.models.checkpoints.source import Source
@@ -188,11 +188,11 @@ class Training:
 
     def _resume(self, state: Path) -> None:
         try:
-            with open_regular(state) as file:
-                with Source(state, DEFAULT_LIMITS) as source:
+            with temporary_folder() as folder, Source(state, DEFAULT_LIMITS) as given:
+                copy = given.copy_to(folder / state.name)  # which nobody can exchange
+                with Source(copy, DEFAULT_LIMITS) as source:
                     examine(source, DEFAULT_LIMITS)
-                    source.require_unchanged()
-                content = torch.load(file, map_location="cpu", weights_only=True)
+                content = torch.load(copy, map_location="cpu", weights_only=True)
             _require_form(content)
             old, new = json.loads(content["identity"]), self._identity()
             old.setdefault("network", new.get("network"))  # without a name it agrees with any
@@ -203,6 +203,8 @@ class Training:
             if not found:
                 optimizer = self._optimizer_state(content["optimizer"])
                 _require_rows(content["epoch"], content["rows"], self.recipe.epochs)
+        except UsageError:  # of the temporary folder
+            raise
         except Exception as error:  # torch raises nearly everything on damaged files
             why = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UsageError(

@@ -80,4 +80,6 @@ def folded(text: Any, letters: int) -> str:
 
 
 def _turns(sign: str) -> bool:
-    return "\u202a" <= sign <= "\u202e" or "\u2066" <= sign <= "\u2069"
+    return (
+        sign in "\u061c\u200e\u200f" or "\u202a" <= sign <= "\u202e" or "\u2066" <= sign <= "\u2069"
+    )

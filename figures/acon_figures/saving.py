@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from acon_analysis.errors import AconError, UsageError, closest
-from acon_analysis.files import atomic_write
+from acon_analysis.files import atomic_write, spelled
 from acon_figures.style import theme
 
 FORMATS = ("png", "pdf", "svg")
@@ -80,7 +80,7 @@ def save(
             written.append(path)
         if text:
             path = target / f"{name}.txt"
-            atomic_write(path, f"{text.strip()}\n".encode())
+            atomic_write(path, f"{spelled(text.strip())}\n".encode())
             written.append(path)
     except OSError as error:
         raise AconError(f"cannot write the figure {name!r} to {target}: {error}") from error

@@ -13,7 +13,17 @@ from torch import nn
 import acon_analysis as acon
 from acon_analysis import files
 from acon_analysis.cli import main
-from acon_analysis.files import WaitingWarning, atomic_write, csv_text, locked, open_regular
+from acon_analysis.errors import StoreError, UsageError
+from acon_analysis.files import (
+    WaitingWarning,
+    atomic_write,
+    csv_text,
+    locked,
+    open_regular,
+    read_regular,
+    spelled,
+    temporary_folder,
+)
 from acon_analysis.store.folder import RunFolder
 
 
@@ -110,3 +120,37 @@ def test_names_of_any_length(tmp_path: Path) -> None:
     for name in ("n" * 255, "😀" * 63):
         atomic_write(tmp_path / name, b"x")
         assert (tmp_path / name).read_bytes() == b"x"
+
+
+@pytest.mark.skipif(not Path("/proc/self/pagemap").exists(), reason="there is no /proc")
+def test_a_file_of_the_kernels_is_empty(tmp_path: Path) -> None:
+    """Such files say that they have no size; some wait for the kernel, some never end."""
+    (tmp_path / "x").symlink_to("/proc/self/pagemap")
+    with open_regular(tmp_path / "x") as file:
+        assert file.read(9) == b""
+    assert read_regular(tmp_path / "x") == b""
+
+
+def test_a_file_is_read_up_to_a_bound(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"four")
+    assert read_regular(tmp_path / "x", 4) == b"four"
+    with pytest.raises(StoreError, match="x' has more than 3 bytes"):
+        read_regular(tmp_path / "x", 3)
+
+
+@pytest.mark.parametrize("mark", "\u061c\u200e\u200f\u202e\u2066\x1b\x9b")
+def test_marks_that_turn_the_direction_of_writing_are_spelled(mark: str) -> None:
+    assert spelled(f"a{mark}b").isascii()
+    assert spelled(f"a{mark}b").isprintable()
+
+
+def test_a_temporary_folder_that_others_can_exchange(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with temporary_folder() as folder:
+        assert folder.parent == tmp_path
+    tmp_path.chmod(0o777)
+    with pytest.raises(UsageError, match=r"temporary folder .* is not safe: .*set TMPDIR"):
+        temporary_folder().__enter__()
+    assert not list(tmp_path.iterdir())

@@ -87,6 +87,7 @@ def test_a_name_is_text() -> None:
             assert words(figure) == [name]
     assert plain("a\nb") == "a\\u000ab"
     assert visible("\u202eabc") == "\\u202eabc"
+    assert visible("\u061c\u200e\u200f") == "\\u061c\\u200e\\u200f"
     assert visible(7) == "7"
 
 

@@ -22,6 +22,7 @@ from acon_analysis.runs.verify import verify_run
 from acon_figures.inputs import Inputs
 from acon_figures.registry import find
 from acon_figures.report import rendering, write_report
+from acon_figures.saving import save as save_figure
 from pictures import picture, save
 
 NAMES = [
@@ -124,6 +125,18 @@ def test_a_file_whose_name_is_no_text(run: Run) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["summary", str(run.path), "--out", str(out), "--draws", "0"])
     assert set(pd.read_parquet(io.BytesIO(out.read_bytes()))["layer"]) == set(LAYERS)
+
+
+def test_captions_and_notebooks_spell_them(run: Run, tmp_path: Path) -> None:
+    spec = find("linearity_by_depth")
+    figure = spec.function(**{one: Inputs([run]).get(one) for one in spec.needs})
+    figure.caption = "\x1b]0;x\x07 \u200f"
+    written = save_figure(figure, tmp_path, "a", ["svg"])
+    plt.close(figure)
+    assert written[-1].read_text("utf-8") == "\\x1b]0;x\\x07 \\u200f\n"
+    shown = run._repr_html_() + run.summary()._repr_html_()
+    assert shown == spelled(shown)
+    assert "<b>bold" not in shown
 
 
 @pytest.mark.parametrize("name", ["beta_distributions", "linearity_by_depth", "beta_against_null"])

@@ -6,7 +6,6 @@ a sample with a foreign gate: it shows what later layers have adapted to. The co
 level as well: "level" compares it with the mean.
 """
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -18,7 +17,7 @@ from torch import nn
 
 from acon_analysis.columns import GATE_COLUMNS, dtypes, names
 from acon_analysis.errors import UsageError, closest
-from acon_analysis.files import shared_by
+from acon_analysis.files import temporary_folder
 from acon_analysis.statistics.donors import draw_donors
 from acon_analysis.statistics.paired import UNCHANGED, Verdict, paired, verdict
 from acon_hooks.engine.edits import Edit, EditPlan, Edits, Resample
@@ -153,9 +152,7 @@ def gate_use(
     network = unwrap(model)
     run, options = _Run(network, output), input_options(network, forward)
     generator = np.random.default_rng(seed)
-    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        if why := shared_by(Path(folder)):
-            raise UsageError(f"the temporary folder {folder!r} is not safe: {why}; set TMPDIR")
+    with temporary_folder() as folder, torch.no_grad():
         held = Held(data, limit, batch_size, options, "gates")
         own = record_gates(network, held.batches, layers, _made(folder, "own"), run)
         norms = batch_norms(network, (gate.site.module for gate in own.gates))
@@ -220,8 +217,8 @@ def _check(interventions: Sequence[str], metric: str, margin: float, level: floa
         )
 
 
-def _made(folder: str, name: str) -> Path:
-    path = Path(folder) / name
+def _made(folder: Path, name: str) -> Path:
+    path = folder / name
     path.mkdir()
     return path
 

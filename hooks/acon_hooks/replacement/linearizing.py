@@ -5,7 +5,6 @@ of it in which the plan's channels are lines, or what else the plan says.
 """
 
 import copy
-import tempfile
 from collections import defaultdict
 from collections.abc import Mapping
 from functools import partial
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from acon_analysis.errors import UsageError, closest
-from acon_analysis.files import atomic_write
+from acon_analysis.files import atomic_write, temporary_folder
 from acon_analysis.models.registry import build_model, registry
 from acon_hooks.captures.identity import state_sha256
 from acon_hooks.engine.edits import Form, Line, Mixed
@@ -302,8 +301,8 @@ def save_linearized(model: nn.Module, plan: Plan, folder: str | Path) -> Path:
     folder = Path(folder)
     plan.save(folder / PLAN_FILE)
     facts = {"model": plan.model, "weights_sha256": plan.weights_sha256}
-    with tempfile.TemporaryDirectory() as scratch:
-        made = Path(scratch) / WEIGHTS_FILE
+    with temporary_folder() as scratch:
+        made = scratch / WEIGHTS_FILE
         safetensors.torch.save_model(model, str(made), metadata=facts)
         atomic_write(folder / WEIGHTS_FILE, made.read_bytes())
     return folder

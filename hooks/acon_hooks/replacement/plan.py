@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from acon_analysis.errors import AconError, UsageError, closest
-from acon_analysis.files import atomic_write
+from acon_analysis.files import atomic_write, read_regular
 from acon_analysis.selection import require_columns
 from acon_hooks.replacement.forms import coefficients_of
 
@@ -206,7 +206,7 @@ def load_plan(path: str | Path) -> Plan:
     if not path.is_file():
         raise UsageError(f"plan: there is no file {str(path)!r}")
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json.loads(read_regular(path).decode("utf-8"))
     except ValueError as error:
         raise PlanError(f"plan: {str(path)!r} is not JSON: {error}") from error
     given = content.get("format") if isinstance(content, dict) else None

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from acon_analysis.data.decoding import MAX_BYTES, MAX_PIXELS, BadImageError, decode, to_rgb
+from acon_analysis.data.hashes import hash_files
 from acon_analysis.errors import AconError
 from pictures import picture, png_claiming, save
 
@@ -213,3 +214,9 @@ def test_damaged_files_decode_or_raise_one_error(
     except BadImageError as error:
         outcome = str(error)
     assert outcome == "RGB" or outcome.startswith("damaged: ")
+
+
+def test_a_huge_file_is_not_hashed(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", picture(4, 4))
+    os.truncate(tmp_path / "a.png", 2**42)  # hours of reading
+    assert hash_files(tmp_path, ["a.png"]) == [(2**42, "")]

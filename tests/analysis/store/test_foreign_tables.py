@@ -60,7 +60,7 @@ def test_a_table_of_blocks_has_a_bound(ending: str, tmp_path: Path) -> None:
         read_table(path)
     with path.open("wb") as file:
         file.truncate(64_000_001)
-    with pytest.raises(UsageError, match="larger than 64 MB"):
+    with pytest.raises(UsageError, match="has more than 64,000,000 bytes"):
         read_table(path)
 
 

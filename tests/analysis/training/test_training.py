@@ -22,7 +22,7 @@ from acon_analysis.models.checkpoints.importing import write_safetensors
 from acon_analysis.models.listing import weights_metadata
 from acon_analysis.models.registry import registry
 from acon_analysis.paper.numbers import NETWORK_ACTIVATIONS
-from acon_analysis.training import release
+from acon_analysis.training import loop, release
 from acon_analysis.training.loop import Training, augment, parameter_groups
 from acon_analysis.training.recipes import RECIPES, Recipe
 from acon_analysis.training.release import _WORDS, train_network, wilson_interval
@@ -319,6 +319,22 @@ def test_bytes_that_are_no_state(half_done: Path, tmp_path: Path) -> None:
         state.write_bytes(raw)
         with pytest.raises(UsageError, match="is damaged, or no state of a training"):
             tiny_training(state)
+
+
+def test_what_has_been_checked_of_a_state_is_what_is_read(
+    half_done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = tmp_path / "net.state"
+    state.write_bytes(half_done.read_bytes())
+    check = loop.examine
+
+    def check_then_change(*given: Any) -> Any:
+        found = check(*given)
+        state.write_bytes(b"x" * state.stat().st_size)
+        return found
+
+    monkeypatch.setattr(loop, "examine", check_then_change)
+    assert tiny_training(state).epoch == 1
 
 
 def test_a_state_that_would_run_code_does_not(tmp_path: Path) -> None:
