@@ -479,6 +479,19 @@ def test_positions_in_the_chart_are_those_of_l() -> None:
     assert depth.depth_chart([[entries[0] | {"index": None}]], "wide") is None
 
 
+def test_numbers_of_thousands_have_room_in_the_chart() -> None:
+    def numbers_of(last: int) -> int:
+        places = np.linspace(0, last - 1, 60).astype(int)
+        one = {"id": "x", "index": (1.0, np.nan, np.nan), "dead": False}
+        rows = [one | {"name": f"{place}", "place": int(place)} for place in places]
+        chart = depth.depth_chart([rows], "narrow")
+        assert chart is not None
+        return len(chart["numbers"])
+
+    assert numbers_of(100) == numbers_of(999) == 12
+    assert numbers_of(5000) == 10
+
+
 def test_a_unit_is_drawn_from_its_own_numbers(hostile_report: tuple[Run, Path]) -> None:
     run = hostile_report[0]
     table = run.linearity("channel", columns="all")
@@ -588,6 +601,7 @@ def test_of_very_many_layers_a_spread_is_shown(
     assert text.count(f"{said}listed, evenly by depth") == 2
     assert [int(cells[0]) for cells in rows_of(text)] == kept.index.to_list()
     assert len(table_of(text, "layers")) == 8
+    assert text.count("layers.csv has all of them") == 1
     assert "<b>8</b> <span>layers</span>" in text
     for name in ("depth", "every_channel"):
         assert set(table_of(text, name)["layer"]) == set(kept["layer"])
@@ -615,6 +629,7 @@ def test_two_runs_of_very_many_layers_share_what_they_list(
     links = re.findall(r'<a href="#(layer-\d+)">', compared.group())
     assert links == [f"layer-{place}" for place in drawn.drawn_layers(runs[0]).index]
     assert all(f'id="{link}"' in text for link in links)
+    assert text.count("differences.csv has all of them") == 1
     assert table_of(text, "differences")["layer"].nunique() == 8
     data_of = [fields["data-layer"] for name, fields in Parsed(text).elements if name == "details"]
     assert data_of == [str(place) for place in range(len(data_of))]

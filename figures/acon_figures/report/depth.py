@@ -12,7 +12,7 @@ SIZES = {"wide": (1000, 300), "narrow": (360, 260)}
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 42, 12, 14, 34
 
-#: Layers that the axis numbers one by one.
+#: Layers that the axis numbers one by one, with numbers of at most three digits.
 _NUMBERED = {"wide": 40, "narrow": 14}
 
 
@@ -43,7 +43,8 @@ def depth_chart(runs: Sequence[Sequence[dict[str, Any]]], size: str) -> dict[str
         part = (min(max(value, floor), 1.0) - floor) / (1 - floor)
         return float(round(height - _BOTTOM - part * (height - _TOP - _BOTTOM), 1))
 
-    every = -(-len(names) // _NUMBERED[size])
+    digits = max(3, len(str(max(numbers.values()))))
+    every = -(-len(names) * digits // (3 * _NUMBERED[size]))
     steps = 5 if floor < 0.5 else 10
     marks = [tick / 10 for tick in range(round(10 * floor), 11) if tick % (10 // steps) == 0]
     return {

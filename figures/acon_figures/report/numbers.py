@@ -13,6 +13,9 @@ from acon_figures.names import visible
 #: Characters of one packed CSV beyond which a page does not carry it.
 MOST_PACKED = 600_000
 
+#: The same for the table of layers, which a page does not show as a whole if they are very many.
+MOST_PACKED_LAYERS = 2_400_000
+
 
 def number(value: Any, digits: int = 3) -> str:
     """Return a number with N decimals, or N significant digits where it is small or large."""
@@ -56,8 +59,8 @@ def csv_text(frame: pd.DataFrame, digits: int = 7) -> str:
     return files.csv_text(safe, f"%.{digits}g")
 
 
-def packed(text: str) -> str | None:
-    """Return text as base64 of gzip, the same bytes every time; None if a page is not for it."""
+def packed(text: str, most: int = MOST_PACKED) -> str | None:
+    """Return text as base64 of gzip, the same bytes every time; None for more than N characters."""
     data = gzip.compress(text.encode("utf-8", "backslashreplace"), compresslevel=9, mtime=0)
     coded = base64.b64encode(data).decode("ascii")
-    return coded if len(coded) <= MOST_PACKED else None
+    return coded if len(coded) <= most else None

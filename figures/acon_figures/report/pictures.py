@@ -14,7 +14,7 @@ from acon_analysis.statistics.beta_matrix import BetaMatrix
 from acon_figures.inputs import Inputs
 from acon_figures.names import visible
 from acon_figures.registry import FIGURES
-from acon_figures.report.numbers import csv_text, packed
+from acon_figures.report.numbers import MOST_PACKED, csv_text, packed
 from acon_figures.report.svg import inline_svg
 from acon_figures.spec import FigureSpec
 
@@ -113,8 +113,7 @@ def _ordered(betas: BetaMatrix) -> pd.DataFrame:
     return table
 
 
-def numbers(name: str, frame: pd.DataFrame) -> Numbers:
-    """Pack a frame for a page."""
-    return Numbers(
-        name, len(frame), tuple(str(key) for key in frame.columns), packed(csv_text(frame))
-    )
+def numbers(name: str, frame: pd.DataFrame, most: int = MOST_PACKED) -> Numbers:
+    """Pack a frame for a page that carries at most N characters of it."""
+    columns = tuple(str(key) for key in frame.columns)
+    return Numbers(name, len(frame), columns, packed(csv_text(frame), most))

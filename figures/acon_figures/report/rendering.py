@@ -26,6 +26,7 @@ from acon_figures.plots.network_strip import DRAWN
 from acon_figures.report.comparison import comparison
 from acon_figures.report.context import HINTS, run_page
 from acon_figures.report.depth import SIZES, depth_chart
+from acon_figures.report.numbers import MOST_PACKED_LAYERS
 from acon_figures.report.pictures import Numbers, numbers, picture, reported
 
 ENDINGS = (".html", ".htm")
@@ -136,7 +137,7 @@ def _page(run: Run, prefix: str, offered: dict[str, Numbers]) -> dict[str, Any]:
     splits = None if run.per_sample_layers.empty else run.variance_split()
     channels = channel_overview(run)
     layers = layer_overview(run, channels=channels, splits=splits)
-    offered[f"{prefix}layers"] = numbers(f"{prefix}layers", layers)
+    offered[f"{prefix}layers"] = numbers(f"{prefix}layers", layers, MOST_PACKED_LAYERS)
     return run_page(run, layers, channels, splits, prefix)
 
 
