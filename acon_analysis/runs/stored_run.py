@@ -30,7 +30,7 @@ from acon_analysis.statistics.redrawn_null import BetaNetwork
 from acon_analysis.statistics.sentences import NOT_FINITE, ONLY_PADDING
 from acon_analysis.store.folder import RunFolder
 from acon_analysis.store.histograms import histogram_frame, merged
-from acon_analysis.store.parquet import ListColumns, read_table
+from acon_analysis.store.parquet import ListColumns
 from acon_analysis.store.tables import stored_frame, stored_table
 
 #: File of the census.
@@ -146,12 +146,11 @@ class StoredRun:
     @cached_property
     def sample_ids(self) -> npt.NDArray[np.int64]:
         """The samples that were captured, int64 (N,), in the order of the rows of β."""
-        tables = [read_table(path, ["sample_id"]) for path in self.files("betas")]
-        if not tables:
-            return np.zeros(0, dtype=np.int64)
-        ids: npt.NDArray[np.int64] = pa.concat_tables(tables)["sample_id"].to_numpy()
-        if ids.dtype != np.int64 or len(np.unique(ids)) < len(ids):
-            raise StoreError(f"the sample_id of {str(self.path / 'betas')!r} are not unique ids")
+        tables = (stored_table(path, "betas", ["sample_id"]) for path in self.files("betas"))
+        parts = [table["sample_id"].to_numpy().astype(np.int64) for table in tables]
+        ids = np.concatenate([np.zeros(0, dtype=np.int64), *parts])
+        if len(np.unique(ids)) < len(ids):
+            raise StoreError(f"two parts of {str(self.path / 'betas')!r} hold the same samples")
         return ids
 
     @cached_property

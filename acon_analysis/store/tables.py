@@ -34,6 +34,7 @@ _UNITS = ("layer", "call", "channel")
 #: The columns of each table of a run, and those that identify a row.
 TABLES: Mapping[str, tuple[Sequence[Column], Sequence[str]]] = {
     "samples": (SAMPLE_COLUMNS, ("sample_id",)),
+    "betas": (SAMPLE_COLUMNS[:1], ("sample_id",)),
     "errors": (ERROR_COLUMNS, ()),
     "nonlinearities": (NONLINEARITY_COLUMNS, ()),
     "channels": (CHANNEL_COLUMNS, ("layer", "channel")),
@@ -71,7 +72,7 @@ def stored_table(path: Path, table: str, columns: Sequence[str] | None = None) -
                 _require_type(path, column, found[column.name])
     if lacking := [key for key in keys if columns is None and key not in found.column_names]:
         raise StoreError(f"{str(path)!r} cannot be read: it has no column {lacking[0]!r}")
-    if columns is None and keys and not _unique([found[key] for key in keys]):
+    if keys and set(keys) <= set(found.column_names) and not _unique([found[key] for key in keys]):
         raise StoreError(f"{str(path)!r} cannot be used: two rows have the same {', '.join(keys)}")
     return found
 

@@ -51,7 +51,8 @@ CASES: dict[str, tuple[str, Change, str]] = {
     "no key": ("moments", renamed("block", "b"), "it has no column 'block'"),
     "one name": ("channels", renamed("p1", "p2"), "two of its columns have one name"),
     "fewer rows": ("pooled", lambda table: table.slice(3), "rows for 500 samples"),
-    "repeated betas": ("betas", repeated, "are not unique ids"),
+    "repeated betas": ("betas", repeated, "two rows have the same sample_id"),
+    "samples of others": ("betas", replaced("sample_id", "x"), "'sample_id' is of type string"),
     "another β": ("betas", replaced("layer3_0_acon", [1.0, 2.0]), "holds no lists of float32"),
     "no β": ("betas", renamed("layer3_0_acon", "x"), "its columns are not those"),
 }  # fmt: skip
