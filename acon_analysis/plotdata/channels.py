@@ -64,8 +64,9 @@ def _quantiles(run: Run, layers: pd.DataFrame) -> pd.DataFrame:
     columns = ["beta_low", "beta_middle", "beta_high"]
     frames = []
     own = run.beta_layers.merge(layers[["layer", "call"]])
-    for row in own[own["kind"] != "gate"].itertuples(index=False):
-        beta = run.beta(str(row.layer), int(row.call))
+    own = own[own["kind"] != "gate"]
+    for layer, call in zip(own["layer"], own["call"], strict=True):
+        beta = run.beta(str(layer), int(call))
         if not beta.values.size:
             continue
         found = np.quantile(beta.values.astype(np.float64), QUANTILES, axis=0)

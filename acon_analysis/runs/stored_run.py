@@ -212,7 +212,8 @@ class StoredRun:
     @cached_property
     def _layer_rows(self) -> dict[tuple[str, int], Any]:
         """The rows of `layers` by layer and call: a search for each of thousands takes long."""
-        return {(row.layer, row.call): row for row in self.layers.itertuples(index=False)}
+        rows: Iterator[Any] = self.layers.itertuples(index=False)
+        return {(row.layer, row.call): row for row in rows}
 
     @cached_property
     def channels(self) -> pd.DataFrame:
@@ -221,10 +222,10 @@ class StoredRun:
 
     def channels_of(self, layer: str) -> pd.DataFrame:
         """Return the rows of `channels` of one layer; none where it has no such channels."""
-        return self.channels.iloc[self._channel_places.get(layer, slice(0))]
+        return self.channels.take(self._channel_places.get(layer, []))
 
     @cached_property
-    def _channel_places(self) -> dict[str, Any]:
+    def _channel_places(self) -> dict[Any, Any]:
         """The positions of each layer's rows in `channels`."""
         return dict(self.channels.groupby("layer").indices)
 

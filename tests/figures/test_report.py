@@ -605,16 +605,17 @@ def test_of_very_many_layers_a_spread_is_shown(
     assert "<b>8</b> <span>layers</span>" in text
     for name in ("depth", "every_channel"):
         assert set(table_of(text, name)["layer"]) == set(kept["layer"])
-    every = run.linearity(by="channel", columns="all").set_index("layer")
+    every = run.linearity(by="channel", columns="all")
     data = json.loads(Parsed(text).inside["script"][0])
     places = [
         (fields["data-layer"], fields["data-name"])
-        for name, fields in Parsed(text).elements
-        if name == "details"
+        for element, fields in Parsed(text).elements
+        if element == "details"
     ]
-    assert places == [(str(place), name) for place, name in enumerate(kept["layer"])]
-    for (_, name), own in zip(places, data, strict=True):
-        assert own["columns"]["L"] == pytest.approx(every.loc[name, "L"].to_list(), rel=1e-5)
+    assert places == [(str(place), known) for place, known in enumerate(kept["layer"])]
+    for (_, layer), own in zip(places, data, strict=True):
+        known = every.loc[every["layer"] == layer, "L"].to_list()
+        assert own["columns"]["L"] == pytest.approx(known, rel=1e-5)
 
 
 def test_two_runs_of_very_many_layers_share_what_they_list(

@@ -21,14 +21,13 @@ Columns = Mapping[tuple[str, int], tuple[str, int]]
 
 def columns_of(manifest: Mapping[str, Any]) -> Columns:
     """Return the columns of ``betas/`` by layer and call, from a run's manifest."""
-    layers = pd.DataFrame(manifest["layers"])
-    own = layers[layers["column"] != ""]
     return {
         (str(row["layer"]), int(row["call"])): (
             str(row["column"]),
             1 if row["granularity"] == "layer" else int(row["channels"]),
         )
-        for row in own.to_dict("records")
+        for row in manifest["layers"]
+        if row["column"]
     }
 
 

@@ -135,7 +135,8 @@ def test_no_more_than_a_limit_is_kept(digits_run: Run, monkeypatch: pytest.Monke
     whole = {name: digits_run.beta_matrix(name) for name in digits_run.layers["layer"]}
     most = 2 * whole[LAST].nbytes
     monkeypatch.setattr(stored_run, "KEPT_BYTES", most)
-    run, peak = Run(digits_run.path), []
+    run = Run(digits_run.path)
+    peak: list[int] = []
 
     def kept() -> list[tuple[int, int]]:
         return [(id(values), values.nbytes) for values in run._betas.values()]
