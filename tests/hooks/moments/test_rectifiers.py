@@ -3,6 +3,7 @@
 # mypy: disable-error-code="no-any-return"
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -139,6 +140,21 @@ def test_tables_are_those_of_copies(channels: int, last: bool, taken: list[str])
     functions = [":relu#0", ":relu#1", ":relu#2"]
     # Of two batches: not of the first, which proves, nor of the last, which is smaller.
     assert sorted(taken) == sorted(2 * ["first", "twice", "twice", *functions])
+
+
+def test_a_capture_takes_them_too(
+    tmp_path: Path, taken: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, given = Mixed(), batches()
+
+    def captured(name: str) -> pd.DataFrame:
+        run = acon.capture(model, given, tmp_path / name, progress=False)
+        return run.linearity("sample", columns="all")
+
+    found = captured("found")
+    assert taken.count("first") == 2  # the first batch proves, the last is smaller
+    monkeypatch.setattr(layer_hooks, "runs_alone", lambda _layer: False)
+    pd.testing.assert_frame_equal(found, captured("copied"), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
