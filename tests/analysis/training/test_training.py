@@ -19,6 +19,7 @@ from acon_analysis.data.sources import digits
 from acon_analysis.errors import UsageError
 from acon_analysis.models.bottleneck import BottleneckResNet
 from acon_analysis.models.checkpoints.importing import write_safetensors
+from acon_analysis.models.checkpoints.loading import examine
 from acon_analysis.models.listing import weights_metadata
 from acon_analysis.models.registry import registry
 from acon_analysis.paper.numbers import NETWORK_ACTIVATIONS
@@ -326,7 +327,7 @@ def test_what_has_been_checked_of_a_state_is_what_is_read(
 ) -> None:
     state = tmp_path / "net.state"
     state.write_bytes(half_done.read_bytes())
-    check = loop.examine
+    check = examine
 
     def check_then_change(*given: Any) -> Any:
         found = check(*given)
