@@ -28,7 +28,7 @@ _kept: "dict[str, NativeSums | NativeError]" = {}
 _POINTER, _INTEGER, _CHOICE = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 
 #: Runs a function on the threads of torch's OpenMP runtime (see threads.h); None without one.
-_TEAM = ctypes.cast(getattr(ctypes.CDLL(None), "GOMP_parallel", None), _POINTER)
+_TEAM = ctypes.cast(getattr(ctypes.CDLL(None), "GOMP_parallel", 0), _POINTER).value
 
 #: Values below which more threads than one are not worth it.
 _WORTH = 1 << 15 if _TEAM else 1 << 19
