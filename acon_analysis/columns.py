@@ -166,7 +166,7 @@ _INDEX = (
 
 # L compared with other fits of the same values.
 _COMPARED = (
-    _number("L_own", "the same with one affine fit per sample: 1 - Σ sse_s / cyy"),
+    _number("L_own", "L with lines of its own for every sample: 1 - Σ sse_s / cyy"),
     _number("gap", "L_own - L, never negative"),
     _number("L_reference", "L of the same inputs at the constant reference β"),
     _number("L_own_reference", "L_own of the same inputs at the reference β"),
@@ -422,6 +422,7 @@ DEPTH_COLUMNS = (
     _number("low", "lower end of its interval; NaN with fewer than two blocks"),
     _number("high", "upper end of its interval; NaN with fewer than two blocks"),
     _flag("dead", "whether the layer's outputs do not vary"),
+    _text("class_name", "class of the layer's module"),
 )
 
 #: A row a bin of a channel's inputs.
@@ -517,7 +518,7 @@ HEADLINE_COLUMNS = (
     _text("quantity", "name of the quantity"),
     _number("value", "its value"),
     _number("total", "of how many; NaN where it is no count"),
-    _text("layer", "the layer it belongs to; empty for the whole run"),
+    _text("layer", "name of the layer it belongs to; empty for the whole run"),
 )
 
 

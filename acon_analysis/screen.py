@@ -35,6 +35,12 @@ def terminal_width() -> int:
     return shutil.get_terminal_size((120, 24)).columns
 
 
+def counted(count: int, word: str) -> str:
+    """Return a number and what it counts: "1 layer", "4,000 channels", "2 classes"."""
+    plural = f"{word}es" if word.endswith(("s", "x", "ch")) else f"{word}s"
+    return f"{count:,} {word if count == 1 else plural}"
+
+
 def three_digits(value: float) -> str:
     """Format a number with three digits, so that what is not 1 does not look like it."""
     text = f"{value:.3f}"

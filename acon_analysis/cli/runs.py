@@ -9,7 +9,7 @@ import typer
 from acon_analysis.cli import options
 from acon_analysis.cli.application import app
 from acon_analysis.cli.options import build, emit, note, on_screen, parse_layers, parse_mask, say
-from acon_analysis.screen import UNLIMITED, sentence_text
+from acon_analysis.screen import UNLIMITED, counted, sentence_text
 
 
 @app.command()
@@ -99,8 +99,9 @@ def capture(
     _warn_of_left_out(run)
     state = "complete" if run.complete else "not complete yet"
     say(
-        f"{out}: {_counted(len(run.sample_ids), run.sample_word)} captured, {len(run.errors)} "
-        f"could not be read, {len(run.layers)} layers, {len(run.units)} units; {state}"
+        f"{out}: {counted(len(run.sample_ids), run.sample_word)} captured, {len(run.errors)} "
+        f"could not be read, {counted(len(run.layers), 'layer')}, "
+        f"{counted(len(run.units), 'unit')}; {state}"
     )
     if run.has_census:
         say(census_text(run.nonlinearities))
@@ -111,7 +112,7 @@ def _warn_of_left_out(run: Any) -> None:
     from acon_analysis.statistics.sentences import left_out_text
 
     none = "" if len(run.sample_ids) else "the run holds no captured sample"
-    text = none or left_out_text(run.left_out, len(run.sample_ids))
+    text = none or left_out_text(run.left_out, len(run.sample_ids), run.layer_names)
     if text:
         note(f"warning: {run.path}: {text}")
 
@@ -127,22 +128,21 @@ def verify(run: options.RunPath) -> None:
     say(
         f"{run}: {found.captured} of {found.samples} samples captured, {found.bad} could not be "
         f"read, {found.units_done} of {found.units} units done; "
-        + ("sound" if found.sound else _counted(len(found.problems), "problem"))
+        + ("sound" if found.sound else counted(len(found.problems), "problem"))
     )
     if not found.sound:
         raise typer.Exit(1)
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" + ("" if count == 1 else "s")
-
+#: Rows of a summary by channel or sample that the screen shows.
+_MOST_ROWS = 20
 
 #: What a summary shows on the screen, what matters most first: a narrow one shows fewer.
 _SHOWN = {
-    options.By.layer: ("layer", "call", "channels", "L", "L_low", "L_high", "L_gate", "G", "mean",
+    options.By.layer: ("layer", "channels", "L", "L_low", "L_high", "L_gate", "G", "mean",
                        "std", "kind"),
-    options.By.channel: ("layer", "call", "channel", "L", "s_c", "G", "mean", "why"),
-    options.By.sample: ("layer", "call", "sample", "L", "G", "mean", "std", "min", "max"),
+    options.By.channel: ("layer", "channel", "L", "s_c", "G", "mean", "why"),
+    options.By.sample: ("layer", "sample", "L", "G", "mean", "std", "min", "max"),
 }  # fmt: skip
 _LABELS = {"mean": "β_mean", "std": "β_std", "min": "β_min", "max": "β_max"}
 
@@ -154,7 +154,7 @@ def summary(
     format: options.Format = None,
     out: options.Out = None,
     all: Annotated[
-        bool, typer.Option("--all", help="all columns on the screen, as in files")
+        bool, typer.Option("--all", help="all columns and rows on the screen, as in files")
     ] = False,
     draws: Annotated[
         int, typer.Option(help="β networks redrawn for the verdict; 0 for no verdict", min=0)
@@ -162,18 +162,39 @@ def summary(
 ) -> None:
     """Show linearity and β as a table, and the findings."""
     from acon_analysis.runs.run import open_run
+    from acon_analysis.statistics.sentences import named
 
     opened = open_run(run)
     _warn_of_left_out(opened)
-    shown = None if all else _SHOWN[by]
     table = opened.summary_table(by.value)
-    layout: dict[str, Any] = {"width": UNLIMITED} if all else {"labels": _LABELS}
-    emit(table, format, out, columns=shown, **layout)
+    if all or not on_screen(format, out):
+        emit(table, format, out, width=UNLIMITED)
+    else:
+        few, left_out = (table, "") if by is options.By.layer else _extremes(table)
+        emit(named(few, opened.layer_names), columns=_SHOWN[by], labels=_LABELS)
+        if left_out:
+            say(sentence_text(left_out))
     if by is not options.By.layer:
         return
     say(err=not on_screen(format, out))
     for finding in opened.findings(draws=draws):
         say(sentence_text(str(finding)), err=not on_screen(format, out))
+
+
+def _extremes(table: Any) -> tuple[Any, str]:
+    """Return the rows of least and of greatest L (or β), in its order, and what is left out."""
+    import pandas as pd
+
+    key = next((name for name in ("L", "mean") if name in table and table[name].notna().any()), "")
+    if not key:
+        return table.iloc[:0], "L of a sample needs several positions a sample; here is none"
+    if len(table) <= _MOST_ROWS:
+        return table, ""
+    order, half = table.dropna(subset=[key]).sort_values(key, kind="stable"), _MOST_ROWS // 2
+    return pd.concat([order.head(half), order.tail(half)]), (
+        f"({half} rows of least and {half} of greatest {_LABELS.get(key, key)}, of {len(table):,}: "
+        "all with --all, or --out FILE.csv)"
+    )
 
 
 @app.command()
@@ -187,15 +208,19 @@ def compare(
     """Compare two runs layer by layer."""
     from acon_analysis.runs.compare import compare_runs, comparison_text, side_by_side, unlike
     from acon_analysis.runs.run import open_run
+    from acon_analysis.statistics.sentences import named, sentence
 
     runs = open_run(first), open_run(second)
     found = compare_runs(*runs, confidence=confidence)
-    for sentence in unlike(*runs):
-        note(f"warning: {sentence}")
+    for text in unlike(*runs):
+        note(f"warning: {text}")
     for one in runs:
         _warn_of_left_out(one)
-    emit(side_by_side(found) if on_screen(format, out) else found, format, out)
-    say(sentence_text(comparison_text(found, confidence)), err=not on_screen(format, out))
+    names = runs[1].layer_names | runs[0].layer_names
+    shown = named(side_by_side(found), names) if on_screen(format, out) else found
+    emit(shown, format, out)
+    text = sentence(comparison_text(found, confidence, names))
+    say(sentence_text(text), err=not on_screen(format, out))
 
 
 @app.command()

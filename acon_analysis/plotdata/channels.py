@@ -55,7 +55,7 @@ def _facts(run: Run, layers: pd.DataFrame) -> pd.DataFrame:
     table["std_y"] = np.sqrt(table["cyy"] / table["n"])
     classes = run.layers[["layer", "call", "class_name"]]
     table = table.merge(classes.rename(columns={"class_name": "activation"}), on=["layer", "call"])
-    table["network"], table["data"] = run.model, run.data_words
+    table["network"], table["data"] = run.network, run.data_words
     return table[names(FACT_COLUMNS)]
 
 

@@ -44,10 +44,10 @@ def linearity_by_depth(runs: Sequence[Run], *, confidence: float = 0.95) -> pd.D
 
 def _of_run(run: Run, confidence: float) -> pd.DataFrame:
     """Tabulate the measures of one run's layers."""
-    order = run.layers[["layer", "call"]].assign(place=np.arange(len(run.layers)))
+    order = run.layers[["layer", "call", "class_name"]].assign(place=np.arange(len(run.layers)))
     table = _measured(run.channel_sums, confidence).merge(order, on=["layer", "call"])
     common = run.layers["class_name"].mode()
-    head = {"network": run.model, "data": run.data_words, "activation": str(common.iloc[0])}
+    head = {"network": run.network, "data": run.data_words, "activation": str(common.iloc[0])}
     table = table.assign(**head)
     table = table.sort_values("place", kind="stable")  # the measures stay in their order
     return table[names(DEPTH_COLUMNS)].reset_index(drop=True)

@@ -5,7 +5,7 @@ import pandas as pd
 
 from acon_analysis.columns import HEADLINE_COLUMNS, names
 from acon_analysis.runs.run import Run
-from acon_analysis.statistics.sentences import alive
+from acon_analysis.statistics.sentences import alive, layer_names
 
 #: Columns of `layer_overview` but layer and call: where they come from, and their names here.
 _OF_LAYERS = ("kind", "class_name", "granularity", "channels", "reader", "proof_error")
@@ -130,13 +130,15 @@ def headline_frame(layers: pd.DataFrame) -> pd.DataFrame:
         ("layers", len(layers), np.nan, ""),
         ("channels", layers["channels"].sum(), np.nan, ""),
     ]
+    called = layer_names(layers)
     for quantity, column in (("L", "L"), ("beta", "beta_mean")):
         known = (alive(layers) if column == "L" else layers).dropna(subset=[column])
         if len(known):
             ends = (("least", known[column].argmin()), ("greatest", known[column].argmax()))
             for end, index in ends:
                 row = known.iloc[int(index)]
-                rows.append((f"{quantity}_{end}", row[column], np.nan, str(row["layer"])))
+                name = called[row["layer"], row["call"]]
+                rows.append((f"{quantity}_{end}", row[column], np.nan, name))
     measured = layers.dropna(subset=["linear"])
     if len(measured):
         total = measured["channels"].sum()

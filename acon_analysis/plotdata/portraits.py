@@ -86,8 +86,8 @@ def channel_states(facts: pd.DataFrame) -> "pd.Series[str]":
     """Return the state of every channel of `reached_slopes`, one of `STATES`; missing without L.
 
     "dead": its output does not vary; "saturated": no derivative that its data reach is `SATURATED`
-    of the steepest that its function has; "one side": linear because its inputs have one sign;
-    "linear": L of at least 0.99 for another reason; "bends": the others.
+    of the steepest that its function has; "one side": linear because 95 % or more of its inputs lie
+    on one side of 0; "linear": L of at least 0.99 for another reason; "bends": the others.
     """
     steepest = facts[["slope_min", "slope_max"]].abs().max(axis=1)
     reached = facts[["slope_low", "slope_high"]].abs().max(axis=1)

@@ -16,9 +16,10 @@ from acon_analysis.columns import DIFFERENCE_COLUMNS, names
 from acon_analysis.errors import AconError
 from acon_analysis.moments.fields import BLOCKS
 from acon_analysis.runs.run import Run
+from acon_analysis.screen import counted
 from acon_analysis.statistics.differences import Side, compare_layers, difference
 from acon_analysis.statistics.linearity import in_order
-from acon_analysis.statistics.sentences import layer_name
+from acon_analysis.statistics.sentences import Names, row_names
 
 
 def compare_runs(first: Run, second: Run, *, confidence: float = 0.95) -> pd.DataFrame:
@@ -102,7 +103,9 @@ def _with_interval(value: float, low: float, high: float) -> str:
     return f"{value:+.3f}" if math.isnan(low) else f"{value:+.3f} ({low:.3f} to {high:.3f})"
 
 
-def comparison_text(found: pd.DataFrame, confidence: float = 0.95) -> str:
+def comparison_text(
+    found: pd.DataFrame, confidence: float = 0.95, names: Names | None = None
+) -> str:
     """Return in how many layers the second of two runs is more linear, or less, in words."""
     rows = found[found["quantity"] == "L"].dropna(subset=["difference"])
     if rows.empty:
@@ -113,10 +116,11 @@ def comparison_text(found: pd.DataFrame, confidence: float = 0.95) -> str:
         f"the second run is {_more_and_less(rows, 'more linear', 'less linear')} "
         f"({100 * confidence:g} % intervals of L, each layer by itself; compared {how})"
     )
-    largest = rows.iloc[int(rows["difference"].abs().argmax())]
+    place = int(rows["difference"].abs().argmax())
+    largest = rows.iloc[place]
     if largest["difference"]:
         text += (
-            f"; largest change in {largest['layer']}, L = {largest['first']:.3f} to "
+            f"; largest change in {row_names(rows, names)[place]}, L = {largest['first']:.3f} to "
             f"{largest['second']:.3f}"
         )
     return text
@@ -125,7 +129,7 @@ def comparison_text(found: pd.DataFrame, confidence: float = 0.95) -> str:
 def _more_and_less(rows: pd.DataFrame, more: str, less: str) -> str:
     """Return in how many layers a difference is above or below 0, beyond its interval."""
     up, down = int((rows["low"] > 0).sum()), int((rows["high"] < 0).sum())
-    total = f"of {len(rows)} layer{'s' * (len(rows) != 1)}"
+    total = f"of {counted(len(rows), 'layer')}"
     if not up and not down:
         return f"neither {more} nor {less} in any {total}"
     parts = [f"{more} in {up} {total}"] if up else []
@@ -193,14 +197,16 @@ def unlike(first: Run, second: Run) -> list[str]:
         {(row["layer"], row["call"]): row["channels"] for row in run.layers.to_dict("records")}
         for run in (first, second)
     ]
-    for order, (own, other) in (("first", keys), ("second", keys[::-1])):
-        alone = [layer_name(*key) for key in own.keys() - other]
+    for order, run, (own, other) in (("first", first, keys), ("second", second, keys[::-1])):
+        alone = [run.layer_names[key] for key in own.keys() - other]
         if alone:
             named = ", ".join(sorted(alone)[:3]) + (", ..." if alone[3:] else "")
             found.append(f"{_layers(len(alone))} only in the {order} run: {named}")
     wider = [key for key, width in keys[0].items() if keys[1].get(key, width) != width]
     if wider:
-        found.append(f"{_layers(len(wider))} of other widths in the two runs: {wider[0][0]}, ...")
+        named = ", ".join(first.layer_names[key] for key in wider[:3])
+        named += ", ..." if wider[3:] else ""
+        found.append(f"{_layers(len(wider))} of other widths in the two runs: {named}")
     return found
 
 

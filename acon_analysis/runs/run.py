@@ -18,13 +18,13 @@ from acon_analysis.errors import AconError, UsageError
 from acon_analysis.files import spelled
 from acon_analysis.runs.stored_run import StoredRun
 from acon_analysis.runs.summary import Summary
-from acon_analysis.screen import three_digits
+from acon_analysis.screen import counted, three_digits
 from acon_analysis.statistics.batchnorm_null import null_table
 from acon_analysis.statistics.beta_summary import summarize
 from acon_analysis.statistics.channel_sums import ChannelSums, channel_sums
 from acon_analysis.statistics.findings import Finding, findings
 from acon_analysis.statistics.linearity import BY, in_order, linearity_table, totals_by_sample
-from acon_analysis.statistics.sentences import left_out_text, sentence
+from acon_analysis.statistics.sentences import left_out_text, named, sentence
 from acon_analysis.statistics.verdicts import split_layer
 
 #: Rows of a long frame of β beyond which `Run.betas` refuses: about 0.5 GB.
@@ -84,10 +84,10 @@ class Run(StoredRun):
         It prints as text; notebooks show it as HTML.
         """
         found = self.summary_table()
-        lost = left_out_text(self.left_out, len(self.sample_ids))
+        lost = left_out_text(self.left_out, len(self.sample_ids), self.layer_names)
         sentences = (*map(str, self.findings()), *([sentence(lost)] if lost else []))
         shown = [name for name in _SHOWN if name in found and found[name].notna().any()]
-        return Summary(self._title(), sentences, found[shown])
+        return Summary(self._title(), sentences, found[shown], self.layer_names)
 
     def findings(self, *, draws: int = 99) -> list[Finding]:
         """Say what was found, each as a question, an answer and its numbers.
@@ -107,24 +107,22 @@ class Run(StoredRun):
             self.linearity(columns="all") if self.has_moments else None,
             self.variance_split(draws=draws) if pooled else None,
             self.nonlinearities if self.has_census else None,
+            self.layer_names,
         )
 
     def _title(self) -> str:
         """Name the network, and say how much was captured."""
         count, word = len(self.sample_ids), self.sample_word
-        layers, state = len(self.layers), "" if self.complete else ", not complete"
+        state = "" if self.complete else ", not complete"
         name = self.model if ":" in self.model else self.model.rpartition(".")[2]
-        return (
-            f"{name}: {layers} layer{'s' * (layers != 1)}, "
-            f"{count:,} {word}{'s' * (count != 1)}{state}"
-        )
+        return f"{name}: {counted(len(self.layers), 'layer')}, {counted(count, word)}{state}"
 
     def _repr_html_(self) -> str:
         table = self.layers[["layer", "call", "kind", "channels"]]
         if self.has_moments:
             known = self.linearity()[["layer", "call", "L", "L_low", "L_high"]]
             table = table.merge(known, on=["layer", "call"], how="left")
-        html = table.to_html(
+        html = named(table, self.layer_names).to_html(
             index=False, border=0, max_rows=20, float_format=three_digits, na_rep=""
         )
         return spelled(f"<p><b>{escape(self._title())}</b></p>{html}")

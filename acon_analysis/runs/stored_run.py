@@ -24,10 +24,11 @@ from acon_analysis.files import spelled
 from acon_analysis.moments.fields import FEWEST_BLOCKS, MOST_BLOCKS, UNRECORDED_BLOCKS
 from acon_analysis.moments.frames import merge_frames
 from acon_analysis.moments.gram import rounding
+from acon_analysis.screen import counted
 from acon_analysis.statistics.beta_matrix import BetaMatrix
 from acon_analysis.statistics.linearity import in_order
 from acon_analysis.statistics.redrawn_null import BetaNetwork
-from acon_analysis.statistics.sentences import NOT_FINITE, ONLY_PADDING
+from acon_analysis.statistics.sentences import NOT_FINITE, ONLY_PADDING, layer_names
 from acon_analysis.store.folder import RunFolder
 from acon_analysis.store.histograms import histogram_frame, merged
 from acon_analysis.store.parquet import ListColumns
@@ -90,6 +91,11 @@ class StoredRun:
         return spelled(str(self.identity["model"]).removeprefix("__main__."))
 
     @property
+    def network(self) -> str:
+        """The network's name without folders, for figures and pages that leave the machine."""
+        return self.model.rpartition("/")[2] if self.model.startswith("/") else self.model
+
+    @property
     def weights(self) -> str:
         """Where the weights come from: "shipped", "random", a file's name, or "not known".
 
@@ -101,6 +107,11 @@ class StoredRun:
         own = colon and source not in ("torchvision", "timm")
         return "not known" if found == "random" and own else spelled(found)
 
+    @cached_property
+    def layer_names(self) -> dict[tuple[str, int], str]:
+        """What people read for each layer and call: its path, class or call only where needed."""
+        return layer_names(self.layers)
+
     @property
     def sample_word(self) -> str:
         """What a sample is called: "image" where the data are known to be images."""
@@ -109,11 +120,20 @@ class StoredRun:
     @property
     def data_words(self) -> str:
         """The data in a few words, such as "500 images of digits (test)"."""
-        count = len(self.sample_ids)
-        words = f"{count:,} {self.sample_word}{'s' * (count != 1)}"
-        name, _, split = str(self.identity.get("data") or "").partition(":")
-        name = "" if name.startswith("stream of") else name.rstrip("/").rpartition("/")[2]
+        words = counted(len(self.sample_ids), self.sample_word)
+        name, colon, split = self.data_name.partition(":")
+        if name.endswith(".py"):
+            name, split = f"{name}{colon}{split}", ""
         return spelled(words + (f" of {name}" if name else "") + (f" ({split})" if split else ""))
+
+    @property
+    def data_name(self) -> str:
+        """The data as they were named, without folders; of objects their class, or nothing."""
+        recorded = str(self.identity.get("data") or "")
+        if self.sample_word == "sample":  # a class, or "stream of" a class
+            recorded = "" if recorded.startswith("stream of") else recorded.rpartition(".")[2]
+        name = str(self.manifest.get("data") or recorded)
+        return name.rstrip("/").rpartition("/")[2]
 
     @property
     def _unit_count(self) -> int | None:

@@ -7,6 +7,7 @@ import pandas as pd
 
 from acon_analysis.files import spelled
 from acon_analysis.screen import sentence_text, table_text, three_digits
+from acon_analysis.statistics.sentences import Names, named
 
 
 @dataclass(frozen=True)
@@ -16,14 +17,17 @@ class Summary:
     title: str
     sentences: tuple[str, ...]
     table: pd.DataFrame
+    names: Names | None = None
 
     def __str__(self) -> str:
         said = "\n".join(sentence_text(sentence) for sentence in self.sentences)
-        return "\n\n".join([self.title, said, table_text(self.table)])
+        return "\n\n".join([self.title, said, table_text(named(self.table, self.names))])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
         said = "".join(f"<p>{escape(sentence)}</p>" for sentence in self.sentences)
-        table = self.table.to_html(index=False, float_format=three_digits, na_rep="", border=0)
+        table = named(self.table, self.names).to_html(
+            index=False, float_format=three_digits, na_rep="", border=0
+        )
         return spelled(f"<p><b>{escape(self.title)}</b></p>{said}{table}")

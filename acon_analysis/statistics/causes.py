@@ -3,7 +3,7 @@
 The causes are counterfactual: "because p1≈p2" means that the channel would be linear for zero-mean
 Gaussian inputs even with an infinitely sharp gate; "because its gain is small" means that it would
 be linear for zero-mean Gaussian inputs with the gain it has. Only what neither explains is put
-down to one-signed inputs.
+down to inputs on one side of 0.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from acon_analysis.statistics.gaussian import FloatArray, gaussian_fit
 
 #: From this L on a channel is called linear.
 LINEAR = 0.99
-#: Inputs count as one-signed in words if at least this share has one sign.
-ONE_SIGNED = 0.95
+#: A channel is linear because of the side of its inputs if at least this share lies there.
+ONE_SIDED = 0.95
 #: A gate whose G = 4·Var(gate) is below this is constant (its standard deviation below 0.005).
 GATE_CONSTANT = 1e-4
 #: From this |ρ| on p1 and p2 nearly cancel: L <= 0.24 for a sharp gate and zero-mean inputs.
@@ -105,8 +105,8 @@ def causes(
         ("nonlinear", L < LINEAR),
         ("equal_slopes", close),
         ("small_gain", small),
-        ("positive", positive >= ONE_SIGNED),
-        ("negative", positive <= 1 - ONE_SIGNED),
+        ("positive", positive >= ONE_SIDED),
+        ("negative", positive <= 1 - ONE_SIDED),
         ("combined", family),
     ]
     chosen = np.select([mask for _, mask in tests], [name for name, _ in tests], "linear")

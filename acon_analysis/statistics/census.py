@@ -26,6 +26,7 @@ def census_text(frame: pd.DataFrame) -> str:
     >>> census_text(frame)
     'measured 3 of 5 nonlinear calls (60 % of their elements); not measured: 2 softmax'
     """
+    frame = layers_once(frame)
     nonlinear = frame[frame["class"] == "nonlinear"]
     unknown = frame[(frame["class"] == "unknown") & (frame["calls"] > 0)]
     measured = nonlinear[nonlinear["measured"]]
@@ -45,8 +46,12 @@ def census_text(frame: pd.DataFrame) -> str:
 
 
 def census_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a row an operator that is nonlinear or unknown, those not measured first."""
-    bent = frame[frame["class"] != "linear"]
+    """Return a row an operator that is nonlinear or unknown, those not measured first.
+
+    A measured layer that is written in several operators is one row, as `layers_once` has it.
+    """
+    bent = layers_once(frame)
+    bent = bent[bent["class"] != "linear"]
     bent = bent.assign(operator=bent["operator"].map(plain_name))
     total = max(int(bent["elements"].sum()), 1)
     rows = []
@@ -73,6 +78,34 @@ def census_table(frame: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(order, ascending=[True, False, False], kind="stable").reset_index(
         drop=True
     )
+
+
+def layers_once(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a census that counts a measured layer written in several operators once a call.
+
+    GELU by tanh is a power, a tanh and a product: three nonlinear operators, one activation. Its
+    calls and elements are those of the operator with fewest calls there.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns of `columns.NONLINEARITY_COLUMNS`.
+    """
+    if "layer" not in frame:
+        return frame
+    own = frame[frame["measured"] & (frame["class"] == "nonlinear")]
+    pieces = own[own.duplicated("layer", keep=False)]
+    once = {}
+    for _, group in pieces.groupby("layer", sort=False):
+        fewest = group[group["calls"] == group["calls"].min()]
+        operators = dict.fromkeys(map(plain_name, group["operator"]))
+        once[group.index[0]] = {
+            **group.iloc[0], "operator": " + ".join(operators),
+            "calls": fewest["calls"].iloc[0], "elements": fewest["elements"].max(),
+            "reason": "one layer of several operators",
+        }  # fmt: skip
+    joined = pd.DataFrame(once.values(), index=list(once), columns=frame.columns)
+    return pd.concat([frame.drop(pieces.index), joined.astype(frame.dtypes)]).sort_index()
 
 
 def _counted(frame: pd.DataFrame) -> str:

@@ -1,19 +1,20 @@
 """What was found in a run, for people: a question, the answer in plain English, the numbers."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
-from acon_analysis.screen import three_digits
+from acon_analysis.screen import counted, three_digits
 from acon_analysis.statistics.causes import LINEAR
 from acon_analysis.statistics.census import census_text
 from acon_analysis.statistics.gaussian import RELU_L
 from acon_analysis.statistics.sentences import (
     WHAT_L_IS,
+    Names,
     alive,
     gates_text,
-    layer_name,
+    layer_names,
+    row_names,
     sentence,
 )
 from acon_analysis.statistics.verdicts import overall_of
@@ -37,24 +38,27 @@ def findings(
     layers: pd.DataFrame | None,
     splits: pd.DataFrame | None = None,
     census: pd.DataFrame | None = None,
+    names: Names | None = None,
 ) -> list[Finding]:
     """Return what was found: linearity, what β depends on, what is not measured.
 
     ``layers`` comes from `layer_overview` or from `Run.linearity` with all columns, ``splits`` from
     `Run.variance_split`, ``census`` is `Run.nonlinearities`; what is not given is not mentioned.
+    ``names`` are those of `layer_names`, by default of the given tables.
     """
     found = []
     if layers is not None:
-        found += [how_linear(layers), straight_channels(layers), gates_alone(layers)]
+        own = layer_names(layers) if names is None else names
+        found += [how_linear(layers, own), straight_channels(layers), gates_alone(layers, own)]
     if splits is not None:
-        found.append(learned_beta(splits))
+        found.append(learned_beta(splits, names))
     if census is not None:
         text = sentence(census_text(census))
         found.append(Finding("How much of the network's nonlinearity is measured?", text))
     return [one for one in found if one is not None]
 
 
-def how_linear(layers: pd.DataFrame) -> Finding | None:
+def how_linear(layers: pd.DataFrame, names: Names) -> Finding | None:
     """Say how linear the layers are, with ReLU as the yardstick; None without moments."""
     question = "How close to straight lines are the activations?"
     measured = layers.dropna(subset=["L"])
@@ -70,26 +74,28 @@ def how_linear(layers: pd.DataFrame) -> Finding | None:
         known.iloc[int(index)].to_dict() for index in (known["L"].argmin(), known["L"].argmax())
     ]
     apart = not ends[0]["L_high"] >= ends[1]["L_low"]  # without intervals, too
-    names, values = [_name(row) for row in ends], [float(row["L"]) for row in ends]
+    first, second = (names[row["layer"], row["call"]] for row in ends)
+    values = [float(row["L"]) for row in ends]
     shares = [_percent(value) for value in values]
     line = "A straight line per channel explains"
     if len(known) == 1:
-        answer = f"{line} {shares[0]} of the variance of the output of {names[0]}."
+        answer = f"{line} {shares[0]} of the variance of the output of {first}."
         numbers = f"L = {three_digits(values[0])}."
     else:
         most, least = (", which bends most,", ", which bends least") if apart else ("", "")
         answer = (
-            f"{line} {shares[0]} of the output's variance in {names[0]}{most} and {shares[1]} in "
-            f"{names[1]}{least}."
+            f"{line} {shares[0]} of the output's variance in {first}{most} and {shares[1]} in "
+            f"{second}{least}."
         )
         if not apart:
             answer += " Their intervals overlap: these data do not show which layer bends most."
         numbers = (
-            f"L = {three_digits(values[0])} in {names[0]}, {three_digits(values[1])} in {names[1]}."
+            f"L = {three_digits(values[0])} in {first}, {three_digits(values[1])} in {second}."
         )
     answer += _yardstick(known)
     if gone := len(measured) - len(known):
-        answer += f" {gone} of {len(measured)} layers {'is' if gone == 1 else 'are'} dead."
+        verb = "is" if gone == 1 else "are"
+        answer += f" {gone} of {counted(len(measured), 'layer')} {verb} dead."
     products = known["L_gate"].notna().any()
     plane = " For a gated product it is a plane over both factors." if products else ""
     return Finding(question, answer, f"{numbers} {WHAT_L_IS}.{plane}")
@@ -102,9 +108,10 @@ def straight_channels(layers: pd.DataFrame) -> Finding | None:
         return None
     linear, total, dead = (int(measured[name].sum()) for name in ("linear", "channels", "dead"))
     if not linear:
-        answer = f"No, each of the {total:,} channels bends."
+        answer = f"No, each of the {total:,} channels bends." if total > 1 else "No, it bends."
     else:
-        many = f"{linear:,} of {total:,} channels" if linear < total else f"all {total:,} channels"
+        every = f"all {total:,} channels" if total > 1 else "its one channel"
+        many = f"{linear:,} of {counted(total, 'channel')}" if linear < total else every
         answer = f"Yes, {many}"
         if dead:
             answer += f", {dead:,} of them only because their output does not vary"
@@ -113,23 +120,24 @@ def straight_channels(layers: pd.DataFrame) -> Finding | None:
     return Finding("Are any channels straight lines on these data?", answer, numbers)
 
 
-def gates_alone(layers: pd.DataFrame) -> Finding | None:
+def gates_alone(layers: pd.DataFrame, names: Names) -> Finding | None:
     """Say where a product is far from what its gate alone suggests; None where it is not."""
-    text = gates_text(layers)
+    text = gates_text(layers, names)
     question = "Does the gate of a product show how linear the product is?"
     return Finding(question, f"No, {text}.") if text else None
 
 
-def learned_beta(splits: pd.DataFrame) -> Finding | None:
+def learned_beta(splits: pd.DataFrame, names: Names | None = None) -> Finding | None:
     """Say whether β depends on the sample by learning; None without such layers."""
-    said = overall_of(splits)
+    own = layer_names(splits) if names is None else names
+    said = overall_of(splits, own)
     if said is None:
         return None
     rows = splits[splits["answer"] == "more"].sort_values("p_value").head(MOST_TESTS)
     tests = [
-        f"{_name(row)}: {row['ratio']:.3g} times, redrawn {row['null_p05']:.3g} to "
+        f"{name}: {row['ratio']:.3g} times, redrawn {row['null_p05']:.3g} to "
         f"{row['null_p95']:.3g} (p = {row['p_value']:.2g})."
-        for row in rows.to_dict("records")
+        for name, row in zip(row_names(rows, own), rows.to_dict("records"), strict=True)
     ]
     what = (
         "Compared is how much the samples' means of β vary, as a multiple of what independent "
@@ -150,7 +158,9 @@ def _yardstick(layers: pd.DataFrame) -> str:
         return f"{relu}: this layer is {'straighter' if above else 'not clearly straighter'}."
     if not above:
         return f"{relu}: no layer is clearly straighter."
-    return f"{relu}: {'all' if above == total else f'{above} of'} {total} layers are straighter."
+    if above == total:
+        return f"{relu}: {'both' if total == 2 else f'all {total}'} layers are straighter."
+    return f"{relu}: {above} of {total} layers {'is' if above == 1 else 'are'} straighter."
 
 
 def _percent(value: float) -> str:
@@ -158,7 +168,3 @@ def _percent(value: float) -> str:
     if value > 0.995:
         return "100 %" if value == 1 else f"{int(1000 * value) / 10} %"
     return f"{100 * value:.0f} %"
-
-
-def _name(row: Mapping[Any, Any]) -> str:
-    return layer_name(row["layer"], row["call"])

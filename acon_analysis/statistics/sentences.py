@@ -1,10 +1,11 @@
 """What tables of a run say, in sentences."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from acon_analysis.screen import three_digits
+from acon_analysis.screen import counted, three_digits
 from acon_analysis.statistics.causes import FAR
 
 #: Clauses of `left_out_text`, and layers or samples that each names.
@@ -20,9 +21,47 @@ WHAT_L_IS = (
 )
 
 
-def layer_name(layer: object, call: object) -> str:
-    """Return a layer as sentences name it: with its call, counted from 0 as in every table."""
-    return f"{layer} (call {call})" if call else str(layer)
+#: How each layer and call of a run is called wherever people read it.
+Names = Mapping[tuple[str, int], str]
+
+
+def layer_names(layers: pd.DataFrame) -> dict[tuple[str, int], str]:
+    """Return what sentences, tables on screens, figures and pages call each layer of a run.
+
+    Parameters
+    ----------
+    layers : DataFrame
+        ``layer`` and, where it has them, ``call`` and ``class_name``.
+
+    Returns
+    -------
+    dict
+        By (layer, call): the module path, with its class where it is nothing but numbers, and with
+        the call, from 0 as in every table, where there are several: ``"3 (Tanh, call 1)"``.
+    """
+    calls = layers["call"] if "call" in layers else pd.Series(0, index=layers.index)
+    classes = layers["class_name"] if "class_name" in layers else pd.Series("", index=layers.index)
+    found = dict(zip(zip(layers["layer"], calls, strict=True), classes, strict=True))
+    several = Counter(layer for layer, _ in found)
+    names = {}
+    for (layer, call), own in found.items():
+        kind = "" if any(map(str.isalpha, layer)) else own
+        turn = f"call {call}" if several[layer] > 1 else ""
+        more = ", ".join(filter(None, [kind, turn]))
+        names[layer, int(call)] = f"{layer} ({more})".lstrip() if more else str(layer)
+    return names
+
+
+def row_names(table: pd.DataFrame, names: Names | None = None) -> list[str]:
+    """Return the name of each row's layer, by default one of `layer_names` of the table itself."""
+    known = layer_names(table) if names is None else names
+    calls = table["call"] if "call" in table else [0] * len(table)
+    return [known[str(layer), int(call)] for layer, call in zip(table["layer"], calls, strict=True)]
+
+
+def named(table: pd.DataFrame, names: Names | None = None) -> pd.DataFrame:
+    """Return a table for people: `row_names` in place of layer and call."""
+    return table.assign(layer=row_names(table, names)).drop(columns="call", errors="ignore")
 
 
 def sentence(text: str) -> str:
@@ -36,30 +75,30 @@ def alive(layers: pd.DataFrame) -> pd.DataFrame:
     return layers[layers["L"].notna() & (layers["dead"] < layers["channels"])]
 
 
-def left_out_text(left_out: pd.DataFrame, total: int) -> str:
+def left_out_text(left_out: pd.DataFrame, total: int, names: Names) -> str:
     """Return which samples the statistics of which layers leave out, in one sentence or ""."""
     groups: dict[tuple[str, tuple[int, ...]], list[str]] = {}
     each: dict[tuple[str, int, str], list[int]] = {}
     for sample, layer, call, why in left_out.itertuples(index=False):
         each.setdefault((layer, call, why), []).append(sample)
     for (layer, call, why), samples in each.items():
-        groups.setdefault((why, tuple(samples)), []).append(layer_name(layer, call))
+        groups.setdefault((why, tuple(samples)), []).append(names[layer, call])
     parts = [
-        f"{len(samples)} of {total} samples left out of {_listed('layer', names)}: {why} in "
-        f"{_listed('sample', samples)}"
-        for (why, samples), names in list(groups.items())[:MOST_PARTS]
+        f"{len(samples)} of {counted(total, 'sample')} left out of {_listed('layer', own)}: {why} "
+        f"in {_listed('sample', samples)}"
+        for (why, samples), own in list(groups.items())[:MOST_PARTS]
     ]
     if len(groups) > MOST_PARTS:
-        rest = sum(len(names) for names in list(groups.values())[MOST_PARTS:])
-        parts.append(f"others of {rest} more layer{'s' * (rest > 1)}")
+        rest = sum(len(own) for own in list(groups.values())[MOST_PARTS:])
+        parts.append(f"others of {counted(rest, 'more layer')}")
     return "; ".join(parts)
 
 
-def gates_text(layers: pd.DataFrame) -> str:
+def gates_text(layers: pd.DataFrame, names: Names) -> str:
     """Return which products are far (`causes.FAR`) from what their gates suggest, or ""."""
     far = layers[(layers["L"] - layers["L_gate"]).abs() > FAR]
     items = [
-        f"{layer_name(row['layer'], row['call'])} (L = {three_digits(row['L'])}, its gate "
+        f"{names[row['layer'], row['call']]} (L = {three_digits(row['L'])}, its gate "
         f"{three_digits(row['L_gate'])})"
         for row in far.to_dict("records")
     ]

@@ -10,10 +10,11 @@ import pandas as pd
 from scipy.special import betainc
 
 from acon_analysis.columns import SPLIT_COLUMNS, names
+from acon_analysis.screen import counted
 from acon_analysis.statistics.beta_matrix import BetaMatrix
 from acon_analysis.statistics.beta_variance import VarianceSplit, label_effect, variance_split
 from acon_analysis.statistics.redrawn_null import BetaNetwork, EmpiricalNull, empirical_null
-from acon_analysis.statistics.sentences import MOST_NAMED, layer_name
+from acon_analysis.statistics.sentences import MOST_NAMED, Names, row_names
 
 Answer = Literal["more", "no more", "less", "constant", "unknown"]
 
@@ -116,7 +117,7 @@ def overall(verdicts: Mapping[str, Verdict], *, level: float = 0.05) -> Overall:
         text = "β cannot be compared with random weights: too few samples, or no pooled inputs"
         return Overall("Unknown", text)
     found = [name for name, v in tested.items() if v.answer == "more"]
-    total = f"{len(tested)} layer{'s' * (len(tested) > 1)}"
+    total = counted(len(tested), "layer")
     still = f"; in {len(constant)} more it hardly varies" if constant else ""
     if not found:
         where = f"in each of {total}" if len(tested) > 1 else "in the one layer tested"
@@ -131,11 +132,11 @@ def overall(verdicts: Mapping[str, Verdict], *, level: float = 0.05) -> Overall:
     return Overall("Yes", text + still)
 
 
-def overall_of(splits: pd.DataFrame) -> Overall | None:
+def overall_of(splits: pd.DataFrame, names: Names | None = None) -> Overall | None:
     """Sum up `Run.variance_split`; None for a network without β per sample."""
     found = {
-        layer_name(row["layer"], row["call"]): Verdict(row["answer"], row["p_value"], row["text"])
-        for row in splits.to_dict("records")
+        name: Verdict(row["answer"], row["p_value"], row["text"])
+        for name, row in zip(row_names(splits, names), splits.to_dict("records"), strict=True)
     }
     return overall(found) if found else None
 

@@ -76,7 +76,7 @@ def draw(
                     raise AconError(f"figure {name!r}: {error} (runs: {given})") from error
                 say(f"{name}: left out, {error}")
                 continue
-            _complete(figure, spec, used)
+            complete(figure, spec, used)
             yield from save(figure, folder, name, formats, dpi=dpi)
 
 
@@ -108,11 +108,11 @@ def draw_runs(spec: FigureSpec, runs: Sequence[Run], **options: Any) -> AconFigu
     except AconError as error:
         given = ", ".join(str(run.path) for run in runs)
         raise AconError(f"figure {spec.name!r}: {error} (runs: {given})") from error
-    _complete(figure, spec, used)
+    complete(figure, spec, used)
     return figure
 
 
-def _complete(figure: AconFigure, spec: FigureSpec, inputs: Inputs) -> None:
+def complete(figure: AconFigure, spec: FigureSpec, inputs: Inputs) -> None:
     """Name a figure's network and data, and say in its caption what it leaves out."""
     figure.name(": ".join(filter(None, [inputs.subject(spec), figure.subject])))
     figure.caption = " ".join(filter(None, [figure.caption, inputs.left_out(spec)]))

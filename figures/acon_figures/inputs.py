@@ -84,9 +84,11 @@ class Inputs:
         """Return sentences on the layers and samples that a figure of these runs leaves out."""
         runs = self.runs if set(spec.frames) - SHIPPED else []
         texts = [(run, drawn_text(run)) for run in runs if set(spec.frames) & OF_LAYERS]
-        texts += [(run, left_out_text(run.left_out, len(run.sample_ids))) for run in runs]
+        texts += [
+            (run, left_out_text(run.left_out, len(run.sample_ids), run.layer_names)) for run in runs
+        ]
         several = len(runs) > 1
-        said = [f"{run.model}: {text}" if several else text for run, text in texts if text]
+        said = [f"{run.network}: {text}" if several else text for run, text in texts if text]
         return "; ".join(said) + "." if said else ""
 
     def later(self) -> Iterator["Inputs"]:
@@ -101,7 +103,7 @@ class Inputs:
         """Name the network and the data of a figure whose inputs do not name them."""
         asked = self.main or next(iter(self.runs), None)
         taken = {"frame", "null_table", "explained"} & set(spec.frames)
-        return f"{asked.model} on {asked.data_words}" if asked and taken else ""
+        return f"{asked.network} on {asked.data_words}" if asked and taken else ""
 
     def facts(self, run: Run) -> pd.DataFrame:
         """Return the facts of the channels of a run's drawn layers; they are kept."""

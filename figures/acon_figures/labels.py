@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from acon_analysis.screen import three_digits
-from acon_figures.names import layer_labels
+from acon_figures.names import layer_labels, layers_word
 from acon_figures.palette import INK
 from acon_figures.style import AconFigure, thin
 
@@ -112,4 +112,4 @@ def name_layers(axes: Axes, layers: Sequence[str], *, narrow: bool, most: int = 
         axes.tick_params(axis="x", labelrotation=90.0)
     axes.set_xlim(-0.6, len(labels) - 0.4)
     axes.grid(visible=False, axis="x")
-    axes.set_xlabel("layer")
+    axes.set_xlabel(layers_word(layers))

@@ -10,6 +10,10 @@ from pathlib import PurePath
 from textwrap import wrap
 from typing import Any
 
+import pandas as pd
+
+from acon_analysis.statistics.sentences import row_names
+
 _NOTHING = "\u200b"
 """A letter without width."""
 
@@ -57,13 +61,7 @@ def layer_labels(layers: Sequence[Any], letters: int = 18) -> list[str]:
     than N letters loses its last parts, where the names stay different, and then its
     beginning.
     """
-    paths = {str(layer): str(layer).split(".") for layer in layers}
-    for end in (0, -1):
-        while len(paths) > 1 and all(len(path) > 1 for path in paths.values()):
-            if len({path[end] for path in paths.values()}) > 1:
-                break
-            for path in paths.values():
-                del path[end]
+    paths, _, _ = _without_shared(layers)
     for path in paths.values():
         while len(path) > 1 and len(".".join(path)) > letters:
             if any(
@@ -72,6 +70,35 @@ def layer_labels(layers: Sequence[Any], letters: int = 18) -> list[str]:
                 break
             del path[-1]
     return [shortened(".".join(paths[str(layer)]), letters) for layer in layers]
+
+
+def layers_word(layers: Sequence[Any]) -> str:
+    """Return the label of an axis of `layer_labels`, which says what these leave out.
+
+    ``"layer"``, or ``"layer (encoder.layer.*.act)"``.
+    """
+    _, before, after = _without_shared(layers)
+    pattern = ".".join([*before, "*", *after])
+    return "layer" if pattern == "*" else f"layer ({shortened(pattern, 34)})"
+
+
+def facts_names(facts: pd.DataFrame) -> list[str]:
+    """Return the name of the layer of each row of a table of channels."""
+    return row_names(facts.rename(columns={"activation": "class_name"}))
+
+
+def _without_shared(
+    layers: Sequence[Any],
+) -> tuple[dict[str, list[str]], list[str], list[str]]:
+    """Return the parts of each path that not all share, and the shared ones before and after."""
+    paths = {str(layer): str(layer).split(".") for layer in layers}
+    shared: dict[int, list[str]] = {0: [], -1: []}
+    for end, found in shared.items():
+        while len(paths) > 1 and all(len(path) > 1 for path in paths.values()):
+            if len({path[end] for path in paths.values()}) > 1:
+                break
+            found += {path.pop(end) for path in paths.values()}
+    return paths, shared[0], shared[-1][::-1]
 
 
 def folded(text: Any, letters: int) -> str:

@@ -95,7 +95,7 @@ def other_measures(run: Run) -> pd.DataFrame | None:
         model, _stack(source, 0, len(source)), layers=[str(own["layer"].iloc[-1])],
         kinds=("meta_acon", "acon"),
     )  # fmt: skip
-    table.insert(0, "network", run.model)
+    table.insert(0, "network", run.network)
     return table[["network", "layer", "call", "channel", "affinity", "gradient_variance"]]
 
 

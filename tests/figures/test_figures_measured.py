@@ -141,7 +141,7 @@ def test_linearity_by_depth_draws_the_shared_layers() -> None:
             np.testing.assert_array_equal(line.get_ydata(), own["value"])
     without_gates = linearity_by_depth(depth[depth["network"] == "relu"])
     assert [len(axes.containers) for axes in without_gates.axes] == [1, 1]
-    assert "Within a sample" in without_gates.caption
+    assert "A line per sample" in without_gates.caption
     assert "gate" not in without_gates.caption
     with pytest.raises(AconError, match="share no layer"):
         shared_layers(pd.concat([depth.query("network == 'acon'"), _renamed(depth)]))
@@ -297,6 +297,7 @@ def test_a_deep_network_names_its_first_and_last_layer_in_the_caption() -> None:
                 "place": place,
                 "layer": name,
                 "call": 0,
+                "class_name": "ReLU",
                 "measure": measure,
             }
             | {"value": 0.5, "low": 0.4, "high": 0.6, "dead": False}

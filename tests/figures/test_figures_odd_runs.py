@@ -23,7 +23,7 @@ from acon_analysis.plotdata.overview import (
     layer_overview,
 )
 from acon_analysis.runs.run import Run
-from acon_analysis.statistics.findings import how_linear, straight_channels
+from acon_analysis.statistics.findings import findings, straight_channels
 from acon_analysis.statistics.sentences import left_out_text
 from acon_figures.drawing import draw
 from acon_figures.inputs import SHIPPED
@@ -177,7 +177,7 @@ def test_every_figure_is_drawn_or_named_with_the_reason(
     }
     assert set(lost) == {"explanation"} | undrawable.get(case, set())
     caption = (tmp_path / "linearity_by_depth.txt").read_text()
-    words = "1 of 32 samples left out of layers 1, 3, 5: NaN or infinity in sample "
+    words = "left out of layers 1 (MetaAconC), 3 (AconC), 5 (SiLU): NaN or infinity in sample "
     assert (words in caption) == (case.startswith("NaN") or case == "infinity")
     assert "left out" not in (tmp_path / "smooth_maximum.txt").read_text()
 
@@ -206,7 +206,7 @@ def test_a_report_says_what_is_left_out_and_names_no_dead_layer(
         assert "dead" in text
     else:
         assert {"L_least", "L_greatest"} <= set(headline)
-    said = left_out_text(run.left_out, len(run.sample_ids))
+    said = left_out_text(run.left_out, len(run.sample_ids), run.layer_names)
     assert (said in text) if said else ("left out of layer" not in text)
 
 
@@ -219,10 +219,12 @@ def test_a_dead_layer_among_others_is_no_candidate(tmp_path: Path) -> None:
     assert (layers["dead"] == layers["channels"]).tolist() == [False, False, True]
     assert layers.loc["5", ["s_c_max", "s_c_channel"]].isna().all()
     rows = headline_frame(layers).set_index("quantity")
-    assert {rows.loc[name, "layer"] for name in ("L_least", "L_greatest")} == {"1", "3"}
-    linear, channels = how_linear(layers), straight_channels(layers)
-    assert linear is not None
+    assert {rows.loc[name, "layer"] for name in ("L_least", "L_greatest")} == {
+        "1 (MetaAconC)",
+        "3 (AconC)",
+    }
+    linear, channels = findings(layers)[0], straight_channels(layers)
     assert channels is not None
-    assert " 5," not in str(linear)
+    assert " 5 (" not in str(linear)
     assert linear.answer.endswith("1 of 3 layers is dead.")
     assert channels.answer.endswith("8 of them only because their output does not vary.")

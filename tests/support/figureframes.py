@@ -80,7 +80,7 @@ def depth() -> pd.DataFrame:
                     "data": "9 samples",
                     "activation": network,
                 }
-                head |= {"place": place, "layer": layer, "call": 0}
+                head |= {"place": place, "layer": layer, "call": 0, "class_name": "AconC"}
                 ends = {"value": known, "low": known - 0.03, "high": known + 0.02}
                 rows.append(head | {"measure": measure, "dead": False} | ends)
     return pd.DataFrame(rows)

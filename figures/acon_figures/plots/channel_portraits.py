@@ -7,7 +7,7 @@ from matplotlib.patches import Patch
 
 from acon_analysis.plotdata.portraits import channel_portraits as portraits
 from acon_figures.labels import equals, legend_below
-from acon_figures.names import layer_labels, plain
+from acon_figures.names import facts_names, plain, shortened
 from acon_figures.palette import activation_color
 from acon_figures.spec import figure
 from acon_figures.style import COLORS, INK, AconFigure, is_narrow, new_figure, theme, thin
@@ -31,8 +31,8 @@ def channel_portraits(
 ) -> AconFigure:
     """Draw channels of a network, each where its inputs lie, with its best straight line.
 
-    The reading: a channel bends as much as its function does where its inputs lie; the same
-    function is a straight line for inputs of one sign.
+    The reading: a channel bends as much as its function does where its inputs lie; a
+    ReLU is a straight line for inputs on one side of 0.
 
     Parameters
     ----------
@@ -56,19 +56,20 @@ def channel_portraits(
         As `acon_analysis.plotdata.portraits.channel_portraits`.
     """
     chosen, curves = portraits(every_channel, count)
+    keys = zip(every_channel["layer"], every_channel["call"], strict=True)
+    called = dict(zip(keys, facts_names(every_channel), strict=True))
+    names = [called[row.layer, row.call] for row in chosen.itertuples()]
     with theme(context):
         columns = min(2 if is_narrow(width) else 3, len(chosen))
         rows = -(-len(chosen) // columns)
         figure = new_figure(width, rows * (1.4 if columns == 2 else 1.55) + 0.3, context)
         panels = figure.subplots(rows, columns, squeeze=False)
-        names = dict(
-            zip(every_channel["layer"], layer_labels(list(every_channel["layer"]), 14), strict=True)
-        )
         for axes, (number, facts) in zip(panels.ravel(), chosen.iterrows(), strict=False):
             _draw(axes, curves[curves["number"] == number], facts)
             words = f"{plain(facts['activation'])}, {equals('$L$', facts['L'])}"
-            gap = "\n" if columns < 3 else ", "
-            one = f"{names[facts['layer']]}{gap}channel {facts['channel']}"
+            gap, letters = ("\n", 24) if columns < 3 else (", ", 17)
+            name = shortened(names[int(str(number))], letters)
+            one = f"{name}{gap}channel {facts['channel']}"
             axes.set_title(f"{one}\n{words}", size="small")
         for axes in panels.ravel()[len(chosen) :]:
             axes.set_axis_off()
@@ -86,7 +87,9 @@ def channel_portraits(
     figure.caption = CAPTION.format(
         network=chosen["network"].iloc[0],
         acon=" (ACON at its median β)" if chosen["p1"].notna().any() else "",
-        channels=", ".join(f"{row.channel} of {row.layer}" for row in chosen.itertuples()),
+        channels=", ".join(
+            f"{channel} of {name}" for channel, name in zip(chosen["channel"], names, strict=True)
+        ),
     )
     return figure
 

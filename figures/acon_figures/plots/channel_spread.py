@@ -7,7 +7,7 @@ from matplotlib.lines import Line2D
 
 from acon_analysis.plotdata.portraits import reached_slopes
 from acon_figures.labels import RELU, legend_below, name_layers, relu_handle
-from acon_figures.names import entry
+from acon_figures.names import entry, facts_names
 from acon_figures.palette import activation_color
 from acon_figures.spec import figure
 from acon_figures.style import INK, AconFigure, is_narrow, new_figure, theme, thin
@@ -53,6 +53,7 @@ def channel_spread(
         If a column is missing or there is no channel.
     """
     facts = reached_slopes(every_channel)
+    layers = list(dict.fromkeys(facts_names(facts)))
     groups = [own for _, own in facts.groupby(["layer", "call"], sort=False)]
     with theme(context):
         figure = new_figure(width, 2.9, context)
@@ -64,13 +65,12 @@ def channel_spread(
         middles = np.arange(len(groups))
         axes.hlines(medians, middles - 0.42, middles + 0.42, color=INK, linewidth=thin(1.4))
         axes.axhline(RELU, color=INK, linestyle=":", linewidth=thin(0.9), zorder=1.6)
-        name_layers(axes, [str(own["layer"].iloc[0]) for own in groups], narrow=is_narrow(width))
+        name_layers(axes, layers, narrow=is_narrow(width))
         axes.set_ylabel("$L$ of a channel")
         low = np.nanmin([*facts["L"], RELU])
         axes.set_ylim(0.2 * np.floor(low / 0.2) - 0.02, 1.03)
         legend_below(figure, _handles(list(named), bool(facts["dead"].any())))
     figure.name(f"{facts['network'].iloc[0]} on {facts['data'].iloc[0]}")
-    layers = list(dict.fromkeys(facts["layer"]))
     figure.caption = CAPTION.format(
         channels=len(facts), network=facts["network"].iloc[0], dead=int(facts["dead"].sum()),
         layers=", ".join(layers) if len(layers) < 7 else f"{layers[0]} to {layers[-1]}",

@@ -7,15 +7,15 @@ from matplotlib.axes import Axes
 from acon_analysis.plotdata.portraits import STATES, reached_slopes
 from acon_analysis.plotdata.portraits import channel_states as states_of
 from acon_figures.labels import legend_below, letters
-from acon_figures.names import layer_labels
+from acon_figures.names import facts_names, layer_labels, layers_word
 from acon_figures.spec import figure
 from acon_figures.style import COLORS, INK, AconFigure, is_narrow, new_figure, theme, thin
 
 LOOKS = {
     "dead": (INK, "dead"),
     "saturated": (COLORS["red"], "saturated"),
-    "one side": (COLORS["orange"], "inputs of one sign"),
-    "linear": (COLORS["sky"], "linear otherwise"),
+    "one side": (COLORS["orange"], "linear: inputs on one side of 0"),
+    "linear": (COLORS["sky"], "linear for another reason"),
     "bends": ("#dfe3e8", "bends"),
 }
 MOST_NAMED = 40
@@ -23,10 +23,10 @@ MOST_NAMED = 40
 CAPTION = (
     "The {channels:,} channels of {network} by layer, in order of execution from above. (a) Share "
     "of the channels that are dead (the output does not vary), saturated (no slope that their "
-    "inputs reach is 5 % of the steepest that their function has), linear because their inputs "
-    "have one sign, linear for another reason (L of at least 0.99), or bend. (b) Share of each "
-    "channel's inputs that are positive; line: the layer's median. At 0 a ReLU is always off, at 1 "
-    "always on. {dead:,} channels are dead, {saturated:,} saturated."
+    "inputs reach is 5 % of the steepest that their function has), linear (L of at "
+    "least 0.99) because 95 % or more of their inputs lie on one side of 0, linear for another "
+    "reason, or bend. (b) Share of each channel's inputs that are positive; line: the layer's "
+    "median. At 0 a ReLU is always off, at 1 always on. Dead: {dead:,}, saturated: {saturated:,}."
 )
 
 
@@ -63,7 +63,7 @@ def channel_states(
     states = states_of(facts)
     groups = [own for _, own in facts.groupby(["layer", "call"], sort=False)]
     shares = [states[own.index].value_counts(normalize=True).reindex(STATES) for own in groups]
-    layers = [str(own["layer"].iloc[0]) for own in groups]
+    layers = list(dict.fromkeys(facts_names(facts)))
     with theme(context):
         narrow = is_narrow(width)
         height = min(8.0, max(1.2, 0.19 * len(groups))) + 0.4
@@ -119,3 +119,4 @@ def _name_rows(axes: Axes, layers: list[str]) -> None:
     step = -(-len(layers) // MOST_NAMED)
     axes.set_yticks(range(0, len(layers), step), layer_labels(layers)[::step])
     axes.set_ylim(len(layers) - 0.45, -0.55)
+    axes.set_ylabel(layers_word(layers) if len(layers) > 1 else "")

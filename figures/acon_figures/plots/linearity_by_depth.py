@@ -9,13 +9,14 @@ from matplotlib.axes import Axes
 
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.plotdata.depth import nested_layers, relative_depth, shared_layers
+from acon_analysis.statistics.sentences import row_names
 from acon_figures.labels import RELU, End, label_ends, letters, name_layers, relu_handle
 from acon_figures.names import layer_labels, shortened
 from acon_figures.palette import activation_looks
 from acon_figures.spec import figure
 from acon_figures.style import INK, AconFigure, is_narrow, new_figure, theme, thin
 
-PANELS = {"L": "$L$, all samples", "L_own": "$L$, within a sample", "G": "gate variance $G$"}
+PANELS = {"L": "$L$, one line for all", "L_own": "$L$, a line per sample", "G": "gate variance $G$"}
 MOST = 12
 """Networks in one panel."""
 
@@ -25,7 +26,8 @@ CAPTION = (
     "a ReLU of Gaussian inputs. {more}Bars: 95 % jackknife over blocks of samples. {layers}"
 )
 MORE = {
-    "L_own": "Within a sample: with a line of its own for every sample. ",
+    "L_own": "A line per sample (L within a sample): every sample has lines of its own, which fit "
+    "better; only L can be had by a fixed line. ",
     "G": "G = 4 Var(gate) is 0 for a constant gate; networks without a gate have none. ",
 }
 DEAD = " Crosses: layers whose outputs do not vary; their L is 1 by convention."
@@ -82,7 +84,7 @@ def linearity_by_depth(
     measures = [name for name in PANELS if table.query("measure == @name")["value"].notna().any()]
     measures = measures or ["L"]
     groups = [own for _, own in table.groupby("data", sort=False)]
-    names = [str(name) for name in table.drop_duplicates("place").sort_values("place")["layer"]]
+    names = row_names(table.drop_duplicates("place").sort_values("place"))
     with theme(context):
         narrow = is_narrow(width)
         shape = (len(groups) * len(measures), 1) if narrow else (len(groups), len(measures))
@@ -100,7 +102,7 @@ def linearity_by_depth(
         for axes in panels.ravel():
             if of_layers:
                 name_layers(axes, names, narrow=narrow, most=30 // shape[1])
-                axes.set_xlabel("layer" if axes in grid[-1] else "")
+                axes.set_xlabel(axes.get_xlabel() if axes in grid[-1] else "")
             else:
                 axes.set_xticks([0.0, 0.25, 0.5, 0.75, 1.0], ["first", "", "", "", "last"])
                 axes.set_xlim(-0.07, 1.07)

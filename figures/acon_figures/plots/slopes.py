@@ -11,7 +11,7 @@ from acon_analysis.columns import FACT_COLUMNS, names
 from acon_analysis.errors import AconError
 from acon_analysis.plotdata.channels import reached_share
 from acon_analysis.selection import choose_network, require_columns
-from acon_figures.names import layer_labels
+from acon_figures.names import facts_names, layer_labels, layers_word
 from acon_figures.spec import figure
 from acon_figures.style import COLORS, INK, RULE, AconFigure, is_narrow, new_figure, theme, thin
 
@@ -136,7 +136,8 @@ def _draw_ranges(axes: Axes, own: pd.DataFrame) -> None:
     starts = np.concatenate([[0], np.cumsum(counts)])
     for start in starts[1:-1]:
         axes.axvline(start - 0.5, color=RULE, linewidth=thin(0.6), zorder=0.5)
-    names = layer_labels([str(part["layer"].iloc[0]) for part in parts])
+    layers = list(dict.fromkeys(facts_names(table)))
+    names = layer_labels(layers)
     middles = (starts[:-1] + starts[1:] - 1) / 2
     kept = _apart(middles, len(table))
     axes.set_xticks(middles[kept], [names[index] for index in kept])
@@ -144,7 +145,7 @@ def _draw_ranges(axes: Axes, own: pd.DataFrame) -> None:
         axes.tick_params(axis="x", labelrotation=90.0)
     axes.set_xlim(-1.0, len(table))
     axes.grid(axis="x", visible=False)
-    axes.set_xlabel("layer")
+    axes.set_xlabel(layers_word(layers))
     axes.set_title("(b) how far derivatives vary")
     axes.set_ylabel("range of the derivative")
 

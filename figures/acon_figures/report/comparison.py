@@ -9,21 +9,21 @@ import pandas as pd
 from acon_analysis.errors import AconError
 from acon_analysis.runs.compare import compare_runs, comparison_text, unlike
 from acon_analysis.runs.run import Run
-from acon_analysis.statistics.sentences import layer_name, sentence
+from acon_analysis.statistics.sentences import sentence
 from acon_figures.names import visible
 from acon_figures.report.numbers import exact, number, share
 
 NOTHING_SHARED = "the two runs have no layer of one name, so that no layers can be compared"
 
 
-def comparison(first: Run, second: Run, ids: Mapping[str, str]) -> dict[str, Any]:
+def comparison(first: Run, second: Run, ids: Mapping[tuple[str, int], str]) -> dict[str, Any]:
     """Return what a page says of two runs together.
 
     Parameters
     ----------
     first, second : Run
     ids : mapping of str to str
-        What the page has of the layers of the first run that it lists, by their names there.
+        What the page has of the layers of the first run that it lists, by their paths and calls.
 
     Returns
     -------
@@ -47,28 +47,35 @@ def comparison(first: Run, second: Run, ids: Mapping[str, str]) -> dict[str, Any
         }
     known = found[["first", "second"]].notna().any(axis=1).groupby(found["quantity"]).any()
     return {
-        "text": sentence(visible(comparison_text(found))),
+        "text": sentence(visible(comparison_text(found, names=first.layer_names))),
         "unlike": [sentence(visible(text).rstrip(".")) for text in unlike(first, second)],
         "rows": [
-            _row(key, rows, ids)
-            for key, rows in found.groupby(["layer", "call"], sort=False)
-            if visible(layer_name(*key)) in ids
+            _row(first.layer_names[key], ids[key], found.loc[places])
+            for key, places in _rows_of_layers(found).items()
+            if key in ids
         ],
         "shows": {name: bool(known.get(name, False)) for name in ("beta", "G")},
         "table": found,
     }
 
 
-def _row(key: Any, found: pd.DataFrame, ids: Mapping[str, str]) -> dict[str, Any]:
+def _rows_of_layers(found: pd.DataFrame) -> dict[tuple[str, int], list[int]]:
+    """Return the rows of each layer and call, in the table's order."""
+    rows: dict[tuple[str, int], list[int]] = {}
+    for place, layer, call in found[["layer", "call"]].itertuples():
+        rows.setdefault((layer, call), []).append(place)
+    return rows
+
+
+def _row(name: str, own_id: str, found: pd.DataFrame) -> dict[str, Any]:
     """Return the cells of one layer: L, its difference and what that means, then β and G."""
     rows = found.set_index("quantity").reindex(["L", "beta", "G"]).to_dict("index")
     of_index = rows["L"]
     low, high, change = (of_index[name] for name in ("low", "high", "difference"))
     second = "more linear" if low > 0 else "less linear" if high < 0 else "no clear change"
-    name = visible(layer_name(*key))
     return {
-        "name": name,
-        "id": ids[name],
+        "name": visible(name),
+        "id": own_id,
         "L": [share(of_index[which]) for which in ("first", "second")],
         "difference": "–" if math.isnan(change) else f"{change:+.3f}".replace("-", "−"),
         "value": exact(change),

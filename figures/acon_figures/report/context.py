@@ -9,6 +9,7 @@ from acon_analysis.columns import LINEARITY_CHANNEL_COLUMNS, LINEARITY_LAYER_COL
 from acon_analysis.plotdata.drawn import drawn_layers, drawn_text
 from acon_analysis.plotdata.overview import headline_frame
 from acon_analysis.runs.run import Run
+from acon_analysis.screen import counted
 from acon_analysis.statistics.census import census_table, census_text
 from acon_analysis.statistics.findings import findings
 from acon_analysis.statistics.sentences import WHAT_L_IS, left_out_text, sentence
@@ -37,15 +38,14 @@ def run_page(
     shown = layers[pd.MultiIndex.from_frame(layers[["layer", "call"]]).isin(kept)]
     rows, data = layer_entries(shown, channels, run.histograms(), unit_facts(run), prefix)
     operators = run.nonlinearities if run.has_census else None
-    images = last_part(str(run.identity.get("data") or "given data"))
     return {
         "prefix": prefix,
-        "title": visible(f"{last_part(run.model)} on {images}"),
+        "title": visible(f"{last_part(run.model)} on {_data(run)}"),
         "notices": notices(run),
         "cut": drawn_text(run).replace("are drawn", "are listed"),
         "findings": [
             [visible(part).replace(" %", "\u00a0%") for part in one]
-            for one in findings(layers, splits, operators)
+            for one in findings(layers, splits, operators, run.layer_names)
         ],
         "tiles": tiles(layers, run),
         "facts": facts(run),
@@ -69,11 +69,11 @@ def notices(run: Run) -> list[tuple[str, str]]:
             ("warning", f"This run is not complete: {units} are done; all numbers are of those.")
         )
     if len(run.errors):
-        bad = f"{len(run.errors):,} {run.sample_word}s could not be read; see the end."
+        bad = f"{counted(len(run.errors), run.sample_word)} could not be read; see the end."
         found.append(("warning", bad))
     if run.weights == "random":
         found.append(("warning", "The weights are random: this network was never trained."))
-    if lost := left_out_text(run.left_out, len(run.sample_ids)):
+    if lost := left_out_text(run.left_out, len(run.sample_ids), run.layer_names):
         rest = "All numbers are of the other samples."
         found.append(("warning", f"{visible(sentence(lost))} {rest}"))
     if not run.has_moments:
@@ -98,7 +98,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("Weights", f"{weights} (seed {origin['seed']})" if weights == "random" else weights),
         ("SHA-256 of the weights file", origin.get("weights_sha256")),
         ("SHA-256 of the weights in use", identity.get("weights_sha256")),
-        ("Data", last_part(str(identity.get("data") or ""))),
+        ("Data", _data(run)),
         (f"{word}s", f"{len(run.sample_ids):,}" + (f" of {listed:,}" if listed else "")),
         (f"{word}s that could not be read", f"{len(run.errors):,}"),
         ("Preprocessing", _listed(identity.get("preprocess"))),
@@ -110,6 +110,13 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("Run", f"{run.path.absolute().name}, id {manifest.get('run_id', '')}"),
     ]
     return [(term, visible(value)) for term, value in found if value not in (None, "")]
+
+
+def _data(run: Run) -> str:
+    """Return the data's name, of objects their class and length."""
+    name = run.data_name or "given data"
+    given = run.sample_word == "image" or ":" in name
+    return name if given else f"{name}, {counted(len(run.sample_ids), run.sample_word)}"
 
 
 def _listed(value: Any) -> str:
@@ -196,7 +203,7 @@ _EVERY = (*SPLIT_COLUMNS, *LINEARITY_LAYER_COLUMNS, *LINEARITY_CHANNEL_COLUMNS)
 HINTS = {column.name: column.meaning for column in _EVERY} | {
     "L": WHAT_L_IS,
     "beta_mean": "mean of β over samples and channels; below it the standard deviation",
-    "flagged": "how many channels are dead, have inputs of one sign, and the like",
+    "flagged": "how many channels are dead, one-signed (no two inputs differ in sign), ...",
     "change": "what the 95 % interval of the difference says, each layer by itself",
 }
 

@@ -23,12 +23,12 @@ def depth_chart(runs: Sequence[Sequence[dict[str, Any]]], size: str) -> dict[str
     ----------
     runs : sequence of sequence of dict
         Of one run or of two, the entries of `layers.layer_entries`. Layers of the second run stand
-        where the first has one of the same name, others behind.
+        where the first has one of the same path and call, others behind.
     size : {"wide", "narrow"}
     """
     known = [[row for row in entries if row["index"] is not None] for entries in runs]
-    numbers = {row["name"]: row["place"] + 1 for rows in reversed(known) for row in rows}
-    names = list(dict.fromkeys(row["name"] for rows in known for row in rows))
+    numbers = {row["key"]: row["place"] + 1 for rows in reversed(known) for row in rows}
+    names = list(dict.fromkeys(row["key"] for rows in known for row in rows))
     if not names:
         return None
     width, height = SIZES[size]
@@ -36,7 +36,7 @@ def depth_chart(runs: Sequence[Sequence[dict[str, Any]]], size: str) -> dict[str
     floor = max(0.0, math.floor(10 * lowest) / 10)
     step = (width - _LEFT - _RIGHT) / len(names)
 
-    def x_of(name: str) -> float:
+    def x_of(name: tuple[str, int]) -> float:
         return float(round(_LEFT + step * (names.index(name) + 0.5), 1))
 
     def y_of(value: float) -> float:
@@ -62,7 +62,7 @@ def _point(row: dict[str, Any], x_of: Any, y_of: Any) -> dict[str, Any]:
     between = "" if math.isnan(low) else f" ({share(low)} to {share(high)})"
     dead = ", dead" if row["dead"] else ""
     return {
-        "x": x_of(row["name"]), "y": y_of(value), "id": row["id"], "dead": row["dead"],
+        "x": x_of(row["key"]), "y": y_of(value), "id": row["id"], "dead": row["dead"],
         "low": y_of(value if math.isnan(low) else low),
         "high": y_of(value if math.isnan(high) else high),
         "text": f"{row['name']}: L = {share(value)}{between}{dead}",

@@ -8,7 +8,7 @@ import pandas as pd
 
 from acon_analysis.plotdata.overview import FLAGS
 from acon_analysis.statistics.causes import CAUSES
-from acon_analysis.statistics.sentences import layer_name
+from acon_analysis.statistics.sentences import layer_names
 from acon_figures.names import visible
 from acon_figures.report.numbers import count, exact, number, share
 from acon_figures.report.units import unit_data, unit_entry
@@ -53,6 +53,7 @@ def layer_entries(
     prefix : str
         Of the layers' ids in the page.
     """
+    names = layer_names(layers)
     entries, data = [], []
     for index, row in zip(layers.index, layers.to_dict("records"), strict=True):
         own, counted, curves = (
@@ -60,7 +61,8 @@ def layer_entries(
             for table in (channels, histograms, units)
         )
         entries.append({
-            "place": index, "id": f"{prefix}layer-{index}", **_columns(row),
+            "place": index, "id": f"{prefix}layer-{index}", "key": (row["layer"], int(row["call"])),
+            "name": visible(names[row["layer"], int(row["call"])]), **_columns(row),
             "histogram": _histogram(counted), "profile": _profile(own), "ends": _ends(own),
             "listed": len(own), "unit": unit_entry(curves),
         })  # fmt: skip
@@ -72,11 +74,9 @@ def _columns(row: Mapping[Any, Any]) -> Page:
     """Return the cells of a layer in the table of layers."""
     known = {name: row[name] for name in FLAGS if row[name] > 0}  # not NaN either
     measured, tested = not np.isnan(row["L"]), not np.isnan(row["null_p05"])
-    name = visible(layer_name(row["layer"], int(row["call"])))
     texts = ("kind", "learned", "why")
     return {
         **{text: visible(row[text]) for text in texts},
-        "name": name,
         "brief": _brief(visible(row["why"])),
         "channels": count(row["channels"]),
         "L": share(row["L"]),
@@ -125,7 +125,9 @@ def _more(row: Mapping[Any, Any]) -> list[tuple[str, str]]:
     if not np.isnan(row["beta_q05"]):
         found.append(("β, middle 90 %", f"{number(row['beta_q05'])} to {number(row['beta_q95'])}"))
     if not np.isnan(row["L_own"]):
-        found.append(("L within a sample", share(row["L_own"])))
+        found.append(
+            ("L within a sample", f"{share(row['L_own'])}, with lines of its own for every sample")
+        )
     if not np.isnan(row["beta_gain"]):
         found.append(("what β per sample adds to it", number(row["beta_gain"])))
     if not np.isnan(row["slope_low"]):

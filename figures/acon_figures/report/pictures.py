@@ -11,6 +11,7 @@ from acon_analysis.columns import BLOCK_COLUMNS, names
 from acon_analysis.errors import AconError
 from acon_analysis.statistics.beta_clusters import ordered_betas
 from acon_analysis.statistics.beta_matrix import BetaMatrix
+from acon_figures.drawing import complete
 from acon_figures.inputs import Inputs
 from acon_figures.names import visible
 from acon_figures.registry import FIGURES
@@ -62,7 +63,8 @@ def picture(spec: FigureSpec, inputs: Inputs, offered: dict[str, Numbers]) -> Pi
             return None
         for width in ("double", "single"):
             figure = spec.draw(frames, width=width)
-            caption = visible(" ".join(filter(None, [figure.caption, inputs.left_out(spec)])))
+            complete(figure, spec, inputs)
+            caption = visible(figure.caption)
             label = f"{spec.name}-{width}"
             drawn[width] = inline_svg(figure, label, spec.heading, spec.description)
         tables = tuple(dict.fromkeys(_offer(spec, frames, offered)))

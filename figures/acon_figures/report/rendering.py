@@ -148,7 +148,7 @@ def _compared(
     if len(runs) < 2:
         return None
     first, second = runs
-    found = comparison(first, second, {row["name"]: row["id"] for row in layers})
+    found = comparison(first, second, {row["key"]: row["id"] for row in layers})
     if found["table"] is not None:
         offered["differences"] = numbers("differences", found["table"])
     return found

@@ -209,6 +209,11 @@ def _unfit(x: Tensor | None, y: Tensor | None) -> str:
         )
     if y is None:
         return "it returns no tensor of real numbers"
+    if y.numel() == 1 and len(x) > 1:
+        return (
+            "it returns one number for all samples of a batch, such as their loss, where one row a "
+            "sample is needed; let it return logits"
+        )
     if x.ndim < 2 or y.ndim < 2 or len(x) != len(y):
         return f"samples are not the first axis of its input and output: {_of(x)} to {_of(y)}"
     return ""

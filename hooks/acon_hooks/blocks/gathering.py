@@ -11,6 +11,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from acon_analysis.errors import AconError
+from acon_analysis.screen import counted
 from acon_hooks.blocks.calls import (
     BlockCall,
     Calls,
@@ -121,7 +122,7 @@ class Gathering:
         calls = Counter(name for name, _ in look.found)
         for (name, number), first in look.found.items():
             label = name or WHOLE
-            label = f"{label} call {number}" if calls[name] > 1 else label
+            label = f"{label} (call {number})" if calls[name] > 1 else label
             try:
                 first.call = first.call.masked(part.places, first.axes)
             except HookError as error:
@@ -169,9 +170,9 @@ class Gathering:
         without = [block.label for block in self.blocks if "memory" in block.why]
         more = f"; too large for r2: {', '.join(without)}" if without else ""
         return (
-            f"{len(self.blocks)} blocks need up to {sums / 1e6:.0f} MB for sums and "
-            f"{kept / 1e6:.0f} MB for the inputs of {self.slots} batches of {self.size}, whatever "
-            f"the number of samples{more}"
+            f"{counted(len(self.blocks), 'block')} measured with up to {sums / 1e6:.0f} MB for "
+            f"sums and {kept / 1e6:.0f} MB for the inputs of {self.slots} batches of "
+            f"{self.size}, whatever the number of samples{more}"
         )
 
     def gather(self, *, progress: bool = False) -> None:

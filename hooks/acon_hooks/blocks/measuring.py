@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
 from acon_analysis.columns import BLOCK_COLUMNS, dtypes
-from acon_analysis.data.image_source import ImageSource
 from acon_analysis.errors import UsageError
+from acon_analysis.screen import counted
 from acon_analysis.statistics.affine_blocks import held_out_r2
 from acon_hooks.blocks.calls import block_sites
 from acon_hooks.blocks.finding import WHOLE, choose_blocks
@@ -24,7 +24,7 @@ from acon_hooks.blocks.vectors import MIXED
 from acon_hooks.captures.identity import model_name
 from acon_hooks.engine.edits import Form
 from acon_hooks.engine.feed import Feed
-from acon_hooks.engine.feeding import named_data, open_feed
+from acon_hooks.engine.feeding import data_name, named_data, open_feed
 from acon_hooks.engine.inputs import Forward, Mask, input_options
 from acon_hooks.engine.sites import Site
 from acon_hooks.errors import BlockWarning, HookError
@@ -122,7 +122,7 @@ def block_linearity(
         )
     named = None if blocks is None else [blocks] if isinstance(blocks, str) else list(blocks)
     sites = block_sites(choose_blocks(network, named))
-    data = named_data(data)
+    name, data = data_name(data), named_data(data)
     lines = _Lines(network, data, limit, forward, mask)
     mixed = shuffled(data, limit, seed)
     options = input_options(network, forward, mask)
@@ -135,7 +135,7 @@ def block_linearity(
             announce(gathering.words())
         gathering.gather(progress=progress)
         bar = tqdm(gathering.blocks, desc="derivatives", unit="block", disable=not progress)
-        facts = {"network": model_name(network), "data": _name(data), "samples": gathering.samples}
+        facts = {"network": model_name(network), "data": name, "samples": gathering.samples}
         rows = [_row(block, lines, gathering.samples) for block in bar]
         at = len(rows) - (bool(rows) and rows[-1]["block"] == WHOLE)
         rows[at:at] = [_NOTHING | {"block": n, "why": w} for n, w in gathering.left_out.items()]
@@ -153,11 +153,6 @@ def shuffled(data: Any, limit: int | None, seed: int) -> Any:
     count = len(data) if limit is None else min(limit, len(data))
     order = np.random.default_rng(seed).permutation(count)
     return Subset(data, [int(index) for index in order])
-
-
-def _name(data: Any) -> str:
-    """Return what data are called: an image source its name, others their class."""
-    return data.name if isinstance(data, ImageSource) else type(data).__name__
 
 
 def _count(feed: Feed, data: Any, limit: int | None) -> int | None:
@@ -263,7 +258,8 @@ def _nonlinear(block: Gathered, lines: _Lines, samples: int) -> dict[str, Any]:
     """Return a block's nonlinearity coefficient, or raise, and what its activations make of it."""
     kept = [block.kept[slot] for slot in sorted(block.kept)]
     if len(kept) < FEWEST_KEPT:
-        raise HookError(f"there are {len(kept)} batches of samples of one size; it needs three")
+        few = counted(len(kept), "batch")
+        raise HookError(f"it has {few} of samples of one size, and needs three")
     whole, size = block.label == WHOLE, len(kept[0].x)
     # As many derivatives as samples, and half as many of the whole network: they take the time.
     most = samples // (2 * size if whole else size)
@@ -296,7 +292,7 @@ def _warn_of_disagreement(table: pd.DataFrame) -> None:
     )
     more = f"; and {len(rows) - 3} more" if len(rows) > 3 else ""
     warnings.warn(
-        f"the activations inside say little about {len(rows)} of {len(table)} blocks "
+        f"the activations inside say little about {len(rows)} of {counted(len(table), 'block')} "
         f"({shown}{more}): a shortcut makes a block more linear, products and normalisations less",
         BlockWarning,
         stacklevel=3,

@@ -90,6 +90,7 @@ class ManifestWriter:
         return {
             "format": RUN_FORMAT,
             "identity": self.identity,
+            "data": self.feed.name,
             "run_id": run_id(self.identity),
             "layers": json.loads(metadata.layers.to_json(orient="records", double_precision=15)),
             "samples": count,

@@ -170,6 +170,15 @@ class Batch:
         return self.rows
 
 
+def hashes(feed: "Feed", batch: Batch) -> set[str]:
+    """Return the SHA-256 of the samples of a batch: of files, or of raw tensors."""
+    if feed.samples is None:
+        found = {str(row["sha256"]) for row in batch.sample_rows()}
+    else:
+        found = set(feed.samples["sha256"].iloc[batch.ids])
+    return found - {""}
+
+
 def called_batch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Batch:
     """Return the batch of a call of a network, from its arguments."""
     inputs = args, kwargs
@@ -213,6 +222,8 @@ class Feed(Protocol):
 
     #: What the data are, for messages.
     what: str
+    #: What people call them: the name that they gave, or the class.
+    name: str
     #: The sample table, where it is known beforehand.
     samples: pd.DataFrame | None
     #: Number of samples, where it is known beforehand.

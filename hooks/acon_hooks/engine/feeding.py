@@ -97,8 +97,10 @@ def open_feed(
         raise UsageError(f"workers must be 0 or more; got {workers}")
     if limit is not None and limit < 1:
         raise UsageError(f"the limit must be at least 1 image; got {limit}")
+    name = data_name(data)
     data = named_data(data, preprocess, memory=memory)
     if isinstance(data, ImageSource):
+        name = data.name
         source = data if limit is None else data.head(limit)
     elif isinstance(data, Dataset) and not isinstance(data, IterableDataset):
         source = None
@@ -109,7 +111,7 @@ def open_feed(
             f"[{one}] or {one}.split(64)"
         )
     elif isinstance(data, Iterable):
-        return StreamFeed(data, unit_size=unit_size, limit=limit, options=options)
+        return StreamFeed(data, unit_size=unit_size, limit=limit, options=options, name=name)
     else:
         raise UsageError(
             f"data must be a name, a folder, a Dataset, a DataLoader or an iterable of batches; "
@@ -127,6 +129,7 @@ def open_feed(
         choose_workers=choose,
         pin_memory=pin_memory,
         options=options,
+        name=name,
     )
 
 
@@ -144,8 +147,34 @@ def named_data(data: Any, preprocess: str | None = None, *, memory: Path | None 
     if not isinstance(data, str | Path):
         return data
     if str(data).rpartition(":")[0].endswith(".py"):
-        return load_callable("data", str(data))[0]()
+        make = load_callable("data", str(data))[0]
+        found = make()
+        return CalledAgain(make, found, str(data)) if isinstance(found, Iterator) else found
     return open_data(data, preprocess, memory=memory)
+
+
+def data_name(data: Any) -> str:
+    """Return what people call data: the name that they gave, the classes of objects, or nothing."""
+    if isinstance(data, str | Path):
+        return str(data)
+    if isinstance(data, ImageSource | CalledAgain):
+        return data.name
+    if type(data).__module__ == "builtins":
+        return ""  # a list or a generator
+    inner = f" of {type(data.dataset).__name__}" if isinstance(data, DataLoader) else ""
+    return f"{type(data).__name__}{inner}"
+
+
+class CalledAgain:
+    """Batches of a user's callable that returns an iterator: each pass calls it again."""
+
+    def __init__(self, make: Callable[[], Any], first: Iterator[Any], name: str) -> None:
+        self._make, self._first, self.name = make, [first], name
+        self.what = type(first).__name__
+
+    def __iter__(self) -> Iterator[Any]:
+        """Return the batches, the first time those that are there already."""
+        return self._first.pop() if self._first else iter(self._make())
 
 
 class MapFeed:
@@ -164,8 +193,9 @@ class MapFeed:
         pin_memory: bool,
         options: InputOptions,
         choose_workers: Chooser | None = None,
+        name: str = "",
     ) -> None:
-        self.source, self.options = source, options
+        self.source, self.options, self.name = source, options, name
         known = isinstance(source, ImageSource)
         self.samples = source.samples if known else None
         self.targets = source.targets if known else None

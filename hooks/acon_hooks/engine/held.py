@@ -7,14 +7,20 @@ import torch
 from tqdm.auto import tqdm
 
 from acon_analysis.errors import AconError, UsageError
-from acon_hooks.engine.feed import Batch, Feed
+from acon_hooks.engine.feed import Batch, Feed, hashes
 from acon_hooks.engine.feeding import named_data, open_feed
 from acon_hooks.engine.inputs import InputOptions
 from acon_hooks.engine.trees import leaves
 
 
 class Held:
-    """Data that are read several times, with a bar for the long passes."""
+    """Data that are read several times, with a bar for the long passes.
+
+    Attributes
+    ----------
+    seen : set of str
+        SHA-256 of the samples, once a pass is over.
+    """
 
     def __init__(
         self, data: Any, limit: int | None, batch_size: int, options: InputOptions, what: str
@@ -29,6 +35,7 @@ class Held:
             held, limit=limit, batch_size=batch_size, options=options
         )
         self._sums: list[float] = []  # of the inputs of each batch
+        self.seen: set[str] = set()
         self.what = what
 
     def batches(self) -> Iterator[Batch]:
@@ -38,6 +45,7 @@ class Held:
             own = sum(_sum(value) for _, value in leaves(batch.inputs))
             if first:
                 self._sums.append(own)
+                self.seen |= hashes(feed, batch)
             elif self._sums[number : number + 1] != [own]:
                 raise AconError(
                     f"batch {number} of the data differs from one pass to the next: give data "

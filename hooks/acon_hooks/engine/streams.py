@@ -49,15 +49,23 @@ class StreamFeed:
     samples: pd.DataFrame | None = None
 
     def __init__(
-        self, batches: Iterable[Any], *, unit_size: int, limit: int | None, options: InputOptions
+        self,
+        batches: Iterable[Any],
+        *,
+        unit_size: int,
+        limit: int | None,
+        options: InputOptions,
+        name: str = "",
     ) -> None:
         if isinstance(batches, DataLoader):
             _refuse_unordered(batches)
         self._batches, self.unit_size, self.limit = batches, unit_size, limit
-        self.options = options
+        self.options, self.name = options, name
         self.count: int | None = None
         self.expected = _expected(batches, limit)
-        self.identity: dict[str, Any] = {"data": f"stream of {type(batches).__name__}"}
+        self.identity: dict[str, Any] = {
+            "data": f"stream of {getattr(batches, 'what', type(batches).__name__)}"
+        }
         if limit is not None:
             self.identity["limit"] = limit
 

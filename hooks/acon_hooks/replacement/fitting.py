@@ -17,7 +17,7 @@ from acon_analysis.moments.frames import merge_rows
 from acon_analysis.moments.state import FloatArray
 from acon_analysis.statistics.linearity import channel_table
 from acon_hooks.captures.identity import model_name, state_sha256
-from acon_hooks.engine.feed import Feed
+from acon_hooks.engine.feed import Feed, hashes
 from acon_hooks.engine.feeding import open_feed
 from acon_hooks.engine.inputs import Forward, Mask, input_options
 from acon_hooks.engine.plans import fitted
@@ -58,6 +58,8 @@ class Fit:
         Every use of a layer.
     model, weights_sha256, data, run_id : str
         As for `Plan`.
+    seen : frozenset of str
+        SHA-256 of the samples of the fit.
     """
 
     table: pd.DataFrame
@@ -66,6 +68,7 @@ class Fit:
     weights_sha256: str
     data: str
     run_id: str = ""
+    seen: frozenset[str] = frozenset()
 
     def plan(
         self,
@@ -165,7 +168,7 @@ def fit_units(
         options = input_options(network, forward, mask, sample_axis)
         feed = open_feed(data, limit=limit, batch_size=batch_size, options=options)
         forms = None if form == "line" else _Forms(form)
-        moments, uses = _summed(network, feed, kinds, layers, kernel, forms)
+        moments, uses, seen = _summed(network, feed, kinds, layers, kernel, forms)
     except NoImagesError as error:
         raise UsageError(f"there are no images to fit lines on: {error}") from error
     found = {layer.name: layer for layer, _ in uses.values()}
@@ -177,6 +180,7 @@ def fit_units(
         state_sha256(network),
         str(feed.identity["data"]),
         run_id,
+        frozenset(seen),
     )
 
 
@@ -216,11 +220,12 @@ def _summed(
     layers: Sequence[str] | None,
     kernel: str,
     forms: "_Forms | None",
-) -> tuple[pd.DataFrame, dict[Key, tuple[Layer, int]]]:
-    """Run the network over all images; return moments, and layer and channels of each use."""
+) -> tuple[pd.DataFrame, dict[Key, tuple[Layer, int]], set[str]]:
+    """Run the network over all images; return moments, layer and channels of each use, hashes."""
     # A fit has no intervals, so the samples need no blocks of their own.
     sums = Accumulator(MomentOptions(kernel=kernel, blocks=FEWEST_BLOCKS), kinds=kinds)
     uses: dict[Key, tuple[Layer, int]] = {}
+    seen: set[str] = set()
 
     def observe(layer: Layer, call: int, x: Tensor, y: Tensor, beta: Tensor | None) -> None:
         if x.is_floating_point() and kernel == "eager":
@@ -240,11 +245,12 @@ def _summed(
             bar.update(len(batch.ids))
             if batch.ids:
                 own = fitted(network, batch)
+                seen |= hashes(feed, batch)
                 sums.places = own.places
                 tap.run(own)
                 sums.batch()
                 sums.require_some()
-    return merge_rows(sums.frame()), {key: uses[key] for key in sums.constants}
+    return merge_rows(sums.frame()), {key: uses[key] for key in sums.constants}, seen
 
 
 class _Forms:

@@ -1,6 +1,5 @@
 """Activations replaced by cheaper functions without training: the copy, and what it loses."""
 
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,15 +14,15 @@ from torch import Tensor, nn
 from acon_analysis.columns import REPLACEMENT_COLUMNS, dtypes, names
 from acon_analysis.errors import UsageError, closest
 from acon_analysis.files import atomic_write, csv_text
+from acon_analysis.screen import counted
 from acon_analysis.statistics.paired import paired
 from acon_hooks.engine.edits import EditPlan
 from acon_hooks.engine.feed import Batch
-from acon_hooks.engine.feeding import named_data, open_feed
+from acon_hooks.engine.feeding import data_name, named_data
 from acon_hooks.engine.held import Held
 from acon_hooks.engine.inputs import Forward, Mask, input_options
 from acon_hooks.engine.outputs import Output
 from acon_hooks.engine.plans import fitted, run_batch, run_plans
-from acon_hooks.errors import SameDataWarning
 from acon_hooks.guards import unwrap
 from acon_hooks.layers.scan import KINDS, scan_layers
 from acon_hooks.replacement.fitting import LINEARIZABLE, fit_units
@@ -32,7 +31,7 @@ from acon_hooks.replacement.linearizing import linearize, plan_edits, save_linea
 from acon_hooks.replacement.mixing import MIXED, FewSamples, checked_forms, mixed_plan
 from acon_hooks.replacement.plan import Plan
 from acon_hooks.replacement.recalibrating import batch_norms, recalibrated
-from acon_hooks.replacement.replacing import FIRST_ORDER, add_first_order
+from acon_hooks.replacement.replacing import FIRST_ORDER, add_first_order, warn_of_the_same
 
 #: The form that every replacement is compared with.
 BASELINE = "relu"
@@ -124,8 +123,9 @@ def plan_forms(
     forward: Forward | None = None,
     mask: Mask | None = None,
     sample_axis: int = 0,
+    seen: set[str] | None = None,
 ) -> Plan:
-    """Return the plan of `replace`, whose arguments it takes."""
+    """Return the plan of `replace`, whose arguments it takes; `seen` gets the samples' SHA-256."""
     network = unwrap(model)
     whole = isinstance(budget, float) and budget == 1
     forms = checked_forms(with_, whole, max_change)
@@ -143,6 +143,8 @@ def plan_forms(
         for form in forms
     ]  # fmt: skip
     fit = fits[0]
+    if seen is not None:
+        seen |= fit.seen
     if held is None:
         return fit.plan(layers=fit.table["layer"].unique())
     fit.plan(budget=budget)  # raises for one that is out of range
@@ -195,28 +197,28 @@ def replace_data(
     The same channels as ReLUs are the baseline, and where the network has BatchNorms, both with
     those estimated again on the samples of the fit: by default the training split of a named data
     set. Data are read more than once; `limit` is of both. `out` gets plan.json, model.safetensors,
-    damage.csv, samples.csv and, if folded, fold.csv. SameDataWarning: if both data have the same
-    name.
+    damage.csv, samples.csv and, if folded, fold.csv. SameDataWarning: if some samples are in
+    both data.
     """
     network = unwrap(model)
     preprocess = getattr(getattr(model, "acon_origin", None), "preprocess", None)
-    fit_data = named_data(training_split(data) if fit_data is None else fit_data, preprocess)
+    fit_data = training_split(data) if fit_data is None else fit_data
+    name, fit_data = data_name(fit_data), named_data(fit_data, preprocess)
     source = named_data(data, preprocess)
     options = input_options(network, forward, mask, sample_axis)
     held, other = (
         Held(each, limit, batch_size, options, what)
         for each, what in ((source, "damage"), (fit_data, "BatchNorms"))
     )
+    seen: set[str] = set()
     plan = plan_forms(
         model, fit_data, with_, layers, budget, max_change=max_change, limit=limit,
         batch_size=batch_size, output=output, forward=forward, mask=mask, sample_axis=sample_axis,
+        seen=seen,
     )  # fmt: skip
-    feed = open_feed(source, options=options)
-    if feed.samples is not None and feed.identity["data"] == plan.data:
-        text = f"the functions were fitted on {plan.data}, too: measure them on other samples"
-        warnings.warn(text, SameDataWarning, stacklevel=2)
     edits = _edits(network, plan, other, output)
     samples = run_plans(network, held, edits, output=output, logits=logits)
+    warn_of_the_same(seen, held.seen, name)
     changed, folded = linearize(model, plan), None
     if fold:
         folded = fold_lines(changed, _first_images(changed, held), output=output)
@@ -269,7 +271,8 @@ def sentence(done: Replacement) -> str:
         change = f"output changes by {row['output_change']:.3g}"
         words.append(f"{row['form']}{again}: {'' if np.isnan(row['accuracy']) else points}{change}")
     counts = ", ".join(f"{count} {form}" for form, count in forms_of(done.plan).items())
-    return f"{len(done.plan.units)} channels of {layers} layers ({counts}). " + "; ".join(words)
+    what = f"{counted(len(done.plan.units), 'channel')} of {counted(layers, 'layer')}"
+    return f"{what} ({counts}). " + "; ".join(words)
 
 
 def forms_of(plan: Plan) -> Counter[str]:

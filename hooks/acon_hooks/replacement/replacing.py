@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from acon_analysis.data.sources import open_data
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.files import atomic_write, csv_text
 from acon_analysis.runs.run import Run, open_run
+from acon_analysis.screen import counted
 from acon_analysis.usercode import load_callable
 from acon_hooks.captures.identity import model_name, state_sha256
 from acon_hooks.engine.feed import Batch
@@ -131,7 +132,6 @@ def replace_from_run(
     if first is not None:
         with torch.no_grad():
             run_batch(network, first, output)
-    _warn_of_the_same(found, source, limit, options)
     fit = fit_from_run(network, found, batch_size=batch_size, example=first)
     if by == FIRST_ORDER:
         fit = with_first_order(network, fit, output=output)
@@ -139,11 +139,12 @@ def replace_from_run(
     if not plan.units:
         raise UsageError("the budget buys no channel; give a larger one")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SameDataWarning)  # said above
+        warnings.simplefilter("ignore", SameDataWarning)  # said below, of the samples
         report = verify_plan(
             network, plan, source, output=output, logits=logits, limit=limit,
             batch_size=batch_size, forward=forward, mask=mask, sample_axis=sample_axis,
         )  # fmt: skip
+    warn_of_the_same(set(found.samples["sha256"]), report.seen, found.data_name)
     changed = linearize(model, plan)
     folder = save_linearized(changed, plan, out)
     folded = None
@@ -200,10 +201,12 @@ def add_first_order(
 def sentence(done: Replaced) -> str:
     """Return in one sentence what a replacement did."""
     found = done.report.summary
+    one = len(done.plan.units) == 1
     what = "the output changes" if math.isnan(found["agreement"]) else "logits change"
     text = (
-        f"{len(done.plan.units)} channels become lines ({done.plan.chosen_by}); {what} by "
-        f"{found['q50']:.3g} (median over {found['images']:.0f} images; predicted "
+        f"{counted(len(done.plan.units), 'channel')} {'becomes a line' if one else 'become lines'} "
+        f"({done.plan.chosen_by}); {what} by {found['q50']:.3g} (median over "
+        f"{counted(int(found['images']), 'sample')}; predicted "
         f"{found['predicted']:.3g}), 5 to 95 %: {found['q05']:.3g} to {found['q95']:.3g}"
     )
     if "accuracy_after" in found:
@@ -277,19 +280,14 @@ def _refuse_other_inputs(run: Run, options: InputOptions) -> None:
             )
 
 
-def _warn_of_the_same(run: Run, data: Any, limit: int | None, options: InputOptions) -> None:
-    """Warn of images that the lines of a run were fitted on, known by their bytes."""
-    if isinstance(data, Iterator):
-        return
-    samples = open_feed(data, limit=limit, options=options).samples
-    if samples is None:
-        return
-    known = set(run.samples["sha256"]) - {""}
-    count = int(samples["sha256"].isin(known).sum())
-    if count:
+def warn_of_the_same(fitted_on: Set[str], measured_on: Set[str], name: str) -> None:
+    """Warn of samples that were fitted on and measured on, known by their bytes."""
+    where = f" ({name})" if name else ""
+    if count := len((fitted_on & measured_on) - {""}):
         warnings.warn(
-            f"{count} of the {len(samples)} images to measure on are among those that the lines "
-            f"were fitted on ({run.identity['data']}): give other images, --data",
+            f"{count:,} of {counted(len(measured_on), 'sample')} measured on "
+            f"{'is' if count == 1 else 'are'} among those of the fit{where}: the damage on other "
+            "samples may be larger; give other samples, --data",
             SameDataWarning,
             stacklevel=3,
         )

@@ -17,7 +17,7 @@ from acon_analysis.moments.gram import Gram
 from acon_analysis.statistics.paired import UNCHANGED, paired
 from acon_hooks.engine.derivatives import dual_numbers, forward
 from acon_hooks.engine.edits import Edit, Editing, Edits
-from acon_hooks.engine.feed import Batch
+from acon_hooks.engine.feed import Batch, hashes
 from acon_hooks.engine.feeding import open_feed
 from acon_hooks.engine.held import shown
 from acon_hooks.engine.inputs import Forward, Mask, input_options
@@ -72,12 +72,15 @@ class PlanReport:
         images, both with the layers before it unchanged.
     used : str
         What was compared, what the loss is and how the change was predicted, in words.
+    seen : frozenset of str
+        SHA-256 of the samples.
     """
 
     summary: dict[str, float]
     samples: pd.DataFrame
     layers: pd.DataFrame
     used: str = ""
+    seen: frozenset[str] = frozenset()
 
 
 def verify_plan(
@@ -148,7 +151,7 @@ def verify_plan(
         text = f"the lines were fitted on {plan.data}, too: measure them on other images"
         warnings.warn(text, SameDataWarning, stacklevel=2)
     comparison, lines = Comparison(logits), _Lines(network, edits, output)
-    predicted = []
+    predicted, seen = [], set[str]()
     with torch.inference_mode(False), torch.no_grad(), visiting(network, edits, lines.step):
         for batch in shown(feed, "damage"):
             if batch.ids:
@@ -156,6 +159,7 @@ def verify_plan(
                 comparison.add(UNCHANGED, batch, unchanged, unchanged)
                 comparison.add(LINES, batch, after, unchanged)
                 predicted.append(found)
+                seen |= hashes(feed, batch)
     if not predicted:
         raise AconError("linearize: there were no images to measure on")
     frame = comparison.rows()
@@ -164,7 +168,8 @@ def verify_plan(
     for index, name in enumerate(("predicted", "predicted_error")):
         samples.insert(2 + index, name, np.concatenate([found[index] for found in predicted]))
     used = f"{comparison.words()}; {lines.words()}"
-    return PlanReport(_summary(samples, frame, plan), samples, _layers(plan, lines.step), used)
+    summary = _summary(samples, frame, plan)
+    return PlanReport(summary, samples, _layers(plan, lines.step), used, frozenset(seen))
 
 
 def _summary(samples: pd.DataFrame, frame: pd.DataFrame, plan: Plan) -> dict[str, float]:

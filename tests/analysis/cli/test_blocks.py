@@ -32,7 +32,7 @@ def test_the_table_on_the_screen(model: str, capsys: pytest.CaptureFixture[str])
     assert out.split()[:4] == ["block", "nlc", "nlc_error", "r2"]
     assert [line.split()[0] for line in out.splitlines()[1:4]] == ["0", "1", "whole"]
     assert "nlc: 1 for affine maps" in out
-    assert "acon: 3 blocks need up to" in err
+    assert "acon: 3 blocks measured with up to" in err
 
 
 def test_files_hold_every_column(model: str, tmp_path: Path) -> None:

@@ -289,7 +289,7 @@ def test_comparison(spread: Run, dependent: Run) -> None:
     command = ["compare", str(spread.path), str(dependent.path)]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0
-    assert "the second run is" in result.output
+    assert "The second run is" in result.output
     full = CliRunner().invoke(app, [*command, "--format", "csv"])
     assert "beta_gain" in full.output
 

@@ -331,7 +331,7 @@ def test_uses_of_one_block_have_rows_of_their_own() -> None:
     table = acon.block_linearity(
         Twice().eval(), list(torch.split(torch.randn(400, 6), 40)), ["all"]
     )
-    assert list(table["block"]) == ["all call 0", "all call 1"]
+    assert list(table["block"]) == ["all (call 0)", "all (call 1)"]
     assert list(table["n"]) == [400, 400]
     assert table["inside"].iloc[0] != table["inside"].iloc[1]
     assert (table["nlc"] + table["nlc_change"]).to_numpy() == pytest.approx(1, abs=0.15)
@@ -368,8 +368,8 @@ def test_memory_is_announced_capped_and_refused(monkeypatch: pytest.MonkeyPatch)
     said: list[str] = []
     full = acon.block_linearity(network, data, announce=said.append)
     assert said == [
-        "3 blocks need up to 0 MB for sums and 0 MB for the inputs of 40 batches of 10, whatever "
-        "the number of samples"
+        "3 blocks measured with up to 0 MB for sums and 0 MB for the inputs of 40 batches of 10, "
+        "whatever the number of samples"
     ]
     monkeypatch.setattr(gathering, "SUM_BYTES", 0)
     monkeypatch.setattr(gathering, "KEPT_BYTES", 3 * 4 * 10 * 5 * 5)
@@ -427,7 +427,7 @@ def test_data_that_can_be_read_once_are_refused() -> None:
 
 
 def test_few_samples_give_few_numbers() -> None:
-    with pytest.warns(BlockWarning, match="there are 2 batches of samples of one size"):
+    with pytest.warns(BlockWarning, match="it has 2 batches of samples of one size"):
         acon.block_linearity(nn.Sequential(Dense(), nn.Tanh()).eval(), [torch.randn(5, 5)])
 
 

@@ -213,7 +213,7 @@ def test_a_linear_block_is_found_among_others() -> None:
 def test_a_warning_says_where_activations_mislead() -> None:
     torch.manual_seed(0)
     act = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16))
-    with pytest.warns(BlockWarning, match=r"1 of 1 blocks \('block': R² 0.9\d, mean L 0.7"):
+    with pytest.warns(BlockWarning, match=r"1 of 1 block \('block': R² 0.9\d, mean L 0.7"):
         measured(Residual(act), vectors())
 
 

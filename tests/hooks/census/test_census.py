@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 import acon_analysis as acon
 from acon_analysis.columns import NONLINEARITY_COLUMNS, dtypes
+from acon_analysis.statistics.census import census_table, census_text
 from acon_hooks.census.classify import operator_name
 from acon_hooks.census.table import EVERY, OPERATORS, Rule
 from acon_hooks.errors import HookError
@@ -287,3 +288,19 @@ def test_the_table_names_operators_and_arguments_that_exist() -> None:
         for some in (rule.fixed, rule.unread):
             assert not some or some == EVERY or set(some) & known[name], (name, rule)
     assert OPERATORS["relu"] == Rule(fixed=EVERY, reason="activation")
+
+
+def test_an_activation_in_pieces_counts_once() -> None:
+    def forward(x: Tensor, w: Tensor) -> Tensor:
+        x = 0.5 * x * (1 + torch.tanh(0.8 * (x + 0.0447 * torch.pow(x, 3))))
+        return torch.softmax(x @ w, -1)
+
+    frame = acon.nonlinearities(Net(forward), torch.randn(8, 4))
+    assert frame.loc[frame["measured"], "operator"].nunique() > 1
+    assert census_text(frame) == (
+        "measured 1 of 2 nonlinear calls (50 % of their elements); not measured: 1 softmax"
+    )
+    table = census_table(frame).set_index("measured")
+    assert table["share"].tolist() == [0.5, 0.5]
+    assert table.loc[True, "operator"] == "pow + tanh + mul"
+    assert table.loc[True, "calls"] == 1

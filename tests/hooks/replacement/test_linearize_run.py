@@ -165,7 +165,7 @@ def test_the_images_of_the_fit_are_no_images_to_measure_on(
         warnings.simplefilter("default")
         assert linearize(*common, "--data", "digits:train", "--out", str(tmp_path / "a")) == 0
     said = " ".join(capsys.readouterr().err.split())
-    assert "warning: 40 of the 50 images to measure on are among those that the lines were" in said
+    assert "warning: 40 of 50 samples measured on are among those of the fit (digits:train)" in said
     assert linearize(*common, "--data", "digits", "--out", str(tmp_path / "b")) == 0
     model = acon.build_model("digits_acon")
     plan = fit_units(model, "digits:train", limit=20, kinds=["acon"]).plan(budget=2)

@@ -19,7 +19,7 @@ from acon_analysis.errors import UsageError
 from acon_analysis.layers import AconC, MetaAconC
 from acon_analysis.moments.gram import Gram
 from acon_hooks import fit_units, load_linearized
-from acon_hooks.errors import HookError
+from acon_hooks.errors import HookError, SameDataWarning
 from acon_hooks.replacement.forms import HINGES
 from acon_hooks.replacement.plan import PlanError, load_plan
 from acon_hooks.replacement.replace import plan_forms, replace_data, training_split
@@ -248,7 +248,8 @@ def test_lines_fold_and_two_pieces_do_not(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(3, 5), nn.SiLU(), nn.Linear(5, 2)).eval()
     data = [torch.randn(40, 3)]
     for form, folded in (("line", 1), ("two-piece", 0)):
-        done = replace_data(model, torch.split(data[0], 20), form, data, fold=True)
+        with pytest.warns(SameDataWarning, match="40 of 40 samples measured on are among those"):
+            done = replace_data(model, torch.split(data[0], 20), form, data, fold=True)
         assert done.folded is not None
         assert len(done.folded.table) == folded
         torch.testing.assert_close(done.folded.model(data[0]), done.model(data[0]))

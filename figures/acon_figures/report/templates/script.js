@@ -201,13 +201,24 @@
       }
       part.removeAttribute("class");
     });
-    const [, , width, height] = drawing.getAttribute("viewBox").split(" ").map(Number);
+    const { subject } = drawing.dataset;  // the page's title, which the drawing leaves behind
+    const above = subject ? 18 : 0;
+    const [, , width, tall] = drawing.getAttribute("viewBox").split(" ").map(Number);
+    const height = tall + above;
+    copy.setAttribute("viewBox", `0 ${-above} ${width} ${height}`);
     copy.setAttribute("width", width);
     copy.setAttribute("height", height);
     const paper = document.createElementNS(drawing.namespaceURI, "rect");
     const card = drawing.matches(".light") ? "#ffffff" : getComputedStyle(drawing.closest("figure")).backgroundColor;
-    for (const [key, value] of [["width", width], ["height", height], ["fill", card]]) paper.setAttribute(key, value);
+    for (const [key, value] of [["y", -above], ["width", width], ["height", height], ["fill", card]]) paper.setAttribute(key, value);
     copy.prepend(paper);
+    if (subject) {
+      const text = document.createElementNS(drawing.namespaceURI, "text");
+      text.textContent = subject;
+      const fill = getComputedStyle(drawing.closest("figure")).color;
+      for (const [key, value] of [["x", 4], ["y", -4], ["font-size", 11], ["font-family", "sans-serif"], ["fill", fill]]) text.setAttribute(key, value);
+      copy.append(text);
+    }
     return { text: new XMLSerializer().serializeToString(copy), width, height };
   };
   const asPicture = async ({ text, width, height }) => {
