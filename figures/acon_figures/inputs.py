@@ -182,6 +182,8 @@ def _depth_of_all(inputs: Inputs) -> pd.DataFrame:
         if run.has_moments and len(fitting) < MOST_NETWORKS and (not fitting or common & own):
             common = common & own if fitting else own
             fitting.append(run)
+    if not fitting:
+        return linearity_by_depth([])
     keys = ["layer", "call"]
     drawn = pd.concat([drawn_layers(run)[keys] for run in fitting]).drop_duplicates()
     return linearity_by_depth(fitting).merge(drawn, on=keys)

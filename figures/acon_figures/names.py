@@ -59,7 +59,7 @@ def layer_labels(layers: Sequence[Any], letters: int = 18) -> list[str]:
 
     ``encoder.layer.0.act`` and ``encoder.layer.1.act`` become ``0`` and ``1``. What is still longer
     than N letters loses its last parts, where the names stay different, and then its
-    beginning.
+    beginning, of which as much stays as keeps them different.
     """
     paths, _, _ = _without_shared(layers)
     for path in paths.values():
@@ -69,6 +69,9 @@ def layer_labels(layers: Sequence[Any], letters: int = 18) -> list[str]:
             ):
                 break
             del path[-1]
+    names = {".".join(path) for path in paths.values()}
+    while len({shortened(name, letters) for name in names}) < len(names):
+        letters += 1
     return [shortened(".".join(paths[str(layer)]), letters) for layer in layers]
 
 

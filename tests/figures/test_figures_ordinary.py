@@ -21,7 +21,7 @@ from acon_analysis.runs.run import Run
 from acon_figures.drawing import draw
 from acon_figures.inputs import Inputs
 from acon_figures.labels import apart, equals
-from acon_figures.names import layer_labels
+from acon_figures.names import layer_labels, layers_word
 from acon_figures.palette import activation_color, activation_looks
 from figurechecks import problems
 
@@ -213,6 +213,10 @@ def test_layers_have_short_names_that_differ() -> None:
     assert mixed[3].endswith("layer.3")
     assert layer_labels(["relu"]) == ["relu"]
     assert layer_labels(["a.b", "a.b"]) == ["a.b", "a.b"]
+    calls = [f"layer{n}.0.activation (call {k})" for n in (1, 2) for k in (0, 1)]
+    assert len(set(layer_labels([*calls, "relu"]))) == 5
+    assert layers_word(["enc.0.act", "enc.1.act"]) == "layer (enc.*.act)"
+    assert layers_word(calls) == layers_word(["relu"]) == "layer"
 
 
 def test_names_are_moved_apart_in_their_order() -> None:

@@ -56,8 +56,9 @@ def channel_portraits(
         As `acon_analysis.plotdata.portraits.channel_portraits`.
     """
     chosen, curves = portraits(every_channel, count)
-    keys = zip(every_channel["layer"], every_channel["call"], strict=True)
-    called = dict(zip(keys, facts_names(every_channel), strict=True))
+    own = every_channel[every_channel["network"] == chosen["network"].iloc[0]]
+    keys = zip(own["layer"], own["call"], strict=True)
+    called = dict(zip(keys, facts_names(own), strict=True))
     names = [called[row.layer, row.call] for row in chosen.itertuples()]
     with theme(context):
         columns = min(2 if is_narrow(width) else 3, len(chosen))
@@ -67,8 +68,8 @@ def channel_portraits(
         for axes, (number, facts) in zip(panels.ravel(), chosen.iterrows(), strict=False):
             _draw(axes, curves[curves["number"] == number], facts)
             words = f"{plain(facts['activation'])}, {equals('$L$', facts['L'])}"
-            gap, letters = ("\n", 24) if columns < 3 else (", ", 17)
-            name = shortened(names[int(str(number))], letters)
+            name = shortened(names[int(str(number))], 24)
+            gap = "\n" if columns < 3 or len(name) > 17 else ", "
             one = f"{name}{gap}channel {facts['channel']}"
             axes.set_title(f"{one}\n{words}", size="small")
         for axes in panels.ravel()[len(chosen) :]:
