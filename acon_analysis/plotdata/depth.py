@@ -73,7 +73,7 @@ def shared_layers(depth: pd.DataFrame) -> pd.DataFrame:
     ``depth`` comes from `linearity_by_depth`, as do the columns of the result; an AconError if the
     networks share no layer.
     """
-    require_columns(depth, names(DEPTH_COLUMNS), "the table by depth")
+    require_columns(depth, ("network", "place"), "the table by depth")
     if depth.empty:
         raise AconError("the table by depth holds no layer")
     networks = depth["network"].nunique()
@@ -107,7 +107,7 @@ def relative_depth(depth: pd.DataFrame) -> pd.DataFrame:
     ``depth`` comes from `linearity_by_depth` or `shared_layers`; its ``place`` becomes float64, 0
     for a network of one layer.
     """
-    require_columns(depth, names(DEPTH_COLUMNS), "the table by depth")
+    require_columns(depth, ("network", "place"), "the table by depth")
     if depth.empty:
         raise AconError("the table by depth holds no layer")
     last = depth.groupby("network")["place"].transform("max").clip(lower=1)

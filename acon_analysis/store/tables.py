@@ -26,7 +26,7 @@ from acon_analysis.columns import (
     Column,
 )
 from acon_analysis.errors import StoreError
-from acon_analysis.moments.fields import MOMENT_COLUMNS, PRODUCT_COLUMNS
+from acon_analysis.moments.fields import MOMENT_COLUMNS, PRODUCT_COLUMNS, STATE_COLUMNS
 from acon_analysis.store.parquet import read_table
 
 _UNITS = ("layer", "call", "channel")
@@ -45,6 +45,7 @@ TABLES: Mapping[str, tuple[Sequence[Column], Sequence[str]]] = {
     "histograms": (HISTOGRAM_COLUMNS, _UNITS),
     "moments": ((*MOMENT_COLUMNS, *PRODUCT_COLUMNS), (*_UNITS, "block")),
     "totals": (TOTAL_COLUMNS, ("sample", "layer", "call")),
+    "states": (STATE_COLUMNS, ("sample", *_UNITS)),
 }
 
 _FITS: Mapping[str, Callable[[pa.DataType], bool]] = {

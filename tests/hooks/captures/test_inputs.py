@@ -247,8 +247,8 @@ def test_a_sample_of_padding_alone_is_left_out_and_named(tmp_path: Path) -> None
     x = torch.randn(*mask.shape, C)
     run = captured(model, [x], tmp_path / "r", mask=lambda batch: mask)
     assert run.linearity(columns="all")[["n_samples", "left_out"]].values.tolist() == [[3, 0]]
-    assert "1 of 4 samples left out of layer 1: nothing but padding in sample 2." in str(
-        run.summary()
+    assert "1 of 4 samples left out of layer 1 (ReLU): nothing but padding in sample 2." in (
+        " ".join(str(run.summary()).split())
     )
     kept = [x[i, mask[i]][None] for i in (0, 1, 3)]
     want = captured(model, kept, tmp_path / "kept")
