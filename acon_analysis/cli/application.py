@@ -67,8 +67,8 @@ def main(arguments: list[str] | None = None) -> None:
     with _stopping() as signals:
         try:
             _refuse_empty(sys.argv[1:] if arguments is None else arguments)
-            _leave_out_the_working_folder()
-            app(args=arguments, standalone_mode=True)
+            with _leaving_out_the_working_folder():
+                app(args=arguments, standalone_mode=True)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(1) from None
@@ -149,16 +149,25 @@ def _blamed(error: BaseException | None) -> str:
     return f"{text} (an error of acon itself; see --debug)"
 
 
-def _leave_out_the_working_folder() -> None:
+@contextlib.contextmanager
+def _leaving_out_the_working_folder() -> Iterator[None]:
     """Keep libraries from reading code and settings of the folder that the command runs in.
 
     Worker processes would look there for modules first, and matplotlib, which reads a file of
     settings when it is imported, for that file: it can name a module, and expressions.
     """
+    before = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"
-    if os.path.lexists("matplotlibrc") and "matplotlib" not in sys.modules:
-        with contextlib.chdir(Path(__file__).parent):
-            import matplotlib as _  # noqa: F401, ICN001
+    try:
+        if os.path.lexists("matplotlibrc") and "matplotlib" not in sys.modules:
+            with contextlib.chdir(Path(__file__).parent):
+                import matplotlib as _  # noqa: F401, ICN001
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("PYTHONSAFEPATH", None)
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def _refuse_empty(arguments: list[str]) -> None:

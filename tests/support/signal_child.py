@@ -48,9 +48,7 @@ def attempt(out: Path, errors: Path, number: int | None, delay: float) -> int:
 
 def main(folder: Path, signals: int, seed: int) -> None:
     """Interrupt captures so many times; print exit statuses and what was said as JSON."""
-    signal.signal(
-        signal.SIGHUP, signal.SIG_DFL
-    )  # under nohup it is ignored
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored
     chance = random.Random(seed)
     torch.set_num_threads(1)
     start = time.perf_counter()

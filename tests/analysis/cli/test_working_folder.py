@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from acon_analysis.cli import main
 from acon_analysis.runs.examples import EXAMPLES
 
 #: Names that Python, a library or a worker process may import.
@@ -77,3 +78,11 @@ def test_workers_import_nothing_there(folder: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "worker ran" in done.stdout
     assert not (tmp_path / "canary").exists()
+
+
+def test_a_command_leaves_the_environment_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    before = dict(os.environ)
+    with pytest.raises(SystemExit):
+        main(["models"])
+    assert dict(os.environ) == before
+    assert capsys.readouterr().out
