@@ -1,4 +1,4 @@
-"""(a) What moments of ordinary activations cost in a forward pass, beside the bare network.
+"""(a) What moments of ordinary activations cost in a forward pass, compared with the bare network.
 
 Networks with random weights on normal noise, their nonlinearities found as a capture finds them,
 channels last as in one. In steady state: the first two batches, which prove and allocate, are not
@@ -59,7 +59,7 @@ WAYS = {"the bare network again": bare, "copies of overwritten inputs": copies, 
 
 
 def rows(name: str, batch: int, side: int, pairs: int, words: list[str]) -> list[list[object]]:
-    """Measure every way beside the bare network."""
+    """Measure every way in turn with the bare network."""
     x = torch.randn(batch, 3, side, side)
     model = acon.build_model(name)
     base = bare(copy.deepcopy(model), x, last=True)

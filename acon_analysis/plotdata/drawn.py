@@ -30,15 +30,15 @@ def drawn_layers(run: Run) -> pd.DataFrame:
 def _spread(run: Run) -> list[int]:
     """Return the positions of the layers of a spread."""
     table = run.layers
-    places = set(np.linspace(0, len(table) - 1, SPREAD).round().astype(int))
+    positions = set(np.linspace(0, len(table) - 1, SPREAD).round().astype(int))
     keys = pd.MultiIndex.from_frame(table[["layer", "call"]])
     kept = [run.per_sample_layers.tail(1), run.beta_layers.tail(1)]
     if run.has_moments:
         known = alive(run.linearity(columns="all"))
         kept += [known.nlargest(1, "L"), known.nsmallest(1, "L")]
     for own in kept:
-        places |= set(keys.get_indexer(pd.MultiIndex.from_frame(own[["layer", "call"]])))
-    return sorted(places)
+        positions |= set(keys.get_indexer(pd.MultiIndex.from_frame(own[["layer", "call"]])))
+    return sorted(positions)
 
 
 def drawn_text(run: Run) -> str:

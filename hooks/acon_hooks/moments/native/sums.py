@@ -181,7 +181,7 @@ def again(
 
 
 def _threads(values: int) -> int:
-    """Return on how many threads to sum so many values: one, or as many as torch uses."""
+    """Return the number of threads that sum this many values: one, or as many as torch uses."""
     return 1 if values < _WORTH else torch.get_num_threads()
 
 
