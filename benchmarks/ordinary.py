@@ -2,7 +2,7 @@
 
 Networks with random weights on normal noise, their nonlinearities found as a capture finds them,
 channels last as in one. In steady state: the first two batches, which prove and allocate, are not
-counted. Hooks that only copy the input of every module that overwrites it tell what the copies
+counted. Hooks that only copy the input of every module that overwrites it show what the copies
 alone would cost.
 
 python benchmarks/ordinary.py [--pairs 9] [--side 224] [--networks NAME ...] [--batches N ...]
