@@ -122,7 +122,9 @@ class FunctionSites:
 
     def start(self) -> None:
         """Listen to a forward pass, if there are sites or they are to be found."""
-        self._visited = {}
+        self._visited, self._listens = {}, False
+        if not (self._added or self.discovery or self.naming):
+            return
         for sites in (self.visit.sites, self.visit.parts):
             for visited in self._added:
                 if visited in sites:

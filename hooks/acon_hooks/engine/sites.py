@@ -80,6 +80,8 @@ class SiteCall(NamedTuple):
 class Visitor:
     """Looks at sites, or changes what they return; an exception ends the forward pass."""
 
+    __slots__ = ()
+
     def replaces(self, site: Site) -> bool:
         """Return whether `after` may replace a site's output."""
         return False

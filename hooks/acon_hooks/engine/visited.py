@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from acon_hooks.errors import HookError
 
 _new: Any = tuple.__new__  # of a named tuple, without its slower constructor
 _NONE: Kwargs = {}
+_thread = threading.get_ident
 
 
 class ForwardPasses:
@@ -65,12 +66,12 @@ class Visited:
 
     # Its hooks run once a layer and forward pass: they find attributes sooner in slots.
     __slots__ = (
-        "_after", "_before", "_given", "active", "begin_call", "calls", "elsewhere", "end_call",
-        "expected", "quick", "site", "usual", "visit", "visitor",
+        "_after", "_before", "_given", "_module", "active", "begin_call", "calls", "elsewhere",
+        "end_call", "expected", "quick", "site", "usual", "visit", "visitor",
     )  # fmt: skip
 
     def __init__(self, visit: ForwardPasses, site: Site, visitor: Visitor) -> None:
-        self.visit, self.site, self.visitor = visit, site, visitor
+        self.visit, self.site, self.visitor, self._module = visit, site, visitor, site.module
         # How often the site ran in the current forward pass.
         self.calls = 0
         # Of every call in the first forward pass: shape of the input without the axis of the
@@ -89,15 +90,20 @@ class Visited:
         self._before: RemovableHandle | None = None
         self._after: RemovableHandle | None = None
         # The hooks before (None where the visitor needs only the output) and after a module; of a
-        # function they are called by `FunctionSites`.
+        # function they are called by `FunctionSites`. They are methods, not closures: what they
+        # need lies together in memory, which the network has pushed out of the cache.
         self.begin_call: Callable[..., None] | None = None
-        self.end_call = self._inner_hook() if site.inner else self._after_hook()
+        self.end_call: Callable[..., Any] = self._after_inner if site.inner else self._after_call
         if not site.inner:
-            self.begin_call = self._before_hook()
+            self.begin_call = self._before_call
         elif site.function is not None:
-            self.begin_call = self._inner_before_hook()
+            self.begin_call = self._before_inner
         if site.function is None:
             self._register(site.module)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return itself: the hooks of a copy of the model know that it is not visited."""
+        return self
 
     def _register(self, module: nn.Module) -> None:
         """Register the hooks of a module."""
@@ -139,101 +145,86 @@ class Visited:
         self.calls = 0
         self._given.clear()
 
-    def _before_hook(self) -> Callable[..., None]:
-        site, visitor, visit = self.site, self.visitor, self.visit
-
-        def before(module: nn.Module, args: Args, kwargs: Kwargs) -> None:
-            if module is not site.module or not self.active or not visit.mine(site):
+    def _before_call(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
+        """Show the visitor a call before the site runs."""
+        site, visitor = self.site, self.visitor
+        if module is not site.module or not self.active or not self.visit.mine(site):
+            return
+        if site.call is None or site.call == self.calls:
+            call = SiteCall(site, self.calls, args, kwargs)
+            if self._leaves(call):
                 return
-            if site.call is None or site.call == self.calls:
-                call = SiteCall(site, self.calls, args, kwargs)
-                if self._leaves(call):
-                    return
-                if visitor.replaces(site):
-                    self._given.append(tuple(Given.of(value) for value in call.tensors()))
-                visitor.before(call)
+            if visitor.replaces(site):
+                self._given.append(tuple(Given.of(value) for value in call.tensors()))
+            visitor.before(call)
 
-        return before
-
-    def _after_hook(self) -> Callable[..., Any]:
-        """Return the hook after a site. It runs once a call of every layer: it is kept short."""
-        site, visitor, visit, usual = self.site, self.visitor, self.visit, self.usual
-        thread, target, only = threading.get_ident, self.site.module, self.site.call
-
-        def after(module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> Any:
-            if module is not target or not self.active:
+    def _after_call(self, module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> Any:
+        """Show the visitor a call that has ended. Kept short: it runs once a call."""
+        visit = self.visit
+        if module is not self._module or not self.active:
+            return None
+        if _thread() != visit.owner:
+            self.elsewhere = self.elsewhere or visit.running
+            return None
+        if output is None:  # its forward has raised
+            self._given[-1:] = []
+            if visit.running:
+                self.visitor.raised(self.site)
+            return None
+        if not visit.running and not visit.mine(self.site):
+            return None
+        number = self.calls
+        self.calls = number + 1
+        x: Any = args[0] if args else None
+        as_usual = (
+            type(x) is Tensor and not x.is_nested and (x.shape, x.dtype) == self.usual.get(number)
+        )
+        quick = self.quick if as_usual and not listening() else None
+        if quick is not None and quick(number, args, output):
+            return None
+        site = self.site
+        call = _new(SiteCall, (site, number, args, kwargs, ()))
+        if not as_usual:
+            if self._leaves(call):
                 return None
-            if thread() != visit.owner:
-                self.elsewhere = self.elsewhere or visit.running
-                return None
-            if output is None:  # its forward has raised
-                self._given[-1:] = []
-                if visit.running:
-                    visitor.raised(site)
-                return None
-            if not visit.running and not visit.mine(site):
-                return None
-            number = self.calls
-            self.calls = number + 1
-            x: Any = args[0] if args else None
-            as_usual = (
-                type(x) is Tensor and not x.is_nested and (x.shape, x.dtype) == usual.get(number)
-            )
-            quick = self.quick if as_usual and not listening() else None
-            if quick is not None and quick(number, args, output):
-                return None
-            call = _new(SiteCall, (site, number, args, kwargs, ()))
-            if not as_usual:
-                if self._leaves(call):
-                    return None
-                self._compare(call)
-            if only is not None and only != number:
-                return None
-            if self._given:
-                call = call._replace(given=self._given.pop())
-            if type(output) is Tensor and not listening():
-                new = visitor.after(call, output)
-            else:  # what a visitor computes is no part of a layer that is being listened to
-                with torch._C.DisableTorchFunction():
-                    new = visitor.after(call, output)
-            if new is None:
-                return None
-            # A function that returns its input's memory has overwritten it.
-            overwrites = site.function is not None or getattr(target, "inplace", False) is True
-            return put(new, output, call.given, in_place=overwrites)
+            self._compare(call)
+        if site.call is not None and site.call != number:
+            return None
+        if self._given:
+            call = call._replace(given=self._given.pop())
+        if type(output) is Tensor and not listening():
+            new = self.visitor.after(call, output)
+        else:  # what a visitor computes is no part of a layer that is being listened to
+            with torch._C.DisableTorchFunction():
+                new = self.visitor.after(call, output)
+        if new is None:
+            return None
+        # A function that returns its input's memory has overwritten it.
+        overwrites = site.function is not None or getattr(module, "inplace", False) is True
+        return put(new, output, call.given, in_place=overwrites)
 
-        return after
+    def _before_inner(self, _module: nn.Module, args: Args, kwargs: Kwargs) -> None:
+        """Show the visitor the call of a function that is a part of a site, before it runs."""
+        if self.active and _thread() == self.visit.owner and self.visit.running:
+            self.visitor.before(SiteCall(self.site, 0, args, kwargs))
 
-    def _inner_before_hook(self) -> Callable[..., None]:
-        """Return the hook before a function that is a part of a site."""
-        site, visitor, visit = self.site, self.visitor, self.visit
-
-        def before(_module: nn.Module, args: Args, kwargs: Kwargs) -> None:
-            if self.active and threading.get_ident() == visit.owner and visit.running:
-                visitor.before(SiteCall(site, 0, args, kwargs))
-
-        return before
-
-    def _inner_hook(self) -> Callable[..., None]:
-        """Return the hook after a part of a site: it only looks, and sees no keyword arguments."""
-        site, visitor, visit = self.site, self.visitor, self.visit
-        thread, target = threading.get_ident, self.site.module
-
-        def after(module: nn.Module, args: Args, output: Any, of_function: Any = None) -> None:
-            if module is not target or thread() != visit.owner or not visit.running:
-                return
-            if site.function is not None:  # then the third are keyword arguments
-                output = of_function
-            if not self.active or output is None:
-                return
-            if type(output) is Tensor and not listening():
-                if self.quick is None or not self.quick(0, args, output):
-                    visitor.after(SiteCall(site, 0, args, _NONE), output)
-            else:
-                with torch._C.DisableTorchFunction():
-                    visitor.after(SiteCall(site, 0, args, _NONE), output)
-
-        return after
+    def _after_inner(
+        self, module: nn.Module, args: Args, output: Any, of_function: Any = None
+    ) -> None:
+        """Show the visitor a part of a site, without keyword arguments; nothing is replaced."""
+        visit, site = self.visit, self.site
+        if module is not self._module or _thread() != visit.owner or not visit.running:
+            return
+        if site.function is not None:  # then the third are keyword arguments
+            output = of_function
+        if not self.active or output is None:
+            return
+        if type(output) is Tensor and not listening():
+            if self.quick is None or not self.quick(0, args, output):
+                self.visitor.after(SiteCall(site, 0, args, _NONE), output)
+        else:
+            with torch._C.DisableTorchFunction():
+                self.visitor.after(SiteCall(site, 0, args, _NONE), output)
 
     def _leaves(self, call: SiteCall) -> bool:
         """Leave the site alone if tensors of a call cannot be read, and return whether it is."""

@@ -1,6 +1,5 @@
 """The cheap hooks that read β after the first batch."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,6 +14,11 @@ from acon_hooks.layers.scan import Layer
 
 class LiveHooks(Visitor):
     """Reads β of one layer whose reading is known, call by call."""
+
+    __slots__ = (
+        "_inner", "_listener", "_ordinal", "_transform", "caught", "gradient", "keep_input",
+        "kept", "layer", "needs_before", "ran", "source",
+    )  # fmt: skip
 
     # `keep_input`: the input must be copied before the layer overwrites it; `shared`: the inner
     # module that is read also runs outside this layer; `gradient`: β keeps its gradient.
@@ -35,12 +39,15 @@ class LiveHooks(Visitor):
         self.caught: Tensor | None = None
         self.kept: Tensor | None = None
         self.ran = 0  # calls of the inner module or function within one call of the layer
+        # Which of these calls is read, and what is done to its output.
+        self._ordinal = 0 if self.source is None else self.source.ordinal
+        self._transform = TRANSFORMS["identity" if reading is None else reading.transform]
         self._listener = Listener(self._run)
         inner = None if self.source is None else self.source.inner(layer.module)
         self._inner: Visited | None = None
         if inner is not None:
             self._inner = visit.add(Site(layer.name, inner, inner=True), self)
-            self._inner.quick = self._catch = self._catcher()
+            self._inner.quick = self._catch
         listens = self.source is not None and bool(self.source.function)
         self.needs_before = keep_input or listens or (inner is not None and shared)
 
@@ -93,22 +100,15 @@ class LiveHooks(Visitor):
         """Catch the output of the inner module."""
         self._catch(call.number, call.args, output)
 
-    def _catcher(self) -> Callable[[int, Args, Any], bool]:
-        """Return what catches the output of the inner module, transformed: always a new tensor."""
-        reading, gradient = self.layer.reading, self.gradient
-        transform = TRANSFORMS["identity" if reading is None else reading.transform]
-        ordinal = 0 if self.source is None else self.source.ordinal
-
-        def catch(_number: int, _args: Args, output: Any) -> bool:
-            ran = self.ran
-            self.ran = ran + 1
-            if ran == ordinal:
-                if output.requires_grad and not gradient:
-                    output = output.detach()
-                self.caught = transform(output)
-            return True
-
-        return catch
+    def _catch(self, _number: int, _args: Args, output: Any) -> bool:
+        """Catch the output of the inner module, transformed: always a new tensor."""
+        ran = self.ran
+        self.ran = ran + 1
+        if ran == self._ordinal:
+            if output.requires_grad and not self.gradient:
+                output = output.detach()
+            self.caught = self._transform(output)
+        return True
 
     def _own(self, value: Tensor) -> Tensor:
         return value.detach() if value.requires_grad and not self.gradient else value
