@@ -272,8 +272,9 @@ BLOCK_COLUMNS = (
     Column("inside", "object", "1", "L of the activations inside, in order of execution"),
     _text("why", "why a number is missing; of a block that is left out, why"),
     _text("network", "MODEL string or class of the network"),
-    _text("data", "name or class of the data"),
+    _text("data", "name or class of the data; empty for a list of batches"),
     _count("samples", "how many were run"),
+    _text("class_name", "class of the block's module"),
 )
 
 #: What a table of linearity shows by default, by what its rows are.
@@ -496,6 +497,7 @@ GATE_COLUMNS = (
     _number("output_change", "mean of the norm of the logits' change over theirs"),
     _count("samples", "samples with a finite loss"),
     _text("verdict", "used, not used (within the margin) or undecided"),
+    _text("class_name", "class of the layer's module; empty for all"),
 )
 
 #: A row a form and recalibrated: `acon_hooks.replacement.replace.replace_data`.

@@ -48,6 +48,7 @@ def blocks(
     out: options.Out = None,
 ) -> None:
     """Measure how linear blocks and the whole network are."""
+    from acon_analysis.statistics.sentences import block_names
     from acon_hooks.blocks.measuring import block_linearity
     from acon_hooks.engine.feeding import named_data
 
@@ -62,7 +63,8 @@ def blocks(
         announce=note,
         progress=sys.stderr.isatty(),
     )
-    emit(table, format, out, columns=_OF_BLOCKS)
+    shown = table.assign(block=block_names(table)) if on_screen(format, out) else table
+    emit(shown, format, out, columns=_OF_BLOCKS)
     if on_screen(format, out):
         say()
         say(

@@ -7,7 +7,7 @@ import typer
 
 from acon_analysis.cli import options
 from acon_analysis.cli.application import app
-from acon_analysis.cli.options import build, emit, parse_layers, parse_mask, say
+from acon_analysis.cli.options import build, emit, on_screen, parse_layers, parse_mask, say
 from acon_analysis.screen import sentence_text
 
 
@@ -185,6 +185,7 @@ def gates(
     out: options.Out = None,
 ) -> None:
     """Measure whether a network uses β and its gates."""
+    from acon_analysis.statistics.sentences import named
     from acon_hooks.replacement.gate_changes import DEFAULT, gate_use, sentences
 
     table = gate_use(
@@ -198,6 +199,7 @@ def gates(
         limit=limit,
         batch_size=batch_size,
     )
-    emit(table, format, out, columns=_GATES_SHOWN)
+    shown = named(table) if on_screen(format, out) else table
+    emit(shown, format, out, columns=_GATES_SHOWN)
     for line in sentences(table, margin=margin):
         say(sentence_text(line), err=True)

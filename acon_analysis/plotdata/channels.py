@@ -12,6 +12,7 @@ from acon_analysis.errors import AconError, UsageError
 from acon_analysis.runs.run import Run
 from acon_analysis.selection import choose_layer, require_columns
 from acon_analysis.statistics.causes import LINEAR
+from acon_analysis.statistics.sentences import row_names
 
 #: Quantiles of β over the samples in `channel_facts`.
 QUANTILES = (0.05, 0.5, 0.95)
@@ -96,7 +97,7 @@ def choose_channel(
     Returns
     -------
     pandas.Series
-        Columns `columns.FACT_COLUMNS`.
+        Columns `columns.FACT_COLUMNS` and ``name``, what figures call the layer.
 
     Raises
     ------
@@ -111,6 +112,7 @@ def choose_channel(
     if known.empty:
         raise AconError("no channel of the table has p1, p2 and β: its layers are not ACON")
     known = known[known["network"] == known["network"].iloc[0]]
+    known = known.assign(name=row_names(known))
     own = known[known["layer"] == choose_layer(known, layer)]
     own = own[own["call"] == own["call"].iloc[-1]].set_index("channel", drop=False)
     if channel is None:
@@ -184,9 +186,9 @@ def spread_channels(facts: pd.DataFrame, layer: str | None = None, count: int = 
     Returns
     -------
     pandas.DataFrame
-        Columns `columns.FACT_COLUMNS` and ``strength``, √(1 - L): the share of the output's
-        standard deviation that no straight line explains. The channels are those at `count`
-        equally spaced ranks of L, in the order of the channels.
+        Columns `columns.FACT_COLUMNS`, ``name`` as in `choose_channel`, and ``strength``,
+        √(1 - L): the share of the output's standard deviation that no straight line explains. The
+        channels are those at `count` equally spaced ranks of L, in the order of the channels.
 
     Raises
     ------
@@ -204,8 +206,8 @@ def spread_channels(facts: pd.DataFrame, layer: str | None = None, count: int = 
     ranks = np.linspace(0, len(own) - 1, count).round().astype(int)
     chosen = own.iloc[ranks].sort_values("channel")
     strength = np.sqrt((1 - chosen["L"]).clip(0.0, 1.0))
-    table: pd.DataFrame = chosen.assign(strength=strength).reset_index(drop=True)
-    return table
+    table: pd.DataFrame = chosen.assign(strength=strength, name=first["name"])
+    return table.reset_index(drop=True)
 
 
 def reached_share(facts: pd.DataFrame) -> "pd.Series[float]":

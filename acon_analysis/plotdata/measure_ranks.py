@@ -36,7 +36,7 @@ class MeasureRanks:
     Attributes
     ----------
     ranks : pandas.DataFrame
-        The columns of `channels.channel_facts` of the layer's channels, and one column
+        The columns of `channels.channel_facts` of the layer's channels, ``name``, and one column
         ``rank_MEASURE`` for each of `measures`: 0 for the most linear channel of the layer to 1
         for the most nonlinear one, ties at their mean.
     measures : tuple of str
@@ -81,7 +81,7 @@ def measure_ranks(
     own = facts
     for name in ("network", "layer", "call"):
         own = own[own[name] == first[name]]
-    own = _with_values(own[own["std_y"] > 0], measures)
+    own = _with_values(own[own["std_y"] > 0].assign(name=first["name"]), measures)
     if len(own) < LEAST_CHANNELS:
         raise AconError(
             f"layer {first['layer']!r} has {len(own)} channels whose output varies; to rank "

@@ -307,7 +307,7 @@ class StoredRun:
         finite = np.isfinite(values.sum(1, dtype=np.float64))
         if not finite.all():
             values, ids = values[finite], ids[finite]
-        return BetaMatrix(layer, call, ids, values)
+        return BetaMatrix(layer, call, ids, values, name=self.layer_names[layer, call])
 
     def betas_of_layers(self) -> Iterator[BetaMatrix]:
         """Yield `beta` of every layer that has one, in order of execution, each when it is due."""

@@ -21,7 +21,7 @@ class OrderedBetas:
     Attributes
     ----------
     layer : str
-        Its name.
+        What figures call it.
     values : ndarray
         float64, shape (samples, channels).
     samples, channels : ndarray
@@ -52,7 +52,7 @@ def ordered_betas(
     values = own.values.astype(np.float64)
     rows, columns = _order(values), _order(values.T)
     return OrderedBetas(
-        own.layer, values[np.ix_(rows, columns)], own.sample_ids[rows], own.channels[columns]
+        own.name, values[np.ix_(rows, columns)], own.sample_ids[rows], own.channels[columns]
     )
 
 

@@ -33,7 +33,7 @@ class BetaDensities:
     Attributes
     ----------
     layer : str
-        The layer whose channels are shown.
+        What figures call the layer whose channels are shown.
     samples : tuple of int
         The samples shown, in the order of the curves.
     curves : pandas.DataFrame
@@ -230,7 +230,7 @@ def beta_densities(
         density = batchnorm_null(null, name, inside)
         curves.append(_curve_table("null", None, inside, density))
     return BetaDensities(
-        layer=name,
+        layer=picked.name,
         samples=tuple(chosen),
         curves=pd.concat(curves, ignore_index=True),
         bars=bars,

@@ -1,7 +1,7 @@
 """β of one use of one layer as a matrix, from a run or from a long frame."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,8 @@ class BetaMatrix:
         only.
     channels : ndarray
         Channels of the columns, int64, shape (C,); by default 0 to C - 1.
+    name : str
+        What figures call the layer, by default ``layer``; see `statistics.sentences.layer_names`.
     """
 
     layer: str
@@ -44,9 +46,11 @@ class BetaMatrix:
     sample_ids: npt.NDArray[np.int64]
     values: npt.NDArray[np.floating[Any]]
     channels: npt.NDArray[np.int64] = field(default_factory=lambda: np.arange(0))
+    name: str = ""
 
     def __post_init__(self) -> None:
-        """Give the channels their numbers where there are none."""
+        """Give the channels their numbers, and the layer its name, where there are none."""
+        object.__setattr__(self, "name", self.name or self.layer)
         if not len(self.channels):
             object.__setattr__(self, "channels", np.arange(self.values.shape[1]))
 
@@ -98,9 +102,7 @@ class BetaMatrix:
         """Return the rows of some of the samples, in the order given."""
         order = np.argsort(self.sample_ids)
         found = order[np.searchsorted(self.sample_ids, samples, sorter=order)]
-        return BetaMatrix(
-            self.layer, self.call, self.sample_ids[found], self.values[found], self.channels
-        )
+        return replace(self, sample_ids=self.sample_ids[found], values=self.values[found])
 
 
 def as_matrix(

@@ -14,6 +14,9 @@ MOST_PARTS, MOST_NAMED = 3, 5
 #: Why a sample is left out of a layer.
 NOT_FINITE, ONLY_PADDING = "NaN or infinity", "nothing but padding"
 
+#: Functions in which the pieces of an activation meet; also the classes of gated products.
+_JOINS = ("mul", "div")
+
 #: What L is, for where it is named first.
 WHAT_L_IS = (
     "L is the share of the variance of a layer's output that one straight line per channel "
@@ -31,25 +34,52 @@ def layer_names(layers: pd.DataFrame) -> dict[tuple[str, int], str]:
     Parameters
     ----------
     layers : DataFrame
-        ``layer`` and, where it has them, ``call`` and ``class_name``.
+        ``layer`` and, where it has them, ``call`` and ``class_name`` or ``activation``.
 
     Returns
     -------
     dict
-        By (layer, call): the module path, with its class where it is nothing but numbers, and with
-        the call, from 0 as in every table, where there are several: ``"3 (Tanh, call 1)"``.
+        By (layer, call): the module path, with its class where it ends in a number, and with the
+        call, from 0 as in every table, where there are several: ``"features.3 (Tanh, call 1)"``. An
+        activation in pieces has the name of what it computes: ``"blocks.0:GELU#0"`` where tables
+        have ``"blocks.0:mul#3"``.
     """
     calls = layers["call"] if "call" in layers else pd.Series(0, index=layers.index)
-    classes = layers["class_name"] if "class_name" in layers else pd.Series("", index=layers.index)
+    known = next((name for name in ("class_name", "activation") if name in layers), None)
+    classes = pd.Series("", index=layers.index) if known is None else layers[known]
     found = dict(zip(zip(layers["layer"], calls, strict=True), classes, strict=True))
     several = Counter(layer for layer, _ in found)
+    paths = _by_what_they_compute({layer: own for (layer, _), own in found.items()})
     names = {}
     for (layer, call), own in found.items():
-        kind = "" if any(map(str.isalpha, layer)) else own
+        kind = own if layer.rpartition(".")[2].isdigit() or not layer else ""
         turn = f"call {call}" if several[layer] > 1 else ""
         more = ", ".join(filter(None, [kind, turn]))
-        names[layer, int(call)] = f"{layer} ({more})".lstrip() if more else str(layer)
+        path = paths[layer]
+        names[layer, int(call)] = f"{path} ({more})".lstrip() if more else path
     return names
+
+
+def _by_what_they_compute(classes: Mapping[str, str]) -> dict[str, str]:
+    """Return layers by their paths; those in pieces with what they compute instead of a product."""
+    counts: Counter[tuple[str, str]] = Counter()
+    paths = {}
+    for layer, own in classes.items():
+        owner, _, call = str(layer).rpartition(":")
+        paths[layer] = str(layer)
+        if call.partition("#")[0] in _JOINS and own and own not in _JOINS:
+            paths[layer] = f"{owner}:{own}#{counts[owner, own]}"
+            counts[owner, own] += 1
+    return paths
+
+
+def block_names(blocks: pd.DataFrame) -> list[str]:
+    """Return what people read for blocks: ``block``, with its class where that is but a number."""
+    if "class_name" not in blocks:
+        return [str(block) for block in blocks["block"]]
+    numbers = blocks["block"].str.partition(" ")[0].str.replace(".", "").str.isdigit()
+    named = blocks["block"] + " (" + blocks["class_name"] + ")"
+    return [str(name) for name in blocks["block"].where(~numbers, named)]
 
 
 def row_names(table: pd.DataFrame, names: Names | None = None) -> list[str]:

@@ -22,6 +22,8 @@ Sources = Mapping[str, Callable[[Run], Any]]
 MOST_NETWORKS = 12
 """As many as `linearity_by_depth` can distinguish."""
 
+_KEYS = ["layer", "call"]
+
 
 class Inputs:
     """The inputs of figures, each made from captured runs when a figure asks for it.
@@ -145,7 +147,7 @@ def _channel_null(run: Run) -> pd.DataFrame | None:
     """Compare β of every channel of the last Meta-ACON layer with BatchNorm's null model."""
     layer = _main_layer(run)
     known = layer is not None and _batch_norms(run) is not None and len(run.sample_ids)
-    return run.null_model(str(layer)) if known else None
+    return run.null_model(str(layer)).merge(_classes(run), on=_KEYS) if known else None
 
 
 def _mean_betas(run: Run) -> pd.DataFrame:
@@ -184,14 +186,18 @@ def _depth_of_all(inputs: Inputs) -> pd.DataFrame:
             fitting.append(run)
     if not fitting:
         return linearity_by_depth([])
-    keys = ["layer", "call"]
-    drawn = pd.concat([drawn_layers(run)[keys] for run in fitting]).drop_duplicates()
-    return linearity_by_depth(fitting).merge(drawn, on=keys)
+    drawn = pd.concat([drawn_layers(run)[_KEYS] for run in fitting]).drop_duplicates()
+    return linearity_by_depth(fitting).merge(drawn, on=_KEYS)
+
+
+def _classes(run: Run) -> pd.DataFrame:
+    """Return the class of every layer and call."""
+    return run.layers[[*_KEYS, "class_name"]]
 
 
 def _drawn_splits(run: Run) -> pd.DataFrame:
     """Return how β of a run's drawn layers splits."""
-    return run.variance_split().merge(drawn_layers(run)[["layer", "call"]], on=["layer", "call"])
+    return run.variance_split().merge(drawn_layers(run)[_KEYS], on=_KEYS).merge(_classes(run))
 
 
 def _shipped_logs(inputs: Inputs) -> pd.DataFrame:

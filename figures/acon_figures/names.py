@@ -10,10 +10,6 @@ from pathlib import PurePath
 from textwrap import wrap
 from typing import Any
 
-import pandas as pd
-
-from acon_analysis.statistics.sentences import row_names
-
 _NOTHING = "\u200b"
 """A letter without width."""
 
@@ -83,11 +79,6 @@ def layers_word(layers: Sequence[Any]) -> str:
     _, before, after = _without_shared(layers)
     pattern = ".".join([*before, "*", *after])
     return "layer" if pattern == "*" else f"layer ({shortened(pattern, 34)})"
-
-
-def facts_names(facts: pd.DataFrame) -> list[str]:
-    """Return the name of the layer of each row of a table of channels."""
-    return row_names(facts.rename(columns={"activation": "class_name"}))
 
 
 def _without_shared(

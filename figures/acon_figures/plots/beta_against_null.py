@@ -11,6 +11,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from acon_analysis.errors import AconError
 from acon_analysis.selection import require_columns
+from acon_analysis.statistics.sentences import row_names
 from acon_figures.labels import legend_below, letters
 from acon_figures.names import layer_labels
 from acon_figures.palette import activation_color
@@ -98,7 +99,7 @@ def beta_against_null(
             Patch(color=COLORS["grey"], alpha=0.45, label=words),
             Line2D([], [], color=INK, linestyle=":", label="(b) independent channels"),
         ])  # fmt: skip
-    figure.name(f"layer {layer}")
+    figure.name(f"layer {row_names(known)[0]}")
     figure.caption = _caption(known, sample_means, own, splits)
     return figure
 
@@ -161,7 +162,7 @@ def _draw_ratios(axes: Axes, splits: pd.DataFrame) -> bool:
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     step = max(1, -(-len(splits) // 20))
-    axes.set_yticks(rows[::step], layer_labels(list(splits["layer"]))[::step])
+    axes.set_yticks(rows[::step], layer_labels(row_names(splits))[::step])
     axes.set_ylim(len(splits) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("effect of samples, ratio")
@@ -173,13 +174,14 @@ def _caption(
 ) -> str:
     networks = ""
     if "answer" in splits.columns and (splits["answer"] != "").any():
-        more = splits.loc[splits["answer"] == "more", "layer"]
-        words = ", ".join(str(name) for name in more) or "none"
+        called = row_names(splits)
+        more = [called[at] for at in np.flatnonzero(splits["answer"] == "more")]
+        words = ", ".join(more) or "none"
         networks = f" Layers whose samples differ more than in redrawn networks: {words}."
     bands = splits.reindex(columns=["null_p05", "null_p95"]).notna().all(axis=1).any()
     return CAPTION.format(
         band=" (bars: 5th to 95th percentile of networks with redrawn weights)" if bands else "",
-        channels=len(known), layer=known["layer"].iloc[0], ks=known["ks"].mean(),
+        channels=len(known), layer=row_names(known)[0], ks=known["ks"].mean(),
         expected=known["ks_expected"].mean() if "ks_expected" in known.columns else np.nan,
         own_std=means["beta"].std(ddof=0), null_std=own["expected_sample_std"], networks=networks,
     )  # fmt: skip

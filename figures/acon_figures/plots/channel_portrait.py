@@ -24,7 +24,7 @@ FLOOR = 0.3
 
 
 CAPTION = (
-    "Channel {channel} of layer {layer} ({network}): its function at the 5 % quantile, the median "
+    "Channel {channel} of layer {layer} of {network}: its function at the 5 % quantile, the median "
     "and the 95 % quantile of β over the samples, drawn from the smallest to the greatest input; "
     "dotted: the best straight line over all inputs. Below: {counts}mean (mark), mean ± one "
     "standard deviation (thick) and range (thin) of the inputs. Why: {why}. L: share of the "
@@ -90,7 +90,7 @@ def channel_portrait(
         main, below = figure.subplots(2, 1, sharex=True, height_ratios=ratios)
         _draw_curves(main, curves, facts)
         _draw_inputs(below, facts, counts)
-        where = f"{shortened(facts['layer'], 26)}, channel {facts['channel']}"
+        where = f"{shortened(facts['name'], 26)}, channel {facts['channel']}"
         gap = "\n" if narrow else ": "
         numbers = ", ".join(
             equals(name, facts[column])
@@ -106,7 +106,7 @@ def channel_portrait(
     if counts is not None:
         words = f"the inputs of {int(counts['images'].iloc[0])} samples, counted (filled); their "
     figure.caption = CAPTION.format(
-        channel=facts["channel"], layer=facts["layer"], network=facts["network"], why=facts["why"],
+        channel=facts["channel"], layer=facts["name"], network=facts["network"], why=facts["why"],
         counts=words,
     )  # fmt: skip
     return figure

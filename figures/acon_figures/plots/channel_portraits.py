@@ -6,8 +6,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from acon_analysis.plotdata.portraits import channel_portraits as portraits
+from acon_analysis.statistics.sentences import row_names
 from acon_figures.labels import equals, legend_below
-from acon_figures.names import facts_names, plain, shortened
+from acon_figures.names import plain, shortened
 from acon_figures.palette import activation_color
 from acon_figures.spec import figure
 from acon_figures.style import COLORS, INK, AconFigure, is_narrow, new_figure, theme, thin
@@ -58,7 +59,7 @@ def channel_portraits(
     chosen, curves = portraits(every_channel, count)
     own = every_channel[every_channel["network"] == chosen["network"].iloc[0]]
     keys = zip(own["layer"], own["call"], strict=True)
-    called = dict(zip(keys, facts_names(own), strict=True))
+    called = dict(zip(keys, row_names(own), strict=True))
     names = [called[row.layer, row.call] for row in chosen.itertuples()]
     with theme(context):
         columns = min(2 if is_narrow(width) else 3, len(chosen))

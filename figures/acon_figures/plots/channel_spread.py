@@ -6,8 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from acon_analysis.plotdata.portraits import reached_slopes
+from acon_analysis.statistics.sentences import row_names
 from acon_figures.labels import RELU, legend_below, name_layers, relu_handle
-from acon_figures.names import entry, facts_names
+from acon_figures.names import entry
 from acon_figures.palette import activation_color
 from acon_figures.spec import figure
 from acon_figures.style import INK, AconFigure, is_narrow, new_figure, theme, thin
@@ -53,7 +54,7 @@ def channel_spread(
         If a column is missing or there is no channel.
     """
     facts = reached_slopes(every_channel)
-    layers = list(dict.fromkeys(facts_names(facts)))
+    layers = list(dict.fromkeys(row_names(facts)))
     groups = [own for _, own in facts.groupby(["layer", "call"], sort=False)]
     with theme(context):
         figure = new_figure(width, 2.9, context)

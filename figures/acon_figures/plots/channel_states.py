@@ -6,8 +6,9 @@ from matplotlib.axes import Axes
 
 from acon_analysis.plotdata.portraits import STATES, reached_slopes
 from acon_analysis.plotdata.portraits import channel_states as states_of
+from acon_analysis.statistics.sentences import row_names
 from acon_figures.labels import legend_below, letters
-from acon_figures.names import facts_names, layer_labels, layers_word
+from acon_figures.names import layer_labels, layers_word
 from acon_figures.spec import figure
 from acon_figures.style import COLORS, INK, AconFigure, is_narrow, new_figure, theme, thin
 
@@ -63,7 +64,7 @@ def channel_states(
     states = states_of(facts)
     groups = [own for _, own in facts.groupby(["layer", "call"], sort=False)]
     shares = [states[own.index].value_counts(normalize=True).reindex(STATES) for own in groups]
-    layers = list(dict.fromkeys(facts_names(facts)))
+    layers = list(dict.fromkeys(row_names(facts)))
     with theme(context):
         narrow = is_narrow(width)
         height = min(8.0, max(1.2, 0.19 * len(groups))) + 0.4

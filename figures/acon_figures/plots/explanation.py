@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from acon_analysis.errors import AconError, UsageError
+from acon_analysis.statistics.sentences import row_names
 from acon_figures.names import folded, plain
 from acon_figures.spec import figure
 from acon_figures.style import COLORS, INK, RULE, AconFigure, inches, is_narrow, new_figure, theme
@@ -214,7 +215,7 @@ def _name(sample: int, labels: Mapping[int, object] | None, gap: str) -> str:
 def _target(facts: "pd.Series[Any]") -> str:
     channel = facts["channel"]
     part = "mean of the channels" if pd.isna(channel) else f"channel {int(channel)}"
-    return f"{facts['layer']}, {part}"
+    return f"{row_names(facts.to_frame().T)[0]}, {part}"
 
 
 def _caption(frame: pd.DataFrame, limit: float) -> str:

@@ -8,6 +8,7 @@ from matplotlib.lines import Line2D
 
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.selection import choose_network, require_columns
+from acon_analysis.statistics.sentences import row_names
 from acon_figures.names import plain
 from acon_figures.spec import figure
 from acon_figures.style import COLORS, FAINT, INK, AconFigure, is_narrow, new_figure, theme, thin
@@ -146,8 +147,10 @@ def _draw(axes: Axes, rows: pd.DataFrame, layers: list[str], margin: float) -> N
                 xytext=(-2, 0), textcoords="offset points", ha="right", va="center",
                 fontsize="x-small",
             )  # fmt: skip
+    called = dict(zip(rows["layer"], row_names(rows), strict=True))
     axes.set_yticks(
-        range(len(layers)), ["all layers" if name == "all" else plain(name) for name in layers]
+        range(len(layers)),
+        ["all layers" if name == "all" else plain(called[name]) for name in layers],
     )
     axes.set_ylim(len(layers) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")

@@ -25,7 +25,7 @@ NAMES = {
 COLORMAP = "RdBu"
 
 CAPTION = (
-    "Measures of nonlinearity over the {channels} channels of layer {layer} ({network}), all "
+    "Measures of nonlinearity over the {channels} channels of layer {layer} of {network}, all "
     "turned so that more means more nonlinear. (a) Spearman's correlation of each pair. (b) and "
     "on: the channel that each of {against} ranks most unlike 1 - L: above, its function (blue, "
     "at its median β, over the range of its inputs) and its best straight line (dotted); below, "
@@ -105,7 +105,7 @@ def measures_disagree(
         if below:
             below[len(below) // 2].set_xlabel("rank, linear to nonlinear")
     first = found.ranks.iloc[0]
-    figure.name(f"{first['network']} on {first['data']}: {first['layer']}")
+    figure.name(f"{first['network']} on {first['data']}: {first['name']}")
     figure.caption = _caption(found)
     return figure
 
@@ -168,6 +168,6 @@ def _caption(found: MeasureRanks) -> str:
     )
     first = found.ranks.iloc[0]
     return CAPTION.format(
-        channels=len(found.ranks), layer=first["layer"], network=first["network"],
+        channels=len(found.ranks), layer=first["name"], network=first["network"],
         against=", ".join(words[name] for name in found.examples["against"]), reasons=reasons,
     )  # fmt: skip

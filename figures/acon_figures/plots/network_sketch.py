@@ -33,7 +33,7 @@ OF_RELU = float(np.sqrt(1.0 - 0.25 / (0.5 - 0.5 / np.pi)))
 
 CAPTION = (
     "A ReLU network and an ACON network, each named above its activation. The six curves of the "
-    "ACON network are trained: channels {channels} of layer {layer} ({network}), from the most "
+    "ACON network are trained: channels {channels} of layer {layer} of {network}, from the most "
     "linear to the most nonlinear of the layer at equal ranks of L, in the order of the channels, "
     "each at its mean β and from two standard deviations below to two above the mean of its "
     "inputs. The darker the tint, the greater the share of its output's standard deviation that no "
@@ -113,11 +113,11 @@ def network_sketch(
         ]  # fmt: skip
         legend_below(figure, handles)
     figure.name(
-        f"{chosen['network'].iloc[0]} on {chosen['data'].iloc[0]}: {chosen['layer'].iloc[0]}"
+        f"{chosen['network'].iloc[0]} on {chosen['data'].iloc[0]}: {chosen['name'].iloc[0]}"
     )
     figure.caption = CAPTION.format(
         channels=", ".join(str(channel) for channel in chosen["channel"]),
-        layer=chosen["layer"].iloc[0], network=chosen["network"].iloc[0],
+        layer=chosen["name"].iloc[0], network=chosen["network"].iloc[0],
     )  # fmt: skip
     return figure
 

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 
 from acon_analysis.errors import AconError
 from acon_analysis.selection import require_columns
+from acon_analysis.statistics.sentences import block_names
 from acon_figures.names import folded, last_part, plain
 from acon_figures.spec import figure
 from acon_figures.style import COLORS, FAINT, INK, AconFigure, is_narrow, new_figure, theme, thin
@@ -77,7 +78,7 @@ def network_strip(
         above, below = made.subplots(2, 1, sharex=True, height_ratios=[1.0, 1.0])
         _draw_coefficients(above, at, table, whole)
         _draw_inside(below, at, table)
-        _name(below, at, [str(name) for name in table["block"]], narrow=is_narrow(width))
+        _name(below, at, block_names(table), narrow=is_narrow(width))
         pairs = zip(*(axes.get_legend_handles_labels() for axes in (above, below)), strict=True)
         handles, labels = ([*first, *second] for first, second in pairs)
         columns = 2 if is_narrow(width) else 5
@@ -90,7 +91,8 @@ def _what(table: pd.DataFrame) -> str:
     """Return which network was measured on what, as far as a table says."""
     one = table.iloc[0]
     found = [last_part(str(one["network"]))] if "network" in table else []
-    found += [f"on {last_part(str(one['data']))}"] if "data" in table else []
+    data = last_part(str(one["data"])) if "data" in table and pd.notna(one["data"]) else ""
+    found += [f"on {data}"] if data else []
     text = " ".join(found)
     return f"{text}, {one['samples']:,} samples" if "samples" in table else text
 

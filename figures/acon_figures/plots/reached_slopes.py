@@ -7,8 +7,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from acon_analysis.plotdata.portraits import reached_slopes as slopes_of
+from acon_analysis.statistics.sentences import row_names
 from acon_figures.labels import legend_below, name_layers
-from acon_figures.names import entry, facts_names
+from acon_figures.names import entry
 from acon_figures.palette import activation_color
 from acon_figures.spec import figure
 from acon_figures.style import INK, AconFigure, is_narrow, new_figure, theme, thin
@@ -61,7 +62,7 @@ def reached_slopes(
         for index, own in enumerate(groups):
             _draw_layer(axes, index, own.sort_values("slope", kind="stable"))
         axes.axhline(0.0, color=INK, linewidth=thin(0.6), zorder=1.5)
-        name_layers(axes, list(dict.fromkeys(facts_names(facts))), narrow=narrow)
+        name_layers(axes, list(dict.fromkeys(row_names(facts))), narrow=narrow)
         axes.set_ylabel("derivative")
         names = list(dict.fromkeys(str(own["activation"].iloc[0]) for own in groups))[:6]
         handles = [

@@ -26,7 +26,7 @@ LONGEST = 11
 """Letters of a name above a picture."""
 
 CAPTION = (
-    "Channel {channel} of layer {layer} ({network}): the same channel, p1 = {p1:.2f} and "
+    "Channel {channel} of layer {layer} of {network}: the same channel, p1 = {p1:.2f} and "
     "p2 = {p2:.2f}, as it is for the samples with the least |β| (blue, dashed: samples {straight}) "
     "and for those with the greatest (red: samples {bent}). Drawn within three standard deviations "
     "(grey: one) of its mean input over all samples. p1 and p2 being the same, the channel bends "
@@ -112,7 +112,7 @@ def sample_extremes(
         else:
             main = figure.add_subplot()
         _draw_curves(main, found)
-    figure.name(f"{found.facts['layer']}, channel {found.facts['channel']}")
+    figure.name(f"{found.facts['name']}, channel {found.facts['channel']}")
     figure.caption = _caption(found, bool(pictures))
     return figure
 
@@ -209,7 +209,7 @@ def _caption(found: Extremes, pictures: bool) -> str:
         for side, own in found.samples.groupby("side")
     }
     return CAPTION.format(
-        channel=facts["channel"], layer=facts["layer"], network=facts["network"], p1=facts["p1"],
+        channel=facts["channel"], layer=facts["name"], network=facts["network"], p1=facts["p1"],
         p2=facts["p2"], low=facts["beta_low"], high=facts["beta_high"],
         straight=listed["straight"], bent=listed["bent"],
         pictures=PICTURES if pictures else "",

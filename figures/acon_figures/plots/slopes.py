@@ -11,7 +11,8 @@ from acon_analysis.columns import FACT_COLUMNS, names
 from acon_analysis.errors import AconError
 from acon_analysis.plotdata.channels import reached_share
 from acon_analysis.selection import choose_network, require_columns
-from acon_figures.names import facts_names, layer_labels, layers_word
+from acon_analysis.statistics.sentences import row_names
+from acon_figures.names import layer_labels, layers_word
 from acon_figures.spec import figure
 from acon_figures.style import COLORS, INK, RULE, AconFigure, is_narrow, new_figure, theme, thin
 
@@ -136,7 +137,7 @@ def _draw_ranges(axes: Axes, own: pd.DataFrame) -> None:
     starts = np.concatenate([[0], np.cumsum(counts)])
     for start in starts[1:-1]:
         axes.axvline(start - 0.5, color=RULE, linewidth=thin(0.6), zorder=0.5)
-    layers = list(dict.fromkeys(facts_names(table)))
+    layers = list(dict.fromkeys(row_names(table)))
     names = layer_labels(layers)
     middles = (starts[:-1] + starts[1:] - 1) / 2
     kept = _apart(middles, len(table))

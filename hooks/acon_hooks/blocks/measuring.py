@@ -135,13 +135,16 @@ def block_linearity(
             announce(gathering.words())
         gathering.gather(progress=progress)
         bar = tqdm(gathering.blocks, desc="derivatives", unit="block", disable=not progress)
-        facts = {"network": model_name(network), "data": name, "samples": gathering.samples}
+        own = model_name(network).removeprefix("__main__.")
+        facts = {"network": own, "data": name, "samples": gathering.samples}
         rows = [_row(block, lines, gathering.samples) for block in bar]
         at = len(rows) - (bool(rows) and rows[-1]["block"] == WHOLE)
         rows[at:at] = [_NOTHING | {"block": n, "why": w} for n, w in gathering.left_out.items()]
         rows = [row | facts for row in rows]
     table = pd.DataFrame(rows, columns=[column.name for column in BLOCK_COLUMNS])
-    table = table.astype(dtypes(BLOCK_COLUMNS))
+    classes = {name or WHOLE: type(part).__name__ for name, part in network.named_modules()}
+    paths = table["block"].str.replace(r" \(call \d+\)$", "", regex=True)
+    table = table.assign(class_name=paths.map(classes)).astype(dtypes(BLOCK_COLUMNS))
     _warn_of_disagreement(table)
     return table
 

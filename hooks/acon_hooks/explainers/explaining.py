@@ -161,7 +161,7 @@ def explain(
         samples=tuple(range(len(images))) if samples is None else tuple(map(int, samples)),
         images=_array(images), baselines=_array(baselines), attributions=_array(attributions),
         beta=_array(beta), beta_baseline=_array(beta_baseline), delta=_array(delta),
-        steps=taken.cpu().numpy(), tolerance=tolerance,
+        steps=taken.cpu().numpy(), tolerance=tolerance, class_name=found.class_name,
     )  # fmt: skip
     _warn(result)
     return result

@@ -43,6 +43,8 @@ class Explanation:
         The accepted size of delta.
     preprocess : mapping
         What was done to the images before the network, by their source; `pictures` undoes it.
+    class_name : str
+        Class of the layer.
     """
 
     layer: str
@@ -62,6 +64,7 @@ class Explanation:
     steps: NDArray[np.int64]
     tolerance: float
     preprocess: Mapping[str, Any] = field(default_factory=dict)
+    class_name: str = ""
 
     @property
     def maps(self) -> NDArray[Any]:
@@ -98,6 +101,7 @@ class Explanation:
                 "delta": self.delta,
                 "steps": self.steps,
                 "converged": self.converged,
+                "class_name": self.class_name,
             }
         )
 

@@ -1,5 +1,6 @@
 """The hooks of one layer: watched closely on the first batch, read cheaply afterwards."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from acon_hooks.readings.batch import Key, Results
 from acon_hooks.readings.call_trace import CallTrace
 from acon_hooks.readings.first_batch import FirstBatchHooks, resolve_call
 from acon_hooks.readings.live import LiveHooks
-from acon_hooks.readings.pieces import Pieces
+from acon_hooks.readings.pieces import Pieces, computed
 from acon_hooks.readings.proof import failed_report
 from acon_hooks.readings.rectifiers import is_relu, runs_alone
 
@@ -212,6 +213,9 @@ class LayerHooks(Visitor):
         except ProofError as error:
             self._disproved(hooks, trace, call.number, error)
             return
+        if self.layer.pieces and isinstance(output, Tensor) and call.number == 0:
+            name = computed(found.x, output) or self.layer.class_name
+            found = replace(found, layer=replace(found.layer, class_name=name))
         if call.number == 0 or found.report is not None:
             self.layer = found.layer
         if found.report is not None:

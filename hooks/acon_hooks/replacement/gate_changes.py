@@ -173,7 +173,10 @@ def gate_use(
             base = fixed[UNCHANGED]
             frames.append(_measured(network, held, plans, run, base))
     tables = [_table(frame, interventions, run.labelled, margin, level) for frame in frames]
-    return pd.concat(tables, ignore_index=True)
+    table = pd.concat(tables, ignore_index=True)
+    classes = {name: type(module).__name__ for name, module in network.named_modules()}
+    table["class_name"] = table["layer"].map(classes).fillna("").astype("str")
+    return table
 
 
 def sentences(table: pd.DataFrame, *, margin: float = MARGIN) -> list[str]:
@@ -345,4 +348,5 @@ def _table(
     ends = table[["low", "high", "p_holm"]].to_numpy(np.float64)
     table["verdict"] = [verdict(*end, margin=margin, level=level) for end in ends]
     table = table.rename(columns={"plan": "layer", "change": "loss_change", "n": "samples"})
+    table["class_name"] = ""
     return table[names(GATE_COLUMNS)].astype(dtypes(GATE_COLUMNS))

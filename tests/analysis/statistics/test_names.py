@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from acon_analysis.screen import counted
-from acon_analysis.statistics.sentences import layer_names, named, row_names
+from acon_analysis.statistics.sentences import block_names, layer_names, named, row_names
 
 
 def table(**columns: list[object]) -> pd.DataFrame:
@@ -22,6 +22,25 @@ def test_calls_are_named_where_there_are_several_and_classes_where_paths_are_num
         ("0.1", 1): "0.1 (GELU, call 1)",
     }
     assert len(set(names.values())) == len(names)
+
+
+def test_paths_that_end_in_a_number_have_their_class_and_pieces_what_they_compute() -> None:
+    layers = {
+        "features.3": "ReLU", "blocks.0:mul#3": "GELU", "blocks.0:mul#9": "GELU", ":mul#1": "SiLU",
+        "blocks.0:mul#10": "x*sigmoid(x)", "mlp:mul#0": "mul", "mlp:relu#1": "relu", "act1": "ReLU",
+    }  # fmt: skip
+    table = pd.DataFrame({"layer": list(layers), "activation": list(layers.values())})
+    assert row_names(table) == [
+        "features.3 (ReLU)", "blocks.0:GELU#0", "blocks.0:GELU#1", ":SiLU#0",
+        "blocks.0:x*sigmoid(x)#0", "mlp:mul#0", "mlp:relu#1", "act1",
+    ]  # fmt: skip
+    blocks = {
+        "block": ["3", "1.0 (call 1)", "layer1.0", "whole network"],
+        "class_name": list("ABCD"),
+    }
+    shown = ["3 (A)", "1.0 (call 1) (B)", "layer1.0", "whole network"]
+    assert block_names(pd.DataFrame(blocks)) == shown
+    assert block_names(pd.DataFrame({"block": ["3"]})) == ["3"]
 
 
 def test_a_network_that_is_an_activation_itself_has_a_name() -> None:

@@ -17,6 +17,7 @@ import acon_hooks
 from acon_hooks import HookError, fit_units, verify_plan
 from acon_hooks.engine.edits import Editing, Hold
 from acon_hooks.engine.visiting import visiting
+from acon_hooks.readings.pieces import computed
 from network_oracle import linearity, settled
 
 KINDS = ("activation",)
@@ -33,15 +34,17 @@ def in_place(x: Tensor) -> Tensor:
 
 
 PIECES: dict[str, tuple[str, str, Callable[[Tensor], Tensor]]] = {
-    "silu": ("mul#0", "x*sigmoid(x)", lambda x: x * torch.sigmoid(x)),
-    "silu, the gate first": ("mul#0", "sigmoid(x)*x", lambda x: x.sigmoid() * x),
-    "silu in place": ("mul#0", "sigmoid(x)*x", in_place),
-    "silu of a quotient": ("div#0", "x/exp(x)", lambda x: x / (1 + torch.exp(-x))),
-    "quick gelu": ("mul#1", "x*sigmoid(x)", lambda x: x * torch.sigmoid(1.702 * x)),
-    "gelu": ("mul#1", "x*erf(x)", lambda x: 0.5 * x * (1 + torch.erf(x / math.sqrt(2)))),
-    "gelu by tanh": ("mul#3", "x*tanh(x)", tanh_gelu),
-    "mish": ("mul#0", "x*tanh(softplus(x))", lambda x: x * torch.tanh(F.softplus(x))),
-    "hardswish": ("mul#0", "x*relu6(x)", lambda x: x * F.relu6(x + 3) / 6),
+    "silu": ("mul#0", "SiLU", lambda x: x * torch.sigmoid(x)),
+    "silu, the gate first": ("mul#0", "SiLU", lambda x: x.sigmoid() * x),
+    "silu in place": ("mul#0", "SiLU", in_place),
+    "silu of a quotient": ("div#0", "SiLU", lambda x: x / (1 + torch.exp(-x))),
+    "quick gelu": ("mul#1", "QuickGELU", lambda x: x * torch.sigmoid(1.702 * x)),
+    "gelu": ("mul#1", "GELU", lambda x: 0.5 * x * (1 + torch.erf(x / math.sqrt(2)))),
+    "gelu by tanh": ("mul#3", "GELU", tanh_gelu),
+    "mish": ("mul#0", "Mish", lambda x: x * torch.tanh(F.softplus(x))),
+    "hardswish": ("mul#0", "Hardswish", lambda x: x * F.relu6(x + 3) / 6),
+    "halved last": ("mul#0", "GELU", lambda x: x * (1 + torch.erf(x / math.sqrt(2))) / 2),
+    "unknown": ("mul#1", "x*sigmoid(x)", lambda x: x * torch.sigmoid(3 * x)),
 }
 
 
@@ -69,6 +72,15 @@ def test_an_activation_in_pieces_is_one_layer(name: str, tmp_path: Path) -> None
     np.testing.assert_allclose(run.linearity("channel")["L"], want.channel, atol=1e-6)
     census = acon_hooks.nonlinearities(model, x[0])
     assert (census.loc[census["class"] == "nonlinear", "layer"] == f":{site}").all()
+
+
+def test_values_that_several_activations_explain_name_none() -> None:
+    x = torch.full((3, 4), 1e-5)
+    assert computed(x, F.silu(x)) == computed(torch.zeros(3), torch.zeros(3)) == ""
+    wide = torch.linspace(-40, 40, 999)
+    for dtype in (torch.float32, torch.float64):
+        assert computed(wide.to(dtype), tanh_gelu(wide.to(dtype))) == "GELU", dtype
+    assert computed(wide, F.silu(wide) + 1e-3) == computed(wide, torch.tanh(wide)) == ""
 
 
 @pytest.mark.parametrize(("function", "names"), [
