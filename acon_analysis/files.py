@@ -24,6 +24,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import platformdirs
 
 from acon_analysis.errors import StoreError, UsageError
+from acon_analysis.folders import Folder, sync_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,9 +45,6 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _CONTROLS = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-
-#: Neither follow a link instead of a file, nor wait for the other end of a pipe.
-_PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class CacheWarning(UserWarning):
@@ -159,7 +157,7 @@ def _make_private(folder: Path) -> str:
     why = _make_private(folder.parent)
     if not why:
         folder.mkdir(mode=0o700, exist_ok=True)
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
         why = _exchangeable(folder / "new")
     return why
 
@@ -257,12 +255,17 @@ def atomic_write(
 ) -> str:
     """Write a file so that it is there whole or not at all, even after a power cut; return SHA-256.
 
-    ``content`` is bytes, or a function that writes to an open file; ``scratch`` a folder on the
-    same file system for the temporary file, by default the file's own. Others may neither read nor
-    write a ``private`` file, whatever the umask says.
+    ``content`` is bytes, or a function that writes to an open file. ``scratch`` is a folder next to
+    the file or to its folder, for the temporary file; then neither folder may be a link. By default
+    the temporary file lies next to the file. Others may neither read nor write a ``private`` file,
+    whatever the umask says.
     """
-    _make_folder(path.parent)
-    with _temporary(scratch or path.parent, path.stem, private=private) as (temporary, file):
+    linked = scratch is None or path.parent == scratch.parent
+    with (
+        Folder(path.parent, linked=linked) as target,
+        _temporary(scratch or path.parent, path.stem, scratch is None, private) as opened,
+    ):
+        folder, name, file = opened
         if isinstance(content, bytes):
             file.write(content)
         else:
@@ -271,24 +274,32 @@ def atomic_write(
         os.fsync(file.fileno())
         file.seek(0)
         digest = hashlib.file_digest(cast("BufferedRandom", file), "sha256").hexdigest()
-        temporary.replace(path)
-    _sync_folder(path.parent)
+        folder.move(name, target, path.name)
+        target.sync()
     return digest
 
 
+def remove_file(path: Path) -> None:
+    """Remove a file, if there is one, in a folder that may not be a link."""
+    with contextlib.suppress(FileNotFoundError), Folder(path.parent, make=False) as folder:
+        folder.remove(path.name)
+
+
 @contextlib.contextmanager
-def _temporary(folder: Path, stem: str, *, private: bool) -> Iterator[tuple[Path, IO[bytes]]]:
+def _temporary(
+    path: Path, stem: str, linked: bool, private: bool
+) -> Iterator[tuple[Folder, str, IO[bytes]]]:
     """Open a new file, locked; it is removed unless it has been renamed by then."""
     while True:
-        path = folder / f".{stem[:20]}-{secrets.token_hex(8)}{PART}"
-        with _opened(path, "x+b", private=private) as file:
+        name = f".{stem[:20]}-{secrets.token_hex(8)}{PART}"
+        with _opened(path, name, "x+b", linked=linked, private=private) as (folder, file):
             try:
                 _try_lock(file)
-                if _names(path, file):  # otherwise taken for stale before it was locked
-                    yield path, file
+                if folder.holds(name, file):  # otherwise taken for stale before it was locked
+                    yield folder, name, file
                     return
             finally:
-                path.unlink(missing_ok=True)
+                folder.remove(name)
 
 
 @contextlib.contextmanager
@@ -296,17 +307,17 @@ def locked(path: Path) -> Iterator[None]:
     """Hold a lock, a file, between processes and threads; the lock of a killed process is free.
 
     Where the file system knows no locks, nothing is held: work may then be done twice, so it must
-    do no harm to do it twice.
+    do no harm to do it twice. Its folder may not be a link.
     """
     while True:
-        with _opened(path, "ab") as file:
+        with _opened(path.parent, path.name, "ab") as (folder, file):
             _wait_for(path, file)
-            if not _names(path, file):  # the holder before has removed what this lock is on
+            if not folder.holds(path.name, file):  # the holder before has removed this lock's file
                 continue
             try:
                 yield
             finally:
-                path.unlink(missing_ok=True)
+                folder.remove(path.name)
             return
 
 
@@ -322,21 +333,26 @@ def _wait_for(path: Path, file: IO[bytes]) -> None:
         time.sleep(0.02)
 
 
-def remove_stale_files(folder: Path) -> None:
+def remove_stale_files(path: Path) -> None:
     """Remove the temporary files and locks of killed processes, and the folder if it ends empty.
 
-    Nothing is removed through a link.
+    Nothing is removed through a link, nor in a folder that is put there meanwhile.
     """
-    if folder.is_symlink() or not folder.is_dir():
-        return
-    for entry in (path for path in folder.iterdir() if path.suffix in (PART, LOCK)):
-        with contextlib.suppress(OSError), _open_plain(entry, "r+b") as file:
-            held = _try_lock(file)
-            age = time.time() - os.fstat(file.fileno()).st_mtime
-            if held or (held is None and age >= GRACE_WITHOUT_LOCKS):
-                entry.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
-        folder.rmdir()
+        with Folder(path, make=False) as folder:
+            for name in folder.names():
+                if name.endswith((PART, LOCK)):
+                    _remove_stale(folder, name)
+        path.rmdir()
+
+
+def _remove_stale(folder: Folder, name: str) -> None:
+    """Remove a file that no process holds."""
+    with contextlib.suppress(OSError), folder.open(name, "r+b") as file:
+        held = _try_lock(file)
+        age = time.time() - os.fstat(file.fileno()).st_mtime
+        if held or (held is None and age >= GRACE_WITHOUT_LOCKS):
+            folder.remove(name)
 
 
 def _try_lock(file: IO[bytes], *, wait: bool = False) -> bool | None:
@@ -354,52 +370,19 @@ def _try_lock(file: IO[bytes], *, wait: bool = False) -> bool | None:
     return True
 
 
-def _names(path: Path, file: IO[bytes]) -> bool:
-    """Say whether a path is that of an open file."""
-    try:
-        return path.lstat().st_ino == os.fstat(file.fileno()).st_ino
-    except FileNotFoundError:
-        return False
-
-
-def _opened(path: Path, mode: str, *, private: bool = False) -> IO[bytes]:
+@contextlib.contextmanager
+def _opened(
+    path: Path, name: str, mode: str, *, linked: bool = False, private: bool = False
+) -> Iterator[tuple[Folder, IO[bytes]]]:
     """Open a file in a folder that other processes may remove while it is empty."""
-    for _ in range(100):
-        _make_folder(path.parent)
-        with contextlib.suppress(FileNotFoundError):
-            return _open_plain(path, mode, private=private)
-    return _open_plain(path, mode, private=private)
-
-
-def _open_plain(path: Path, mode: str, *, private: bool = False) -> IO[bytes]:
-    """Open a file for writing; an OSError where there is a link, a pipe or a folder."""
-
-    def opener(name: str, flags: int) -> int:
-        return os.open(name, flags | _PLAIN, 0o600 if private else 0o666)
-
-    try:
-        return cast("IO[bytes]", open(path, mode, opener=opener))
-    except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
-            raise
-        text = f"{str(path)!r} is a link, a pipe or a folder where a file belongs; remove it"
-        raise OSError(error.errno, text) from error
-
-
-def _make_folder(folder: Path) -> None:
-    """Create a folder, and those above it, whose names survive a power cut."""
-    if not folder.is_dir():
-        _make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Flush the names in a folder to the disk."""
-    if sys.platform == "win32":  # a folder cannot be opened there
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    for last in (*[False] * 100, True):
+        with contextlib.ExitStack() as stack:
+            try:
+                folder = stack.enter_context(Folder(path, linked=linked))
+                file = stack.enter_context(folder.open(name, mode, private=private))
+            except FileNotFoundError:
+                if last:
+                    raise
+                continue
+            yield folder, file
+            return

@@ -26,9 +26,9 @@ IMPORTS = imports(TREE)
 ORDER = {
     package: [set(level.split()) for level in levels.split("<")]
     for package, levels in {
-        "acon_analysis": "errors usercode columns files screen selection < family < layers < paper "
-        "< data < models < moments < store < statistics < runs < plotdata < training < studies "
-        "< cli",
+        "acon_analysis": "errors usercode columns folders files screen selection < family < layers "
+        "< paper < data < models < moments < store < statistics < runs < plotdata < training "
+        "< studies < cli",
         "acon_hooks": "errors guards < engine < layers < readings < census < moments < captures "
         "< explainers replacement < blocks < figure_inputs",
         "acon_figures": "names palette spec style saving labels tabular diagrams < plots "
@@ -38,7 +38,8 @@ ORDER = {
 
 #: Rooms that never load torch.
 NO_TORCH = (
-    "acon_analysis.columns", "acon_analysis.errors", "acon_analysis.files", "acon_analysis.moments",
+    "acon_analysis.columns", "acon_analysis.errors", "acon_analysis.files",
+    "acon_analysis.folders", "acon_analysis.moments",
     "acon_analysis.paper", "acon_analysis.plotdata", "acon_analysis.runs", "acon_analysis.screen",
     "acon_analysis.statistics", "acon_analysis.store", "acon_figures",
 )  # fmt: skip

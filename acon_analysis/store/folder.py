@@ -25,6 +25,7 @@ from acon_analysis.files import (
     locked,
     open_regular,
     read_regular,
+    remove_file,
     remove_stale_files,
     store_errors,
 )
@@ -201,7 +202,7 @@ class RunFolder:
         ):
             if self.unit_is_done(unit):
                 return
-            self.done_path(unit).unlink(missing_ok=True)
+            remove_file(self.done_path(unit))
             hashes = {}
             for kind in PARTS:
                 path = self.part(kind, unit)
@@ -209,7 +210,7 @@ class RunFolder:
                     digest = write_parquet(path, parts[kind], self.scratch)
                     hashes[f"{kind}/{path.name}"] = digest
                 else:
-                    path.unlink(missing_ok=True)  # of an earlier, unfinished try
+                    remove_file(path)  # of an earlier, unfinished try
             mark = json_text({"unit": unit, "run_id": self.run_id, "parts": hashes})
             atomic_write(self.done_path(unit), mark, self.scratch)
 

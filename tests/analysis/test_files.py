@@ -116,6 +116,21 @@ def test_a_file_that_was_taken_for_stale_before_it_was_locked(
     assert (tmp_path / "a").read_bytes() == b"whole"
 
 
+def test_where_no_file_is_reached_through_an_open_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("acon_analysis.folders._BY_HANDLE", False)
+    with locked(tmp_path / "tmp" / "a.lock"):
+        atomic_write(tmp_path / "betas" / "a", b"whole", tmp_path / "tmp")
+    (tmp_path / "tmp" / "b.part").touch()
+    RunFolder(tmp_path).clear_scratch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["betas", "a"]
+    (tmp_path / "tmp").symlink_to(tmp_path / "betas")
+    with pytest.raises(OSError, match=r"tmp' is a link or a file where a folder belongs"):
+        atomic_write(tmp_path / "betas" / "a", b"", tmp_path / "tmp")
+    assert (tmp_path / "betas" / "a").read_bytes() == b"whole"
+
+
 def test_names_of_any_length(tmp_path: Path) -> None:
     for name in ("n" * 255, "😀" * 63):
         atomic_write(tmp_path / name, b"x")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 from unittest import mock
 
-from acon_analysis import files
+from acon_analysis.folders import Folder
 
 CODES = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT)
 
@@ -65,29 +65,29 @@ class _File:
 @contextmanager
 def failing(disk: Disk) -> Iterator[Disk]:
     """Let this project's own writing go through a disk."""
-    opened, fsync = files._open_plain, os.fsync
-    replace, mkdir = Path.replace, Path.mkdir
+    opened, fsync = Folder.open, os.fsync
+    move, mkdir = Folder.move, Path.mkdir
 
-    def open_plain(path: Path, mode: str, *, private: bool = False) -> Any:
+    def open_file(folder: Folder, name: str, mode: str, *, private: bool = False) -> Any:
         disk.request("open")
-        return _File(opened(path, mode, private=private), disk)
+        return _File(opened(folder, name, mode, private=private), disk)
 
     def sync(handle: int) -> None:
         disk.request("fsync")
         fsync(handle)
 
-    def rename(path: Path, target: Path) -> Path:
+    def rename(folder: Folder, name: str, target: Folder, new: str) -> None:
         disk.request("rename")
-        return replace(path, target)
+        move(folder, name, target, new)
 
     def make(path: Path, *args: Any, **options: Any) -> None:
         disk.request("mkdir")
         mkdir(path, *args, **options)
 
     with (
-        mock.patch.object(files, "_open_plain", open_plain),
+        mock.patch.object(Folder, "open", open_file),
         mock.patch.object(os, "fsync", sync),
-        mock.patch.object(Path, "replace", rename),
+        mock.patch.object(Folder, "move", rename),
         mock.patch.object(Path, "mkdir", make),
     ):
         yield disk

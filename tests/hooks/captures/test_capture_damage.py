@@ -82,8 +82,8 @@ def test_a_finished_run_on_a_read_only_disk_is_opened_by_the_same_command(
     def refuse(*_: Any, **__: Any) -> Any:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    for name in ("_open_plain", "_make_folder", "_sync_folder"):
-        monkeypatch.setattr(f"acon_analysis.files.{name}", refuse)
+    for name in ("Folder.open", "make_folder", "sync_folder"):
+        monkeypatch.setattr(f"acon_analysis.folders.{name}", refuse)
     run = acon.capture(tiny(), data, tmp_path / "r", progress=False)
     assert run.complete
     assert contents(run.path) == expected
