@@ -262,6 +262,14 @@ class Accumulator:
         for key, values in to_host(whole).items():
             self._wholes.setdefault(key, []).append(values.astype(np.float32, copy=False))
 
+    def forget(self) -> None:
+        """Forget what has been summed since the last `batch`: the forward pass has failed."""
+        for held in (self._seen, self._whole, self._written):
+            held.clear()
+        self._merged.forget()
+        if not self._begun:
+            self.constants.clear()
+
     def _settle_rows(self, samples: int, mixed: Collection[str]) -> None:
         """Settle of which layers a row is a sample, and keep all constants of the first batch."""
         if self._table is not None:

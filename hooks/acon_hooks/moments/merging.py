@@ -72,6 +72,12 @@ class MergedGroups:
             pixels = x.numel() // max(raw.shape[1] * raw.shape[2], 1)
             buffers.copy(index, raw, mean_beta(beta, gate, raw), pixels)
 
+    def forget(self) -> None:
+        """Forget the sums of a batch that has failed."""
+        for buffers in self._buffers:
+            if buffers is not None:
+                buffers.forget()
+
     def rows(self, seen: dict[Key, CallSums]) -> list[int]:
         """Return the number of rows that the layers of each group saw in this batch."""
         return [

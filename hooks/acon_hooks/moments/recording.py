@@ -144,7 +144,14 @@ class Recording:
                 self._moments.batch(ids, mixed)
             except HookError as error:
                 self._lost = error
+        elif not batch.samples:
+            self._forget()
         self.samples += batch.samples
+
+    def _forget(self) -> None:
+        """Forget what was summed of a forward pass that has failed or had no samples."""
+        if self._moments is not None:
+            self._moments.forget()
 
     def observe(
         self, layer: Layer, call: int, x: Tensor, y: Tensor, beta: Tensor | Factors | None
@@ -199,11 +206,11 @@ class Recording:
             raise self._lost
         if not self._tap.shapes:
             raise HookError(_NOTHING)
+        if not self.samples:
+            raise HookError("there were no samples: no argument of the model is a tensor of some")
         self._moments.require_some()
         self._moments.warn()
         self._take_sums(self._moments)
-        if "moments" not in self._sums:
-            raise HookError("there were no samples: no argument of the model is a tensor of some")
         tap = self._tap
         found = with_rowless(tap.rows, [name for name, _ in self._moments.rowless])
         rows = None if found is None else asdict(found)
@@ -350,5 +357,5 @@ def record(
         sums = Accumulator(settle(MomentOptions(), device)[0], quiet=True)
     recording = Recording(tap, sums, full=full)
     with tap:
-        tap.on_batch(recording._collect)
+        tap.on_batch(recording._collect, recording._forget)
         yield recording

@@ -62,7 +62,8 @@ class SumBuffers:
         Without y its output is max(x, 0).
         """
         target, constants = self._start(index, x, axis)
-        done = self.kernel.into(x, y, beta, axis, constants, target)
+        # Of no samples there is nothing to sum.
+        done = self.kernel.into(x, y, beta, axis, constants, target) if len(x) else True
         if done is False:
             own = self._own(index, x.shape[axis])[: constants.rows]
             again(own, x, x.relu() if y is None else y, beta, axis, constants.gate)
@@ -115,8 +116,8 @@ class SumBuffers:
     def merge(self, samples: npt.NDArray[np.int64]) -> PerSample:
         """Merge the batch, of ascending sample_ids (N,), into the blocks; begin the next."""
         self.require(len(samples))
-        finite, self._finite = self._finite, True
-        self._full = [False] * len(self._full)
+        finite = self._finite
+        self.forget()
         group = self.group
         self.measure()
         if finite:
@@ -159,6 +160,10 @@ class SumBuffers:
         )
         means = None if inputs is None else inputs.astype(np.float32)
         return PerSample(totals, means, self._pixels.copy())
+
+    def forget(self) -> None:
+        """Forget the sums of a batch that has failed."""
+        self._full, self._finite = [False] * len(self._full), True
 
     def require(self, samples: int) -> None:
         """Raise unless every layer of the batch has run on this many samples."""

@@ -143,6 +143,7 @@ class Tap(Visitor):
         self._settling = self._hooks  # those whose first batch has not settled them yet
         self._finished: Batch | None = None
         self._on_batch: Callable[[], None] | None = None
+        self._on_abort: Callable[[], None] | None = None
         self._row_sums: RowSums | None = None
         self._summed: list[Visited] = []
         self._samples: Samples | None = None  # what `run` was given
@@ -230,9 +231,12 @@ class Tap(Visitor):
         """Let another visitor alone see the forward passes inside a context."""
         return self._visit.only(visitor, sites)
 
-    def on_batch(self, call: Callable[[], None]) -> None:
-        """Have a function called at the end of every forward pass; it may `take` the batch."""
-        self._on_batch = call
+    def on_batch(self, call: Callable[[], None], abort: Callable[[], None] | None = None) -> None:
+        """Have a function called at the end of every forward pass; it may `take` the batch.
+
+        `abort` is called when a pass has failed: what `observe` has seen of it does not count.
+        """
+        self._on_batch, self._on_abort = call, abort
 
     def begin(self) -> None:
         """Prepare for a forward pass."""
@@ -299,6 +303,8 @@ class Tap(Visitor):
         self._results.batch = self._finished = None
         for hooks in self._hooks:
             hooks.stop()
+        if self._on_abort is not None and not self._results.looking:
+            self._on_abort()
 
     def _stop_following(self) -> None:
         """Follow functions no longer."""

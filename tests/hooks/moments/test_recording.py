@@ -114,6 +114,59 @@ def test_it_may_be_asked_in_between_and_goes_on() -> None:
     assert recording.linearity(by="sample")["sample"].tolist() == list(range(22))
 
 
+class Failing(nn.Module):
+    """β of Meta-ACON, an activation and one in place; fails between them where it is asked to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.first, self.meta = nn.Conv2d(3, 16, 3), acon.layers.MetaAconC(16)
+        self.second, self.relu = nn.Conv2d(16, 8, 3), nn.ReLU(inplace=True)
+        self.third, self.silu = nn.Conv2d(8, 8, 1), nn.SiLU()
+        self.fails = ""
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = (self.first, self.meta, self.second, self.relu, self.third, self.silu)
+        for part in parts:
+            x = part(x)
+            if part is getattr(self, self.fails, None):
+                raise ValueError(self.fails)
+        return x
+
+
+@pytest.mark.parametrize("fails", ["meta", "relu", "silu"])
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_forward_passes_that_failed_do_not_count(fails: str, at: int) -> None:
+    batches = [torch.randn(4, 3, 9, 8, generator=torch.Generator().manual_seed(n)) for n in (1, 2)]
+    model = Failing()
+    expected = recorded(model, batches, kinds=ALL)
+    with torch.no_grad(), acon.record(model, kinds=ALL) as recording:
+        for index in range(3):
+            if index == at:
+                model.fails = fails
+                with pytest.raises(ValueError, match=fails):
+                    model(torch.full((4, 3, 9, 8), 7.0))
+                model.fails = ""
+            if index < 2:
+                model(batches[index])
+    for by in ("layer", "channel", "sample"):
+        own, other = (r.linearity(by, columns="all") for r in (recording, expected))
+        pd.testing.assert_frame_equal(own, other, rtol=0, atol=0)
+    pd.testing.assert_frame_equal(recording.betas(), expected.betas(), rtol=0, atol=0)
+
+
+def test_a_batch_without_samples_adds_nothing() -> None:
+    batches = [torch.randn(4, 3, 9, 8, generator=torch.Generator().manual_seed(n)) for n in (1, 2)]
+    model = Failing()
+    found = recorded(model, [batches[0], batches[0][:0], batches[1]], kinds=ALL)
+    expected = recorded(model, batches, kinds=ALL).linearity("channel", columns="all")
+    assert found.samples == 8
+    pd.testing.assert_frame_equal(
+        found.linearity("channel", columns="all"), expected, rtol=0, atol=0
+    )
+
+
 def test_refusals() -> None:
     model = nn.Sequential(nn.Linear(4, 3), nn.GELU()).eval()
     with acon.record(model, kinds=["activation"]) as recording:
