@@ -9,6 +9,7 @@ from torch import nn
 
 import acon_analysis as acon
 from acon_analysis.runs.run import Run
+from acon_hooks.moments.native.sums import NativeError, NativeSums, native
 
 os.environ["COLUMNS"] = "300"  # so wide that no sentence is wrapped, whatever the paths in it
 
@@ -22,6 +23,15 @@ def _one_thread() -> None:
 def pytest_runtest_setup() -> None:
     """Begin every test with the same random numbers, whichever tests ran before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def kernel() -> NativeSums:
+    """The compiled kernel of moments; tests that need it are skipped without a compiler."""
+    try:
+        return native()
+    except NativeError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

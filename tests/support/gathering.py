@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from acon_analysis.layers import AconC
 from acon_hooks.moments.accumulating import Accumulator
 from acon_hooks.moments.native import sums as native_module
-from acon_hooks.moments.native.sums import NativeError, native
+from acon_hooks.moments.native.sums import NativeError, Prepared, Target, native
 from acon_hooks.moments.options import MomentOptions
 from acon_hooks.readings.tap import Tap
 
@@ -20,6 +20,22 @@ Parts = dict[str, pd.DataFrame]
 
 BOTH = pytest.mark.parametrize("kernel", ["eager", "compiled"])
 TEAMS = pytest.mark.parametrize("team", ["torch", "own"])
+SIZES = pytest.mark.parametrize(
+    ("samples", "channels", "pixels"),
+    [(2, 3, 2), (3, 5, 15), (2, 17, 16), (1, 24, 49), (2, 80, 70), (2, 40, 203), (1, 2, 900)],
+)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Return (N, C, P) whose channels lie side by side in memory."""
+    return x.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+def buffer(constants: Prepared, samples: int, channels: int) -> tuple[Tensor, Target]:
+    """Return where the compiled kernel writes its sums, and β in the last row of ACON layers."""
+    rows = constants.rows + (constants.kind > 0)
+    out = torch.full((rows, samples, channels), torch.nan, dtype=torch.float64)
+    return out, Target(out.data_ptr(), samples * channels, channels)
 
 
 @contextmanager

@@ -14,20 +14,12 @@ from acon_hooks.moments.accumulating import Accumulator
 from acon_hooks.moments.kernels import Gate, rows_of, sums
 from acon_hooks.moments.native import sums as native_module
 from acon_hooks.moments.native.build import SOURCES
-from acon_hooks.moments.native.sums import NativeError, NativeSums, Prepared, Target, native
+from acon_hooks.moments.native.sums import NativeSums, Prepared, native
 from acon_hooks.moments.options import MomentOptions, settle
 from captures import Tiny, images
-from gathering import TEAMS, four_threads
+from gathering import SIZES, TEAMS, buffer, channels_last, four_threads
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def kernel() -> NativeSums:
-    try:
-        return native()
-    except NativeError as error:
-        pytest.skip(str(error))
 
 
 def data(samples: int, channels: int, pixels: int, kind: str) -> tuple[Tensor, Gate | None]:
@@ -42,24 +34,16 @@ def data(samples: int, channels: int, pixels: int, kind: str) -> tuple[Tensor, G
 
 @pytest.mark.parametrize("kind", ["plain", "gated", "referred"])
 @pytest.mark.parametrize("last", [False, True])
-@pytest.mark.parametrize(
-    ("samples", "channels", "pixels"),
-    [(2, 3, 2), (3, 5, 15), (2, 17, 16), (1, 24, 49), (2, 80, 70), (2, 40, 203), (1, 2, 900)],
-)
+@SIZES
 def test_sums_equal_those_of_float64(
-    kernel: NativeSums,
-    kind: str,
-    last: bool,
-    samples: int,
-    channels: int,
-    pixels: int,
+    kernel: NativeSums, kind: str, last: bool, samples: int, channels: int, pixels: int
 ) -> None:
     x, gate = data(samples, channels, pixels, kind)
     beta = torch.rand(samples, channels, 1) * 2
     y = torch.nn.functional.silu(x)
     expected = sums(x.double(), y.double(), beta.double(), 1, gate)
     if last:
-        x, y = (t.transpose(1, 2).contiguous().transpose(1, 2) for t in (x, y))
+        x, y = channels_last(x), channels_last(y)
     found = kernel.sums(x, y, beta, 1, Prepared(gate))
     assert found is not None
     for index, name in enumerate(rows_of(gate)):
@@ -77,8 +61,7 @@ def test_torch_sums_alike_in_both_layouts(kind: str, channels: int) -> None:
     x, gate = data(2, channels, 33, kind)
     beta = torch.rand(2, channels, 1)
     expected = sums(x.double(), x.double(), beta.double(), 1, gate)
-    turned = x.transpose(1, 2).contiguous().transpose(1, 2)
-    for values in (x, turned):
+    for values in (x, channels_last(x)):
         found = sums(values, values, beta, 1, gate)
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
@@ -100,7 +83,7 @@ def test_beta_that_samples_or_channels_share(
 def test_more_threads_give_the_same_bytes(kernel: NativeSums, team: str) -> None:
     x, gate = data(3, 84, 450, "gated")
     beta = torch.rand(3, 84, 1)
-    both = (x, x.transpose(1, 2).contiguous().transpose(1, 2))
+    both = (x, channels_last(x))
     given = beta, 1, Prepared(gate)
     one = [kernel.sums(turned, turned, *given) for turned in both]
     for turned, expected in zip(both, one, strict=True):
@@ -116,8 +99,7 @@ def test_more_threads_give_the_same_bytes(kernel: NativeSums, team: str) -> None
 def test_something_not_finite_is_seen_by_every_thread(kernel: NativeSums, team: str) -> None:
     x = torch.randn(2, 640, 30)
     constants = Prepared(None)
-    out = torch.empty((constants.rows, 2, 640), dtype=torch.float64)
-    target = Target(out.data_ptr(), 2 * 640, 640)
+    _, target = buffer(constants, 2, 640)
     with four_threads(team):
         assert kernel.into(x, x, None, 1, constants, target)
         for channel in range(0, 640, 64):
@@ -137,12 +119,12 @@ def test_beta_is_passed_on_as_it_is_even_where_it_is_next_to_nothing(
 ) -> None:
     x, gate = data(2, 40, 9, "referred")
     if last:
-        x = x.transpose(1, 2).contiguous().transpose(1, 2)
+        x = channels_last(x)
     beta = torch.rand(2, 40, 1)
     beta[0, 3], beta[1, 5] = 9.2e-39, 1.4e-45  # float32 below its smallest normal number
     constants = Prepared(gate)
-    out = torch.full((constants.rows + 1, 2, 40), torch.nan, dtype=torch.float64)
-    assert kernel.into(x, x, beta, 1, constants, Target(out.data_ptr(), 80, 40))
+    out, target = buffer(constants, 2, 40)
+    assert kernel.into(x, x, beta, 1, constants, target)
     assert torch.equal(out[-1], beta[:, :, 0].double())
     assert 0 < float(out[-1].min()) < 2e-45
 
@@ -238,9 +220,8 @@ def test_the_wheel_holds_the_source() -> None:
         assert str(path.relative_to(root)) in packed
 
 
-def test_a_library_that_sums_otherwise_is_refused(
-    kernel: NativeSums, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("kernel")
+def test_a_library_that_sums_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native_module, "_TOLERANCE", 1e-18)
     monkeypatch.setattr(native_module, "_kept", {})
     options, reason = settle(MomentOptions(), CPU)
@@ -248,10 +229,10 @@ def test_a_library_that_sums_otherwise_is_refused(
     assert reason == "the compiled kernel sums otherwise than torch does"
 
 
+@pytest.mark.usefixtures("kernel")
 def test_a_run_goes_on_with_the_kernel_it_began_with(
-    kernel: NativeSums, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    del kernel
     model = Tiny()
 
     def capture(folder: str, moments: MomentOptions | None = None) -> acon.Run:

@@ -23,9 +23,9 @@ from acon_analysis.store.folder import file_sha256
 from acon_hooks.captures.capturing import run_units
 from acon_hooks.captures.plan import Settings
 from acon_hooks.moments.kernels import Gate, Sums, sums
-from acon_hooks.moments.native.sums import NativeError, NativeSums, Prepared, native
+from acon_hooks.moments.native.sums import NativeSums, Prepared
 from captures import Tiny, images
-from gathering import BOTH, accumulator, acon_c, gather
+from gathering import BOTH, accumulator, acon_c, channels_last, gather
 
 Array = npt.NDArray[np.float64]
 FLOAT32, FLOAT64 = np.finfo(np.float32).eps, np.finfo(np.float64).eps
@@ -92,7 +92,7 @@ def case(
         x[:, 0, 0] += 1e3
     data = torch.tensor(x * 10.0**exponent, dtype=dtype)
     if layout == "channels last":
-        data = data.transpose(1, 2).contiguous().transpose(1, 2)
+        data = channels_last(data)
     if layout == "transposed":
         data = data.transpose(0, 2).contiguous().transpose(0, 2)
     p1, p2, reference = torch.tensor(rng.standard_normal((3, channels))).float().double()
@@ -169,14 +169,6 @@ def test_torch_against_numpy(drawn: Drawn) -> None:
     before = at.x.clone()
     require_right(Sums(*sums(at.x, at.output(), at.beta, 1, at.gate)), at)
     assert torch.equal(at.x, before)
-
-
-@pytest.fixture(scope="module")
-def kernel() -> NativeSums:
-    try:
-        return native()
-    except NativeError as error:
-        pytest.skip(str(error))
 
 
 def test_the_compiled_kernel_against_numpy(kernel: NativeSums) -> None:

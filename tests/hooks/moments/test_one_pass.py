@@ -17,10 +17,12 @@ from acon_hooks.captures.fusing import FusedMetaAconC
 from acon_hooks.engine.feed import Batch
 from acon_hooks.moments.accumulating import Accumulator
 from acon_hooks.moments.kernels import Gate
-from acon_hooks.moments.native.sums import NativeError, NativeSums, Prepared, Target, native
+from acon_hooks.moments.native.sums import NativeSums, Prepared, native
 from acon_hooks.moments.options import MomentOptions
 from captures import contents, images, tiny
-from gathering import TEAMS, four_threads
+from gathering import TEAMS, buffer, four_threads
+
+pytestmark = pytest.mark.usefixtures("kernel")
 
 Array = npt.NDArray[np.float64]
 
@@ -37,14 +39,6 @@ CONSTANTS = {
     "tiny": (1e-20, -1e-22, 1.0, 0.0),
     "no β": (1.2, 0.3, 0.0, 0.0),
 }
-
-
-@pytest.fixture(scope="module")
-def kernel() -> NativeSums:
-    try:
-        return native()
-    except NativeError as error:
-        pytest.skip(str(error))
 
 
 def made(shape: tuple[int, ...], axis: int, name: str) -> tuple[Tensor, Tensor, Gate, Array]:
@@ -95,8 +89,7 @@ def test_the_output_is_that_of_float64_and_the_sums_stay(
         x = x.contiguous(memory_format=torch.channels_last)
     constants = Prepared(gate)
     samples, channels = shape[0], shape[axis]
-    taken = torch.full((constants.rows + 1, samples, channels), torch.nan, dtype=torch.float64)
-    target = Target(taken.data_ptr(), samples * channels, channels)
+    taken, target = buffer(constants, samples, channels)
     before = x.clone()
     y = kernel.activated_into(x, beta, axis, constants, target)
     assert y is not None
@@ -149,8 +142,7 @@ def fused(channels: int) -> tuple[FusedMetaAconC, FusedMetaAconC]:
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_what_is_not_finite_is_where_torch_has_it(kernel: NativeSums, value: float) -> None:
-    del kernel
+def test_what_is_not_finite_is_where_torch_has_it(value: float) -> None:
     plain, quick = fused(6)
     x = torch.randn(3, 6, 5, 5)
     x[1, 2, 3, 4] = value
@@ -160,8 +152,7 @@ def test_what_is_not_finite_is_where_torch_has_it(kernel: NativeSums, value: flo
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6, equal_nan=True)
 
 
-def test_what_the_kernel_is_not_made_for_is_left_to_torch(kernel: NativeSums) -> None:
-    del kernel
+def test_what_the_kernel_is_not_made_for_is_left_to_torch() -> None:
     plain, quick = fused(6)
     cases = (
         torch.randn(2, 6, 1, 1),
@@ -180,9 +171,8 @@ def capture(out: Path, units: list[int] | None = None, **more: Any) -> acon.Run:
     return run_units(tiny(), images(24), units, Settings(out, fuse=True, **settings, **more))
 
 
-def test_beta_is_read_from_the_module(kernel: NativeSums) -> None:
+def test_beta_is_read_from_the_module() -> None:
     """Nothing that the kernel's caller does to β is taken for its source, which would cost time."""
-    del kernel
     batch = Batch(0, list(range(4)), images(4).tensors[0])
     with ForwardPass(tiny(), ("meta_acon",), fused=True, moments=Accumulator()) as forward:
         forward.start(batch, lambda: None)
@@ -192,10 +182,7 @@ def test_beta_is_read_from_the_module(kernel: NativeSums) -> None:
     assert [r.describe() for r in readings if r is not None] == ["module fc2, sigmoid"] * 2
 
 
-def test_a_fused_capture_that_is_resumed_has_the_same_bytes(
-    kernel: NativeSums, tmp_path: Path
-) -> None:
-    del kernel
+def test_a_fused_capture_that_is_resumed_has_the_same_bytes(tmp_path: Path) -> None:
     whole = capture(tmp_path / "a")
     assert whole.manifest["identity"]["fuse"] == "one pass"
     for unit in (0, 2, 1):
@@ -203,11 +190,8 @@ def test_a_fused_capture_that_is_resumed_has_the_same_bytes(
     assert contents(tmp_path / "b") == contents(tmp_path / "a")
 
 
-def test_a_run_goes_on_as_it_began(
-    kernel: NativeSums, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_goes_on_as_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs of versions whose layers were fused by torch's operators keep them."""
-    del kernel
     with monkeypatch.context() as older:
         older.setattr(plan, "_fusing", lambda *_: True)
         whole = capture(tmp_path / "a")
@@ -221,10 +205,9 @@ def test_a_run_goes_on_as_it_began(
 
 
 def test_the_sums_are_those_of_the_output_that_is_written(
-    kernel: NativeSums, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """L of every channel from the outputs that the next layer is given, by numpy's float64."""
-    del kernel
     seen: dict[int, list[tuple[Tensor, Tensor]]] = {}
     forward = FusedMetaAconC.forward
 

@@ -16,23 +16,13 @@ from torch.overrides import TorchFunctionMode
 
 import acon_analysis as acon
 from acon_hooks.moments.accumulating import Accumulator
-from acon_hooks.moments.native.sums import NativeError, NativeSums, Prepared, Target, native
+from acon_hooks.moments.native.sums import NativeSums, Prepared
 from acon_hooks.readings import layer_hooks
-
-
-@pytest.fixture(scope="module")
-def kernel() -> NativeSums:
-    try:
-        return native()
-    except NativeError as error:
-        pytest.skip(str(error))
+from gathering import SIZES, buffer, channels_last
 
 
 @pytest.mark.parametrize("last", [False, True])
-@pytest.mark.parametrize(
-    ("samples", "channels", "pixels"),
-    [(2, 3, 2), (3, 5, 15), (2, 17, 16), (1, 24, 49), (2, 80, 70), (2, 40, 203), (1, 2, 900)],
-)
+@SIZES
 def test_the_kernel_needs_no_output(
     kernel: NativeSums, last: bool, samples: int, channels: int, pixels: int
 ) -> None:
@@ -40,11 +30,11 @@ def test_the_kernel_needs_no_output(
     x[:, 0] = x[:, 0].abs()
     x[:, -1] = -x[:, -1].abs()
     if last:
-        x = x.transpose(1, 2).contiguous().transpose(1, 2)
-    found = torch.empty(8, samples, channels, dtype=torch.float64)
-    target = Target(found.data_ptr(), samples * channels, channels)
-    assert kernel.into(x, None, None, 1, Prepared(None), target)
-    expected = kernel.sums(x, x.relu(), None, 1, Prepared(None))
+        x = channels_last(x)
+    constants = Prepared(None)
+    found, target = buffer(constants, samples, channels)
+    assert kernel.into(x, None, None, 1, constants, target)
+    expected = kernel.sums(x, x.relu(), None, 1, constants)
     assert expected is not None
     assert torch.equal(found, expected)
 
