@@ -175,18 +175,6 @@ def test_a_part_of_the_model_called_alone_is_loud(net: Any, images: Tensor) -> N
         net.acts[0](net.stem(images))
 
 
-def test_autocast_is_refused_or_allowed_and_noted(net: Any, images: Tensor) -> None:
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        with record(net), pytest.raises(HookError, match=r"autocast \(torch.bfloat16\)"):
-            net(images)
-        with Tap(net, allow_autocast=True) as tap:
-            net(images)
-            beta = tap.take()["acts.0", 0]
-    assert beta.dtype == torch.bfloat16
-    assert tap.autocast == torch.bfloat16
-    assert tap.reports[0].dtype == "bfloat16"
-
-
 def test_autocast_that_changes_is_loud(net: Any, images: Tensor) -> None:
     with torch.no_grad(), record(net, allow_autocast=True):
         net(images)

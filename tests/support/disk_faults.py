@@ -11,7 +11,7 @@ from unittest import mock
 
 from acon_analysis.folders import Folder
 
-CODES = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT)
+CODES = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT, errno.EACCES)
 
 
 class Disk:

@@ -19,30 +19,8 @@ from acon_analysis.errors import AconError, StoreError, UsageError
 from acon_analysis.layers import AconC, MetaAconC
 from acon_analysis.runs.run import Run
 from acon_analysis.runs.verify import verify_run
-from acon_analysis.store.folder import file_sha256
-from acon_hooks.captures.capturing import Settings, UntrainedWarning, run_units
-
-
-class Tiny(nn.Module):
-    """One convolution and one Meta-ACON layer on images of any size."""
-
-    input_shape = (3, 6, 5)
-
-    def __init__(self, seed: int = 0) -> None:
-        super().__init__()
-        torch.manual_seed(seed)
-        self.conv = nn.Conv2d(3, 4, 1)
-        self.acon = MetaAconC(4)
-        self.eval()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.acon(self.conv(x))
-        return out.mean((2, 3))
-
-
-def parts(folder: Path) -> dict[str, str]:
-    files = sorted(folder.glob("*/*.parquet")) + sorted(folder.glob("done/*.json"))
-    return {str(file.relative_to(folder)): file_sha256(file) for file in files}
+from acon_hooks.captures.capturing import UntrainedWarning
+from captures import Tiny, contents
 
 
 def expected_beta(model: nn.Module, images: torch.Tensor, layer: str) -> np.ndarray:
@@ -167,28 +145,8 @@ def test_interrupted_and_continued_equals_uninterrupted(
     assert 0 < len(halfway.units) < 4
     run = acon.capture(digits_metaacon, "digits", tmp_path / "r", progress=False)
     assert run.complete
-    assert parts(run.path) == parts(digits_run.path)
+    assert contents(run.path) == contents(digits_run.path)
     assert verify_run(run.path).sound
-
-
-def test_every_rank_takes_its_share_and_the_last_finishes(
-    tmp_path: Path, digits_run: Run, digits_metaacon: nn.Module, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "3")
-    for rank, units in ((1, [1]), (0, [0, 1, 3]), (2, [0, 1, 2, 3])):
-        monkeypatch.setenv("RANK", str(rank))
-        run = acon.capture(digits_metaacon, "digits", tmp_path / "r", unit_size=128, progress=False)
-        assert run.units == units
-        assert run.complete == (rank == 2)
-    assert parts(run.path) == parts(digits_run.path)
-
-
-def test_units_as_tasks(tmp_path: Path, digits_run: Run, digits_metaacon: nn.Module) -> None:
-    settings = Settings(tmp_path / "r", unit_size=128, progress=False)
-    for units in ([2], [0, 3], [1]):
-        run = run_units(digits_metaacon, "digits", units, settings)
-    assert run.complete
-    assert parts(run.path) == parts(digits_run.path)
 
 
 def test_senseless_ranks(
@@ -296,7 +254,7 @@ def test_workers_change_nothing(tmp_path: Path, photographs: Path) -> None:
                      workers=workers, progress=False)
         for workers in (0, 2)
     ]  # fmt: skip
-    assert parts(runs[0].path) == parts(runs[1].path)
+    assert contents(runs[0].path) == contents(runs[1].path)
 
 
 def test_images_of_different_sizes_need_a_preprocessing(tmp_path: Path, photographs: Path) -> None:
@@ -328,12 +286,6 @@ def test_datasets_loaders_and_iterables_give_the_same_betas(tmp_path: Path) -> N
     np.testing.assert_allclose(matrices["batches"], matrices["dataset"], atol=1e-6)
 
 
-def test_a_shuffling_loader_is_refused(tmp_path: Path) -> None:
-    loader = DataLoader(TensorDataset(torch.zeros(4, 3, 6, 5)), shuffle=True)
-    with pytest.raises(UsageError, match="shuffle=False"):
-        acon.capture(Tiny(), loader, tmp_path / "r", progress=False)
-
-
 @pytest.mark.parametrize("data", [3, torch.zeros(4, 3, 6, 5), None])
 def test_what_is_no_data(tmp_path: Path, data: Any) -> None:
     with pytest.raises(UsageError, match="data must be"):
@@ -351,14 +303,6 @@ def test_random_weights_are_announced(tmp_path: Path) -> None:
     model = acon.build_model("digits_metaacon", weights=None)
     with pytest.warns(UntrainedWarning, match="digits_metaacon is untrained"):
         acon.capture(model, "digits", tmp_path / "r", limit=4, progress=False)
-
-
-def test_no_hook_is_left(tmp_path: Path) -> None:
-    model = Tiny()
-    acon.capture(model, [torch.zeros(4, 3, 6, 5)], tmp_path / "r", progress=False)
-    for module in model.modules():
-        assert not module._forward_hooks
-        assert not module._forward_pre_hooks
 
 
 @pytest.mark.parametrize("device", ["nonsense", "cuda:99"])

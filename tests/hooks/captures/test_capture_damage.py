@@ -19,7 +19,7 @@ from torch.utils.data import Dataset, TensorDataset
 import acon_analysis as acon
 from acon_analysis.data import hashes as filehash
 from acon_analysis.errors import AconError, StoreError, UsageError
-from acon_analysis.files import atomic_write, locked, remove_stale_files
+from acon_analysis.files import atomic_write, remove_stale_files
 from acon_analysis.runs.run import Run, open_run
 from acon_analysis.runs.verify import verify_run
 from acon_analysis.store.folder import RunFolder
@@ -157,13 +157,6 @@ def test_nothing_is_written_or_removed_behind_a_link_in_a_run(name: str, tmp_pat
         assert {file.name: file.read_bytes() for file in mine.iterdir()} == before
 
 
-def test_a_lock_is_free_again_and_leaves_nothing(tmp_path: Path) -> None:
-    for _ in range(2):
-        with locked(tmp_path / "tmp" / "a.lock"):
-            assert (tmp_path / "tmp" / "a.lock").exists()
-    assert not list((tmp_path / "tmp").iterdir())
-
-
 def test_a_file_is_there_with_usual_permissions(tmp_path: Path) -> None:
     (tmp_path / "plain").touch()
     atomic_write(tmp_path / "placed", lambda file: None)
@@ -191,34 +184,6 @@ def test_no_room_is_one_sentence_and_nothing_is_half_done(
     assert not RunFolder(tmp_path / "r").done_units()
     assert not list((tmp_path / "r").glob("*/*.parquet"))
     assert not list((tmp_path / "r").glob("tmp/*"))
-
-
-def test_disk_full_halfway_then_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = contents(captured(tmp_path / "whole").path)
-    written, real = 0, pq.write_table
-
-    def full(*args: Any, **options: Any) -> None:
-        nonlocal written
-        written += 1
-        if written == 10:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        real(*args, **options)
-
-    monkeypatch.setattr(pq, "write_table", full)
-    with pytest.raises(StoreError, match="No space left on device"):
-        captured(tmp_path / "r")
-    monkeypatch.undo()
-    assert 0 < len(RunFolder(tmp_path / "r").done_units()) < 3
-    assert contents(captured(tmp_path / "r").path) == expected
-
-
-def test_no_permission_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any, **__: Any) -> Any:
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    monkeypatch.setattr("acon_analysis.files._opened", refuse)
-    with pytest.raises(StoreError, match="Permission denied"):
-        captured(tmp_path / "r")
 
 
 def test_another_way_of_computing_is_refused(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_a_failure_at_some_places(tmp_path: Path, whole: tuple[dict[str, str], l
     expected, asked = whole
     places = [len(asked) * number // SAMPLED for number in range(SAMPLED)]
     failed = [
-        check(tmp_path / "r", Disk(at, CODES[at % 4], forever=number % 2 == 1), expected)
+        check(tmp_path / "r", Disk(at, CODES[at % len(CODES)], forever=number % 2 == 1), expected)
         for number, at in enumerate(places)
     ]
     assert sum(failed) > SAMPLED // 2
@@ -80,7 +80,7 @@ def test_a_failure_at_every_place(
 ) -> None:
     expected, asked = whole
     failed = [
-        check(tmp_path / "r", Disk(at, CODES[at % 4], forever=forever), expected)
+        check(tmp_path / "r", Disk(at, CODES[at % len(CODES)], forever=forever), expected)
         for at in range(len(asked))
     ]
     assert sum(failed) > 0.9 * len(asked)

@@ -65,6 +65,7 @@ def test_autocast_is_refused_unless_it_is_allowed() -> None:
             model(x)
         with record(model, allow_autocast=True) as recording:
             model(x)
+    assert [report.dtype for report in recording.reports] == ["bfloat16"]
     with torch.no_grad(), record(model) as exact:
         model(x)
     gap = np.abs(recording.beta_matrix("1") - exact.beta_matrix("1"))

@@ -117,19 +117,6 @@ def test_vmap(tmp_path: Path) -> None:
     assert run.layers["layer"].tolist() == ["also"]
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("kernel", ["eager", "auto"])
-def test_half_precision(dtype: torch.dtype, kernel: str, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU()).to(dtype)
-    images = torch.randn(4, 3, 8, 8).to(dtype)
-    run = captured(model, [images], tmp_path, moments=MomentOptions(kernel=kernel))
-    with torch.no_grad():
-        x = model[0](images)
-        expected = linearity(x.double(), model[1](x).double())
-    assert float(run.linearity()["L"].iloc[0]) == pytest.approx(expected, abs=1e-5)
-
-
 class Integers(nn.Module):
     """An activation of integers, and one of floating-point numbers."""
 

@@ -2,15 +2,12 @@
 
 import threading
 import warnings
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-import acon_analysis as acon
 from acon_hooks import Tap, guards
 from acon_hooks.errors import SlowerModelWarning
 
@@ -96,16 +93,3 @@ def test_it_is_said_once() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         seen(encoder(), torch.randn(2, 3, 16))
-
-
-def test_a_compiled_model_is_watched_eagerly_and_says_so(tmp_path: Path) -> None:
-    plain = nn.Sequential(nn.Linear(4, 5), nn.GELU(), nn.Linear(5, 2)).eval()
-    model: Any = torch.compile(plain, backend="eager")
-    x = torch.randn(8, 4)
-    with pytest.warns(SlowerModelWarning, match="compiled model runs eagerly"):
-        run = acon.capture(model, [x], tmp_path / "run", progress=False, moments=True)
-    h = plain[0](x).detach().double().numpy()
-    y = nn.functional.gelu(torch.tensor(h)).numpy()
-    expected = [np.corrcoef(h[:, c], y[:, c])[0, 1] ** 2 for c in range(5)]
-    np.testing.assert_allclose(run.linearity(by="channel")["L"], expected, rtol=1e-5)
-    assert model(x).shape == (8, 2)
