@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 import acon_analysis as acon
-from acon_analysis.cli import main
 from acon_analysis.plotdata.overview import layer_overview
 from acon_analysis.runs.run import Run
 from acon_analysis.usercode import load_callable
 from acon_figures.report import context
+from commands import status
 
 NET = """
 import torch
@@ -87,9 +87,7 @@ def test_the_path_is_left_as_it_was_after_a_failure(tmp_path: Path) -> None:
 
 def failed(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """Run the command; return the one line that it ends with."""
-    with pytest.raises(SystemExit) as stopped:
-        main([str(argument) for argument in arguments])
-    assert stopped.value.code == 1
+    assert status(*arguments) == 1
     lines = capsys.readouterr().err.strip().splitlines()
     return lines[-1]
 

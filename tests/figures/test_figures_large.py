@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 import figureframes
-from acon_analysis.cli import main
 from acon_analysis.runs import run as runs
 from acon_analysis.runs.run import Run
 from acon_analysis.statistics.beta_matrix import BetaMatrix
 from acon_figures import FIGURES, find
 from acon_figures.inputs import SHIPPED, Inputs
+from commands import status
 
 
 @pytest.fixture
@@ -27,17 +27,10 @@ def refusing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Run, "betas", betas)
 
 
-def succeeds(*words: str) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(list(words))
-    assert stopped.value.code == 0
-
-
 @pytest.mark.usefixtures("refusing")
 def test_every_figure_of_a_run_is_drawn(digits_run: Run, tmp_path: Path) -> None:
-    succeeds(
-        "figures", "--run", str(digits_run.path), "--out", str(tmp_path), "--format", "svg"
-    )  # fmt: skip
+    given = ("--run", digits_run.path, "--out", tmp_path, "--format", "svg")
+    assert status("figures", *given) == 0
     names = {
         f"{spec.name}_{suffix}" if suffix else spec.name
         for spec in FIGURES.values()
@@ -50,7 +43,7 @@ def test_every_figure_of_a_run_is_drawn(digits_run: Run, tmp_path: Path) -> None
 @pytest.mark.usefixtures("refusing")
 def test_the_report_of_a_run_is_written(digits_run: Run, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    succeeds("report", str(digits_run.path), "--out", str(page))
+    assert status("report", digits_run.path, "--out", page) == 0
     text = page.read_text("utf-8")
     drawn = {spec.name for spec in FIGURES.values() if spec.heading and "blocks" not in spec.needs}
     assert set(re.findall(r'<figure id="figure-(\w+)">', text)) == drawn | {"depth"}

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 import acon_analysis as acon
-from acon_analysis.cli import main
 from acon_analysis.files import spelled
 from acon_analysis.layers import MetaAconC
 from acon_analysis.models.registry import Origin
@@ -23,6 +22,7 @@ from acon_figures.inputs import Inputs
 from acon_figures.registry import find
 from acon_figures.report import rendering, write_report
 from acon_figures.saving import save as save_figure
+from commands import status
 from pictures import picture, save
 
 NAMES = [
@@ -98,8 +98,7 @@ def test_layers_are_there_under_their_names(run: Run) -> None:
 
 @pytest.mark.parametrize("by", ["layer", "channel"])
 def test_csv_is_text(run: Run, by: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="0"):
-        main(["summary", str(run.path), "--by", by, "--format", "csv", "--draws", "0"])
+    assert status("summary", run.path, "--by", by, "--format", "csv", "--draws", "0") == 0
     text = capsys.readouterr().out
     frame = pd.read_csv(io.StringIO(text), dtype={"layer": str}, keep_default_na=False)
     found = list(dict.fromkeys(frame["layer"]))
@@ -113,8 +112,7 @@ def test_csv_is_text(run: Run, by: str, capsys: pytest.CaptureFixture[str]) -> N
 
 @pytest.mark.parametrize("format", ["table", "json"])
 def test_other_formats(run: Run, format: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="0"):
-        main(["summary", str(run.path), "--format", format, "--draws", "0"])
+    assert status("summary", run.path, "--format", format, "--draws", "0") == 0
     text = capsys.readouterr().out
     assert "\x1b" not in text
     assert format == "json" or "😀" in text
@@ -122,8 +120,7 @@ def test_other_formats(run: Run, format: str, capsys: pytest.CaptureFixture[str]
 
 def test_a_file_whose_name_is_no_text(run: Run) -> None:
     out = run.path.parent / os.fsdecode(b"t\xff.parquet")
-    with pytest.raises(SystemExit, match="0"):
-        main(["summary", str(run.path), "--out", str(out), "--draws", "0"])
+    assert status("summary", run.path, "--out", out, "--draws", "0") == 0
     assert set(pd.read_parquet(io.BytesIO(out.read_bytes()))["layer"]) == set(LAYERS)
 
 

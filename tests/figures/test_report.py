@@ -35,6 +35,7 @@ from acon_figures.report import context, depth, numbers, rendering, svg, units, 
 from acon_figures.report.pictures import reported
 from acon_hooks.captures.capturing import capture
 from captures import images, tiny
+from commands import status
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*untrained.*")
 
@@ -286,35 +287,25 @@ def test_wrong_names_of_pages(hostile_report: tuple[Run, Path], tmp_path: Path) 
 def test_the_command(
     hostile_report: tuple[Run, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from acon_analysis.cli import main
-
     out = tmp_path / "new" / "page.html"
-    with pytest.raises(SystemExit) as stopped:
-        main(["report", str(hostile_report[0].path), "--out", str(out), "--title", "A & B"])
-    assert stopped.value.code == 0
+    assert status("report", hostile_report[0].path, "--out", out, "--title", "A & B") == 0
     assert "page.html: 0." in capsys.readouterr().out
     assert "<title>A &amp; B</title>" in out.read_text("utf-8")
-    with pytest.raises(SystemExit) as stopped:
-        main(["report", str(hostile_report[0].path), "--out", "page.pdf"])
-    assert stopped.value.code == 2
+    assert status("report", hostile_report[0].path, "--out", "page.pdf") == 2
     assert "must end in .html" in capsys.readouterr().err
 
 
 def test_blocks_are_drawn_where_a_table_is_given(
     hostile_report: tuple[Run, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from acon_analysis.cli import main
-
     run = hostile_report[0]
     strip = [spec for spec in reported() if spec.name == "network_strip"]
     monkeypatch.setattr(rendering, "reported", lambda: strip)
     assert 'id="figure-network_strip"' not in rendering.render(run)
     table = figureframes.blocks().assign(network=run.model, data="<b>", samples=24)
     table.to_csv(tmp_path / "blocks.csv", index=False)
-    with pytest.raises(SystemExit) as stopped:
-        main(["report", str(run.path), "--out", str(tmp_path / "page.html"),
-              "--blocks", str(tmp_path / "blocks.csv")])  # fmt: skip
-    assert stopped.value.code == 0
+    given = ("--out", tmp_path / "page.html", "--blocks", tmp_path / "blocks.csv")
+    assert status("report", run.path, *given) == 0
     page = (tmp_path / "page.html").read_text("utf-8")
     assert "<h3>The network as a strip of blocks</h3>" in page
     assert "on &lt;b&gt;, 24 samples" in page
@@ -330,12 +321,8 @@ def test_blocks_are_drawn_where_a_table_is_given(
 def test_a_file_that_is_no_table_is_refused_in_one_sentence(
     hostile_report: tuple[Run, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    from acon_analysis.cli import main
-
     (tmp_path / "broken.json").write_text("{")
-    with pytest.raises(SystemExit) as stopped:
-        main(["report", str(hostile_report[0].path), "--blocks", str(tmp_path / name)])
-    assert stopped.value.code == 2
+    assert status("report", hostile_report[0].path, "--blocks", tmp_path / name) == 2
     assert "table" in capsys.readouterr().err
 
 
@@ -558,11 +545,7 @@ def test_calls_are_numbered_as_in_the_tables(
 
 
 def test_more_than_two_runs_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    from acon_analysis.cli import main
-
-    with pytest.raises(SystemExit) as stopped:
-        main(["report", "a", "b", "c"])
-    assert stopped.value.code == 2
+    assert status("report", "a", "b", "c") == 2
     assert "a report is of one run or of two; got 3" in capsys.readouterr().err
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from acon_analysis.cli import main
 from acon_analysis.columns import BLOCK_COLUMNS, names
+from commands import status
 
 NETWORK = """
 import torch
@@ -25,9 +25,7 @@ def model(tmp_path: Path) -> str:
 
 
 def test_the_table_on_the_screen(model: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["blocks", model, "--data", "digits", "--limit", "100"])
-    assert stopped.value.code == 0
+    assert status("blocks", model, "--data", "digits", "--limit", "100") == 0
     out, err = capsys.readouterr()
     assert out.split()[:4] == ["block", "nlc", "nlc_error", "r2"]
     assert [line.split()[0] for line in out.splitlines()[1:4]] == ["0", "1", "whole"]
@@ -38,9 +36,7 @@ def test_the_table_on_the_screen(model: str, capsys: pytest.CaptureFixture[str])
 def test_files_hold_every_column(model: str, tmp_path: Path) -> None:
     given = ["blocks", model, "--data", "digits", "--limit", "100", "--blocks", "1", "0"]
     for name in ("table.csv", "table.parquet"):
-        with pytest.raises(SystemExit) as stopped:
-            main([*given, "--out", str(tmp_path / name)])
-        assert stopped.value.code == 0
+        assert status(*given, "--out", tmp_path / name) == 0
     table = pd.read_parquet(tmp_path / "table.parquet")
     assert list(table.columns) == names(BLOCK_COLUMNS)
     assert list(table["block"]) == ["0", "1"]
@@ -50,7 +46,5 @@ def test_files_hold_every_column(model: str, tmp_path: Path) -> None:
 
 
 def test_an_unknown_block_is_one_line(model: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["blocks", model, "--data", "digits", "--blocks", "2.conv"])
-    assert stopped.value.code == 2
+    assert status("blocks", model, "--data", "digits", "--blocks", "2.conv") == 2
     assert capsys.readouterr().err.startswith("acon: the network has no module '2.conv'")

@@ -14,24 +14,16 @@ from PIL import Image
 from acon_analysis import __version__
 from acon_analysis.cli import main
 from acon_analysis.runs.run import Run
+from commands import status
 
 COMMANDS = ("models", "layers", "capture", "verify", "summary", "figures", "train",
             "import-checkpoint", "compare", "linearize", "explain", "gates", "blocks", "replace",
             "report")  # fmt: skip
 
 
-def acon(*arguments: object) -> int:
-    """Run the command in this process; return its exit status."""
-    with pytest.raises(SystemExit) as stopped:
-        main([str(argument) for argument in arguments])
-    code = stopped.value.code
-    assert isinstance(code, int)
-    return code
-
-
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert acon(command, "--help") == 0
+    assert status(command, "--help") == 0
     assert "Usage: " in capsys.readouterr().out
 
 
@@ -43,7 +35,7 @@ def test_the_installed_command_lists_them() -> None:
 
 
 def test_models(capsys: pytest.CaptureFixture[str]) -> None:
-    assert acon("models", "--format", "json") == 0
+    assert status("models", "--format", "json") == 0
     rows = json.loads(capsys.readouterr().out)
     assert {row["name"] for row in rows} >= {"digits_metaacon", "tfnet_x2_0"}
 
@@ -51,24 +43,26 @@ def test_models(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_census_ends_layers_capture_and_summary(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert acon("layers", "digits_metaacon", "--kinds", "meta_acon") == 0
+    assert status("layers", "digits_metaacon", "--kinds", "meta_acon") == 0
     said = capsys.readouterr().out
     line = "measured 6 of 19 nonlinear calls (19 % of their elements); not measured: 13 relu"
     assert line in said.splitlines()
     assert said.splitlines()[-1].split("  ")[0] in ("sigmoid + mul", "mul + sigmoid")
-    assert acon("layers", "digits_metaacon", "--kinds", "meta_acon", "--format", "csv") == 0
+    assert status("layers", "digits_metaacon", "--kinds", "meta_acon", "--format", "csv") == 0
     found = capsys.readouterr()
     assert line in found.err.splitlines()
     assert line not in found.out
     run = str(tmp_path / "run")
-    assert acon("capture", "digits_metaacon", "--data", "digits", "--out", run, "--limit", "8") == 0
+    assert (
+        status("capture", "digits_metaacon", "--data", "digits", "--out", run, "--limit", "8") == 0
+    )
     assert capsys.readouterr().out.splitlines()[-1] == line
-    assert acon("summary", run, "--draws", "0") == 0
+    assert status("summary", run, "--draws", "0") == 0
     assert " ".join(capsys.readouterr().out.split()).endswith(f"M{line[1:]}.")
 
 
 def test_layers(capsys: pytest.CaptureFixture[str]) -> None:
-    assert acon("layers", "digits_metaacon", "--format", "csv") == 0
+    assert status("layers", "digits_metaacon", "--format", "csv") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("layer,")
     assert len(lines) == 1 + 6 + 13
@@ -77,20 +71,20 @@ def test_layers(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_capture_verify_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
-    assert acon("capture", "digits_metaacon", "--data", "digits", "--out", run,
+    assert status("capture", "digits_metaacon", "--data", "digits", "--out", run,
                 "--limit", 50, "--unit", 20) == 0  # fmt: skip
     assert "50 images captured, 0 could not be read, 6 layers, 3 units; complete" in (
         capsys.readouterr().out
     )
-    assert acon("verify", run) == 0
+    assert status("verify", run) == 0
     assert "50 of 50 samples captured" in capsys.readouterr().out
-    assert acon("summary", run, "--by", "sample", "--format", "csv") == 0
+    assert status("summary", run, "--by", "sample", "--format", "csv") == 0
     assert len(capsys.readouterr().out.splitlines()) == 1 + 6 * 50
     out = tmp_path / "tables" / "summary.parquet"
-    assert acon("summary", run, "--format", "parquet", "--out", out) == 0
+    assert status("summary", run, "--format", "parquet", "--out", out) == 0
     assert len(pd.read_parquet(out)) == 6
     (run / "betas" / "unit-0000001.parquet").unlink()
-    assert acon("verify", run) == 1
+    assert status("verify", run) == 1
     captured = capsys.readouterr()
     assert "betas/unit-0000001.parquet is missing" in captured.err
     assert re.search(r"3 of 3 units done; \d problems\n", captured.out)
@@ -98,10 +92,10 @@ def test_capture_verify_summary(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def test_one_problem_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
-    assert acon("capture", "digits_metaacon", "--data", "digits", "--out", run, "--no-moments",
+    assert status("capture", "digits_metaacon", "--data", "digits", "--out", run, "--no-moments",
                 "--limit", 20) == 0  # fmt: skip
     (run / "channels.parquet").unlink()
-    assert acon("verify", run) == 1
+    assert status("verify", run) == 1
     assert capsys.readouterr().out.endswith("1 of 1 units done; 1 problem\n")
 
 
@@ -115,49 +109,49 @@ def test_a_summary_fits_on_the_screen_and_files_hold_all(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     arguments = ("summary", digits_run.path, "--by", by, "--draws", 0)
-    assert acon(*arguments) == 0
+    assert status(*arguments) == 0
     lines = capsys.readouterr().out.splitlines()
     shown = lines[0].split()
     assert {"layer", "β_mean", "L", "G"} <= set(shown)
     if by == "channel":
         assert shown[-1] == "why"  # words, so they come last
     assert max(len(line) for line in lines) <= 80
-    assert acon(*arguments, "--all") == 0
+    assert status(*arguments, "--all") == 0
     everything = capsys.readouterr().out.splitlines()[0].split()
     assert {name.removeprefix("β_") for name in shown} < set(everything)
     assert {"q05", "median", "q95"} <= set(everything)
-    assert acon(*arguments, "--format", "csv", "--out", tmp_path / "t.csv") == 0
+    assert status(*arguments, "--format", "csv", "--out", tmp_path / "t.csv") == 0
     assert set(everything) <= set(pd.read_csv(tmp_path / "t.csv").columns)
 
 
 def test_comparing_tells_what_does_not_fit(
     tmp_path: Path, digits_run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert acon("compare", digits_run.path, digits_run.path) == 0
+    assert status("compare", digits_run.path, digits_run.path) == 0
     assert capsys.readouterr().err == ""
     for name, model in (("few", "digits_metaacon"), ("relu", "digits_relu")):
-        assert acon("capture", model, "--data", "digits", "--out", tmp_path / name,
+        assert status("capture", model, "--data", "digits", "--out", tmp_path / name,
                     "--limit", 40) == 0  # fmt: skip
     capsys.readouterr()
-    assert acon("compare", digits_run.path, tmp_path / "few") == 0
+    assert status("compare", digits_run.path, tmp_path / "few") == 0
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "warning: the runs are not of the same samples (500 and 40)" in error
-    assert acon("compare", tmp_path / "few", tmp_path / "relu") == 0
+    assert status("compare", tmp_path / "few", tmp_path / "relu") == 0
     assert "13 layers are only in the second run: layer1.0.relu" in capsys.readouterr().err
 
 
 def test_figures_of_a_run(
     tmp_path: Path, digits_run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert acon("figures", "beta_distributions", "--run", digits_run.path, "--out", tmp_path,
+    assert status("figures", "beta_distributions", "--run", digits_run.path, "--out", tmp_path,
                 "--format", "svg") == 0  # fmt: skip
     names = {path.name for path in tmp_path.iterdir()}
     assert {"beta_distributions.svg", "beta_distributions_as_published.svg"} <= names
 
 
 def test_figures_list(capsys: pytest.CaptureFixture[str]) -> None:
-    assert acon("figures", "--list") == 0
+    assert status("figures", "--list") == 0
     out = capsys.readouterr().out
     assert "function_and_derivatives" in out
     assert "formula" in out
@@ -223,7 +217,7 @@ def test_a_mistake_is_one_readable_line(
     }
     if "unit_size" in message:
         arguments = [*arguments, "--unit", "64"]
-    assert acon(*[argument.format(**places) for argument in arguments]) == code
+    assert status(*[argument.format(**places) for argument in arguments]) == code
     error = capsys.readouterr().err
     assert len(error.strip().splitlines()) == 1
     assert error.startswith("acon: ")
@@ -246,7 +240,7 @@ def test_ctrl_c_says_what_is_left(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("acon_analysis.runs.verify.verify_run", interrupted)
-    assert acon("verify", digits_run.path) == 130
+    assert status("verify", digits_run.path) == 130
     assert "the same command continues" in capsys.readouterr().err
 
 
@@ -257,7 +251,7 @@ def test_bad_images_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         Image.new("RGB", (9, 8), (40 * number, 0, 0)).save(folder / f"{number}.png")
         if number > 1:
             (folder / f"{number}.png").write_bytes(b"no image")
-    assert acon("capture", "digits_metaacon", "--data", folder, "--out", tmp_path / "r") == 0
+    assert status("capture", "digits_metaacon", "--data", folder, "--out", tmp_path / "r") == 0
     captured = capsys.readouterr()
     assert "could not read '2.png': " in captured.err
     assert "1 more in" in captured.err
@@ -267,7 +261,7 @@ def test_bad_images_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_tables_on_the_screen_leave_out_what_says_nothing(
     digits_run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert acon("layers", "digits_relu") == 0
+    assert status("layers", "digits_relu") == 0
     header = capsys.readouterr().out.splitlines()[0].split()
     assert "kind" in header
     assert "proof_error" not in header
@@ -275,7 +269,7 @@ def test_tables_on_the_screen_leave_out_what_says_nothing(
 
 def test_replace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ("replace", "digits_swish", "--data", "digits", "--limit", 40, "--out", tmp_path)
-    assert acon(*command, "--with", "poly:2", "--budget", "25%") == 0
+    assert status(*command, "--with", "poly:2", "--budget", "25%") == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "264 channels of" in printed
     assert "relu, BatchNorms estimated again" in printed
@@ -283,18 +277,18 @@ def test_replace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert list(table["form"]) == ["poly:2", "relu"] * 2
     assert len(json.loads((tmp_path / "plan.json").read_text())["units"]) == 264
     assert (tmp_path / "model.safetensors").is_file()
-    assert acon(*command, "--with", "two-peice") == 2
+    assert status(*command, "--with", "two-peice") == 2
     assert "did you mean 'two-piece'" in capsys.readouterr().err
-    assert acon(*command, "--with", "line,relu") == 2
+    assert status(*command, "--with", "line,relu") == 2
     assert "give max_change (--max-change)" in capsys.readouterr().err
-    assert acon(*command, "--with", "line, relu", "--max-change", 0.1) == 0
+    assert status(*command, "--with", "line, relu", "--max-change", 0.1) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert re.search(r"layers \(\d+ (line|relu), \d+ (line|relu)\)", printed)
 
 
 def test_gates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "gates.csv"
-    assert acon("gates", "digits_metaacon", "--data", "digits", "--limit", 40,
+    assert status("gates", "digits_metaacon", "--data", "digits", "--limit", 40,
                 "--intervention", "mean", "--intervention", "constant", "--format", "csv",
                 "--out", out) == 0  # fmt: skip
     said = " ".join(capsys.readouterr().err.split())
@@ -302,14 +296,12 @@ def test_gates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = pd.read_csv(out)
     assert len(table) == 2 * 7
     assert set(table["intervention"]) == {"mean", "constant"}
-    assert acon("gates", "digits_relu", "--data", "digits") == 2
+    assert status("gates", "digits_relu", "--data", "digits") == 2
     assert "no gate that depends on the sample" in capsys.readouterr().err
 
 
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["--version"])
-    assert ended.value.code == 0
+    assert status("--version") == 0
     assert capsys.readouterr().out == f"acon {__version__}\n"
 
 
@@ -352,18 +344,20 @@ def test_text_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     network, data = f"{tmp_path}/text.py:network", f"{tmp_path}/text.py:sentences"
     run = tmp_path / "run"
     options = ("--mask", "attention_mask", "--batch-size", 4, "--kinds", "activation")
-    assert acon("capture", network, "--data", data, "--out", run, *options) == 0
+    assert status("capture", network, "--data", data, "--out", run, *options) == 0
     assert Run(run).totals["n"].tolist() == [6 * (1 + index % 5) for index in range(9)]
-    assert acon("capture", network, "--data", data, "--out", run, *options) == 0  # continues
+    assert status("capture", network, "--data", data, "--out", run, *options) == 0  # continues
     capsys.readouterr()
-    assert acon("layers", network, "--data", data, "--kinds", "activation", "--format", "csv") == 0
+    assert (
+        status("layers", network, "--data", data, "--kinds", "activation", "--format", "csv") == 0
+    )
     assert capsys.readouterr().out.splitlines()[1].startswith("act,0,activation,")
     lines = ("linearize", network, "--run", run, "--data", data, "--budget", 2)
-    assert acon(*lines, "--out", tmp_path / "lines") == 2
+    assert status(*lines, "--out", tmp_path / "lines") == 2
     assert "captured with mask 'attention_mask', and here it is None" in capsys.readouterr().err
     with warnings.catch_warnings():
         warnings.simplefilter("default")  # the samples of the fit are measured on
-        assert acon(*lines, "--out", tmp_path / "lines", "--mask", "attention_mask") == 0
+        assert status(*lines, "--out", tmp_path / "lines", "--mask", "attention_mask") == 0
     assert "9 of 9 samples measured on are among those of the fit" in capsys.readouterr().err
-    assert acon("capture", network, "--data", f"{tmp_path}/text.py:none", "--out", run) == 2
+    assert status("capture", network, "--data", f"{tmp_path}/text.py:none", "--out", run) == 2
     assert "has no 'none'" in capsys.readouterr().err

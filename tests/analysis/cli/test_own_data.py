@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import acon_analysis as acon
-from acon_analysis.cli import main
 from acon_figures.report.rendering import render
+from commands import status
 
 OWN = """
 import torch
@@ -52,9 +52,7 @@ def own(tmp_path: Path) -> str:
 def acon_(*arguments: object) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("default")
-        with pytest.raises(SystemExit) as stopped:
-            main([str(argument) for argument in arguments])
-    return int(stopped.value.code or 0)
+        return status(*arguments)
 
 
 def test_data_keep_the_name_that_they_were_given(own: str, tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 import acon_analysis
-from acon_analysis.cli import main
 from acon_analysis.runs.run import Run
 from acon_analysis.runs.verify import verify_run
 from captures import contents
+from commands import status
 
 SIGNALS = [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "SIGTERM"), (signal.SIGHUP, "SIGHUP")]
 
@@ -25,7 +25,7 @@ def wait(*_: object) -> None:
 
 @pytest.mark.parametrize("turned_into", [None, ImportError, SystemError, EOFError])
 @pytest.mark.parametrize(("number", "word"), SIGNALS)
-def test_a_signal_is_one_line_and_an_exit_status(
+def test_a_signal_is_one_line_and_an_status(
     number: signal.Signals,
     word: str,
     turned_into: type[Exception] | None,
@@ -48,9 +48,7 @@ def test_a_signal_is_one_line_and_an_exit_status(
     if signal.getsignal(number) is signal.SIG_IGN:
         pytest.skip("the signal is ignored, as under nohup, and stays so")
     before = signal.getsignal(number)
-    with pytest.raises(SystemExit) as ended:
-        main(["verify", str(digits_run.path)])
-    assert ended.value.code == 128 + number
+    assert status("verify", digits_run.path) == 128 + number
     (line,) = capsys.readouterr().err.splitlines()
     assert word in line
     assert line.endswith("what is finished stays, the same command continues")
@@ -71,9 +69,7 @@ def test_a_signal_while_arguments_are_read(
     monkeypatch.setattr("typer.core.TyperGroup.make_context", interrupted)
     if signal.getsignal(number) is signal.SIG_IGN:
         pytest.skip("the signal is ignored, as under nohup, and stays so")
-    with pytest.raises(SystemExit) as ended:
-        main(["models"])
-    assert ended.value.code == 128 + number
+    assert status("models") == 128 + number
     assert word in capsys.readouterr().err
 
 
@@ -87,8 +83,7 @@ def test_an_ignored_signal_stays_ignored(digits_run: Run, monkeypatch: pytest.Mo
     monkeypatch.setattr("acon_analysis.runs.verify.verify_run", hang_up)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with pytest.raises(SystemExit, match="0"):
-            main(["verify", str(digits_run.path)])
+        assert status("verify", digits_run.path) == 0
     finally:
         signal.signal(signal.SIGHUP, before)
 
@@ -100,8 +95,7 @@ def test_a_file_that_ends_early_is_not_aborted(
         raise EOFError("Ran out of input")
 
     monkeypatch.setattr("acon_analysis.runs.verify.verify_run", ends)
-    with pytest.raises(SystemExit, match="1"):
-        main(["verify", str(digits_run.path)])
+    assert status("verify", digits_run.path) == 1
     said = capsys.readouterr().err
     assert "Aborted" not in said
     assert "EOFError: Ran out of input" in said
@@ -132,13 +126,13 @@ def test_captures_interrupted_at_random_moments_continue(tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout[done.stdout.index('{"first"') :])
     assert found["first"] == 0
-    for number, status, said in found["ended"]:
-        if status == -number:  # before the command had begun
+    for number, code, said in found["ended"]:
+        if code == -number:  # before the command had begun
             continue
-        assert status == 128 + number, said
+        assert code == 128 + number, said
         assert "Traceback" not in said
         assert said.splitlines()[-1].endswith("the same command continues")
-    assert sum(status > 0 for _, status, _ in found["ended"]) > 6
+    assert sum(code > 0 for _, status, _ in found["ended"]) > 6
     for run in range(found["runs"]):
         assert verify_run(tmp_path / f"run{run}").sound
         assert contents(tmp_path / f"run{run}") == contents(tmp_path / "whole")

@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from acon_analysis.cli import main
 from acon_analysis.data.denormalize import viewable
 from acon_analysis.data.preprocess import get_preprocess
 from acon_analysis.data.sources import open_data
@@ -24,6 +23,7 @@ from acon_hooks.explainers.importance import conductance, correlations, layer_co
 from acon_hooks.explainers.sanity import randomization_check, rank_correlation, shuffle
 from acon_hooks.moments.recording import record
 from acon_hooks.readings.found_layers import find_layers
+from commands import status
 
 COLUMNS = ["layer", "call", "kind", "channel", "outputs", "L", "nonlinearity", "dead",
            "constant_input", "conductance", "importance", "share"]  # fmt: skip
@@ -275,17 +275,9 @@ def test_figure_refuses() -> None:
                     frame_of(13))  # fmt: skip
 
 
-def acon(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as stopped:
-        main([str(argument) for argument in arguments])
-    code = stopped.value.code
-    assert isinstance(code, int)
-    return code
-
-
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     common = ("explain", "digits_metaacon", "--data", "digits", "--out", tmp_path)
-    assert acon(*common, "--layer", "layer3.0.acon", "--channel", 5, "--sample", 103,
+    assert status(*common, "--layer", "layer3.0.acon", "--channel", 5, "--sample", 103,
                 "--sample", 0, "--method", "saliency", "--baseline", "sample:7",
                 "--check") == 0  # fmt: skip
     out = capsys.readouterr().out
@@ -297,18 +289,18 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     frame = pd.read_csv(tmp_path / "explanation.csv")
     assert list(frame["sample"]) == [103, 0]
     assert len(pd.read_csv(tmp_path / "pixels.csv")) == 2 * 64
-    assert acon(*common, "--layer", "layer3.0.acn") == 2
+    assert status(*common, "--layer", "layer3.0.acn") == 2
     assert "does not exist: did you mean 'layer3.0.acon'" in capsys.readouterr().err
-    assert acon(*common, "--layer", "layer3.0.acon", "--sample", 500) == 2
+    assert status(*common, "--layer", "layer3.0.acon", "--sample", 500) == 2
     assert "no sample 500: its 500 images are numbered from 0 to 499" in capsys.readouterr().err
-    assert acon(*common, "--layer", "layer3.0.acon", "--baseline", "sample:x") == 2
+    assert status(*common, "--layer", "layer3.0.acon", "--baseline", "sample:x") == 2
 
 
 def test_conductance_on_the_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     common = ("explain", "digits_metaacon", "--data", "digits", "--out", tmp_path, "--conductance")
-    assert acon(*common, "--layer", "layer1.0.acon,layer3.0.acon", "--limit", 4) == 0
+    assert status(*common, "--layer", "layer1.0.acon,layer3.0.acon", "--limit", 4) == 0
     out = capsys.readouterr().out
     assert "(20 of 144 channels; all:" in out
     table = pd.read_csv(tmp_path / "conductance.csv")
@@ -319,11 +311,11 @@ def test_conductance_on_the_command_line(
     assert table.groupby("layer")["share"].sum().to_numpy() == pytest.approx([1, 1])
     layers = pd.read_csv(tmp_path / "layers.csv")
     assert list(layers["channels"]) == [16, 128]
-    assert acon(*common, "--channel", 3) == 2
+    assert status(*common, "--channel", 3) == 2
     assert "--conductance is of all channels and many images" in capsys.readouterr().err
-    assert acon(*common, "--layer", "layer3.0.acn") == 2
+    assert status(*common, "--layer", "layer3.0.acn") == 2
     assert "did you mean 'layer3.0.acon'" in capsys.readouterr().err
-    assert acon("explain", "digits_metaacon", "--data", "digits", "--out", tmp_path) == 2
+    assert status("explain", "digits_metaacon", "--data", "digits", "--out", tmp_path) == 2
     assert "whose β? Give --layer" in capsys.readouterr().err
 
 
@@ -332,7 +324,7 @@ def test_by_default_the_channel_is_explained_whose_beta_varies_most(
 ) -> None:
     common = ("explain", "digits_metaacon", "--data", "digits", "--out", tmp_path, "--layer",
               "layer2.1.acon", "--method", "saliency", "--format", "png")  # fmt: skip
-    assert acon(*common) == 0
+    assert status(*common) == 0
     said = capsys.readouterr()
     table = pd.read_csv(tmp_path / "explanation.csv")
     model, source = build_model("digits_metaacon"), open_data("digits")
@@ -347,9 +339,9 @@ def test_by_default_the_channel_is_explained_whose_beta_varies_most(
         [beta[:, channel].min(), beta[:, channel].max()], abs=1e-5
     )
     assert "explanation.png" in said.out.splitlines()[-1]
-    assert acon(*common, "--channel", "mean") == 0
+    assert status(*common, "--channel", "mean") == 0
     assert pd.read_csv(tmp_path / "explanation.csv")["channel"].isna().all()
-    assert acon(*common, "--channel", "second") == 2
+    assert status(*common, "--channel", "second") == 2
     assert "give a number, or mean; got 'second'" in capsys.readouterr().err
 
 

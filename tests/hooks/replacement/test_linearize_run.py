@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import acon_analysis as acon
-from acon_analysis.cli import main
 from acon_analysis.data.sources import open_data
 from acon_analysis.errors import AconError, UsageError
 from acon_hooks.errors import SameDataWarning
@@ -18,6 +17,7 @@ from acon_hooks.replacement.fitting import fit_units
 from acon_hooks.replacement.linearizing import load_linearized
 from acon_hooks.replacement.replacing import fit_from_run, parse_budget, with_first_order
 from acon_hooks.replacement.verifying import verify_plan
+from commands import status
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +43,8 @@ def test_a_run_gives_the_lines_of_a_fit(run: Path) -> None:
 def test_the_command_writes_what_can_be_rebuilt(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["linearize", "digits_acon", "--run", str(run), "--data", "digits", "--out",
-              str(tmp_path), "--layers", "layer3.0.acon", "--fold", "--limit", "20"])  # fmt: skip
-    assert stopped.value.code == 0
+    common = ("digits_acon", "--run", run, "--data", "digits", "--out", tmp_path, "--limit", "20")
+    assert status("linearize", *common, "--layers", "layer3.0.acon", "--fold") == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "128 channels become lines (whole layers: layer3.0.acon)" in said
     assert "1 of 1 whole layers folded" in said
@@ -87,11 +85,8 @@ def test_units_are_ranked_by_the_first_order_prediction(
     plan = found.plan(budget=100, by="first_order")
     keys = found.table.set_index(["layer", "channel"]).index[sorted(least)]
     assert {(unit.layer, unit.channel) for unit in plan.units} == set(keys)
-    with pytest.raises(SystemExit) as stopped:
-        main(["linearize", "digits_acon", "--run", str(run), "--data", "digits", "--out",
-              str(tmp_path), "--budget", "50%", "--by", "first_order",
-              "--limit", "10"])  # fmt: skip
-    assert stopped.value.code == 0
+    common = ("digits_acon", "--run", run, "--data", "digits", "--out", tmp_path, "--limit", "10")
+    assert status("linearize", *common, "--budget", "50%", "--by", "first_order") == 0
     assert "least first_order over all layers" in capsys.readouterr().out
 
 
@@ -121,12 +116,6 @@ def second(output):
 """
 
 
-def linearize(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as stopped:
-        main(["linearize", *arguments])
-    return int(stopped.value.code or 0)
-
-
 def test_the_output_is_picked_before_anything_is_computed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,19 +128,19 @@ def test_the_output_is_picked_before_anything_is_computed(
     )
     common = [f"{file}:make", "--run", str(path), "--data", "digits", "--limit", "20",
               "--budget", "2", "--out", str(tmp_path / "out")]  # fmt: skip
-    assert linearize(*common) == 2
+    assert status("linearize", *common) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert "the output is tuple of 0: (20, 4) float32, 1: (20, 10) float32, without one" in said
     assert "say which one with output= (--output)" in said
     assert not (tmp_path / "out").exists()
     for wanted in ("1", f"{file}:second"):
-        assert linearize(*common, "--output", wanted) == 0
+        assert status("linearize", *common, "--output", wanted) == 0
         captured = capsys.readouterr()
         said = " ".join(captured.out.split())
         assert "2 channels become lines" in said
         assert "logits change by" in said
         assert "output (N, 10) taken for logits; loss: cross-entropy" in captured.err
-    assert linearize(*common, "--output", "0", "--no-logits", "--by", "first_order") == 0
+    assert status("linearize", *common, "--output", "0", "--no-logits", "--by", "first_order") == 0
     captured = capsys.readouterr()
     assert "the output changes by" in captured.out
     assert "output (N, 4), not taken for logits: no loss" in captured.err
@@ -163,10 +152,10 @@ def test_the_images_of_the_fit_are_no_images_to_measure_on(
     common = ["digits_acon", "--run", str(run), "--limit", "50", "--budget", "3"]
     with warnings.catch_warnings():
         warnings.simplefilter("default")
-        assert linearize(*common, "--data", "digits:train", "--out", str(tmp_path / "a")) == 0
+        assert status("linearize", *common, "--data", "digits:train", "--out", tmp_path / "a") == 0
     said = " ".join(capsys.readouterr().err.split())
     assert "warning: 40 of 50 samples measured on are among those of the fit (digits:train)" in said
-    assert linearize(*common, "--data", "digits", "--out", str(tmp_path / "b")) == 0
+    assert status("linearize", *common, "--data", "digits", "--out", tmp_path / "b") == 0
     model = acon.build_model("digits_acon")
     plan = fit_units(model, "digits:train", limit=20, kinds=["acon"]).plan(budget=2)
     with pytest.warns(SameDataWarning, match="the lines were fitted on digits:train, too"):
