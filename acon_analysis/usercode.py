@@ -1,20 +1,23 @@
 """Callables that the user names as `file.py:callable` or `package.module:callable`."""
 
+import functools
 import hashlib
 import importlib
-import importlib.machinery
 import importlib.util
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 from acon_analysis.errors import UsageError, closest
 
-#: Modules that files of the user's have imported from their own folders, and these folders.
+#: Folders of the user's files that have run, and what was imported from them: name -> folder.
+_folders: set[str] = set()
 _imported: dict[str, str] = {}
 
 
@@ -37,34 +40,53 @@ def load_callable(what: str, address: str) -> tuple[Callable[..., Any], str | No
     if not source.endswith(".py"):
         return target, _digest(module)
 
+    @functools.wraps(target, updated=())
     def call(*args: Any, **kwargs: Any) -> Any:
-        with _neighbours(Path(source)):
-            return target(*args, **kwargs)
+        _open_folder(Path(source))
+        return target(*args, **kwargs)
 
     return call, _digest(module)
 
 
-@contextmanager
-def _neighbours(path: Path) -> Iterator[None]:
-    """Let a file import what lies in its folder, as a script may."""
+class _Neighbours(MetaPathFinder):
+    """Lets code of a user's file import what lies in its folder, as a script may, also later."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Look in the folder of the innermost user's code that runs in this thread."""
+        if path is not None:  # a part of a package
+            return None
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and _folder_of(frame.f_code.co_filename) not in _folders:
+            frame = frame.f_back
+        if frame is None:
+            return None
+        folder = _folder_of(frame.f_code.co_filename)
+        found = PathFinder.find_spec(name, [folder])
+        if found is not None:
+            _imported[name] = folder
+        return found
+
+
+@functools.lru_cache(maxsize=4096)
+def _folder_of(file: str) -> str:
+    """Return the folder that a file lies in; nothing for code that comes from no file."""
+    path = Path(file)
+    return str(path.resolve().parent) if path.is_absolute() else ""
+
+
+def _open_folder(path: Path) -> None:
+    """Let the code of a file import from its folder, and forget what others have imported."""
+    if not any(isinstance(finder, _Neighbours) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Neighbours())
     folder = str(path.expanduser().resolve().parent)
+    _folders.add(folder)
+    importlib.invalidate_caches()
     for name, owner in list(_imported.items()):
-        # Another file of the user's has imported a neighbour of this name from another folder.
-        if owner != folder and importlib.machinery.PathFinder.find_spec(name, [folder]):
+        if owner != folder and PathFinder.find_spec(name, [folder]):
             sys.modules.pop(name, None)
             del _imported[name]
-    before = set(sys.modules)
-    sys.path.insert(0, folder)
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        if folder in sys.path:
-            sys.path.remove(folder)
-        for name in set(sys.modules) - before:
-            file = getattr(sys.modules[name], "__file__", None)
-            if "." not in name and file and Path(file).resolve().is_relative_to(folder):
-                _imported[name] = folder
 
 
 def _from_file(what: str, path: Path) -> ModuleType:
@@ -84,15 +106,20 @@ def _from_file(what: str, path: Path) -> ModuleType:
         raise UsageError(f"{what}: {str(path)!r} cannot be loaded as a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    _open_folder(path)
     try:
-        with _neighbours(path):
-            spec.loader.exec_module(module)
+        spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
         raise UsageError(
             f"{what}: running {str(path)!r} failed with {type(error).__name__}: {error}"
         ) from error
     return module
+
+
+def module_label(name: str) -> str:
+    """Return what a module is called for people: the file that a user named, or its own name."""
+    return re.sub(r"^_acon_user_(.*)_[0-9a-f]{12}$", r"\1.py", name)
 
 
 def _module(what: str, name: str) -> ModuleType:

@@ -28,6 +28,7 @@ FUNCTIONS = frozenset({
     "torch.multiprocessing", "torch.utils.cpp_extension",
     "np.load", "numpy.load", "np.fromfile", "pd.read_pickle", "pd.eval", "pa.deserialize",
     "os.system", "os.popen", "os.fork", "os.startfile", "sys.path.insert", "sys.path.append",
+    "sys.meta_path.insert", "sys.meta_path.append",
     *(f"os.{kind}{end}" for kind in ("exec", "spawn", "posix_spawn")
       for end in ("", "p", "l", "v", "lp", "vp", "le", "ve", "lpe", "vpe")),
 })  # fmt: skip
@@ -40,7 +41,7 @@ ALLOWED: dict[str, dict[str, str]] = {
     # The user names code: the one way in.
     "acon_analysis/usercode.py": {
         "importlib": "file.py:callable and package.module:callable",
-        "sys.path": "the folder of such a file, while it is imported",
+        "sys.meta_path.insert": "the folder of such a file, for code of the file alone",
     },
     # Modules whose names stand in this project's own source.
     "acon_analysis/__init__.py": {"importlib": "the lazy front door: its own table of names"},
@@ -144,6 +145,7 @@ def test_readers_are_told_to_run_nothing(call: str, keyword: str, value: bool) -
         "from torch import load", "from numpy import load", "import os\nos.system(x)", "eval(x)",
         "from ctypes import CDLL", "import importlib.util", "from torch.jit import load",
         "import sys\nsys.path.insert(0, x)", "import subprocess as s",
+        "import sys\nsys.meta_path.insert(0, x)",
     ],
 )  # fmt: skip
 def test_each_way_is_noticed(source: str) -> None:

@@ -1,5 +1,6 @@
 """Files of the user's: what they may import, whose errors are whose, and what is known of them."""
 
+import contextlib
 import importlib
 import os
 import sys
@@ -71,6 +72,29 @@ def test_a_file_may_import_what_lies_beside_it(neighbours: list[Path]) -> None:
         assert sys.path == before
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("never_imported")
+
+
+def test_what_a_file_returns_may_import_later_too(tmp_path: Path) -> None:
+    """Generators and data sets; but code of others never sees the folder, even the working one."""
+    (tmp_path / "later_words.py").write_text("WORDS = 7\n")
+    (tmp_path / "later_more.py").write_text("MORE = 8\n")
+    (tmp_path / "data.py").write_text(
+        "def batches():\n"
+        "    import later_words\n"
+        "    yield later_words.WORDS\n"
+        "class Items:\n"
+        "    def __getitem__(self, index):\n"
+        "        import later_more\n"
+        "        return later_more.MORE\n"
+    )
+    batches, _ = load_callable("data", f"{tmp_path / 'data.py'}:batches")
+    items, _ = load_callable("data", f"{tmp_path / 'data.py'}:Items")
+    with contextlib.chdir(tmp_path):
+        for name in ("later_words", "later_more"):
+            with pytest.raises(ModuleNotFoundError):
+                importlib.import_module(name)
+        assert list(batches()) == [7]
+        assert items()[0] == 8
 
 
 def test_the_path_is_left_as_it_was_after_a_failure(tmp_path: Path) -> None:

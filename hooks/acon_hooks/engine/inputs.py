@@ -1,13 +1,18 @@
 """How samples enter a network: what it is called with, and which of their positions hold data."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from hashlib import sha256
+from types import CodeType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from acon_analysis.errors import UsageError
+from acon_analysis.usercode import module_label
 from acon_hooks.engine.items import Signature, split_item, whole_item
 from acon_hooks.engine.rows import Valid
 from acon_hooks.engine.trees import count_samples, described, sample_axis
@@ -94,7 +99,7 @@ class InputOptions:
 
     def _valid(self, mask: OneMask, batch: Any, count: int) -> Tensor:
         """Return which positions hold data by one mask, bool (N, T)."""
-        name = _name(mask)
+        name = getattr(mask, "__qualname__", mask)
         found = torch.as_tensor(mask(batch) if callable(mask) else _looked_up(batch, mask))
         if not callable(mask) and found.ndim == 2 and sample_axis(found, count, self.sample_axis):
             found = found.T
@@ -133,8 +138,42 @@ def input_options(
 
 
 def _name(value: Any) -> Any:
-    """Return an option as an identity holds it: a callable is known by its name."""
+    """Return an option as an identity holds it: a callable is known by its name and its code."""
     if not callable(value):
         return value
+    if isinstance(value, partial):
+        return f"{_name(value.func)} with {_plain([*value.args, *sorted(value.keywords.items())])}"
+    value = inspect.unwrap(value)
+    function = value if inspect.isroutine(value) else type(value).__call__
+    code = getattr(function, "__code__", None)
+    if code is None:  # not written in Python
+        return _qualified(value)
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    steps = repr([_steps(code), _plain([function.__defaults__, *cells])])
+    return f"{_qualified(value)} (code {sha256(steps.encode()).hexdigest()[:12]})"
+
+
+def _qualified(value: Any) -> str:
+    """Return module and name of a callable, or of its class; the file's name for user code."""
     kind = value if hasattr(value, "__qualname__") else type(value)
-    return f"{kind.__module__}.{kind.__qualname__}"
+    return f"{module_label(kind.__module__)}.{kind.__qualname__}"
+
+
+def _steps(code: CodeType) -> list[Any]:
+    """Return what code does, without its file and its lines."""
+    found = [code.co_code.hex(), code.co_names, code.co_varnames]
+    for const in code.co_consts:
+        if isinstance(const, CodeType):
+            found.append(_steps(const))
+        else:  # a set's order is another one in each process
+            found.append(sorted(map(repr, const)) if isinstance(const, frozenset) else repr(const))
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """Return numbers and texts in a value, and the names of functions; None for other objects."""
+    if isinstance(value, tuple | list):
+        return [_plain(part) for part in value]
+    if callable(value):
+        return _qualified(value)
+    return value if isinstance(value, str | bytes | int | float) else None

@@ -4,6 +4,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 import acon_analysis as acon
 from acon_analysis.errors import AconError, StoreError, UsageError
 from acon_analysis.runs.run import Run
+from acon_analysis.usercode import load_callable
+from acon_hooks.engine.inputs import InputOptions
 from acon_hooks.errors import ProofError
 from acon_hooks.moments.accumulating import UnmeasuredLayerWarning
 from acon_hooks.moments.options import MomentOptions
@@ -185,12 +188,54 @@ def test_a_mask_that_is_no_argument(tmp_path: Path) -> None:
         acon.capture(model, Sentences("valid"), tmp_path / "no", progress=False)
     tokens = [padded(batch)["input_ids"] for batch in sentences()]
     captured(model, tokens, tmp_path / "stream")
-    with pytest.raises(StoreError, match=r"mask was None, is 'test_inputs.all_of'"):
+    with pytest.raises(StoreError, match=r"mask was None, is 'test_inputs.all_of \(code "):
         captured(model, tokens, tmp_path / "stream", mask=all_of)
 
 
 def wrong(batch: dict[str, Tensor]) -> Tensor:
     return batch["attention_mask"].sum(1)
+
+
+def at_least(length: int) -> Any:
+    return lambda batch: torch.arange(batch["input_ids"].shape[1]) >= length
+
+
+MASK_FILE = """
+def mask(batch):
+    return batch["attention_mask"] {sign} 0
+
+def words(batch):
+    return mask(batch)
+"""
+
+
+def test_a_run_is_not_continued_with_another_mask(tmp_path: Path) -> None:
+    """Of the same file, or of the same name; a file that was only moved goes on."""
+
+    def of_file(name: str, sign: str = ">", folder: str = ".") -> Any:
+        path = tmp_path / folder / "masks.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(MASK_FILE.format(sign=sign))
+        return load_callable("mask", f"{path}:{name}")[0]
+
+    batches = [padded(batch) for batch in sentences()]
+    model = encoder()
+    run = captured(model, batches, tmp_path / "run", mask=of_file("mask"))
+    assert run.manifest["identity"]["mask"].startswith("masks.py.mask (code ")
+    captured(model, batches, tmp_path / "run", mask=of_file("mask", folder="moved"))
+    for other in (of_file("words"), of_file("mask", "==")):
+        with pytest.raises(StoreError, match=r"mask was 'masks.py.mask \(code .*', is 'masks.py"):
+            captured(model, batches, tmp_path / "run", mask=other)
+
+
+def test_functions_are_told_apart_by_what_they_keep() -> None:
+    def named(mask: Any) -> Any:
+        return InputOptions(mask=mask).identity["mask"]
+
+    assert named(at_least(0)) == named(at_least(0))
+    assert named(at_least(0)) != named(at_least(1))
+    assert named(lambda batch: batch["a"]) != named(lambda batch: batch["b"])
+    assert named(partial(all_of, length=1)) != named(partial(all_of, length=2))
 
 
 @pytest.mark.parametrize(
