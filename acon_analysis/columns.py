@@ -423,6 +423,7 @@ DEPTH_COLUMNS = (
     _number("low", "lower end of its interval; NaN with fewer than two blocks"),
     _number("high", "upper end of its interval; NaN with fewer than two blocks"),
     _flag("dead", "whether the layer's outputs do not vary"),
+    _number("values", "values of a channel in one sample, on average; NaN if samples lack rows"),
     _text("class_name", "class of the layer's module"),
 )
 

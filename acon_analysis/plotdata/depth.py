@@ -57,7 +57,11 @@ def _measured(sums: ChannelSums, confidence: float) -> pd.DataFrame:
     """Tabulate the measures of the layers of channel sums, with intervals."""
     keys = sums.keys.loc[sums.layer_starts, ["layer", "call"]].reset_index(drop=True)
     totals = sums.whole.summed(sums.layer_starts)
-    keys, whole = keys.assign(dead=totals.cyy == 0), estimates(totals)
+    values = sums.total["n"] / np.where(
+        sums.field("n_samples") > 0, sums.field("n_samples"), np.nan
+    )
+    keys = keys.assign(dead=totals.cyy == 0, values=values[sums.layer_starts])
+    whole = estimates(totals)
     without = estimates(sums.without.summed(sums.layer_starts))
     size = sums.size[:, sums.layer_starts]
     tables = []

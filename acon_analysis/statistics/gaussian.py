@@ -9,6 +9,7 @@ gate switches within a width 1/κ. Gauss-Hermite nodes cannot see that width: 64
 by 0.008, and the error only halves when their number doubles.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -19,12 +20,34 @@ FloatArray = npt.NDArray[np.float64]
 #: L of a ReLU on Gaussian inputs of mean 0: π/(2(π - 1)), the yardstick of every sentence on L.
 RELU_L = float(np.pi / (2 * (np.pi - 1)))
 
+#: Values up to which `relu_own` is simulated, and samples that it simulates.
+_SIMULATED, _DRAWN = 100, 20_000
+
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(12)
 _GRID = np.arange(-10.0, 10.5, 1.0)
 _LEVELS = np.array([0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 36.0])
 _BOTH_SIDES = np.concatenate([-_LEVELS[:0:-1], _LEVELS])
 _CHUNK = 2000
 _ROUNDING = 16 * float(np.finfo(np.float64).eps)
+
+
+@lru_cache(maxsize=256)
+def relu_own(values: float) -> float:
+    """Return L_own of a ReLU whose samples are N independent Gaussian values of mean 0 each.
+
+    A line of its own fits few values well whatever they are: 0.93 of 4 values, 0.75 of 64. Above
+    100 values 1 - (1 - L)(1 - 4/N), whose error falls as 1/N²; NaN below 3, where a line is exact.
+    """
+    count = round(values) if np.isfinite(values) else 0
+    if count < 3:
+        return float("nan")
+    if count > _SIMULATED:
+        return 1 - (1 - RELU_L) * (1 - 4 / count)
+    x = np.random.default_rng(0).standard_normal((_DRAWN, count))
+    y = np.maximum(x, 0.0)
+    x, y = (part - part.mean(axis=1, keepdims=True) for part in (x, y))
+    sse = (y * y).sum(axis=1) - (x * y).sum(axis=1) ** 2 / (x * x).sum(axis=1)
+    return float(1 - sse.mean() / (count * (0.5 - 0.5 / np.pi)))
 
 
 class GaussianFit(NamedTuple):

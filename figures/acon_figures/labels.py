@@ -1,5 +1,6 @@
 """Words next to what they name: labels at the ends of lines, and letters of panels."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -98,18 +99,23 @@ def legend_below(figure: AconFigure, handles: Sequence[Artist]) -> None:
     figure.legend(handles=list(handles), loc="outside lower center", ncols=columns)
 
 
-def relu_handle() -> Line2D:
-    """Return the legend's entry for the dotted line at `RELU`."""
-    return Line2D([], [], color=INK, linestyle=":", label="a ReLU of Gaussian inputs: 0.733")
+def relu_handle(first: bool = False) -> Line2D:
+    """Return the legend's entry for the dotted line at `RELU`, of the first panel or of all."""
+    words = "a ReLU of Gaussian inputs" + (" (0.733 in a)" if first else ": 0.733")
+    return Line2D([], [], color=INK, linestyle=":", label=words)
 
 
 def name_layers(axes: Axes, layers: Sequence[str], *, narrow: bool, most: int = 26) -> None:
     """Name layers below, at 0, 1, ...: every one where there is room, else some of them."""
     labels = layer_labels(layers)
-    step = max(1, -(-len(labels) // (12 if narrow else most)))
-    axes.set_xticks(range(0, len(labels), step), labels[::step])
-    if max(map(len, labels)) * len(labels[::step]) > (36 if narrow else 3.2 * most):
+    room, named = 12 if narrow else most, list(range(len(labels)))
+    if len(labels) > room:  # of layers that are called several times only the first calls
+        named = [place for place in named if not re.search(r"call [1-9]\d*\)$", layers[place])]
+        named = named[:: -(-len(named) // room)]
+        labels = [re.sub(r" \(call 0\)$|, call 0(?=\)$)", "", label) for label in labels]
+    axes.set_xticks(named, [labels[place] for place in named])
+    if max(len(labels[place]) for place in named) * len(named) > (36 if narrow else 3.2 * most):
         axes.tick_params(axis="x", labelrotation=90.0)
-    axes.set_xlim(-0.6, len(labels) - 0.4)
+    axes.set_xlim(-0.6, len(layers) - 0.4)
     axes.grid(visible=False, axis="x")
     axes.set_xlabel(layers_word(layers))

@@ -13,8 +13,9 @@ import acon_figures
 from acon_analysis.layers import MetaAconC
 from acon_analysis.runs.run import Run
 from acon_figures.inputs import Inputs
+from acon_figures.labels import name_layers
 from acon_figures.registry import FIGURES
-from acon_figures.style import AconFigure
+from acon_figures.style import AconFigure, new_figure
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*untrained.*")
 
@@ -58,6 +59,16 @@ def test_every_figure_names_the_class_with_a_path_that_ends_in_a_number(run: Run
         "channel_portrait", "measures_disagree", "network_sketch", "linearity_by_depth",
         "channel_spread", "channel_portraits",
     }  # fmt: skip
+
+
+def test_an_axis_with_room_for_some_layers_names_those_that_are_called_first() -> None:
+    axes = new_figure("single", 2.0, "paper").add_subplot()
+    layers = [f"layer{i}.relu (call {call})" for i in range(9) for call in (0, 1)]
+    name_layers(axes, layers, narrow=True)
+    assert axes.get_xticks().tolist() == list(range(0, 18, 2))
+    assert axes.get_xticklabels()[1].get_text() == "layer1.relu"
+    name_layers(axes, layers, narrow=False)
+    assert axes.get_xticklabels()[1].get_text() == "layer0.relu (call 1)"
 
 
 def test_gates_and_explanations_name_it_too() -> None:

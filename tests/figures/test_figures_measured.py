@@ -24,6 +24,7 @@ from acon_analysis.plotdata.depth import nested_layers, relative_depth, shared_l
 from acon_analysis.runs.run import Run
 from acon_analysis.statistics.beta_clusters import label_purity, ordered_betas
 from acon_analysis.statistics.beta_matrix import BetaMatrix
+from acon_analysis.statistics.gaussian import relu_own
 from acon_analysis.training.logs import curve_bands, logged_data, training_logs
 from acon_figures import (
     beta_against_null,
@@ -141,7 +142,7 @@ def test_linearity_by_depth_draws_the_shared_layers() -> None:
             np.testing.assert_array_equal(line.get_ydata(), own["value"])
     without_gates = linearity_by_depth(depth[depth["network"] == "relu"])
     assert [len(axes.containers) for axes in without_gates.axes] == [1, 1]
-    assert "A line per sample" in without_gates.caption
+    assert "L_own: every sample has lines of its own" in without_gates.caption
     assert "gate" not in without_gates.caption
     with pytest.raises(AconError, match="share no layer"):
         shared_layers(pd.concat([depth.query("network == 'acon'"), _renamed(depth)]))
@@ -191,7 +192,7 @@ def test_the_line_of_relu_is_that_of_gaussian_inputs() -> None:
     y = np.maximum(x, 0.0)
     explained = np.corrcoef(x, y)[0, 1] ** 2
     figure = linearity_by_depth(figureframes.depth())
-    for axes in figure.axes[:2]:
+    for axes in figure.axes[:1]:
         (height,) = {
             line.get_segments()[0][0, 1]
             for line in axes.collections
@@ -199,6 +200,27 @@ def test_the_line_of_relu_is_that_of_gaussian_inputs() -> None:
         }
         assert height == pytest.approx(explained, abs=2e-3)
         assert axes.get_ylim()[0] < height < axes.get_ylim()[1]
+
+
+def test_own_lines_are_compared_with_a_relu_of_as_many_values_a_sample() -> None:
+    rng = np.random.default_rng(3)
+    for count in (4, 9, 64, 400):
+        x = rng.standard_normal((4000 if count < 100 else 400, count))
+        own = sum(np.polyfit(one, np.maximum(one, 0.0), 1, full=True)[1][0] for one in x)
+        variance = x.size * np.var(np.maximum(rng.standard_normal(10**6), 0.0))
+        assert relu_own(count) == pytest.approx(1 - own / variance, abs=5e-3)
+    assert np.isnan([relu_own(2), relu_own(float("nan"))]).all()
+    table = figureframes.depth().query("network == 'relu'")
+    last = (table["place"] == 2) & (table["measure"] == "L_own")
+    table.loc[last, ["value", "low", "high", "values"]] = [np.nan, np.nan, np.nan, 1.0]
+    figure = linearity_by_depth(table)
+    own = figure.axes[1].collections
+    lines = [c for c in own if isinstance(c, LineCollection)][-1]
+    heights = [segment[0, 1] for segment in lines.get_segments()]
+    assert heights == [relu_own(400), relu_own(30)]
+    hollow = [c for c in own if isinstance(c, PathCollection) and c.get_zorder() == 3]
+    assert [c.get_offsets()[:, 0].tolist() for c in hollow] == [[1.0]]
+    assert "(hollow: fewer than 50 values). 1 layer has at most 1 value" in figure.caption
 
 
 def _renamed(depth: pd.DataFrame) -> pd.DataFrame:

@@ -82,7 +82,8 @@ def depth() -> pd.DataFrame:
                 }
                 head |= {"place": place, "layer": layer, "call": 0, "class_name": "AconC"}
                 ends = {"value": known, "low": known - 0.03, "high": known + 0.02}
-                rows.append(head | {"measure": measure, "dead": False} | ends)
+                ends |= {"dead": False, "values": 30.0 if place else 400.0}
+                rows.append(head | {"measure": measure} | ends)
     return pd.DataFrame(rows)
 
 

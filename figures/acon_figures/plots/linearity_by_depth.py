@@ -9,28 +9,39 @@ from matplotlib.axes import Axes
 
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.plotdata.depth import nested_layers, relative_depth, shared_layers
+from acon_analysis.screen import counted
+from acon_analysis.statistics.gaussian import RELU_L, relu_own
 from acon_analysis.statistics.sentences import row_names
-from acon_figures.labels import RELU, End, label_ends, letters, name_layers, relu_handle
+from acon_figures.labels import End, label_ends, letters, name_layers, relu_handle
 from acon_figures.names import layer_labels, shortened
 from acon_figures.palette import activation_looks
 from acon_figures.spec import figure
 from acon_figures.style import INK, AconFigure, is_narrow, new_figure, theme, thin
 
-PANELS = {"L": "$L$, one line for all", "L_own": "$L$, a line per sample", "G": "gate variance $G$"}
+PANELS = {
+    "L": "$L$: one line for all",
+    "L_own": "$L_{\\mathrm{own}}$: a line per sample",
+    "G": "gate variance $G$",
+}
 MOST = 12
 """Networks in one panel."""
 
 CAPTION = (
     "Linearity of the activation layers in order of execution{panels}. L is the share of the "
     "outputs' variance that one straight line per channel explains: 1 is linear; dotted: 0.733, "
-    "a ReLU of Gaussian inputs. {more}Bars: 95 % jackknife over blocks of samples. {layers}"
+    "a ReLU of Gaussian inputs. {more}Bars: 95 % intervals, what other samples of the same data "
+    "would change (jackknife over blocks of samples). {layers}"
 )
 MORE = {
-    "L_own": "A line per sample (L within a sample): every sample has lines of its own, which fit "
-    "better; only L can be had by a fixed line. ",
+    "L_own": "L_own: every sample has lines of its own, which fit better; only L can be had by a "
+    "fixed line. A line fits few values well, whatever they are: dotted in this panel is a ReLU of "
+    "as many independent Gaussian values as a channel has in a sample{few}. ",
     "G": "G = 4 Var(gate) is 0 for a constant gate; networks without a gate have none. ",
 }
 DEAD = " Crosses: layers whose outputs do not vary; their L is 1 by convention."
+FEW = 50
+"""Values of a channel in a sample below which L_own is hollow: noise fits well, too."""
+
 BY = ("layer", "depth")
 MOST_NAMED = 6
 """Layers that the caption names one by one."""
@@ -48,7 +59,8 @@ def linearity_by_depth(
     """Draw L, L within samples and G by depth, one line a network.
 
     The reading: a layer near L = 1 could be replaced by a straight line, one near 0.733 bends as
-    ReLU does; where L within a sample lies above L, each sample has a line of its own.
+    ReLU does; where L_own lies above L and above its own dotted line, each sample has a line of
+    its own.
 
     Parameters
     ----------
@@ -108,12 +120,12 @@ def linearity_by_depth(
                 axes.set_xlim(-0.07, 1.07)
         if not of_layers:
             grid[-1, (shape[1] - 1) // 2].set_xlabel("layer of the network")
-        figure.legend(handles=[relu_handle()], loc="outside lower center")
+        figure.legend(handles=[relu_handle("L_own" in measures)], loc="outside lower center")
     figure.name(_subject(table))
     layers = "The networks' layers differ: each runs from its first to its last."
     figure.caption = CAPTION.format(
         panels=f": {', '.join(table['network'].unique())}",
-        more="".join(MORE[name] for name in measures if name in MORE),
+        more="".join(MORE[name].format(few=_few(table)) for name in measures if name in MORE),
         layers=_which(names) if of_layers else layers,
     )
     if table["dead"].any():
@@ -137,7 +149,7 @@ def _draw_row(
         raise AconError(f"{len(networks)} networks are too many for one panel; at most {MOST}")
     looks = activation_looks(str(name) for name in networks["activation"])
     names = _short([str(name) for name in networks["network"]], labels)
-    limits = _limits(table[table["measure"] != "G"], RELU)
+    limits = _limits(table[table["measure"] != "G"], RELU_L)
     for axes, measure in zip(panels, measures, strict=True):
         own = table[table["measure"] == measure]
         axes.set_ylim(*(_limits(own) if measure == "G" else limits))
@@ -147,11 +159,36 @@ def _draw_row(
             if last is not None:
                 ends.append(End(*last, name, look["color"]))
         if measure != "G":
-            reach = axes.get_xlim()
-            axes.hlines(RELU, -1e3, 1e3, color=INK, linestyle=":", linewidth=thin(0.9), zorder=1.6)
-            axes.set_xlim(reach)
+            _draw_yardstick(axes, own)
         if len(networks) > 1 and measure == measures[0]:
             label_ends(axes, ends)
+
+
+def _draw_yardstick(axes: Axes, own: pd.DataFrame) -> None:
+    """Draw ReLU's L; of L_own that of as many values as a sample of each layer has."""
+    reach, ends, heights = axes.get_xlim(), np.array([[-1e3], [1e3]]), np.array([RELU_L])
+    if own["measure"].eq("L_own").any() and own.get("values", pd.Series(np.nan)).notna().any():
+        each = own.dropna(subset=["value"]).drop_duplicates(["place", "values"])
+        half = 0.5 / max(1.0, 1 / np.diff(np.unique(own["place"])).min(initial=1.0))
+        ends = each["place"].to_numpy() + np.array([[-half], [half]])
+        heights = np.array([relu_own(round(count)) for count in each["values"]])
+    axes.hlines(heights, *ends, color=INK, linestyle=":", linewidth=thin(0.9), zorder=1.6)
+    axes.set_xlim(reach)
+
+
+def _few(table: pd.DataFrame) -> str:
+    """Say which layers have few values a sample, and how many have too few for any line."""
+    own = table[table["measure"] == "L_own"].drop_duplicates("place")
+    without = own[own["value"].isna()]
+    words = ""
+    if "values" in own and (own["value"].notna() & (own["values"] < FEW)).any():
+        words = f" (hollow: fewer than {FEW} values)"
+    if len(without):
+        known = without.get("values", pd.Series(dtype=float)).dropna()
+        most = counted(round(known.max()), "value") if len(known) else "2 values"
+        verb = "has" if len(without) == 1 else "have"
+        words += f". {counted(len(without), 'layer')} {verb} at most {most} a sample and no L_own"
+    return words
 
 
 def _short(networks: list[str], labels: Mapping[str, str]) -> list[str]:
@@ -173,6 +210,11 @@ def _draw(axes: Axes, own: pd.DataFrame, look: dict[str, Any]) -> tuple[float, f
     axes.errorbar(
         own["place"], own["value"], np.stack([below, above]), capsize=thin(1.2), linewidth=many,
         markersize=2.8 * many, elinewidth=thin(0.7), **look,
+    )  # fmt: skip
+    few = own[(own["measure"] == "L_own") & (own.get("values", FEW) < FEW)]
+    axes.scatter(
+        few["place"], few["value"], s=(3.6 * many) ** 2, marker=look.get("marker", "o"),
+        facecolor="white", edgecolor=look["color"], linewidth=thin(0.8), zorder=3,
     )  # fmt: skip
     dead = own[own["dead"]]
     axes.scatter(dead["place"], dead["value"], s=40, marker="x", color="black", zorder=4)
