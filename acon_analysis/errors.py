@@ -39,7 +39,7 @@ def closest(given: str, options: Iterable[str], *, count: int = 3) -> str:
     """
     names = list(dict.fromkeys(options))
     folded = {name.casefold(): name for name in names}
-    near = [folded[m] for m in get_close_matches(given.casefold(), folded, n=count, cutoff=0.5)]
+    near = [folded[m] for m in get_close_matches(given.casefold(), folded, n=count, cutoff=0.6)]
     if near:
         return f"did you mean {' or '.join(repr(name) for name in near)}?"
     if not names:

@@ -1,8 +1,9 @@
 """Commands about networks: list, inspect, train, import."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +11,10 @@ from acon_analysis.cli import options
 from acon_analysis.cli.application import app
 from acon_analysis.cli.options import build, emit, note, on_screen, say
 from acon_analysis.errors import UsageError
+from acon_analysis.screen import sentence_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: What the screen shows first, of networks and of layers; files have all columns.
 _MODELS_SHOWN = ("name", "weights", "test_accuracy", "parameters", "input_shape", "source")
@@ -18,6 +23,11 @@ _LAYERS_SHOWN = (
     "granularity",
 )  # fmt: skip
 _CENSUS_SHOWN = ("operator", "measured", "calls", "share", "reason", "modules")
+
+_PARTLY_PROVED = (
+    "partly proved: β gives the layer's output, but in some channels a somewhat different β would, "
+    "too (p1 close to p2, or small inputs)"
+)
 
 
 @app.command()
@@ -44,6 +54,7 @@ def layers(
     """List activation layers, the proof, and the census."""
     from acon_analysis.statistics.census import census_table, census_text
     from acon_hooks.census.counting import naming_calls, nonlinearities
+    from acon_hooks.layers.scan import default_kinds
     from acon_hooks.readings.proving import LISTED_KINDS, example_samples, proved_layers
 
     shape = None if input_shape is None else options.parse_shape(input_shape)
@@ -55,10 +66,26 @@ def layers(
     emit(frame, format, out, columns=_LAYERS_SHOWN)
     census = nonlinearities(network, samples, kinds=chosen)
     plain = on_screen(format, out)
-    say(census_text(census), err=not plain)
+    if (frame["status"] == "partly proved").any():
+        say(sentence_text(_PARTLY_PROVED), err=not plain)
+    say(sentence_text(census_text(census, chosen)), err=not plain)
+    if kinds is None and (text := _left_out_text(frame["kind"], default_kinds(network))):
+        say(sentence_text(text), err=not plain)
     if plain and len(table := census_table(census)):
         say()
         emit(table, columns=_CENSUS_SHOWN)
+
+
+def _left_out_text(found: "pd.Series[str]", captured: Sequence[str]) -> str:
+    """Say which of the kinds found `acon capture` leaves out by default; empty for none."""
+    others = found[~found.isin(captured)]
+    if others.empty:
+        return ""
+    counts = ", ".join(f"{count} of kind {kind}" for kind, count in others.value_counts().items())
+    return (
+        f"acon capture leaves out {counts}, unless asked for with "
+        f"--kinds {','.join(dict.fromkeys(found))}"
+    )
 
 
 @app.command()

@@ -37,7 +37,10 @@ def capture(
     unit: Annotated[int | None, typer.Option(help="samples per unit of work")] = None,
     kinds: Annotated[
         str | None,
-        typer.Option(help="kinds of layers, by comma; by default ACON, else all activations"),
+        typer.Option(
+            help="kinds of layers, by comma; by default meta_acon,acon, and of networks without "
+            "these activation,product"
+        ),
     ] = None,
     moments: Annotated[
         bool | None,
@@ -104,7 +107,7 @@ def capture(
         f"{counted(len(run.units), 'unit')}; {state}"
     )
     if run.has_census:
-        say(census_text(run.nonlinearities))
+        say(sentence_text(census_text(run.nonlinearities, run.kinds)))
 
 
 def _warn_of_left_out(run: Any) -> None:

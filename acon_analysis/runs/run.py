@@ -108,6 +108,7 @@ class Run(StoredRun):
             self.variance_split(draws=draws) if pooled else None,
             self.nonlinearities if self.has_census else None,
             self.layer_names,
+            self.kinds,
         )
 
     def _title(self) -> str:

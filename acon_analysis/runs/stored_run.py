@@ -91,6 +91,11 @@ class StoredRun:
         return spelled(str(self.identity["model"]).removeprefix("__main__."))
 
     @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of layers that were to be captured."""
+        return tuple(spelled(str(kind)) for kind in self.identity.get("kinds") or ())
+
+    @property
     def network(self) -> str:
         """The network's name without folders, for figures and pages that leave the machine."""
         return self.model.rpartition("/")[2] if self.model.startswith("/") else self.model

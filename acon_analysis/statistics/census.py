@@ -1,6 +1,7 @@
 """What a census of a network's operators says: one sentence, and a row an operator."""
 
 import re
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -18,8 +19,11 @@ def plain_name(operator: str) -> str:
     return found.rstrip("_") or operator
 
 
-def census_text(frame: pd.DataFrame) -> str:
+def census_text(frame: pd.DataFrame, kinds: Sequence[str] = ("activation",)) -> str:
     """Return how much of a network's nonlinearity is measured, in one sentence.
+
+    Where ``kinds``, those of the layers that were asked for, lack activations, the sentence says
+    which calls that leaves out.
 
     >>> frame = pd.DataFrame({"operator": ["relu", "_softmax"], "calls": [3, 2],
     ...     "elements": [60, 40], "class": "nonlinear", "measured": [True, False], "reason": ""})
@@ -37,8 +41,13 @@ def census_text(frame: pd.DataFrame) -> str:
     ]
     if not total:
         parts = ["no call is nonlinear in the input"]
-    if len(others := nonlinear[~nonlinear["measured"]]):
+    others = nonlinear[~nonlinear["measured"]]
+    left_out = others[(others["reason"] == "activation") & ("activation" not in kinds)]
+    if len(others := others.drop(left_out.index)):
         parts.append(f"not measured: {_counted(others)}")
+    if len(left_out):
+        more = ",".join([*kinds, "activation"])
+        parts.append(f"left out, of kind activation: {_counted(left_out)} (add --kinds {more})")
     if len(unknown):
         parts.append(f"unknown: {_counted(unknown)}")
     parts += frame.loc[frame["reason"].str.startswith("census incomplete"), "reason"].tolist()

@@ -1,5 +1,6 @@
 """What was found in a run, for people: a question, the answer in plain English, the numbers."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -39,12 +40,14 @@ def findings(
     splits: pd.DataFrame | None = None,
     census: pd.DataFrame | None = None,
     names: Names | None = None,
+    kinds: Sequence[str] = ("activation",),
 ) -> list[Finding]:
     """Return what was found: linearity, what β depends on, what is not measured.
 
     ``layers`` comes from `layer_overview` or from `Run.linearity` with all columns, ``splits`` from
     `Run.variance_split`, ``census`` is `Run.nonlinearities`; what is not given is not mentioned.
-    ``names`` are those of `layer_names`, by default of the given tables.
+    ``names`` are those of `layer_names`, by default of the given tables; ``kinds`` the kinds of
+    layers that the run was to capture.
     """
     found = []
     if layers is not None:
@@ -53,7 +56,7 @@ def findings(
     if splits is not None:
         found.append(learned_beta(splits, names))
     if census is not None:
-        text = sentence(census_text(census))
+        text = sentence(census_text(census, kinds))
         found.append(Finding("How much of the network's nonlinearity is measured?", text))
     return [one for one in found if one is not None]
 

@@ -45,7 +45,7 @@ def run_page(
         "cut": drawn_text(run).replace("are drawn", "are listed"),
         "findings": [
             [visible(part).replace(" %", "\u00a0%") for part in one]
-            for one in findings(layers, splits, operators, run.layer_names)
+            for one in findings(layers, splits, operators, run.layer_names, run.kinds)
         ],
         "tiles": tiles(layers, run),
         "facts": facts(run),
@@ -177,7 +177,8 @@ def census(run: Run) -> Page | None:
         }
         for row in census_table(run.nonlinearities).to_dict("records")
     ]
-    return {"text": sentence(visible(census_text(run.nonlinearities))), "rows": rows}
+    text = census_text(run.nonlinearities, run.kinds)
+    return {"text": sentence(visible(text)), "rows": rows}
 
 
 def errors(run: Run) -> Page:

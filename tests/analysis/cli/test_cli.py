@@ -45,7 +45,8 @@ def test_the_census_ends_layers_capture_and_summary(
 ) -> None:
     assert status("layers", "digits_metaacon", "--kinds", "meta_acon") == 0
     said = capsys.readouterr().out
-    line = "measured 6 of 19 nonlinear calls (19 % of their elements); not measured: 13 relu"
+    counted = "measured 6 of 19 nonlinear calls (19 % of their elements); left out, of kind "
+    line = f"{counted}activation: 13 relu (add --kinds meta_acon,activation)"
     assert line in said.splitlines()
     assert said.splitlines()[-1].split("  ")[0] in ("sigmoid + mul", "mul + sigmoid")
     assert status("layers", "digits_metaacon", "--kinds", "meta_acon", "--format", "csv") == 0
@@ -56,6 +57,7 @@ def test_the_census_ends_layers_capture_and_summary(
     assert (
         status("capture", "digits_metaacon", "--data", "digits", "--out", run, "--limit", "8") == 0
     )
+    line = f"{counted}activation: 13 relu (add --kinds meta_acon,acon,activation)"
     assert capsys.readouterr().out.splitlines()[-1] == line
     assert status("summary", run, "--draws", "0") == 0
     assert " ".join(capsys.readouterr().out.split()).endswith(f"M{line[1:]}.")
@@ -63,7 +65,10 @@ def test_the_census_ends_layers_capture_and_summary(
 
 def test_layers(capsys: pytest.CaptureFixture[str]) -> None:
     assert status("layers", "digits_metaacon", "--format", "csv") == 0
-    lines = capsys.readouterr().out.splitlines()
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
+    assert "leaves out 13 of kind activation" in said.err
+    assert "unless asked for with --kinds activation,meta_acon" in said.err
     assert lines[0].startswith("layer,")
     assert len(lines) == 1 + 6 + 13
     assert any(line.startswith("layer3.0.acon,0,meta_acon,128,channel,") for line in lines)

@@ -30,6 +30,15 @@ def test_the_sentence_counts_calls_and_elements() -> None:
     )
 
 
+def test_the_sentence_says_what_the_kinds_leave_out() -> None:
+    rows = [*ROWS, ("head", "relu", 2, 5, "nonlinear", False, "", "activation")]
+    assert census_text(frame(rows), ("meta_acon", "acon")).endswith(
+        "not measured: 24 softmax, 4 max_pool2d; left out, of kind activation: 2 relu (add "
+        "--kinds meta_acon,acon,activation); unknown: 1 my.bend"
+    )
+    assert "4 max_pool2d, 2 relu; unknown" in census_text(frame(rows), ("activation", "product"))
+
+
 def test_the_sentence_of_a_linear_network_and_of_an_incomplete_census() -> None:
     assert census_text(frame(ROWS[:1])) == "no call is nonlinear in the input"
     unseen = ("", "", 0, 5, "unknown", False, "", "census incomplete: numpy")

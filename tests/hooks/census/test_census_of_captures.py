@@ -1,6 +1,7 @@
 """The census of a capture: stored with the run, of its first batch, without effect on numbers."""
 
 import hashlib
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 import acon_analysis as acon
 from acon_analysis.errors import AconError, UsageError
+from acon_analysis.layers import MetaAconC
 from acon_analysis.runs.verify import verify_run
 from acon_hooks.census.census import Census
 
@@ -94,6 +96,35 @@ def test_a_run_of_an_earlier_version_says_that_it_has_no_census(
     assert not old.has_census
     with pytest.raises(AconError, match="holds no census"):
         _ = old.nonlinearities
+
+
+class Headed(nn.Module):
+    """A Meta-ACON network with activations of other kinds in its head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 16, 3), MetaAconC(16))
+        self.head = nn.Sequential(nn.Linear(16, 8), nn.GELU())
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = torch.relu(self.head(self.body(x).mean((2, 3)))).softmax(-1)
+        return made
+
+
+def test_what_the_default_kinds_leave_out_is_said_and_can_be_added(
+    tmp_path: Path, images: list[Tensor]
+) -> None:
+    model = Headed()
+    run = acon.capture(model, images, tmp_path / "default", progress=False)
+    said = str(run.findings(draws=0)[-1])
+    assert "not measured: 1 softmax; left out, of kind activation: 1 gelu, 1 relu" in said
+    found = re.search(r"--kinds ([\w,]+)", said)
+    assert found is not None
+    kinds = found[1].split(",")
+    both = acon.capture(model, images, tmp_path / "both", kinds=kinds, progress=False)
+    assert both.layers["layer"].tolist() == ["body.1", "head.1", ":relu#0"]
+    assert "left out" not in str(both.findings(draws=0)[-1])
 
 
 def test_a_network_without_layers_says_what_it_calls(tmp_path: Path) -> None:
