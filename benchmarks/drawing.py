@@ -13,6 +13,7 @@ import matplotlib as mpl
 
 mpl.use("agg")
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 
 from acon_analysis.runs.run import open_run
 from acon_analysis.store.histograms import bin_edges
@@ -24,6 +25,12 @@ def peak_megabytes() -> float:
     return float(found[1]) / 1024 if found else float("nan")
 
 
+def _panels(count: int) -> list[Axes]:
+    """Return the panels of a new figure, four a row."""
+    _, panels = plt.subplots(-(-count // 4), 4, figsize=(10, 8), sharex=True)
+    return list(panels.flat)[:count]
+
+
 def main(out: str) -> None:
     """Draw; `counted` and `drawn` are seconds of processor time since the imports.
 
@@ -32,18 +39,18 @@ def main(out: str) -> None:
     start = time.process_time()
     frame = open_run(out).histograms()
     counted = time.process_time() - start
-    figure, panels = plt.subplots(4, 4, figsize=(10, 8), sharex=True)
-    for panel, name, count in zip(panels.flat, frame["layer"], frame["count"], strict=True):
+    panels = _panels(len(frame))
+    for panel, name, count in zip(panels, frame["layer"], frame["count"], strict=True):
         panel.stairs(count, bin_edges(), fill=True)
         panel.set_title(name)
-    figure.canvas.draw()
+    plt.gcf().canvas.draw()
     drawn = time.process_time() - start
     peak = peak_megabytes()
     start = time.process_time()
-    figure, panels = plt.subplots(4, 4, figsize=(10, 8), sharex=True)
-    for panel, name in zip(panels.flat, frame["layer"], strict=True):
+    panels = _panels(len(frame))
+    for panel, name in zip(panels, frame["layer"], strict=True):
         panel.set_title(name)
-    figure.canvas.draw()
+    plt.gcf().canvas.draw()
     empty = time.process_time() - start
     print(json.dumps({"counted": counted, "drawn": drawn, "panels": empty, "peak": peak}))
 

@@ -1,9 +1,13 @@
-"""(d) A run of 50,000 samples x 3,776 channels, with moments: every command that reads it.
+"""(d) Large runs, with moments: every command that reads them.
 
-The network has the sixteen Meta-ACON layers of ResNet-50 on maps of 2 x 2, so that a run of the
-true size is captured in minutes. Its weights are random.
+One has 50,000 samples x 3,776 channels, those of ResNet-50's sixteen Meta-ACON layers, the other
+24,000 samples and a further layer of 1,024 channels. All layers see maps of 2 x 2, so that runs of
+the true size are captured in minutes. Weights are random.
 
-python benchmarks/reading.py [--samples 50000] [--keep FOLDER]
+python benchmarks/reading.py [--samples 50000 24000] [--keep FOLDER FOLDER]
+
+Runs that lie in the folders are measured as they are, others captured into them. Fewer numbers than
+two measure only the first of the runs.
 """
 
 import argparse
@@ -15,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import pandas as pd
@@ -28,6 +33,8 @@ from acon_analysis.layers.meta import MetaAconC
 
 #: ResNet-50's Meta-ACON layers, 3,776 channels.
 WIDTHS = (*[64] * 3, *[128] * 4, *[256] * 6, *[512] * 3)
+#: The layers of every run.
+RUNS = WIDTHS, (*WIDTHS, 1024)
 INPUTS = 16
 
 
@@ -148,13 +155,18 @@ def measured(out: Path, samples: int, widths: Sequence[int] = WIDTHS) -> list[li
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--samples", type=int, default=50_000)
-    parser.add_argument("--keep", type=Path)
+    parser.add_argument("--samples", nargs="*", type=int, default=[50_000, 24_000])
+    parser.add_argument("--keep", nargs="*", type=Path, default=[])
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
-        rows = measured(options.keep or Path(place) / "run", options.samples)
-    text = f"{options.samples} samples x {sum(WIDTHS)} channels, random weights.\n\n"
-    write_section("d. Reading a large run", text + table(["what", "time", "size"], rows))
+    tables = []
+    for samples, widths, kept in zip_longest(options.samples, RUNS, options.keep):
+        if samples is None:
+            break
+        with tempfile.TemporaryDirectory() as place:
+            rows = measured(kept or Path(place) / "run", samples, widths)
+        tables.append(f"{samples:,} samples x {sum(widths):,} channels of {len(widths)} layers.")
+        tables.append(table(["what", "time", "size"], rows))
+    write_section("d. Reading a large run", "\n\n".join(["Random weights.", *tables]))
 
 
 if __name__ == "__main__":

@@ -152,7 +152,11 @@ class ForwardPass:
         if own is None:
             return Tap(model, kinds=self.kinds, check_rows=look)
         return Tap(
-            model, kinds=self.kinds, observe=own.observe, rectified=own.rectified, check_rows=look
+            model,
+            kinds=self.kinds,
+            observe=own.observe,
+            observe_input=own.observe_input if own.compiled else None,
+            check_rows=look,
         )
 
     def _tapped(self, batch: Samples) -> Batch:

@@ -62,6 +62,9 @@ class Layer:
         The kinds that were asked for.
     in_place : bool
         Whether the layer overwrites its input (known after the first batch).
+    known : str
+        Where the layer overwrites its input: the name of the function of ``torch.nn.functional``
+        whose output its own is, bit for bit; empty if there is none, or before the first batch.
     function : tuple of (str, int) or None
         Of an activation or product that is called as a function: its name, and which call of it
         within one call of `module`, the innermost module that was running.
@@ -80,6 +83,7 @@ class Layer:
     reading: Reading | None = field(default=None, repr=False, compare=False)
     asked: tuple[str, ...] = field(default=DEFAULT_KINDS, repr=False, compare=False)
     in_place: bool = field(default=False, repr=False)
+    known: str = field(default="", repr=False, compare=False)
     function: tuple[str, int] | None = field(default=None, repr=False)
     pieces: tuple[Site, ...] = field(default=(), repr=False, compare=False)
     gate: tuple[str, int] | None = field(default=None, repr=False)

@@ -125,6 +125,11 @@ class Accumulator:
         """Whether some layer is measured, with constants that the run's folder keeps."""
         return self._table is not None
 
+    @property
+    def compiled(self) -> bool:
+        """Whether the compiled kernel sums, which computes some outputs itself."""
+        return self._native is not None
+
     def observe(
         self, layer: Layer, call: int, x: Tensor, y: Tensor, beta: Tensor | Factors | None
     ) -> None:
@@ -137,14 +142,16 @@ class Accumulator:
         if self.places.axis:
             layer, x, y, beta = samples_first(self.places, layer, x, y, beta)
         own = None if isinstance(beta, Factors) else beta
+        # As `observe_input` sums it, whichever of the two sees a call.
+        known = layer.known if self.compiled and not self.places.axis else ""
         if slot is not None:
-            self._merged.write(*slot, x, y, own, layer.axis)
+            self._merged.write(*slot, x, y, own, layer.axis, known)
         elif self._measures(layer, key, x, y):
             valid = valid_positions(self.places, layer, x)
             if key not in self.constants:
                 with torch.no_grad():
                     self.constants[key] = self._settle(layer, key, x, unpadded(own, valid))
-            self._sum(key, x, y, beta, layer.axis, valid)
+            self._sum(key, x, y, beta, layer.axis, valid, known)
         elif key in self._pooling:
             exact = torch.promote_types(x.dtype, torch.float32)
             valid = valid_positions(self.places, layer, x)
@@ -171,10 +178,10 @@ class Accumulator:
             self._written[key] = raw
         return y
 
-    def rectified(self, layer: Layer, call: int, x: Tensor) -> bool:
-        """Sum a ReLU before it runs; False on the first batch, and where `observe` has to."""
+    def observe_input(self, layer: Layer, call: int, x: Tensor) -> bool:
+        """Sum a call before it runs, of an output that is known; False where `observe` has to."""
         slot = None if self.places.axis else self._merged.slots.get((layer.name, call))
-        return slot is not None and slot[0].put(slot[1], x, None, None, layer.axis)
+        return slot is not None and slot[0].put(slot[1], x, layer.known, None, layer.axis)
 
     def _sum(
         self,
@@ -184,6 +191,7 @@ class Accumulator:
         beta: Tensor | Factors | None,
         axis: int,
         valid: Tensor | None,
+        known: str,
     ) -> None:
         """Sum a call and keep the sums until the batch ends."""
         gate, raw, own = self.constants[key].gate, None, None
@@ -197,7 +205,7 @@ class Accumulator:
         elif key in self._written:
             raw = self._written.pop(key)
         elif self._kernel is not None:
-            raw = self._kernel.sums(x, y, beta, axis, Prepared(gate))
+            raw = self._kernel.sums(x, known or y, beta, axis, Prepared(gate))
         if not isinstance(beta, Factors):
             raw = sums(x, y, beta, axis, gate) if raw is None else raw
             own = mean_beta(beta, gate, raw, valid)

@@ -63,10 +63,20 @@ class MergedGroups:
             buffers.copy(index, first.sums, first.beta, int(first.pixels))
 
     def write(
-        self, buffers: SumBuffers, index: int, x: Tensor, y: Tensor, beta: Tensor | None, axis: int
+        self,
+        buffers: SumBuffers,
+        index: int,
+        x: Tensor,
+        y: Tensor,
+        beta: Tensor | None,
+        axis: int,
+        known: str,
     ) -> None:
-        """Sum a call into its buffer: every batch of the compiled kernel but the first."""
-        if not buffers.put(index, x, y, beta, axis):
+        """Sum a call into its buffer: every batch of the compiled kernel but the first.
+
+        `known`: the name of the function that computes y from x, or nothing.
+        """
+        if not buffers.put(index, x, known or y, beta, axis):
             gate = buffers.group.calls[index].gate
             raw = sums(x, y, beta, axis, gate)
             pixels = x.numel() // max(raw.shape[1] * raw.shape[2], 1)

@@ -163,12 +163,12 @@ class Recording:
             except HookError as error:
                 self._lost = error
 
-    def rectified(self, layer: Layer, call: int, x: Tensor) -> bool:
-        """Sum a call of a ReLU before it runs, as `observe` sums others; return whether it was."""
+    def observe_input(self, layer: Layer, call: int, x: Tensor) -> bool:
+        """Sum a call before it runs, as `observe` sums others; return whether it was."""
         if self._moments is None or self._lost is not None:
             return False
         try:
-            return self._moments.rectified(layer, call, x)
+            return self._moments.observe_input(layer, call, x)
         except HookError as error:
             self._lost = error
             return False
@@ -337,24 +337,24 @@ def record(
     ) -> None:
         recording.observe(layer, call, x, y, beta)
 
-    def rectified(layer: Layer, call: int, x: Tensor) -> bool:
-        return recording.rectified(layer, call, x)
+    def observe_input(layer: Layer, call: int, x: Tensor) -> bool:
+        return recording.observe_input(layer, call, x)
 
+    sums = None
+    if moments:
+        device = next((value.device for value in model.parameters()), torch.device("cpu"))
+        sums = Accumulator(settle(MomentOptions(), device)[0], quiet=True)
     tap = Tap(
         model,
         layers,
         kinds=default_kinds(model, moments=moments) if kinds is None else kinds,
         observe=observe if moments else None,
-        rectified=rectified if moments else None,
+        observe_input=observe_input if sums is not None and sums.compiled else None,
         prove=prove,
         full=full,
         allow_autocast=allow_autocast,
         check_rows=prove,
     )
-    sums = None
-    if moments:
-        device = next((value.device for value in model.parameters()), torch.device("cpu"))
-        sums = Accumulator(settle(MomentOptions(), device)[0], quiet=True)
     recording = Recording(tap, sums, full=full)
     with tap:
         tap.on_batch(recording._collect, recording._forget)

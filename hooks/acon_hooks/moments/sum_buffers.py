@@ -56,17 +56,17 @@ class SumBuffers:
             self._address = np.array([target.address for target in self._targets], dtype=np.int64)
             self._capacity = samples
 
-    def put(self, index: int, x: Tensor, y: Tensor | None, beta: Tensor | None, axis: int) -> bool:
+    def put(self, index: int, x: Tensor, y: Tensor | str, beta: Tensor | None, axis: int) -> bool:
         """Have the compiled kernel sum a call, by its index; return whether it could.
 
-        Without y its output is max(x, 0).
+        y is the output, or the name of the function that computes it from x.
         """
         target, constants = self._start(index, x, axis)
         # Of no samples there is nothing to sum.
         done = self.kernel.into(x, y, beta, axis, constants, target) if len(x) else True
         if done is False:
             own = self._own(index, x.shape[axis])[: constants.rows]
-            again(own, x, x.relu() if y is None else y, beta, axis, constants.gate)
+            again(own, x, y, beta, axis, constants.gate)
             self._finite = self._finite and bool(own.isfinite().all())
         self._full[index] = done is not None
         return self._full[index]

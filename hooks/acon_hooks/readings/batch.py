@@ -47,10 +47,10 @@ class Batch(dict[Key, Tensor]):
 #: z = a·g(x) they are x, z and its `Factors`, all of the shape of z. Nothing may be kept.
 Observer = Callable[[Layer, int, Tensor, Tensor, Any], None]
 
-#: Called before a ReLU runs, whose output is known to be max(x, 0), with (layer, call, x). Where it
-#: returns True it has taken the call in, and the observer is not called: so x, which the layer may
-#: overwrite, is not copied for it.
-Rectified = Callable[[Layer, int, Tensor], bool]
+#: Called before a layer runs that overwrites its input, and whose output is known (`Layer.known`),
+#: with (layer, call, x). Where it returns True it has taken the call in, and the observer is not
+#: called: so x is not copied for it.
+InputObserver = Callable[[Layer, int, Tensor], bool]
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Results:
     observe: Observer | None
     # Whether β of every pixel is kept where it differs between pixels.
     full: bool
-    rectified: Rectified | None = None
+    observe_input: InputObserver | None = None
     # Whether the first batch is run again.
     looking: bool = False
     # β of the forward pass that is running.

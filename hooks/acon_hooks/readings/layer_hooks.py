@@ -18,10 +18,10 @@ from acon_hooks.layers.scan import Layer, slopes
 from acon_hooks.readings.batch import Key, Results
 from acon_hooks.readings.call_trace import CallTrace
 from acon_hooks.readings.first_batch import FirstBatchHooks, resolve_call
+from acon_hooks.readings.known_functions import computes, function_of, runs_alone
 from acon_hooks.readings.live import LiveHooks
 from acon_hooks.readings.pieces import Pieces, computed
 from acon_hooks.readings.proof import failed_report
-from acon_hooks.readings.rectifiers import is_relu, runs_alone
 
 #: How many more batches are watched closely while no proof of a layer had power.
 _PATIENCE = 8
@@ -59,8 +59,8 @@ class LayerHooks(Visitor):
         self.computed: dict[Key, Tensor] = {}  # static β on the first batch, if not parameters
         self.power = 0.0  # the largest of all proofs
         self._width_axis: int | None = None  # of β, if it is one number a channel
-        # Whether its output is known to be max(x, 0), and whether a call has been taken in so.
-        self._rectifies, self._known = is_relu(layer), False
+        # What its output may be known to be, and whether a call has been taken in before it ran.
+        self._function, self._taken = function_of(layer), False
         self.hooks: FirstBatchHooks | LiveHooks | None = None
         self.pieces: Pieces | None = None  # if it may be one, in the first forward pass
 
@@ -84,14 +84,14 @@ class LayerHooks(Visitor):
 
     def before(self, call: SiteCall) -> None:
         """Prepare for a call of the layer."""
-        self._known = self._rectifies and self._take_before(call)
-        if self.hooks is not None and not self._known:
+        self._taken = bool(self._function) and self._take_before(call)
+        if self.hooks is not None and not self._taken:
             self.hooks.begin_call(call)
 
     def after(self, call: SiteCall, output: Any) -> None:
         """Read β of the call that has ended."""
-        if self._known:
-            self._known = False
+        if self._taken:
+            self._taken = False
         elif isinstance(self.hooks, LiveHooks):
             self._deliver(self.hooks, call, output)
         elif self.hooks is not None:
@@ -121,7 +121,7 @@ class LayerHooks(Visitor):
 
     def stop(self) -> None:
         """Forget a forward pass that did not end."""
-        self._known = False
+        self._taken = False
         if self.hooks is not None:
             self.hooks.stop()
 
@@ -169,17 +169,17 @@ class LayerHooks(Visitor):
         self.hooks = live
 
     def _take_before(self, call: SiteCall) -> bool:
-        """Have a ReLU that overwrites its input taken in before it runs, if no other has a say."""
+        """Have a call of a known function taken in before it runs, if no other has a say."""
         results, x = self.results, call.args[0] if call.args else None
         if not isinstance(self.hooks, LiveHooks) or type(x) is not Tensor:
             return False
-        if results.rectified is None or results.observe is None or results.looking:
-            return False
-        usual = self.visited.usual.get(call.number) == (x.shape, x.dtype)
-        if not usual or not runs_alone(self.layer):
+        if results.observe_input is None or results.observe is None or results.looking:
             return False
         layer = results.calls.get((self.layer.name, call.number), self.layer)
-        return results.rectified(layer, call.number, x.detach())
+        usual = self.visited.usual.get(call.number) == (x.shape, x.dtype)
+        if not layer.known or not usual or not runs_alone(layer):
+            return False
+        return results.observe_input(layer, call.number, x.detach())
 
     def _settle_or_hold(self, hooks: FirstBatchHooks, call: SiteCall, output: Any) -> None:
         """Settle a call, unless it may be a piece of an activation, which is not known yet."""
@@ -221,9 +221,10 @@ class LayerHooks(Visitor):
         if found.report is not None:
             self.power = max(self.power, found.report.power)
             self.results.report(found.report)
-        if self._rectifies:
-            self._rectifies = same_values(found.x.relu(), output)
-        self._hand_over(call.number, found.x, output, found.beta, found.layer)
+        layer, known = found.layer, self._function
+        if known and layer.in_place and self.results.observe_input is not None:
+            layer = replace(layer, known=known if computes(known, found.x, output) else "")
+        self._hand_over(call.number, found.x, output, found.beta, layer)
 
     def _without_samples(self, x: Tensor) -> None:
         """Refuse a network without a batch axis; leave a layer that is given one sample a call."""
@@ -303,6 +304,8 @@ class LayerHooks(Visitor):
         if layer is not None:
             self.results.calls[key] = layer
         layer = self.results.calls.setdefault(key, self.layer)
+        if layer.known and not computes(layer.known, x, output):
+            layer = replace(layer, known="")
         if isinstance(beta, Tensor):
             if self.layer.granularity == "static" and not self.results.looking:
                 self._compare_static(key, beta)

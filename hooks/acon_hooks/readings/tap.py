@@ -23,9 +23,9 @@ from acon_hooks.layers.choosing import NoLayerError, choose_layers, none_of
 from acon_hooks.layers.scan import DEFAULT_KINDS, PLAIN_KINDS, Layer, check_kinds
 from acon_hooks.readings.batch import (
     Batch,
+    InputObserver,
     Key,
     Observer,
-    Rectified,
     Results,
     count_samples,
 )
@@ -63,8 +63,8 @@ class Tap(Visitor):
         Keys of `acon_hooks.KINDS`.
     observe : callable, optional
         See `acon_hooks.readings.batch.Observer`.
-    rectified : callable, optional
-        See `acon_hooks.readings.batch.Rectified`.
+    observe_input : callable, optional
+        See `acon_hooks.readings.batch.InputObserver`.
     full : bool
         Also keep β of every pixel where it differs between pixels.
     prove : bool
@@ -103,7 +103,7 @@ class Tap(Visitor):
         *,
         kinds: Iterable[str] = DEFAULT_KINDS,
         observe: Observer | None = None,
-        rectified: Rectified | None = None,
+        observe_input: InputObserver | None = None,
         full: bool = False,
         prove: bool = True,
         report_failures: bool = False,
@@ -120,7 +120,7 @@ class Tap(Visitor):
         self._named = layers is not None and any(isinstance(layer, str) for layer in layers)
         self._report_failures = report_failures
         self._kinds = check_kinds(kinds)
-        self._results = Results(observe, full, rectified)
+        self._results = Results(observe, full, observe_input)
         self._axes = ChannelAxes()
         chosen = choose_layers(self.model, layers, self._kinds)
         self._sites: list[tuple[Site, Visitor]] = []

@@ -20,7 +20,7 @@ from acon_analysis.files import is_own_file, keep_private, private_cache, shared
 
 #: What is compiled, and what it includes.
 UNITS = tuple(Path(__file__).with_name(f"{name}.cpp") for name in ("sums", "merge"))
-_HEADERS = ("rows", "vectors", "tangent", "results", "threads")
+_HEADERS = ("rows", "vectors", "tangent", "functions", "results", "threads")
 SOURCES = (*UNITS, *(Path(__file__).with_name(f"{name}.h") for name in _HEADERS))
 
 #: Without regard to NaN and infinity, which the callers hand over to torch.

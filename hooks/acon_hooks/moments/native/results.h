@@ -5,6 +5,7 @@
 
 #include <cstring>
 
+#include "functions.h"
 #include "rows.h"
 #include "tangent.h"
 #include "vectors.h"
@@ -24,6 +25,7 @@ constexpr double ROUGH[] = {0.3, 3e-3};
 constexpr int64_t FEWEST = 8;
 
 struct Problem {
+  Function function;
   bool last;
   const float *x, *beta;
   float* y;

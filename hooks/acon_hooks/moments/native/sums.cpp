@@ -76,20 +76,21 @@ struct Ends {
 
 // Adds `count` pixels, at most SPAN, `step` values apart, to the sums of one vector of channels. With
 // `far` those that come SPAN pixels later are fetched meanwhile: steps are too long for processors to
-// foresee. With `rectified` the output is max(y, 0).
-template <bool far, bool rectified>
+// foresee. The output is a function of x, or y if it is GIVEN.
+template <bool far, Function function>
 void add_pair(Slot& slot, const Origin<PLAIN>& from, const float* x, const float* y, int64_t step,
               int64_t count) {
   const Origin<PLAIN> origin = from;
   Wide part[5][2] = {};
   Ends ends(slot);
   for (int64_t i = 0; i < count; ++i, x += step, y += step) {
-    if (far) __builtin_prefetch(x + SPAN * step), __builtin_prefetch(y + SPAN * step);
-    ends.add(load(x));
+    if (far) __builtin_prefetch(x + SPAN * step);
+    if (far && function == GIVEN) __builtin_prefetch(y + SPAN * step);
+    const Vector value = load(x), output = function == GIVEN ? load(y) : apply<function>(value);
+    ends.add(value);
     for (int half = 0; half < 2; ++half) {
-      const Wide a = widen(x + half * WIDE) - origin.x[half];
-      const Wide output = widen(y + half * WIDE);
-      const Wide w = (rectified ? largest(output, Wide{}) : output) - origin.w[half];
+      const Wide a = widen(value, half) - origin.x[half];
+      const Wide w = widen(output, half) - origin.w[half];
       part[0][half] += a, part[1][half] += a * a;
       part[2][half] += w, part[3][half] += w * w, part[4][half] += w * a;
     }
@@ -100,17 +101,19 @@ void add_pair(Slot& slot, const Origin<PLAIN>& from, const float* x, const float
 }
 
 template <bool far>
-void add(Slot& slot, const Origin<PLAIN>& from, const float* x, float* y, int64_t step,
-         int64_t count) {
-  if (y) add_pair<far, false>(slot, from, x, y, step, count);
-  else add_pair<far, true>(slot, from, x, x, step, count);
+void add(Slot& slot, const Origin<PLAIN>& from, Function function, const float* x, float* y,
+         int64_t step, int64_t count) {
+  if (function == GIVEN) add_pair<far, GIVEN>(slot, from, x, y, step, count);
+  if (function == RELU) add_pair<far, RELU>(slot, from, x, x, step, count);
+  if (function == HARDSWISH) add_pair<far, HARDSWISH>(slot, from, x, x, step, count);
+  if (function == SILU) add_pair<far, SILU>(slot, from, x, x, step, count);
 }
 
 // The same with gates, and with the output, which is written to `y` unless that is null. Gates are
 // computed first, and then the two halves are summed one after the other: the sums of both do not fit
 // into the registers.
 template <bool far, Kind kind>
-void add(Slot& slot, const Origin<kind>& from, const float* x, float* y, int64_t step,
+void add(Slot& slot, const Origin<kind>& from, Function, const float* x, float* y, int64_t step,
          int64_t count) {
   const Vector steep = from.steep, reference = from.reference;
   const Vector slope = from.half, middle = from.middle;
@@ -242,7 +245,7 @@ bool along(const Problem& p, int64_t group) {
   Vector first, output;
   for (int lane = 0; lane < LANES; ++lane)
     first[lane] = x[lane][0], output[lane] = kind == PLAIN && p.y ? y[lane][0] : 0.0f;
-  if (kind == PLAIN && !p.y) output = largest(first, output);
+  if (kind == PLAIN && !p.y) output = apply(p.function, first);
   const Origin<kind> origin(constants, first, output);
   Slot slot;
   slot.low = slot.high = first;
@@ -251,7 +254,7 @@ bool along(const Problem& p, int64_t group) {
     const int64_t count = p.pixels - from < SPAN ? p.pixels - from : SPAN;
     transpose(x, from, count, tiles[0]);
     if (kind == PLAIN && p.y) transpose(y, from, count, tiles[1]);
-    add<false>(slot, origin, tiles[0], p.y ? tiles[1] : nullptr, LANES, count);
+    add<false>(slot, origin, p.function, tiles[0], p.y ? tiles[1] : nullptr, LANES, count);
     if (kind != PLAIN && p.y) transpose_back(tiles[1], y, from, count);
   }
   Results results;
@@ -296,7 +299,7 @@ bool periodic(const Problem& p, int64_t sample, const Layout& layout) {
       constants.set<kind>(p, lane, sample, channel);
       first[lane] = x[channel], output[lane] = kind == PLAIN && y ? y[channel] : 0.0f;
     }
-    if (kind == PLAIN && !y) output = largest(first, output);
+    if (kind == PLAIN && !y) output = apply(p.function, first);
     origins[v] = Origin<kind>(constants, first, output);
     slots[v].low = slots[v].high = first;
   }
@@ -304,7 +307,7 @@ bool periodic(const Problem& p, int64_t sample, const Layout& layout) {
   for (int64_t from = 0; from < whole; from += SPAN)
     for (int64_t v = 0; v < layout.period; ++v) {
       const int64_t at = from * step + v * LANES;
-      add<true>(slots[v], origins[v], x + at, y ? y + at : y, step,
+      add<true>(slots[v], origins[v], p.function, x + at, y ? y + at : y, step,
                 whole - from < SPAN ? whole - from : SPAN);
     }
   Totals<PERIOD * LANES> found = {};
@@ -316,7 +319,7 @@ bool periodic(const Problem& p, int64_t sample, const Layout& layout) {
     std::memcpy(last[0], x + at, bytes);
     if (kind == PLAIN && y) std::memcpy(last[1], y + at, bytes);
     Slot more = slots[v];
-    if (rest > 0) add<false>(more, origins[v], last[0], y ? last[1] : y, 0, 1);
+    if (rest > 0) add<false>(more, origins[v], p.function, last[0], y ? last[1] : y, 0, 1);
     if (kind != PLAIN && y) std::memcpy(y + at, last[1], bytes);
     for (int lane = 0; lane < LANES; ++lane)
       if (whole > 0 || lane < rest)
@@ -350,14 +353,14 @@ bool across(const Problem& p, int64_t sample, int64_t piece, const Layout& layou
     for (int lane = 0; lane < LANES; ++lane)
       constants[v].set<kind>(p, lane, sample, channel[v] + lane);
     const Vector first = load(x + channel[v]);
-    const Vector output = kind == PLAIN && y ? load(y + channel[v]) : largest(first, Vector{});
+    const Vector output = kind == PLAIN && y ? load(y + channel[v]) : apply(p.function, first);
     origins[v] = Origin<kind>(constants[v], first, output);
     slots[v].low = slots[v].high = first;
   }
   for (int64_t from = 0; from < p.pixels; from += SPAN)
     for (int v = 0; v < count; ++v) {
       const int64_t at = from * p.channels + channel[v];
-      add<true>(slots[v], origins[v], x + at, y ? y + at : y, p.channels,
+      add<true>(slots[v], origins[v], p.function, x + at, y ? y + at : y, p.channels,
                 p.pixels - from < SPAN ? p.pixels - from : SPAN);
     }
   bool finite = true;
@@ -399,15 +402,15 @@ bool run(const Problem& p, int threads, Team team) {
 
 extern "C" {
 
-// x, y: (N, C, P), or with `last` (N, P, C), without gaps; y is read for activations, null for that of
-// a ReLU, which follows from x; for the ACON family it is written, unless it is null. constants: (3, C);
+// x, y: (N, C, P), or with `last` (N, P, C), without gaps; y is read for activations, null where it is a
+// `function` of x; for the ACON family it is written, unless it is null. constants: (3, C);
 // out: doubles, rows `out_row` and samples `out_sample` apart. Returns 1 if all results are finite; y is
 // not to be relied on otherwise.
-int acon_moment_sums(int kind, int last, const float* x, float* y, const double* constants,
+int acon_moment_sums(int kind, int function, int last, const float* x, float* y, const double* constants,
                      const float* beta, int64_t beta_sample, int64_t beta_channel,
                      int64_t samples, int64_t channels, int64_t pixels,
                      double* out, int64_t out_row, int64_t out_sample, int threads, Team team) {
-  const Problem p = {bool(last), x, beta, y, constants, samples, channels, pixels,
+  const Problem p = {Function(function), bool(last), x, beta, y, constants, samples, channels, pixels,
                      beta_sample, beta_channel, out, out_row, out_sample};
   if (kind == PLAIN) return run<PLAIN>(p, threads, team);
   if (kind == GATED) return run<GATED>(p, threads, team);

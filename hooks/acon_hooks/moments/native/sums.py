@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from acon_hooks.moments.kernels import Gate, repeat, rows_of, sums
 from acon_hooks.moments.native.build import NativeError, compiler_path, library
@@ -18,6 +19,10 @@ __all__ = ["GroupArgument", "NativeError", "NativeSums", "Prepared", "Target", "
 
 #: Summed values that take as long as merging one.
 _MERGING = 16
+
+#: Activations whose outputs the kernel computes itself, in the order of functions.h; first those
+#: that it is given.
+FUNCTIONS = ("", "relu", "hardswish", "silu")
 
 #: Largest difference from torch's operators, relative to the largest sum of its row.
 _TOLERANCE = 1e-6
@@ -79,7 +84,7 @@ class NativeSums:
         self._sums = library.acon_moment_sums
         self._sums.restype = _CHOICE
         self._sums.argtypes = [
-            *(_CHOICE, _CHOICE), *(_POINTER,) * 4, *(_INTEGER,) * 5,
+            *(_CHOICE,) * 3, *(_POINTER,) * 4, *(_INTEGER,) * 5,
             *(_POINTER, _INTEGER, _INTEGER), *(_CHOICE, _POINTER),
         ]  # fmt: skip
         self._merge = library.acon_moment_merge
@@ -87,7 +92,7 @@ class NativeSums:
         self._merge.argtypes = [_POINTER, _CHOICE, _POINTER]
 
     def sums(
-        self, x: Tensor, y: Tensor, beta: Tensor | None, axis: int, constants: Prepared
+        self, x: Tensor, y: Tensor | str, beta: Tensor | None, axis: int, constants: Prepared
     ) -> Tensor | None:
         """Return `kernels.sums` of tensors on the CPU, (`rows_of(gate)`, N, C), float64.
 
@@ -130,7 +135,7 @@ class NativeSums:
     def into(
         self,
         x: Tensor,
-        y: Tensor | None,
+        y: Tensor | str,
         beta: Tensor | None,
         axis: int,
         constants: Prepared,
@@ -141,8 +146,8 @@ class NativeSums:
         """Write what `sums` returns, and β in a further row, into memory; y, too, if `write`.
 
         None where `sums` returns None: nothing is written. False where something is not finite: see
-        `again`. y is written of the ACON family, for float32 without gaps; without y the output is
-        max(x, 0).
+        `again`. y is written of the ACON family, for float32 without gaps. Of other activations y
+        is the output, or the name in `FUNCTIONS` of what computes it from x.
         """
         shape = x.shape
         samples, channels = shape[0], shape[axis]
@@ -159,10 +164,13 @@ class NativeSums:
             steps = (first if one > 1 else 0, second if two > 1 else 0)
         last = _is_last(x, axis)
         x = _laid_out(x, axis, last=last)
-        y = y if kind or y is None else _laid_out(y, axis, last=last)
-        output = None if y is None or (kind and not write) else y.data_ptr()
+        function = FUNCTIONS.index(y) if isinstance(y, str) else 0
+        output = None
+        if isinstance(y, Tensor) and (write or not kind):
+            y = y if kind else _laid_out(y, axis, last=last)
+            output = y.data_ptr()
         given = (
-            kind, last, x.data_ptr(), output, constants.pointer, pointer, *steps,
+            kind, function, last, x.data_ptr(), output, constants.pointer, pointer, *steps,
             samples, channels, pixels, target.address, target.row, target.sample,
         )  # fmt: skip
         return bool(self._sums(*given, _threads(x.numel()), _TEAM))
@@ -174,9 +182,10 @@ class NativeSums:
 
 
 def again(
-    found: Tensor, x: Tensor, y: Tensor, beta: Tensor | None, axis: int, gate: Gate | None
+    found: Tensor, x: Tensor, y: Tensor | str, beta: Tensor | None, axis: int, gate: Gate | None
 ) -> None:
     """Overwrite in `found` the moments of channels in which something is not finite, by torch's."""
+    y = getattr(functional, y)(x) if isinstance(y, str) else y
     repeat(found, ~found.isfinite().all(0).all(0), x, y, beta, axis, gate)
 
 
@@ -237,11 +246,13 @@ def _load(path: Path) -> NativeSums:
         x = torch.randn(2, 21, 9, 10, generator=generator)
         half, beta = (torch.rand(*s, generator=generator) + 0.1 for s in ((21,), (2, 21, 1)))
         half = half.double()
-        for gate in (None, Gate(half, half, None), Gate(half, half, half + 0.5)):
-            expected = sums(x.double(), x.double().relu(), beta.double(), 1, gate)
+        gates = Gate(half, half, None), Gate(half, half, half + 0.5)
+        for gate, name in [*((None, name) for name in FUNCTIONS), *((gate, "") for gate in gates)]:
+            function = getattr(functional, name or "relu")
+            expected = sums(x.double(), function(x.double()), beta.double(), 1, gate)
             scale = expected.abs().amax((1, 2), keepdim=True)
             for data in (x, x.contiguous(memory_format=last)):
-                found = kernel.sums(data, data.relu(), beta, 1, Prepared(gate))
+                found = kernel.sums(data, name or function(data), beta, 1, Prepared(gate))
                 if found is None or ((found - expected) / scale).abs().max() > _TOLERANCE:
                     raise NativeError("the compiled kernel sums otherwise than torch does")
     return kernel

@@ -1,4 +1,4 @@
-"""ReLUs that overwrite their input are summed before they run, without a copy: the same numbers."""
+"""Activations that overwrite their input are summed before they run, without a copy."""
 
 # mypy: disable-error-code="no-any-return"
 
@@ -33,10 +33,39 @@ def test_the_kernel_needs_no_output(
         x = channels_last(x)
     constants = Prepared(None)
     found, target = buffer(constants, samples, channels)
-    assert kernel.into(x, None, None, 1, constants, target)
+    assert kernel.into(x, "relu", None, 1, constants, target)
     expected = kernel.sums(x, x.relu(), None, 1, constants)
     assert expected is not None
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("name", ["hardswish", "silu"])
+@pytest.mark.parametrize("last", [False, True])
+def test_the_kernel_computes_outputs(kernel: NativeSums, last: bool, name: str) -> None:
+    x = torch.linspace(-87, 87, 3 * 40 * 203).reshape(3, 40, 203)
+    given = channels_last(x) if last else x
+    found = kernel.sums(given, name, None, 1, Prepared(None))
+    wide, y = x.double().numpy(), getattr(functional, name)(x.double()).numpy()
+    means, own = wide.mean(2), y.mean(2)
+    a, b = wide - means[..., None], y - own[..., None]
+    assert found is not None
+    size = np.abs(y).mean(2)
+    np.testing.assert_array_less(np.abs(found[2].numpy() - own), 3e-7 * size + 1e-30)
+    deviation, spread = np.sqrt((b**2).sum(2)), np.sqrt((a**2).sum(2))
+    error = 1e-6 * np.sqrt((y**2).sum(2)) + 1e-30
+    np.testing.assert_array_less(np.abs(np.sqrt(found[3].numpy()) - deviation), error)
+    np.testing.assert_array_less(np.abs(found[4].numpy() - (a * b).sum(2)), error * spread)
+
+
+@pytest.mark.parametrize("name", ["relu", "hardswish", "silu"])
+def test_the_kernel_computes_outputs_of_every_size(kernel: NativeSums, name: str) -> None:
+    values = [-3e38, -1e30, -1e5, -100, -89, -88.5, -1e-3, -1e-30, 0, 1e-30, 1e-3, 3, 89, 1e5, 3e37]
+    x = torch.zeros(1, len(values), 2)
+    x[0, :, 0] = torch.tensor(values)
+    found = kernel.sums(x, name, None, 1, Prepared(None))
+    assert found is not None
+    y = getattr(functional, name)(x.double())[0, :, 0]
+    torch.testing.assert_close(2 * found[2, 0], y, rtol=3e-7, atol=1e-36)
 
 
 class Mixed(nn.Module):
@@ -84,15 +113,33 @@ def batches(*, last: bool = False, dtype: torch.dtype = torch.float32) -> list[T
 def taken(monkeypatch: pytest.MonkeyPatch, kernel: NativeSums) -> list[str]:
     """Return a list of the layers that are summed before they run, call by call."""
     names: list[str] = []
-    original = Accumulator.rectified
+    original = Accumulator.observe_input
 
-    def rectified(self: Accumulator, layer: Any, call: int, x: Tensor) -> bool:
+    def observe_input(self: Accumulator, layer: Any, call: int, x: Tensor) -> bool:
         done = original(self, layer, call, x)
         names.extend([layer.name] * done)
         return done
 
-    monkeypatch.setattr(Accumulator, "rectified", rectified)
+    monkeypatch.setattr(Accumulator, "observe_input", observe_input)
     return names
+
+
+class Smooth(nn.Module):
+    """SiLUs and Hardswishes that overwrite their input, as modules and as functions."""
+
+    def __init__(self, channels: int = 20) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.convs = nn.ModuleList(
+            nn.Conv2d(3 if index == 0 else channels, channels, 3, padding=1) for index in range(4)
+        )
+        self.silu, self.hardswish = nn.SiLU(inplace=True), nn.Hardswish(inplace=True)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.hardswish(self.convs[1](self.silu(self.convs[0](x))))
+        x = functional.silu(self.convs[2](x), inplace=True)
+        return functional.hardswish(self.convs[3](x), inplace=True)
 
 
 def recorded(
@@ -108,14 +155,14 @@ def recorded(
     return tables, outputs
 
 
-def require_same(model: nn.Module, given: list[Tensor]) -> None:
+def require_same(model: nn.Module, given: list[Tensor], tolerance: float = 0) -> None:
     """Compare tables with those from copies, and outputs with those of the network alone."""
     with torch.no_grad():
         bare = [model(x.clone(memory_format=torch.preserve_format)) for x in given]
     found, outputs = recorded(model, given)
     expected, _ = recorded(model, given, copies=True)
     for by, table in found.items():
-        pd.testing.assert_frame_equal(table, expected[by], rtol=0, atol=0)
+        pd.testing.assert_frame_equal(table, expected[by], rtol=tolerance, atol=tolerance)
     for own, other in zip(outputs, bare, strict=True):
         assert torch.equal(own.nan_to_num(7.0), other.nan_to_num(7.0))
 
@@ -130,6 +177,62 @@ def test_tables_are_those_of_copies(channels: int, last: bool, taken: list[str])
     functions = [":relu#0", ":relu#1", ":relu#2"]
     # Of two batches: not of the first, which proves, nor of the last, which is smaller.
     assert sorted(taken) == sorted(2 * ["first", "twice", "twice", *functions])
+
+
+@pytest.mark.parametrize("channels", [4, 20, 64])
+@pytest.mark.parametrize("last", [False, True])
+def test_tables_of_smooth_ones_are_those_of_copies(
+    channels: int, last: bool, taken: list[str]
+) -> None:
+    model = Smooth(channels)
+    if last:
+        model = model.to(memory_format=torch.channels_last)
+    require_same(model, batches(last=last), tolerance=1e-6)
+    assert sorted(taken) == sorted(2 * ["silu", "hardswish", ":silu#0", ":hardswish#0"])
+
+
+def test_values_of_smooth_ones_do_not_depend_on_the_batch(taken: list[str]) -> None:
+    # Of the first batch the output is known only after it has run, of the last the size is unusual.
+    model, given = Smooth(), batches()
+    whole, _ = recorded(model, given)
+    assert taken
+    for first, part in [(0, given[:1]), (4, given[1:2]), (8, given[2:]), (12, given[3:])]:
+        found, _ = recorded(model, part)
+        table = found["sample"]
+        expected = whole["sample"]
+        expected = expected[expected["sample"].between(first, first + table["sample"].max())]
+        drop = ["sample"]
+        pd.testing.assert_frame_equal(
+            table.drop(columns=drop),
+            expected.drop(columns=drop).reset_index(drop=True),
+            rtol=0,
+            atol=0,
+        )
+
+
+def test_values_of_smooth_ones_are_those_of_numpy(taken: list[str]) -> None:
+    model, given = Smooth(6), batches()
+    found, _ = recorded(model, given)
+    with torch.no_grad():
+        x = model.convs[0](torch.cat(given)).double().transpose(0, 1).flatten(1).numpy()
+    wanted = [np.corrcoef(row, row / (1 + np.exp(-row)))[0, 1] ** 2 for row in x]
+    own = found["channel"].query("layer == 'silu'")["L"]
+    np.testing.assert_allclose(own, wanted, rtol=0, atol=1e-6)
+    assert taken.count("silu") == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_smooth_ones_of_other_dtypes_are_copied(dtype: torch.dtype, taken: list[str]) -> None:
+    require_same(Smooth().to(dtype), batches(dtype=dtype))
+    assert not taken
+
+
+def test_smooth_ones_that_someone_changes_are_copied(taken: list[str]) -> None:
+    model = Smooth()
+    model.silu.register_forward_hook(lambda _module, _given, output: output * 2)
+    model.hardswish.register_forward_pre_hook(lambda _module, given: (given[0] + 0.5,))
+    require_same(model, batches(), tolerance=1e-6)
+    assert set(taken) == {":silu#0", ":hardswish#0"}
 
 
 def test_a_capture_takes_them_too(
