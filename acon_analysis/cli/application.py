@@ -60,14 +60,13 @@ def _options(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; errors are one line, the status 0, 1, 2 or 128 and a signal's number."""
-    warnings.showwarning = _show_warning
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # the locale may lack a name's letters
     with _stopping() as signals:
         try:
             _refuse_empty(sys.argv[1:] if arguments is None else arguments)
-            with _leaving_out_the_working_folder():
+            with _leaving_out_the_working_folder(), _printing_warnings():
                 app(args=arguments, standalone_mode=True)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -164,10 +163,32 @@ def _leaving_out_the_working_folder() -> Iterator[None]:
                 import matplotlib as _  # noqa: F401, ICN001
         yield
     finally:
-        if before is None:
-            os.environ.pop("PYTHONSAFEPATH", None)
-        else:
-            os.environ["PYTHONSAFEPATH"] = before
+        _set("PYTHONSAFEPATH", before)
+
+
+@contextlib.contextmanager
+def _printing_warnings() -> Iterator[None]:
+    """Print warnings, in worker processes too, where the settings of Python make errors of them."""
+    options, variable = list(sys.warnoptions), os.environ.get("PYTHONWARNINGS")
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        if any(option.strip().startswith("e") for option in options):
+            warnings.simplefilter("default")
+            sys.warnoptions[:] = ["default"]
+            os.environ["PYTHONWARNINGS"] = "default"
+        try:
+            yield
+        finally:
+            sys.warnoptions[:] = options
+            _set("PYTHONWARNINGS", variable)
+
+
+def _set(name: str, value: str | None) -> None:
+    """Set an environment variable; None unsets it."""
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value
 
 
 def _refuse_empty(arguments: list[str]) -> None:

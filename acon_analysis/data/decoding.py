@@ -68,7 +68,7 @@ def decode_bytes(content: bytes) -> Image.Image:
             with _no_guessing():
                 image.load()
             return to_rgb(image)
-    except BadImageError:
+    except (BadImageError, UserWarning):  # whether a warning is an error says nothing of the image
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImageError(f"more than {MAX_PIXELS:,} pixels ({error})") from error

@@ -55,7 +55,7 @@ def layer_labels(layers: Sequence[Any], letters: int = 18) -> list[str]:
 
     ``encoder.layer.0.act`` and ``encoder.layer.1.act`` become ``0`` and ``1``. What is still longer
     than N letters loses its last parts, where the names stay different, and then its
-    beginning, of which as much stays as keeps them different.
+    beginning, of which as much stays as keeps them different; see `_cut`.
     """
     paths, _, _ = _without_shared(layers)
     for path in paths.values():
@@ -65,10 +65,29 @@ def layer_labels(layers: Sequence[Any], letters: int = 18) -> list[str]:
             ):
                 break
             del path[-1]
-    names = {".".join(path) for path in paths.values()}
-    while len({shortened(name, letters) for name in names}) < len(names):
-        letters += 1
-    return [shortened(".".join(paths[str(layer)]), letters) for layer in layers]
+    names = {layer: ".".join(path) for layer, path in paths.items()}
+    cut = _cut(list(dict.fromkeys(names.values())), letters)
+    return [cut[names[str(layer)]] for layer in layers]
+
+
+def _cut(names: Sequence[str], letters: int) -> dict[str, str]:
+    """Shorten different names to N letters, or half as many more where they would become equal.
+
+    The beginning gives way, or else the middle; names that differ elsewhere begin with a number.
+    """
+    lengths = range(letters, letters + letters // 2 + 1)
+    for cut in (shortened, _without_middle):
+        for length in lengths:
+            found = {name: cut(name, length) for name in names}
+            if len(set(found.values())) == len(found):
+                return found
+    return {name: f"{n}: {shortened(name, letters)}" for n, name in enumerate(names, 1)}
+
+
+def _without_middle(text: str, letters: int) -> str:
+    """Return a name as `plain` of at most N letters; its middle gives way to "…"."""
+    half = letters // 2
+    return plain(text if len(text) <= letters else f"{text[:half]}…{text[half + 1 - letters :]}")
 
 
 def layers_word(layers: Sequence[Any]) -> str:

@@ -1,5 +1,6 @@
 """One look for all figures, scoped: the user's own matplotlib settings stay as they are."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from acon_analysis.errors import UsageError, closest
 from acon_figures.names import folded
@@ -28,6 +30,22 @@ TALK_HEIGHT = 1.6
 TALK_TEXT = 1.75
 """How much wider and higher a figure is for a talk, and how much larger its text: on a slide of one
 width the text is 1.3 times as large as on paper."""
+
+
+class _Growing(ConstrainedLayoutEngine):
+    """Constrained layout; a figure grows where long names leave its panels no room."""
+
+    def execute(self, fig: Figure) -> None:
+        """Lay a figure out."""
+        for _ in range(12):
+            try:
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("error", "constrained_layout not applied")
+                    super().execute(fig)
+                return
+            except UserWarning:
+                fig.set_size_inches(1.15 * fig.get_figwidth(), 1.15 * fig.get_figheight())
+        super().execute(fig)
 
 
 class AconFigure(Figure):
@@ -151,7 +169,7 @@ def new_figure(width: str | float, height: float, context: str = "paper") -> Aco
     wide, high, text = (1.0, 1.0, 1.0)
     if context == "talk":
         wide, high, text = TALK_SIZE, TALK_HEIGHT, TALK_TEXT
-    made = AconFigure(figsize=(inches(width) * wide, height * high), layout="constrained")
+    made = AconFigure(figsize=(inches(width) * wide, height * high), layout=_Growing())
     made._scale = text
     return made
 

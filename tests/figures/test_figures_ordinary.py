@@ -282,3 +282,17 @@ def test_a_later_call_may_have_more_channels(tmp_path: Path) -> None:
     want = run.linearity(by="channel").set_index(keys)
     assert len(want) == 10
     assert facts["L"].equals(want["L"].astype(facts["L"].dtype))
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["a" * 90 + end for end in "bc"], ["…" + "a" * 16 + end for end in "bc"]),
+        ([start + "a" * 90 for start in "bc"], [f"{start}{'a' * 8}…{'a' * 8}" for start in "bc"]),
+        ([f"{'a' * 90}{n}{'a' * 90}" for n in "bc"], [f"{n}: …{'a' * 17}" for n in "12"]),
+    ],
+)
+def test_labels_of_long_names_are_short_and_different(
+    names: list[str], expected: list[str]
+) -> None:
+    assert layer_labels([*names, names[0]]) == [*expected, expected[0]]

@@ -5,6 +5,7 @@ import io
 import os
 import resource
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from acon_analysis.data.decoding import MAX_BYTES, MAX_PIXELS, BadImageError, decode, to_rgb
+from acon_analysis.data.decoding import (
+    MAX_BYTES,
+    MAX_PIXELS,
+    BadImageError,
+    decode,
+    decode_bytes,
+    to_rgb,
+)
 from acon_analysis.data.hashes import hash_files
 from acon_analysis.errors import AconError
 from pictures import picture, png_claiming, save
@@ -61,6 +69,18 @@ def test_transparency_is_dropped(tmp_path: Path) -> None:
         assert isinstance(image.info["transparency"], bytes)
     shown = np.asarray(decode(tmp_path / "p.png"))
     assert np.array_equal(shown, np.asarray(palette.convert("RGB")))
+
+
+def test_an_image_is_none_the_worse_where_warnings_are_errors() -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (4, 3)).save(stream, "PNG")
+    chunk = b"acTL" + bytes(8)  # an animation without pictures
+    odd = stream.getvalue()
+    odd = odd[:33] + b"\0\0\0\x08" + chunk + zlib.crc32(chunk).to_bytes(4, "big") + odd[33:]
+    with pytest.raises(UserWarning, match="Invalid APNG"):
+        decode_bytes(odd)
+    with pytest.warns(UserWarning, match="Invalid APNG"):
+        assert decode_bytes(odd).size == (4, 3)
 
 
 def test_the_rotation_of_exif_is_ignored(tmp_path: Path) -> None:
