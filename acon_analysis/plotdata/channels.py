@@ -9,6 +9,7 @@ import pandas as pd
 from acon_analysis import family
 from acon_analysis.columns import FACT_COLUMNS, names
 from acon_analysis.errors import AconError, UsageError
+from acon_analysis.plotdata.networks import network_names
 from acon_analysis.runs.run import Run
 from acon_analysis.selection import choose_layer, require_columns
 from acon_analysis.statistics.causes import LINEAR
@@ -38,8 +39,10 @@ def channel_facts(runs: Sequence[Run], layers: pd.DataFrame | None = None) -> pd
         where β is static, NaN without β), ``std_y`` is the output's standard deviation, the rest
         as in `columns.LINEARITY_CHANNEL_COLUMNS`.
     """
+    runs = [run for run in runs if run.has_moments]
     tables = [
-        _facts(run, run.layers if layers is None else layers) for run in runs if run.has_moments
+        _facts(run, run.layers if layers is None else layers).assign(network=name)
+        for run, name in zip(runs, network_names(runs), strict=True)
     ]
     if not tables:
         return pd.DataFrame(columns=names(FACT_COLUMNS))
@@ -56,8 +59,7 @@ def _facts(run: Run, layers: pd.DataFrame) -> pd.DataFrame:
     table["std_y"] = np.sqrt(table["cyy"] / table["n"])
     classes = run.layers[["layer", "call", "class_name"]]
     table = table.merge(classes.rename(columns={"class_name": "activation"}), on=["layer", "call"])
-    table["network"], table["data"] = run.network, run.data_words
-    return table[names(FACT_COLUMNS)]
+    return table.assign(network=run.network, data=run.data_words)[names(FACT_COLUMNS)]
 
 
 def _quantiles(run: Run, layers: pd.DataFrame) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import pandas as pd
 
 from acon_analysis.columns import DEPTH_COLUMNS, names
 from acon_analysis.errors import AconError
+from acon_analysis.plotdata.networks import network_names
 from acon_analysis.runs.run import Run
 from acon_analysis.selection import require_columns
 from acon_analysis.statistics.channel_sums import ChannelSums
@@ -30,24 +31,27 @@ def linearity_by_depth(runs: Sequence[Run], *, confidence: float = 0.95) -> pd.D
     Returns
     -------
     pandas.DataFrame
-        Columns `columns.DEPTH_COLUMNS`: ``network`` is the run's MODEL, ``place`` counts the
-        layers in order of execution from 0, ``activation`` is the class that most of them have,
+        Columns `columns.DEPTH_COLUMNS`: ``network`` is what `network_names` calls it,
+        ``place`` counts the layers in order of execution from 0, ``activation`` is the class that
+        most of them have,
         ``measure`` is one of `MEASURES`; ``value``, ``low``
         and ``high`` are float64, NaN where a layer has no gate or there are fewer than two blocks;
         ``dead`` says that the layer's outputs do not vary, which makes L 1 by convention.
     """
-    parts = [_of_run(run, confidence) for run in runs if run.has_moments]
+    runs = [run for run in runs if run.has_moments]
+    called = network_names(runs, by_data=True)
+    parts = [_of_run(run, name, confidence) for run, name in zip(runs, called, strict=True)]
     if not parts:
         return pd.DataFrame(columns=names(DEPTH_COLUMNS))
     return pd.concat(parts, ignore_index=True)
 
 
-def _of_run(run: Run, confidence: float) -> pd.DataFrame:
+def _of_run(run: Run, network: str, confidence: float) -> pd.DataFrame:
     """Tabulate the measures of one run's layers."""
     order = run.layers[["layer", "call", "class_name"]].assign(place=np.arange(len(run.layers)))
     table = _measured(run.channel_sums, confidence).merge(order, on=["layer", "call"])
     common = run.layers["class_name"].mode()
-    head = {"network": run.network, "data": run.data_words, "activation": str(common.iloc[0])}
+    head = {"network": network, "data": run.data_words, "activation": str(common.iloc[0])}
     table = table.assign(**head)
     table = table.sort_values("place", kind="stable")  # the measures stay in their order
     return table[names(DEPTH_COLUMNS)].reset_index(drop=True)

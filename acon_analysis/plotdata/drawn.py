@@ -41,9 +41,9 @@ def _spread(run: Run) -> list[int]:
     return sorted(positions)
 
 
-def drawn_text(run: Run) -> str:
-    """Say how many layers of a run are drawn and which; empty where all are."""
-    drawn, every = len(drawn_layers(run)), len(run.layers)
+def drawn_text(run: Run, layers: pd.DataFrame | None = None) -> str:
+    """Say how many layers of a run are drawn, `drawn_layers` or others; empty where all are."""
+    drawn, every = len(drawn_layers(run) if layers is None else layers), len(run.layers)
     if drawn == every:
         return ""
     ends = "the first, the last, the most and the least linear"

@@ -483,7 +483,18 @@ class StoredRun:
 
     def part_frames(self, kind: str) -> Iterator[pd.DataFrame]:
         """Yield a kind's parts, unit by unit."""
-        return (stored_frame(path, kind) for path in self.files(kind))
+        for path in self.files(kind):
+            frame = stored_frame(path, kind)
+            if {"layer", "call"} <= set(frame):
+                self._require_known(path, frame[["layer", "call"]].drop_duplicates())
+            yield frame
+
+    def _require_known(self, path: Path, pairs: pd.DataFrame) -> None:
+        """Raise StoreError unless the manifest names all layers and calls of a part."""
+        for layer, call in pairs.itertuples(index=False):
+            if (layer, call) not in self._layer_rows:
+                text = f"the run has no layer {layer!r}, call {call}"
+                raise StoreError(f"{str(path)!r} cannot be used: {text}")
 
     def part_frame(self, kind: str) -> pd.DataFrame:
         """Return all parts of a kind in one frame; without columns where there are none."""

@@ -101,7 +101,7 @@ def draw_runs(spec: FigureSpec, runs: Sequence[Run], **options: Any) -> AconFigu
     AconError
         If it needs what no run has.
     """
-    inputs = Inputs(runs)
+    inputs = Inputs(runs, layer=options.get("layer"))
     try:
         frames, used = _inputs_of(spec, inputs)
         figure = spec.draw(frames, **options)

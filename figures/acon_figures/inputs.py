@@ -9,6 +9,7 @@ import pandas as pd
 from acon_analysis.plotdata.channels import channel_facts
 from acon_analysis.plotdata.depth import linearity_by_depth
 from acon_analysis.plotdata.drawn import drawn_layers, drawn_text
+from acon_analysis.plotdata.networks import network_names
 from acon_analysis.runs.run import Run
 from acon_analysis.statistics.beta_matrix import BetaMatrix
 from acon_analysis.statistics.sentences import left_out_text
@@ -37,6 +38,8 @@ class Inputs:
     sources : mapping of str to callable, optional
         What a run does not hold itself, such as its images; asked for the main run, or for the
         first one if none is the main one.
+    layer : str, optional
+        A layer that is asked for: its channels are among those of the layers that are drawn.
 
     Attributes
     ----------
@@ -44,11 +47,13 @@ class Inputs:
         The first run with β per sample, of which figures of a single run are.
     """
 
-    def __init__(self, runs: Sequence[Run], sources: Sources | None = None) -> None:
-        self.runs = list(runs)
-        self.sources = sources or {}
+    def __init__(
+        self, runs: Sequence[Run], sources: Sources | None = None, layer: str | None = None
+    ) -> None:
+        self.runs, self.sources, self.layer = list(runs), sources or {}, layer
         self.main = next((run for run in runs if _main_layer(run) is not None), None)
         self._facts: dict[Run, pd.DataFrame] = {}
+        self._names = dict(zip(self.runs, network_names(self.runs), strict=True))
 
     def of(self, spec: FigureSpec) -> dict[str, Any]:
         """Return what there is of a figure's inputs, by the names of `FigureSpec.frames`."""
@@ -85,20 +90,28 @@ class Inputs:
     def left_out(self, spec: FigureSpec) -> str:
         """Return sentences on the layers and samples that a figure of these runs leaves out."""
         runs = self.runs if set(spec.frames) - SHIPPED else []
-        texts = [(run, drawn_text(run)) for run in runs if set(spec.frames) & OF_LAYERS]
+        texts = [] if spec.one_layer else self._drawn(set(spec.frames))
         texts += [
             (run, left_out_text(run.left_out, len(run.sample_ids), run.layer_names)) for run in runs
         ]
         several = len(runs) > 1
-        said = [f"{run.network}: {text}" if several else text for run, text in texts if text]
+        said = [f"{self._names[run]}: {text}" if several else text for run, text in texts if text]
         return "; ".join(said) + "." if said else ""
+
+    def _drawn(self, frames: set[str]) -> list[tuple[Run, str]]:
+        """Say of which layers of each run the numbers of a figure of these inputs are."""
+        texts = [(run, drawn_text(run)) for run in self.runs if frames & OF_LAYERS]
+        if "depth" in frames and (runs := _depth_runs(self.runs)):
+            common = _depth_layers(runs)
+            texts = [(run, drawn_text(run, run.layers.merge(common))) for run in runs]
+        return [(run, f"{text}; all counts and ranks are of these") for run, text in texts if text]
 
     def later(self) -> Iterator["Inputs"]:
         """Yield the inputs of ever fewer runs: those from the next main run on."""
         for number, run in enumerate(self.runs[1:], 1):
             if _main_layer(run) is not None:
-                found = Inputs(self.runs[number:], self.sources)
-                found._facts = self._facts
+                found = Inputs(self.runs[number:], self.sources, self.layer)
+                found._facts, found._names = self._facts, self._names
                 yield found
 
     def subject(self, spec: FigureSpec) -> str:
@@ -110,7 +123,10 @@ class Inputs:
     def facts(self, run: Run) -> pd.DataFrame:
         """Return the facts of the channels of a run's drawn layers; they are kept."""
         if run not in self._facts:
-            self._facts[run] = channel_facts([run], drawn_layers(run))
+            asked = run.layers[run.layers["layer"] == self.layer]
+            layers = pd.concat([drawn_layers(run), asked]).drop_duplicates()
+            facts = channel_facts([run], layers)
+            self._facts[run] = facts.assign(network=self._names[run])
         return self._facts[run]
 
 
@@ -175,19 +191,28 @@ def _every_channel(inputs: Inputs) -> pd.DataFrame | None:
     return inputs.facts(runs[0]) if runs else None
 
 
-def _depth_of_all(inputs: Inputs) -> pd.DataFrame:
-    """Return the measures by depth of the first run and of those that share its layers."""
+def _depth_runs(runs: Sequence[Run]) -> list[Run]:
+    """Return the first run with moments and those that share its layers."""
     fitting: list[Run] = []
     common: set[tuple[str, int]] = set()
-    for run in inputs.runs:
+    for run in runs:
         own = set(zip(run.layers["layer"], run.layers["call"], strict=True))
         if run.has_moments and len(fitting) < MOST_NETWORKS and (not fitting or common & own):
             common = common & own if fitting else own
             fitting.append(run)
-    if not fitting:
-        return linearity_by_depth([])
-    drawn = pd.concat([drawn_layers(run)[_KEYS] for run in fitting]).drop_duplicates()
-    return linearity_by_depth(fitting).merge(drawn, on=_KEYS)
+    return fitting
+
+
+def _depth_layers(runs: Sequence[Run]) -> pd.DataFrame:
+    """Return layer and call of what is drawn of any of these runs."""
+    return pd.concat([drawn_layers(run)[_KEYS] for run in runs]).drop_duplicates()
+
+
+def _depth_of_all(inputs: Inputs) -> pd.DataFrame:
+    """Return the measures by depth of the first run and of those that share its layers."""
+    runs = _depth_runs(inputs.runs)
+    depth = linearity_by_depth(runs)
+    return depth.merge(_depth_layers(runs), on=_KEYS) if runs else depth
 
 
 def _classes(run: Run) -> pd.DataFrame:

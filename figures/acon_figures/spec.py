@@ -44,6 +44,8 @@ class FigureSpec:
     table : str
         A function of its file that takes the same inputs and returns the numbers that it draws,
         for readers of a report; empty: its inputs are these numbers.
+    one_layer : bool
+        Whether it draws one layer, whatever its inputs hold.
     order : int
         Its position in the gallery, in lists and in reports; equal ones are sorted by name.
     """
@@ -55,6 +57,7 @@ class FigureSpec:
     bundle: str = ""
     heading: str = ""
     table: str = ""
+    one_layer: bool = False
     order: int = 1000
     name: str = ""
     description: str = ""

@@ -18,11 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+import acon_figures
 import figureframes
 import reportpages
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.layers import MetaAconC
 from acon_analysis.plotdata import drawn
+from acon_analysis.plotdata.depth import linearity_by_depth
 from acon_analysis.plotdata.overview import headline_frame, layer_overview
 from acon_analysis.runs.compare import compare_runs, comparison_text
 from acon_analysis.runs.run import Run, open_run
@@ -598,10 +600,49 @@ def test_of_very_many_layers_a_spread_is_shown(
         for element, fields in Parsed(text).elements
         if element == "details"
     ]
-    assert places == [(str(place), known) for place, known in enumerate(kept["layer"])]
-    for (_, layer), own in zip(places, data, strict=True):
+    shown = [run.layer_names[layer, 0] for layer in kept["layer"]]
+    assert places == [(str(place), known) for place, known in enumerate(shown)]
+    for layer, own in zip(kept["layer"], data, strict=True):
         known = every.loc[every["layer"] == layer, "L"].to_list()
         assert own["columns"]["L"] == pytest.approx(known, rel=1e-5)
+
+
+def test_figures_say_of_which_layers_their_numbers_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drawn, "WHOLE", 7)
+    monkeypatch.setattr(drawn, "SPREAD", 2)
+    runs = [eight(tmp_path / name) for name in "ab"]
+    kept = [drawn.drawn_layers(run)["layer"].to_list() for run in runs]
+    states = acon_figures.channel_states(runs[0])
+    assert f"{len(kept[0])} of 8 layers are drawn" in states.caption
+    assert "all counts and ranks are of these" in states.caption
+    # Of several runs what is drawn of any is drawn of all, and counted so.
+    depth = acon_figures.linearity_by_depth(*runs)
+    both = len({*kept[0], *kept[1]})
+    for name in "ab":
+        said = f"{runs[0].network} ({name}): {both} of 8 layers are drawn"
+        assert both == 8 or said in depth.caption
+    # Figures of one layer show any that is asked for, and say nothing of others.
+    other = next(name for name in ("acts.2", "acts.4") if name not in kept[0])
+    for name in ("channel_portrait", "measures_disagree"):
+        caption = getattr(acon_figures, name)(runs[0], layer=other).caption
+        assert f"layer {other} " in caption
+        assert "are drawn, evenly" not in caption
+
+
+def test_two_runs_of_one_network_are_two_in_every_figure(tmp_path: Path) -> None:
+    runs = [eight(tmp_path / name) for name in "ab"]
+    depth, name = linearity_by_depth(runs), runs[0].network
+    assert depth["network"].unique().tolist() == [f"{name} (a)", f"{name} (b)"]
+    for run, (_, own) in zip(runs, depth.groupby("network"), strict=True):
+        expected = run.linearity()["L"]
+        np.testing.assert_allclose(own.loc[own["measure"] == "L", "value"], expected)
+    figure = acon_figures.linearity_by_depth(*runs)
+    assert all(len(axes.containers) == 2 for axes in figure.axes)
+    for one in ("slopes", "channel_portrait"):
+        alone, both = (getattr(acon_figures, one)(*own).caption for own in (runs[:1], runs))
+        assert both.replace(f"{name} (a)", name) == alone
 
 
 def test_two_runs_of_very_many_layers_share_what_they_list(

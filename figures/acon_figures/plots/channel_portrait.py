@@ -38,6 +38,7 @@ CAPTION = (
     heading="The channel that matters most in the last layer",
     needs=("channels",),
     options=("inputs",),
+    one_layer=True,
     order=220,
 )
 def channel_portrait(

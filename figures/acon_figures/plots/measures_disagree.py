@@ -39,6 +39,7 @@ CAPTION = (
     heading="What the measures of linearity do not agree on",
     needs=("channels",),
     options=("measures",),
+    one_layer=True,
     order=250,
 )
 def measures_disagree(

@@ -43,7 +43,7 @@ CAPTION = (
 )
 
 
-@figure(kind="measured", needs=("channels",), order=270)
+@figure(kind="measured", needs=("channels",), one_layer=True, order=270)
 def network_sketch(
     channels: pd.DataFrame,
     layer: str | None = None,

@@ -39,6 +39,13 @@ def renamed(old: str, new: str) -> Change:
     )
 
 
+def mislabelled(table: pa.Table) -> pa.Table:
+    """Give the first layer of a table another name."""
+    known = table["layer"].to_pylist()
+    others = pa.array(["x" if name == known[0] else name for name in known])
+    return table.set_column(table.column_names.index("layer"), "layer", others)
+
+
 CASES: dict[str, tuple[str, Change, str]] = {
     "a column of lists": ("moments", replaced("n_positive", [1.0, 2.0]), "'n_positive' is of type"),
     "texts for numbers": ("moments", replaced("cyy", "=1"), "'cyy' is of type string, not float64"),
@@ -47,6 +54,8 @@ CASES: dict[str, tuple[str, Change, str]] = {
     "repeated channels": ("channels", repeated, "two rows have the same layer, channel"),
     "repeated totals": ("totals", repeated, "two rows have the same sample, layer, call"),
     "repeated counts": ("histograms", repeated, "two rows have the same layer, call, channel"),
+    "an unknown layer": ("moments", mislabelled, "the run has no layer 'x', call 0"),
+    "totals of others": ("totals", mislabelled, "the run has no layer 'x', call 0"),
     "a gap": ("totals", replaced("n", None), "'n' is of type null, not int64"),
     "no key": ("moments", renamed("block", "b"), "it has no column 'block'"),
     "one name": ("channels", renamed("p1", "p2"), "two of its columns have one name"),
