@@ -31,7 +31,7 @@ class LayerHooks(Visitor):
     """One layer of a `Tap`; the first batch settles it."""
 
     __slots__ = (
-        "_known", "_rectifies", "_width_axis", "allow_autocast", "axes", "computed", "failed",
+        "_function", "_taken", "_width_axis", "allow_autocast", "axes", "computed", "failed",
         "hooks", "keys", "layer", "lost", "pieces", "power", "reason", "report_failures",
         "results", "site", "visit", "visited",
     )  # fmt: skip
