@@ -144,7 +144,9 @@ def learned_beta(splits: pd.DataFrame, names: Names | None = None) -> Finding | 
     ]
     what = (
         "Compared is how much the samples' means of β vary, as a multiple of what independent "
-        "channels give; the test is at the 5 % level in each layer."
+        "channels give; the test is at the 5 % level in each layer. Patterns that leave "
+        "these means as they are, such as classes in single channels, are not tested; nor is "
+        "whether β is used (acon gates)."
     )
     numbers = " ".join([what, *tests]) if splits["null_p05"].notna().any() else ""
     return Finding(

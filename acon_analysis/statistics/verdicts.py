@@ -78,7 +78,7 @@ def verdict(
     what = "BatchNorm alone" if null.kind == "batchnorm" else "an untrained β network"
     low, high = null.draws["ratio"].quantile([0.05, 0.95])
     text = (
-        f"β varies between samples {answer} than {what} would make it: the samples' means vary "
+        f"the samples' means of β vary {answer} than {what} would make them: "
         f"{null.observed['ratio']:.3g} times as much as those of independent channels; "
         f"{low:.3g} to {high:.3g} times in {len(null.draws)} networks with redrawn β weights "
         f"(p = {p_value:.2g})"
@@ -91,13 +91,14 @@ class Overall(NamedTuple):
 
     Attributes
     ----------
-    answer : {"Yes", "No", "Not clearly", "Unknown"}
-        Whether the network learned to set β by sample.
+    answer : {"Yes", "No", "No sign of it", "Not clearly", "Unknown"}
+        Whether the network learned to set β by sample: "No" only where β is constant. The samples'
+        means of β are tested, not patterns that leave them as they are.
     text : str
         Why, in one sentence.
     """
 
-    answer: Literal["Yes", "No", "Not clearly", "Unknown"]
+    answer: Literal["Yes", "No", "No sign of it", "Not clearly", "Unknown"]
     text: str
 
 
@@ -121,11 +122,11 @@ def overall(verdicts: Mapping[str, Verdict], *, level: float = 0.05) -> Overall:
     still = f"; in {len(constant)} more it hardly varies" if constant else ""
     if not found:
         where = f"in each of {total}" if len(tested) > 1 else "in the one layer tested"
-        text = f"β varies between samples no more than with random weights {where}{still}"
-        return Overall("No", text)
+        text = f"the samples' means of β vary no more than with random weights {where}{still}"
+        return Overall("No sign of it", text)
     more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
     which = f"{len(found)} of {total} ({', '.join(found[:MOST_NAMED])}{more})"
-    text = f"β varies between samples more than with random weights in {which}"
+    text = f"the samples' means of β vary more than with random weights in {which}"
     # P(X >= k) for X binomial, n and level
     if betainc(len(found), len(tested) - len(found) + 1, level) > level:
         return Overall("Not clearly", f"{text}, but chance alone brings as many{still}")

@@ -54,7 +54,7 @@ def test_tables_of_a_large_run(large_run: Run) -> None:
     assert last["mean"] == pytest.approx(large_run.beta_matrix(LAST).mean(dtype=np.float64))
     split = large_run.variance_split(draws=20)
     assert split["layer"].tolist() == large_run.layers["layer"].tolist()
-    assert verdict_text(split).startswith("β varies between samples")
+    assert verdict_text(split).startswith("the samples' means of β vary")
     assert len(large_run.null_model(LAST)) == 128
     assert len(large_run.linearity("channel")) == 256
 

@@ -106,7 +106,7 @@ def test_batchnorm_alone_is_no_finding(spread: Run) -> None:
     assert table["null"].tolist() == ["batchnorm"]
     assert table["p_value"][0] > 0.05
     last = said(spread)
-    assert "varies between samples no more than with random weights" in last
+    assert "means of β vary no more than with random weights" in last
 
 
 def test_a_beta_that_depends_on_the_sample_is_found(dependent: Run) -> None:
@@ -114,7 +114,7 @@ def test_a_beta_that_depends_on_the_sample_is_found(dependent: Run) -> None:
     assert table["answer"].tolist() == ["more"]
     assert table["ratio"][0] > 0.9 * CHANNELS
     assert table["p_value"][0] == pytest.approx(0.01)
-    assert "more than BatchNorm alone would make it" in table["text"][0]
+    assert "more than BatchNorm alone would make them" in table["text"][0]
     last = said(dependent)
     assert "more than with random weights in 1 of 1 layer (acon)" in last
     assert "no more" not in last

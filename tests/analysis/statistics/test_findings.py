@@ -80,7 +80,7 @@ def test_products_are_named_and_linearity_comes_first() -> None:
     assert [one.question[:3] for one in found] == ["How", "Are", "Doe", "Did"]
     assert "a plane over both factors" in found[0].numbers
     assert found[2].answer == "No, the gate alone misleads: layer a (L = 0.200, its gate 0.900)."
-    assert found[3].answer.startswith("Yes: β varies between samples more than with random")
+    assert found[3].answer.startswith("Yes: the samples' means of β vary more than with random")
     assert "a: 3 times, redrawn 0.5 to 1.5 (p = 0.01)." in found[3].numbers
 
 

@@ -262,7 +262,7 @@ def test_redraw_without_batch_norm_keeps_the_scale_of_the_initialisation() -> No
     assert null.kind == "untrained"
     assert np.isnan(null.observed["ks"])
     text = verdicts.verdict(beta_variance.variance_split(uniform), null).text
-    assert "an untrained β network would make it" in text
+    assert "an untrained β network would make them" in text
     with pytest.raises(UsageError, match="'uniform' or 'normal', given 'zeros'"):
         redrawn_null.redraw_beta(pooled, redrawn_null.BetaNetwork(8, init="zeros"), 0)  # type: ignore[arg-type]
 
@@ -277,7 +277,7 @@ def test_a_network_that_learned_nothing_is_inside_the_null() -> None:
     null = redrawn_null.empirical_null(pooled, beta, net, seed=0, draws=40)
     result = verdicts.verdict(split, null)
     assert result.answer == "no more"
-    assert result.text.startswith("β varies between samples no more than BatchNorm alone would")
+    assert result.text.startswith("the samples' means of β vary no more than BatchNorm alone")
     table = null.table()
     assert table["statistic"].tolist() == list(null.observed.index)
     assert (table["p05"] <= table["p95"]).all()
@@ -301,7 +301,7 @@ def test_truly_sample_dependent_beta_is_above_the_null() -> None:
     )
     assert result.answer == "more"
     assert result.p_value == pytest.approx(1 / 41)
-    assert "β varies between samples more than BatchNorm alone would make it" in result.text
+    assert "means of β vary more than BatchNorm alone would make them" in result.text
 
 
 def test_balanced_channels_are_below_the_null() -> None:
@@ -385,7 +385,7 @@ def test_overall_sentence() -> None:
 
     none = {f"layer{i}": made("no more") for i in range(16)}
     every = verdicts.overall(none)
-    assert every.answer == "No"
+    assert every.answer == "No sign of it"
     assert every.text.endswith("no more than with random weights in each of 16 layers")
     one = verdicts.overall({**none, "layer3": made("more")})
     assert one.answer == "Not clearly"
