@@ -107,15 +107,16 @@ def relu_handle(first: bool = False) -> Line2D:
 
 def name_layers(axes: Axes, layers: Sequence[str], *, narrow: bool, most: int = 26) -> None:
     """Name layers below, at 0, 1, ...: every one where there is room, else some of them."""
-    labels = layer_labels(layers)
-    room, named = 12 if narrow else most, list(range(len(labels)))
-    if len(labels) > room:  # of layers that are called several times only the first calls
+    room, named = 12 if narrow else most, list(range(len(layers)))
+    whole = list(layers)
+    if len(layers) > room:  # of layers that are called several times only the first calls
         named = [place for place in named if not re.search(r"call [1-9]\d*\)$", layers[place])]
-        named = named[:: -(-len(named) // room)]
-        labels = [re.sub(r" \(call 0\)$|, call 0(?=\)$)", "", label) for label in labels]
-    axes.set_xticks(named, [labels[place] for place in named])
-    if max(len(labels[place]) for place in named) * len(named) > (36 if narrow else 3.2 * most):
+        whole = [re.sub(r" \(call 0\)$|, call 0(?=\)$)", "", layers[place]) for place in named]
+    step = -(-len(named) // room)
+    labels = layer_labels(whole)[::step]
+    axes.set_xticks(named[::step], labels)
+    if max(map(len, labels)) * len(labels) > (36 if narrow else 3.2 * most):
         axes.tick_params(axis="x", labelrotation=90.0)
     axes.set_xlim(-0.6, len(layers) - 0.4)
     axes.grid(visible=False, axis="x")
-    axes.set_xlabel(layers_word(layers))
+    axes.set_xlabel(layers_word(whole))

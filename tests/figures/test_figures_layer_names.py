@@ -40,7 +40,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def words(figure: AconFigure) -> str:
-    drawn = [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)]
+    drawn = [text.get_text() for text in figure.findobj(Text)]
     return "\n".join([figure.caption, figure.subject, *drawn])
 
 
@@ -66,9 +66,9 @@ def test_an_axis_with_room_for_some_layers_names_those_that_are_called_first() -
     layers = [f"layer{i}.relu (call {call})" for i in range(9) for call in (0, 1)]
     name_layers(axes, layers, narrow=True)
     assert axes.get_xticks().tolist() == list(range(0, 18, 2))
-    assert axes.get_xticklabels()[1].get_text() == "layer1.relu"
+    assert axes.get_xticklabels()[1].get_text() == "layer1"
     name_layers(axes, layers, narrow=False)
-    assert axes.get_xticklabels()[1].get_text() == "layer0.relu (call 1)"
+    assert axes.get_xticklabels()[1].get_text().endswith("(call 1)")
 
 
 def test_gates_and_explanations_name_it_too() -> None:

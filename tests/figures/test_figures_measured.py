@@ -219,7 +219,7 @@ def test_own_lines_are_compared_with_a_relu_of_as_many_values_a_sample() -> None
     heights = [segment[0, 1] for segment in lines.get_segments()]
     assert heights == [relu_own(400), relu_own(30)]
     hollow = [c for c in own if isinstance(c, PathCollection) and c.get_zorder() == 3]
-    assert [c.get_offsets()[:, 0].tolist() for c in hollow] == [[1.0]]
+    assert [np.asarray(c.get_offsets())[:, 0].tolist() for c in hollow] == [[1.0]]
     assert "(hollow: fewer than 50 values). 1 layer has at most 1 value" in figure.caption
 
 
