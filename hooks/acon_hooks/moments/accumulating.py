@@ -204,8 +204,10 @@ class Accumulator:
             raw = product_by_pairs(x, y, beta, axis, self._pair(axis))
         elif key in self._written:
             raw = self._written.pop(key)
+        elif known and self._native is not None:
+            raw = self._native.sums(x, known, beta, axis, Prepared(gate))
         elif self._kernel is not None:
-            raw = self._kernel.sums(x, known or y, beta, axis, Prepared(gate))
+            raw = self._kernel.sums(x, y, beta, axis, Prepared(gate))
         if not isinstance(beta, Factors):
             raw = sums(x, y, beta, axis, gate) if raw is None else raw
             own = mean_beta(beta, gate, raw, valid)

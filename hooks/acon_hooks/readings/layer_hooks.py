@@ -31,7 +31,7 @@ class LayerHooks(Visitor):
     """One layer of a `Tap`; the first batch settles it."""
 
     __slots__ = (
-        "_function", "_taken", "_width_axis", "allow_autocast", "axes", "computed", "failed",
+        "_early", "_function", "_width_axis", "allow_autocast", "axes", "computed", "failed",
         "hooks", "keys", "layer", "lost", "pieces", "power", "reason", "report_failures",
         "results", "site", "visit", "visited",
     )  # fmt: skip
@@ -60,7 +60,7 @@ class LayerHooks(Visitor):
         self.power = 0.0  # the largest of all proofs
         self._width_axis: int | None = None  # of β, if it is one number a channel
         # What its output may be known to be, and whether a call has been taken in before it ran.
-        self._function, self._taken = function_of(layer), False
+        self._function, self._early = function_of(layer), False
         self.hooks: FirstBatchHooks | LiveHooks | None = None
         self.pieces: Pieces | None = None  # if it may be one, in the first forward pass
 
@@ -84,14 +84,14 @@ class LayerHooks(Visitor):
 
     def before(self, call: SiteCall) -> None:
         """Prepare for a call of the layer."""
-        self._taken = bool(self._function) and self._take_before(call)
-        if self.hooks is not None and not self._taken:
+        self._early = bool(self._function) and self._take_before(call)
+        if self.hooks is not None and not self._early:
             self.hooks.begin_call(call)
 
     def after(self, call: SiteCall, output: Any) -> None:
         """Read β of the call that has ended."""
-        if self._taken:
-            self._taken = False
+        if self._early:
+            self._early = False
         elif isinstance(self.hooks, LiveHooks):
             self._deliver(self.hooks, call, output)
         elif self.hooks is not None:
@@ -121,7 +121,7 @@ class LayerHooks(Visitor):
 
     def stop(self) -> None:
         """Forget a forward pass that did not end."""
-        self._taken = False
+        self._early = False
         if self.hooks is not None:
             self.hooks.stop()
 
