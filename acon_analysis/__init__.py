@@ -12,6 +12,7 @@ from acon_analysis.errors import AconError, UsageError, closest
 if TYPE_CHECKING:
     from acon_analysis import family, layers, paper
     from acon_analysis.models.registry import build_model
+    from acon_analysis.runs.compare import compare_runs as compare
     from acon_analysis.runs.examples import example_run
     from acon_analysis.runs.run import Run, open_run
     from acon_analysis.statistics.affine_fit import linearity
@@ -33,6 +34,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "block_linearity": ("acon_hooks.blocks.measuring", "block_linearity"),
     "build_model": ("acon_analysis.models.registry", "build_model"),
     "capture": ("acon_hooks.captures.capturing", "capture"),
+    "compare": ("acon_analysis.runs.compare", "compare_runs"),
     "example_run": ("acon_analysis.runs.examples", "example_run"),
     "explain": ("acon_hooks.explainers.explaining", "explain"),
     "family": ("acon_analysis.family", None),
@@ -55,6 +57,7 @@ __all__ = [
     "block_linearity",
     "build_model",
     "capture",
+    "compare",
     "example_run",
     "explain",
     "family",
@@ -85,4 +88,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_PUBLIC])
+    return sorted({*__all__, "__version__", *(name for name in globals() if name[:2] == "__")})

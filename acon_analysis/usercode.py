@@ -4,6 +4,7 @@ import functools
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import os
 import re
 import sys
@@ -21,11 +22,14 @@ _folders: set[str] = set()
 _imported: dict[str, str] = {}
 
 
-def load_callable(what: str, address: str) -> tuple[Callable[..., Any], str | None]:
+def load_callable(
+    what: str, address: str, given: Sequence[str] = ()
+) -> tuple[Callable[..., Any], str | None]:
     """Return the callable at ``file.py:callable`` or ``package.module:callable``, and a hash.
 
     This runs the code of the file or module. ``what``, such as ``"model"``, is the first word of
-    every error message. The hash is the SHA-256 of the source file, None for a module without one.
+    every error message; ``given`` names the arguments that the callable will get. The hash is the
+    SHA-256 of the source file, None for a module without one.
     """
     source, colon, name = address.rpartition(":")
     if not colon or not source or not name:
@@ -37,6 +41,7 @@ def load_callable(what: str, address: str) -> tuple[Callable[..., Any], str | No
         raise UsageError(f"{what}: {source!r} has no {name!r}; {closest(name, options)}")
     if not callable(target):
         raise UsageError(f"{what}: {address} is not callable but a {type(target).__name__!r}")
+    _require_parameters(what, address, target, given)
     if not source.endswith(".py"):
         return target, _digest(module)
 
@@ -46,6 +51,25 @@ def load_callable(what: str, address: str) -> tuple[Callable[..., Any], str | No
         return target(*args, **kwargs)
 
     return call, _digest(module)
+
+
+def _require_parameters(
+    what: str, address: str, target: Callable[..., Any], given: Sequence[str]
+) -> None:
+    """Raise a UsageError if a callable cannot be called with the arguments that it will get."""
+    if hasattr(target, "forward") and not isinstance(target, type):  # a network, not called here
+        return
+    try:
+        signature = inspect.signature(target)
+    except (TypeError, ValueError):  # of a builtin
+        return
+    try:
+        signature.bind(*given)
+    except TypeError:
+        names = ", ".join(given) or "no arguments"
+        raise UsageError(
+            f"{what}: {address} takes {signature}, but is called with {names}"
+        ) from None
 
 
 class _Neighbours(MetaPathFinder):

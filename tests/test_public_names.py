@@ -7,7 +7,7 @@ import pytest
 #: Package -> what a user may import from it; functions of `family` have their derivatives, too.
 PUBLIC = {
     "acon_analysis": """
-        AconError Run UsageError block_linearity build_model capture example_run explain
+        AconError Run UsageError block_linearity build_model capture compare example_run explain
         family find_layers gate_use layers linearity linearize nonlinearities open_run
         paper record replace
     """,

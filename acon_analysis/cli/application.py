@@ -133,12 +133,16 @@ def _words(error: BaseException | None) -> tuple[str, int]:
 _LISTENERS = frozenset({"__torch_function__", "_follow", "_run", "function", "listen"})
 
 
+#: Functions of PyTorch in which a module runs, not those that load or move it.
+_CALLS = frozenset({"_call_impl", "_wrapped_call_impl", "inner"})
+
+
 def _blamed(error: BaseException | None) -> str:
     """Say whose code has raised an error: a network's, that of a user's file, or ours."""
     text = "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])])
     for frame, line in reversed(list(traceback.walk_tb(getattr(error, "__traceback__", None)))):
         module, function = str(frame.f_globals.get("__name__")), frame.f_code.co_name
-        if function == "forward" or module == "torch.nn.modules.module":
+        if function == "forward" or (module == "torch.nn.modules.module" and function in _CALLS):
             part = type(frame.f_locals.get("self")).__name__
             return f"the network failed, in its {part}: {text}"
         if module.startswith("_acon_user_"):

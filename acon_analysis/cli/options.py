@@ -113,7 +113,7 @@ def parse_mask(text: str | None) -> Any:
     """Return the key of a batch, or the callable that is named."""
     from acon_analysis.usercode import load_callable
 
-    return load_callable("mask", text)[0] if text is not None and ":" in text else text
+    return load_callable("mask", text, ["batch"])[0] if text is not None and ":" in text else text
 
 
 def parse_list(text: str) -> tuple[str, ...]:

@@ -185,7 +185,7 @@ class UserPreprocess(Preprocess):
 
     def __init__(self, address: str) -> None:
         self.name = address
-        self._function, digest = load_callable("preprocess", address)
+        self._function, digest = load_callable("preprocess", address, ["image"])
         # Without the folder: the same file gives the same identity on every machine.
         self.spec = {"name": Path(address).name, "decode": "PIL RGB", "sha256": digest}
 

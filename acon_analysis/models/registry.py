@@ -1,6 +1,7 @@
 """Every network that can be named: this project's, the official ones, other libraries', yours."""
 
 import importlib
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -202,6 +203,11 @@ def _resolve(model: str) -> _Resolved:
     prefix, colon, rest = model.rpartition(":")
     if not colon and model.endswith(".py"):
         raise UsageError(f"model: which callable of {model!r}? Write '{model}:NAME'")
+    if not colon and Path(model).is_file():
+        raise UsageError(
+            f"model: {model!r} is a file: name the function that builds the network, such as "
+            f"net.py:build, with --weights {model} if it holds its weights"
+        )
     if not colon:
         raise UsageError(f"model: there is no {model!r}; {closest(model, specs)}")
     if prefix == "torchvision":
@@ -209,7 +215,10 @@ def _resolve(model: str) -> _Resolved:
     if prefix == "timm":
         builder, shape = _timm(rest)
         return builder, shape, "imagenet", None, "random"
-    return load_callable("model", model)[0], None, "none", None, "not known"
+    make = load_callable("model", model)[0]
+    found = inspect.unwrap(make)
+    own = found if isinstance(found, nn.Module) else None
+    return (make if own is None else lambda: own), None, "none", None, "not known"
 
 
 def _library(name: str) -> ModuleType:

@@ -175,7 +175,7 @@ def _in_blocks(moments: pd.DataFrame, blocks: int) -> pd.DataFrame:
 def unlike(first: Run, second: Run) -> list[str]:
     """Return in what two runs differ that a comparison takes to be equal, a sentence each.
 
-    Other samples, another preprocessing, other blocks, and layers that only one has.
+    Other samples, another preprocessing or mask, other blocks, and layers that only one has.
     """
     found = []
     if not same_samples(first, second):
@@ -193,6 +193,10 @@ def unlike(first: Run, second: Run) -> list[str]:
                 f"the runs' moments are of {numbers[0]} and {numbers[1]} blocks of images: the "
                 f"intervals are those of {math.gcd(*numbers)} blocks"
             )
+    masks = [run.identity.get("mask") for run in (first, second)]
+    if masks[0] != masks[1]:
+        which = [f"{mask!r}" if mask else "none, so padded positions count" for mask in masks]
+        found.append(f"the runs have other masks of padded positions: {which[0]}; {which[1]}")
     keys = [
         {(row["layer"], row["call"]): row["channels"] for row in run.layers.to_dict("records")}
         for run in (first, second)

@@ -384,6 +384,7 @@ class Run(StoredRun):
         channel, s_c and why; NaN where a layer lacks     something. AconError if the run holds
         neither β nor moments.
         """
+        require_samples(self)
         if not self.has_moments:
             return self.beta_summary(by)
         keys = ["layer", "call", *([] if by == "layer" else [by])]
@@ -397,6 +398,16 @@ class Run(StoredRun):
             for place, name in ((2, "kind"), (4, "channels")):
                 table.insert(place, name, table.pop(name))
         return in_order(table, self.layers, *keys[2:])
+
+
+def require_samples(run: Run) -> None:
+    """Raise an AconError if no sample of a run has been captured."""
+    if not len(run.sample_ids):
+        bad = f" ({len(run.errors)} could not be read)" if len(run.errors) else ""
+        raise AconError(
+            f"the run {str(run.path)!r} holds no finished {run.sample_word}s yet{bad}; run the "
+            "same capture command again, then this one"
+        )
 
 
 def open_run(path: str | Path) -> Run:

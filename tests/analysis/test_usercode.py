@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import os
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -131,6 +132,39 @@ def test_errors_of_the_network_are_not_ours(
     (tmp_path / "bad.py").write_text("def make():\n    return 1 / 0\n")
     found = capture(f"{tmp_path / 'bad.py'}:make")
     assert found == f"acon: {tmp_path / 'bad.py'}, line 2: ZeroDivisionError: division by zero"
+
+
+def test_what_a_model_may_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A network itself, too; what needs arguments, fails, or is a checkpoint is called so."""
+
+    def capture(model: str) -> str:
+        return failed(capsys, "capture", model, "--data", "digits", "--out", tmp_path / "r")
+
+    file = tmp_path / "own.py"
+    file.write_text(
+        "from torch import nn\n"
+        "network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3), nn.ReLU())\n"
+        "def needs(path):\n    return network\n"
+        "def wrong():\n    network.load_state_dict({'no': None})\n    return network\n"
+    )
+    model = acon.build_model(f"{file}:network")
+    assert acon.find_layers(model)[0].name == "2"
+    with pytest.raises(acon.UsageError, match=r"needs takes \(path\), but is called with no arg"):
+        acon.build_model(f"{file}:needs")
+    assert re.fullmatch(r"acon: \S+own.py, line 6: RuntimeError: Error.*", capture(f"{file}:wrong"))
+    (tmp_path / "weights.pt").write_bytes(b"PK")
+    with pytest.raises(acon.UsageError, match=r"weights.pt' is a file: name the function that"):
+        acon.build_model(str(tmp_path / "weights.pt"))
+    with pytest.raises(acon.UsageError, match=r"mask: .*own.py:wrong takes \(\), but .* batch"):
+        load_callable("mask", f"{file}:wrong", ["batch"])
+
+
+def test_images_and_labels_are_no_two_batches(tmp_path: Path) -> None:
+    images, labels = torch.randn(6, 64), torch.arange(6)
+    model = nn.Sequential(nn.Linear(64, 3), nn.ReLU()).eval()
+    with pytest.raises(acon.UsageError, match=r"a tuple of 2 tensors: give \[\(images, labels\)\]"):
+        acon.capture(model, (images, labels), tmp_path / "r", progress=False)
+    assert len(acon.capture(model, [(images, labels)], tmp_path / "r", progress=False).samples) == 6
 
 
 def test_errors_of_ours_are_ours(

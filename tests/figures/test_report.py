@@ -7,6 +7,7 @@ import html
 import io
 import json
 import re
+import shutil
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
@@ -531,6 +532,10 @@ def test_two_runs_are_one_page(
     said = html.unescape(rendering.render(run, plain))
     assert "The two runs have no layer of one name, so that no layers can be compared." in said
     assert 'id="second-layer-0"' in said
+    moved = shutil.copytree(plain.path, tmp_path / "later")
+    said = html.unescape(rendering.render(plain, open_run(moved)))
+    titles = re.findall(r'class="brand">(First|Second) run: (.*?)</p>', said)
+    assert [title.rpartition(" ")[2] for _, title in titles] == ["(plain)", "(later)"]
 
 
 def test_calls_are_numbered_as_in_the_tables(

@@ -14,10 +14,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from tqdm.auto import tqdm
 
-from acon_analysis.errors import AconError, UsageError
+from acon_analysis.errors import UsageError
 from acon_analysis.files import atomic_write
 from acon_analysis.plotdata.overview import channel_overview, layer_overview
-from acon_analysis.runs.run import Run, open_run
+from acon_analysis.runs.run import Run, open_run, require_samples
 from acon_analysis.selection import require_columns
 from acon_analysis.statistics.sentences import sentence
 from acon_figures.inputs import Inputs
@@ -99,7 +99,7 @@ def render(
 ) -> str:
     """Return the page of one run or of two as text; see `write_report`."""
     for run in runs:
-        _require_images(run)
+        require_samples(run)
     if blocks is not None:
         _require_own(blocks, runs[0])
     specs, inputs = reported(), Inputs(runs, {"blocks": lambda _run: blocks})
@@ -110,6 +110,7 @@ def render(
         for run, prefix in zip(runs, PREFIXES, strict=False):
             pages.append(_page(run, prefix, offered))
             bar.update()
+        _tell_apart(runs, pages)
         pictures = []
         for spec in specs:
             bar.set_postfix_str(spec.name)
@@ -141,6 +142,16 @@ def _page(run: Run, prefix: str, offered: dict[str, Numbers]) -> dict[str, Any]:
     return run_page(run, layers, channels, splits, prefix)
 
 
+def _tell_apart(runs: Sequence[Run], pages: Sequence[dict[str, Any]]) -> None:
+    """Add the folders of two runs to titles that are the same."""
+    titles = [page["title"] for page in pages]
+    if len(set(titles)) < len(titles):
+        for number, (run, page) in enumerate(zip(runs, pages, strict=True), 1):
+            same = runs[0].path.absolute().name == runs[-1].path.absolute().name
+            own = f"run {number}" if same else run.path.absolute().name
+            page["title"] = f"{page['title']} ({visible(own)})"
+
+
 def _compared(
     runs: Sequence[Run], layers: Sequence[dict[str, Any]], offered: dict[str, Numbers]
 ) -> dict[str, Any] | None:
@@ -152,15 +163,6 @@ def _compared(
     if found["table"] is not None:
         offered["differences"] = numbers("differences", found["table"])
     return found
-
-
-def _require_images(run: Run) -> None:
-    if not len(run.sample_ids):
-        bad = f" ({len(run.errors)} could not be read)" if len(run.errors) else ""
-        raise AconError(
-            f"the run {str(run.path)!r} holds no finished {run.sample_word}s yet{bad}; run the "
-            "same capture command again, then the report"
-        )
 
 
 def _require_own(blocks: pd.DataFrame, run: Run) -> None:

@@ -290,9 +290,11 @@ def refuse_another(
     """Raise StoreError if the folder holds a run of something else."""
     found = [] if manifest is None else list(differences(manifest["identity"], identity))
     if found:
+        advice = "choose another folder"
+        if not folder.done_units():
+            advice = f"it holds no finished samples: delete it, or {advice}"
         raise StoreError(
-            f"out: {str(folder.path)!r} holds a run of something else: "
-            f"{'; '.join(found)}; choose another folder"
+            f"out: {str(folder.path)!r} holds a run of something else: {'; '.join(found)}; {advice}"
         )
 
 

@@ -110,6 +110,11 @@ def open_feed(
             f"data must be batches; got a {type(data).__name__} of shape {tuple(data.shape)}: give "
             f"[{one}] or {one}.split(64)"
         )
+    elif isinstance(data, tuple) and data and all(isinstance(x, Tensor | np.ndarray) for x in data):
+        raise UsageError(
+            f"data must be batches; got a tuple of {len(data)} tensors: give [(images, labels)] "
+            "for one batch of them, a TensorDataset(images, labels), or a list of batches"
+        )
     elif isinstance(data, Iterable):
         return StreamFeed(data, unit_size=unit_size, limit=limit, options=options, name=name)
     else:

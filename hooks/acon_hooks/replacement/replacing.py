@@ -235,7 +235,7 @@ def parse_budget(text: str) -> int | float:
 def parse_output(text: str) -> Output:
     """Read what picks a tensor of an output: an index, a name, or ``file.py:callable``."""
     if ":" in text:
-        return load_callable("output", text)[0]
+        return load_callable("output", text, ["output"])[0]
     return int(text) if text.lstrip("-").isdigit() else text
 
 
