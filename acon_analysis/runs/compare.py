@@ -182,7 +182,7 @@ def unlike(first: Run, second: Run) -> list[str]:
         one, two = len(first.sample_ids), len(second.sample_ids)
         found.append(
             f"the runs are not of the same samples ({one} and {two}): they are compared as "
-            "independent ones, and differences may come from the images"
+            "independent ones, and differences may come from the samples"
         )
     else:
         if first.identity.get("preprocess") != second.identity.get("preprocess"):

@@ -128,13 +128,14 @@ class Run(StoredRun):
         )
         return spelled(f"<p><b>{escape(self._title())}</b></p>{html}")
 
-    def plot(self, name: str, **options: Any) -> Any:
+    def plot(self, name: str | None = None, **options: Any) -> Any:
         """Draw a figure of this run.
 
         Parameters
         ----------
         name : str
-            A figure of ``acon figures --list``, such as ``"linearity_by_depth"``.
+            A figure of ``acon figures --list``, such as ``"linearity_by_depth"``; without one the
+            error lists those that this run can draw.
         **options
             Arguments of the figure's function in `acon_figures`.
 
@@ -146,15 +147,14 @@ class Run(StoredRun):
         Raises
         ------
         UsageError
-            For an unknown name.
+            Without a name, or for an unknown one.
         AconError
             If the figure needs what the run does not hold.
         """
-        figures = import_module("acon_figures")
-        return getattr(figures, figures.find(name).name)(self, **options)
+        return import_module("acon_figures.drawing").plot(self, name, **options)
 
     def report(
-        self, path: str | Path, *, second: "Run | None" = None, blocks: pd.DataFrame | None = None
+        self, path: str | Path, second: "Run | None" = None, *, blocks: pd.DataFrame | None = None
     ) -> Path:
         """Write the report of this run, an HTML page that needs no other file, and return its path.
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from acon_analysis.errors import AconError
+from acon_analysis.errors import AconError, UsageError
 from acon_analysis.runs.run import Run
 from acon_figures.inputs import IN_WORDS, SHIPPED, Inputs, Sources
 from acon_figures.registry import FIGURES, find
@@ -110,6 +110,24 @@ def draw_runs(spec: FigureSpec, runs: Sequence[Run], **options: Any) -> AconFigu
         raise AconError(f"figure {spec.name!r}: {error} (runs: {given})") from error
     complete(figure, spec, used)
     return figure
+
+
+def plot(run: Run, name: str | None, **options: Any) -> AconFigure:
+    """Draw a figure of a run by its name; a UsageError lists those that there are of this run."""
+    if name not in FIGURES:
+        own = ", ".join(spec.name for spec in FIGURES.values() if _possible(spec, run))
+        what = "give the name of a figure" if name is None else f"there is no figure {name!r}"
+        raise UsageError(f"{what}; of this run there are: {own or 'none'}")
+    return draw_runs(FIGURES[name], [run], **options)
+
+
+def _possible(spec: FigureSpec, run: Run) -> bool:
+    """Return whether a run holds what a figure of it needs."""
+    try:
+        _inputs_of(spec, Inputs([run]))
+    except AconError:
+        return False
+    return bool(set(spec.frames) - SHIPPED)
 
 
 def complete(figure: AconFigure, spec: FigureSpec, inputs: Inputs) -> None:

@@ -158,10 +158,10 @@ def refuse_training(model: nn.Module) -> None:
     if training:
         shown = ", ".join(repr(name) for name in training[:5])
         more = f" and {len(training) - 5} more" if len(training) > 5 else ""
+        are = "1 module is" if len(training) == 1 else f"{len(training)} modules are"
         raise HookError(
-            f"the model must be in evaluation mode, but {len(training)} of its modules are in "
-            f"training mode ({shown}{more}): batch statistics would change β and their running "
-            "values; call model.eval() first"
+            f"the model must be in evaluation mode, but {are} in training mode ({shown}{more}): "
+            "its outputs would depend on the batch or on chance; call model.eval() first"
         )
 
 

@@ -514,7 +514,7 @@ def test_two_runs_are_one_page(
         reportpages.Hostile, reportpages.folder(tmp_path / "images", 16), tmp_path / "run",
         preprocess="none",
     )  # fmt: skip
-    page = run.report(tmp_path / "page.html", second=other).read_text("utf-8")
+    page = run.report(tmp_path / "page.html", other).read_text("utf-8")
     said = html.unescape(page)
     found = compare_runs(run, other)
     assert sentence(comparison_text(found)) in said

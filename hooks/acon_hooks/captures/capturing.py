@@ -85,8 +85,8 @@ def capture(
         `acon_hooks.moments.options.MomentOptions` also chooses the kernel that sums: C++ compiled
         once on this machine, or torch. A run keeps the one it began with.
     announce : callable, optional
-        Called with one sentence about the disk space that the moments will take, after the first
-        batch, and with one before a kernel is compiled.
+        Called with one sentence before a kernel is compiled, and after the first batch with one
+        about the disk space that the moments will take, if that is 1 GB or a tenth of what is free.
     fuse : bool
         Fold BatchNorm and exchange Meta-ACON layers for equal, faster ones, compared on the first
         batch: outputs and β within 1e-5 of their scale. A network that float32's own rounding moves

@@ -169,8 +169,11 @@ class Session:
         self._refuse_other_threads(self.manifest["compute"].get("threads"))
         warn_of_other_batches(self.folder, self.manifest["compute"], plan.batch_size)
         self.columns = columns_of(self.manifest)
-        if self.moments is not None and plan.settings.announce and self.feed.count:
-            plan.settings.announce(self.moments.space_text(self.feed.count, plan.unit_size))
+        announce, count, text = plan.settings.announce, self.feed.count, ""
+        if self.moments is not None and count:
+            text = self.moments.space_text(count, plan.unit_size)
+        if text and announce is not None:
+            announce(text)
 
     def _refuse_other_threads(self, recorded: int | None) -> None:
         """Raise if a process that began at the same time computes with other threads."""

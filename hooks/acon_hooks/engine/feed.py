@@ -70,6 +70,7 @@ class Batch:
         except Exception as error:
             if not isinstance(error, AconError) and not hasattr(error, "__notes__"):
                 given = f"the network was given {described(self.inputs)}"
+                given += _other_dtype(model, self.inputs, str(error))
                 names = self.options.signature.names
                 error.add_note(f"{given}; {self.options.signature.words()}" if names else given)
             raise
@@ -209,6 +210,17 @@ def example_batch(model: nn.Module, example: Any, forward: Forward | None = None
     options = input_options(model, forward)
     inputs, _ = options.split(example, "the example", batch=True)
     return Batch(0, list(range(count_samples(inputs))), inputs, options=options).copy()
+
+
+def _other_dtype(model: nn.Module, inputs: Any, message: str) -> str:
+    """Return a hint where an error is about types, and the data have another than the weights."""
+    weights = next((value.dtype for value in model.parameters() if value.is_floating_point()), None)
+    own = {value.dtype for _, value in leaves(inputs)} - {weights, torch.bool}
+    if weights is None or not own or "type" not in message:
+        return ""
+    pixels = ", for pixels from 0 to 255 divided by 255" if torch.uint8 in own else ""
+    given = ", ".join(sorted(map(str, own)))
+    return f" of {given}, its weights are {weights}: convert the data, x.to({weights}){pixels}"
 
 
 def _call(model: Any, inputs: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from acon_analysis.errors import UsageError
+from acon_analysis.errors import UsageError, closest
 from acon_analysis.usercode import module_label
 from acon_hooks.engine.items import Signature, split_item, whole_item
 from acon_hooks.engine.rows import Valid
@@ -82,6 +82,10 @@ class InputOptions:
         """Return what the network is given of an item or batch, and its label(s)."""
         if self.forward is not None:
             return whole_item(item, what, batch=batch)
+        for mask in self.masks.values():
+            if isinstance(item, Mapping) and isinstance(mask, str) and mask not in item:
+                keys = [str(key) for key in item]
+                raise UsageError(f"mask: {what} has no key {mask!r}; {closest(mask, keys)}")
         return split_item(item, what, self.signature, batch=batch, besides=self.masks.values())
 
     def call(self, model: nn.Module, inputs: Any) -> Any:

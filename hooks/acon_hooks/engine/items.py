@@ -314,10 +314,11 @@ def _as_tensor(image: Any, given: str) -> Tensor:
         found = torch.as_tensor(image)
     except (TypeError, ValueError, RuntimeError) as error:
         kind = f"{type(image).__module__}.{type(image).__qualname__}".removeprefix("builtins.")
+        advice = "a transform of the data set, such as torchvision.transforms.ToTensor(), makes one"
+        if isinstance(image, str | bytes):
+            advice = "turn text into numbers of tokens in the data set or its collate_fn"
         raise UsageError(
-            f"{given} holds {kind!r} where a tensor or an array of numbers is expected; "
-            "a transform of the data set, such as torchvision.transforms.ToTensor(), makes one of "
-            "a picture"
+            f"{given} holds {kind!r} where a tensor or an array of numbers is expected; {advice}"
         ) from error
     if found.is_nested:
         raise UsageError(f"{given} is a nested tensor; give its samples as batches of one")

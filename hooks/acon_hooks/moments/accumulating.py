@@ -62,6 +62,9 @@ from acon_hooks.moments.tables import arrow, block_frame, means_of_inputs, poole
 from acon_hooks.moments.triton_sums import TritonSums
 from acon_hooks.readings.batch import Key, to_host
 
+#: Bytes of moments that are worth a word.
+MUCH_SPACE = 1_000_000_000
+
 Ids = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
@@ -401,14 +404,15 @@ class Accumulator:
         return space.blocks + space.totals + space.states + 4 * pooled * samples
 
     def space_text(self, samples: int, unit_size: int) -> str:
-        """Say in one sentence what `space` returns, and how much room there is."""
-        text = (
-            f"moments take up to {self.space(samples, unit_size) / 1e6:,.1f} MB before compression"
+        """Say how much disk space moments take, if that is much or a good part of what is free."""
+        needed = self.space(samples, unit_size)
+        free = 0 if self.folder is None else shutil.disk_usage(self.folder.path).free
+        if self.folder is None or needed < min(MUCH_SPACE, free / 10):
+            return ""
+        return (
+            f"moments take up to {needed / 1e6:,.0f} MB before compression in "
+            f"{str(self.folder.path)!r} ({free / 1e6:,.0f} MB free)"
         )
-        if self.folder is None:
-            return text
-        free = shutil.disk_usage(self.folder.path).free
-        return f"{text} in {str(self.folder.path)!r} ({free / 1e6:,.0f} MB free)"
 
 
 def _unfit(x: Tensor, y: Tensor) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from acon_analysis.errors import UsageError, closest
 from acon_analysis.moments.frames import merge_frames
 from acon_analysis.moments.gram import rounding
+from acon_analysis.screen import counted
 from acon_analysis.statistics.channel_sums import channel_sums
 from acon_analysis.statistics.linearity import linearity_table, totals_by_sample
 from acon_hooks.errors import HookError
@@ -56,6 +57,11 @@ class Recording:
         self._spreads: dict[Key, list[NDArray[Any]]] = {}
         self._maps: dict[Key, list[NDArray[Any]]] = {}
         self.samples = 0
+
+    def __repr__(self) -> str:
+        counts = f"{counted(len(self.layers), 'layer')}, {counted(self.samples, 'sample')}"
+        network = type(self._tap.model).__name__
+        return f"Recording of {network}: {counts}; see linearity(), betas(), layers"
 
     @property
     def layers(self) -> list[Layer]:

@@ -139,7 +139,8 @@ def example_samples(
     shape = input_shape or getattr(model, "input_shape", None)
     if shape is None:
         raise UsageError(
-            "the model does not say how large its images are: give --input-shape C,H,W or --data"
+            "the network does not say what it takes: give --data, or --input-shape C,H,W for "
+            "random images"
         )
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(PROOF_IMAGES, *shape, generator=generator)

@@ -3,6 +3,7 @@
 import warnings
 from html import escape
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -303,16 +304,19 @@ def test_runs_that_share_nothing(spread: Run, tmp_path: Path) -> None:
         compare_runs(spread, other)
 
 
-def test_disk_space_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("free", "said"), [(10**12, False), (10**6, True)])
+def test_disk_space_is_announced_where_it_is_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, said: bool
+) -> None:
     images, _ = pictures(20)
-    told: list[str] = []
+    announced: list[str] = []
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
     acon.capture(
         Known(images), TensorDataset(images), tmp_path / "run",
-        moments="full", announce=told.append, progress=False,
+        moments="full", announce=announced.append, progress=False,
     )  # fmt: skip
-    assert len(told) == 1
-    assert "moments take up to" in told[0]
-    assert "free" in told[0]
+    assert len(announced) == said
+    assert all("moments take up to" in text and "(1 MB free)" in text for text in announced)
     states = pd.read_parquet(tmp_path / "run" / "states")
     assert len(states) == 20 * CHANNELS
 

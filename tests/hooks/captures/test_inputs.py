@@ -241,7 +241,7 @@ def test_functions_are_told_apart_by_what_they_keep() -> None:
 @pytest.mark.parametrize(
     ("mask", "words"),
     [
-        ("mask", r"'mask' is no key of the batch, which is \{'input_ids': \(4, 7\), 'att"),
+        ("mask", r"mask: batch 0 has no key 'mask'; choose one of 'input_ids', 'attention_mask'"),
         ("key_padding_mask", r"True where a position is padded; .*lambda batch: ~batch\['key_pad"),
         ("input_ids", r"holds other numbers than 0 \(padded\) and 1 \(data\), such as "),
         (wrong, r"wrong' has the shape \(4,\); expected is \(N, T\) for N = 4 samples"),
@@ -553,6 +553,17 @@ def test_gated_products_without_padding(axis: int, tmp_path: Path) -> None:
             encoder(),
             {"input_ids": torch.ones(2, 3)},
             r"\{'input_ids': \(2, 3\)\}; .*attention_mask",
+        ),
+        (
+            nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU()),
+            torch.zeros(2, 1, 4, 4, dtype=torch.uint8),
+            r"torch.uint8, its weights are torch.float32: convert the data, x.to\(torch.float32\), "
+            "for pixels from 0 to 255 divided by 255",
+        ),
+        (
+            nn.Sequential(nn.Linear(4, 3), nn.ReLU()),
+            torch.zeros(2, 4, dtype=torch.float64),
+            r"of torch.float64, its weights are torch.float32: .*x.to\(torch.float32\);",
         ),
     ],
 )

@@ -251,7 +251,7 @@ PIXELS: Tensor = torch.zeros(3, 6, 5)
         ),
         ({}, "is a dict with the keys none"),
         ((Image.new("RGB", (5, 6)), 0), r"'PIL.Image.Image' where a tensor .*ToTensor\(\)"),
-        ("a.png", "'str' where a tensor"),
+        ("a.png", "'str' where a tensor .*; turn text into numbers"),
         (None, "'NoneType' where a tensor"),
         ((), "an empty tuple"),
         (3, "a single number where an image"),

@@ -265,7 +265,7 @@ def test_the_model_is_left_as_it_was_when_its_forward_fails() -> None:
         acon.nonlinearities(model, torch.randn(2, 3))
     assert not any(module._forward_hooks for module in model.modules())
     assert not torch.utils._python_dispatch._get_current_dispatch_mode_stack()
-    with pytest.raises(HookError, match="evaluation mode"):
+    with pytest.raises(HookError, match="evaluation mode, but 1 module is in training mode"):
         acon.nonlinearities(nn.BatchNorm1d(4).train(), torch.randn(2, 4))
 
 

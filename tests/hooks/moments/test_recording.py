@@ -195,3 +195,8 @@ def test_rows_that_change_break_linearity_and_not_the_forward_pass() -> None:
     recording = recorded(Exits(), [whole, some], kinds=["activation"])
     with pytest.raises(HookError, match="'two' saw 3 rows for a batch of 4"):
         recording.linearity()
+
+
+def test_a_recording_prints_what_it_holds() -> None:
+    recording = recorded(acon.build_model("digits_metaacon"), digit_batches())
+    assert repr(recording).startswith("Recording of BottleneckResNet: 6 layers, 90 samples; see ")

@@ -213,5 +213,5 @@ def test_every_function_takes_the_arguments_by_name(name: str) -> None:
         )
     whole = acon_hooks.verify_plan(model, plan, given)
     assert whole.layers["measured"].to_numpy() != pytest.approx(report.layers["measured"], rel=1e-3)
-    with pytest.raises(UsageError, match="is no key of the batch"):
+    with pytest.raises(UsageError, match="mask: batch 0 has no key"):
         acon_hooks.fit_units(model, given, mask="mask")

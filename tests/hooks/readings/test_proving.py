@@ -53,7 +53,7 @@ def test_a_network_without_any_activation() -> None:
 
 
 def test_no_image_size() -> None:
-    with pytest.raises(UsageError, match="--input-shape C,H,W or --data"):
+    with pytest.raises(UsageError, match="give --data, or --input-shape C,H,W"):
         proved_layers(Functional(module=True))
 
 
