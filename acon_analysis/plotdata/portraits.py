@@ -8,19 +8,10 @@ import pandas as pd
 from acon_analysis import family
 from acon_analysis.columns import FACT_COLUMNS, names
 from acon_analysis.errors import AconError, UsageError
-from acon_analysis.family._activation import Activation
 from acon_analysis.moments.state import FloatArray
 from acon_analysis.selection import require_columns
 from acon_analysis.statistics.causes import LINEAR
-
-#: Activations that a module's class names completely: they have no parameters of their own.
-_WHOLE = (
-    "relu", "relu6", "gelu", "gelu_tanh", "swish", "mish", "selu", "sigmoid", "tanh", "hardswish",
-    "hardsigmoid",
-)  # fmt: skip
-
-#: Names of classes and functions that `family` does not know.
-_ALSO = {"GELUActivation": "gelu", "NewGELUActivation": "gelu_tanh", "SiLUActivation": "swish"}
+from acon_analysis.statistics.yardsticks import formula_of
 
 #: Below this share of the steepest slope that its function has, a channel is saturated.
 SATURATED = 0.05
@@ -66,7 +57,7 @@ def reached_slopes(facts: pd.DataFrame) -> pd.DataFrame:
     """
     own = _first_network(facts).copy()
     for name, part in own.groupby("activation", sort=False):
-        one = _formula(str(name))
+        one = formula_of(str(name))
         if one is None or not part["slope_low"].isna().all():
             continue
         low, high = one.derivative_bounds(**one.parameters)
@@ -111,21 +102,11 @@ def _first_network(facts: pd.DataFrame) -> pd.DataFrame:
     return own.reset_index(drop=True)
 
 
-def _formula(name: str) -> Activation | None:
-    """Return the activation of a class that has no parameters; None for others."""
-    try:
-        one = family.get(_ALSO.get(name, name))
-    except UsageError:
-        return None
-    # A class Swish may learn its β; SiLU has none.
-    return one if one.name in _WHOLE and name.casefold() != "swish" else None
-
-
 def _known(facts: pd.DataFrame) -> "pd.Series[bool]":
     """Say of which channels the formula is known and fits their line: its slope is one of f'."""
     bounds = {}
     for name in facts["activation"].unique():
-        one = _formula(str(name))
+        one = formula_of(str(name))
         bounds[name] = one.derivative_bounds(**one.parameters) if one else (np.nan, np.nan)
     pairs = np.array([bounds[name] for name in facts["activation"]], dtype=np.float64)
     ends = pairs.reshape(-1, 2).T
@@ -137,7 +118,7 @@ def _known(facts: pd.DataFrame) -> "pd.Series[bool]":
 
 def _evaluate(row: Any, x: FloatArray) -> FloatArray:
     """Evaluate a channel's function."""
-    one = _formula(str(row["activation"]))
+    one = formula_of(str(row["activation"]))
     if pd.notna(row["p1"]) or one is None:
         return np.asarray(family.acon_c(x, row["p1"], row["p2"], row["beta_middle"]))
     return np.asarray(one.function(x, **one.parameters))

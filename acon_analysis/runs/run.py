@@ -103,8 +103,10 @@ class Run(StoredRun):
             Linearity first, then what β depends on, then what is not measured.
         """
         pooled = bool(draws) and next(iter(self.files("pooled")), None) is not None
+        classes = self.layers[["layer", "call", "class_name"]]
+        layers = self.linearity(columns="all").merge(classes) if self.has_moments else None
         return findings(
-            self.linearity(columns="all") if self.has_moments else None,
+            layers,
             self.variance_split(draws=draws) if pooled else None,
             self.nonlinearities if self.has_census else None,
             self.layer_names,

@@ -19,6 +19,7 @@ from acon_analysis.statistics.sentences import (
     sentence,
 )
 from acon_analysis.statistics.verdicts import overall_of
+from acon_analysis.statistics.yardsticks import own_yardstick
 
 #: Layers whose test of β a finding spells out.
 MOST_TESTS = 3
@@ -155,10 +156,17 @@ def learned_beta(splits: pd.DataFrame, names: Names | None = None) -> Finding | 
 
 
 def _yardstick(layers: pd.DataFrame) -> str:
-    """Compare layers with a ReLU: those count whose whole interval is beyond it."""
+    """Compare layers with their own most frequent activation, or with a ReLU, on Gaussian inputs.
+
+    Those count whose whole interval is beyond it.
+    """
+    own = own_yardstick(layers)
+    name, index = own or ("ReLU", RELU_L)
     low = layers["L_low"].fillna(layers["L"])
-    above, total = int((low > RELU_L).sum()), len(layers)
-    relu = f" A ReLU on Gaussian inputs is at {_percent(RELU_L)}"
+    above, total = int((low > index).sum()), len(layers)
+    relu = f" A {name} on Gaussian inputs is at {_percent(index)}"
+    if own:
+        relu += f" (mean 0, standard deviation 1; a ReLU at {_percent(RELU_L)})"
     if total == 1:
         return f"{relu}: this layer is {'straighter' if above else 'not clearly straighter'}."
     if not above:

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from acon_analysis.statistics.findings import (
     Finding,
@@ -12,6 +14,7 @@ from acon_analysis.statistics.findings import (
     straight_channels,
 )
 from acon_analysis.statistics.gaussian import RELU_L, gaussian_fit
+from acon_analysis.statistics.yardsticks import gaussian_index
 
 
 def layers(*values: float, **columns: Any) -> pd.DataFrame:
@@ -41,6 +44,37 @@ def test_relu_is_the_yardstick(values: tuple[float, ...], text: str) -> None:
     assert found.answer.endswith(f"A ReLU on Gaussian inputs is at 73 %: {text}")
     assert "0.733 a ReLU" in found.numbers
     assert f"L = {min(values):.3f}" in found.numbers
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "std"),
+    [
+        ("GELU", torch.nn.GELU(), 1.0),
+        ("GELU", torch.nn.GELU(), 0.5),
+        ("SiLU", torch.nn.SiLU(), 2.0),
+        ("ReLU6", torch.nn.ReLU6(), 3.0),
+        ("Tanh", torch.nn.Tanh(), 1.0),
+        ("ReLU", torch.nn.ReLU(), 1.0),
+    ],
+)
+def test_the_networks_own_activation_is_a_yardstick_too(
+    name: str, module: torch.nn.Module, std: float
+) -> None:
+    x = std * np.random.default_rng(0).standard_normal(1_000_000)
+    y = module(torch.from_numpy(x)).numpy()
+    assert gaussian_index(name, std) == pytest.approx(np.corrcoef(x, y)[0, 1] ** 2, abs=2e-3)
+    found = findings(layers(0.728, 0.9, L_low=[0.726, 0.88], class_name=[name, name]))[0].answer
+    share = f"{100 * gaussian_index(name):.0f} %"
+    assert f"A {name} on Gaussian inputs is at {share}" in found
+    assert ("a ReLU at 73 %)" in found) == (name != "ReLU")
+    if name == "GELU":  # both are beyond 0.723; a ReLU's 0.733 would say that one is not
+        assert found.endswith("both layers are straighter.")
+
+
+def test_an_activation_of_no_known_formula_is_compared_with_relu() -> None:
+    assert np.isnan(gaussian_index("Mystery"))
+    found = findings(layers(0.8, 0.9, class_name=["Mystery", "Mystery"]))[0].answer
+    assert "A ReLU on Gaussian inputs is at 73 %: both" in found
 
 
 def test_layers_whose_intervals_overlap_are_not_ranked() -> None:
