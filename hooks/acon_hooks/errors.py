@@ -31,6 +31,10 @@ class SlowerModelWarning(UserWarning):
     """While it is watched, a model runs on a slower path than it would by itself."""
 
 
+class PaddingWarning(UserWarning):
+    """Padded positions count like those that hold data."""
+
+
 class RowWarning(UserWarning):
     """Rows of what a layer sees are not samples, or depend on the other samples of their batch."""
 

@@ -102,6 +102,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         (f"{word}s", f"{len(run.sample_ids):,}" + (f" of {listed:,}" if listed else "")),
         (f"{word}s that could not be read", f"{len(run.errors):,}"),
         ("Preprocessing", _listed(identity.get("preprocess"))),
+        ("Mask of padded positions", _listed(identity.get("mask"))),
         ("Kinds of layers", ", ".join(identity.get("kinds") or ())),
         ("Moments", _listed(identity.get("moments")) if run.has_moments else "none"),
         ("Computed with", _listed(manifest.get("compute"))),

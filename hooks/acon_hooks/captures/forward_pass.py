@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from acon_analysis.errors import UsageError
 from acon_hooks.captures.devices import channels_last, laid_out, wants_channels_last
 from acon_hooks.captures.fusing import TOLERANCE, FusedMetaAconC, difference, fuse, same_outputs
+from acon_hooks.captures.padding import warn_of_padding
 from acon_hooks.census.counting import census_in
 from acon_hooks.engine.aliases import same_values
 from acon_hooks.engine.feed import Batch as Samples
@@ -99,6 +100,8 @@ class ForwardPass:
         if isinstance(batch.inputs, Tensor) and batch.options.plain:
             refuse_other_images(self.model, batch.inputs)
             refuse_unbatched(self.model, batch.inputs)
+        if self.moments is not None:
+            warn_of_padding(self.model, batch)
         self._opening = opening
         if self.fused:
             self._speed_up(self._laid_out(_only_tensor(batch)), batch)

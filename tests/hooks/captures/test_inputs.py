@@ -19,7 +19,7 @@ from acon_analysis.errors import AconError, StoreError, UsageError
 from acon_analysis.runs.run import Run
 from acon_analysis.usercode import load_callable
 from acon_hooks.engine.inputs import InputOptions
-from acon_hooks.errors import ProofError
+from acon_hooks.errors import PaddingWarning, ProofError
 from acon_hooks.moments.accumulating import UnmeasuredLayerWarning
 from acon_hooks.moments.options import MomentOptions
 from network_oracle import assert_measured, captured, linearity, seen, settled
@@ -107,8 +107,22 @@ def test_padded_sentences_measure_as_sentences_alone(tmp_path: Path) -> None:
         run, model, batches, {"act": 2, "last": 1}, forward=by_name, tolerance=1e-6, parts=parts
     )
     assert run.manifest["identity"]["mask"] == "attention_mask"
-    without = captured(model, batches, tmp_path / "without")
+    nine_of_28 = "32 % of the positions of the first batch are padded, and count like the others"
+    with pytest.warns(PaddingWarning, match=nine_of_28):
+        without = captured(model, batches, tmp_path / "without")
     assert abs(without.linearity()["L"][0] - run.linearity()["L"][0]) > 1e-3
+
+
+def test_padding_that_only_attention_knows_is_named(tmp_path: Path) -> None:
+    class Tokens(Encoder):
+        def forward(self, input_ids: Tensor) -> Any:
+            return super().forward(input_ids, (input_ids != 0).long())
+
+    ids = [padded(batch)["input_ids"] for batch in sentences()]
+    with pytest.warns(PaddingWarning, match="32 % of the positions"):
+        captured(settled(Tokens()), ids, tmp_path / "run")
+    captured(settled(Tokens()), [ids[0][:1]], tmp_path / "whole")
+    captured(settled(Tokens()), ids, tmp_path / "masked", mask=lambda ids: ids != 0)
 
 
 def lengths_of(batch: dict[str, Tensor]) -> Tensor:
@@ -216,7 +230,7 @@ def test_a_run_is_not_continued_with_another_mask(tmp_path: Path) -> None:
         path = tmp_path / folder / "masks.py"
         path.parent.mkdir(exist_ok=True)
         path.write_text(MASK_FILE.format(sign=sign))
-        return load_callable("mask", f"{path}:{name}")[0]
+        return load_callable("mask", f"{path}:{name}", ["batch"])[0]
 
     batches = [padded(batch) for batch in sentences()]
     model = encoder()
