@@ -177,7 +177,9 @@ class Visited:
         self.calls = number + 1
         x: Any = args[0] if args else None
         as_usual = (
-            type(x) is Tensor and not x.is_nested and (x.shape, x.dtype) == self.usual.get(number)
+            type(x) is Tensor
+            and not (x.is_nested or is_functorch_wrapped_tensor(x))
+            and (x.shape, x.dtype) == self.usual.get(number)
         )
         quick = self.quick if as_usual and not listening() else None
         if quick is not None and quick(number, args, output):

@@ -44,6 +44,7 @@ class FirstBatchHooks(Visitor):
         self.layer = layer
         self.inside = not layer.plain
         self.trace: CallTrace | None = None
+        self.outside: set[nn.Module] = set()  # inner modules that also ran outside of a call
         self._listener = Listener(self._run)
         self._inner: list[Visited] = []
         if self.inside and not isinstance(layer.module, torch.jit.ScriptModule):
@@ -70,9 +71,10 @@ class FirstBatchHooks(Visitor):
 
     def after(self, call: SiteCall, output: Any) -> None:
         """Write down a call of an inner module."""
-        if self.trace is not None:
-            activated = self._activated[call.site.name]
-            self.trace.module(call, output, activated=activated)
+        if self.trace is None:
+            self.outside.add(call.site.module)
+            return
+        self.trace.module(call, output, activated=self._activated[call.site.name])
 
     def stop(self) -> None:
         """Forget a call that did not end."""

@@ -1,5 +1,6 @@
 """The hooks of one layer: watched closely on the first batch, read cheaply afterwards."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -114,10 +115,11 @@ class LayerHooks(Visitor):
     def go_live(self) -> None:
         """Exchange the close watch for the cheap hooks, once a proof had power."""
         if isinstance(self.hooks, FirstBatchHooks) and not self._waits():
+            outside = self.hooks.outside
             self.hooks.remove()
             self.hooks = None
             if not self.failed:
-                self._read_live()
+                self._read_live(outside)
 
     def stop(self) -> None:
         """Forget a forward pass that did not end."""
@@ -149,7 +151,8 @@ class LayerHooks(Visitor):
         hopeless = pair is not None and torch.equal(*pair)  # β has no influence at all
         return not hopeless and self.visit.passes < _PATIENCE
 
-    def _read_live(self) -> None:
+    def _read_live(self, outside: Collection[nn.Module] = ()) -> None:
+        """Set the cheap hooks; `outside`: inner modules that other parts of the network run too."""
         layer, observed = self.layer, self.results.observe is not None
         reading = layer.reading
         inner = None if reading is None else reading.source.inner(layer.module)
@@ -158,7 +161,8 @@ class LayerHooks(Visitor):
             self.visit,
             layer,
             keep_input=in_place and (observed or not layer.plain),
-            shared=inner is not None and _occurrences(self.visit.model, inner) > 1,
+            shared=inner is not None
+            and (inner in outside or _occurrences(self.visit.model, inner) > 1),
         )
         if not live.needs_before:
             self.visited.skip_before()

@@ -12,8 +12,9 @@ import acon_analysis as acon
 from acon_analysis.errors import StoreError, UsageError
 from acon_hooks.moments.accumulating import Accumulator
 from acon_hooks.moments.kernels import Gate, rows_of, sums
+from acon_hooks.moments.native import build
 from acon_hooks.moments.native import sums as native_module
-from acon_hooks.moments.native.build import SOURCES
+from acon_hooks.moments.native.build import SOURCES, NativeError
 from acon_hooks.moments.native.sums import NativeSums, Prepared, native
 from acon_hooks.moments.options import MomentOptions, settle
 from captures import Tiny, images
@@ -207,6 +208,20 @@ def test_it_is_compiled_once(
         monkeypatch.setattr(native_module, "_kept", {})
         native(said.append)
     assert len(said) == len(list(tmp_path.glob("moments-*.so"))) == 1
+
+
+@pytest.mark.usefixtures("kernel")
+def test_source_of_another_version_is_not_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An update while a process runs: old Python would call new functions, and crash."""
+    monkeypatch.setenv("ACON_CACHE", str(tmp_path))
+    monkeypatch.setattr(build, "_SOURCE", b"int older;")
+    with (
+        pytest.raises(NativeError, match="changed while this process ran: start it again"),
+        build.library(build.compiler_path(), None),
+    ):
+        pass
 
 
 def test_the_wheel_holds_the_source() -> None:

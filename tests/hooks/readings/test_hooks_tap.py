@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import acon_analysis as acon
 from acon_analysis.errors import UsageError
+from acon_analysis.layers import MetaAconC
 from acon_hooks import HookError, Layer, Tap, find_layers, prove, record, to_host
 from acon_hooks.layers.reading import fold
 from acon_hooks.readings.layer_hooks import LayerHooks
@@ -336,3 +337,49 @@ def test_digits_network_of_the_package() -> None:
         with record(model) as recording:
             assert torch.equal(model(images), bare)
     assert {report.status for report in recording.reports} <= {"proved", "partly proved"}
+
+
+class Outside(nn.Module):
+    """Runs the module that β is read from once more, before or after the layer."""
+
+    def __init__(self, when: str) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.conv, self.act, self.when = nn.Conv2d(3, 16, 3), MetaAconC(16), when
+        self.eval()
+
+    def other(self, x: Tensor) -> Tensor:
+        small = x.mean((2, 3), keepdim=True)[:, : self.act.fc2.in_channels]
+        return self.act.bn2(self.act.fc2(small))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        before = self.other(x) if self.when == "before" else 0
+        y = self.act(x) + before
+        return y + (self.other(x) if self.when == "after" else 0)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_the_module_of_beta_may_also_run_outside_of_its_layer(when: str) -> None:
+    model = Outside(when)
+    batches = [torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(n)) for n in (1, 2)]
+    with torch.no_grad(), acon.record(model) as recording:
+        for x in (*batches, batches[0]):
+            model(x)
+    act = model.act
+    with torch.no_grad():
+        means = [model.conv(x).mean((2, 3), keepdim=True) for x in (*batches, batches[0])]
+        betas = [torch.sigmoid(act.bn2(act.fc2(act.bn1(act.fc1(m))))).flatten(1) for m in means]
+    torch.testing.assert_close(
+        torch.from_numpy(recording.beta_matrix("act").copy()), torch.cat(betas)
+    )
+
+
+@pytest.mark.parametrize("moments", [False, True])
+def test_a_later_batch_inside_vmap_is_refused(moments: bool) -> None:
+    model = Outside("")
+    x = torch.randn(4, 3, 8, 8)
+    with torch.no_grad(), acon.record(model, moments=moments):
+        model(x)
+        with pytest.raises(HookError, match=r"runs inside torch\.func"):
+            torch.vmap(model)(torch.stack([x, x]))

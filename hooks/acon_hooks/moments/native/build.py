@@ -23,6 +23,14 @@ UNITS = tuple(Path(__file__).with_name(f"{name}.cpp") for name in ("sums", "merg
 _HEADERS = ("rows", "vectors", "tangent", "functions", "results", "threads")
 SOURCES = (*UNITS, *(Path(__file__).with_name(f"{name}.h") for name in _HEADERS))
 
+
+def _source() -> bytes:
+    return b"\0".join(path.read_bytes() for path in SOURCES)
+
+
+#: What the Python that was imported with it can call.
+_SOURCE = _source()
+
 #: Without regard to NaN and infinity, which the callers hand over to torch.
 _FLAGS = (
     "-O3", "-std=c++17", "-shared", "-fPIC", "-pthread", "-fno-math-errno", "-fno-trapping-math",
@@ -64,6 +72,8 @@ def library(compiler: str, announce: Callable[[str], None] | None) -> Iterator[P
     if path is not None:
         yield path
         return
+    if _source() != _SOURCE:  # its functions may take other arguments
+        raise NativeError("the package was changed while this process ran: start it again")
     if announce is not None:
         often = "once on this machine" if folder is not None else "for this process"
         announce(f"compiling the kernel of moments, {often} (some seconds)")
@@ -80,9 +90,8 @@ def library(compiler: str, announce: Callable[[str], None] | None) -> Iterator[P
 
 def _digest(compiler: str) -> str:
     """Return what differs between libraries of other sources, compilers and processors."""
-    source = b"\0".join(path.read_bytes() for path in SOURCES)
     about = "\0".join((compiler, _output([compiler, "--version"]), _processor(), *_FLAGS))
-    return hashlib.sha256(source + about.encode()).hexdigest()[:16]
+    return hashlib.sha256(_SOURCE + about.encode()).hexdigest()[:16]
 
 
 def _is_sound(path: Path) -> bool:
