@@ -116,11 +116,11 @@ def comparison_text(
         f"the second run is {_more_and_less(rows, 'more linear', 'less linear')} "
         f"({100 * confidence:g} % intervals of L, each layer by itself; compared {how})"
     )
-    place = int(rows["difference"].abs().argmax())
-    largest = rows.iloc[place]
+    at = int(rows["difference"].abs().argmax())
+    largest = rows.iloc[at]
     if largest["difference"]:
         text += (
-            f"; largest change in {row_names(rows, names)[place]}, L = {largest['first']:.3f} to "
+            f"; largest change in {row_names(rows, names)[at]}, L = {largest['first']:.3f} to "
             f"{largest['second']:.3f}"
         )
     return text

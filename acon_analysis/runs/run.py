@@ -397,8 +397,8 @@ class Run(StoredRun):
         table = self.beta_summary(by).merge(found, on=keys, how="outer")
         if by == "layer":  # of layers without β too
             table = table.drop(columns=["kind", "channels"]).merge(facts, on=["layer", "call"])
-            for place, name in ((2, "kind"), (4, "channels")):
-                table.insert(place, name, table.pop(name))
+            for position, name in ((2, "kind"), (4, "channels")):
+                table.insert(position, name, table.pop(name))
         return in_order(table, self.layers, *keys[2:])
 
 

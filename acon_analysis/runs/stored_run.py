@@ -247,10 +247,10 @@ class StoredRun:
 
     def channels_of(self, layer: str) -> pd.DataFrame:
         """Return the rows of `channels` of one layer; none where it has no such channels."""
-        return self.channels.take(self._channel_places.get(layer, []))
+        return self.channels.take(self._channel_rows.get(layer, []))
 
     @cached_property
-    def _channel_places(self) -> dict[Any, Any]:
+    def _channel_rows(self) -> dict[Any, Any]:
         """The positions of each layer's rows in `channels`."""
         return dict(self.channels.groupby("layer").indices)
 

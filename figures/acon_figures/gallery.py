@@ -69,8 +69,8 @@ def index_page(folder: str | Path) -> str:
         specs = [spec for spec in FIGURES.values() if spec.kind == kind]
         cells = [cell for spec in specs for cell in _cells(spec, Path(folder))]
         if cells:
-            places = range(0, len(cells), COLUMNS)
-            rows = ["\n".join(["<tr>", *cells[one : one + COLUMNS], "</tr>"]) for one in places]
+            starts = range(0, len(cells), COLUMNS)
+            rows = ["\n".join(["<tr>", *cells[one : one + COLUMNS], "</tr>"]) for one in starts]
             parts += [f"## {heading}\n", "<table>", *rows, "</table>\n"]
     if len(parts) == 1:
         raise UsageError(f"{str(folder)!r} holds no PNG file of a registered figure")

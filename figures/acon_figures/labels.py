@@ -51,15 +51,15 @@ def label_ends(axes: Axes, ends: Sequence[End], *, side: str = "right") -> None:
     rank = np.argsort(np.argsort(found))  # inside the axes, as far as there is room
     found = np.clip(found, gap * (rank + 0.4), 1.0 - gap * (len(ends) - rank - 0.6))
     start, stop, align = (1.0, 1.035, "left") if side == "right" else (0.0, -0.035, "right")
-    for end, height, place in zip(ends, share, found, strict=True):
+    for end, height, level in zip(ends, share, found, strict=True):
         axes.annotate(
-            "", (start, height), xytext=(stop, place), xycoords="axes fraction",
+            "", (start, height), xytext=(stop, level), xycoords="axes fraction",
             textcoords="axes fraction",
             arrowprops={"arrowstyle": "-", "color": end.color, "linewidth": thin(0.5),
                         "shrinkA": 0.0, "shrinkB": 0.0},
         )  # fmt: skip
         axes.text(
-            stop, place, f" {end.text} ", transform=axes.transAxes, size=size, color=end.color,
+            stop, level, f" {end.text} ", transform=axes.transAxes, size=size, color=end.color,
             va="center", ha=align,
         )  # fmt: skip
 

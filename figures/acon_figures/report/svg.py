@@ -137,11 +137,11 @@ def _rounded(match: re.Match[str]) -> str:
 def _merge_groups(root: ET.Element) -> None:
     """Put the only child in the place of groups that say nothing of their own."""
     for element in root.iter():
-        for place, child in enumerate(list(element)):
+        for index, child in enumerate(list(element)):
             inner = child
             while inner.tag == "g" and not inner.attrib and len(inner) == 1:
                 inner = inner[0]
-            element[place] = inner
+            element[index] = inner
 
 
 def _serialised(root: ET.Element, name: str, title: str, description: str, classes: str) -> str:
@@ -153,10 +153,10 @@ def _serialised(root: ET.Element, name: str, title: str, description: str, class
             "aria-labelledby": f"{name}-title {name}-desc", **_DEFAULTS,
         }
     )  # fmt: skip
-    for place, (tag, text) in enumerate((("title", title), ("desc", description))):
+    for index, (tag, text) in enumerate((("title", title), ("desc", description))):
         own = ET.Element(tag, {"id": f"{name}-{tag}"})
         own.text = text
-        root.insert(place, own)
+        root.insert(index, own)
     for element in root.iter():  # white space between elements; that of text is kept
         if element.tag not in ("text", "tspan", "title", "desc"):
             element.text = None

@@ -86,12 +86,12 @@ class BlockCall:
         assert y is not None
         return y
 
-    def masked(self, places: Rows, axes: tuple[int, int]) -> "BlockCall":
+    def masked(self, rows: Rows, axes: tuple[int, int]) -> "BlockCall":
         """Return the call with `valid` of a batch; axes are the channel axes of x and y."""
         at = self.at.name if isinstance(self.at, Site) else self.site.name
         pairs = zip((at, self.site.name), (self.x, self.y), axes, strict=True)
         try:
-            x, y = (_positions(places, name, value, axis) for name, value, axis in pairs)
+            x, y = (_positions(rows, name, value, axis) for name, value, axis in pairs)
         except ValueError as error:
             raise HookError(str(error)) from error
         return replace(self, valid=(x, y))
@@ -101,10 +101,10 @@ class BlockCall:
         return self.x.nbytes + sum(value.nbytes for value in _tensors((self.args, self.kwargs)))
 
 
-def _positions(places: Rows, name: str, value: Tensor, axis: int) -> Tensor | None:
+def _positions(rows: Rows, name: str, value: Tensor, axis: int) -> Tensor | None:
     """Return which positions of a tensor hold data, of length 1 along the channels."""
     axis %= value.ndim
-    found = places.positions(name, value.shape, axis)
+    found = rows.positions(name, value.shape, axis)
     if found is None:
         return None
     shape = [size for at, size in enumerate(value.shape) if at != axis]

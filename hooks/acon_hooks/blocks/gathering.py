@@ -77,10 +77,10 @@ class Gathered:
         return call.x.shape[x_axis], call.y.shape[y_axis]
 
     def add(
-        self, call: BlockCall, folds: npt.NDArray[np.int64], slot: int | None, places: Rows
+        self, call: BlockCall, folds: npt.NDArray[np.int64], slot: int | None, rows: Rows
     ) -> None:
         """Add a call in a batch; with a slot it is kept in it."""
-        call = call.masked(places, self.first.axes)
+        call = call.masked(rows, self.first.axes)
         if self.sums is not None:
             values, valid = vectors(call, self.first.axes, self.kind)
             self.sums.add(values, folds, valid)
@@ -124,7 +124,7 @@ class Gathering:
             label = name or WHOLE
             label = f"{label} (call {number})" if calls[name] > 1 else label
             try:
-                first.call = first.call.masked(part.places, first.axes)
+                first.call = first.call.masked(part.tensor_rows, first.axes)
             except HookError as error:
                 self.left_out[label] = str(error)
                 continue
@@ -178,10 +178,10 @@ class Gathering:
     def gather(self, *, progress: bool = False) -> None:
         """Run all samples."""
         by_key = {block.key: block for block in self.blocks}
-        folds, slot, whole, places = np.zeros(0, np.int64), None, 0, Rows()
+        folds, slot, whole, rows = np.zeros(0, np.int64), None, 0, Rows()
 
         def seen(call: BlockCall) -> None:
-            by_key[call.site.name, call.number].add(call, folds, slot, places)
+            by_key[call.site.name, call.number].add(call, folds, slot, rows)
 
         calls = Calls(seen, embeddings := embeddings_of(self.network))
         sites = [
@@ -194,7 +194,7 @@ class Gathering:
             tqdm(total=self.count, desc="blocks", unit="sample", disable=not progress) as bar,
         ):
             for part in self._parts():
-                folds, places = random_folds(len(part.ids), self.generator), part.places
+                folds, rows = random_folds(len(part.ids), self.generator), part.tensor_rows
                 slot = self._slot(whole) if len(part.ids) == self.size else None
                 whole += len(part.ids) == self.size
                 calls.keep = slot is not None

@@ -168,7 +168,7 @@ class ForwardPass:
             raise RuntimeError("the forward pass was not started")
         own = batch.map(self._laid_out)
         if self.moments is not None:
-            self.moments.places = own.places
+            self.moments.tensor_rows = own.tensor_rows
         handed = [value for _, value in leaves(own.inputs)]
         versions = list(map(_version, handed))
         first = self.overwrites is None

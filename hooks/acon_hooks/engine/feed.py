@@ -76,7 +76,7 @@ class Batch:
             raise
 
     @property
-    def places(self) -> Rows:
+    def tensor_rows(self) -> Rows:
         """Where its samples lie in tensors inside the network."""
         return Rows(len(self.ids), self.options.sample_axis, self.valid)
 

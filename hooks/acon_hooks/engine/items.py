@@ -49,12 +49,12 @@ class Signature:
         except (TypeError, ValueError):
             return cls()
         kinds = inspect.Parameter
-        by_place = (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
+        by_position = (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
         by_name = (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)
-        placed = [one for one in parameters if one.kind in by_place]
+        positional = [one for one in parameters if one.kind in by_position]
         return cls(
-            tuple(one.name for one in placed),
-            sum(one.default is kinds.empty for one in placed),
+            tuple(one.name for one in positional),
+            sum(one.default is kinds.empty for one in positional),
             frozenset(one.name for one in parameters if one.kind in by_name),
             any(one.kind is kinds.VAR_POSITIONAL for one in parameters),
             any(one.kind is kinds.VAR_KEYWORD for one in parameters),

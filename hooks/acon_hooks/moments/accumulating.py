@@ -102,7 +102,7 @@ class Accumulator:
         self.constants: dict[Key, Constants] = {}
         self.unmeasured: dict[Key, str] = {}
         self.rowless: dict[Key, str] = {}  # calls whose rows are no samples, and why
-        self.places = Rows()  # where the samples of the batch that runs lie
+        self.tensor_rows = Rows()  # where the samples of the batch that runs lie
         self._table = None if folder is None else read_references(folder, identity)
         self._rows: dict[Key, pd.DataFrame] | None = None
         self.learning = folder is not None and self._table is None
@@ -142,22 +142,22 @@ class Accumulator:
         if slot is not None and key in self._written:
             del self._written[key]
             return
-        if self.places.axis:
-            layer, x, y, beta = samples_first(self.places, layer, x, y, beta)
+        if self.tensor_rows.axis:
+            layer, x, y, beta = samples_first(self.tensor_rows, layer, x, y, beta)
         own = None if isinstance(beta, Factors) else beta
         # As `observe_input` sums it, whichever of the two sees a call.
-        known = layer.known if self.compiled and not self.places.axis else ""
+        known = layer.known if self.compiled and not self.tensor_rows.axis else ""
         if slot is not None:
             self._merged.write(*slot, x, y, own, layer.axis, known)
         elif self._measures(layer, key, x, y):
-            valid = valid_positions(self.places, layer, x)
+            valid = valid_positions(self.tensor_rows, layer, x)
             if key not in self.constants:
                 with torch.no_grad():
                     self.constants[key] = self._settle(layer, key, x, unpadded(own, valid))
             self._sum(key, x, y, beta, layer.axis, valid, known)
         elif key in self._pooling:
             exact = torch.promote_types(x.dtype, torch.float32)
-            valid = valid_positions(self.places, layer, x)
+            valid = valid_positions(self.tensor_rows, layer, x)
             self._whole[key] = mean_of(fold(x, layer.axis), valid, exact)
 
     def activated(self, layer: str, gate: Gate, x: Tensor, beta: Tensor) -> Tensor | None:
@@ -183,7 +183,7 @@ class Accumulator:
 
     def observe_input(self, layer: Layer, call: int, x: Tensor) -> bool:
         """Sum a call before it runs, of an output that is known; False where `observe` has to."""
-        slot = None if self.places.axis else self._merged.slots.get((layer.name, call))
+        slot = None if self.tensor_rows.axis else self._merged.slots.get((layer.name, call))
         return slot is not None and slot[0].put(slot[1], x, layer.known, None, layer.axis)
 
     def _sum(
@@ -233,7 +233,7 @@ class Accumulator:
         if layer.kind not in self.kinds or key in self.unmeasured:
             return False
         if key not in self.constants:
-            reason = _unfit(x, y) or misfit(self.places, layer, x)
+            reason = _unfit(x, y) or misfit(self.tensor_rows, layer, x)
             if reason:
                 self.unmeasured[key] = reason
                 return False

@@ -19,13 +19,13 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def samples_first(
-    places: Rows, layer: Layer, x: Tensor, y: Tensor, beta: Tensor | Factors | None
+    rows: Rows, layer: Layer, x: Tensor, y: Tensor, beta: Tensor | Factors | None
 ) -> tuple[Layer, Tensor, Tensor, Tensor | Factors | None]:
     """Return a call of a layer with the samples on axis 0; β has them there already."""
-    along = places.axis_of(x, layer.axis)
+    along = rows.axis_of(x, layer.axis)
     if not along or x.shape != y.shape:
         return layer, x, y, beta
-    if isinstance(beta, Tensor) and len(beta) not in (1, places.count):
+    if isinstance(beta, Tensor) and len(beta) not in (1, rows.count):
         return layer, x, y, beta  # β of steps, which the second look refuses
     if isinstance(beta, Factors):
         beta = Factors(*(value.movedim(along, 0) for value in beta))
@@ -33,19 +33,19 @@ def samples_first(
     return moved, x.movedim(along, 0), y.movedim(along, 0), beta
 
 
-def valid_positions(places: Rows, layer: Layer, x: Tensor) -> Tensor | None:
+def valid_positions(rows: Rows, layer: Layer, x: Tensor) -> Tensor | None:
     """Return which positions of a call hold data, bool (N, P); None if all do."""
     try:
-        return places.positions(layer.name, x.shape, layer.axis)
+        return rows.positions(layer.name, x.shape, layer.axis)
     except ValueError as error:
         text = f"layer {layer.name!r}: {error}, as they were on the first batch"
         raise HookError(text) from error
 
 
-def misfit(places: Rows, layer: Layer, x: Tensor) -> str:
+def misfit(rows: Rows, layer: Layer, x: Tensor) -> str:
     """Say why the mask does not fit a call; empty if it does."""
     try:
-        places.positions(layer.name, x.shape, layer.axis)
+        rows.positions(layer.name, x.shape, layer.axis)
     except ValueError as error:
         return str(error)
     return ""

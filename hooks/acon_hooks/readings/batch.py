@@ -73,7 +73,7 @@ class Results:
     # The proof of every call; a later one of the same call replaces it.
     reports: list[ProofReport] = field(default_factory=list)
     # Where the samples of the batch lie, and which positions hold data.
-    places: Rows = field(default_factory=Rows)
+    tensor_rows: Rows = field(default_factory=Rows)
 
     def report(self, report: ProofReport) -> None:
         """Keep a proof."""
@@ -92,7 +92,7 @@ class Results:
             batch[key] = beta
             return
         try:
-            valid = self.places.positions(layer.name, beta.shape, 1)
+            valid = self.tensor_rows.positions(layer.name, beta.shape, 1)
         except ValueError as error:
             raise HookError(f"β of layer {layer.name!r} cannot be averaged: {error}") from error
         batch[key], batch.spread[key] = over_pixels(beta, valid)

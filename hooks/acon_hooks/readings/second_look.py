@@ -58,12 +58,12 @@ class RowSums(Visitor):
     """Adds up the output of every layer by row, and its squares: {(layer, call): (N, 2)}."""
 
     sums: dict[tuple[str, int], Tensor] = field(default_factory=dict)
-    places: Rows = field(default_factory=Rows)
+    tensor_rows: Rows = field(default_factory=Rows)
 
     def after(self, call: SiteCall, output: Any) -> None:
         """Add up one call."""
         if isinstance(output, Tensor) and output.is_floating_point() and output.ndim:
-            along = self.places.axis_of(output, output.ndim - 1)
+            along = self.tensor_rows.axis_of(output, output.ndim - 1)
             moved = output.detach().movedim(along, 0)
             rows = moved.reshape(len(moved), moved[:1].numel()).double()
             pair = torch.stack([rows.sum(1), (rows * rows).sum(1)], 1)

@@ -203,7 +203,7 @@ class Tap(Visitor):
 
     def run(self, samples: Samples) -> Batch:
         """Run the model on a batch of a feed; return β of the forward pass."""
-        self._samples, self._results.places = samples, samples.places
+        self._samples, self._results.tensor_rows = samples, samples.tensor_rows
         try:
             samples.run(self.model)
         finally:  # held longer, its memory could not be used for the next batch
@@ -259,7 +259,7 @@ class Tap(Visitor):
             if self.check_rows:
                 self._prepare_second_look()
             if self._finder is not None or any(hooks.layer.plain for hooks in self._hooks):
-                self._axes.start(self._results.places.axis)
+                self._axes.start(self._results.tensor_rows.axis)
             if self._finder is not None:
                 self._finder.start()
         if self._gates is not None:
@@ -347,7 +347,7 @@ class Tap(Visitor):
         self._given = (self._samples or called_batch(*self._visit.arguments)).copy()
         self._state = state_of(self.model)
         if self._row_sums is None:
-            self._row_sums = RowSums(places=self._given.places)
+            self._row_sums = RowSums(tensor_rows=self._given.tensor_rows)
             self._summed = [self._visit.add(hooks.site, self._row_sums) for hooks in self._hooks]
 
     def _look_again(self, first: Batch, row_sums: RowSums) -> None:
@@ -383,9 +383,9 @@ class Tap(Visitor):
 
     def _run_again(self, part: Samples) -> None:
         """Run the model on a part of its first batch."""
-        self._results.places = part.places
+        self._results.tensor_rows = part.tensor_rows
         if self._row_sums is not None:
-            self._row_sums.places = part.places
+            self._row_sums.tensor_rows = part.tensor_rows
         self._visit.again(lambda: part.run(self.model))
 
     def _judge(self, rows: RowCheck, first: Batch) -> None:

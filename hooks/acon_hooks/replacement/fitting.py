@@ -234,7 +234,7 @@ def _summed(
         if (layer.name, call) in sums.constants:
             uses[layer.name, call] = layer, x.shape[layer.axis]
             if forms is not None:
-                forms.observe(sums.places, layer, call, x, y)
+                forms.observe(sums.tensor_rows, layer, call, x, y)
 
     with (
         Tap(network, layers, kinds=tuple(kinds), observe=observe) as tap,
@@ -246,7 +246,7 @@ def _summed(
             if batch.ids:
                 own = fitted(network, batch)
                 seen |= hashes(feed, batch)
-                sums.places = own.places
+                sums.tensor_rows = own.tensor_rows
                 tap.run(own)
                 sums.batch()
                 sums.require_some()
@@ -260,10 +260,10 @@ class _Forms:
         self.form = form
         self.sums: dict[Key, FormSums] = {}
 
-    def observe(self, places: Rows, layer: Layer, call: int, x: Tensor, y: Tensor) -> None:
+    def observe(self, rows: Rows, layer: Layer, call: int, x: Tensor, y: Tensor) -> None:
         """Sum one call; samples with NaN or infinity are left out of all channels of the layer."""
-        layer, x, y, _ = samples_first(places, layer, x, y, None)
-        valid = valid_positions(places, layer, x)
+        layer, x, y, _ = samples_first(rows, layer, x, y, None)
+        valid = valid_positions(rows, layer, x)
         x, y = (fold(value, layer.axis).double() for value in (x, y))  # (N, C, P)
         if valid is not None:
             x, y = (torch.where(valid.unsqueeze(1), value, 0) for value in (x, y))

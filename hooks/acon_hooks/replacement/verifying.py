@@ -205,7 +205,7 @@ class _FirstStep(Editing):
         self.errors: dict[Key, float] = {}
         # Sums of the outputs, `Gram` of shape (C,) with one variable, by (layer, call).
         self.outputs: dict[Key, Gram] = {}
-        self.places = Rows()
+        self.tensor_rows = Rows()
         self._seen: dict[Key, tuple[float, Gram]] = {}
 
     def edit(self, site: Site, edit: Edit, x: Tensor, y: Tensor) -> Tensor | None:
@@ -214,7 +214,7 @@ class _FirstStep(Editing):
             return edit.apply(x, y)
         (x, _), (y, tangent) = forward.unpack_dual(x), forward.unpack_dual(y)
         if not self.size:  # the layers before are as they were
-            self._seen[site.name, site.call or 0] = _sums(edit, x, y, site, self.places)
+            self._seen[site.name, site.call or 0] = _sums(edit, x, y, site, self.tensor_rows)
         if self.size == 0:
             return None
         rest = edit.apply(x, y) - y
@@ -236,10 +236,10 @@ class _FirstStep(Editing):
         self._seen.clear()
 
 
-def _sums(edit: Edit, x: Tensor, y: Tensor, site: Site, places: Rows) -> tuple[float, Gram]:
+def _sums(edit: Edit, x: Tensor, y: Tensor, site: Site, rows: Rows) -> tuple[float, Gram]:
     """Return the squared residuals of a line and the sums of outputs, (C,), in float64."""
     error, sums, axis = 0.0, [], site.axis
-    if (kept := _kept(x, site, places)) is not None:  # the positions that hold data, (P, C)
+    if (kept := _kept(x, site, rows)) is not None:  # the positions that hold data, (P, C)
         wide = y.double().movedim(axis, -1)[kept]
         line = edit.apply(x.double(), y.double()).movedim(axis, -1)[kept]
         return float((line - wide).square().sum()), Gram.of(wide.unsqueeze(-1), axis=(0,))
@@ -251,13 +251,13 @@ def _sums(edit: Edit, x: Tensor, y: Tensor, site: Site, places: Rows) -> tuple[f
     return error, reduce(add, sums)
 
 
-def _kept(x: Tensor, site: Site, places: Rows) -> Tensor | None:
+def _kept(x: Tensor, site: Site, rows: Rows) -> Tensor | None:
     """Return where an input without its channel axis holds data; None if everywhere."""
-    along = places.axis_of(x, site.axis)
+    along = rows.axis_of(x, site.axis)
     channels = site.axis + (site.axis < along)
     moved = x.movedim(along, 0)
     try:
-        valid = places.positions(site.name, moved.shape, channels)
+        valid = rows.positions(site.name, moved.shape, channels)
     except ValueError:  # positions of its own: all of them hold data
         return None
     if valid is None:
@@ -286,7 +286,7 @@ class _Lines:
     def run(self, batch: Batch) -> tuple[Tensor, Tensor, _Predicted]:
         """Return the unchanged and the changed output, (N, ...), and the predicted change."""
         slope, first = None, self.derives is None
-        self.step.places = batch.places
+        self.step.tensor_rows = batch.tensor_rows
         if self.derives is not False:
             try:
                 unchanged, slope = self._derivative(batch)
