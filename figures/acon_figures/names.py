@@ -5,7 +5,7 @@ a text between dollar signs is mathematics, and a legend leaves out what begins 
 """
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from textwrap import wrap
 from typing import Any
@@ -36,6 +36,12 @@ def last_part(name: str) -> str:
 def plain(text: Any) -> str:
     """Return a name for matplotlib, which then draws it as it is: `visible`, never mathematics."""
     return visible(text).replace("$", r"\$")
+
+
+def sample_name(sample: int, labels: Mapping[int, object] | None, gap: str = " ") -> str:
+    """Return what a sample is called: its number, and its label if there is one."""
+    label = f":{gap}{plain(labels[sample])}" if labels is not None and sample in labels else ""
+    return f"sample {sample}{label}"
 
 
 def entry(text: Any) -> str:

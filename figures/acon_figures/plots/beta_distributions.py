@@ -13,7 +13,7 @@ from acon_analysis.errors import UsageError
 from acon_analysis.statistics.beta_densities import BetaDensities, beta_densities
 from acon_analysis.statistics.beta_matrix import BetaMatrix
 from acon_figures.labels import legend_below
-from acon_figures.names import plain
+from acon_figures.names import plain, sample_name
 from acon_figures.palette import activation_color
 from acon_figures.spec import figure
 from acon_figures.style import (
@@ -175,11 +175,12 @@ def _rows(
     axes.set_ylim(
         0.0, max(float(np.max(line.get_ydata(), initial=0.0)) for line in axes.lines) + 0.1
     )
-    names = [_name(sample, labels) for sample in of_samples["sample"]]
+    names = [sample_name(sample, labels) for sample in of_samples["sample"]]
     axes.set_yticks(range(count), names[::-1])
     _bare(axes)
+    channels = f"{int(data.groups['channels'].iloc[0]):,}"
     handles: list[Artist] = [
-        Patch(color=color, alpha=0.5, label=f"β of a sample in {_channels(data)} channels"),
+        Patch(color=color, alpha=0.5, label=f"β of a sample in {channels} channels"),
         Line2D([], [], color=INK, marker="o", linestyle="none", label="its mean"),
     ]
     if not null.empty:
@@ -198,11 +199,6 @@ def _rows(
     grid[-1].set_xlabel("switching factor β")
     legend_below(figure, handles)
     return figure
-
-
-def _channels(data: BetaDensities) -> str:
-    """Return how many channels the densities are of."""
-    return f"{int(data.groups['channels'].iloc[0]):,}"
 
 
 def _draw_row(
@@ -229,12 +225,6 @@ def _bare(axes: Axes) -> None:
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(RULE)
     axes.tick_params(axis="both", length=0.0)
-
-
-def _name(sample: int, labels: Mapping[int, object] | None) -> str:
-    """Return what a sample is called."""
-    name = f"sample {sample}"
-    return f"{name}: {plain(labels[sample])}" if labels is not None and sample in labels else name
 
 
 def _published(

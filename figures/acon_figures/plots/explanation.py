@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.statistics.sentences import row_names
-from acon_figures.names import folded, plain
+from acon_figures.names import folded, plain, sample_name
 from acon_figures.spec import figure
 from acon_figures.style import COLORS, INK, RULE, AconFigure, inches, is_narrow, new_figure, theme
 
@@ -109,7 +109,7 @@ def explanation(
             )
             _frame(axes[-2])
             _beta(axes[-1], betas[row], span, last=row == count - 1)
-            axes[0].set_ylabel(_name(int(facts["sample"]), labels, "\n" if narrow else " "))
+            axes[0].set_ylabel(sample_name(int(facts["sample"]), labels, "\n" if narrow else " "))
         first = frame.iloc[0]
         method = str(first["method"])
         gap = "\n" if narrow else " "
@@ -203,13 +203,6 @@ def _beta_limits(betas: Array) -> tuple[float, float]:
     low, high = min(0.0, float(betas.min())), max(1.0, float(betas.max()))
     margin = 0.06 * (high - low)
     return low - margin, high + margin
-
-
-def _name(sample: int, labels: Mapping[int, object] | None, gap: str) -> str:
-    name = f"sample {sample}"
-    return (
-        f"{name}:{gap}{plain(labels[sample])}" if labels is not None and sample in labels else name
-    )
 
 
 def _target(facts: "pd.Series[Any]") -> str:

@@ -104,7 +104,7 @@ def _draw_pairs(axes: Axes, own: pd.DataFrame) -> None:
     axes.scatter(
         own["p1"],
         own["p2"],
-        s=_dots(len(own)),
+        s=thin(1.9 if len(own) < MANY else 1.1) ** 2,
         color=COLORS["blue"],
         alpha=0.55,
         linewidths=0.0,
@@ -149,11 +149,6 @@ def _draw_ranges(axes: Axes, own: pd.DataFrame) -> None:
     axes.set_xlabel(layers_word(layers))
     axes.set_title("(b) how far derivatives vary")
     axes.set_ylabel("range of the derivative")
-
-
-def _dots(count: int) -> float:
-    """Return the area of dots, smaller where there are many."""
-    return thin(1.9 if count < MANY else 1.1) ** 2
 
 
 def _apart(middles: npt.NDArray[np.float64], whole: int) -> list[int]:

@@ -46,25 +46,18 @@ def comparison(first: Run, second: Run, ids: Mapping[tuple[str, int], str]) -> d
             "table": None,
         }
     known = found[["first", "second"]].notna().any(axis=1).groupby(found["quantity"]).any()
+    layers: dict[Any, pd.DataFrame] = dict(iter(found.groupby(["layer", "call"], sort=False)))
     return {
         "text": sentence(visible(comparison_text(found, names=first.layer_names))),
         "unlike": [sentence(visible(text).rstrip(".")) for text in unlike(first, second)],
         "rows": [
-            _row(first.layer_names[key], ids[key], found.loc[places])
-            for key, places in _rows_of_layers(found).items()
+            _row(first.layer_names[key], ids[key], rows)
+            for key, rows in layers.items()
             if key in ids
         ],
         "shows": {name: bool(known.get(name, False)) for name in ("beta", "G")},
         "table": found,
     }
-
-
-def _rows_of_layers(found: pd.DataFrame) -> dict[tuple[str, int], list[int]]:
-    """Return the rows of each layer and call, in the table's order."""
-    rows: dict[tuple[str, int], list[int]] = {}
-    for place, layer, call in found[["layer", "call"]].itertuples():
-        rows.setdefault((layer, call), []).append(place)
-    return rows
 
 
 def _row(name: str, own_id: str, found: pd.DataFrame) -> dict[str, Any]:

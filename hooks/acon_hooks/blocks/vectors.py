@@ -1,7 +1,7 @@
 """Which vectors an affine map takes to which: positions, whole samples, or neither."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -143,7 +143,7 @@ class FoldSums:
     def _sum(self, fold: int) -> None:
         rows = torch.cat(self._waiting[fold])
         self._waiting[fold] = []
-        for part in _parts(rows):
+        for part in torch.split(rows, max(1, _VALUES // max(rows.shape[1], 1))):
             # Of numpy's arrays: its product of a matrix with itself takes half the time.
             sums, held = Gram.of(part if part.is_cuda else part.numpy()), self._sums[fold]
             self._sums[fold] = sums if held is None else held + sums
@@ -167,11 +167,6 @@ def _on_cpu(values: Any) -> Any:
 def sum_bytes(size: int) -> int:
     """Return the bytes of the sums of a block of p + q dimensions, and of the vectors that wait."""
     return FOLDS * (8 + 2) * size * size
-
-
-def _parts(rows: Tensor) -> Iterator[Tensor]:
-    """Yield rows, some at a time."""
-    yield from torch.split(rows, max(1, _VALUES // max(rows.shape[1], 1)))
 
 
 def random_folds(count: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:

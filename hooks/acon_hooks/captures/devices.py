@@ -61,8 +61,8 @@ def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Move a model to a device; then put its own tensors back, with what was changed in them."""
     home = next((value.device for value in model.parameters()), device)
     tables = [own for m in model.modules() for own in (m._parameters, m._buffers)]
-    values = [(own, key, v) for own in tables for key, v in own.items() if not _empty(v)]
-    kept = [(own, key, v, v.data) for own, key, v in values if v is not None]
+    values = ((own, key, v) for own in tables for key, v in own.items() if v is not None)
+    kept = [(own, key, v, v.data) for own, key, v in values if not is_lazy(v)]
     grads = [(v, v.grad, v.grad.data) for *_, v, _ in kept if v.is_leaf and v.grad is not None]
     try:
         model.to(device)
@@ -74,11 +74,6 @@ def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
         for value, grad, data in grads:
             grad.data = data
             value.grad = grad
-
-
-def _empty(value: Tensor | None) -> bool:
-    """Return whether there is no memory to put back."""
-    return value is None or is_lazy(value)
 
 
 def _put_back(own: dict[str, Any], key: str, value: Tensor, data: Tensor) -> None:

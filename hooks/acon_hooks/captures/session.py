@@ -60,11 +60,6 @@ class Session:
         """What a sample is called."""
         return "sample" if self.feed.samples is None else "image"
 
-    def _left(self) -> int | None:
-        """Return how many samples there are to go through, None if nobody knows."""
-        left = self.plan.left()
-        return getattr(self.feed, "expected", None) if left is None else left
-
     def run(self) -> Run:
         """Capture the units to do; complete the manifest if none is left."""
         if self.plan.left() != 0:
@@ -77,10 +72,12 @@ class Session:
         """Set up the network, the progress bar and the writing thread; take them down again."""
         plan = self.plan
         self.folder.clear_scratch()
+        left = plan.left()
+        total = getattr(self.feed, "expected", None) if left is None else left
         with (
             on_device(plan.model, plan.device),
             naming_calls(plan.model, lambda: self.first_batch),
-            tqdm(total=self._left(), unit=self._word, disable=not plan.settings.progress) as bar,
+            tqdm(total=total, unit=self._word, disable=not plan.settings.progress) as bar,
             UnitWriter(self.folder) as writer,
             ForwardPass(
                 plan.model,

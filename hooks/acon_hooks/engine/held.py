@@ -42,7 +42,9 @@ class Held:
         """Yield the batches that have samples; an AconError where they have changed."""
         feed, first = self._open(), not self._sums
         for number, batch in enumerate(batch for batch in shown(feed, self.what) if batch.ids):
-            own = sum(_sum(value) for _, value in leaves(batch.inputs))
+            # NaN never equals itself.
+            values = (value.nan_to_num(0.0) for _, value in leaves(batch.inputs))
+            own = sum(float(value.sum(dtype=torch.float64)) for value in values)
             if first:
                 self._sums.append(own)
                 self.seen |= hashes(feed, batch)
@@ -61,8 +63,3 @@ def shown(feed: Feed, what: str) -> Iterator[Batch]:
         for batch in feed.batches():
             yield batch
             bar.update(len(batch.ids))
-
-
-def _sum(value: torch.Tensor) -> float:
-    """Return the sum of an input; NaN never equals itself, so 0 for it."""
-    return float(value.nan_to_num(0.0).sum(dtype=torch.float64))

@@ -115,7 +115,9 @@ def explain(
     ConvergenceWarning
         If delta stays above the tolerance.
     """
-    _check(_tensor(images), method, samples, tolerance, steps, max_steps, batch_size)
+    if not isinstance(images, Tensor):
+        raise UsageError(f"images must be a tensor (N, C, H, W); got {type(images).__name__}")
+    _check(images, method, samples, tolerance, steps, max_steps, batch_size)
     with torch.inference_mode(False), torch.no_grad():
         images = _like_model(model, images)
         baselines, baseline_name = make_baseline(images, baseline, reference)
@@ -288,13 +290,6 @@ def _check(
             "tolerance and batch size must be positive and 1 <= steps <= max_steps; got "
             f"tolerance={tolerance}, batch_size={batch_size}, steps={steps}, max_steps={max_steps}"
         )
-
-
-def _tensor(images: Any) -> Tensor:
-    """Return the images; raise if they are no tensor."""
-    if isinstance(images, Tensor):
-        return images
-    raise UsageError(f"images must be a tensor (N, C, H, W); got {type(images).__name__}")
 
 
 def _like_model(model: nn.Module, images: Tensor) -> Tensor:

@@ -241,17 +241,13 @@ class Provenance:
             self._origins.pop(key, None)
         if origin is not None:
             storage = y.untyped_storage()
-            self._origins[storage._cdata] = _weak(storage), origin
+            reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+            self._origins[storage._cdata] = reference, origin
 
 
 def _gone(reference: StorageWeakRef) -> bool:
     """Return whether a storage is freed."""
     return bool(reference.expired())  # type: ignore[no-untyped-call]
-
-
-def _weak(storage: torch.UntypedStorage) -> StorageWeakRef:
-    """Return a reference to a storage that does not keep its memory, but its address."""
-    return StorageWeakRef(storage)  # type: ignore[no-untyped-call]
 
 
 def _switches(origin: Origin) -> bool:

@@ -194,11 +194,15 @@ def owns_slopes(module: nn.Module) -> bool:
     return {"p1", "p2"} <= set(own_tensors(module))
 
 
+#: What may stand next to the parts of an ACON-FReLU.
+_PASSIVE = nn.MaxPool2d | nn.Identity | nn.Dropout | nn.Sigmoid | nn.SiLU
+
+
 def is_acon_frelu(module: nn.Module) -> bool:
     """Return whether the module consists of a depthwise convolution and two normalisations."""
     if slopes(module) is not None:
         return False
-    parts = [child for child in module.children() if not _passive(child)]
+    parts = [child for child in module.children() if not isinstance(child, _PASSIVE)]
     convs = [child for child in parts if isinstance(child, nn.Conv2d)]
     norms = [child for child in parts if isinstance(child, nn.BatchNorm2d | nn.SyncBatchNorm)]
     if len(parts) != 3 or len(convs) != 1 or len(norms) != 2:
@@ -206,11 +210,6 @@ def is_acon_frelu(module: nn.Module) -> bool:
     conv, channels = convs[0], convs[0].out_channels
     depthwise = conv.groups == conv.in_channels == channels
     return depthwise and all(norm.num_features == channels for norm in norms)
-
-
-def _passive(module: nn.Module) -> bool:
-    passive = nn.MaxPool2d | nn.Identity | nn.Dropout | nn.Sigmoid | nn.SiLU
-    return isinstance(module, passive)
 
 
 def check_kinds(kinds: Iterable[str]) -> tuple[str, ...]:

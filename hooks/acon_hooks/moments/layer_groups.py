@@ -356,7 +356,9 @@ class LayerGroup:
                 fields |= {"caa": at.c["aa"], "cxa": at.c["xa"], "cay": at.c["aw"]}
                 fields |= {"cxh": at.c["xh"], "chh": at.c["hh"]}
             fields["mean_y"] = mean + slope * at.mean["x"]
-            fields["cxy"], fields["cyy"] = _tilt(at.c["xx"], cross, own, slope)
+            xx = at.c["xx"]
+            fields["cxy"] = cross + slope * xx
+            fields["cyy"] = np.maximum(own + slope * (2 * cross + slope * xx), 0.0)
             if self.half is not None:
                 fields |= _own(at, "w", "e")
                 gate = np.where(count > 0, (1 + at.mean["t"]) / 2, 0.0)
@@ -399,10 +401,3 @@ def arrays_on_host(tensors: Sequence[Tensor]) -> list[npt.NDArray[Any]]:
 def _own(at: _OnHost, old: str, new: str) -> dict[str, FloatArray]:
     """Mean and moments of a variable by the names of the fields."""
     return {f"mean_{new}": at.mean[old], f"cx{new}": at.c[f"x{old}"], f"c{new}{new}": at.c[old * 2]}
-
-
-def _tilt(
-    xx: FloatArray, xw: FloatArray, ww: FloatArray, slope: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Cxy and Cyy of y = slope·x + w."""
-    return xw + slope * xx, np.maximum(ww + slope * (2 * xw + slope * xx), 0.0)

@@ -249,7 +249,7 @@ class ProductHooks(LayerHooks):
             axis=axis,
             channels=1 if output.ndim < 2 else output.shape[axis],
             reader="" if known else f"channels assumed on axis {axis}",
-            in_place=any(_shares(output, x) for x in call.args),
+            in_place=any(View.of(output).storage == View.of(x).storage for x in call.args),
             gate=gate,
         )
         if call.number == 0:
@@ -289,7 +289,3 @@ def _arranged(x: Tensor, made: View, shown: Tensor) -> Tensor:
 def multiplies(layer: Layer) -> bool:
     """Return whether a layer is the product of two tensors."""
     return layer.kind == "product" and layer.function is not None and layer.function[0] == "mul"
-
-
-def _shares(x: Tensor, y: Tensor) -> bool:
-    return View.of(x).storage == View.of(y).storage
