@@ -381,10 +381,12 @@ class Run(StoredRun):
     def summary_table(self, by: str = "layer") -> pd.DataFrame:
         """Summarise β, and where the run holds moments the linearity of its layers.
 
-        Returns ------- pandas.DataFrame     A row a layer, channel or sample: the columns of
-        `beta_summary`, where there is any β, then     L (with its interval by layer), G and, by
-        channel, s_c and why; NaN where a layer lacks     something. AconError if the run holds
-        neither β nor moments.
+        Returns
+        -------
+        pandas.DataFrame
+            A row a layer, channel or sample: the columns of `beta_summary`, where there is any β,
+            then L (with its interval by layer), G and, by channel, s_c and why; NaN where a layer
+            lacks something. AconError if the run holds neither β nor moments.
         """
         require_samples(self)
         if not self.has_moments:

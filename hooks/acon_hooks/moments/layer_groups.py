@@ -32,7 +32,7 @@ FloatArray = npt.NDArray[np.float64]
 #: Columns of the totals of one sample over the channels of a layer.
 TOTALS = ("cyy", "sse", "cgg", "gain", "cyy_reference", "sse_reference")
 
-#: Of each kind of sums: the variables, the pairs whose products are kept, the sums within samples.
+#: Of each kind of sums: the variables, and the pairs whose products are kept.
 _VARIABLES = {
     PLAIN: ("x", "w"),
     GATED: ("x", "w", "t"),
@@ -51,12 +51,8 @@ _PAIRS = {
         *(("x", "a"), ("a", "w"), ("h", "h"), ("x", "h")),
     ),
 }
-_WITHIN = {
-    PLAIN: ("xx", "xw", "ww", "sse", "positive"),
-    GATED: ("xx", "xw", "ww", "sse", "positive"),
-    REFERRED: ("xx", "xw", "ww", "sse", "positive", "sse_reference"),
-    PRODUCT: ("xx", "xw", "ww", "sse", "positive"),
-}
+#: Sums within samples, the last one of `REFERRED` alone.
+_WITHIN = ("sse", "positive", "sse_reference")
 #: Kinds of sums outside the ACON family: w is the output y.
 _OUTSIDE = (PLAIN, PRODUCT)
 
@@ -178,7 +174,8 @@ class LayerGroup:
             return torch.full(shape, value, dtype=torch.float64, device=self.device)
 
         ends = 1 if self.rows in _OUTSIDE else 2
-        sums = [filled(len(table[self.rows]), 0.0) for table in (_VARIABLES, _PAIRS, _WITHIN)]
+        counts = len(_VARIABLES[self.rows]), len(_PAIRS[self.rows]), 2 + (self.rows == REFERRED)
+        sums = [filled(count, 0.0) for count in counts]
         low, high = filled(ends, torch.inf), filled(ends, -torch.inf)
         # Neutral at first.
         self.blocks_held = States(*[*sums, low, high, filled(3, 0.0, len(self.calls))])
@@ -194,7 +191,7 @@ class LayerGroup:
         at = Sums(*raw) if product is None else Sums(*product[: len(PLAIN)])
         sse = residual(at.xx, at.xw, at.ww) if product is None else product.residual(self._pixels)
         means, moments = [at.x, at.w], [at.xx, at.xw, at.ww]
-        within = [at.xx, at.xw, at.ww, sse, at.positive]
+        within = [sse, at.positive]
         totals = self._varying(at, at.w, self._variance(at.xx, at.xw, at.ww), sse)
         low, high = [at.low_x], [at.high_x]
         if product is not None:
@@ -321,7 +318,7 @@ class LayerGroup:
         """Copy everything in one transfer; name the fields."""
         pairs = ["".join(pair) for pair in _PAIRS[self.rows]]
         names = (
-            *(_VARIABLES[self.rows], pairs, _WITHIN[self.rows], ("x", "z"), ("x", "z")),
+            *(_VARIABLES[self.rows], pairs, _WITHIN, ("x", "z"), ("x", "z")),
             ("samples", "left_out", "values"),
         )
         arrays = arrays_on_host(states._replace(counts=states.counts[..., self.layer]))

@@ -98,8 +98,7 @@ void merge(const Group& g, int64_t layer, int64_t sample) {
     add(g.moments, 0, xx + dx * dx * weight);
     add(g.moments, 1, xw + dx * dw * weight);
     add(g.moments, 2, ww + dw * dw * weight);
-    add(g.within, 0, xx), add(g.within, 1, xw), add(g.within, 2, ww);
-    add(g.within, 3, sse), add(g.within, 4, row(POSITIVE));
+    add(g.within, 0, sse), add(g.within, 1, row(POSITIVE));
     extreme(0, row(LOW_X), row(HIGH_X));
     // Channels whose outputs vary by no more than rounding add nothing.
     const auto total_of = [&](int i, Wide yy, Wide rest) {
@@ -123,7 +122,7 @@ void merge(const Group& g, int64_t layer, int64_t sample) {
       add(g.moments, 4, xr + dx * dr * weight);
       add(g.moments, 5, rr + dr * dr * weight);
       add(g.moments, 6, db * db * (before * share_of_beta));
-      add(g.within, 5, other);
+      add(g.within, 2, other);
       total_of(4, variance(xx, xr, rr), other);
     }
   }
