@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from acon_hooks import HookError, Tap, UnusedLayerWarning, find_layers, record
+from networks import Network
 from support_variants import Detector, LayerWise, Net, Outer, Slopes, hooks_left, shaken, tensor
 
 C = 8
@@ -289,16 +290,8 @@ def test_model_not_run_since_the_last_take_and_run_twice(net: Any, images: Tenso
 
 
 def test_layers_that_see_different_numbers_of_samples_are_loud() -> None:
-    class Crops(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.b = Detector(C), Detector(C)
-
-        def forward(self, x: Tensor) -> Tensor:
-            out: Tensor = self.b(torch.cat([self.a(x), x]))
-            return out
-
-    model = shaken(Crops())
+    crops = Network(lambda n, x: n.b(torch.cat([n.a(x), x])), a=Detector(C), b=Detector(C))
+    model = shaken(crops)
     with torch.no_grad(), pytest.raises(HookError, match="'a' 4, 'b' 8"), record(model):
         model(tensor("map", 4, C))
 

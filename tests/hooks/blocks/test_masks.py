@@ -11,6 +11,7 @@ from transformers import BertConfig, BertModel
 
 import acon_analysis as acon
 from acon_hooks.errors import BlockWarning
+from networks import Network
 
 pytestmark = pytest.mark.filterwarnings("ignore:the activations inside say little")
 
@@ -134,15 +135,6 @@ def test_a_list_of_tensors_is_one_input(act: nn.Module, nlc: float) -> None:
 
 
 def test_a_block_that_is_left_out_has_a_row_that_says_why() -> None:
-    class Two(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.blocks = nn.ModuleList([Inner(), Inner()])
-
-        def forward(self, x: Tensor) -> Tensor:
-            out: Tensor = self.blocks[1]([self.blocks[0](x), x[:, :, :2, :3]])
-            return out
-
     class Inner(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -154,8 +146,12 @@ def test_a_block_that_is_left_out_has_a_row_that_says_why() -> None:
             return torch.cat([self.conv(one).mean(3) for one in x], 2)
 
     torch.manual_seed(0)
+    two = Network(
+        lambda n, x: n.blocks[1]([n.blocks[0](x), x[:, :, :2, :3]]),
+        blocks=nn.ModuleList([Inner(), Inner()]),
+    )
     with pytest.warns(BlockWarning, match=r"left out: 'blocks.1': no argument is a tensor"):
-        table = acon.block_linearity(Two().eval(), maps())
+        table = acon.block_linearity(two.eval(), maps())
     assert table["block"].tolist() == ["blocks.0", "blocks.1", "whole network"]
     left = table.iloc[1]
     assert "a list of some that are alike on all axes but one" in left["why"]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import acon_analysis as acon
 from acon_hooks.errors import BlockWarning
+from networks import Network
 
 
 def vectors(count: int = 4000, size: int = 16, seed: int = 0) -> list[Tensor]:
@@ -220,19 +221,15 @@ def test_a_warning_says_where_activations_mislead() -> None:
 def test_the_activation_that_bends_a_block_is_named() -> None:
     """One activation sees positive inputs only; the other is all of the nonlinearity."""
 
-    class Two(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.idle, self.bent = nn.ReLU(), nn.ReLU()
-            self.linear = nn.Linear(8, 8)
-
-        def forward(self, x: Tensor) -> Tensor:
-            out: Tensor = self.bent(self.linear(self.idle(x + 100) - 100))
-            return out
-
     torch.manual_seed(0)
     data = list(torch.split(torch.randn(2000, 8), 100))
-    row = acon.block_linearity(nn.Sequential(Two(), nn.Tanh()).eval(), data, ["0"]).iloc[0]
+    two = Network(
+        lambda n, x: n.bent(n.linear(n.idle(x + 100) - 100)),
+        idle=nn.ReLU(),
+        bent=nn.ReLU(),
+        linear=nn.Linear(8, 8),
+    )
+    row = acon.block_linearity(nn.Sequential(two, nn.Tanh()).eval(), data, ["0"]).iloc[0]
     assert row["activation"] == "0.bent"
     assert row["inside"] == pytest.approx([1.0, 0.73], abs=0.05)
     assert row["elementwise_L"] == pytest.approx(np.mean(row["inside"]))
@@ -256,16 +253,13 @@ def test_the_error_of_a_change_covers_an_independent_estimate() -> None:
     """A gate replaced by its line: derivatives by double backward, 20,000 triples."""
     torch.manual_seed(0)
 
-    class Gated(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.gate, self.act, self.up = nn.Linear(8, 8), nn.SiLU(), nn.Linear(8, 8)
-
-        def forward(self, x: Tensor) -> Tensor:
-            out: Tensor = self.act(self.gate(x)) * self.up(x)
-            return out
-
-    model, x = Gated().eval(), torch.cat(vectors(2000, 8))
+    gated = Network(
+        lambda n, x: n.act(n.gate(x)) * n.up(x),
+        gate=nn.Linear(8, 8),
+        act=nn.SiLU(),
+        up=nn.Linear(8, 8),
+    )
+    model, x = gated.eval(), torch.cat(vectors(2000, 8))
     with torch.no_grad():
         z = model.gate(x)
         y, centred = model.act(z), z - z.mean(0)

@@ -23,6 +23,7 @@ from acon_hooks.errors import PaddingWarning, ProofError
 from acon_hooks.moments.accumulating import UnmeasuredLayerWarning
 from acon_hooks.moments.options import MomentOptions
 from network_oracle import assert_measured, captured, linearity, seen, settled
+from networks import Network
 
 C = 6
 
@@ -277,24 +278,20 @@ def test_the_compiled_kernel_is_refused_with_a_mask(tmp_path: Path) -> None:
 
 
 def test_a_layer_without_the_positions_of_the_mask_is_left_out(tmp_path: Path) -> None:
-    class Strided(nn.Module):
-        """Halves the sequence, as speech networks do."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.second = nn.ReLU(), nn.ReLU()
-            self.conv = nn.Conv1d(C, C, 2, stride=2)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.second(self.conv(self.first(x)))
-
     x, mask = torch.randn(4, C, 8), torch.ones(4, 8)
     mask[1:, 5:] = 0
+    # Halves the sequence, as speech networks do.
+    strided = Network(
+        lambda n, x: n.second(n.conv(n.first(x))),
+        first=nn.ReLU(),
+        second=nn.ReLU(),
+        conv=nn.Conv1d(C, C, 2, stride=2),
+    )
     with pytest.warns(
         UnmeasuredLayerWarning, match=r"'second'.*\(4, 6, 4\), in which the mask's 4"
     ):
         run = captured(
-            settled(Strided()), [x], tmp_path / "r", kinds=("activation",), mask=lambda batch: mask
+            settled(strided), [x], tmp_path / "r", kinds=("activation",), mask=lambda batch: mask
         )
     assert run.linearity()["layer"].tolist() == ["first"]
 

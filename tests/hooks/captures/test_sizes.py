@@ -15,6 +15,7 @@ from acon_analysis.errors import AconError
 from acon_analysis.layers import MetaAconC
 from acon_hooks.errors import HookError
 from acon_hooks.moments.options import MomentOptions
+from networks import Network
 
 SIZES = [(9, 7), (3, 12), (1, 1), (9, 7), (20, 2), (5, 5), (2, 3)]
 
@@ -139,19 +140,10 @@ def test_batches_of_different_sizes(tmp_path: Path) -> None:
 
 
 def test_other_channels_are_refused() -> None:
-    class Cut(nn.Module):
-        """Takes as many channels as the picture is wide."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.act = nn.ReLU()
-            self.conv = nn.Conv2d(3, 8, 1)
-
-        def forward(self, x: Tensor) -> Tensor:
-            out: Tensor = self.act(self.conv(x)[:, : x.shape[3]])
-            return out
-
-    model = Cut().eval()
+    # Takes as many channels as the picture is wide.
+    model = Network(
+        lambda n, x: n.act(n.conv(x)[:, : x.shape[3]]), act=nn.ReLU(), conv=nn.Conv2d(3, 8, 1)
+    ).eval()
     with torch.no_grad(), acon_hooks.Tap(model, kinds=("activation",)) as tap:
         model(torch.randn(2, 3, 4, 5))
         tap.take()

@@ -16,6 +16,7 @@ from acon_hooks import Tap, record
 from acon_hooks.captures.devices import channels_last
 from acon_hooks.errors import HookError, UnusedLayerWarning
 from acon_hooks.moments.options import MomentOptions
+from networks import Network
 
 
 def linearity(x: Tensor, y: Tensor, axis: int = 1) -> float:
@@ -251,39 +252,28 @@ def test_other_samples_without_a_batch_axis(tmp_path: Path) -> None:
 
 
 def test_networks_that_make_the_missing_axis_themselves(tmp_path: Path) -> None:
-    class Grey(nn.Module):
-        """Takes (N, H, W)."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv, self.act = nn.Conv2d(1, 4, 3), nn.ReLU()
-
-        def forward(self, x: Tensor) -> Tensor:
-            out: Tensor = self.act(self.conv(x.unsqueeze(1)))
-            return out
-
+    # Takes (N, H, W).
+    grey = Network(
+        lambda n, x: n.act(n.conv(x.unsqueeze(1))), conv=nn.Conv2d(1, 4, 3), act=nn.ReLU()
+    )
     for number, count in enumerate((1, 3)):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            run = captured(Grey(), [torch.randn(count, 8, 8)], tmp_path / str(number))
+            run = captured(grey, [torch.randn(count, 8, 8)], tmp_path / str(number))
         assert len(run.sample_ids) == count
 
 
 def test_single_samples_in_a_loop(tmp_path: Path) -> None:
-    class Loop(nn.Module):
-        """Takes its samples one by one, and goes on with all of them."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv, self.one, self.all = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.GELU()
-
-        def forward(self, x: Tensor) -> Tensor:
-            out: Tensor = self.all(torch.stack([self.one(self.conv(image)) for image in x]))
-            return out
-
     text = r"'one' \(its input of shape \(4, 6, 6\) has its .*, and no axis of samples\)$"
+    # Takes its samples one by one, and goes on with all of them.
+    loop = Network(
+        lambda n, x: n.all(torch.stack([n.one(n.conv(image)) for image in x])),
+        conv=nn.Conv2d(3, 4, 3),
+        one=nn.ReLU(),
+        all=nn.GELU(),
+    )
     with pytest.warns(UnusedLayerWarning, match=text):
-        run = captured(Loop(), [torch.randn(5, 3, 8, 8)], tmp_path)
+        run = captured(loop, [torch.randn(5, 3, 8, 8)], tmp_path)
     assert run.layers["layer"].tolist() == ["all"]
 
 

@@ -10,6 +10,7 @@ from acon_hooks.engine.edits import Edit, Editing, Hold, Line
 from acon_hooks.engine.sites import Site
 from acon_hooks.engine.visiting import visiting
 from acon_hooks.errors import HookError
+from networks import Network
 
 X = torch.tensor([[1.0, -2.0, 3.0], [-4.0, 5.0, -6.0]], dtype=torch.float64)
 SECOND = torch.tensor([False, True, False])
@@ -74,16 +75,8 @@ def test_channels_on_another_axis_and_in_another_dtype() -> None:
 
 
 def test_an_input_given_by_its_name() -> None:
-    class Named(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.relu = nn.ReLU(inplace=True)
-
-        def forward(self, x: Tensor) -> Tensor:
-            out: Tensor = self.relu(input=x.clone())
-            return out
-
-    assert edited(Named(), {"relu": line()})[:, 1].tolist() == [-0.75, 2.75]
+    named = Network(lambda n, x: n.relu(input=x.clone()), relu=nn.ReLU(inplace=True))
+    assert edited(named, {"relu": line()})[:, 1].tolist() == [-0.75, 2.75]
 
 
 class Twice(nn.Module):

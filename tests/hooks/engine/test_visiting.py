@@ -14,6 +14,7 @@ from acon_hooks.engine.functions import Listener, function_name
 from acon_hooks.engine.sites import Site, SiteCall, Visitor
 from acon_hooks.engine.visiting import Visit, visiting
 from acon_hooks.errors import HookError
+from networks import Network
 
 
 class Seeing(Visitor):
@@ -218,16 +219,8 @@ def test_a_site_outside_of_a_forward_pass_is_refused_a_part_of_one_is_not(twice:
 
 
 def test_another_thread_and_a_backward_pass_are_not_seen() -> None:
-    class Checkpointed(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.act = nn.Tanh()
-
-        def forward(self, x: Tensor) -> Tensor:
-            y: Tensor = checkpoint(self.act, x, use_reentrant=False)
-            return y
-
-    model, seeing = Checkpointed().eval(), Seeing()
+    checkpointed = Network(lambda n, x: checkpoint(n.act, x, use_reentrant=False), act=nn.Tanh())
+    model, seeing = checkpointed.eval(), Seeing()
     with visiting(model, [site(model, "act")], seeing):
         other = threading.Thread(target=model, args=(torch.randn(2, 3),))
         other.start()

@@ -17,6 +17,7 @@ from acon_hooks.explainers.explaining import ConvergenceWarning, explain
 from acon_hooks.explainers.explanations import Explanation
 from acon_hooks.explainers.probing import BetaProbe
 from acon_hooks.readings.found_layers import find_layers
+from networks import Network
 from support_variants import VARIANTS, Variant, shaken
 
 METHODS = ("integrated_gradients", "saliency", "occlusion", "grad_cam")
@@ -249,17 +250,9 @@ def test_gates() -> None:
 
 
 def test_second_use_of_a_layer() -> None:
-    class Twice(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.act = MetaAconC(4)
-
-        def forward(self, x: Tensor) -> Tensor:
-            out: Tensor = self.act(3 * self.act(x))
-            return out
-
     torch.manual_seed(3)
-    net: nn.Module = shaken(Twice()).double()
+    twice = Network(lambda n, x: n.act(3 * n.act(x)), act=MetaAconC(4))
+    net: nn.Module = shaken(twice).double()
     images = torch.randn(2, 4, 3, 3).double()
     with acon.record(net) as recording:
         net(images)
@@ -273,16 +266,8 @@ def test_second_use_of_a_layer() -> None:
 
 
 def test_detached_beta_is_refused_with_a_way_out() -> None:
-    class Detached(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.act = MetaAconC(4)
-
-        def forward(self, x: Tensor) -> Tensor:
-            out: Tensor = self.act(x.detach())
-            return out
-
-    net: nn.Module = shaken(Detached())
+    detached = Network(lambda n, x: n.act(x.detach()), act=MetaAconC(4))
+    net: nn.Module = shaken(detached)
     images = torch.randn(2, 4, 6, 6)
     with left_alone(net), pytest.raises(HookError, match=r"no gradient .* method='occlusion'"):
         explain(net, images, "act", 0)

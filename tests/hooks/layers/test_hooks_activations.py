@@ -16,6 +16,7 @@ from acon_hooks import (
     find_layers,
     record,
 )
+from networks import Network
 from support_variants import Detector, shaken, tensor
 
 C = 8
@@ -209,16 +210,13 @@ def test_channels_lie_where_the_layer_before_puts_them(
 
 
 def test_an_activation_used_several_times_keeps_its_shapes_apart() -> None:
-    class Block(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.one, self.two, self.relu = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 9, 1), nn.ReLU()
-
-        def forward(self, x: Tensor) -> Tensor:
-            out: Tensor = self.relu(self.two(self.relu(self.one(x))))
-            return out
-
-    model = shaken(Block())
+    block = Network(
+        lambda n, x: n.relu(n.two(n.relu(n.one(x)))),
+        one=nn.Conv2d(3, 4, 1),
+        two=nn.Conv2d(4, 9, 1),
+        relu=nn.ReLU(),
+    )
+    model = shaken(block)
     with torch.no_grad(), Tap(model, kinds=("activation",)) as tap:
         for n in (2, 3):
             model(tensor("map", n, 3))

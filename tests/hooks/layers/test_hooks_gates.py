@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from acon_analysis.layers import SqueezeExcitation
 from acon_hooks import HookError, ProofError, find_layers, record
+from networks import Network
 from support_variants import Outer, shaken, tensor
 
 C = 8
@@ -106,45 +107,20 @@ def test_what_only_resembles_a_gate_is_left_out() -> None:
 
 
 def test_a_module_named_like_a_gate_must_be_one() -> None:
-    class Named(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv, self.gate = nn.Conv2d(C, C, 1), nn.Sigmoid()
-
-        def forward(self, x: Tensor) -> Tensor:
-            out: Tensor = x + self.gate(self.conv(x))
-            return out
-
+    named = Network(lambda n, x: x + n.gate(n.conv(x)), conv=nn.Conv2d(C, C, 1), gate=nn.Sigmoid())
     with pytest.raises(ProofError, match=r"explains the output as x·gate.*module gate misses by"):
-        find_layers(shaken(nn.Sequential(Named())), ("gate",), tensor("map", 4, C))
+        find_layers(shaken(nn.Sequential(named)), ("gate",), tensor("map", 4, C))
 
 
 def test_a_gate_that_never_runs_makes_no_gate() -> None:
-    class Context(nn.Module):
-        """Adds a context that starts as 0, so that the output is x·1 at first."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv, self.gate = nn.Conv2d(C, C, 1), nn.Sigmoid()
-
-        def forward(self, x: Tensor) -> Tensor:
-            out: Tensor = x + 0 * self.conv(x)
-            return out
-
-    model = shaken(nn.Sequential(SqueezeExcitation(C), Context()))
+    # Adds a context that starts as 0, so that the output is x·1 at first.
+    net = Network(lambda n, x: x + 0 * n.conv(x), conv=nn.Conv2d(C, C, 1), gate=nn.Sigmoid())
+    model = shaken(nn.Sequential(SqueezeExcitation(C), net))
     (layer,) = find_layers(model, ("gate",), tensor("map", 4, C))
     assert layer.name == "0"
 
 
 def test_a_wrapper_around_a_gate_is_not_counted_as_a_second_one() -> None:
-    class Wrapper(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.se = SqueezeExcitation(C, r=2)
-
-        def forward(self, x: Tensor) -> Tensor:
-            out: Tensor = self.se(x)
-            return out
-
-    (layer,) = find_layers(shaken(Wrapper()), ("gate",), tensor("map", 4, C))
+    wrapper = Network(lambda n, x: n.se(x), se=SqueezeExcitation(C, r=2))
+    (layer,) = find_layers(shaken(wrapper), ("gate",), tensor("map", 4, C))
     assert layer.name == "se"

@@ -17,6 +17,7 @@ import acon_analysis as acon
 from acon_analysis.errors import AconError
 from acon_analysis.layers import MetaAconC
 from network_oracle import assert_measured, captured, every_function, settled, warned
+from networks import Network
 
 KINDS = ("meta_acon", "activation")
 
@@ -318,16 +319,9 @@ def test_a_scripted_part_is_counted_and_stays(tmp_path: Path) -> None:
 
 
 def test_bytes_and_tokens_in(tmp_path: Path) -> None:
-    class Bytes(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv, self.act = nn.Conv2d(3, 4, 3), nn.Hardswish()
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.act(self.conv(x / 255))
-
     pixels = [torch.randint(0, 256, (n, 3, 8, 8), dtype=torch.uint8) for n in (6, 3)]
-    model = settled(Bytes())
+    net = Network(lambda n, x: n.act(n.conv(x / 255)), conv=nn.Conv2d(3, 4, 3), act=nn.Hardswish())
+    model = settled(net)
     assert_measured(captured(model, pixels, tmp_path / "bytes"), model, pixels, {"act": 1})
     every_function(model, pixels[0])
     text = settled(nn.Sequential(nn.Embedding(9, 5), nn.Linear(5, 4), nn.GELU()))

@@ -19,6 +19,7 @@ import acon_analysis as acon
 from acon_analysis.errors import UsageError
 from acon_hooks import HookError, Tap
 from network_oracle import assert_measured, captured, every_function, settled, warned
+from networks import Network
 
 KINDS = ("activation",)
 
@@ -142,16 +143,13 @@ def test_a_residual_network_that_calls_relu(tmp_path: Path) -> None:
             out += x
             return F.relu(out)
 
-    class ResNet(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv, self.layer1 = nn.Conv2d(3, 4, 3), nn.Sequential(Basic(), Basic())
-            self.fc = nn.Linear(4, 2)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.fc(self.layer1(F.relu(self.conv(x))).mean((2, 3)))
-
-    model, x = settled(ResNet()), batches(3, 8, 8)
+    resnet = Network(
+        lambda n, x: n.fc(n.layer1(F.relu(n.conv(x))).mean((2, 3))),
+        conv=nn.Conv2d(3, 4, 3),
+        layer1=nn.Sequential(Basic(), Basic()),
+        fc=nn.Linear(4, 2),
+    )
+    model, x = settled(resnet), batches(3, 8, 8)
     run = captured(model, x, tmp_path / "run")  # no kinds: there is no ACON layer
     blocks = [f"layer1.{block}:relu#{number}" for block in (0, 1) for number in (0, 1)]
     assert run.layers["layer"].tolist() == [":relu#0", *blocks]

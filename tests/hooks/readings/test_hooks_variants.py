@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from acon_analysis.layers import AconA, AconB
 from acon_hooks import ProofError, Tap, find_layers, prove, record
+from networks import Network
 from support_variants import (
     VARIANTS,
     Detector,
@@ -229,16 +230,10 @@ def test_input_given_by_keyword_or_as_second_argument() -> None:
             self.truth = torch.sigmoid(self.fc1(other.mean((2, 3), keepdim=True)))
             return combine(x, self.p1, self.p2, self.truth)
 
-    class Caller(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.second = Swapped(), Detector(C)
-
-        def forward(self, x: Tensor) -> Tensor:
-            out: Tensor = self.second(x=self.first(2 * x, x=x))
-            return out
-
-    model = shaken(Caller())
+    caller = Network(
+        lambda n, x: n.second(x=n.first(2 * x, x=x)), first=Swapped(), second=Detector(C)
+    )
+    model = shaken(caller)
     with torch.no_grad(), record(model) as recording:
         for n in (4, 2):
             model(tensor("map", n, C))
@@ -271,16 +266,10 @@ def test_one_inner_module_shared_by_two_layers() -> None:
 
 
 def test_layer_used_twice_has_two_calls() -> None:
-    class Twice(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.act = Official(C)
-
-        def forward(self, x: Tensor) -> Tensor:
-            out: Tensor = self.act(torch.nn.functional.avg_pool2d(self.act(x), 2))
-            return out
-
-    model = shaken(Twice())
+    twice = Network(
+        lambda n, x: n.act(torch.nn.functional.avg_pool2d(n.act(x), 2)), act=Official(C)
+    )
+    model = shaken(twice)
     with torch.no_grad(), Tap(model) as tap:
         for n in (4, 2):
             model(tensor("map", n, C))

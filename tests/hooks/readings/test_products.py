@@ -20,6 +20,7 @@ from acon_hooks.layers.reading import Factors
 from acon_hooks.layers.scan import Layer
 from acon_hooks.readings.tap import Tap
 from gathering import BOTH, accumulator, gather
+from networks import Network
 from product_oracle import linearity
 
 PLAIN = ("activation", "product")
@@ -216,16 +217,9 @@ def test_calls_in_any_order_have_their_own_gates() -> None:
 
 
 def test_a_module_that_multiplies_is_used_twice() -> None:
-    class Twice(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = Net(PRODUCTS["SwiGLU"][0], width=5)
-
-        def forward(self, x: Tensor) -> Tensor:
-            out: Tensor = self.inner(self.inner(x))
-            return out
-
-    model = Twice().eval()
+    model = Network(
+        lambda n, x: n.inner(n.inner(x)), inner=Net(PRODUCTS["SwiGLU"][0], width=5)
+    ).eval()
     batches = [torch.randn(size, 7, 5) for size in (4, 2)]
     seen = observed(model, batches, "inner:mul#0")
     assert len(seen) == 4

@@ -15,6 +15,7 @@ from acon_analysis.layers import MetaAconC
 from acon_hooks import HookError, ProofError, Tap, record
 from acon_hooks.errors import RowWarning
 from acon_hooks.readings.second_look import RowCheck
+from networks import Network
 
 C = 4
 
@@ -96,17 +97,11 @@ def test_beta_of_other_samples_is_refused(before: Callable[[Tensor], Tensor]) ->
 
 
 def test_time_first_tensors_are_no_rows_of_samples() -> None:
-    class TimeFirst(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.fc, self.act = nn.Linear(3, C), nn.GELU()
-
-        def forward(self, x: Tensor) -> Tensor:
-            out: Tensor = self.act(self.fc(x.transpose(0, 1)))
-            return out
-
+    time_first = Network(
+        lambda n, x: n.act(n.fc(x.transpose(0, 1))), fc=nn.Linear(3, C), act=nn.GELU()
+    )
     with pytest.warns(RowWarning, match="moves the axis of the samples"):
-        found = looked(TimeFirst(), torch.randn(8, 8, 3) * torch.arange(1, 9).reshape(8, 1, 1))
+        found = looked(time_first, torch.randn(8, 8, 3) * torch.arange(1, 9).reshape(8, 1, 1))
     assert (found.status, found.layers) == ("mixed", ("act",))
 
 

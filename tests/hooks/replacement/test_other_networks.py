@@ -20,6 +20,7 @@ from acon_hooks.replacement.fitting import Fit
 from acon_hooks.replacement.plan import Plan
 from acon_hooks.replacement.replacing import fit_from_run
 from network_oracle import captured, folded, seen, settled
+from networks import Network
 
 Replacing = Callable[[Tensor, Tensor], Tensor]
 
@@ -200,19 +201,15 @@ def test_a_fused_network_that_differentiates(tmp_path: Path) -> None:
 
 
 def test_a_layer_of_one_axis_is_left_out_of_the_lines() -> None:
-    class Scores(nn.Module):
-        """One number a sample goes through the last activation."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.fc, self.act, self.head, self.last = (
-                nn.Linear(4, 3), nn.GELU(), nn.Linear(3, 1), nn.Sigmoid(),
-            )  # fmt: skip
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.last(self.head(self.act(self.fc(x))).squeeze(1))
-
-    model, x = settled(Scores()), [torch.randn(9, 4), torch.randn(5, 4)]
+    # One number a sample goes through the last activation.
+    scores = Network(
+        lambda n, x: n.last(n.head(n.act(n.fc(x))).squeeze(1)),
+        fc=nn.Linear(4, 3),
+        act=nn.GELU(),
+        head=nn.Linear(3, 1),
+        last=nn.Sigmoid(),
+    )
+    model, x = settled(scores), [torch.randn(9, 4), torch.randn(5, 4)]
     with pytest.warns(UserWarning, match="'last', call 0: its input has 1 axis"):
         fit = acon_hooks.fit_units(model, x)
     assert fit.table["layer"].unique().tolist() == ["act"]
