@@ -116,7 +116,7 @@ def test_padded_sentences_measure_as_sentences_alone(tmp_path: Path) -> None:
 
 def test_padding_that_only_attention_knows_is_named(tmp_path: Path) -> None:
     class Tokens(Encoder):
-        def forward(self, input_ids: Tensor) -> Any:
+        def forward(self, input_ids: Tensor, _: Any = None) -> Any:
             return super().forward(input_ids, (input_ids != 0).long())
 
     ids = [padded(batch)["input_ids"] for batch in sentences()]
