@@ -37,7 +37,6 @@ from acon_analysis.store.tables import stored_frame, stored_table
 #: File of the census.
 CENSUS = "nonlinearities.parquet"
 
-
 #: Bytes of β that a run keeps in memory, of the layers read last.
 KEPT_BYTES = 2**26
 

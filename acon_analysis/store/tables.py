@@ -48,6 +48,9 @@ TABLES: Mapping[str, tuple[Sequence[Column], Sequence[str]]] = {
     "states": (STATE_COLUMNS, ("sample", *_UNITS)),
 }
 
+#: Columns of products, and one that earlier versions did not write.
+_OPTIONAL = {column.name for column in PRODUCT_COLUMNS} | {"n_left_out"}
+
 _FITS: Mapping[str, Callable[[pa.DataType], bool]] = {
     "int64": pa.types.is_integer,
     "float64": lambda kind: pa.types.is_floating(kind) or pa.types.is_integer(kind),
@@ -63,7 +66,8 @@ def stored_table(path: Path, table: str, columns: Sequence[str] | None = None) -
     Raises
     ------
     StoreError
-        If it cannot be read, a column has another type, or two rows have the same keys.
+        If it cannot be read, lacks a column, a column has another type, or two rows have the same
+        keys.
     """
     expected, keys = TABLES[table]
     found = read_table(path, columns)
@@ -71,7 +75,8 @@ def stored_table(path: Path, table: str, columns: Sequence[str] | None = None) -
         for column in expected:
             if column.name in found.column_names:
                 _require_type(path, column, found[column.name])
-    if lacking := [key for key in keys if columns is None and key not in found.column_names]:
+    required = {column.name for column in expected} - _OPTIONAL if columns is None else set()
+    if lacking := sorted(required - set(found.column_names)):
         raise StoreError(f"{str(path)!r} cannot be read: it has no column {lacking[0]!r}")
     if keys and set(keys) <= set(found.column_names) and not _unique([found[key] for key in keys]):
         raise StoreError(f"{str(path)!r} cannot be used: two rows have the same {', '.join(keys)}")

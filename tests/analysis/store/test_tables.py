@@ -57,6 +57,10 @@ CASES: dict[str, tuple[str, Change, str]] = {
     "an unknown layer": ("moments", mislabelled, "the run has no layer 'x', call 0"),
     "totals of others": ("totals", mislabelled, "the run has no layer 'x', call 0"),
     "a gap": ("totals", replaced("n", None), "'n' is of type null, not int64"),
+    "no counts above 1": (
+        "histograms", renamed("above", "a"), "histograms.* it has no column 'above'"
+    ),
+    "no slope": ("channels", renamed("p1", "p"), "channels.* it has no column 'p1'"),
     "no key": ("moments", renamed("block", "b"), "it has no column 'block'"),
     "one name": ("channels", renamed("p1", "p2"), "two of its columns have one name"),
     "fewer rows": ("pooled", lambda table: table.slice(3), "rows for 500 samples"),
