@@ -165,6 +165,8 @@ def test_images_and_labels_are_no_two_batches(tmp_path: Path) -> None:
     with pytest.raises(acon.UsageError, match=r"a tuple of 2 tensors: give \[\(images, labels\)\]"):
         acon.capture(model, (images, labels), tmp_path / "r", progress=False)
     assert len(acon.capture(model, [(images, labels)], tmp_path / "r", progress=False).samples) == 6
+    run = acon.capture(model, torch.split(images, 4), tmp_path / "s", progress=False)
+    assert len(run.samples) == 6
 
 
 def test_errors_of_ours_are_ours(

@@ -110,7 +110,7 @@ def open_feed(
             f"data must be batches; got a {type(data).__name__} of shape {tuple(data.shape)}: give "
             f"[{one}] or {one}.split(64)"
         )
-    elif isinstance(data, tuple) and data and all(isinstance(x, Tensor | np.ndarray) for x in data):
+    elif isinstance(data, tuple) and _differ(data):  # batches of `torch.split` are alike
         raise UsageError(
             f"data must be batches; got a tuple of {len(data)} tensors: give [(images, labels)] "
             "for one batch of them, a TensorDataset(images, labels), or a list of batches"
@@ -136,6 +136,12 @@ def open_feed(
         options=options,
         name=name,
     )
+
+
+def _differ(parts: tuple[Any, ...]) -> bool:
+    """Whether a tuple holds nothing but tensors, of samples of several shapes or dtypes."""
+    tensors = all(isinstance(part, Tensor | np.ndarray) for part in parts)
+    return tensors and len({(part.shape[1:], part.dtype) for part in parts}) > 1
 
 
 def named_data(data: Any, preprocess: str | None = None, *, memory: Path | None = None) -> Any:
