@@ -427,6 +427,27 @@ DEPTH_COLUMNS = (
     _text("class_name", "class of the layer's module"),
 )
 
+#: A row a layer and call: `plotdata.sample_spread.sample_spread`.
+SAMPLE_SPREAD_COLUMNS = (
+    _NETWORK,
+    _DATA,
+    _text("class_name", "class of the layer's module"),
+    _count("place", "number of the layer in order of execution, from 0", ""),
+    *_LAYER_CALL,
+    _count("samples", "samples whose outputs vary"),
+    _number("values", "values of a channel in one sample, on average"),
+    _number("L", "L of the layer: one line a channel for all samples"),
+    _number("low", "5th percentile over samples of L of a sample"),
+    _number("lower", "25th percentile"),
+    _number("median", "median"),
+    _number("upper", "75th percentile"),
+    _number("high", "95th percentile"),
+    _count("least_sample", "the least linear sample", ""),
+    _number("least_L", "its L"),
+    _count("most_sample", "the most linear sample", ""),
+    _number("most_L", "its L"),
+)
+
 #: A row a bin of a channel's inputs.
 INPUT_COLUMNS = (
     _NETWORK,

@@ -37,7 +37,8 @@ PUBLIC = {
         explore_unit find frelu_surface function_and_derivatives gate_changes
         gradients_by_layer improvements linearity_by_depth maxout_and_acon maxout_learned
         measures_disagree meta_acon_module network_sketch network_strip paper_tables
-        reached_slopes relu_like replacement_damage replacement_forms sample_extremes save
+        reached_slopes relu_like replacement_damage replacement_forms sample_extremes
+        sample_spread save
         selu_self_normalisation slopes smooth_maximum swish_family tfnet_block theme
         training_curves trial_accuracies write_report
     """,

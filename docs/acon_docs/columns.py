@@ -39,6 +39,7 @@ TITLES = {
     "STATE_COLUMNS": ("Full states", "`states/*.parquet`, on request only"),
     "FACT_COLUMNS": ("Channels for figures", "`plotdata.channels.channel_facts`"),
     "DEPTH_COLUMNS": ("Linearity by depth", "`plotdata.depth.linearity_by_depth`"),
+    "SAMPLE_SPREAD_COLUMNS": ("L of the samples by layer", "the figure sample_spread"),
     "INPUT_COLUMNS": ("Inputs of channels, counted", "the figure channel_portrait"),
     "EXTREME_SAMPLE_COLUMNS": ("Samples at both ends of β", "the figure sample_extremes"),
     "EXTREME_CURVE_COLUMNS": ("A channel's function by sample", "the figure sample_extremes"),

@@ -10,6 +10,7 @@ from acon_analysis.plotdata.channels import channel_facts
 from acon_analysis.plotdata.depth import linearity_by_depth
 from acon_analysis.plotdata.drawn import drawn_layers, drawn_text
 from acon_analysis.plotdata.networks import network_names
+from acon_analysis.plotdata.sample_spread import sample_spread
 from acon_analysis.runs.run import Run
 from acon_analysis.statistics.beta_matrix import BetaMatrix
 from acon_analysis.statistics.sentences import left_out_text
@@ -208,6 +209,12 @@ def _depth_layers(runs: Sequence[Run]) -> pd.DataFrame:
     return pd.concat([drawn_layers(run)[_KEYS] for run in runs]).drop_duplicates()
 
 
+def _sample_spread(inputs: Inputs) -> pd.DataFrame | None:
+    """Return how L of the samples spreads in the run of `_every_channel`."""
+    runs = sorted((run for run in inputs.runs if run.has_moments), key=lambda run: run.has_beta)
+    return sample_spread(runs[0]).merge(drawn_layers(runs[0])[_KEYS], on=_KEYS) if runs else None
+
+
 def _depth_of_all(inputs: Inputs) -> pd.DataFrame:
     """Return the measures by depth of the first run and of those that share its layers."""
     runs = _depth_runs(inputs.runs)
@@ -262,6 +269,7 @@ PROVIDES: Mapping[str, Callable[[Inputs], Any]] = {
     "every_channel": _every_channel,
     "static": _static_betas,
     "depth": _depth_of_all,
+    "spread": _sample_spread,
     "training": _shipped_logs,
     "damage": _shipped_table("replacement_damage"),
     "gates": _shipped_table("gate_use"),
@@ -270,7 +278,7 @@ PROVIDES: Mapping[str, Callable[[Inputs], Any]] = {
 }
 
 #: Inputs that hold the layers of a run one by one, of very many those that are drawn.
-OF_LAYERS = {"depth", "channels", "every_channel", "splits"}
+OF_LAYERS = {"depth", "channels", "every_channel", "spread", "splits"}
 
 #: Inputs that no captured run has a part in.
 SHIPPED = {"training", "damage", "epochs", "gates", "blocks", "forms"}
@@ -280,6 +288,7 @@ IN_WORDS = {
     "frame": "β per sample (a Meta-ACON layer)",
     "training": "training curves",
     "depth": "an activation layer captured with moments",
+    "spread": "an activation layer with at least 3 values a sample, captured with moments",
     "null_table": "a Meta-ACON layer with BatchNorm",
     "sample_means": "β per sample (a Meta-ACON layer)",
     "splits": "a Meta-ACON layer captured with moments",

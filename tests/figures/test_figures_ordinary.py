@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from matplotlib.collections import PathCollection
+from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_hex
 from torch import nn
 
@@ -17,6 +17,7 @@ import figureframes
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.plotdata.channels import channel_facts, shape_words
 from acon_analysis.plotdata.portraits import channel_portraits, channel_states, reached_slopes
+from acon_analysis.plotdata.sample_spread import sample_spread
 from acon_analysis.runs.run import Run
 from acon_figures.drawing import draw
 from acon_figures.inputs import Inputs
@@ -27,6 +28,7 @@ from figurechecks import problems
 
 OF_ANY = (
     "linearity_by_depth", "channel_spread", "channel_portraits", "channel_states", "reached_slopes",
+    "sample_spread",
 )  # fmt: skip
 
 
@@ -174,7 +176,9 @@ def test_an_unknown_activation_has_no_slopes_and_no_portrait() -> None:
 def test_the_dots_are_the_channels_and_the_dead_are_crossed_out() -> None:
     facts = figureframes.every_channel()
     axes = acon_figures.channel_spread(facts).axes[0]
-    points = [c for c in axes.collections if isinstance(c, PathCollection)]
+    *points, diamonds = [c for c in axes.collections if isinstance(c, PathCollection)]
+    parts = facts.groupby("layer", sort=False)["s_c"].sum()
+    np.testing.assert_allclose(np.asarray(diamonds.get_offsets())[:, 1], 1 - parts)
     dots, crosses = points[::2], points[1::2]
     for (_, own), drawn, cross in zip(
         facts.groupby("layer", sort=False), dots, crosses, strict=True
@@ -184,6 +188,13 @@ def test_the_dots_are_the_channels_and_the_dead_are_crossed_out() -> None:
         assert len(np.asarray(cross.get_offsets())) == 1
         assert to_hex(np.asarray(drawn.get_facecolor())[0]) == activation_color("ReLU")
     assert "2 dead channels" in acon_figures.channel_spread(facts).caption
+
+
+def test_the_diamonds_are_the_layers_own_index(run: Run) -> None:
+    axes = run.plot("channel_spread").axes[0]
+    diamonds = [c for c in axes.collections if isinstance(c, PathCollection)][-1]
+    found = np.asarray(diamonds.get_offsets())[:, 1]
+    np.testing.assert_allclose(found, run.linearity()["L"], atol=1e-9)
 
 
 def test_the_run_without_beta_is_preferred(digits_run: Run, run: Run) -> None:
@@ -296,3 +307,41 @@ def test_labels_of_long_names_are_short_and_different(
     names: list[str], expected: list[str]
 ) -> None:
     assert layer_labels([*names, names[0]]) == [*expected, expected[0]]
+
+
+def test_the_spread_of_the_samples_is_that_of_lines_of_their_own(run: Run) -> None:
+    table = sample_spread(run)
+    assert table["layer"].tolist() == run.layers["layer"].tolist()
+    assert table["values"].tolist() == [6.0] * len(table)
+    for row in table.to_dict("records"):
+        x = seen()[row["layer"]].reshape(96, 6, 12)
+        module = nn.GELU() if row["class_name"] == "GELU" else nn.ReLU()
+        y = module(torch.from_numpy(x)).numpy()
+        x, y = (one - one.mean(axis=1, keepdims=True) for one in (x, y))
+        slope = (x * y).sum(1) / np.maximum((x * x).sum(1), 1e-30)
+        rest = ((y - slope[:, None] * x) ** 2).sum((1, 2)) / (y * y).sum((1, 2))
+        expected = np.quantile(1 - rest, [0.05, 0.25, 0.5, 0.75, 0.95])
+        found = [row[name] for name in ("low", "lower", "median", "upper", "high")]
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+        assert (row["least_sample"], row["most_sample"]) == (rest.argmax(), rest.argmin())
+    figure = run.plot("sample_spread")
+    (boxes,) = figure.axes[0].containers
+    assert [box.get_facecolor() for box in boxes] == [(1.0, 1.0, 1.0, 1.0)] * len(table)  # hollow
+    np.testing.assert_allclose([box.get_y() for box in boxes], table["lower"])
+    assert "hollow: fewer than 50 values" in figure.caption
+    dotted = [c for c in figure.axes[0].collections if isinstance(c, LineCollection)][-1]
+    draws = np.random.default_rng(1).standard_normal((20_000, 6, 12))
+    bends = np.maximum(draws, 0.0)
+    draws, bends = (one - one.mean(axis=1, keepdims=True) for one in (draws, bends))
+    slope = (draws * bends).sum(1) / (draws * draws).sum(1)
+    rest = ((bends - slope[:, None] * draws) ** 2).sum((1, 2)) / (bends * bends).sum((1, 2))
+    heights = [segment[0, 1] for segment in dotted.get_segments()]
+    assert heights == pytest.approx([1 - rest.mean()] * len(table), abs=0.01)
+
+
+def test_one_value_a_sample_has_no_spread(tmp_path: Path) -> None:
+    flat = nn.Sequential(nn.Linear(4, 4), nn.ReLU()).eval()
+    flat_run = acon.capture(flat, [torch.randn(20, 4)], tmp_path / "run", progress=False)
+    assert sample_spread(flat_run).empty
+    with pytest.raises(AconError, match="at least 3 values a sample"):
+        flat_run.plot("sample_spread")

@@ -34,7 +34,7 @@ from acon_analysis.statistics.gaussian import RELU_L
 from acon_analysis.statistics.sentences import sentence
 from acon_analysis.statistics.verdicts import verdict_text
 from acon_figures.registry import FIGURES
-from acon_figures.report import context, depth, numbers, rendering, svg, units, write_report
+from acon_figures.report import context, depth, numbers, rendering, svg, units, words, write_report
 from acon_figures.report.pictures import reported
 from acon_hooks.captures.capturing import capture
 from captures import images, tiny
@@ -103,8 +103,7 @@ def test_the_numbers_are_those_of_the_tables(hostile_report: tuple[Run, Path], p
         assert found == pytest.approx([
             place, own.shape[0], linearity["L"][place], own["s_c"].max(), linearity["G"][place],
             linearity["kappa"][place], beta.mean(), split["ratio"],
-            linearity.loc[place, ["dead", "constant_input", "one_signed", "equal_slopes",
-                                  "gate_constant"]].sum(),
+            linearity["linear"][place],
         ], rel=1e-6)  # fmt: skip
 
 
@@ -240,6 +239,29 @@ def test_a_network_without_beta(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("bare")
+def test_the_page_says_what_to_do_next_and_explains_its_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = reportpages.captured(reportpages.Plain, images(1), tmp_path / "run one")
+    text = html.unescape(rendering.render(run))
+    assert "Too few samples for intervals" in text
+    assert "– to –" not in text
+    commands = re.findall(r"<dd><code>(acon .*?)</code>", text)
+    assert commands[-1] == "acon report 'run one' OTHER_RUN --out compared.html"
+    assert any(command.startswith("acon replace MODEL --fit DATA ") for command in commands)
+    assert not any("gates" in command for command in commands)  # the network has none
+    shown = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text.partition('id="glossary"')[2]))
+    assert {"L", "s_c", "channel", "Gaussian inputs"} <= shown.keys()
+    assert not shown.keys() & {"p1≈p2", "constant gate", "κ", "call 0, call 1", "null"}
+    gated = reportpages.captured(tiny, images(16), tmp_path / "gated")
+    assert "acon gates" in rendering.render(gated)
+    monkeypatch.setattr(Run, "model", "it's.py:net")
+    monkeypatch.setattr(Run, "data_name", "my.py:batches")
+    steps = words.next_steps(run, run.linearity(columns="all"))["steps"]
+    assert steps[-2][1] == """acon blocks 'it'"'"'s.py:net' --data my.py:batches"""
+
+
+@pytest.mark.usefixtures("bare")
 def test_a_run_without_moments_says_so(tmp_path: Path) -> None:
     run = reportpages.captured(tiny, images(16), tmp_path / "run", moments=False)
     text = rendering.render(run)
@@ -332,7 +354,7 @@ def test_a_file_that_is_no_table_is_refused_in_one_sentence(
 @pytest.mark.parametrize(
     ("value", "digits", "text"),
     [
-        (float("nan"), 3, "–"), (float("-inf"), 3, "−∞"), (0.0, 3, "0.000"), (0.5, 3, "0.500"),
+        (float("nan"), 3, "–"), (float("-inf"), 3, "−∞"), (0.0, 3, "0"), (0.5, 3, "0.500"),
         (-0.25, 2, "−0.25"), (0.00012, 3, "0.00012"), (123456.0, 3, "1.23e+05"),
     ],
 )  # fmt: skip

@@ -107,6 +107,14 @@ def test_filtering(opened: chromium.Page) -> None:
     assert not opened.run("document.querySelector('#nothing').hidden")
 
 
+def test_layers_without_linear_channels_can_be_hidden(
+    opened: chromium.Page, hostile_report: tuple[Run, Path]
+) -> None:
+    table = hostile_report[0].linearity(columns="all")
+    click(opened, "#linear")
+    assert opened.run(SHOWN) == table.loc[table["linear"] > 0, "layer"].tolist()
+
+
 def test_a_layer_opens_and_lists_its_channels(
     opened: chromium.Page, hostile_report: tuple[Run, Path]
 ) -> None:
@@ -183,9 +191,13 @@ def test_a_slider_redraws_the_unit(opened: chromium.Page, hostile_report: tuple[
         run.channels[["layer", "channel", "p1", "p2"]], on=["layer", "channel"]
     )
     unit = facts[(facts["layer"] == reportpages.IMAGE) & (facts["channel"] == 3)].iloc[0]
+    gauss = "document.querySelector('#layer-1 .gauss').textContent"
+    static = opened.run(gauss)
     before = "document.querySelector('#layer-1 .curve').getAttribute('d')"
     click(opened, "#layer-1 summary")
     drawn = opened.run(before)
+    opened.run("new Promise((done) => setTimeout(done, 50))")
+    assert opened.run(gauss) == static != ""  # by the page's program and by its script
     opened.run(
         """(() => {
           const set = (selector, value) => {

@@ -17,8 +17,9 @@ CAPTION = (
     "Channels of {network} at equally spaced ranks of L, from the most linear to the most "
     "nonlinear of those whose output varies: the activation from the smallest to the greatest "
     "input of the channel{acon}, and dotted the straight line that fits its values best. Grey: the "
-    "mean of the inputs ± one standard deviation. L: share of the output's variance that the line "
-    "explains. Channels: {channels}."
+    "mean of the inputs ± one standard deviation. It shows no gaps: of inputs in two clumps it may "
+    "mark the empty middle; a run holds no counts of inputs. L: share of the output's variance "
+    "that the line explains. Channels: {channels}."
 )
 
 

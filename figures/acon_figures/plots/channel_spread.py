@@ -19,7 +19,8 @@ MANY = 1000
 CAPTION = (
     "L of each of the {channels:,} channels of {network}, layer by layer in order of execution: "
     "the share of a channel's output variance that one straight line explains. Within a layer the "
-    "channels stand in their own order; bars: the layer's median. Dotted: 0.733, a ReLU of "
+    "channels stand in their own order; bars: the layer's median; diamonds: the layer's own L, in "
+    "which channels count by the variance of their outputs. Dotted: 0.733, a ReLU of "
     "Gaussian inputs. Crosses: {dead:,} dead channels, whose output does not vary; their L is 1 by "
     "convention. Layers: {layers}."
 )
@@ -45,8 +46,8 @@ def channel_spread(
     Returns
     -------
     AconFigure
-        One axes: a collection of dots a layer, coloured by its activation, one of bars, and one of
-        crosses.
+        One axes: two collections a layer, dots coloured by its activation and crosses, then one of
+        bars and one of diamonds, the layers' L.
 
     Raises
     ------
@@ -65,6 +66,11 @@ def channel_spread(
         medians = [own.loc[~own["dead"], "L"].median() for own in groups]
         middles = np.arange(len(groups))
         axes.hlines(medians, middles - 0.42, middles + 0.42, color=INK, linewidth=thin(1.4))
+        own_index = [
+            1 - own["s_c"].sum(min_count=1) for own in groups
+        ]  # the channels' parts add up
+        axes.scatter(middles, own_index, marker="D", s=thin(4.5) ** 2, facecolor="white",
+                     edgecolor=INK, linewidth=thin(1.0), zorder=3)  # fmt: skip
         axes.axhline(RELU, color=INK, linestyle=":", linewidth=thin(0.9), zorder=1.6)
         name_layers(axes, layers, narrow=is_narrow(width))
         axes.set_ylabel("$L$ of a channel")
@@ -101,6 +107,11 @@ def _handles(activations: list[str], dead: bool) -> list[Line2D]:
         for n in activations[:6]
     ]
     handles.append(Line2D([], [], color=INK, linewidth=thin(1.4), label="median"))
+    handles.append(
+        Line2D(
+            [], [], color=INK, linestyle="none", marker="D", mfc="white", label="$L$ of the layer"
+        )
+    )
     handles.append(relu_handle())
     if dead:
         handles.append(

@@ -5,18 +5,18 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from acon_analysis.columns import LINEARITY_CHANNEL_COLUMNS, LINEARITY_LAYER_COLUMNS, SPLIT_COLUMNS
 from acon_analysis.plotdata.drawn import drawn_layers, drawn_text
 from acon_analysis.plotdata.overview import headline_frame
 from acon_analysis.runs.run import Run
 from acon_analysis.screen import counted
 from acon_analysis.statistics.census import census_table, census_text
 from acon_analysis.statistics.findings import findings
-from acon_analysis.statistics.sentences import WHAT_L_IS, left_out_text, sentence
+from acon_analysis.statistics.sentences import left_out_text, sentence
 from acon_figures.names import last_part, visible
 from acon_figures.report.layers import Page, layer_entries
 from acon_figures.report.numbers import count, number, share
 from acon_figures.report.units import unit_facts
+from acon_figures.report.words import next_steps, signs, yardstick
 
 #: Unreadable images that a page lists.
 MOST_ERRORS = 200
@@ -54,7 +54,10 @@ def run_page(
         "shows": shows(layers),
         "census": census(run),
         "errors": errors(run),
-        "glossary": glossary(layers),
+        "yardstick": yardstick(layers),
+        "signs": signs(layers),
+        "intervals": bool(layers["L_low"].notna().any()),
+        "next": next_steps(run, layers),
         "channels": data,
     }
 
@@ -76,6 +79,10 @@ def notices(run: Run) -> list[tuple[str, str]]:
     if lost := left_out_text(run.left_out, len(run.sample_ids), run.layer_names):
         rest = "All numbers are of the other samples."
         found.append(("warning", f"{visible(sentence(lost))} {rest}"))
+    known = run.linearity().dropna(subset=["L"]) if run.has_moments else pd.DataFrame()
+    if len(known) and known["L_low"].isna().all():
+        few = "Too few samples for intervals: what other samples would give is not known."
+        found.append(("warning", few))
     if not run.has_moments:
         found.append(
             (
@@ -95,7 +102,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
     weights, word = run.weights, run.sample_word.capitalize()
     found: list[tuple[str, Any]] = [
         ("Model", last_part(run.model)),
-        ("Weights", f"{weights} (seed {origin['seed']})" if weights == "random" else weights),
+        ("Weights", _weights(weights, origin)),
         ("SHA-256 of the weights file", origin.get("weights_sha256")),
         ("SHA-256 of the weights in use", identity.get("weights_sha256")),
         ("Data", _data(run)),
@@ -104,13 +111,34 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("Preprocessing", _listed(identity.get("preprocess"))),
         ("Mask of padded positions", _listed(identity.get("mask"))),
         ("Kinds of layers", ", ".join(identity.get("kinds") or ())),
-        ("Moments", _listed(identity.get("moments")) if run.has_moments else "none"),
-        ("Computed with", _listed(manifest.get("compute"))),
+        ("Sums for L", _sums(identity.get("moments")) if run.has_moments else "none"),
+        ("Computed with", _listed(_computed(manifest.get("compute"), identity.get("data")))),
         ("Numbers", identity.get("dtype")),
         ("Versions", _listed(manifest.get("versions"))),
         ("Run", f"{run.path.absolute().name}, id {manifest.get('run_id', '')}"),
     ]
     return [(term, visible(value)) for term, value in found if value not in (None, "")]
+
+
+def _weights(weights: str, origin: Mapping[str, Any]) -> str:
+    """Return where the weights come from; those of a user's own network are known by their hash."""
+    if weights == "not known":
+        return "as the network came (no file is known)"
+    return f"{weights} (seed {origin['seed']})" if weights == "random" else weights
+
+
+def _sums(moments: Any) -> str:
+    """Return how the sums were made."""
+    if not isinstance(moments, Mapping) or not {"blocks", "kernel"} <= moments.keys():
+        return _listed(moments)
+    return f"{moments['blocks']} blocks of samples (for intervals), {moments['kernel']} kernel"
+
+
+def _computed(compute: Any, data: Any) -> Any:
+    """Return with what a run was computed; a loader's batches are its own."""
+    if isinstance(compute, Mapping) and str(data).startswith("stream of"):
+        return {key: value for key, value in compute.items() if key != "batch_size"}
+    return compute
 
 
 def _data(run: Run) -> str:
@@ -191,30 +219,3 @@ def errors(run: Run) -> Page:
         "total": len(run.errors),
         "word": run.sample_word.capitalize(),
     }
-
-
-_SIGNS = {
-    "L": "L", "s_c": "s_c", "L_gate": "L of the gate", "G": "G", "kappa": "κ", "rho": "ρ",
-    "L_own": "L within a sample", "beta_gain": "gain of β", "ratio": "samples’ effect",
-    "p_value": "p", "dead": "dead", "one_signed": "one-signed", "equal_slopes": "p1≈p2",
-    "gate_constant": "constant gate",
-}  # fmt: skip
-_EVERY = (*SPLIT_COLUMNS, *LINEARITY_LAYER_COLUMNS, *LINEARITY_CHANNEL_COLUMNS)
-
-#: What the headings of tables mean: the tables' own definitions, and of L the one of the findings.
-HINTS = {column.name: column.meaning for column in _EVERY} | {
-    "L": WHAT_L_IS,
-    "beta_mean": "mean of β over samples and channels; below it the standard deviation",
-    "flagged": "how many channels are dead, one-signed (no two inputs differ in sign), ...",
-    "change": "what the 95 % interval of the difference says, each layer by itself",
-}
-
-
-def glossary(layers: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return the meaning of what the page shows, from the tables' own definitions."""
-    shown = {"s_c": "s_c_max"}
-    return [
-        (sign, HINTS[name])
-        for name, sign in _SIGNS.items()
-        if bool(layers[shown.get(name, name)].notna().any())
-    ]

@@ -8,9 +8,9 @@ from acon_analysis.statistics.gaussian import RELU_L
 from acon_figures.report.numbers import share
 
 #: Width and height of the chart on wide and narrow pages.
-SIZES = {"wide": (1000, 300), "narrow": (360, 260)}
+SIZES = {"wide": (1000, 320), "narrow": (360, 280)}
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 42, 12, 14, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 42, 12, 14, 54
 
 #: Layers that the axis numbers one by one, with numbers of at most three digits.
 _NUMBERED = {"wide": 40, "narrow": 14}

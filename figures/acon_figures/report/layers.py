@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from acon_analysis.plotdata.overview import FLAGS
 from acon_analysis.statistics.causes import CAUSES
 from acon_analysis.statistics.sentences import layer_names
 from acon_figures.names import visible
@@ -25,12 +24,15 @@ ENDS = 5
 CHANNEL_FIELDS = ("channel", "L", "s_c", "G", "kappa", "beta_mean", "beta_std")
 
 _FLAG_WORDS = {
-    "dead": "dead", "constant_input": "constant input", "one_signed": "one-signed",
-    "equal_slopes": "p1≈p2", "gate_constant": "constant gate",
+    "dead": "dead", "constant_input": "with an input that does not vary",
+    "one_signed": "whose inputs all have one sign", "equal_slopes": "with p1≈p2",
+    "gate_constant": "with a constant gate",
 }  # fmt: skip
 
 #: Columns by which a browser sorts the layers.
-_SORTED = ("channels", "L", "s_c_max", "L_gate", "G", "kappa", "beta_mean", "beta_std", "ratio")
+_SORTED = (
+    "channels", "L", "s_c_max", "L_gate", "G", "kappa", "beta_mean", "beta_std", "ratio", "linear",
+)  # fmt: skip
 
 
 def layer_entries(
@@ -72,19 +74,22 @@ def layer_entries(
 
 def _columns(row: Mapping[Any, Any]) -> Page:
     """Return the cells of a layer in the table of layers."""
-    known = {name: row[name] for name in FLAGS if row[name] > 0}  # not NaN either
     measured, tested = not np.isnan(row["L"]), not np.isnan(row["null_p05"])
     texts = ("kind", "learned", "why")
+    brief, causes = _brief(visible(row["why"]))
     return {
         **{text: visible(row[text]) for text in texts},
-        "brief": _brief(visible(row["why"])),
+        "brief": brief,
+        "more_causes": causes,
         "channels": count(row["channels"]),
         "L": share(row["L"]),
-        "L_interval": f"{share(row['L_low'])} to {share(row['L_high'])}" if measured else "",
+        "L_interval": ""
+        if np.isnan(row["L_low"])
+        else f"{share(row['L_low'])} to {share(row['L_high'])}",
         "index": [row[name] for name in ("L", "L_low", "L_high")] if measured else None,
         "dead": bool(measured and row["dead"] == row["channels"]),
         "bar": [_percent(row[name]) for name in ("L", "L_low", "L_high")] if measured else None,
-        "s_c": number(row["s_c_max"]),
+        "s_c": number(row["s_c_max"], 4),
         "s_c_channel": count(row["s_c_channel"]),
         "L_gate": share(row["L_gate"]),
         "G": number(row["G"]),
@@ -95,20 +100,20 @@ def _columns(row: Mapping[Any, Any]) -> Page:
         "null": f"{number(row['null_p05'], 2)} to {number(row['null_p95'], 2)}" if tested else "",
         "p_value": number(row["p_value"], 2),
         "answer": row["answer"],
-        "flags": [f"{count(value)} {_FLAG_WORDS[flag]}" for flag, value in known.items()],
-        "flagged": sum(known.values()),
+        "linear": count(row["linear"]),
+        "dead_channels": count(row["dead"]) if row["dead"] > 0 else "",
         "numbers": {name: exact(row[name]) for name in _SORTED},
         "more": _more(row),
     }
 
 
-def _brief(why: str) -> str:
-    """Return the first three causes of a layer's sentence; a layer's own view has them all."""
+def _brief(why: str) -> tuple[str, int]:
+    """Return the first three causes of a layer's sentence, and how many its own view adds."""
     parts = why.split(", ")
     more = len(parts) - 3
     if more < 2:  # one cause takes no more room than the words for it
-        return why
-    return ", ".join([*parts[:3], f"{more} more causes"])
+        return why, 0
+    return ", ".join(parts[:3]), more
 
 
 def _percent(value: float) -> float:
@@ -125,17 +130,18 @@ def _more(row: Mapping[Any, Any]) -> list[tuple[str, str]]:
     if not np.isnan(row["beta_q05"]):
         found.append(("β, middle 90 %", f"{number(row['beta_q05'])} to {number(row['beta_q95'])}"))
     if not np.isnan(row["L_own"]):
-        found.append(
-            ("L within a sample", f"{share(row['L_own'])}, with lines of its own for every sample")
-        )
+        found.append(("L_own", f"{share(row['L_own'])}, with lines of its own for every sample"))
     if not np.isnan(row["beta_gain"]):
-        found.append(("what β per sample adds to it", number(row["beta_gain"])))
+        found.append(("What β per sample adds to L_own", number(row["beta_gain"])))
     if not np.isnan(row["slope_low"]):
         reached = f"{number(row['slope_low'], 2)} to {number(row['slope_high'], 2)}"
         bounds = f"{number(row['slope_min'], 2)} to {number(row['slope_max'], 2)}"
         found.append(("Derivative over the data", f"{reached}; bounds {bounds}"))
     if not np.isnan(row["positive"]):
         found.append(("Inputs > 0", f"{100 * row['positive']:.1f} %"))
+    known = [f"{count(row[name])} {words}" for name, words in _FLAG_WORDS.items() if row[name] > 0]
+    if known:
+        found.append(("Channels", ", ".join(known)))
     return found
 
 

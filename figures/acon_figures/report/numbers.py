@@ -22,13 +22,12 @@ def number(value: Any, digits: int = 3) -> str:
     known = float(value)
     if math.isnan(known):
         return "–"
+    if known == 0:
+        return "0"
     if math.isinf(known):
         return "∞" if known > 0 else "−∞"
     size = abs(known)
-    if known == 0 or 10.0**-digits <= size < 1000:
-        text = f"{known:.{digits}f}"
-    else:
-        text = f"{known:.{digits}g}"
+    text = f"{known:.{digits}f}" if 10.0**-digits <= size < 1000 else f"{known:.{digits}g}"
     return text.replace("-", "−", 1) if known < 0 else text
 
 

@@ -24,10 +24,11 @@ from acon_figures.inputs import Inputs
 from acon_figures.names import visible
 from acon_figures.plots.network_strip import DRAWN
 from acon_figures.report.comparison import comparison
-from acon_figures.report.context import HINTS, run_page
+from acon_figures.report.context import run_page
 from acon_figures.report.depth import SIZES, depth_chart
 from acon_figures.report.numbers import MOST_PACKED_LAYERS
-from acon_figures.report.pictures import Numbers, numbers, picture, reported
+from acon_figures.report.pictures import Numbers, Picture, numbers, picture, reported
+from acon_figures.report.words import HINTS, words
 
 ENDINGS = (".html", ".htm")
 
@@ -123,6 +124,7 @@ def render(
             "charts": [depth_chart([one["layers"] for one in pages], size) for size in SIZES],
             "compared": _compared(runs, pages[0]["layers"], offered),
             "hints": HINTS,
+            "glossary": pages[0]["signs"] + words(_said(pages, pictures)),
             "data": Markup(_for_script([layer for one in pages for layer in one["channels"]])),
             "pictures": pictures,
             "offered": offered,
@@ -140,6 +142,12 @@ def _page(run: Run, prefix: str, offered: dict[str, Numbers]) -> dict[str, Any]:
     layers = layer_overview(run, channels=channels, splits=splits)
     offered[f"{prefix}layers"] = numbers(f"{prefix}layers", layers, MOST_PACKED_LAYERS)
     return run_page(run, layers, channels, splits, prefix)
+
+
+def _said(pages: Sequence[dict[str, Any]], pictures: Sequence[Picture]) -> str:
+    """Return the texts of a page whose words may need an explanation."""
+    texts = [one[name] for one in pages for name in ("findings", "layers", "census")]
+    return f"{texts} {[one.caption for one in pictures]}"
 
 
 def _tell_apart(runs: Sequence[Run], pages: Sequence[dict[str, Any]]) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from acon_analysis import family
+from acon_analysis.plotdata.unit_curves import unit_facts as gaussian_unit
 from acon_analysis.runs.run import Run
 from acon_figures.report.numbers import number, share
 
@@ -49,8 +50,10 @@ def unit_entry(own: pd.DataFrame) -> dict[str, Any] | None:
         down = HEIGHT * (1 - (np.clip(y, low - span, high + span) - low) / span)
         return "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in zip(across, down, strict=True))
 
+    gaussian = gaussian_unit(row["p1"], row["p2"], row["beta_mean"], row["mean_x"], row["std_x"])
     return {
         "channel": int(row["channel"]), "beta": number(row["beta_mean"], 2), "L": share(row["L"]),
+        "gauss": share(gaussian["L"]),
         "curve": path(family.acon_c(x, row["p1"], row["p2"], row["beta_mean"])),
         "line": path(row["slope"] * x + row["intercept"]),
         "least": round(min(0.0, 2 * float(own["beta_mean"].min())), 2),

@@ -72,18 +72,18 @@
     const filter = () => {
       const parts = find(".find", box).value.toLowerCase().split(/\s+/).filter(Boolean);
       const kind = find(".kind", box)?.value ?? "";
-      const flagged = find("input.flagged", box).checked;
+      const linear = find("input.linear", box).checked;
       let shown = 0;
       for (const row of rows) {
         const fits = parts.every((part) => words.get(row).includes(part)) &&
-          (!kind || row.dataset.kind === kind) && (!flagged || Number(row.dataset.flagged) > 0);
+          (!kind || row.dataset.kind === kind) && (!linear || Number(row.dataset.linear) > 0);
         row.hidden = !fits;
         shown += fits;
       }
       find(".shown", box).textContent = `${shown} of ${rows.length} layers`;
       find(".nothing", box).hidden = shown > 0;
     };
-    for (const name of [".find", ".kind", "input.flagged"]) {
+    for (const name of [".find", ".kind", "input.linear"]) {
       find(name, box)?.addEventListener("input", filter);
     }
     filter();
@@ -306,7 +306,8 @@
     if (name === "channel") return String(value);
     if (name === "L" && value >= 0.9995 && value < 1) return "> 0.999";
     const digits = name === "s_c" ? 4 : 3;
-    const small = value !== 0 && Math.abs(value) < 10 ** -digits;
+    if (value === 0) return "0";
+    const small = Math.abs(value) < 10 ** -digits;
     return small ? value.toExponential(1) : value.toFixed(digits);
   };
   const channelTable = (data, label) => {
