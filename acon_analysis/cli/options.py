@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from io import StringIO
@@ -12,7 +13,7 @@ import typer
 
 from acon_analysis.errors import StoreError, UsageError
 from acon_analysis.files import csv_text, read_regular, spelled
-from acon_analysis.screen import UNLIMITED, table_text
+from acon_analysis.screen import UNLIMITED, counted, table_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,9 +85,28 @@ Logits = Annotated[
 PictureFormats = Annotated[list[str] | None, typer.Option(help="png, pdf, svg")]
 Format = Annotated[
     TableFormat | None,
-    typer.Option(help="how to write; by default a table, and with --out as the file is named"),
+    typer.Option(
+        help="how to write; by default a table, and with --out as the file is named", is_eager=True
+    ),
 ]
-Out = Annotated[Path | None, typer.Option(help="file; by default the screen")]
+
+
+def _table_file(context: typer.Context, out: Path | None) -> Path | None:
+    """Refuse a file whose name asks for another format than there are, before any work is done."""
+    known = {"", ".txt", *(f".{one}" for one in TableFormat)}
+    if out is not None and context.params.get("format") is None and out.suffix.lower() not in known:
+        raise UsageError(
+            f"out: a table is written to a file .csv, .json, .parquet or .txt; got {str(out)!r}"
+        )
+    return out
+
+
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="file (.csv, .json, .parquet, .txt); by default the screen", callback=_table_file
+    ),
+]
 RunPath = Annotated[Path, typer.Argument(help="folder of a captured run", show_default=False)]
 
 
@@ -94,7 +114,7 @@ def build(model: str, weights: Path | None) -> Any:
     """Build the network that MODEL and --weights name."""
     from acon_analysis.models.registry import build_model
 
-    return build_model(model, weights="shipped" if weights is None else weights)
+    return build_model(model, "shipped" if weights is None else weights, announce=note)
 
 
 def parse_moments(
@@ -122,8 +142,18 @@ def parse_list(text: str) -> tuple[str, ...]:
 
 
 def parse_layers(text: str | None) -> tuple[str, ...] | None:
-    """Return the parts of a list with commas, None where there is none."""
-    return None if text is None else parse_list(text)
+    """Return layers, separated by commas; None where there are none."""
+    if text is None:
+        return None
+    return tuple(layer_path(part) for part in re.split(r",(?![^(]*\))", text) if part.strip())
+
+
+def layer_path(name: str) -> str:
+    """Return the module path of a layer that is named as on a screen: ``features.3 (Tanh)``."""
+    path, _, rest = name.strip().partition(" (")
+    if re.search(r"\bcall \d+\)$", rest):
+        raise UsageError(f"{name!r}: a layer is meant with all of its calls; give {path!r}")
+    return path if rest.endswith(")") else name.strip()
 
 
 def parse_shape(text: str) -> tuple[int, ...]:
@@ -161,6 +191,7 @@ def emit(
         out.parent.mkdir(parents=True, exist_ok=True)
         with out.open("wb") as file:  # Arrow takes no name that is not UTF-8
             frame.to_parquet(file, index=False)
+        say(f"{out}: {counted(len(frame), 'row')}")
         return
     text = {
         TableFormat.table: lambda: table_text(frame, UNLIMITED),
@@ -172,6 +203,7 @@ def emit(
     else:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text + "\n", "utf-8")
+        say(f"{out}: {counted(len(frame), 'row')}")
 
 
 def read_table(path: Path) -> "pd.DataFrame":

@@ -142,12 +142,9 @@ _MOST_ROWS = 20
 
 #: What a summary shows on the screen, what matters most first: a narrow one shows fewer.
 _SHOWN = {
-    options.By.layer: ("layer", "channels", "L", "L_low", "L_high", "L_gate", "G", "mean",
-                       "std", "kind"),
     options.By.channel: ("layer", "channel", "L", "s_c", "G", "mean", "why"),
     options.By.sample: ("layer", "sample", "L", "G", "mean", "std", "min", "max"),
 }  # fmt: skip
-_LABELS = {"mean": "β_mean", "std": "β_std", "min": "β_min", "max": "β_max"}
 
 
 @app.command()
@@ -165,28 +162,34 @@ def summary(
 ) -> None:
     """Show linearity and β as a table, and the findings."""
     from acon_analysis.runs.run import open_run
+    from acon_analysis.runs.summary import LABELS
     from acon_analysis.statistics.sentences import named
 
-    opened = open_run(run)
+    opened, plain = open_run(run), on_screen(format, out)
+    if by is options.By.layer and plain and not all and len(opened.sample_ids):
+        say(str(opened.summary(draws=draws)))
+        return
     _warn_of_left_out(opened)
     table = opened.summary_table(by.value)
-    if all or not on_screen(format, out):
+    if all or not plain or by is options.By.layer:
         emit(table, format, out, width=UNLIMITED)
     else:
-        few, left_out = (table, "") if by is options.By.layer else _extremes(table)
-        emit(named(few, opened.layer_names), columns=_SHOWN[by], labels=_LABELS)
+        few, left_out = _extremes(table)
+        emit(named(few, opened.layer_names), columns=_SHOWN[by], labels=LABELS)
         if left_out:
             say(sentence_text(left_out))
     if by is not options.By.layer:
         return
-    say(err=not on_screen(format, out))
+    say(err=not plain)
     for finding in opened.findings(draws=draws):
-        say(sentence_text(str(finding)), err=not on_screen(format, out))
+        say(sentence_text(str(finding)), err=not plain)
 
 
 def _extremes(table: Any) -> tuple[Any, str]:
     """Return the rows of least and of greatest L (or β), in its order, and what is left out."""
     import pandas as pd
+
+    from acon_analysis.runs.summary import LABELS
 
     key = next((name for name in ("L", "mean") if name in table and table[name].notna().any()), "")
     if not key:
@@ -195,7 +198,7 @@ def _extremes(table: Any) -> tuple[Any, str]:
         return table, ""
     order, half = table.dropna(subset=[key]).sort_values(key, kind="stable"), _MOST_ROWS // 2
     return pd.concat([order.head(half), order.tail(half)]), (
-        f"({half} rows of least and {half} of greatest {_LABELS.get(key, key)}, of {len(table):,}: "
+        f"({half} rows of least and {half} of greatest {LABELS.get(key, key)}, of {len(table):,}: "
         "all with --all, or --out FILE.csv)"
     )
 

@@ -2,7 +2,7 @@
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -141,7 +141,13 @@ def registry() -> Mapping[str, ModelSpec]:
     return {**_own_networks(), **official}
 
 
-def build_model(model: str, weights: str | Path | None = "shipped", seed: int = 0) -> nn.Module:
+def build_model(
+    model: str,
+    weights: str | Path | None = "shipped",
+    seed: int = 0,
+    *,
+    announce: Callable[[str], None] | None = None,
+) -> nn.Module:
     """Build a network in eval mode.
 
     Parameters
@@ -155,6 +161,9 @@ def build_model(model: str, weights: str | Path | None = "shipped", seed: int = 
         None: random ones; anything else: a checkpoint file, loaded safely and strictly.
     seed : int
         Seed of random weights; equal seeds give equal weights in every process.
+    announce : callable, optional
+        Called with a sentence where a callable of one's own returns a network in training mode,
+        which becomes eval mode, or is a class, which may not have loaded any weights.
 
     Returns
     -------
@@ -184,11 +193,25 @@ def build_model(model: str, weights: str | Path | None = "shipped", seed: int = 
         digest = load_weights(network, path)
         label = "shipped" if weights == "shipped" else path.name
         origin = Origin(model, label, weights_sha256=digest, preprocess=preprocess)
+    if fresh == "not known" and announce is not None:
+        for text in _doubts(network, model, loaded=path is not None):
+            announce(text)
     network.eval()
     if shape is not None and not hasattr(network, "input_shape"):
         network.input_shape = shape  # type: ignore[assignment]
     network.acon_origin = origin  # type: ignore[assignment]
     return network
+
+
+def _doubts(network: nn.Module, model: str, *, loaded: bool) -> Iterator[str]:
+    """Yield what a user's own callable may not have meant."""
+    if any(module.training for module in network.modules()):
+        yield f"{model} returns the network in training mode; here it runs in evaluation mode"
+    if not loaded and type(network).__name__ == model.rpartition(":")[2]:
+        yield (
+            f"{model} is a class: unless it loads weights itself, they are random; name a function "
+            "that returns the trained network, or give --weights FILE"
+        )
 
 
 _Resolved = tuple[Callable[[], Any], tuple[int, int, int] | None, str, Path | None, str]

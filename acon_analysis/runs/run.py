@@ -32,13 +32,13 @@ MAX_ROWS = 20_000_000
 
 #: Columns of linearity that a summary adds to those of β.
 _SUMMARY = {
-    "layer": ("layer", "call", "L", "L_low", "L_high", "L_gate", "G"),
-    "channel": ("layer", "call", "channel", "L", "s_c", "G", "why"),
-    "sample": ("layer", "call", "sample", "L", "G"),
+    "layer": ("layer", "call", "L", "L_low", "L_high", "s_max", "dead", "L_gate", "G", "why"),
+    "channel": ("layer", "call", "channel", "L", "s_c", "dead", "G", "why"),
+    "sample": ("layer", "call", "sample", "L", "dead", "G"),
 }
 
 #: Columns of a summary.
-_SHOWN = ("layer", "call", "channels", "L", "L_low", "L_high", "L_gate", "mean", "std", "kind")
+_SHOWN = ("layer", "call", "channels", "L", "L_low", "L_high", "L_gate", "G", "mean", "std", "kind")
 
 P = ParamSpec("P")
 SomeRun = TypeVar("SomeRun", bound="Run")
@@ -78,14 +78,14 @@ class Run(StoredRun):
         super().__init__(path)
         self.answers: dict[tuple[Any, ...], pd.DataFrame] = {}
 
-    def summary(self) -> Summary:
+    def summary(self, *, draws: int = 99) -> Summary:
         """Return what was found, in sentences and a table with a row a layer; see `findings`.
 
-        It prints as text; notebooks show it as HTML.
+        It prints as text; notebooks show it as HTML. ``draws`` is that of `findings`.
         """
         found = self.summary_table()
         lost = left_out_text(self.left_out, len(self.sample_ids), self.layer_names)
-        sentences = (*map(str, self.findings()), *([sentence(lost)] if lost else []))
+        sentences = (*map(str, self.findings(draws=draws)), *([sentence(lost)] if lost else []))
         shown = [name for name in _SHOWN if name in found and found[name].notna().any()]
         return Summary(self._title(), sentences, found[shown], self.layer_names)
 
@@ -385,14 +385,21 @@ class Run(StoredRun):
         -------
         pandas.DataFrame
             A row a layer, channel or sample: the columns of `beta_summary`, where there is any β,
-            then L (with its interval by layer), G and, by channel, s_c and why; NaN where a layer
-            lacks something. AconError if the run holds neither β nor moments.
+            then those of `linearity` that matter most, with ``L_gate`` and ``G`` where some layer
+            has them; NaN where a layer lacks something.
+
+        Raises
+        ------
+        AconError
+            If the run holds neither β nor moments.
         """
         require_samples(self)
         if not self.has_moments:
             return self.beta_summary(by)
         keys = ["layer", "call", *([] if by == "layer" else [by])]
         found = self.linearity(by, columns="all")[list(_SUMMARY.get(by, keys))]
+        lacking = [name for name in ("L_gate", "G") if name in found and found[name].isna().all()]
+        found = found.drop(columns=lacking)
         facts = self.layers[["layer", "call", "kind", "channels"]]
         if not self.has_beta:
             return found if by != "layer" else facts.merge(found, on=["layer", "call"], how="right")

@@ -9,6 +9,9 @@ from acon_analysis.files import spelled
 from acon_analysis.screen import sentence_text, table_text, three_digits
 from acon_analysis.statistics.sentences import Names, named
 
+#: Headers of statistics of β for people; data have the plain names.
+LABELS = {"mean": "β_mean", "std": "β_std", "min": "β_min", "max": "β_max"}
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -21,13 +24,15 @@ class Summary:
 
     def __str__(self) -> str:
         said = "\n".join(sentence_text(sentence) for sentence in self.sentences)
-        return "\n\n".join([self.title, said, table_text(named(self.table, self.names))])
+        return "\n\n".join([self.title, said, table_text(self._shown())])
 
     __repr__ = __str__
 
+    def _shown(self) -> pd.DataFrame:
+        """Return the table with the names and headers that people read."""
+        return named(self.table, self.names).rename(columns=LABELS)
+
     def _repr_html_(self) -> str:
         said = "".join(f"<p>{escape(sentence)}</p>" for sentence in self.sentences)
-        table = named(self.table, self.names).to_html(
-            index=False, float_format=three_digits, na_rep="", border=0
-        )
+        table = self._shown().to_html(index=False, float_format=three_digits, na_rep="", border=0)
         return spelled(f"<p><b>{escape(self.title)}</b></p>{said}{table}")

@@ -6,7 +6,7 @@ a sample with a foreign gate: it shows what later layers have adapted to. The co
 level as well: "level" compares it with the mean.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -179,15 +179,15 @@ def gate_use(
     return table
 
 
-def sentences(table: pd.DataFrame, *, margin: float = MARGIN) -> list[str]:
-    """Return what a table of `gate_use` says, one sentence an intervention.
+def sentences(table: pd.DataFrame, *, margin: float = MARGIN, level: float = LEVEL) -> list[str]:
+    """Return what a table of `gate_use` says, one sentence an intervention, and how to read it.
 
     Parameters
     ----------
     table : DataFrame
         As `gate_use` returns it.
-    margin : float
-        The δ that it was made with.
+    margin, level : float
+        Those that it was made with.
     """
     lines = []
     for _, part in table.groupby(["intervention", "recalibrated"], sort=False):
@@ -202,7 +202,23 @@ def sentences(table: pd.DataFrame, *, margin: float = MARGIN) -> list[str]:
             f"{whole['verdict']} (loss {whole['loss_change']:+.3f}, {whole['low']:+.3f} to "
             f"{whole['high']:+.3f}{points}); layers one by one: {each}"
         )
-    return [*lines, f"(not used: the loss changes by less than {margin:g} nats)"]
+    return [*lines, *_legend(margin, level, labelled=bool(table["accuracy_change"].notna().any()))]
+
+
+def _legend(margin: float, level: float, *, labelled: bool) -> Iterator[str]:
+    """Yield what the columns and verdicts mean."""
+    loss, tested = "the cross-entropy, in nats", "a change"
+    if not labelled:
+        tested = f"a change by more than {margin:g}"
+        loss = (
+            "the Kullback-Leibler divergence from the unchanged network, in nats, as the data have "
+            "no class labels"
+        )
+    yield f"loss: {loss}; low to high: {100 * (1 - level):g} % interval of its change."
+    yield (
+        f"used: p_holm of {tested} is at most {level:g} (Holm's correction over the layers of an "
+        f"intervention); not used: the interval lies within ±{margin:g}; undecided: neither."
+    )
 
 
 def _check(interventions: Sequence[str], metric: str, margin: float, level: float) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from acon_analysis import __version__
 from acon_analysis.cli import main
+from acon_analysis.cli.options import parse_layers
 from acon_analysis.runs.run import Run
 from commands import status
 
@@ -60,7 +61,7 @@ def test_the_census_ends_layers_capture_and_summary(
     line = f"{counted}activation: 13 relu (add --kinds meta_acon,acon,activation)"
     assert capsys.readouterr().out.splitlines()[-1] == line
     assert status("summary", run, "--draws", "0") == 0
-    assert " ".join(capsys.readouterr().out.split()).endswith(f"M{line[1:]}.")
+    assert f"M{line[1:]}." in " ".join(capsys.readouterr().out.split())
 
 
 def test_layers(capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,7 +117,7 @@ def test_a_summary_fits_on_the_screen_and_files_hold_all(
     arguments = ("summary", digits_run.path, "--by", by, "--draws", 0)
     assert status(*arguments) == 0
     lines = capsys.readouterr().out.splitlines()
-    shown = lines[0].split()
+    shown = next(line.split() for line in lines if line.startswith("layer  "))
     assert {"layer", "β_mean", "L", "G"} <= set(shown)
     if by == "channel":
         assert shown[-1] == "why"  # words, so they come last
@@ -126,6 +127,9 @@ def test_a_summary_fits_on_the_screen_and_files_hold_all(
     assert {name.removeprefix("β_") for name in shown} < set(everything)
     assert {"q05", "median", "q95"} <= set(everything)
     assert status(*arguments, "--format", "csv", "--out", tmp_path / "t.csv") == 0
+    rows = len(pd.read_csv(tmp_path / "t.csv"))
+    assert f"{tmp_path / 't.csv'}: {rows:,} rows" in capsys.readouterr().out.splitlines()
+    assert "L_gate" not in everything  # no layer has one
     assert set(everything) <= set(pd.read_csv(tmp_path / "t.csv").columns)
 
 
@@ -163,6 +167,28 @@ def test_figures_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert "measured" in out
 
 
+def test_the_screen_shows_what_python_prints(
+    digits_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status("summary", digits_run.path, "--draws", 20) == 0
+    printed = str(digits_run.summary(draws=20))
+    assert capsys.readouterr().out == f"{printed}\n"
+    assert {"G", "β_mean", "β_std"} < set(printed.splitlines()[-7].split())
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("stem.2", ("stem.2",)),
+        ("features.3 (Tanh), layer1:relu#0", ("features.3", "layer1:relu#0")),
+        (" a ,b.1 (GELU),", ("a", "b.1")),
+    ],
+)
+def test_layers_may_be_named_as_screens_show_them(text: str, names: tuple[str, ...]) -> None:
+    assert parse_layers(text) == names
+    assert parse_layers(None) is None
+
+
 MISTAKES = [
     (["layers", "digits_metacon"], 2, "did you mean 'digits_metaacon'"),
     (["capture", "digits_metaacon", "--data", "digit", "--out", "{tmp}/r"], 2, "neither a data"),
@@ -177,6 +203,9 @@ MISTAKES = [
     (["summary", "/no/run"], 2, "there is no folder"),
     (["summary", "{tmp}"], 2, "is not a captured run"),
     (["summary", "{run}", "--format", "parquet"], 2, "needs --out"),
+    (["summary", "{run}", "--out", "{tmp}/t.xlsx"], 2, "a table is written to a file .csv, .json"),
+    (["gates", "digits_metaacon", "--data", "digits", "--layers", "layer1.0.acon (call 1)"], 2,
+     "with all of its calls; give 'layer1.0.acon'"),
     (["figures", "beta_distribution", "--out", "{tmp}"], 2, "did you mean 'beta_distributions'"),
     (["figures", "beta_distributions", "--run", "{tmp}", "--out", "{tmp}"], 2, "not a captured"),
     (["layers", "digits_metaacon", "--input-shape", "1,x"], 2, "input shape must be"),

@@ -19,6 +19,9 @@ def make():
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(10, 12), nn.ReLU(), nn.Linear(12, 4), nn.Tanh(), nn.Linear(4, 1))
 
+def ready():
+    return make().eval()
+
 class Loss(nn.Module):
     def __init__(self):
         super().__init__()
@@ -112,6 +115,22 @@ def test_blocks_of_a_network_that_returns_a_loss(
     found = pd.read_csv(table).set_index("block")
     assert found.loc[["blocks.0", "blocks.1"], "nlc"].gt(1).all()
     assert found.loc[["whole network"], "nlc"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("make", ["returns the network in training mode"]),
+        ("Loss", ["returns the network in training mode", "is a class: unless it loads weights"]),
+        ("ready", []),
+    ],
+)
+def test_doubts_about_a_network_of_ones_own_are_said(own: str, name: str, words: list[str]) -> None:
+    said: list[str] = []
+    model = acon.build_model(f"{own}:{name}", announce=said.append)
+    assert not model.training
+    assert len(said) == len(words)
+    assert all(part in text for part, text in zip(words, said, strict=True))
 
 
 def test_long_summaries_show_their_ends(

@@ -21,7 +21,7 @@ from acon_analysis.errors import AconError, UsageError
 from acon_analysis.layers.meta import MetaAconC
 from acon_analysis.layers.squeeze import SqueezeExcitation
 from acon_analysis.statistics.donors import draw_donors
-from acon_hooks.replacement.gate_changes import DRAWINGS
+from acon_hooks.replacement.gate_changes import DRAWINGS, sentences
 from support_variants import VARIANTS, Variant, combine, hooks_left, shaken, tensor
 
 Array = npt.NDArray[np.float64]
@@ -464,3 +464,21 @@ def test_training_mode_is_refused(net: Any) -> None:
     images, labels = samples()
     with pytest.raises(acon.AconError, match="eval"):
         acon.gate_use(net.train(), batches(images, labels))
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_sentences_end_with_the_rule_of_the_verdicts(net: Net, labelled: bool) -> None:
+    images, labels = samples(40)
+    data = [(images, torch.tensor(labels)) if labelled else images]
+    table = acon.gate_use(net, data)
+    first, *_, loss, rule = sentences(table)
+    assert first.startswith("mean: all layers at once ")
+    assert ("cross-entropy" in loss) is labelled
+    assert ("no class labels" in loss) is not labelled
+    assert "99 % interval" in loss
+    assert ("p_holm of a change by more than 0.01 is at most 0.01" in rule) is not labelled
+    # The rule as printed gives the verdicts.
+    inside = (table["low"] > -0.01) & (table["high"] < 0.01)
+    used = table["p_holm"] <= 0.01
+    expected = np.where(inside, "not used", np.where(used, "used", "undecided"))
+    assert table["verdict"].tolist() == expected.tolist()
