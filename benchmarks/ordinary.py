@@ -3,7 +3,8 @@
 Networks with random weights on normal noise, their nonlinearities found as a capture finds them,
 channels last as in one. In steady state: the first two batches, which prove and allocate, are not
 counted. Hooks that only copy the input of every module that overwrites it show what the copies
-alone would cost.
+alone would cost. The last row is how long the tables of a unit of two batches take, made and
+written as Parquet.
 
 python benchmarks/ordinary.py [--pairs 9] [--side 224] [--networks NAME ...] [--batches N ...]
     [--threads N ...] [--ways WORDS ...]
@@ -11,8 +12,11 @@ python benchmarks/ordinary.py [--pairs 9] [--side 224] [--networks NAME ...] [--
 
 import copy
 import statistics
+import tempfile
+import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from common import side_by_side, table, write_section
@@ -20,6 +24,7 @@ from recording import arguments, bare, ours
 from torch import Tensor, nn
 
 import acon_analysis as acon
+from acon_analysis.store.folder import write_parquet
 from acon_hooks.layers.scan import default_kinds
 from acon_hooks.moments.accumulating import Accumulator
 
@@ -29,11 +34,12 @@ NETWORKS = (
 )  # fmt: skip
 
 
-def moments(model: nn.Module, x: Tensor, *, last: bool) -> Callable[[], object]:
+def moments(
+    model: nn.Module, x: Tensor, *, last: bool, gathered: Accumulator | None = None
+) -> Callable[[], object]:
     """Return a call that takes the moments of all activations and products."""
-    call = ours(
-        model, x, last=last, kinds=default_kinds(model, moments=True), moments=Accumulator()
-    )
+    gathered = gathered or Accumulator()
+    call = ours(model, x, last=last, kinds=default_kinds(model, moments=True), moments=gathered)
     call()
     return call
 
@@ -55,6 +61,15 @@ def copies(model: nn.Module, x: Tensor, *, last: bool) -> Callable[[], object]:
     return bare(model, x, last=last)
 
 
+def unit_tables(moments: Accumulator) -> str:
+    """Return how long the tables of the unit that has just ended take, made and written."""
+    with tempfile.TemporaryDirectory() as place:
+        start = time.perf_counter()
+        for name, table in moments.unit({}).items():
+            write_parquet(Path(place) / name, table)
+        return f"{time.perf_counter() - start:.2f} s"
+
+
 WAYS = {"the bare network again": bare, "copies of overwritten inputs": copies, "moments": moments}
 
 
@@ -73,6 +88,11 @@ def rows(name: str, batch: int, side: int, pairs: int, words: list[str]) -> list
         spread = f"{low:.3f} to {high:.3f}"
         found.append([batch, threads, way, f"{middle:.3f}", spread, f"{more:+.1f}"])
         print(found[-1], flush=True)
+    gathered = Accumulator()
+    moments(copy.deepcopy(model), x, last=True, gathered=gathered)
+    found.append(
+        [batch, torch.get_num_threads(), "tables of one unit", unit_tables(gathered), "", ""]
+    )
     return found
 
 

@@ -123,6 +123,7 @@ def test_the_second_look_of_the_first_batch_is_measured(
     assert [row[:2] for row in rows] == [
         [6, "first batch, readings proved"],
         [6, "first batch, with the second look"],
+        [6, "first batch, readings proved, BatchNorms settled"],
     ]
     assert sizes.count(2) == sizes.count(4) > 0
     assert all(float(row[2]) > 0 for row in rows)

@@ -38,12 +38,18 @@ def to_frame(state: Moments, **keys: npt.ArrayLike) -> pd.DataFrame:
     seen = (state["n"] > 0).ravel()
     if "n_left_out" in state:
         seen |= (state["n_left_out"] > 0).ravel()
+    rows = slice(None) if seen.all() else seen
     columns: dict[str, object] = {}
     for name, values in keys.items():
-        columns[name] = np.broadcast_to(np.asarray(values), state.shape).ravel()[seen]
+        given, index = np.asarray(values), None
+        if given.dtype.kind == "U":
+            words, index = np.unique(given, return_inverse=True)
+        flat = np.broadcast_to(given if index is None else index, state.shape).ravel()[rows]
+        columns[name] = flat if index is None else pd.array(words, dtype="str").take(flat)
     for field in FIELDS:
         if field.name in state:
-            columns[field.name] = state[field.name].ravel()[seen].astype(field.dtype)
+            values = state[field.name].ravel()[rows]
+            columns[field.name] = values.astype(field.dtype, copy=False)
         elif field.group != "product":
             blank = 0 if field.dtype == "int64" else np.nan
             columns[field.name] = np.full(int(seen.sum()), blank, dtype=field.dtype)

@@ -305,7 +305,11 @@ class LayerGroup:
         """Return the blocks with data, and their states (blocks, C of all calls); forget all."""
         some = (self.blocks_held.counts > 0).any(2).any(0).nonzero().flatten()
         held = self._to_host(States(*(values[:, some] for values in self.blocks_held)))
-        self.clear()
+        with torch.inference_mode():  # in which they may have been made
+            for values in self.blocks_held:
+                values[:, some] = 0
+            self.blocks_held.low[:, some] = torch.inf
+            self.blocks_held.high[:, some] = -torch.inf
         return some.cpu().numpy(), self.moments(held)
 
     def take_states(self, states: States) -> Moments:

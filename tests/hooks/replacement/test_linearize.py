@@ -253,6 +253,15 @@ def test_on_the_images_of_the_fit_prediction_and_measurement_agree(
     np.testing.assert_allclose(report.samples["change"], change, rtol=1e-4)
 
 
+def test_an_image_takes_two_calls_and_the_first_batch_two_more(net: nn.Module, fit: Fit) -> None:
+    # One with the lines, one with the forward derivative, which costs two passes.
+    seen: list[int] = []
+    handle = net.register_forward_pre_hook(lambda _net, given: seen.append(len(given[0])))
+    verify_plan(net, fit.plan(budget=0.4), torch.split(images(), 6))
+    handle.remove()
+    assert sum(seen) == 2 * 24 + 2 * 6
+
+
 def test_a_tiny_change_is_foretold_to_first_order() -> None:
     model = acon.build_model("digits_metaacon")
     fit = fit_units(model, "digits:train", limit=40, batch_size=40)
