@@ -166,7 +166,10 @@ def rewrite(path: Path, choice: random.Random) -> None:
         content[choice.randrange(len(content))] ^= 1 << choice.randrange(8)
         path.write_bytes(content)
         return
-    table = pq.read_table(path)
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException):  # altered before
+        return
     for _ in range(choice.choice((1, 1, 2, 3))):
         try:
             table = alter_table(table, choice)
