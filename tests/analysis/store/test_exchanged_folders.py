@@ -14,6 +14,7 @@ import pytest
 
 from acon_analysis.data import hashes
 from acon_analysis.errors import AconError
+from acon_analysis.store import parquet
 from acon_analysis.store.folder import RunFolder
 
 #: What is asked of the disk, by way of this module.
@@ -100,3 +101,21 @@ def test_an_exchange_at_any_request(
         happened = len(asked) > at
         at += 1
     assert at > 10
+
+
+def test_a_part_that_is_exchanged_once_it_is_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was opened is read, whatever is there then: a pipe would be waited for."""
+    path = tmp_path / "part.parquet"
+    parquet.pq.write_table(TABLE, path)
+    real = parquet.open_regular
+
+    def exchanged_after(path: Path) -> Any:
+        file = real(path)
+        path.unlink()
+        path.symlink_to(tmp_path / "nowhere")
+        return file
+
+    monkeypatch.setattr(parquet, "open_regular", exchanged_after)
+    assert parquet.read_table(path).equals(TABLE)
