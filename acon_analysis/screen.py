@@ -20,14 +20,19 @@ LEAST_LAST, LEAST_PATH, LEAST_TEXT = 24, 16, 28
 _COUNTED = frozenset({"parameters", "elements", "calls", "n"})
 #: A width for files, where nothing is shortened.
 UNLIMITED = 1_000_000
+#: The width from which a screen has room for long text.
+WIDE = 100
 _GAP = "  "
+_WITH_NUMBER = "\u00a0%"
 
 
 def sentence_text(text: str, width: int | None = None) -> str:
     """Return a sentence in lines that fit a screen; in one line where there is no screen."""
     screen = "COLUMNS" in os.environ or sys.stdout.isatty()
     limit = width or (terminal_width() if screen else UNLIMITED)
-    return textwrap.fill(text, limit, break_long_words=False, break_on_hyphens=False)
+    kept = text.replace(" %", _WITH_NUMBER)  # no line begins with a sign
+    lines = textwrap.fill(kept, limit, break_long_words=False, break_on_hyphens=False)
+    return lines.replace(_WITH_NUMBER, " %")
 
 
 def terminal_width() -> int:

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from acon_analysis.errors import AconError, UsageError, closest
+from acon_analysis.screen import counted
 
 
 def choose_layer(frame: pd.DataFrame, layer: str | None) -> str:
@@ -51,7 +52,8 @@ def choose_samples(
         if sample not in known:
             near = int(known[np.abs(known - sample).argmin()])
             raise UsageError(
-                f"sample {sample} is not in the frame: it holds {known.size} samples from "
+                f"sample {sample} is not in the frame: it holds {counted(known.size, 'sample')} "
+                "from "
                 f"{known[0]} to {known[-1]}, the nearest is {near}"
             )
     return wanted
@@ -87,6 +89,6 @@ def require_finite(rows: pd.DataFrame, layer: str) -> None:
     if "sample" in bad.columns:
         where = f"sample {int(first['sample'])}, {where}"
     raise AconError(
-        f"β is NaN or infinite in {len(bad)} of {len(rows)} rows of layer {layer!r}, "
+        f"β is NaN or infinite in {len(bad)} of {counted(len(rows), 'row')} of layer {layer!r}, "
         f"first at {where}"
     )

@@ -10,7 +10,7 @@ from acon_analysis.cli import options
 from acon_analysis.cli.application import app
 from acon_analysis.cli.options import build, emit, note, on_screen, parse_layers, parse_mask, say
 from acon_analysis.errors import UsageError
-from acon_analysis.screen import sentence_text
+from acon_analysis.screen import counted, sentence_text
 
 #: Channels that `acon explain --conductance` prints.
 MOST_CHANNELS = 20
@@ -152,7 +152,8 @@ def explain(
     if check:
         table = check_data(network, found, out, device=device)
         say(
-            f"the layer's weights shuffled {table['draw'].nunique()} times: rank correlation of "
+            f"the layer's weights shuffled {counted(table['draw'].nunique(), 'time')}: rank "
+            "correlation of "
             f"the maps before and after {table['correlation'].mean():.2f}, of their sizes "
             f"{table['correlation_absolute'].mean():.2f}"
         )
@@ -187,7 +188,7 @@ def _conductance(
     shown = table.sort_values("importance", ascending=False).head(MOST_CHANNELS)
     hidden = [name for name in ("dead", "constant_input") if not shown[name].any()]
     emit(shown.drop(columns=["nonlinearity", *hidden]))
-    say(f"({len(shown)} of {len(table)} channels; all: {out / 'conductance.csv'})\n")
+    say(f"({len(shown)} of {counted(len(table), 'channel')}; all: {out / 'conductance.csv'})\n")
     emit(ranks)
     say("spearman: rank correlation of 1 - L with the importance, 95 % from low to high")
 

@@ -11,7 +11,7 @@ from acon_analysis.cli import options
 from acon_analysis.cli.application import app
 from acon_analysis.cli.options import build, emit, note, on_screen, say
 from acon_analysis.errors import UsageError
-from acon_analysis.screen import sentence_text
+from acon_analysis.screen import WIDE, counted, sentence_text, terminal_width
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,7 +71,7 @@ def layers(
     say(sentence_text(census_text(census, chosen)), err=not plain)
     if kinds is None and (text := _left_out_text(frame["kind"], default_kinds(network))):
         say(sentence_text(text), err=not plain)
-    if plain and len(table := census_table(census)):
+    if plain and len(table := census_table(census, 3 if terminal_width() >= WIDE else 1)):
         say()
         emit(table, columns=_CENSUS_SHOWN)
 
@@ -116,7 +116,8 @@ def train(
     )
     error = float(curves["test_error"].iloc[-1])
     say(
-        f"{out}: {len(curves)} epochs, test accuracy {1 - error:.4f}; curves and card next to it "
+        f"{out}: {counted(len(curves), 'epoch')}, test accuracy {1 - error:.4f}; curves and card "
+        "next to it "
         f"(.csv, .md)"
     )
 
@@ -150,6 +151,7 @@ def import_checkpoint(
     for text in result.notes:
         note(f"note: {text}")
     say(
-        f"{result.path}: {result.tensors} tensors, {result.values:,} values from a {result.format} "
+        f"{result.path}: {counted(result.tensors, 'tensor')}, {counted(result.values, 'value')} "
+        f"from a {result.format} "
         f"file with SHA-256 {result.source_sha256}"
     )

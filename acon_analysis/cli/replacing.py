@@ -200,6 +200,8 @@ def gates(
         batch_size=batch_size,
     )
     shown = named(table) if on_screen(format, out) else table
+    if recalibrate is None and on_screen(format, out):
+        shown = shown.drop(columns="recalibrated")
     emit(shown, format, out, columns=_GATES_SHOWN)
     for line in sentences(table, margin=margin):
         say(sentence_text(line), err=True)

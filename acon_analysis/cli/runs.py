@@ -9,7 +9,7 @@ import typer
 from acon_analysis.cli import options
 from acon_analysis.cli.application import app
 from acon_analysis.cli.options import build, emit, note, on_screen, parse_layers, parse_mask, say
-from acon_analysis.screen import UNLIMITED, counted, sentence_text
+from acon_analysis.screen import UNLIMITED, WIDE, counted, sentence_text, terminal_width
 
 
 @app.command()
@@ -129,8 +129,9 @@ def verify(run: options.RunPath) -> None:
     for problem in found.problems:
         say(problem, err=True)
     say(
-        f"{run}: {found.captured} of {found.samples} samples captured, {found.bad} could not be "
-        f"read, {found.units_done} of {found.units} units done; "
+        f"{run}: {found.captured} of {counted(found.samples, 'sample')} captured, {found.bad} "
+        "could not be "
+        f"read, {found.units_done} of {counted(found.units, 'unit')} done; "
         + ("sound" if found.sound else counted(len(found.problems), "problem"))
     )
     if not found.sound:
@@ -145,6 +146,8 @@ _SHOWN = {
     options.By.channel: ("layer", "channel", "L", "s_c", "G", "mean", "why"),
     options.By.sample: ("layer", "sample", "L", "G", "mean", "std", "min", "max"),
 }  # fmt: skip
+#: What a narrow screen shows instead of a column whose text would be wrapped.
+_SHORT = {"why": "cause"}
 
 
 @app.command()
@@ -175,7 +178,9 @@ def summary(
         emit(table, format, out, width=UNLIMITED)
     else:
         few, left_out = _extremes(table)
-        emit(named(few, opened.layer_names), columns=_SHOWN[by], labels=LABELS)
+        shown = [_SHORT.get(name, name) for name in _SHOWN[by]]
+        columns = _SHOWN[by] if terminal_width() >= WIDE else shown
+        emit(named(few, opened.layer_names), columns=columns, labels=LABELS)
         if left_out:
             say(sentence_text(left_out))
     if by is not options.By.layer:
@@ -273,4 +278,4 @@ def figures(
         shipped=not run, sources=figure_sources(), announce=announce,
     )  # fmt: skip
     files = list(drawn)
-    say(f"{len(files)} files in {out}: " + ", ".join(sorted({f.stem for f in files})))
+    say(f"{counted(len(files), 'file')} in {out}: " + ", ".join(sorted({f.stem for f in files})))

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from acon_analysis.errors import AconError
+from acon_analysis.screen import counted
 
 
 class ShapeError(AconError, ValueError):
@@ -23,7 +24,7 @@ def require_channels(layer: str, x: Tensor, channels: int) -> None:
         hint = f"; axis {axes[0]} has {channels}: are the channels there?" if axes else ""
         raise ShapeError(
             f"{layer} has parameters of shape (1, {channels}, 1, 1) and takes (N, {channels}, ...),"
-            f" but the input of shape {shape} has {shape[1]} channels on axis 1{hint}"
+            f" but the input of shape {shape} has {counted(shape[1], 'channel')} on axis 1{hint}"
         )
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acon_analysis.errors import AconError
+from acon_analysis.screen import counted
 
 #: A numpy array or a torch tensor.
 Array = Any
@@ -273,7 +274,7 @@ def merge_groups(
     index = np.asarray(codes)
     rows = len(next(iter(arrays.values())))
     if index.shape != (rows,):
-        raise AconError(f"one code a row: {rows} rows, codes of shape {index.shape}")
+        raise AconError(f"one code a row: {counted(rows, 'row')}, codes of shape {index.shape}")
     if index.size and not (index.min() >= 0 and index.max() < size):
         raise AconError(f"codes must lie in [0, {size}), given {index.min()} to {index.max()}")
     order = np.argsort(index, kind="stable")

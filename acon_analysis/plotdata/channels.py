@@ -11,6 +11,7 @@ from acon_analysis.columns import FACT_COLUMNS, names
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.plotdata.networks import network_names
 from acon_analysis.runs.run import Run
+from acon_analysis.screen import counted
 from acon_analysis.selection import choose_layer, require_columns
 from acon_analysis.statistics.causes import LINEAR
 from acon_analysis.statistics.sentences import row_names
@@ -203,7 +204,8 @@ def spread_channels(facts: pd.DataFrame, layer: str | None = None, count: int = 
     own = facts[of & (facts["std_y"] > 0)].sort_values("L", kind="stable")
     if count < 1 or len(own) < count:
         raise AconError(
-            f"layer {first['layer']!r} has {len(own)} channels whose output varies, not {count}"
+            f"layer {first['layer']!r} has {counted(len(own), 'channel')} whose output varies, not "
+            f"{count}"
         )
     ranks = np.linspace(0, len(own) - 1, count).round().astype(int)
     chosen = own.iloc[ranks].sort_values("channel")

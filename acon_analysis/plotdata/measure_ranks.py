@@ -9,6 +9,7 @@ import pandas as pd
 from acon_analysis.columns import FACT_COLUMNS, RANK_EXAMPLE_COLUMNS, names
 from acon_analysis.errors import AconError
 from acon_analysis.plotdata.channels import choose_channel
+from acon_analysis.screen import counted
 from acon_analysis.selection import require_columns
 from acon_analysis.statistics.other_measures import gate_entropy
 
@@ -84,7 +85,8 @@ def measure_ranks(
     own = _with_values(own[own["std_y"] > 0].assign(name=first["name"]), measures)
     if len(own) < LEAST_CHANNELS:
         raise AconError(
-            f"layer {first['layer']!r} has {len(own)} channels whose output varies; to rank "
+            f"layer {first['layer']!r} has {counted(len(own), 'channel')} whose output varies; to "
+            "rank "
             f"channels takes {LEAST_CHANNELS}"
         )
     present = tuple(name for name in COMPARED if name in own and own[name].notna().all())

@@ -131,7 +131,9 @@ def _more_and_less(rows: pd.DataFrame, more: str, less: str) -> str:
     up, down = int((rows["low"] > 0).sum()), int((rows["high"] < 0).sum())
     total = f"of {counted(len(rows), 'layer')}"
     if not up and not down:
-        return f"neither {more} nor {less} in any {total}"
+        return (
+            f"neither {more} nor {less} in {f'any {total}' if len(rows) > 1 else 'its one layer'}"
+        )
     parts = [f"{more} in {up} {total}"] if up else []
     parts += [f"{less} in {down}" + ("" if up else f" {total}")] if down else []
     return " and ".join(parts)
@@ -216,7 +218,7 @@ def unlike(first: Run, second: Run) -> list[str]:
 
 def _layers(count: int) -> str:
     """Return a number of layers as the subject of a sentence."""
-    return "1 layer is" if count == 1 else f"{count} layers are"
+    return f"{counted(count, 'layer')} {'is' if count == 1 else 'are'}"
 
 
 def _nothing_shared(first: Run, second: Run) -> str:

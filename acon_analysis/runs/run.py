@@ -33,7 +33,7 @@ MAX_ROWS = 20_000_000
 #: Columns of linearity that a summary adds to those of β.
 _SUMMARY = {
     "layer": ("layer", "call", "L", "L_low", "L_high", "s_max", "dead", "L_gate", "G", "why"),
-    "channel": ("layer", "call", "channel", "L", "s_c", "dead", "G", "why"),
+    "channel": ("layer", "call", "channel", "L", "s_c", "dead", "G", "cause", "why"),
     "sample": ("layer", "call", "sample", "L", "dead", "G"),
 }
 

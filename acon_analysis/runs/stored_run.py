@@ -67,11 +67,10 @@ class StoredRun:
         self._lists: dict[str, ListColumns] = {}
 
     def __repr__(self) -> str:
-        state = "complete" if self.complete else f"{len(self.units)} of {self._unit_count} units"
-        return (
-            f"Run({str(self.path)!r}: {self.model}, "
-            f"{len(self.layers)} layers, {len(self.samples)} samples, {state})"
-        )
+        units = f"{len(self.units)} of {self._unit_count} units"
+        layers, samples = counted(len(self.layers), "layer"), counted(len(self.samples), "sample")
+        state = "complete" if self.complete else units
+        return f"Run({str(self.path)!r}: {self.model}, {layers}, {samples}, {state})"
 
     @property
     def path(self) -> Path:
@@ -231,7 +230,9 @@ class StoredRun:
         options = self.layers["layer"].unique()
         if layer not in options:
             raise UsageError(f"the run holds no layer {layer!r}; {closest(layer, options)}")
-        raise UsageError(f"layer {layer!r} was not called {call + 1} times in a forward pass")
+        raise UsageError(
+            f"layer {layer!r} was not called {counted(call + 1, 'time')} in a forward pass"
+        )
 
     @cached_property
     def _layer_rows(self) -> dict[tuple[str, int], Any]:
@@ -370,8 +371,8 @@ class StoredRun:
         found = self._lists[kind].read(column)
         if found is not None and len(found) != len(self.sample_ids):
             raise StoreError(
-                f"the parts of {str(self.path / kind)!r} hold {len(found)} rows for "
-                f"{len(self.sample_ids)} samples"
+                f"the parts of {str(self.path / kind)!r} hold {counted(len(found), 'row')} for "
+                f"{counted(len(self.sample_ids), 'sample')}"
             )
         return found
 

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from acon_analysis.errors import StoreError
 from acon_analysis.runs.run import Run
 from acon_analysis.runs.stored_run import CENSUS
+from acon_analysis.screen import counted
 from acon_analysis.store.folder import PARTS, unit_name
 from acon_analysis.store.manifest import alteration
 from acon_analysis.store.parquet import read_table
@@ -85,7 +86,7 @@ def _unit_problems(run: Run, marks: Marks) -> Iterator[str]:
         first = islice((unit for unit in count() if unit not in marks), min(missing, 5))
         shown = ", ".join(map(str, first)) + (" ..." if missing > 5 else "")
         yield (
-            f"{missing} of {expected} units are not done ({shown}); "
+            f"{missing} of {counted(expected, 'unit')} not done ({shown}); "
             f"run the same capture command again"
         )
     recorded = run.manifest.get("parts", {})
@@ -135,7 +136,7 @@ def _count(run: Run) -> tuple[int, int, list[str]]:
         parts.append(np.concatenate(ids) if ids else np.zeros(0, dtype=np.int64))
     unique, counts = np.unique(np.concatenate(parts), return_counts=True)
     if (counts > 1).any():
-        problems.append(f"{int((counts > 1).sum())} samples are there more than once")
+        problems.append(f"there more than once: {counted(int((counts > 1).sum()), 'sample')}")
     expected = run.manifest["samples"]
     if expected is not None:
         inside = (unique >= 0) & (unique < expected)
@@ -143,9 +144,13 @@ def _count(run: Run) -> tuple[int, int, list[str]]:
         if len(listed) < expected and run.complete:
             gaps = np.flatnonzero(listed != np.arange(len(listed)))
             first = gaps[0] if len(gaps) else len(listed)
-            problems.append(f"{expected - len(listed)} samples are missing, the first is {first}")
+            problems.append(
+                f"missing: {counted(expected - len(listed), 'sample')}, the first is {first}"
+            )
         if len(extra):
-            problems.append(f"{len(extra)} samples are not in the list, the first is {extra[0]}")
+            problems.append(
+                f"not in the list: {counted(len(extra), 'sample')}, the first is {extra[0]}"
+            )
     return len(parts[0]), len(parts[1]), problems
 
 

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from acon_analysis.errors import AconError
 from acon_analysis.moments.gram import ROUNDINGS
+from acon_analysis.screen import counted
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -118,7 +119,7 @@ def _checked(x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[FloatArray, FloatArray
     if given["x"].size != given["y"].size:
         raise AconError(
             "linearity needs x and y of one length: "
-            f"x has {given['x'].size} values, y has {given['y'].size}"
+            f"x has {counted(given['x'].size, 'value')}, y has {given['y'].size}"
         )
     arrays = []
     for name, values in given.items():
@@ -127,7 +128,7 @@ def _checked(x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[FloatArray, FloatArray
         if bad.size:
             raise AconError(
                 f"linearity needs finite numbers: {name} holds {bad.size} NaN or infinite of "
-                f"{array.size} values, the first at index {bad[0]}"
+                f"{counted(array.size, 'value')}, the first at index {bad[0]}"
             )
         arrays.append(array)
     return arrays[0], arrays[1], eps

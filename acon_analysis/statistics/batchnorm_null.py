@@ -20,6 +20,7 @@ from scipy.special import expit, kolmogorov, logit, ndtr
 
 from acon_analysis.columns import NULL_COLUMNS, names
 from acon_analysis.errors import AconError
+from acon_analysis.screen import counted
 from acon_analysis.statistics.beta_variance import FloatArray, matrix
 from acon_analysis.statistics.gaussian import logit_normal_moments
 
@@ -166,7 +167,8 @@ def null_table(beta: npt.ArrayLike, bias: npt.ArrayLike, weight: npt.ArrayLike) 
     for name, array in {"bias": b, "weight": gamma}.items():
         if array.shape != (channels,):
             raise AconError(
-                f"{name} must have one value a channel: β has {channels} channels, {name} has "
+                f"{name} must have one value a channel: β has {counted(channels, 'channel')}, "
+                f"{name} has "
                 f"shape {array.shape}"
             )
     null_mean, null_std = logit_normal_moments(b, gamma)

@@ -13,6 +13,7 @@ import pandas as pd
 
 from acon_analysis.columns import DENSITY_BAR_COLUMNS, names
 from acon_analysis.errors import AconError, UsageError
+from acon_analysis.screen import counted
 from acon_analysis.selection import choose_layer, require_columns, require_finite
 from acon_analysis.statistics.batchnorm_null import logit_normal_pdf
 from acon_analysis.statistics.beta_matrix import BetaMatrix, as_matrix
@@ -287,7 +288,7 @@ def finite_values(values: npt.ArrayLike) -> FloatArray:
         raise AconError("there are no values, so there is no distribution")
     bad = int(np.count_nonzero(~np.isfinite(data)))
     if bad:
-        raise AconError(f"{bad} of {data.size} values are NaN or infinite")
+        raise AconError(f"{bad} of {counted(data.size, 'value')} are NaN or infinite")
     return data
 
 

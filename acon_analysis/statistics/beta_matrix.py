@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from acon_analysis.errors import AconError, UsageError
+from acon_analysis.screen import counted
 from acon_analysis.selection import (
     choose_call,
     choose_layer,
@@ -131,7 +132,7 @@ def as_matrix(
     if len(bad):
         row, column = bad[0]
         raise AconError(
-            f"β is NaN or infinite in {len(bad)} of {betas.values.size} values of layer "
+            f"β is NaN or infinite in {len(bad)} of {counted(betas.values.size, 'value')} of layer "
             f"{betas.layer!r}, first at sample {betas.sample_ids[row]}, channel "
             f"{betas.channels[column]}"
         )

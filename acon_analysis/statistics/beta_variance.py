@@ -9,6 +9,7 @@ import pandas as pd
 from scipy.special import betainc
 
 from acon_analysis.errors import AconError
+from acon_analysis.screen import counted
 
 FloatArray = npt.NDArray[np.float64]
 Seed = int | np.random.Generator
@@ -142,7 +143,7 @@ def matrix(values: npt.ArrayLike, name: str) -> npt.NDArray[np.floating[Any]]:
     if not np.isfinite(array.sum(dtype=np.float64)):
         bad = int(np.count_nonzero(~np.isfinite(array)))
         if bad:
-            raise AconError(f"{name} holds {bad} NaN or infinite of {array.size} values")
+            raise AconError(f"{name} holds {bad} NaN or infinite of {counted(array.size, 'value')}")
     return array
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from acon_analysis.screen import counted
 from acon_analysis.statistics.gaussian import FloatArray, gaussian_fit
 
 #: From this L on a channel is called linear.
@@ -198,10 +199,13 @@ def layer_sentence(
     many = ["all" if len(names) == 1 and len(found) > 1 else str(count) for count in counts]
     listed = ", ".join(f"{many[i]} {CAUSES[str(names[i])]}" for i in order)
     degree = "not measurable: " if np.isnan(L) else "dead: " if dead else ""
-    what = f"{left_out} rows" if rowless else f"{left_out} of {left_out + samples} samples"
+    what = (
+        counted(left_out, "row")
+        if rowless
+        else f"{left_out} of {counted(left_out + samples, 'sample')}"
+    )
     lost = f"; {what} left out (NaN or infinity)" if left_out else ""
     apart = "; its rows are no samples: no values by sample" if rowless else ""
-    plural = "s" * (len(found) != 1)
     gate = gate_words(L_gate) if abs(L_gate - L) > FAR else ""
-    text = f"{degree}{len(found)} channel{plural}: {listed}{gate}{lost}{apart}"
+    text = f"{degree}{counted(len(found), 'channel')}: {listed}{gate}{lost}{apart}"
     return text + _nearly_dead(roundings)

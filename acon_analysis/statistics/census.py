@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from acon_analysis.columns import CENSUS_COLUMNS, dtypes, names
+from acon_analysis.screen import counted
 
 #: Operators that a sentence names.
 MOST_NAMED = 6
@@ -36,7 +37,7 @@ def census_text(frame: pd.DataFrame, kinds: Sequence[str] = ("activation",)) -> 
     measured = nonlinear[nonlinear["measured"]]
     total, elements = nonlinear["calls"].sum(), nonlinear["elements"].sum()
     parts = [
-        f"measured {measured['calls'].sum()} of {total} nonlinear calls "
+        f"measured {measured['calls'].sum()} of {counted(int(total), 'nonlinear call')} "
         f"({100 * measured['elements'].sum() / max(elements, 1):.0f} % of their elements)"
     ]
     if not total:
@@ -54,10 +55,11 @@ def census_text(frame: pd.DataFrame, kinds: Sequence[str] = ("activation",)) -> 
     return "; ".join(parts)
 
 
-def census_table(frame: pd.DataFrame) -> pd.DataFrame:
+def census_table(frame: pd.DataFrame, most: int = 3) -> pd.DataFrame:
     """Return a row an operator that is nonlinear or unknown, those not measured first.
 
-    A measured layer that is written in several operators is one row, as `layers_once` has it.
+    Of its modules at most `most` are named. A measured layer that is written in several operators
+    is one row, as `layers_once` has it.
     """
     bent = layers_once(frame)
     bent = bent[bent["class"] != "linear"]
@@ -69,8 +71,8 @@ def census_table(frame: pd.DataFrame) -> pd.DataFrame:
     ):
         calls, elements = group["calls"].sum(), group["elements"].sum()
         modules = list(dict.fromkeys(group["name"]))
-        shown = ", ".join(name or "the network itself" for name in modules[:3])
-        more = f" and {len(modules) - 3} more" if len(modules) > 3 else ""
+        shown = ", ".join(name or "the network itself" for name in modules[:most])
+        more = f" and {len(modules) - most} more" if len(modules) > most else ""
         rows.append(
             (
                 plain_name(str(operator)),

@@ -16,6 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.moments.gram import ROUNDINGS
 from acon_analysis.moments.state import FloatArray
+from acon_analysis.screen import counted
 from acon_analysis.statistics.affine_fit import linearity
 
 #: Most rows for which the transport between clouds of points is solved exactly: n³ operations.
@@ -166,7 +167,8 @@ def affinity_score(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     else:
         if count > MAX_POINTS:
             raise UsageError(
-                f"the affinity score of {dimension} channels together is exact only up to "
+                f"the affinity score of {counted(dimension, 'channel')} together is exact only up "
+                "to "
                 f"{MAX_POINTS} rows, given {count}: take a subset"
             )
         moved = dx @ _transport(dx.T @ dx / count, dy.T @ dy / count)
@@ -301,7 +303,7 @@ def _checked(x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[FloatArray, FloatArray
             raise AconError(f"{name} must have shape (n,) or (n, C), given {array.shape}")
         bad = int(np.count_nonzero(~np.isfinite(array)))
         if bad:
-            raise AconError(f"{name} holds {bad} NaN or infinite of {array.size} values")
+            raise AconError(f"{name} holds {bad} NaN or infinite of {counted(array.size, 'value')}")
         arrays.append(array)
     if len(arrays[0]) != len(arrays[1]):
         raise AconError(

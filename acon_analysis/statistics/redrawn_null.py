@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from acon_analysis.errors import AconError, UsageError
+from acon_analysis.screen import counted
 from acon_analysis.statistics.batchnorm_null import ks_distance
 from acon_analysis.statistics.beta_variance import FloatArray, Seed, matrix, variance_split
 
@@ -222,7 +223,8 @@ def empirical_null(
     for name, kept in {"bn_weight": network.bn_weight, "bn_bias": network.bn_bias}.items():
         if kept is not None and np.shape(kept) != measured.shape[1:]:
             raise AconError(
-                f"{name} must have one value a channel: β has {measured.shape[1]} channels, "
+                f"{name} must have one value a channel: β has "
+                f"{counted(measured.shape[1], 'channel')}, "
                 f"{name} has shape {np.shape(kept)}"
             )
     generator = np.random.default_rng(seed)

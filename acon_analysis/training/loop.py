@@ -25,6 +25,7 @@ from acon_analysis.files import atomic_write, store_errors, temporary_folder
 from acon_analysis.models.checkpoints.limits import DEFAULT_LIMITS
 from acon_analysis.models.checkpoints.loading import examine
 from acon_analysis.models.checkpoints.source import Source
+from acon_analysis.screen import counted
 from acon_analysis.training.recipes import Recipe
 
 
@@ -249,7 +250,9 @@ def _require_form(content: Any) -> None:
 def _require_rows(epoch: int, rows: list[Any], epochs: int) -> None:
     """Raise ValueError unless a state's curves have one row of numbers for each finished epoch."""
     if isinstance(epoch, bool) or not 0 <= epoch <= epochs or len(rows) != epoch:
-        raise ValueError(f"it has epoch {epoch} of {epochs} and {len(rows)} rows of curves")
+        raise ValueError(
+            f"it has epoch {epoch} of {epochs} and {counted(len(rows), 'row')} of curves"
+        )
     for number, row in enumerate(rows, start=1):
         if len(row) != len(CURVE_COLUMNS) or row[0] != number or not np.isfinite(row).all():
             raise ValueError(f"row {number} of its curves is {row!r:.100}")

@@ -4,11 +4,15 @@ Every figure passes the names of layers, networks, classes and the like through 
 a text between dollar signs is mathematics, and a legend leaves out what begins with ``_``.
 """
 
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from textwrap import wrap
 from typing import Any
+
+_CLASS = re.compile(r" \((\w+)\)$")
+"""A class after the path of a layer."""
 
 _NOTHING = "\u200b"
 """A letter without width."""
@@ -57,7 +61,7 @@ def shortened(text: Any, letters: int) -> str:
 
 
 def layer_labels(layers: Sequence[Any], letters: int = 18) -> list[str]:
-    """Return short names of layers: without the parts of the path that all of them share.
+    """Return short names of layers: without the class and parts of the path that all share.
 
     ``encoder.layer.0.act`` and ``encoder.layer.1.act`` become ``0`` and ``1``. What is still longer
     than N letters loses its last parts, where the names stay different, and then its
@@ -99,25 +103,34 @@ def _without_middle(text: str, letters: int) -> str:
 def layers_word(layers: Sequence[Any]) -> str:
     """Return the label of an axis of `layer_labels`, which says what these leave out.
 
-    ``"layer"``, or ``"layer (encoder.layer.*.act)"``.
+    ``"layer"``, or ``"layer (encoder.layer.*.act)"``, or ``"layer (features.*, ReLU)"``.
     """
     _, before, after = _without_shared(layers)
     pattern = ".".join([*before, "*", *after])
-    return "layer" if pattern == "*" else f"layer ({shortened(pattern, 34)})"
+    words = filter(None, ["" if pattern == "*" else shortened(pattern, 34), _shared_class(layers)])
+    more = ", ".join(words)
+    return f"layer ({more})" if more else "layer"
+
+
+def _shared_class(layers: Sequence[Any]) -> str:
+    """Return the class that stands in brackets after every one of several names, or ""."""
+    found = {match[1] if (match := _CLASS.search(str(layer))) else "" for layer in layers}
+    return found.pop() if len(found) == 1 and len(layers) > 1 else ""
 
 
 def _without_shared(
     layers: Sequence[Any],
 ) -> tuple[dict[str, list[str]], list[str], list[str]]:
     """Return the parts of each path that not all share, and the shared ones before and after."""
-    paths = {str(layer): str(layer).split(".") for layer in layers}
-    shared: dict[int, list[str]] = {0: [], -1: []}
-    for end, found in shared.items():
+    ending = f" ({shared})" if (shared := _shared_class(layers)) else ""
+    paths = {str(layer): str(layer).removesuffix(ending).split(".") for layer in layers}
+    parts: dict[int, list[str]] = {0: [], -1: []}
+    for end, found in parts.items():
         while len(paths) > 1 and all(len(path) > 1 for path in paths.values()):
             if len({path[end] for path in paths.values()}) > 1:
                 break
             found += {path.pop(end) for path in paths.values()}
-    return paths, shared[0], shared[-1][::-1]
+    return paths, parts[0], parts[-1][::-1]
 
 
 def folded(text: Any, letters: int) -> str:

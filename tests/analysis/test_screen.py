@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acon_analysis.screen import LEAST_PATH, table_text, three_digits
+from acon_analysis.screen import LEAST_PATH, sentence_text, table_text, three_digits
 
 HUGGING_FACE = [
     f"bert.encoder.layer.{number}.intermediate.intermediate_act_fn" for number in (0, 1)
@@ -81,3 +81,12 @@ def test_numbers() -> None:
     assert rows[0] == ["1.000", "1e-09", "1,234,567", "12345", "yes", "-"]
     assert rows[1] == [">", "0.999", "0.000", "1", "1", "no", "1.500"]
     assert three_digits(0.99951) == "> 0.999"
+
+
+def test_a_number_stays_with_its_percent_sign() -> None:
+    text = "A straight line explains 73 % of it, another one 92 % of it"
+    for width in range(12, 60):
+        lines = sentence_text(text, width).split("\n")
+        assert not any(line.startswith("%") for line in lines)
+        assert max(map(len, lines)) <= width
+        assert " ".join(lines) == text

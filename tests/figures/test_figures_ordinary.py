@@ -227,6 +227,12 @@ def test_layers_have_short_names_that_differ() -> None:
     calls = [f"layer{n}.0.activation (call {k})" for n in (1, 2) for k in (0, 1)]
     assert len(set(layer_labels([*calls, "relu"]))) == 5
     assert layers_word(["enc.0.act", "enc.1.act"]) == "layer (enc.*.act)"
+    numbered = [f"features.{i} (ReLU)" for i in range(3)]
+    assert layer_labels(numbered) == ["0", "1", "2"]
+    assert layers_word(numbered) == "layer (features.*, ReLU)"
+    assert layers_word(["1 (ReLU)", "3 (ReLU)"]) == "layer (ReLU)"
+    assert layer_labels(["1 (ReLU)", "3 (Tanh)"]) == ["1 (ReLU)", "3 (Tanh)"]
+    assert layers_word(["1 (ReLU)", "3 (Tanh)"]) == layers_word(["1 (ReLU)"]) == "layer"
     assert layers_word(calls) == layers_word(["relu"]) == "layer"
 
 

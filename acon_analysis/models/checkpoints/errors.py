@@ -46,8 +46,3 @@ def nearest(name: str, pool: Iterable[str]) -> str | None:
     short = {other[:_SHOWN_CHARACTERS]: other for other, _ in zip(pool, range(_POOL), strict=False)}
     found = get_close_matches(name[:_SHOWN_CHARACTERS], short, n=1, cutoff=0.8)
     return short[found[0]] if found else None
-
-
-def plural(count: int, noun: str) -> str:
-    """Return a number with its noun: ``1 key``, ``2 keys``."""
-    return f"{count} {noun}" + ("" if count == 1 else "s")

@@ -11,9 +11,10 @@ from typing import NamedTuple
 import torch
 
 from acon_analysis.models.checkpoints.dtypes import BY_NAME, name_of
-from acon_analysis.models.checkpoints.errors import Refusal, listing, nearest, plural, show
+from acon_analysis.models.checkpoints.errors import Refusal, listing, nearest, show
 from acon_analysis.models.checkpoints.limits import Limits
 from acon_analysis.models.checkpoints.records import Contents, TensorRecord
+from acon_analysis.screen import counted
 
 #: Where a state dict stands in a training checkpoint; the first that is there is taken.
 ENTRIES = (
@@ -93,7 +94,7 @@ def make_plan(
     missing = [name for name in wanted if name not in keys]
     unexpected, dropped = _let_go([name for name in keys if name not in wanted], keys, found, drop)
     if dropped:
-        remarks.append(f"{plural(len(dropped), 'key')} left out as asked: {listing(dropped)}")
+        remarks.append(f"{counted(len(dropped), 'key')} left out as asked: {listing(dropped)}")
     if unexpected == ["n_averaged"] and remarks:
         # torch.optim.swa_utils.AveragedModel counts its updates next to the wrapped module.
         unexpected = []
@@ -106,7 +107,7 @@ def make_plan(
     if counters:
         remarks.append(
             f"{_COUNTER} (used in training only; torch before 0.4.1 did not save it) set to 0 in "
-            f"{plural(len(counters), 'layer')}"
+            f"{counted(len(counters), 'layer')}"
         )
     taken = [
         _take(name, key, state[key], wanted[name]) for name, key in keys.items() if name in wanted
@@ -248,10 +249,10 @@ def _rename(
         raise Refusal("two of its keys become one without their prefix; save them apart")
     said = [note] if note else []
     if len(changed) > older:
-        count = plural(len(changed) - older, "name")
+        count = counted(len(changed) - older, "name")
         said.append(f"{count} converted as the network does when it loads them")
     if older:
-        said.append(f"{plural(older, 'name')} converted to those of torch.nn.utils.weight_norm")
+        said.append(f"{counted(older, 'name')} converted to those of torch.nn.utils.weight_norm")
     return best, said
 
 
@@ -283,12 +284,13 @@ def _require_names(
     parts = []
     if missing:
         parts.append(
-            f"{plural(len(missing), 'key')} of the model missing: {_near(missing, unexpected)}"
+            f"{counted(len(missing), 'key')} of the model missing: {_near(missing, unexpected)}"
         )
     if unexpected:
-        parts.append(f"{plural(len(unexpected), 'key')} unexpected: {_near(unexpected, missing)}")
+        parts.append(f"{counted(len(unexpected), 'key')} unexpected: {_near(unexpected, missing)}")
     text = (
-        "; ".join(parts) + f" (the file has {plural(len(state), 'tensor')}, the model {len(wanted)}"
+        "; ".join(parts)
+        + f" (the file has {counted(len(state), 'tensor')}, the model {len(wanted)}"
     )
     text += "".join(f"; {note}" for note in done) + ")"
     if unexpected:
@@ -329,7 +331,7 @@ def _require_shapes(taken: list[Taken]) -> None:
     wrong = sorted(item for item in taken if item.record and item.record.shape != item.shape)
     if wrong:
         raise Refusal(
-            f"{plural(len(wrong), 'tensor')} of another shape than the model's: "
+            f"{counted(len(wrong), 'tensor')} of another shape than the model's: "
             f"{listing(wrong, _SHOWN, described)}"
         )
 
@@ -341,6 +343,6 @@ def _conversions(taken: list[Taken]) -> list[str]:
         if item.record and item.record.storage.dtype != item.dtype
     )
     return [
-        f"{plural(count, 'tensor')} converted from {source} to {target}"
+        f"{counted(count, 'tensor')} converted from {source} to {target}"
         for (source, target), count in sorted(counts.items())
     ]

@@ -11,6 +11,7 @@ from acon_analysis.models.checkpoints.limits import Limits
 from acon_analysis.models.checkpoints.machine import Global, Machine
 from acon_analysis.models.checkpoints.records import Contents, Storage, walk
 from acon_analysis.models.checkpoints.source import Source
+from acon_analysis.screen import counted
 
 ZIP_MAGIC = b"PK\x03\x04"
 #: A pickle of protocol 2 that holds torch's magic number.
@@ -47,7 +48,7 @@ def read_zip(source: Source, limits: Limits) -> Contents:
         if entry.size != result.count * result.dtype.itemsize:
             raise Refusal(
                 f"its tensor data {show(result.key)} have {entry.size:,} bytes, declared are "
-                f"{result.count:,} elements of {name_of(result.dtype)}"
+                f"{counted(result.count, 'element')} of {name_of(result.dtype)}"
             )
         if entry.offset % result.dtype.itemsize:
             raise Refusal("its tensor data are not aligned; write it again with `torch.save`")

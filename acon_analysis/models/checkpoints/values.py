@@ -3,10 +3,11 @@
 import torch
 
 from acon_analysis.models.checkpoints.dtypes import name_of
-from acon_analysis.models.checkpoints.errors import Refusal, listing, plural
+from acon_analysis.models.checkpoints.errors import Refusal, listing
 from acon_analysis.models.checkpoints.matching import Plan
 from acon_analysis.models.checkpoints.records import Contents, TensorRecord
 from acon_analysis.models.checkpoints.source import Source
+from acon_analysis.screen import counted
 
 
 def require_finite(source: Source, contents: Contents, plan: Plan) -> None:
@@ -19,7 +20,7 @@ def require_finite(source: Source, contents: Contents, plan: Plan) -> None:
                 bad.setdefault(found, []).append(item.key)
     if bad:
         parts = [
-            f"{what} in {plural(len(keys), 'tensor')}: {listing(keys)}"
+            f"{what} in {counted(len(keys), 'tensor')}: {listing(keys)}"
             for what, keys in bad.items()
         ]
         raise Refusal("; ".join(parts) + "; such weights compute nothing")

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 
 from acon_analysis import family
 from acon_analysis.plotdata.unit_curves import unit_curves, unit_facts
+from acon_analysis.screen import counted
 from acon_figures.names import folded
 from acon_figures.style import COLORS, INK, AconFigure, cross, is_narrow, new_figure, theme, thin
 
@@ -115,7 +116,9 @@ def _draw_betas(axes: Axes, betas: npt.NDArray[np.float64], beta: float) -> None
     axes.hist(betas, bins=40, color=COLORS["sky"])
     axes.axvline(beta, color=COLORS["red"], linewidth=thin(1.7))
     below = float((betas < beta).mean())
-    axes.set_title(f"β of {len(betas):,} samples, {below:.0%} of them below the line", loc="left")
+    axes.set_title(
+        f"β of {counted(len(betas), 'sample')}, {below:.0%} of them below the line", loc="left"
+    )
     axes.set(xlabel="β", ylabel="samples")
 
 

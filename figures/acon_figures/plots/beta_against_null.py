@@ -10,6 +10,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from acon_analysis.errors import AconError
+from acon_analysis.screen import counted
 from acon_analysis.selection import require_columns
 from acon_analysis.statistics.sentences import row_names
 from acon_figures.labels import legend_below, letters
@@ -22,7 +23,7 @@ SHARES = ("sample_share", "channel_share", "rest_share")
 TITLES = ("by channel", "by sample", "by layer")
 
 CAPTION = (
-    "(a) β of each of {channels} channels of layer {layer}, mean and standard deviation over the "
+    "(a) β of each of {channels} of layer {layer}, mean and standard deviation over the "
     "samples, with those of the logit-normal that bn2's shift and scale impose behind (grey); mean "
     "Kolmogorov-Smirnov distance {ks:.3f}, {expected:.3f} to expect of as many samples of the "
     "null. (b) The samples' means "
@@ -136,7 +137,8 @@ def _draw_samples(axes: Axes, sample_means: pd.DataFrame, own: "pd.Series[Any]")
         x = np.linspace(mean - reach, mean + reach, 301)
         density = np.exp(-0.5 * ((x - mean) / std) ** 2) / (std * np.sqrt(2 * np.pi))
         axes.plot(x, density, color=INK, linestyle=":", label="independent\nchannels")
-    axes.locator_params(axis="x", nbins=4)
+    axes.locator_params(axis="x", nbins=3)
+    axes.ticklabel_format(axis="x", useOffset=False)
     axes.set_xlabel("mean β of a sample")
     axes.set_ylabel("density")
 
@@ -181,7 +183,7 @@ def _caption(
     bands = splits.reindex(columns=["null_p05", "null_p95"]).notna().all(axis=1).any()
     return CAPTION.format(
         band=" (bars: 5th to 95th percentile of networks with redrawn weights)" if bands else "",
-        channels=len(known), layer=row_names(known)[0], ks=known["ks"].mean(),
+        channels=counted(len(known), "channel"), layer=row_names(known)[0], ks=known["ks"].mean(),
         expected=known["ks_expected"].mean() if "ks_expected" in known.columns else np.nan,
         own_std=means["beta"].std(ddof=0), null_std=own["expected_sample_std"], networks=networks,
     )  # fmt: skip

@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from acon_analysis.errors import UsageError
+from acon_analysis.screen import counted
 from acon_analysis.statistics.beta_densities import BetaDensities, beta_densities
 from acon_analysis.statistics.beta_matrix import BetaMatrix
 from acon_figures.labels import legend_below
@@ -153,7 +154,9 @@ def _rows(
 ) -> AconFigure:
     """Draw a row a sample, all on one scale, and one for the static network on its own."""
     if len(data.samples) > MOST_ROWS:
-        raise UsageError(f"a figure has at most {MOST_ROWS} rows; got {len(data.samples)} samples")
+        raise UsageError(
+            f"a figure has at most {MOST_ROWS} rows; got {counted(len(data.samples), 'sample')}"
+        )
     of_samples = data.groups[data.groups["source"] == "sample"]
     if isinstance(samples, int):
         of_samples = of_samples.sort_values("mean", kind="stable")
@@ -178,9 +181,9 @@ def _rows(
     names = [sample_name(sample, labels) for sample in of_samples["sample"]]
     axes.set_yticks(range(count), names[::-1])
     _bare(axes)
-    channels = f"{int(data.groups['channels'].iloc[0]):,}"
+    channels = counted(int(data.groups["channels"].iloc[0]), "channel")
     handles: list[Artist] = [
-        Patch(color=color, alpha=0.5, label=f"β of a sample in {channels} channels"),
+        Patch(color=color, alpha=0.5, label=f"β of a sample in {channels}"),
         Line2D([], [], color=INK, marker="o", linestyle="none", label="its mean"),
     ]
     if not null.empty:
@@ -324,10 +327,9 @@ def _draw_bars(axes: Axes, bars: pd.DataFrame, color: str, label: str) -> None:
 
 def _caption(data: BetaDensities, limits: tuple[float, float], as_published: bool) -> str:
     groups = data.groups
-    channels = int(groups["channels"].iloc[0])
     text = (
-        f"Densities of the switching factor β over the {channels} channels of layer "
-        f"{data.layer}, one for each of {len(data.samples)} samples"
+        f"Densities of the switching factor β over the {counted(int(groups['channels'].iloc[0]), 'channel')} of layer "
+        f"{data.layer}, one for each of {counted(len(data.samples), 'sample')}"
     )
     if not as_published:
         text += ", all on one scale; dots: their means"
@@ -336,7 +338,8 @@ def _caption(data: BetaDensities, limits: tuple[float, float], as_published: boo
         row = static.iloc[0]
         text += (
             f"; bars and their line: the parameter β of the static ACON network's "
-            f"{int(row['channels'])} channels, {row['outside']:.1%} of them outside [0, 1]"
+            f"{counted(int(row['channels']), 'channel')}, {row['outside']:.1%} of them outside [0, "
+            "1]"
         )
     if (data.curves["source"] == "null").any():
         behind = "dotted" if as_published else "grey and dotted"

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 
+from acon_analysis.screen import counted
 from acon_analysis.statistics.beta_clusters import OrderedBetas, label_purity, ordered_betas
 from acon_analysis.statistics.beta_matrix import BetaMatrix
 from acon_figures.names import shortened
@@ -17,7 +18,7 @@ MOST_CLASSES = 20
 """With more classes their columns are left out."""
 
 CAPTION = (
-    "β of layer {layer}: {samples} samples (rows) by {channels} channels (columns), both ordered "
+    "β of layer {layer}: {samples} (rows) by {channels} (columns), both ordered "
     "by clustering (Ward, Euclidean distances of β), so that what is alike lies side by side."
 )
 
@@ -127,7 +128,9 @@ def _draw_classes(axes: Axes, names: list[str], letters: int) -> None:
 
 def _caption(ordered: OrderedBetas, names: list[str] | None) -> str:
     rows, columns = ordered.values.shape
-    text = CAPTION.format(layer=ordered.layer, samples=rows, channels=columns)
+    text = CAPTION.format(
+        layer=ordered.layer, samples=counted(rows, "sample"), channels=counted(columns, "channel")
+    )
     if names is None or rows < 2:
         return text
     observed, _ = label_purity(np.array(names, dtype=object))

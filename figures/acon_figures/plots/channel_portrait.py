@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 
 from acon_analysis.columns import INPUT_COLUMNS, names
 from acon_analysis.plotdata.channels import channel_curves, choose_channel, shape_words
+from acon_analysis.screen import counted
 from acon_analysis.selection import require_columns
 from acon_figures.labels import equals
 from acon_figures.names import shortened
@@ -99,13 +100,15 @@ def channel_portrait(
         )
         main.set_title(f"{where}{gap}{shape_words(facts)}\n{numbers}")
         if narrow:
+            below.locator_params(axis="x", nbins=4)
             figure.legend(*main.get_legend_handles_labels(), loc="outside lower center", ncols=2)
         else:
             figure.legend(*main.get_legend_handles_labels(), loc="outside right upper")
     figure.name(f"{facts['network']} on {facts['data']}")
     words = ""
     if counts is not None:
-        words = f"the inputs of {int(counts['images'].iloc[0])} samples, counted (filled); their "
+        samples = counted(int(counts["images"].iloc[0]), "sample")
+        words = f"the inputs of {samples}, counted (filled); their "
     figure.caption = CAPTION.format(
         channel=facts["channel"], layer=facts["name"], network=facts["network"], why=facts["why"],
         counts=words,

@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from acon_analysis.plotdata.portraits import reached_slopes
+from acon_analysis.screen import counted
 from acon_analysis.statistics.sentences import row_names
 from acon_figures.labels import RELU, legend_below, name_layers, relu_handle
 from acon_figures.names import entry
@@ -17,7 +18,7 @@ MANY = 1000
 """More dots than this are drawn as pixels in PDF and SVG."""
 
 CAPTION = (
-    "L of each of the {channels:,} channels of {network}, layer by layer in order of execution: "
+    "L of each of the {channels} of {network}, layer by layer in order of execution: "
     "the share of a channel's output variance that one straight line explains. Within a layer the "
     "channels stand in their own order; bars: the layer's median; diamonds: the layer's own L, in "
     "which channels count by the variance of their outputs. Dotted: 0.733, a ReLU of "
@@ -79,7 +80,8 @@ def channel_spread(
         legend_below(figure, _handles(list(named), bool(facts["dead"].any())))
     figure.name(f"{facts['network'].iloc[0]} on {facts['data'].iloc[0]}")
     figure.caption = CAPTION.format(
-        channels=len(facts), network=facts["network"].iloc[0], dead=int(facts["dead"].sum()),
+        channels=counted(len(facts), "channel"), network=facts["network"].iloc[0],
+        dead=int(facts["dead"].sum()),
         layers=", ".join(layers) if len(layers) < 7 else f"{layers[0]} to {layers[-1]}",
     )  # fmt: skip
     return figure

@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 
 from acon_analysis.plotdata.portraits import STATES, reached_slopes
 from acon_analysis.plotdata.portraits import channel_states as states_of
+from acon_analysis.screen import counted
 from acon_analysis.statistics.sentences import row_names
 from acon_figures.labels import legend_below, letters
 from acon_figures.names import layer_labels, layers_word
@@ -22,7 +23,7 @@ LOOKS = {
 MOST_NAMED = 40
 
 CAPTION = (
-    "The {channels:,} channels of {network} by layer, in order of execution from above. (a) Share "
+    "The {channels} of {network} by layer, in order of execution from above. (a) Share "
     "of the channels that are dead (the output does not vary), saturated (no slope that their "
     "inputs reach is 5 % of the steepest that their function has), linear (L of at "
     "least 0.99) because 95 % or more of their inputs lie on one side of 0, linear for another "
@@ -80,7 +81,7 @@ def channel_states(
         legend_below(figure, list(left.containers))
     figure.name(f"{facts['network'].iloc[0]} on {facts['data'].iloc[0]}")
     figure.caption = CAPTION.format(
-        channels=len(facts), network=facts["network"].iloc[0],
+        channels=counted(len(facts), "channel"), network=facts["network"].iloc[0],
         dead=int((states == "dead").sum()), saturated=int((states == "saturated").sum()),
     )  # fmt: skip
     return figure

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from acon_analysis.errors import AconError, UsageError
+from acon_analysis.screen import counted
 from acon_analysis.statistics.sentences import row_names
 from acon_figures.names import folded, plain, sample_name
 from acon_figures.spec import figure
@@ -147,8 +148,9 @@ def _checked(
     expected = (len(pictures), *pictures.shape[2:])
     if heat.shape != expected or len(frame) != len(pictures):
         raise UsageError(
-            f"images of shape {pictures.shape} need maps {expected} and {len(pictures)} rows; got "
-            f"{heat.shape} and {len(frame)} rows"
+            f"images of shape {pictures.shape} need maps {expected} and "
+            f"{counted(len(pictures), 'row')}; got "
+            f"{heat.shape} and {counted(len(frame), 'row')}"
         )
     if not 1 <= len(frame) <= MOST_ROWS:
         raise UsageError(f"a figure shows 1 to {MOST_ROWS} images; got {len(frame)}")

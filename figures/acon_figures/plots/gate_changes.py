@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from acon_analysis.errors import AconError, UsageError, closest
+from acon_analysis.screen import counted
 from acon_analysis.selection import choose_network, require_columns
 from acon_analysis.statistics.sentences import row_names
 from acon_figures.names import plain
@@ -32,7 +33,7 @@ SHOWN = ("mean", "constant", "resample")
 VERDICT_COLORS = {"used": "blue", "not used": "grey", "undecided": "orange"}
 
 CAPTION = (
-    "Change of the loss of {network} (nats, mean over {samples:,} samples, with its interval) when "
+    "Change of the loss of {network} (nats, mean over {samples}, with its interval) when "
     "the gate of a layer, or of all layers, does not depend on the sample as it did: {panels}. "
     "{again}Grey band and linear part of the axis: ±{margin:g}, changes that do not matter; the "
     "axis is logarithmic outside. Colour: the verdict (not used: interval within the band; used: a "
@@ -102,11 +103,11 @@ def gate_changes(
         (panels[-1] if narrow else panels[len(panels) // 2]).set_xlabel("change of the loss (nats)")
         _legend(figure, bool(own["recalibrated"].any()), narrow)
     if "network" in own:
-        of = f" on {int(own['samples'].max()):,} samples" if "samples" in own else ""
+        of = f" on {counted(int(own['samples'].max()), 'sample')}" if "samples" in own else ""
         figure.name(f"{own['network'].iloc[0]}{of}")
     figure.caption = CAPTION.format(
         network=own["network"].iloc[0] if "network" in own else "a network",
-        samples=int(own["samples"].max()) if "samples" in own else 0,
+        samples=counted(int(own["samples"].max()), "sample") if "samples" in own else "the samples",
         panels="; ".join(TITLES.get(name, name) for name in names),
         again=AGAIN if own["recalibrated"].any() else "",
         margin=margin,

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
+from acon_analysis.screen import counted
 from acon_analysis.studies.experiments import learned_maxout
 from acon_figures.spec import figure
 from acon_figures.style import COLORS, DASHES, INK, AconFigure, is_narrow, new_figure, theme, thin
@@ -75,6 +76,6 @@ def _draw(axes: Axes, curves: pd.DataFrame, lines: pd.DataFrame) -> None:
         else:
             error = float(lines.loc[lines["pieces"] == count, "error"].iloc[0])
             color, style = styles[count]
-            label = f"{count} pieces: {'exact' if error < 1e-9 else f'{error:.2f}'}"
+            label = f"{counted(count, 'piece')}: {'exact' if error < 1e-9 else f'{error:.2f}'}"
             axes.plot(curve["x"], curve["y"], color=color, linestyle=style, label=label)
     axes.legend(loc="upper center", handlelength=1.4)

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 from acon_analysis.plotdata.channels import channel_curves
 from acon_analysis.plotdata.measure_ranks import MeasureRanks, measure_ranks
+from acon_analysis.screen import counted
 from acon_figures.spec import figure
 from acon_figures.style import COLORS, INK, RULE, AconFigure, is_narrow, new_figure, theme, thin
 
@@ -25,7 +26,7 @@ NAMES = {
 COLORMAP = "RdBu"
 
 CAPTION = (
-    "Measures of nonlinearity over the {channels} channels of layer {layer} of {network}, all "
+    "Measures of nonlinearity over the {channels} of layer {layer} of {network}, all "
     "turned so that more means more nonlinear. (a) Spearman's correlation of each pair. (b) and "
     "on: the channel that each of {against} ranks most unlike 1 - L: above, its function (blue, "
     "at its median β, over the range of its inputs) and its best straight line (dotted); below, "
@@ -169,6 +170,7 @@ def _caption(found: MeasureRanks) -> str:
     )
     first = found.ranks.iloc[0]
     return CAPTION.format(
-        channels=len(found.ranks), layer=first["name"], network=first["network"],
+        channels=counted(len(found.ranks), "channel"), layer=first["name"],
+        network=first["network"],
         against=", ".join(words[name] for name in found.examples["against"]), reasons=reasons,
     )  # fmt: skip

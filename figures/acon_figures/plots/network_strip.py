@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from acon_analysis.errors import AconError
+from acon_analysis.screen import counted
 from acon_analysis.selection import require_columns
 from acon_analysis.statistics.sentences import block_names
 from acon_figures.names import folded, last_part, plain
@@ -94,7 +95,7 @@ def _what(table: pd.DataFrame) -> str:
     data = last_part(str(one["data"])) if "data" in table and pd.notna(one["data"]) else ""
     found += [f"on {data}"] if data else []
     text = " ".join(found)
-    return f"{text}, {one['samples']:,} samples" if "samples" in table else text
+    return f"{text}, {counted(one['samples'], 'sample')}" if "samples" in table else text
 
 
 def _numbers(values: Any) -> npt.NDArray[np.float64]:

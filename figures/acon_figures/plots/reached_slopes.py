@@ -7,6 +7,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from acon_analysis.plotdata.portraits import reached_slopes as slopes_of
+from acon_analysis.screen import counted
 from acon_analysis.statistics.sentences import row_names
 from acon_figures.labels import legend_below, name_layers
 from acon_figures.names import entry
@@ -15,12 +16,12 @@ from acon_figures.spec import figure
 from acon_figures.style import INK, AconFigure, is_narrow, new_figure, theme, thin
 
 CAPTION = (
-    "The derivative of each of the {channels:,} channels of {network} over its data, layer by "
+    "The derivative of each of the {channels} of {network} over its data, layer by "
     "layer in order of execution: shaded from the least to the greatest derivative between the "
     "smallest and the greatest input of the channel{unknown}; line: the slope of the straight line "
     "that fits its values best. The channels of a layer are sorted by that slope."
 )
-UNKNOWN = " (not of {count:,} channels: the formula of their activation is not known)"
+UNKNOWN = " (not of {count}: the formula of their activation is not known)"
 
 
 @figure(
@@ -73,8 +74,8 @@ def reached_slopes(
     figure.name(f"{facts['network'].iloc[0]} on {facts['data'].iloc[0]}")
     lacking = int(facts["slope_low"].isna().sum())
     figure.caption = CAPTION.format(
-        channels=len(facts), network=facts["network"].iloc[0],
-        unknown=UNKNOWN.format(count=lacking) if lacking else "",
+        channels=counted(len(facts), "channel"), network=facts["network"].iloc[0],
+        unknown=UNKNOWN.format(count=counted(lacking, "channel")) if lacking else "",
     )  # fmt: skip
     return figure
 

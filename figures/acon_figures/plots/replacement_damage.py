@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from acon_analysis.errors import AconError
+from acon_analysis.screen import counted
 from acon_analysis.selection import choose_network, require_columns
 from acon_analysis.studies.replacement_ranks import rank_correlations
 from acon_figures.spec import figure
@@ -24,7 +25,7 @@ CAPTION = (
     "Each point is a channel of an activation layer, replaced alone by its least squares line. "
     "Measures come from the training split, the change of the logits (norm of the difference over "
     "the norm, mean over images) from the test split. ρ: Spearman's correlation within layers, "
-    "mean over layers and seeds. Network: {network}; {units} channels, {seeds}."
+    "mean over layers and seeds. Network: {network}; {units}, {seeds}."
 )
 
 
@@ -89,11 +90,13 @@ def replacement_damage(
         for axes in panels[:, 0]:
             axes.set_ylabel("change of the logits")
     count = own["seed"].nunique()
-    figure.name(f"{own['network'].iloc[0]}: {len(own):,} channels, {count} seed{'s' * (count > 1)}")
+    figure.name(
+        f"{own['network'].iloc[0]}: {counted(len(own), 'channel')}, {counted(count, 'seed')}"
+    )
     figure.caption = CAPTION.format(
         network=own["network"].iloc[0],
-        units=len(own),
-        seeds=f"{count} seeds" if count > 1 else "one seed",
+        units=counted(len(own), "channel"),
+        seeds=counted(count, "seed"),
     )
     return figure
 

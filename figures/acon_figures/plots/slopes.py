@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from acon_analysis.columns import FACT_COLUMNS, names
 from acon_analysis.errors import AconError
 from acon_analysis.plotdata.channels import reached_share
+from acon_analysis.screen import counted
 from acon_analysis.selection import choose_network, require_columns
 from acon_analysis.statistics.sentences import row_names
 from acon_figures.names import layer_labels, layers_word
@@ -20,8 +21,8 @@ MANY = 1000
 """More points than this are drawn as pixels in PDF and SVG."""
 
 CAPTION = (
-    "Learned slopes and the derivatives they allow, {network}, {channels} channels in {layers} "
-    "layers. (a) p1 and p2 of each channel; on the solid line, p1 = p2, a channel is linear "
+    "Learned slopes and the derivatives they allow, {network}, {channels} in {layers}. "
+    "(a) p1 and p2 of each channel; on the solid line, p1 = p2, a channel is linear "
     "whatever its β; on the dashed one, p1 = -p2, least remains of the straight line. (b) The "
     "greatest derivative of each channel less its least, over the range of its inputs (blue) and "
     "over all real inputs (with the orange end); channels of a layer from the straightest to the "
@@ -60,8 +61,8 @@ def slopes(
     Returns
     -------
     AconFigure
-        ``axes[0]``: one scatter of (p1, p2); ``axes[1]``: two containers of bars from 0, over all
-        real inputs and over the data, one bar a channel.
+        ``axes[0]``: one scatter of (p1, p2); ``axes[1]``: two filled staircases from 0, over all
+        real inputs and over the data, one step a channel.
 
     Raises
     ------
@@ -88,8 +89,8 @@ def slopes(
     reached = float(reached_share(own).median())
     figure.caption = CAPTION.format(
         reached=reached,
-        network=own["network"].iloc[0], channels=len(own),
-        layers=own[["layer", "call"]].drop_duplicates().shape[0],
+        network=own["network"].iloc[0], channels=counted(len(own), "channel"),
+        layers=counted(len(own[["layer", "call"]].drop_duplicates()), "layer"),
     )  # fmt: skip
     return figure
 
@@ -125,13 +126,13 @@ def _draw_ranges(axes: Axes, own: pd.DataFrame) -> None:
         for _, part in own.groupby(["layer", "call"], sort=False)
     ]
     table = pd.concat(parts, ignore_index=True)
-    index = np.arange(len(table))
+    edges = np.arange(len(table) + 1) - 0.5
     looks = {
         "beyond the data": (table["slope_max"] - table["slope_min"], COLORS["orange"]),
         "over the data": (table["slope_high"] - table["slope_low"], COLORS["blue"]),
     }
     for label, (span, color) in looks.items():
-        axes.bar(index, span, 1.0, color=color, linewidth=0.0, label=label)
+        axes.stairs(span, edges, fill=True, color=color, linewidth=0.0, label=label)
     axes.set_ylim(bottom=0.0)
     counts = [len(part) for part in parts]
     starts = np.concatenate([[0], np.cumsum(counts)])

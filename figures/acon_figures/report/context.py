@@ -67,9 +67,10 @@ def notices(run: Run) -> list[tuple[str, str]]:
     found = []
     if not run.complete:
         total = run.manifest["units"]
-        units = f"{len(run.units)} of {total} units" if total else f"{len(run.units)} units so far"
+        units = counted(len(run.units), "unit")
+        units = f"{len(run.units)} of {counted(total, 'unit')}" if total else units
         found.append(
-            ("warning", f"This run is not complete: {units} are done; all numbers are of those.")
+            ("warning", f"This run is not complete: {units} done; all numbers are of those.")
         )
     if len(run.errors):
         bad = f"{counted(len(run.errors), run.sample_word)} could not be read; see the end."
@@ -154,15 +155,20 @@ def _listed(value: Any) -> str:
     return ", ".join(f"{key} {_listed(part)}" for key, part in value.items())
 
 
+def _tile(number: int, word: str, note: str) -> Tile:
+    """Return how many there are of something."""
+    value, _, label = counted(number, word).partition(" ")
+    return Tile(value, label, note)
+
+
 def tiles(layers: pd.DataFrame, run: Run) -> list[Tile]:
     """Return the headline numbers."""
     rows = {str(row["quantity"]): row for row in headline_frame(layers).to_dict("records")}
     unread = f"{len(run.errors):,} could not be read" if len(run.errors) else "all could be read"
+    layer_count, channel_count = (int(rows[name]["value"]) for name in ("layers", "channels"))
     found = [
-        Tile(f"{len(run.sample_ids):,}", f"{run.sample_word}s", unread),
-        Tile(
-            count(rows["layers"]["value"]), "layers", f"{count(rows['channels']['value'])} channels"
-        ),
+        _tile(len(run.sample_ids), run.sample_word, unread),
+        _tile(layer_count, "layer", counted(channel_count, "channel")),
     ]
     for end, word in (("least", "least linear layer"), ("greatest", "most linear layer")):
         if f"L_{end}" in rows:
@@ -170,14 +176,15 @@ def tiles(layers: pd.DataFrame, run: Run) -> list[Tile]:
             found.append(Tile(f"L {share(row['value'])}", word, visible(row["layer"])))
     if "linear" in rows:
         linear, dead = rows["linear"], rows["dead"]
-        label, note = f"of {count(linear['total'])} channels linear", count(dead["value"])
-        found.append(Tile(count(linear["value"]), label, f"L ≥ 0.99; {note} dead"))
+        of, note = counted(int(linear["total"]), "channel"), count(dead["value"])
+        found.append(Tile(count(linear["value"]), f"of {of} linear", f"L ≥ 0.99; {note} dead"))
     if "beta_least" in rows:
         low, high = (number(rows[f"beta_{end}"]["value"], 2) for end in ("least", "greatest"))
         found.append(Tile(f"{low} to {high}", "mean β of the layers"))
     if "more" in rows:
         value = f"{count(rows['more']['value'])} of {count(rows['more']['total'])}"
-        label = "layers whose β varies more than unlearned"
+        word = "layer" if rows["more"]["total"] == 1 else "layers"
+        label = f"{word} whose β varies more than unlearned"
         found.append(Tile(value, label, "at the 5 % level each"))
     return found
 

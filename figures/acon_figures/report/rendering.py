@@ -18,6 +18,7 @@ from acon_analysis.errors import UsageError
 from acon_analysis.files import atomic_write
 from acon_analysis.plotdata.overview import channel_overview, layer_overview
 from acon_analysis.runs.run import Run, open_run, require_samples
+from acon_analysis.screen import counted
 from acon_analysis.selection import require_columns
 from acon_analysis.statistics.sentences import sentence
 from acon_figures.inputs import Inputs
@@ -229,5 +230,5 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["sentence"] = sentence
+    environment.filters |= {"sentence": sentence, "counted": counted}
     return environment

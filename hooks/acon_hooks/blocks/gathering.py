@@ -148,7 +148,8 @@ class Gathering:
         self.slots = min(_MOST_KEPT, KEPT_BYTES // max(each, 1), max(there, FEWEST_KEPT))
         if self.slots < FEWEST_KEPT:
             raise AconError(
-                f"{len(self.blocks)} blocks need {FEWEST_KEPT} batches of their inputs in memory, "
+                f"{counted(len(self.blocks), 'block')} need {FEWEST_KEPT} batches of their inputs "
+                "in memory, "
                 f"{FEWEST_KEPT * each / 1e9:.1f} GB; the limit is {KEPT_BYTES / 1e9:.1f} GB: "
                 "measure fewer blocks at once (blocks=, --blocks)"
             )
@@ -171,7 +172,7 @@ class Gathering:
         more = f"; too large for r2: {', '.join(without)}" if without else ""
         return (
             f"{counted(len(self.blocks), 'block')} measured with up to {sums / 1e6:.0f} MB for "
-            f"sums and {kept / 1e6:.0f} MB for the inputs of {self.slots} batches of "
+            f"sums and {kept / 1e6:.0f} MB for the inputs of {counted(self.slots, 'batch')} of "
             f"{self.size}, whatever the number of samples{more}"
         )
 

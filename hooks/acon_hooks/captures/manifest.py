@@ -16,6 +16,7 @@ from acon_analysis.errors import StoreError, UsageError
 from acon_analysis.files import store_errors
 from acon_analysis.runs.run import Run
 from acon_analysis.runs.stored_run import CENSUS
+from acon_analysis.screen import counted
 from acon_analysis.store.folder import PARTS, RunFolder, file_sha256
 from acon_hooks.captures.forward_pass import LayerMetadata
 from acon_hooks.captures.identity import identity_sha256, origin_facts, run_id, versions
@@ -110,7 +111,7 @@ class ManifestWriter:
             return
         used = manifest.get("versions", {}).get("acon-analysis")
         raise StoreError(
-            f"out: {str(self.folder.path)!r} was begun with {len(old)} layers, now "
+            f"out: {str(self.folder.path)!r} was begun with {counted(len(old), 'layer')}, now "
             f"{len(new)} are found or they are read differently (begun with acon-analysis "
             f"{used}, now {versions()['acon-analysis']}); choose another folder"
         )
@@ -145,7 +146,8 @@ class ManifestWriter:
         changed = set(range(units)) - self.folder.sound_units(range(units))
         if changed:
             raise StoreError(
-                f"out: parts of {len(changed)} units in {str(self.folder.path)!r} (the first is "
+                f"out: parts of {counted(len(changed), 'unit')} in {str(self.folder.path)!r} (the "
+                "first is "
                 f"{min(changed)}) were changed since they were written; the same command makes "
                 "them again"
             )

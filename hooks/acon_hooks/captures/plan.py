@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from acon_analysis.errors import StoreError, UsageError
+from acon_analysis.screen import counted
 from acon_analysis.store.folder import UNIT_SIZE, RunFolder
 from acon_hooks.captures.devices import default_workers, pick_device, rank_and_world
 from acon_hooks.captures.identity import (
@@ -147,7 +148,7 @@ class CapturePlan:
         for unit in sorted(self.units or ()):
             if unit < 0 or (end is not None and unit >= end):
                 raise UsageError(
-                    f"units: there is no unit {unit}; {count} images in units of "
+                    f"units: there is no unit {unit}; {counted(count or 0, 'image')} in units of "
                     f"{self.unit_size} are units 0 to {(end or 0) - 1}"
                 )
 
@@ -266,7 +267,8 @@ def _threads(
         return asked
     if asked is not None and recorded is not None and asked != recorded:
         raise StoreError(
-            f"out: {str(folder.path)!r} was begun with {recorded} threads, asked for are "
+            f"out: {str(folder.path)!r} was begun with {counted(recorded, 'thread')}, asked for "
+            "are "
             f"{asked}: bytes repeat only for equal numbers; leave --threads out"
         )
     return asked or recorded
@@ -277,7 +279,7 @@ def warn_of_other_batches(folder: RunFolder, compute: Mapping[str, Any], batch_s
     recorded = compute.get("batch_size", batch_size)
     if recorded != batch_size:
         warnings.warn(
-            f"{str(folder.path)!r} was begun with batches of {recorded} images and goes "
+            f"{str(folder.path)!r} was begun with batches of {counted(recorded, 'image')} and goes "
             f"on with {batch_size}: last digits may differ between its units",
             OtherBatchSizeWarning,
             stacklevel=5,

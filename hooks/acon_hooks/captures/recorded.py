@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from acon_analysis.errors import StoreError
+from acon_analysis.screen import counted
 from acon_analysis.store.folder import RunFolder
 from acon_analysis.store.parquet import read_table
 from acon_hooks.engine.feed import Batch
@@ -49,9 +50,13 @@ class Recorded:
         """Raise where a unit ends elsewhere than in the complete run."""
         count = self._count or 0
         if stop > count:
-            raise self._refusal(f"it is complete with {count} images, and now there are more")
+            raise self._refusal(
+                f"it is complete with {counted(count, 'image')}, and now there are more"
+            )
         if last and stop < count and stop % self._unit_size:
-            raise self._refusal(f"it is complete with {count} images, now there are {stop}")
+            raise self._refusal(
+                f"it is complete with {counted(count, 'image')}, now there are {stop}"
+            )
 
     def _compare_row(self, row: Mapping[str, Any], known: pd.DataFrame) -> None:
         sample = row["sample_id"]
@@ -73,13 +78,15 @@ class Recorded:
         manifest = self._folder.read_manifest()
         if manifest["complete"] and manifest["samples"] != count:
             raise self._refusal(
-                f"it is complete with {manifest['samples']} images, now there are {count}"
+                f"it is complete with {counted(manifest['samples'], 'image')}, now there are "
+                f"{count}"
             )
         for unit in reversed(self._folder.done_units()):
             start = unit * self._unit_size
             if start >= count and self._folder.unit_parts(unit) is not None:
                 raise self._refusal(
-                    f"its unit {unit} begins with sample {start}, now there are {count} images"
+                    f"its unit {unit} begins with sample {start}, now there are "
+                    f"{counted(count, 'image')}"
                 )
 
     def _rows(self, unit: int) -> pd.DataFrame | None:

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from acon_analysis.screen import counted
 from acon_analysis.statistics.census import census_table
 from acon_hooks.census.census import Census
 from acon_hooks.engine.feed import Batch, example_batch
@@ -122,6 +123,6 @@ def naming_calls(model: nn.Module, example: Callable[[], Batch]) -> Iterator[Non
     except NoLayerError as error:
         table = census_table(_counted(model, example(), MEASURED_KINDS))
         calls = table.groupby("operator", sort=False)["calls"].sum()
-        found = ", ".join(f"{name} {count} times" for name, count in calls.items())
+        found = ", ".join(f"{name} {counted(count, 'time')}" for name, count in calls.items())
         text = f"{error}; in one forward pass it calls {found or 'nothing that is nonlinear'}"
         raise NoLayerError(text) from None

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from acon_analysis.errors import AconError, UsageError
+from acon_analysis.screen import counted
 from acon_hooks.engine.inputs import Forward, InputOptions, input_options
 from acon_hooks.engine.rows import Rows, Valid
 from acon_hooks.engine.trees import Index, copied, count_samples, described, leaves, mapped, take
@@ -133,7 +134,8 @@ class Batch:
         """
         if sum(sizes) != len(self.ids) or min(sizes, default=0) < 1:
             raise ValueError(
-                f"sizes must be positive and add up to {len(self.ids)} samples; got {list(sizes)}"
+                f"sizes must be positive and add up to {counted(len(self.ids), 'sample')}; got "
+                f"{list(sizes)}"
             )
         found, start = [], 0
         for size in sizes:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from acon_analysis.errors import UsageError, closest
+from acon_analysis.screen import counted
 from acon_analysis.usercode import module_label
 from acon_hooks.engine.items import Signature, split_item, whole_item
 from acon_hooks.engine.rows import Valid
@@ -110,7 +111,7 @@ class InputOptions:
         if found.ndim != 2 or len(found) != count:
             raise UsageError(
                 f"mask {name!r} has the shape {tuple(found.shape)}; expected is (N, T) for "
-                f"N = {count} samples and T positions"
+                f"N = {counted(count, 'sample')} and T positions"
             )
         odd = (found != 0) & (found != 1)
         if bool(odd.any()):

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from acon_analysis.errors import UsageError
+from acon_analysis.screen import counted
 
 #: What picks a tensor out of an output: an index, a key or the name of an attribute, a callable
 #: that is given the output, or None for the only tensor or the logits.
@@ -39,7 +40,8 @@ def pick_output(
     if samples is not None and (found.ndim == 0 or len(found) != samples):
         raise UsageError(
             f"the output that is compared has the shape {tuple(found.shape)}, but the first axis "
-            f"must be that of the {samples} samples; the output is {_described(output)}; {_HOW}"
+            f"must be that of the {counted(samples, 'sample')}; the output is "
+            f"{_described(output)}; {_HOW}"
         )
     return found
 

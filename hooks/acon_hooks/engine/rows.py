@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from acon_analysis.screen import counted
+
 #: Which positions hold data, bool (N, T), by module path; "" is for all layers.
 Valid = dict[str, Tensor]
 
@@ -39,7 +41,8 @@ class Rows:
         others = [size for axis, size in enumerate(shape) if axis not in (0, channels)]
         if shape[0] != count or others.count(length) != 1:
             raise ValueError(
-                f"its input is {tuple(shape)}, in which the mask's {count} samples of {length} "
+                f"its input is {tuple(shape)}, in which the mask's {counted(count, 'sample')} of "
+                f"{length} "
                 "positions are not to be found"
             )
         sizes = [size if size == length else 1 for size in others]

@@ -15,6 +15,7 @@ from torch.utils.data import (
 )
 
 from acon_analysis.errors import AconError, UsageError
+from acon_analysis.screen import counted
 from acon_hooks.engine.feed import Batch, Wanted
 from acon_hooks.engine.inputs import InputOptions
 from acon_hooks.engine.items import plain_label
@@ -138,7 +139,9 @@ def _labels_of(labels: Any, count: int, number: int) -> list[Any] | None:
         found = -1
     if found != count:
         given = f"{found} labels" if found >= 0 else "one label"
-        raise AconError(f"data: batch {number} of the stream has {count} images and {given}")
+        raise AconError(
+            f"data: batch {number} of the stream has {counted(count, 'image')} and {given}"
+        )
     return [plain_label(label) for label in labels]
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.utils.hooks import RemovableHandle
 
+from acon_analysis.screen import counted
 from acon_hooks.engine.aliases import Given, put
 from acon_hooks.engine.functions import listening
 from acon_hooks.engine.sites import Args, Kwargs, Site, SiteCall, Visitor
@@ -252,7 +253,8 @@ class Visited:
         where = f"layer {self.site.name!r}, call {number}, batch {self.visit.passes}"
         if number >= len(self.expected):
             raise HookError(
-                f"{where}: it ran more often than on the first batch ({len(self.expected)} times)"
+                f"{where}: it ran more often than on the first batch "
+                f"({counted(len(self.expected), 'time')})"
             )
         shape, dtype = self.expected[number]
         if own == (shape, dtype):

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from torch import nn
 
+from acon_analysis.screen import counted
 from acon_hooks.engine.function_calls import FunctionSites
 from acon_hooks.engine.sites import Args, Kwargs, Site, Visitor, split_name
 from acon_hooks.engine.visited import ForwardPasses, Visited
@@ -34,7 +35,7 @@ from acon_hooks.guards import (
 )
 
 _SILENT = (
-    "none of the {count} layers ran in this forward pass ({names}): hooks stay silent where a "
+    "none of {count} ran in this forward pass ({names}): hooks stay silent where a "
     "model runs as compiled, traced (TorchScript, fx) or exported code or as a replayed CUDA "
     "graph, in another thread, and where a layer's forward is called directly; give and call the "
     "plain Python module in one thread"
@@ -216,13 +217,15 @@ class Visit(ForwardPasses):
             watched = [visited for visited in self.sites if visited.active]
             if watched and not any(visited.calls for visited in watched):
                 names = list(dict.fromkeys(repr(visited.site.name) for visited in watched))
-                raise HookError(_SILENT.format(count=len(names), names=", ".join(names[:5])))
+                few = counted(len(names), "layer")
+                raise HookError(_SILENT.format(count=few, names=", ".join(names[:5])))
             return
         for visited in self.sites:
             if visited.calls != len(visited.expected) and visited.active:
                 raise HookError(
-                    f"layer {visited.site.name!r} ran {visited.calls} times in batch "
-                    f"{self.passes}, but {len(visited.expected)} times in the first one: its "
+                    f"layer {visited.site.name!r} ran {counted(visited.calls, 'time')} in batch "
+                    f"{self.passes}, but {counted(len(visited.expected), 'time')} in the first "
+                    "one: its "
                     "readings would be incomplete (compiled or replayed code, or a model that "
                     "branches on its input)"
                 )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from acon_analysis.errors import UsageError
+from acon_analysis.screen import counted
 from acon_hooks.errors import HookError
 
 #: Images -> one number each.
@@ -131,7 +132,7 @@ def occlusion_window(shape: tuple[int, ...], window: int | None) -> tuple[int, i
     shorter = min(shape[1:], default=1)
     side = min(max(2, shorter // 8), shorter) if window is None else window
     if not 1 <= side <= shorter:
-        raise UsageError(f"a window of {side} pixels does not fit an image of {shape}")
+        raise UsageError(f"a window of {counted(side, 'pixel')} does not fit an image of {shape}")
     return side, max(1, side // 2)
 
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from acon_analysis.errors import UsageError, closest
+from acon_analysis.screen import counted
 
 #: Name -> what it is.
 BASELINES = {
@@ -64,7 +65,7 @@ def _mean(images: Tensor, reference: Tensor | None) -> tuple[Tensor, str]:
             "another baseline"
         )
     mean = reference.detach().to(images).mean(0, keepdim=True)
-    return mean.expand_as(images).clone(), f"mean of {len(reference)} images"
+    return mean.expand_as(images).clone(), f"mean of {counted(len(reference), 'image')}"
 
 
 def _blur(images: Tensor) -> tuple[Tensor, str]:

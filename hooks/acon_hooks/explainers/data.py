@@ -13,6 +13,7 @@ from acon_analysis.data.image_source import ImageSource
 from acon_analysis.data.sources import open_data
 from acon_analysis.errors import UsageError
 from acon_analysis.files import atomic_write, csv_text
+from acon_analysis.screen import counted
 from acon_hooks.captures.devices import on_device, pick_device
 from acon_hooks.explainers.explaining import EXPLAINABLE, explain, settled
 from acon_hooks.explainers.explanations import Explanation
@@ -108,7 +109,8 @@ def _most_varied(
     ends = [ids[int(order[rank])] for rank in (0, count // 2, count - 1)]
     text = (
         f"channel {channel} of {beta.shape[1]}: its β varies most, from "
-        f"{beta[:, channel].min():.3g} to {beta[:, channel].max():.3g} over {count} images"
+        f"{beta[:, channel].min():.3g} to {beta[:, channel].max():.3g} over "
+        f"{counted(count, 'image')}"
     )
     return channel, list(dict.fromkeys(ends)), text
 
@@ -118,8 +120,8 @@ def load(source: ImageSource, samples: Sequence[int]) -> Tensor:
     for sample in samples:
         if not 0 <= sample < len(source):
             raise UsageError(
-                f"{source.name} has no sample {sample}: its {len(source)} images are numbered "
-                f"from 0 to {len(source) - 1}"
+                f"{source.name} has no sample {sample}: its images are numbered from 0 to "
+                f"{len(source) - 1}"
             )
     images = [source[sample] for sample in samples]
     shapes = {tuple(image.shape) for image in images}

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
 from acon_analysis.errors import UsageError, closest
+from acon_analysis.screen import counted
 from acon_hooks.engine.inputs import Forward, InputOptions
 from acon_hooks.engine.sites import split_name
 from acon_hooks.errors import HookError
@@ -284,7 +285,9 @@ def _check(
     if len(images) == 0:
         raise UsageError("there are no images to explain")
     if samples is not None and len(samples) != len(images):
-        raise UsageError(f"{len(samples)} names were given for {len(images)} images")
+        raise UsageError(
+            f"samples: got {counted(len(samples), 'name')} for {counted(len(images), 'image')}"
+        )
     if not tolerance > 0 or not 1 <= steps <= max_steps or batch_size < 1:
         raise UsageError(
             "tolerance and batch size must be positive and 1 <= steps <= max_steps; got "
@@ -327,9 +330,10 @@ def _warn(result: Explanation) -> None:
     if missed.any():
         worst = float(np.abs(result.delta).max())
         warnings.warn(
-            f"the attributions of {int(missed.sum())} of {len(missed)} images miss the change of "
+            f"the attributions of {int(missed.sum())} of {counted(len(missed), 'image')} miss the "
+            "change of "
             f"β by more than {result.tolerance:g} (at most by {worst:.2g}) after "
-            f"{int(result.steps.max())} steps: raise max_steps, or use float64",
+            f"{counted(int(result.steps.max()), 'step')}: raise max_steps, or use float64",
             ConvergenceWarning,
             stacklevel=3,
         )

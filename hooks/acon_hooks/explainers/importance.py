@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from acon_analysis.errors import UsageError
 from acon_analysis.moments.frames import merge_rows
+from acon_analysis.screen import counted
 from acon_analysis.statistics.linearity import channel_table
 from acon_hooks.engine.inputs import Forward, InputOptions
 from acon_hooks.engine.outputs import Output, pick_output
@@ -198,7 +199,8 @@ def _no_gradient(layer: Layer, steps: int, error: Exception) -> str:
     words = str(error).splitlines()[0] if str(error) else "no reason given"
     return (
         f"the conductance of layer {layer.name!r} cannot be computed ({type(error).__name__}: "
-        f"{words}): each image goes through the network {steps} times in one batch, with a "
+        f"{words}): each image goes through the network {counted(steps, 'time')} in one batch, "
+        "with a "
         "gradient, so the network must take batches of any size, and must not detach, sample or "
         "checkpoint on the way"
     )
@@ -298,7 +300,8 @@ def _observe(
         folded = fold(y, layer.axis)
         if len(folded) != rows[0]:
             raise UsageError(
-                f"layer {layer.name!r} sees {len(folded)} rows for {rows[0]} images, so its rows "
+                f"layer {layer.name!r} sees {counted(len(folded), 'row')} for "
+                f"{counted(rows[0], 'image')}, so its rows "
                 "are no images: leave it out with layers=[...]"
             )
         sizes[layer.name, call] = folded.shape[2]
@@ -355,6 +358,7 @@ def _targets(
         raise UsageError(f"targets must be ({len(images)},) class numbers from 0")
     if int(targets.max()) >= scores.shape[1]:
         raise UsageError(
-            f"class {int(targets.max())} was asked for; the model has {scores.shape[1]} classes"
+            f"class {int(targets.max())} was asked for; the model has "
+            f"{counted(scores.shape[1], 'class')}"
         )
     return targets.to(images.device)

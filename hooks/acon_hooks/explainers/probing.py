@@ -5,6 +5,7 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
+from acon_analysis.screen import counted
 from acon_hooks.engine.inputs import Forward, InputOptions
 from acon_hooks.engine.sites import Site, SiteCall, Visitor
 from acon_hooks.engine.visiting import Visit
@@ -47,7 +48,8 @@ class BetaProbe(Visitor):
         beta, self._beta = self._beta, None
         if beta is None:
             raise HookError(
-                f"layer {self.layer.name!r} ran {self._ran} times in this forward pass, so there "
+                f"layer {self.layer.name!r} ran {counted(self._ran, 'time')} in this forward pass, "
+                "so there "
                 f"is no call {self.call} (calls count from 0)"
             )
         return beta

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from acon_analysis.screen import counted
 from acon_hooks.errors import HookError
 
 Granularity = Literal["channel", "layer", "pixel", "static", "elementwise", "unknown"]
@@ -129,7 +130,7 @@ class BetaSource(ABC):
         except RuntimeError as error:
             raise HookError(
                 f"layer {call.layer!r}: {reading.describe()} has the shape {tuple(raw.shape)}, "
-                f"which is no β for {samples} samples of {channels} channels"
+                f"which is no β for {counted(samples, 'sample')} of {counted(channels, 'channel')}"
             ) from error
 
 

@@ -24,6 +24,7 @@ from acon_analysis.moments.fields import BLOCKS
 from acon_analysis.moments.frames import disk_space, to_frame
 from acon_analysis.moments.gram import EPS32
 from acon_analysis.moments.state import empty
+from acon_analysis.screen import counted
 from acon_analysis.store.folder import RunFolder
 from acon_hooks.engine.rows import Rows, mean_of
 from acon_hooks.errors import HookError
@@ -290,7 +291,9 @@ class Accumulator:
         for key, seen in self._seen.items():
             rows = seen.sums.shape[1]
             if rows != samples:
-                self.rowless[key] = f"it saw {rows} rows for a batch of {samples} samples"
+                self.rowless[key] = (
+                    f"it saw {counted(rows, 'row')} for a batch of {counted(samples, 'sample')}"
+                )
             own = rows == samples and key[0] not in mixed
             self.constants[key] = replace(self.constants[key], by_sample=own)
         if self.folder is not None and self.constants:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from acon_analysis.errors import StoreError
 from acon_analysis.files import store_errors
+from acon_analysis.screen import counted
 from acon_analysis.statistics.gaussian import logit_normal_moments
 from acon_analysis.store.folder import RunFolder
 from acon_analysis.store.parquet import read_table
@@ -78,7 +79,8 @@ def stored(
         )
     if len(rows) != channels:
         raise HookError(
-            f"layer {layer.name!r} has {channels} channels, {REFERENCES}.parquet of the run has "
+            f"layer {layer.name!r} has {counted(channels, 'channel')}, {REFERENCES}.parquet of the "
+            "run has "
             f"{len(rows)}: the run's folder holds constants of another network"
         )
     reference = torch.tensor(rows[_COLUMN].to_numpy(), device=x.device)

@@ -23,6 +23,7 @@ from torch import Tensor
 from acon_analysis.moments.fields import BLOCKS
 from acon_analysis.moments.gram import EPS32, ROUNDINGS, merge_into, residual, shares
 from acon_analysis.moments.state import Moments
+from acon_analysis.screen import counted
 from acon_hooks.errors import HookError
 from acon_hooks.moments.kernels import GATED, PLAIN, PRODUCT, REFERRED, Gate, ProductSums, Sums
 from acon_hooks.readings.batch import Key, to_host
@@ -388,7 +389,8 @@ def per_sample(
 def other_rows(layer: str, rows: int, samples: int) -> HookError:
     """Return the error for a layer that had a row for every sample on the first batch only."""
     return HookError(
-        f"layer {layer!r} saw {rows} rows for a batch of {samples} samples, on the first batch one "
+        f"layer {layer!r} saw {counted(rows, 'row')} for a batch of {counted(samples, 'sample')}, "
+        "on the first batch one "
         "for each sample: do some samples leave the network early? If its rows are no samples, "
         "capture with another batch_size: the first batch must show it"
     )

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from acon_analysis.screen import counted
 from acon_hooks.engine.aliases import same_values
 from acon_hooks.errors import ProofError
 from acon_hooks.layers.reading import Layout, Reading, fold, folded, layouts
@@ -276,12 +277,13 @@ def _failure(
     if not bool(case.finite.any()):
         if not bool(case.x.isfinite().all(2).all(1).any()):
             return text + (
-                f"each of the {len(case.x)} samples of the first batch has NaN or infinity in the "
+                f"each of the {counted(len(case.x), 'sample')} of the first batch has NaN or "
+                "infinity in the "
                 "layer's input: nothing can be proved on them; begin with other samples"
             )
         bad = int((~torch.isfinite(case.y)).sum())
         return text + (
-            f"{bad} of {case.y.numel()} outputs are infinite or NaN in {dtype}; "
+            f"{bad} of {counted(case.y.numel(), 'output')} are infinite or NaN in {dtype}; "
             f"the largest |x| is {float(case.x.abs().max()):.3g} (float16 ends at 65504): "
             "run the model in float32 or bfloat16, or scale its input"
         )

@@ -11,6 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from acon_analysis.screen import counted
 from acon_hooks.engine.feed import Batch as Samples
 from acon_hooks.engine.feed import called_batch
 from acon_hooks.engine.sites import Site, Visitor
@@ -416,7 +417,8 @@ class Tap(Visitor):
             warnings.warn(text, UnusedLayerWarning, stacklevel=2)
         idle = [hooks.layer.name for hooks in active if not hooks.calls]
         if idle:
-            text = f"{len(idle)} layers did not run in the first forward pass: {', '.join(idle)}"
+            few = counted(len(idle), "layer")
+            text = f"{few} did not run in the first forward pass: {', '.join(idle)}"
             elsewhere = [h.layer.name for h in active if not h.calls and h.visited.elsewhere]
             if elsewhere:
                 text += f" (in another thread, which is not watched: {', '.join(elsewhere)})"

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from acon_analysis.errors import AconError, UsageError, closest
+from acon_analysis.screen import counted
 from acon_hooks.engine.feed import Batch
 from acon_hooks.engine.sites import Site, SiteCall, Visitor
 from acon_hooks.engine.visiting import visiting
@@ -178,7 +179,8 @@ def _run_tap(
             values = {key: value for key, value in taken.items() if value.ndim == 2}
             if values and taken.samples != len(batch.ids):
                 raise AconError(
-                    f"layers have {taken.samples} rows in a batch of {len(batch.ids)} samples, so "
+                    f"layers have {counted(taken.samples, 'row')} in a batch of "
+                    f"{counted(len(batch.ids), 'sample')}, so "
                     "that gates cannot be assigned to samples"
                 )
             maps = {key: value.flatten(2) for key, value in taken.maps.items()}

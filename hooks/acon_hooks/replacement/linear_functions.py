@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from acon_analysis.screen import counted
 from acon_hooks.engine.function_calls import RunningModules, activated_first
 from acon_hooks.engine.functions import Listener, site_function
 from acon_hooks.engine.sites import split_name
@@ -90,7 +91,8 @@ class _Pass:
         self.turns[name] += 1
         if turn >= self.calls[name]:
             raise HookError(
-                f"layer {name!r} ran {turn + 1} times in one forward pass, but {self.calls[name]} "
+                f"layer {name!r} ran {counted(turn + 1, 'time')} in one forward pass, but "
+                f"{self.calls[name]} "
                 "times when the plan was made"
             )
         return self.lines.get((name, turn))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from acon_analysis.errors import UsageError, closest
 from acon_analysis.files import atomic_write, temporary_folder
 from acon_analysis.models.registry import build_model, registry
+from acon_analysis.screen import counted
 from acon_hooks.captures.identity import state_sha256
 from acon_hooks.engine.edits import Form, Line, Mixed
 from acon_hooks.engine.sites import Site, split_name
@@ -101,7 +102,8 @@ class ReplacedChannels(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the arguments for `print(layer)`."""
-        return f"{int(self.chosen.sum())} of {self.chosen.numel()} channels, axis={self.axis}"
+        channels = counted(self.chosen.numel(), "channel")
+        return f"{int(self.chosen.sum())} of {channels}, axis={self.axis}"
 
 
 class LinearizedActivation(nn.Module):
@@ -158,8 +160,9 @@ class LinearizedActivation(nn.Module):
         turn = self.position
         if turn >= self.calls:
             raise HookError(
-                f"a linearised activation ran {turn + 1} times in one forward pass, but "
-                f"{self.calls} times when the plan was made: call the whole model, not a part of it"
+                f"a linearised activation ran {counted(turn + 1, 'time')} in one forward pass, but "
+                f"{counted(self.calls, 'time')} when the plan was made: call the whole model, not "
+                "a part of it"
             )
         self.position = turn + 1
         return turn

@@ -21,6 +21,7 @@ import pandas as pd
 
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.files import atomic_write, read_regular
+from acon_analysis.screen import counted
 from acon_analysis.selection import require_columns
 from acon_hooks.replacement.forms import coefficients_of
 
@@ -347,7 +348,7 @@ def _count(budget: int | float, total: int) -> int:
             )
         return round(budget * total)
     if not 0 < budget <= total:
-        raise UsageError(f"the budget must be 1 to {total} channels; got {budget}")
+        raise UsageError(f"the budget must be 1 to {counted(total, 'channel')}; got {budget}")
     return int(budget)
 
 

@@ -102,7 +102,7 @@ def test_one_problem_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
                 "--limit", 20) == 0  # fmt: skip
     (run / "channels.parquet").unlink()
     assert status("verify", run) == 1
-    assert capsys.readouterr().out.endswith("1 of 1 units done; 1 problem\n")
+    assert capsys.readouterr().out.endswith("1 of 1 unit done; 1 problem\n")
 
 
 @pytest.mark.parametrize("by", ["layer", "channel", "sample"])
@@ -120,7 +120,11 @@ def test_a_summary_fits_on_the_screen_and_files_hold_all(
     shown = next(line.split() for line in lines if line.startswith("layer  "))
     assert {"layer", "β_mean", "L", "G"} <= set(shown)
     if by == "channel":
-        assert shown[-1] == "why"  # words, so they come last
+        assert shown[-1] == "cause"  # a word, so it comes last and is not wrapped
+        monkeypatch.setenv("COLUMNS", "120")
+        assert status(*arguments) == 0
+        assert capsys.readouterr().out.splitlines()[0].split()[-1] == "why"
+        monkeypatch.setenv("COLUMNS", "80")
     assert max(len(line) for line in lines) <= 80
     assert status(*arguments, "--all") == 0
     everything = capsys.readouterr().out.splitlines()[0].split()

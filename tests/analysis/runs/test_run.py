@@ -286,7 +286,7 @@ def test_comparison(spread: Run, dependent: Run) -> None:
     changed = table.assign(low=0.1, high=0.2), table.assign(low=-0.2, high=-0.1)
     for given, word in zip(changed, ("more", "less"), strict=True):
         assert f"the second run is {word} linear in 1 of 1 layer (95 %" in comparison_text(given)
-    assert "neither more linear nor less linear in any of 1 layer" in comparison_text(itself)
+    assert "neither more linear nor less linear in its one layer" in comparison_text(itself)
     command = ["compare", str(spread.path), str(dependent.path)]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0

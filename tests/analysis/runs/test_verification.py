@@ -48,8 +48,8 @@ class TestVerify:
         second.write_bytes(first.read_bytes())
         problems = self.problems(folder)
         assert "unit-0000001.parquet is not what was written" in problems
-        assert "4 samples are there more than once" in problems
-        assert "4 samples are missing, the first is 4" in problems
+        assert "there more than once: 4 samples" in problems
+        assert "missing: 4 samples, the first is 4" in problems
 
     def test_missing(self, folder: Path) -> None:
         (folder / "betas" / "unit-0000002.parquet").unlink()
@@ -62,7 +62,7 @@ class TestVerify:
     def test_not_done(self, folder: Path) -> None:
         (folder / "done" / "unit-0000000.json").unlink()
         problems = self.problems(folder)
-        assert "1 of 3 units are not done (0)" in problems
+        assert "1 of 3 units not done (0)" in problems
         assert "run the same capture command again" in problems
 
     def test_whole_unit_exchanged_with_its_mark(self, folder: Path) -> None:
@@ -161,8 +161,8 @@ def test_units_beyond_counting(copied: Path) -> None:
     began = time.perf_counter()
     text = "; ".join(verify_run(copied).problems)
     assert time.perf_counter() - began < 10
-    assert "999999999997 of 1000000000000 units are not done (3, 4, 5, 6, 7 ...)" in text
-    assert "999999999999988 samples are missing, the first is 12" in text
+    assert "999999999997 of 1,000,000,000,000 units not done (3, 4, 5, 6, 7 ...)" in text
+    assert "missing: 999,999,999,999,988 samples, the first is 12" in text
 
 
 def test_many_units_take_time_in_proportion(tmp_path: Path, sound: Path) -> None:

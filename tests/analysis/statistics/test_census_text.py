@@ -54,4 +54,5 @@ def test_the_table_has_a_row_an_operator_those_not_measured_first() -> None:
     assert table["calls"].tolist() == [24, 4, 1, 3]
     assert table["share"].tolist() == [0.36, 0.04, 0.0, 0.6]
     assert table["modules"].tolist() == ["a, b, c", "pool", "the network itself", "act"]
+    assert census_table(frame(ROWS), 1)["modules"][0] == "a and 2 more"
     assert census_table(frame(ROWS[:1])).empty

@@ -79,7 +79,7 @@ def test_constant_input_and_one_value_give_a_bump_of_the_smallest_width(
         (lambda: kernel_density([0.1, np.nan, np.inf], GRID), "2 of 3 values are NaN or infinite"),
         (lambda: kernel_density([0.5, 1.2], GRID), "0.5 to 1.2 leave the bounds"),
         (lambda: kernel_density([0.5], GRID, bandwidth=0.0), "bandwidth must be positive"),
-        (lambda: histogram_bars([np.nan]), "1 of 1 values are NaN"),
+        (lambda: histogram_bars([np.nan]), "1 of 1 value are NaN"),
     ],
 )
 def test_bad_numbers_are_explained(call: Callable[[], object], message: str) -> None:

@@ -277,7 +277,7 @@ def test_layers_that_are_read_differently_are_refused(tmp_path: Path) -> None:
     manifest = run.folder.read_manifest()
     manifest["layers"] = manifest["layers"][:1]
     run.folder.write_manifest(manifest)
-    with pytest.raises(StoreError, match="begun with 1 layers, now 2 are found"):
+    with pytest.raises(StoreError, match="begun with 1 layer, now 2 are found"):
         captured(run.path)
 
 

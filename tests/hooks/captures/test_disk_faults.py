@@ -135,7 +135,7 @@ def test_a_part_that_is_replaced_meanwhile(
             torch.rand(1000, 1000).sum()
         part.write_bytes(b"something else")
 
-    with pytest.raises(StoreError, match=r"parts of 1 units .* were changed since they were"):
+    with pytest.raises(StoreError, match=r"parts of 1 unit .* were changed since they were"):
         capture(out, at_pass(passes(), replace))
     assert not Run(out).complete
     assert contents(capture(out).path) == whole[0]

@@ -93,5 +93,5 @@ def test_what_another_process_has_finished_stays(tmp_path: Path, whole: Path) ->
 
 def test_threads_are_the_runs_own(whole: Path) -> None:
     assert acon.open_run(whole).manifest["compute"]["threads"] == 1
-    with pytest.raises(StoreError, match="begun with 1 threads, asked for are 2"):
+    with pytest.raises(StoreError, match="begun with 1 thread, asked for are 2"):
         acon.capture(tiny(), images(45), whole, threads=2, progress=False)

@@ -129,5 +129,5 @@ def test_what_the_default_kinds_leave_out_is_said_and_can_be_added(
 
 def test_a_network_without_layers_says_what_it_calls(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Softmax(-1), nn.LayerNorm(4)).eval()
-    with pytest.raises(UsageError, match=r"calls .*softmax 1 times.* layer_norm 1 times"):
+    with pytest.raises(UsageError, match=r"calls .*softmax 1 time.* layer_norm 1 time"):
         acon.capture(model, [torch.randn(8, 4)], tmp_path / "run", progress=False)

@@ -199,7 +199,7 @@ def test_every_forward_pass_is_compared_with_the_first(twice: Twice) -> None:
         with pytest.raises(HookError, match=r"'act', call 2, batch 2: it ran more often"):
             twice(torch.randn(4, 3))
         twice.times = 1
-        with pytest.raises(HookError, match="'act' ran 1 times in batch 2, but 2 times"):
+        with pytest.raises(HookError, match="'act' ran 1 time in batch 2, but 2 times"):
             twice(torch.randn(4, 3))
         twice.times = 2
         with pytest.raises(HookError, match=r"its input is \(4, 5, 3\) .*it was \(N, 3\)"):

@@ -354,7 +354,7 @@ WRONG: list[tuple[str, Bad]] = [
     ("no images", lambda m: explain(m, IMAGES[:0], "act")),
     ("must be floating-point", lambda m: explain(m, IMAGES.long(), "act")),
     ("got list", lambda m: explain(m, [1.0], "act")),  # type: ignore[arg-type]
-    ("1 names were given for 2", lambda m: explain(m, IMAGES, "act", samples=[3])),
+    ("got 1 name for 2", lambda m: explain(m, IMAGES, "act", samples=[3])),
     ("1 <= steps <= max_steps", lambda m: explain(m, IMAGES, "act", steps=9, max_steps=8)),
 ]
 

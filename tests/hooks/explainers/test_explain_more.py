@@ -292,7 +292,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert status(*common, "--layer", "layer3.0.acn") == 2
     assert "does not exist: did you mean 'layer3.0.acon'" in capsys.readouterr().err
     assert status(*common, "--layer", "layer3.0.acon", "--sample", 500) == 2
-    assert "no sample 500: its 500 images are numbered from 0 to 499" in capsys.readouterr().err
+    assert "no sample 500: its images are numbered from 0 to 499" in capsys.readouterr().err
     assert status(*common, "--layer", "layer3.0.acon", "--baseline", "sample:x") == 2
 
 

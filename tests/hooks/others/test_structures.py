@@ -100,7 +100,7 @@ def test_an_early_exit_is_refused_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(AconError, match=r"'two\.1' ran 0 times .*branches on its input"):
         captured(model, [small, small + 9], tmp_path / "late")
     with (
-        warned(r"1 layers did not run in the first forward pass: two\.1"),
+        warned(r"1 layer did not run in the first forward pass: two\.1"),
         pytest.raises(AconError, match=r"'two\.1'.* ran more often than on the first batch"),
     ):
         captured(model, [small + 9, small], tmp_path / "early")

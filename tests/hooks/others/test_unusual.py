@@ -228,7 +228,7 @@ class Direct(nn.Module):
 
 def test_an_activation_whose_forward_is_called_directly_is_named(tmp_path: Path) -> None:
     model, x = settled(Direct()), [torch.randn(6, 4), torch.randn(3, 4)]
-    with warned("1 layers did not run in the first forward pass: one"):
+    with warned("1 layer did not run in the first forward pass: one"):
         run = captured(model, x, tmp_path / "run")
     assert_measured(run, model, x, {"two": 1, ":elu#0": 1})  # of which it is a function
     every_function(model, x[0])

@@ -296,7 +296,7 @@ def test_later_batches_are_compared_with_the_first() -> None:
         with pytest.raises(HookError, match=r"'block:tanh#0', batch 2"):
             model(x)
         model.block.function = lambda h: h
-        with pytest.raises(HookError, match=r"'block:relu#0' ran 0 times in batch 2, but 1 times"):
+        with pytest.raises(HookError, match=r"'block:relu#0' ran 0 times in batch 2, but 1 time"):
             model(x)
     assert traces(model) == []
 

@@ -80,7 +80,7 @@
         row.hidden = !fits;
         shown += fits;
       }
-      find(".shown", box).textContent = `${shown} of ${rows.length} layers`;
+      find(".shown", box).textContent = `${shown} of ${rows.length} layer${rows.length === 1 ? "" : "s"}`;
       find(".nothing", box).hidden = shown > 0;
     };
     for (const name of [".find", ".kind", "input.linear"]) {
