@@ -15,7 +15,7 @@ from common import table
 from torch import Tensor, nn
 
 import acon_analysis as acon
-from acon_analysis.statistics.census import census_table
+from acon_analysis.statistics.census import census_table, layers_once
 
 PAGE = Path(__file__).parents[1] / "docs" / "guide" / "measured.md"
 BEGIN, END = "<!-- census of five networks -->\n", "<!-- end -->\n"
@@ -37,7 +37,7 @@ def networks() -> dict[str, tuple[nn.Module, Tensor]]:
 
 def row(name: str, model: nn.Module, example: Tensor) -> list[str]:
     """Return what the census of a network says, in five cells."""
-    frame = acon.nonlinearities(model.eval(), example)
+    frame = layers_once(acon.nonlinearities(model.eval(), example))
     nonlinear = frame[frame["class"] == "nonlinear"]
     measured = nonlinear[nonlinear["measured"]]
     share = measured["elements"].sum() / nonlinear["elements"].sum()

@@ -21,10 +21,10 @@ CAPTION = (
     "L of each of the {channels} of {network}, layer by layer in order of execution: "
     "the share of a channel's output variance that one straight line explains. Within a layer the "
     "channels stand in their own order; bars: the layer's median; diamonds: the layer's own L, in "
-    "which channels count by the variance of their outputs. Dotted: 0.733, a ReLU of "
-    "Gaussian inputs. Crosses: {dead:,} dead channels, whose output does not vary; their L is 1 by "
-    "convention. Layers: {layers}."
+    "which channels count by the variance of their outputs. Dotted: 0.733, a ReLU of Gaussian "
+    "inputs.{dead} Layers: {layers}."
 )
+DEAD = " Crosses: {dead}, whose output does not vary; their L is 1 by convention."
 
 
 @figure(kind="measured", heading="Spread over channels", needs=("every_channel",), order=171)
@@ -79,9 +79,10 @@ def channel_spread(
         axes.set_ylim(0.2 * np.floor(low / 0.2) - 0.02, 1.03)
         legend_below(figure, _handles(list(named), bool(facts["dead"].any())))
     figure.name(f"{facts['network'].iloc[0]} on {facts['data'].iloc[0]}")
+    dead = int(facts["dead"].sum())
     figure.caption = CAPTION.format(
         channels=counted(len(facts), "channel"), network=facts["network"].iloc[0],
-        dead=int(facts["dead"].sum()),
+        dead=DEAD.format(dead=counted(dead, "dead channel")) if dead else "",
         layers=", ".join(layers) if len(layers) < 7 else f"{layers[0]} to {layers[-1]}",
     )  # fmt: skip
     return figure
