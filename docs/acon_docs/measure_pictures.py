@@ -290,7 +290,7 @@ def variance_split(ax: Axes) -> None:
         xlim=(0, 4.4),
     )
     ax.invert_yaxis()
-    ax.legend(fontsize=8)
+    ax.legend(fontsize=8, loc="center right")
 
 
 @picture(width=5.5)

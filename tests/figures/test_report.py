@@ -283,7 +283,7 @@ def test_an_incomplete_run_says_so_at_the_top(tmp_path: Path) -> None:
     manifest = run.path / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"complete": False}))
     text = rendering.render(open_run(run.path))
-    place = text.index("This run is not complete: 2 of 3 units are done")
+    place = text.index("This run is not complete: 2 of 3 units done")
     assert place < text.index('id="findings"')
     assert "16 of 24" in text
 

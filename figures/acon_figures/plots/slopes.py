@@ -20,6 +20,9 @@ from acon_figures.style import COLORS, INK, RULE, AconFigure, is_narrow, new_fig
 MANY = 1000
 """More points than this are drawn as pixels in PDF and SVG."""
 
+MOST_LETTERS = 36
+"""Of the names of layers in one line, with two more for each gap."""
+
 CAPTION = (
     "Learned slopes and the derivatives they allow, {network}, {channels} in {layers}. "
     "(a) p1 and p2 of each channel; on the solid line, p1 = p2, a channel is linear "
@@ -143,7 +146,7 @@ def _draw_ranges(axes: Axes, own: pd.DataFrame) -> None:
     middles = (starts[:-1] + starts[1:] - 1) / 2
     kept = _apart(middles, len(table))
     axes.set_xticks(middles[kept], [names[index] for index in kept])
-    if len(kept) > 6 or max(len(name) for name in names) > 4:
+    if sum(len(names[index]) + 2 for index in kept) > MOST_LETTERS:
         axes.tick_params(axis="x", labelrotation=90.0)
     axes.set_xlim(-1.0, len(table))
     axes.grid(axis="x", visible=False)
