@@ -327,8 +327,9 @@ def _draw_bars(axes: Axes, bars: pd.DataFrame, color: str, label: str) -> None:
 
 def _caption(data: BetaDensities, limits: tuple[float, float], as_published: bool) -> str:
     groups = data.groups
+    channels = counted(int(groups["channels"].iloc[0]), "channel")
     text = (
-        f"Densities of the switching factor β over the {counted(int(groups['channels'].iloc[0]), 'channel')} of layer "
+        f"Densities of the switching factor β over the {channels} of layer "
         f"{data.layer}, one for each of {counted(len(data.samples), 'sample')}"
     )
     if not as_published:
