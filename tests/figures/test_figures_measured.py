@@ -302,9 +302,9 @@ def test_slopes_are_the_tables() -> None:
     ordered = ordered.sort_values(["layer", "span"])
     ends = (("slope_min", "slope_max"), ("slope_low", "slope_high"))
     steps = [patch.get_data() for patch in right.patches if isinstance(patch, StepPatch)]
-    for drawn, (low, high) in zip(steps, ends, strict=True):
-        np.testing.assert_allclose(drawn.values, ordered[high] - ordered[low])
-        np.testing.assert_array_equal(drawn.edges, np.arange(len(ordered) + 1) - 0.5)
+    for (values, edges, _), (low, high) in zip(steps, ends, strict=True):
+        np.testing.assert_allclose(values, ordered[high] - ordered[low])
+        np.testing.assert_array_equal(edges, np.arange(len(ordered) + 1) - 0.5)
     with pytest.raises(UsageError, match="no network 'acn'; did you mean 'acon'"):
         slopes(facts, "acn")
 
