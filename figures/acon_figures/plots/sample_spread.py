@@ -7,6 +7,7 @@ from matplotlib.patches import Patch
 
 from acon_analysis.columns import SAMPLE_SPREAD_COLUMNS, names
 from acon_analysis.errors import AconError
+from acon_analysis.screen import counted
 from acon_analysis.selection import require_columns
 from acon_analysis.statistics.gaussian import relu_own
 from acon_analysis.statistics.sentences import row_names
@@ -17,7 +18,7 @@ from acon_figures.spec import figure
 from acon_figures.style import INK, AconFigure, is_narrow, new_figure, theme, thin
 
 CAPTION = (
-    "L of each of the {samples:,} samples of {network}: the share of the variance of a sample's "
+    "L of each of the {samples} of {network}: the share of the variance of a sample's "
     "own outputs that straight lines of its own explain, one a channel. Boxes: the middle half of "
     "the samples, with the median; whiskers: the middle 90 %. Diamonds: L of the layer, of one "
     "line for all samples. Dotted: a ReLU of as many independent Gaussian values as a channel has "
@@ -83,7 +84,8 @@ def sample_spread(
         legend_below(figure, _handles(colors[0]))
     figure.name(f"{table['network'].iloc[0]} on {table['data'].iloc[0]}")
     figure.caption = CAPTION.format(
-        samples=int(table["samples"].max()), network=table["network"].iloc[0], ends=_ends(table),
+        samples=counted(int(table["samples"].max()), "sample"), ends=_ends(table),
+        network=table["network"].iloc[0],
         few=f" (hollow: fewer than {FEW} values)" if few.any() else "",
     )  # fmt: skip
     return figure
