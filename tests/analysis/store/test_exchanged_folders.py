@@ -10,10 +10,12 @@ from unittest import mock
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from acon_analysis.data import hashes
 from acon_analysis.errors import AconError
+from acon_analysis.files import open_regular
 from acon_analysis.store import parquet
 from acon_analysis.store.folder import RunFolder
 
@@ -108,11 +110,10 @@ def test_a_part_that_is_exchanged_once_it_is_open(
 ) -> None:
     """What was opened is read, whatever is there then: a pipe would be waited for."""
     path = tmp_path / "part.parquet"
-    parquet.pq.write_table(TABLE, path)
-    real = parquet.open_regular
+    pq.write_table(TABLE, path)
 
     def exchanged_after(path: Path) -> Any:
-        file = real(path)
+        file = open_regular(path)
         path.unlink()
         path.symlink_to(tmp_path / "nowhere")
         return file
