@@ -290,7 +290,7 @@ LINEARITY_SAMPLE_COLUMNS = (
     *_LAYER_CALL,
     _CHANNELS,
     _count("n", "values summed"),
-    _number("L", "1 - Σ_c sse / Σ_c cyy, one affine fit per channel of this sample"),
+    _number("L", "L of a sample: 1 - Σ_c sse / Σ_c cyy, one affine fit per channel of this sample"),
     _number("nonlinearity", "1 - L with its own digits"),
     _number("sse", "sum over channels of the residuals", "y²"),
     _number("cyy", "sum over channels of the output's squared deviations", "y²"),

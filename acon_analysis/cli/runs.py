@@ -148,6 +148,12 @@ _SHOWN = {
 }  # fmt: skip
 #: What a narrow screen shows instead of a column whose text would be wrapped.
 _SHORT = {"why": "cause"}
+#: What L is in a table by sample.
+_OF_A_SAMPLE = (
+    "L of a sample: the share of the variance of its own outputs that straight lines of its own "
+    "explain, one a channel; neither L of the layer (one line for all samples) nor its L_own. It "
+    "needs at least 3 values a channel in a sample."
+)
 
 
 @app.command()
@@ -184,6 +190,9 @@ def summary(
         if left_out:
             say(sentence_text(left_out))
     if by is not options.By.layer:
+        indices = table["L"].notna().any() if "L" in table else False
+        if by is options.By.sample and plain and indices:
+            say(sentence_text(_OF_A_SAMPLE))
         return
     say(err=not plain)
     for finding in opened.findings(draws=draws):
@@ -202,9 +211,11 @@ def _extremes(table: Any) -> tuple[Any, str]:
     if len(table) <= _MOST_ROWS:
         return table, ""
     order, half = table.dropna(subset=[key]).sort_values(key, kind="stable"), _MOST_ROWS // 2
+    none = len(table) - len(order)
+    without = f", {none:,} of which have no {LABELS.get(key, key)}" if none else ""
     return pd.concat([order.head(half), order.tail(half)]), (
-        f"({half} rows of least and {half} of greatest {LABELS.get(key, key)}, of {len(table):,}: "
-        "all with --all, or --out FILE.csv)"
+        f"({half} rows of least and {half} of greatest {LABELS.get(key, key)}, of {len(table):,}"
+        f"{without}: all with --all, or --out FILE.csv)"
     )
 
 

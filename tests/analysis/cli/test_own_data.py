@@ -148,7 +148,17 @@ def test_long_summaries_show_their_ends(
     assert len(capsys.readouterr().out.splitlines()) == 1 + len(whole)
     acon_("summary", tmp_path / "run", "--by", "channel", "--format", "csv")
     assert capsys.readouterr().out.splitlines()[0].startswith("layer,call,channel")
+    head = (torch.nn.Flatten(), torch.nn.Linear(144, 5), torch.nn.ReLU())  # one value a sample
+    both = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), *head).eval()
+    acon.capture(both, [torch.randn(30, 1, 8, 8)], tmp_path / "both", progress=False)
+    capsys.readouterr()
+    acon_("summary", tmp_path / "both", "--by", "sample")
+    out = " ".join(capsys.readouterr().out.split())
+    assert "of 60, 30 of which have no L: all" in out
+    assert "neither L of the layer (one line for all samples) nor its L_own" in out
     acon.capture(f"{own}:make", f"{own}:batches", tmp_path / "flat", progress=False)
     capsys.readouterr()
     acon_("summary", tmp_path / "flat", "--by", "sample")
-    assert "L of a sample needs several positions a sample" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "L of a sample needs several positions a sample" in out
+    assert "nor its L_own" not in out
