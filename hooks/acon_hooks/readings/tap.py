@@ -235,7 +235,7 @@ class Tap(Visitor):
     def on_batch(self, call: Callable[[], None], abort: Callable[[], None] | None = None) -> None:
         """Have a function called at the end of every forward pass; it may `take` the batch.
 
-        `abort` is called when a pass has failed: what `observe` has seen of it does not count.
+        `abort` is called when a pass has failed: what ``observe`` has seen of it does not count.
         """
         self._on_batch, self._on_abort = call, abort
 
