@@ -87,6 +87,18 @@ def depth() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def spread() -> pd.DataFrame:
+    """L of the samples of two layers, one of few values a sample."""
+    head = {"network": "acon", "data": "9 samples", "class_name": "AconC", "call": 0, "samples": 9}
+    ends = {"least_sample": 2, "least_L": 0.6, "most_sample": 7, "most_L": 0.95, "L": 0.7}
+    boxes = {"low": 0.65, "lower": 0.7, "median": 0.75, "upper": 0.8, "high": 0.9}
+    rows = [
+        head | ends | boxes | {"place": place, "layer": layer, "values": 9.0 if place else 400.0}
+        for place, layer in enumerate(LAYERS)
+    ]
+    return pd.DataFrame(rows)
+
+
 def channels(count: int = 12) -> pd.DataFrame:
     """Facts of the channels of two ACON layers of one network."""
     rng = np.random.default_rng(3)
@@ -303,7 +315,7 @@ def blocks() -> pd.DataFrame:
 
 FRAMES: dict[str, Callable[[], Any]] = {
     "frame": betas, "static": static, "null": null, "labels": labels, "training": training,
-    "depth": depth, "channels": channels, "every_channel": every_channel,
+    "depth": depth, "spread": spread, "channels": channels, "every_channel": every_channel,
     "null_table": null_table, "sample_means": sample_means,
     "splits": splits, "own_channels": own_channels, "images": images, "inputs": inputs,
     "measures": measures, "explained": explained, "damage": damage, "gates": gates, "forms": forms,
