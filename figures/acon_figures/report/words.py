@@ -79,8 +79,8 @@ def words(said: str) -> list[tuple[str, str]]:
 def yardstick(layers: pd.DataFrame) -> str:
     """Return L of a ReLU and of the most frequent other activation, for Gaussian inputs."""
     own = own_yardstick(layers)
-    more = "" if own is None else f", {visible(own[0])} {own[1]:.3f}"
-    return f"on Gaussian inputs: ReLU {RELU_L:.3f}{more}"
+    more = "" if own is None else f" ({visible(own[0])}: {own[1]:.3f})"
+    return f"ReLU on Gaussian inputs: {RELU_L:.3f}{more}"
 
 
 def next_steps(run: Run, layers: pd.DataFrame) -> dict[str, Any]:
