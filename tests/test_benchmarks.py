@@ -310,8 +310,9 @@ def test_the_sweep_compares_every_layer_and_goes_on_where_it_ended(
     first = table.iloc[0]
     assert first["layers"] == first["compared"] > 10
     assert first["measured"] == first["nonlinear"] > 10
-    assert first["L_error"] < 1e-12
-    assert first["L_channel_error"] < 1e-12
+    # SiLU is summed from its input: its outputs are those of the kernel, not of torch.
+    assert first["L_error"] < 1e-8
+    assert first["L_channel_error"] < 1e-7
 
 
 def test_the_sweep_notices_a_wrong_linearity(script: Any) -> None:

@@ -215,7 +215,7 @@ class UserPreprocess(Preprocess):
         return {"name": self.name, "spec": self.spec}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        function, digest = load_callable("preprocess", state["name"])
+        function, digest = load_callable("preprocess", state["name"], ["image"])
         if digest != state["spec"]["sha256"]:
             raise AconError(f"preprocess {state['name']} has changed since it was first loaded")
         self.__dict__.update(state, _function=function)

@@ -42,10 +42,22 @@ class _Growing(ConstrainedLayoutEngine):
                 with warnings.catch_warnings():
                     warnings.filterwarnings("error", "constrained_layout not applied")
                     super().execute(fig)
-                return
             except UserWarning:
                 fig.set_size_inches(1.15 * fig.get_figwidth(), 1.15 * fig.get_figheight())
+                continue
+            lack = sum(map(_lacking_height, fig.axes))
+            if not lack:
+                return
+            fig.set_figheight(fig.get_figheight() + lack)
         super().execute(fig)
+
+
+def _lacking_height(axes: Axes) -> float:
+    """Return the inches that panels lack to be half as high as their upright labels."""
+    labels = [label for label in axes.get_xticklabels() if label.get_rotation() == 90]
+    tall = max((label.get_window_extent().height for label in labels), default=0.0)
+    lack: float = (tall / 2 - axes.get_window_extent().height) / axes.figure.dpi
+    return max(lack, 0.0)
 
 
 class AconFigure(Figure):

@@ -189,7 +189,7 @@ def test_whether_a_network_of_ones_own_is_trained_is_not_known(tmp_path: Path) -
         run.__dict__["manifest"] = manifest
         assert run.weights == "not known"
         assert context.notices(run) == []
-        assert dict(context.facts(run))["Weights"] == "not known"
+        assert dict(context.facts(run))["Weights"] == "as the network came (no file is known)"
     assert acon.build_model("torch.nn:Identity").acon_origin.weights == "not known"  # type: ignore[union-attr]
 
 
