@@ -71,8 +71,9 @@ def sample_spread(
             linewidth=thin(0.8), zorder=2.2,
         )  # fmt: skip
         axes.hlines(
-            table["median"], at - half, at + half, color=INK, linewidth=thin(1.6), zorder=2.4
-        )
+            table["median"], at - half, at + half, color=np.where(few, INK, "white"),
+            linewidth=thin(1.6), zorder=2.4,
+        )  # fmt: skip
         axes.scatter(at, table["L"], marker="D", s=thin(4.5) ** 2, facecolor="white", edgecolor=INK,
                      linewidth=thin(1.0), zorder=3)  # fmt: skip
         relu = np.array([_relu(count) for count in table["values"].round()])
