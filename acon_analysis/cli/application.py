@@ -87,10 +87,19 @@ def _stopping() -> Iterator[list[int]]:
     """Raise KeyboardInterrupt for signals that ask to end, and list them.
 
     Code that is interrupted may raise something else, as imports of compiled modules do; the list
-    says why. Signals that are ignored (``nohup``) stay so.
+    says why. In a finaliser Python drops the exception: it is raised again soon. Signals that are
+    ignored (``nohup``) stay so.
     """
     seen: list[int] = []
-    process, before = os.getpid(), {}
+    process, before, printing = os.getpid(), {}, sys.unraisablehook
+    timers: list[threading.Timer] = []
+
+    def again(dropped: Any) -> None:
+        if not seen or dropped.exc_type is not KeyboardInterrupt:
+            printing(dropped)
+            return
+        timers.append(threading.Timer(0.05, os.kill, (process, seen[0])))
+        timers[-1].start()
 
     def stop(number: int, _: Any) -> None:
         if os.getpid() == process:
@@ -103,9 +112,13 @@ def _stopping() -> Iterator[list[int]]:
     for number in (getattr(signal, name) for name in names if hasattr(signal, name)):
         if signal.getsignal(number) not in (signal.SIG_IGN, None):
             before[number] = signal.signal(number, stop)
+    sys.unraisablehook = again
     try:
         yield seen
     finally:
+        sys.unraisablehook = printing
+        for timer in timers:
+            timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -139,6 +139,27 @@ def test_captures_interrupted_at_random_moments_continue(tmp_path: Path) -> None
         assert not (tmp_path / f"run{run}" / "tmp").exists()
 
 
+def test_an_interrupt_within_a_finaliser_is_not_lost(tmp_path: Path) -> None:
+    """Python drops what is raised there; a network's own finaliser stands for those of torch."""
+    (tmp_path / "net.py").write_text(
+        "import os, signal, time\n"
+        "class Left:\n"
+        "    def __del__(self):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        time.sleep(0.01)\n"
+        "def make():\n"
+        "    Left()\n"
+        "    time.sleep(60)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "acon_analysis", "layers", "net.py:make"], cwd=tmp_path,
+        capture_output=True, text=True, timeout=50, check=False, env=environment(),
+    )  # fmt: skip
+    assert done.returncode == 128 + signal.SIGTERM
+    said = "acon: ended by SIGTERM; what is finished stays, the same command continues\n"
+    assert done.stderr == said
+
+
 def test_names_that_the_locale_has_no_letters_for(tmp_path: Path) -> None:
     """Under a C locale without UTF-8, and with a name that is not UTF-8."""
     script = (
