@@ -12,9 +12,14 @@ def network_names(runs: Sequence[Run], *, by_data: bool = False) -> list[str]:
     With `by_data` networks on different data may have the same name.
     """
     keys = [(run.network, run.data_words if by_data else "") for run in runs]
+    return with_folders([key[0] for key in keys], keys, runs)
+
+
+def with_folders(labels: Sequence[str], keys: Sequence[object], runs: Sequence[Run]) -> list[str]:
+    """Add the folder of its run, or else its number, to each label whose key is that of others."""
     folders = [spelled(run.path.absolute().name) for run in runs]
     found = []
-    for index, (key, folder) in enumerate(zip(keys, folders, strict=True), 1):
+    for index, (label, key, folder) in enumerate(zip(labels, keys, folders, strict=True), 1):
         own = folder if folders.count(folder) == 1 else f"run {index}"
-        found.append(key[0] if keys.count(key) == 1 else f"{key[0]} ({own})")
+        found.append(label if keys.count(key) == 1 else f"{label} ({own})")
     return found

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from acon_analysis.errors import UsageError
 from acon_analysis.files import atomic_write
+from acon_analysis.plotdata.networks import with_folders
 from acon_analysis.plotdata.overview import channel_overview, layer_overview
 from acon_analysis.runs.run import Run, open_run, require_samples
 from acon_analysis.screen import counted
@@ -112,7 +113,9 @@ def render(
         for run, prefix in zip(runs, PREFIXES, strict=False):
             pages.append(_page(run, prefix, offered))
             bar.update()
-        _tell_apart(runs, pages)
+        titles = [one["title"] for one in pages]
+        for one, title in zip(pages, with_folders(titles, titles, runs), strict=True):
+            one["title"] = visible(title)
         pictures = []
         for spec in specs:
             bar.set_postfix_str(spec.name)
@@ -149,16 +152,6 @@ def _said(pages: Sequence[dict[str, Any]], pictures: Sequence[Picture]) -> str:
     """Return the texts of a page whose words may need an explanation."""
     texts = [one[name] for one in pages for name in ("findings", "layers", "census")]
     return f"{texts} {[one.caption for one in pictures]}"
-
-
-def _tell_apart(runs: Sequence[Run], pages: Sequence[dict[str, Any]]) -> None:
-    """Add the folders of two runs to titles that are the same."""
-    titles = [page["title"] for page in pages]
-    if len(set(titles)) < len(titles):
-        for number, (run, page) in enumerate(zip(runs, pages, strict=True), 1):
-            same = runs[0].path.absolute().name == runs[-1].path.absolute().name
-            own = f"run {number}" if same else run.path.absolute().name
-            page["title"] = f"{page['title']} ({visible(own)})"
 
 
 def _compared(

@@ -16,7 +16,7 @@ _KEYS = ("key_padding_mask", "src_key_padding_mask")
 
 
 class _PaddingMasks(Visitor):
-    """Counts the positions that attention is told to leave out."""
+    """Keeps the padding masks of attention."""
 
     def __init__(self) -> None:
         self.masks: list[Tensor] = []

@@ -14,7 +14,7 @@ import checkpoint_fuzz
 @pytest.mark.slow
 def test_mutated_files(tmp_path: Path) -> None:
     """In a process of its own, so that its memory is its own."""
-    seconds = os.environ.get("ACON_FUZZ_SECONDS", "15")
+    seconds = os.environ.get("ACON_FUZZ_SECONDS", "60")
     command = [sys.executable, checkpoint_fuzz.__file__, "--seconds", seconds]
     command += ["--keep", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -243,7 +243,7 @@ def test_a_run_is_not_continued_with_another_mask(tmp_path: Path) -> None:
             captured(model, batches, tmp_path / "run", mask=other)
 
 
-def test_functions_are_told_apart_by_what_they_keep() -> None:
+def test_functions_that_keep_other_values_are_others() -> None:
     def named(mask: Any) -> Any:
         return InputOptions(mask=mask).identity["mask"]
 

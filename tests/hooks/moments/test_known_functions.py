@@ -68,15 +68,19 @@ def test_the_kernel_computes_outputs_of_every_size(kernel: NativeSums, name: str
     torch.testing.assert_close(2 * found[2, 0], y, rtol=3e-7, atol=1e-36)
 
 
+def convolutions(count: int, channels: int) -> nn.ModuleList:
+    torch.manual_seed(3)
+    return nn.ModuleList(
+        nn.Conv2d(channels if index else 3, channels, 3, padding=1) for index in range(count)
+    )
+
+
 class Mixed(nn.Module):
     """ReLUs that overwrite their input, as modules and in every spelling; one is called twice."""
 
     def __init__(self, channels: int = 20) -> None:
         super().__init__()
-        torch.manual_seed(3)
-        self.convs = nn.ModuleList(
-            nn.Conv2d(3 if index == 0 else channels, channels, 3, padding=1) for index in range(6)
-        )
+        self.convs = convolutions(6, channels)
         self.first, self.twice = nn.ReLU(inplace=True), nn.ReLU(inplace=True)
         self.eval()
 
@@ -129,10 +133,7 @@ class Smooth(nn.Module):
 
     def __init__(self, channels: int = 20) -> None:
         super().__init__()
-        torch.manual_seed(3)
-        self.convs = nn.ModuleList(
-            nn.Conv2d(3 if index == 0 else channels, channels, 3, padding=1) for index in range(4)
-        )
+        self.convs = convolutions(4, channels)
         self.silu, self.hardswish = nn.SiLU(inplace=True), nn.Hardswish(inplace=True)
         self.eval()
 
