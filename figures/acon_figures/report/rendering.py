@@ -114,8 +114,8 @@ def render(
             pages.append(_page(run, prefix, offered))
             bar.update()
         titles = [one["title"] for one in pages]
-        for one, title in zip(pages, with_folders(titles, titles, runs), strict=True):
-            one["title"] = visible(title)
+        for one, called in zip(pages, with_folders(titles, titles, runs), strict=True):
+            one["title"] = visible(called)
         pictures = []
         for spec in specs:
             bar.set_postfix_str(spec.name)
