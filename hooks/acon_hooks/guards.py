@@ -4,7 +4,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from operator import itemgetter
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -270,8 +270,34 @@ def _without_fast_path() -> Callable[[], None]:
     return lambda: torch.backends.mha.set_fastpath_enabled(before)
 
 
+def _without_tf32() -> Callable[[], None]:
+    backends: Any = torch.backends
+    owners = (
+        backends.cudnn.conv,
+        backends.cudnn.rnn,
+        backends.cuda.matmul,
+        backends.mkldnn.conv,
+        backends.mkldnn.matmul,
+    )
+    before = [owner.fp32_precision for owner in owners]
+    for owner in owners:
+        owner.fp32_precision = "ieee"
+
+    def back() -> None:
+        for owner, value in zip(owners, before, strict=True):
+            owner.fp32_precision = value
+
+    return back
+
+
 _eager = SharedSetting(_force_eager)
 _slow_path = SharedSetting(_without_fast_path)
+_full_precision = SharedSetting(_without_tf32)
+
+
+def full_precision() -> AbstractContextManager[None]:
+    """Compute float32 as float32: no TF32, which some devices use for convolutions by default."""
+    return _full_precision.hold()
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from acon_hooks.engine.feeding import data_name, named_data, open_feed
 from acon_hooks.engine.inputs import Forward, Mask, input_options
 from acon_hooks.engine.sites import Site
 from acon_hooks.errors import BlockWarning, HookError
-from acon_hooks.guards import unwrap
+from acon_hooks.guards import full_precision, unwrap
 from acon_hooks.layers.choosing import NoLayerError
 from acon_hooks.readings.batch import Key
 from acon_hooks.replacement.fitting import fit_units
@@ -128,7 +128,7 @@ def block_linearity(
     options = input_options(network, forward, mask)
     feed = open_feed(mixed, limit=limit, batch_size=MOST_SAMPLES, options=options)
     gathering = Gathering(network, feed, _count(feed, mixed, limit), seed)
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), full_precision():
         gathering.first(sites, lines.layers)
         _refuse_or_warn(gathering.left_out, named)
         if announce is not None:

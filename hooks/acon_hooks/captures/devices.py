@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +13,6 @@ from torch.nn.parameter import is_lazy
 
 from acon_analysis.errors import UsageError
 from acon_hooks.engine.aliases import same_values
-from acon_hooks.guards import SharedSetting
 
 _CONV2D = nn.Conv2d | nn.ConvTranspose2d
 
@@ -135,34 +134,6 @@ def threads(count: int | None) -> Iterator[None]:
     finally:
         if torch.get_num_threads() != before:
             torch.set_num_threads(before)
-
-
-def _without_tf32() -> Callable[[], None]:
-    backends: Any = torch.backends
-    owners = (
-        backends.cudnn.conv,
-        backends.cudnn.rnn,
-        backends.cuda.matmul,
-        backends.mkldnn.conv,
-        backends.mkldnn.matmul,
-    )
-    before = [owner.fp32_precision for owner in owners]
-    for owner in owners:
-        owner.fp32_precision = "ieee"
-
-    def back() -> None:
-        for owner, value in zip(owners, before, strict=True):
-            owner.fp32_precision = value
-
-    return back
-
-
-_full_precision = SharedSetting(_without_tf32)
-
-
-def full_precision() -> AbstractContextManager[None]:
-    """Compute float32 as float32: no TF32, which some devices use for convolutions by default."""
-    return _full_precision.hold()
 
 
 def wants_channels_last(model: nn.Module) -> bool:

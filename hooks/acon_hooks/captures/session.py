@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from acon_analysis.errors import AconError, StoreError
 from acon_analysis.runs.run import Run
-from acon_hooks.captures.devices import full_precision, on_device, threads
+from acon_hooks.captures.devices import on_device, threads
 from acon_hooks.captures.forward_pass import ForwardPass
 from acon_hooks.captures.identity import identity_sha256
 from acon_hooks.captures.manifest import ManifestWriter, existing_manifest
@@ -26,6 +26,7 @@ from acon_hooks.census.counting import naming_calls
 from acon_hooks.engine.feed import Batch
 from acon_hooks.engine.feeding import naming_dead_workers
 from acon_hooks.errors import RowWarning
+from acon_hooks.guards import full_precision
 from acon_hooks.moments.accumulating import Accumulator
 from acon_hooks.readings.batch import Key, to_host
 

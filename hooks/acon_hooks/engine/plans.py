@@ -17,7 +17,7 @@ from acon_hooks.engine.feed import Batch
 from acon_hooks.engine.outputs import Output, pick_output
 from acon_hooks.engine.rows import mean_of
 from acon_hooks.engine.visiting import visiting
-from acon_hooks.guards import unwrap
+from acon_hooks.guards import full_precision, unwrap
 
 #: What outputs are taken for.
 LOGITS, CLASSES, ALONE = "logits", "probabilities of classes", "probabilities of each class alone"
@@ -89,6 +89,7 @@ def run_plans(
     with (
         torch.inference_mode(False),  # where PyTorch counts what is overwritten
         torch.no_grad(),
+        full_precision(),
         visiting(network, sites, editing),
     ):
         for batch in feed.batches():

@@ -24,7 +24,7 @@ from acon_hooks.explainers.attribution import METHODS
 from acon_hooks.explainers.baselines import make_baseline
 from acon_hooks.explainers.explanations import Explanation
 from acon_hooks.explainers.probing import BetaProbe
-from acon_hooks.guards import unwrap
+from acon_hooks.guards import full_precision, unwrap
 from acon_hooks.layers.scan import KINDS, Layer, scan_layers
 from acon_hooks.readings.tap import Tap
 
@@ -127,6 +127,7 @@ def explain(
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
+        full_precision(),
         _naming_checkpoints(found),
         BetaProbe(model, found, call, forward) as probe,
     ):

@@ -25,7 +25,7 @@ from acon_hooks.engine.visiting import visiting
 from acon_hooks.explainers.attribution import batches
 from acon_hooks.explainers.baselines import make_baseline
 from acon_hooks.explainers.sanity import rank_correlation
-from acon_hooks.guards import eager, unwrap
+from acon_hooks.guards import eager, full_precision, unwrap
 from acon_hooks.layers.reading import fold
 from acon_hooks.layers.scan import Layer
 from acon_hooks.moments.accumulating import Accumulator
@@ -179,6 +179,7 @@ def layer_conductance(
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
+        full_precision(),
         allow_mutation_on_saved_tensors(),  # layers that overwrite their input
         visiting(inner, [site], led),
     ):

@@ -291,7 +291,7 @@ def _failure(
     tried = "; ".join(f"{reader} misses by {error:.1e}" for (reader, _), error in shown)
     text += f"no reading of β explains the output as {formula} to {limit:.0e} ({tried})"
     if isinstance(layer.module, torch.jit.ScriptModule):
-        text += "; the layer is TorchScript, so nothing inside it can be trace"
+        text += "; the layer is TorchScript, so nothing inside it can be traced"
     near = _near(layer, trace, settings[:1])
     return text + near + "; leave the layer out with layers=[...] or kinds=[...]"
 

@@ -20,7 +20,7 @@ from acon_hooks.engine.outputs import Output
 from acon_hooks.engine.plans import run_batch, run_plans
 from acon_hooks.engine.sites import Site
 from acon_hooks.engine.visiting import visiting
-from acon_hooks.guards import unwrap
+from acon_hooks.guards import full_precision, unwrap
 from acon_hooks.layers.reading import fold
 from acon_hooks.layers.scan import Layer
 from acon_hooks.readings.tap import Tap
@@ -154,7 +154,12 @@ def first_order_damage(
     edits = plan_edits(network, plan)
     residuals = _Residuals(edits)
     batch = images if isinstance(images, Batch) else Batch(0, list(range(len(images))), images)
-    with torch.inference_mode(False), torch.enable_grad(), allow_mutation_on_saved_tensors():
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        full_precision(),
+        allow_mutation_on_saved_tensors(),
+    ):
         with visiting(network, edits, residuals):
             found = run_batch(network, batch, output).flatten(1)
         zeros = [residuals.zeros[site] for site in edits]

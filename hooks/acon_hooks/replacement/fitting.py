@@ -23,7 +23,7 @@ from acon_hooks.engine.inputs import Forward, Mask, input_options
 from acon_hooks.engine.plans import fitted
 from acon_hooks.engine.rows import Rows
 from acon_hooks.errors import NoImagesError
-from acon_hooks.guards import unwrap
+from acon_hooks.guards import full_precision, unwrap
 from acon_hooks.layers.reading import fold
 from acon_hooks.layers.scan import Layer
 from acon_hooks.moments.accumulating import Accumulator
@@ -239,6 +239,7 @@ def _summed(
     with (
         Tap(network, layers, kinds=tuple(kinds), observe=observe) as tap,
         torch.no_grad(),
+        full_precision(),
         tqdm(total=feed.count, desc="fit", unit="sample", disable=None) as bar,
     ):
         for batch in feed.batches():

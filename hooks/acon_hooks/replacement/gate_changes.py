@@ -27,7 +27,7 @@ from acon_hooks.engine.inputs import Forward, input_options
 from acon_hooks.engine.outputs import Output
 from acon_hooks.engine.plans import run_batch, run_plans
 from acon_hooks.engine.sites import Site
-from acon_hooks.guards import unwrap
+from acon_hooks.guards import full_precision, unwrap
 from acon_hooks.replacement.gates import Recorded, record_gates
 from acon_hooks.replacement.recalibrating import batch_norms, recalibrated
 
@@ -152,7 +152,7 @@ def gate_use(
     network = unwrap(model)
     run, options = _Run(network, output), input_options(network, forward)
     generator = np.random.default_rng(seed)
-    with temporary_folder() as folder, torch.no_grad():
+    with temporary_folder() as folder, torch.no_grad(), full_precision():
         held = Held(data, limit, batch_size, options, "gates")
         own = record_gates(network, held.batches, layers, _made(folder, "own"), run)
         norms = batch_norms(network, (gate.site.module for gate in own.gates))

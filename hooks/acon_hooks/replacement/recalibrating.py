@@ -14,6 +14,7 @@ from acon_hooks.engine.edits import Edit, Editing, EditPlan, Line, edits_of
 from acon_hooks.engine.feed import Batch
 from acon_hooks.engine.sites import Site
 from acon_hooks.engine.visiting import visiting
+from acon_hooks.guards import full_precision
 
 
 def batch_norms(network: nn.Module, outside: Iterable[nn.Module]) -> list[Site]:
@@ -89,7 +90,12 @@ def recalibrated(
     summing = {name: {site: BatchStatistics(site.module) for site in norms} for name in plans}
     sites = dict.fromkeys([*(site for plan in plans.values() for site in plan), *norms])
     editing = _Estimating({})
-    with torch.inference_mode(False), torch.no_grad(), visiting(network, sites, editing):
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        full_precision(),
+        visiting(network, sites, editing),
+    ):
         for batch in batches:
             for name, plan in plans.items():
                 editing.edits = {**edits_of(plan, batch.ids), **summing[name]}

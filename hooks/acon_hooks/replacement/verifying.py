@@ -27,7 +27,7 @@ from acon_hooks.engine.rows import Rows
 from acon_hooks.engine.sites import Site
 from acon_hooks.engine.visiting import visiting
 from acon_hooks.errors import SameDataWarning
-from acon_hooks.guards import unwrap
+from acon_hooks.guards import full_precision, unwrap
 from acon_hooks.layers.reading import fold
 from acon_hooks.readings.batch import Key
 from acon_hooks.replacement.linearizing import plan_edits
@@ -152,7 +152,12 @@ def verify_plan(
         warnings.warn(text, SameDataWarning, stacklevel=2)
     comparison, lines = Comparison(logits), _Lines(network, edits, output)
     predicted, seen = [], set[str]()
-    with torch.inference_mode(False), torch.no_grad(), visiting(network, edits, lines.step):
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        full_precision(),
+        visiting(network, edits, lines.step),
+    ):
         for batch in shown(feed, "damage"):
             if batch.ids:
                 unchanged, after, found = lines.run(batch)

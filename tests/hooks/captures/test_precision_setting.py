@@ -1,14 +1,17 @@
-"""Captures in several threads put torch's precision back when the last of them is done."""
+"""float32 is computed as float32, and torch's precision is put back when the last user is done."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 import acon_analysis as acon
+import acon_hooks
+from acon_hooks.replacement.damage import first_order_damage
 
 
 def settings() -> list[str]:
@@ -53,3 +56,46 @@ def test_two_captures_that_overlap_leave_the_settings_as_they_were(tmp_path: Pat
         thread.join()
     assert inside == [["ieee"] * 4]
     assert settings() == before
+
+
+class Noting(nn.Conv2d):
+    """Notes the precision that convolutions of float32 are computed with."""
+
+    seen: list[str]
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(torch.backends.cudnn.conv.fp32_precision)  # type: ignore[attr-defined]
+        return super().forward(x)
+
+
+def plan_of(model: nn.Module, data: list[Tensor]) -> Any:
+    return acon_hooks.fit_units(model, data, limit=16).plan(budget=2)
+
+
+#: What compares outputs with each other: TF32 has rounding errors as large as what is measured.
+USES: dict[str, Callable[[nn.Module, list[Tensor]], Any]] = {
+    "fit": plan_of,
+    "verify": lambda m, x: acon_hooks.verify_plan(m, plan_of(m, x), x),
+    "first order": lambda m, x: first_order_damage(m, acon_hooks.fit_units(m, x), x[0]),
+    "replace": lambda m, x: acon_hooks.replace(m, x, "relu", budget=2),
+    "gates": lambda m, x: acon_hooks.gate_use(m, x, recalibrate=x),
+    "blocks": lambda m, x: acon_hooks.block_linearity(m, x),
+    "explain": lambda m, x: acon_hooks.explain(m, x[0], "2.acon", 0, method="occlusion"),
+    "conductance": lambda m, x: acon_hooks.conductance(m, x[0], layers=["2.acon"], steps=2),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_what_compares_outputs_computes_without_tf32(use: str) -> None:
+    torch.manual_seed(0)
+    conv = Noting(1, 4, 3)
+    conv.seen = []
+    block = nn.Sequential()
+    block.add_module("acon", acon.layers.MetaAconC(4))
+    model = nn.Sequential(
+        conv, nn.BatchNorm2d(4), block, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    ).eval()
+    before = settings()
+    USES[use](model, [torch.randn(8, 1, 8, 8) for _ in range(4)])
+    assert settings() == before
+    assert conv.seen[-1] == "ieee"
