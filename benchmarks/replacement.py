@@ -22,11 +22,7 @@ from torch import nn
 
 from acon_analysis.data.sources import open_data
 from acon_analysis.models.registry import build_model
-from acon_analysis.studies.replacement_ranks import (
-    compare_replacements,
-    rank_correlations,
-    summarize_correlations,
-)
+from acon_analysis.studies.replacement_ranks import rank_correlations
 from acon_analysis.training.release import train_network
 from acon_hooks.engine.plans import relative_change
 from acon_hooks.replacement.damage import (
@@ -160,13 +156,77 @@ def many_units(
     return pd.DataFrame(rows)
 
 
+def summarize(correlations: pd.DataFrame, draws: int = 2000) -> pd.DataFrame:
+    """Average correlations over layers, then seeds; one row a network and measure.
+
+    The interval of 95 % is a percentile bootstrap in two levels (Davison and Hinkley 1997,
+    Bootstrap Methods and their Application, section 3.8): of seeds, then of layers of each.
+    """
+    rng = np.random.default_rng(0)
+    rows = []
+    known = correlations.dropna(subset=["spearman"])
+    for (network, measure), part in known.groupby(["network", "measure"], sort=False):
+        groups = [own["spearman"].to_numpy(np.float64) for _, own in part.groupby("seed")]
+        means = np.array([own.mean() for own in groups])
+        low, high = np.quantile([drawn(groups, rng) for _ in range(draws)], [0.025, 0.975])
+        rows.append(
+            {
+                "network": network,
+                "measure": measure,
+                "spearman": means.mean(),
+                "low": low,
+                "high": high,
+                "seed_std": means.std(ddof=1) if len(means) > 1 else np.nan,
+                "least": part["spearman"].min(),
+                "seeds": len(groups),
+                "layers": len(part),
+                "units": int(part["units"].sum()),
+            }
+        )
+    frame = pd.DataFrame(rows)
+    return frame.sort_values(["network", "spearman"], ascending=[True, False], ignore_index=True)
+
+
+def drawn(groups: list[np.ndarray], rng: np.random.Generator) -> float:
+    """Return the mean of the means of layers drawn within drawn seeds."""
+    chosen = rng.integers(len(groups), size=len(groups))
+    return float(np.mean([rng.choice(groups[i], len(groups[i])).mean() for i in chosen]))
+
+
+def compare(damage: pd.DataFrame) -> pd.DataFrame:
+    """Compare what replaces a unit with its line; one row a network and replacement.
+
+    ``times_affine``: the median damage over that of lines; ``affine_better``: the share of units
+    where the line changes the logits less.
+    """
+    keys = ["network", "seed", "layer", "call", "channel"]
+    wide = damage.pivot(index=keys, columns="replacement", values="median")
+    rows = []
+    for network, own in wide.groupby("network", sort=False):
+        for name in REPLACEMENTS:
+            pair = own[["affine", name]].dropna().to_numpy()
+            line, other = pair[:, 0], pair[:, -1]
+            rows.append(
+                {
+                    "network": network,
+                    "replacement": name,
+                    "median": np.median(other),
+                    "times_affine": np.median(other) / np.median(line),
+                    "affine_better": np.nan if name == "affine" else (line < other).mean(),
+                    "seeds": own.reset_index()["seed"].nunique(),
+                    "units": len(pair),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
 def report(units: pd.DataFrame, budgets: pd.DataFrame, options: argparse.Namespace) -> None:
     """Write the tables and the page."""
     folder: Path = options.out
     affine = units[units["replacement"] == "affine"].assign(damage=lambda f: f["mean"])
     correlations = rank_correlations(affine, MEASURES)
-    summary = summarize_correlations(correlations, seed=0)
-    kinds = compare_replacements(units)
+    summary = summarize(correlations)
+    kinds = compare(units)
     groups = budgets.groupby(["network", "ranking", "share"], sort=False)
     curve = groups[["change", "accuracy", "accuracy_before"]].mean().reset_index()
     frames: dict[str, pd.DataFrame] = {

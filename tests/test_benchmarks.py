@@ -418,3 +418,30 @@ def test_a_foreign_meta_acon_is_found_and_its_variants_begin_alike(script: Any) 
         assert all(torch.equal(v, own[k]) for k, v in other.named_parameters() if "beta" not in k)
         betas = [v for k, v in other.named_parameters() if "beta" in k and v.requires_grad]
         assert len(betas) == learned
+
+
+def test_correlations_are_averaged_over_layers_then_seeds(script: Any) -> None:
+    keys = {"network": "net", "measure": "s_c", "units": 20}
+    values = {(0, "a"): 0.2, (0, "b"): 0.4, (1, "a"): 0.9, (2, "b"): 1.0, (2, "a"): np.nan}
+    frame = pd.DataFrame([
+        {**keys, "seed": seed, "layer": layer, "spearman": value}
+        for (seed, layer), value in values.items()
+    ])  # fmt: skip
+    row = script("replacement").summarize(frame, draws=200).squeeze()
+    assert row["spearman"] == pytest.approx((0.3 + 0.9 + 1.0) / 3)
+    assert 0.2 <= row["low"] <= row["spearman"] <= row["high"] <= 1
+    assert row["seed_std"] == pytest.approx(np.std([0.3, 0.9, 1.0], ddof=1))
+    assert (row["least"], row["seeds"], row["layers"], row["units"]) == (0.2, 3, 4, 80)
+
+
+def test_replacements_are_compared_by_their_median(script: Any) -> None:
+    rows = [("net", 0, "a", 0, channel, kind, value)
+            for channel in range(3)
+            for kind, value in (("affine", 0.1 * (channel + 1)), ("zero", 0.5), ("identity", 0.2))
+            ]  # fmt: skip
+    names = ["network", "seed", "layer", "call", "channel", "replacement", "median"]
+    found = script("replacement").compare(pd.DataFrame(rows, columns=names))
+    found = found.set_index("replacement")
+    np.testing.assert_allclose(found["median"], [0.2, 0.2, 0.5])
+    np.testing.assert_allclose(found["times_affine"], [1, 1, 2.5])
+    np.testing.assert_allclose(found["affine_better"], [np.nan, 1 / 3, 1])

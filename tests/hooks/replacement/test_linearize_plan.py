@@ -7,14 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import spearmanr
 
 from acon_analysis.errors import UsageError
-from acon_analysis.studies.replacement_ranks import (
-    compare_replacements,
-    rank_correlations,
-    summarize_correlations,
-)
 from acon_hooks.replacement.plan import (
     Plan,
     PlanError,
@@ -144,59 +138,3 @@ def test_a_missing_file_and_impossible_units_are_refused(tmp_path: Path) -> None
     ):
         with pytest.raises(PlanError, match=text):
             Plan(units, FACTS, "net", "")
-
-
-def units(seeds: int = 3) -> pd.DataFrame:
-    rng = np.random.default_rng(0)
-    parts = []
-    for seed in range(seeds):
-        for layer in ("a", "b"):
-            damage = rng.random(20)
-            parts.append(pd.DataFrame({"network": "net", "seed": seed, "layer": layer, "call": 0,
-                "good": damage**3, "bad": -damage, "noisy": damage + rng.normal(0, 0.3, 20),
-                "constant": 1.0, "absent": np.nan, "damage": damage}))  # fmt: skip
-    return pd.concat(parts, ignore_index=True)
-
-
-def test_rank_correlations_are_spearmans() -> None:
-    names = ["good", "bad", "noisy", "constant", "absent"]
-    frame = rank_correlations(units(), names)
-    by = frame.groupby("measure")["spearman"]
-    np.testing.assert_allclose(by.get_group("good"), 1)
-    np.testing.assert_allclose(by.get_group("bad"), -1)
-    assert by.get_group("constant").isna().all()
-    assert by.get_group("absent").isna().all()
-    for key, part in units().round(1).groupby(["seed", "layer"]):  # rounded: with ties
-        expected = spearmanr(part["noisy"], part["damage"]).statistic
-        found = rank_correlations(part, ["noisy"])["spearman"].item()
-        assert found == pytest.approx(expected, abs=1e-12), key
-    few = units().groupby(["seed", "layer"]).head(3)
-    assert rank_correlations(few, ["good"])["spearman"].isna().all()
-
-
-def test_the_summary_is_over_layers_then_seeds() -> None:
-    correlations = rank_correlations(units(), ["good", "noisy", "constant"])
-    summary = summarize_correlations(correlations, seed=1, draws=200)
-    assert list(summary["measure"]) == ["good", "noisy"]  # best first, none without a value
-    row = summary.set_index("measure").loc["noisy"]
-    own = correlations[correlations["measure"] == "noisy"]
-    assert row["spearman"] == pytest.approx(own.groupby("seed")["spearman"].mean().mean())
-    assert row["low"] <= row["spearman"] <= row["high"]
-    assert (row["seeds"], row["layers"], row["units"]) == (3, 6, 120)
-    pd.testing.assert_frame_equal(summary, summarize_correlations(correlations, seed=1, draws=200))
-    one = summarize_correlations(rank_correlations(units(1), ["noisy"]), seed=1, draws=50)
-    assert np.isnan(one["seed_std"].item())
-
-
-def test_replacements_are_compared_by_their_median() -> None:
-    rows = [("net", 0, "a", 0, channel, kind, value)
-            for channel in range(3)
-            for kind, value in (("affine", 0.1 * (channel + 1)), ("zero", 0.5))]  # fmt: skip
-    names = ["network", "seed", "layer", "call", "channel", "replacement", "median"]
-    frame = pd.DataFrame(rows, columns=names)
-    found = compare_replacements(frame).set_index("replacement")
-    assert found.loc["affine", "median"] == pytest.approx(0.2)
-    assert found.loc["zero", "times_affine"] == pytest.approx(2.5)
-    assert found.loc["zero", "affine_better"] == 1
-    with pytest.raises(UsageError, match="no unit was replaced by its line"):
-        compare_replacements(frame[frame["replacement"] == "zero"])
