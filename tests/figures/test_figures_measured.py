@@ -371,7 +371,7 @@ def test_runs_that_do_not_fit_together_are_not_drawn_together(
     assert set(depth["layer"]) == set(digits_run.layers["layer"])
 
 
-def test_clustering_puts_like_beside_like_and_keeps_every_value() -> None:
+def test_clustering_puts_like_next_to_like_and_keeps_every_value() -> None:
     rng = np.random.default_rng(4)
     group = rng.permutation(np.repeat([0, 1, 2], 8))
     level = np.array([0.2, 0.5, 0.8])[group]
@@ -380,9 +380,10 @@ def test_clustering_puts_like_beside_like_and_keeps_every_value() -> None:
     columns = {"sample": sample, "channel": channel, "beta": values.ravel()}
     frame = pd.DataFrame({"layer": "acon", **columns})
     ordered = ordered_betas(frame)
-    np.testing.assert_array_equal(ordered.values, values[np.ix_(ordered.samples, ordered.channels)])
-    labels = group[ordered.samples].astype(object)
-    assert label_purity(labels) == pytest.approx((21 / 23, 7 / 23))
+    expected = values[np.ix_(ordered.sample_ids, ordered.channels)]
+    np.testing.assert_array_equal(ordered.values, expected)
+    labels = group[ordered.sample_ids]
+    assert label_purity([str(label) for label in labels]) == pytest.approx(21 / 23)
     assert ordered_betas(frame, samples=10).values.shape == (10, 5)
     with pytest.raises(AconError, match="not every sample has a β"):
         ordered_betas(frame.iloc[1:])
@@ -394,7 +395,7 @@ def test_the_heat_map_and_its_strip_are_the_ordered_betas() -> None:
     figure = beta_heatmap(frame, labels=labels)
     main, columns = (axes.images[0] for axes in figure.axes[:2])
     np.testing.assert_array_equal(np.asarray(main.get_array()), ordered.values)
-    classes = [labels.loc[sample] for sample in ordered.samples]
+    classes = [labels.loc[sample] for sample in ordered.sample_ids]
     of = np.asarray(columns.get_array())
     assert of.sum(axis=1).tolist() == [1] * len(classes)
     words = [label.get_text() for label in figure.axes[1].get_xticklabels()]

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 
 from acon_analysis.screen import counted
-from acon_analysis.statistics.beta_clusters import OrderedBetas, label_purity, ordered_betas
+from acon_analysis.statistics.beta_clusters import label_purity, ordered_betas
 from acon_analysis.statistics.beta_matrix import BetaMatrix
 from acon_figures.names import shortened
 from acon_figures.spec import figure
@@ -98,13 +98,13 @@ def beta_heatmap(
             image, ax=axes, location="top" if narrow else "left", label="β", fraction=0.05, pad=0.02
         )
         bar.ax.grid(visible=False)
-    figure.name(f"layer {ordered.layer}")
+    figure.name(f"layer {ordered.name}")
     figure.caption = _caption(ordered, names)
     return figure
 
 
-def _names(ordered: OrderedBetas, labels: "pd.Series[Any]") -> list[str] | None:
-    found = labels.reindex(ordered.samples)
+def _names(ordered: BetaMatrix, labels: "pd.Series[Any]") -> list[str] | None:
+    found = labels.reindex(ordered.sample_ids)
     if found.isna().any() or found.nunique() > MOST_CLASSES:
         return None
     return [str(name) for name in found]
@@ -126,14 +126,14 @@ def _draw_classes(axes: Axes, names: list[str], letters: int) -> None:
     axes.set_title("class")
 
 
-def _caption(ordered: OrderedBetas, names: list[str] | None) -> str:
+def _caption(ordered: BetaMatrix, names: list[str] | None) -> str:
     rows, columns = ordered.values.shape
     text = CAPTION.format(
-        layer=ordered.layer, samples=counted(rows, "sample"), channels=counted(columns, "channel")
+        layer=ordered.name, samples=counted(rows, "sample"), channels=counted(columns, "channel")
     )
     if names is None or rows < 2:
         return text
-    observed, _ = label_purity(np.array(names, dtype=object))
+    observed = label_purity(names)
     return (
         f"{text} Next to it a column a class, dark where a "
         f"sample is of it. Neighbouring samples have the same class in {100 * observed:.0f} % of "

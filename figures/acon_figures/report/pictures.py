@@ -111,7 +111,7 @@ def _ordered(betas: BetaMatrix) -> pd.DataFrame:
     found = ordered_betas(betas)
     table = pd.DataFrame(found.values, columns=[f"channel {number}" for number in found.channels])
     table = table.astype("float32").round(4)
-    table.insert(0, "sample", found.samples)
+    table.insert(0, "sample", found.sample_ids)
     return table
 
 

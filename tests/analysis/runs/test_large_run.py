@@ -79,7 +79,7 @@ def test_plot_data_of_a_large_run(large_run: Run) -> None:
     }
     assert beta_densities(beta, samples=3).layer == LAST
     ordered = ordered_betas(beta)
-    assert sorted(ordered.samples) == sorted(large_run.sample_ids)
+    assert sorted(ordered.sample_ids) == sorted(large_run.sample_ids)
     assert ordered.values.mean() == pytest.approx(beta.values.mean(dtype=np.float64))
 
 
