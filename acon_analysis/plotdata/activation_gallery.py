@@ -66,9 +66,9 @@ def gallery_curves(entries: tuple[Entry, ...] = GALLERY, reach: float = 4.0) -> 
     return pd.concat(parts, ignore_index=True)
 
 
-def gallery_facts(entries: tuple[Entry, ...] = GALLERY) -> pd.DataFrame:
+def gallery_facts() -> pd.DataFrame:
     """Return one row an activation: its name, formula, asymptotes, bounds and source."""
-    return pd.DataFrame([_facts(entry) for entry in entries])
+    return pd.DataFrame([_facts(entry) for entry in GALLERY])
 
 
 def _facts(entry: Entry) -> dict[str, Any]:

@@ -25,20 +25,11 @@ _POINTS = 241
 def channel_facts(runs: Sequence[Run], layers: pd.DataFrame | None = None) -> pd.DataFrame:
     """Put together what is known of every channel of some runs' activation layers.
 
-    Parameters
-    ----------
-    runs : sequence of Run
-        Captured runs; those without moments are left out.
-    layers : pandas.DataFrame, optional
-        Columns layer and call: what to keep, by default all.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `columns.FACT_COLUMNS`, one row a layer, call and channel in order of execution:
-        ``beta_low``, ``beta_middle``, ``beta_high`` are `QUANTILES` of β over the samples (equal
-        where β is static, NaN without β), ``std_y`` is the output's standard deviation, the rest
-        as in `columns.LINEARITY_CHANNEL_COLUMNS`.
+    Runs without moments are left out; ``layers``, with columns layer and call, says what to keep.
+    Returns `columns.FACT_COLUMNS`, one row a layer, call and channel in order of execution:
+    ``beta_low``, ``beta_middle``, ``beta_high`` are `QUANTILES` of β over the samples (equal where
+    β is static, NaN without β), ``std_y`` is the output's standard deviation, the rest as in
+    `columns.LINEARITY_CHANNEL_COLUMNS`.
     """
     runs = [run for run in runs if run.has_moments]
     tables = [
@@ -86,21 +77,10 @@ def _quantiles(run: Run, layers: pd.DataFrame) -> pd.DataFrame:
 def choose_channel(
     facts: pd.DataFrame, layer: str | None = None, channel: int | None = None
 ) -> "pd.Series[Any]":
-    """Return the row of one channel.
+    """Return the row of one channel of `channel_facts`, and ``name``, what figures call its layer.
 
-    Parameters
-    ----------
-    facts : pandas.DataFrame
-        From `channel_facts`; of several networks the first with p1 and p2 counts.
-    layer : str, optional
-        By default the last layer with p1 and p2.
-    channel : int, optional
-        By default the one with the greatest share of its layer's nonlinearity, s_c.
-
-    Returns
-    -------
-    pandas.Series
-        Columns `columns.FACT_COLUMNS` and ``name``, what figures call the layer.
+    Of several networks the first with p1 and p2 counts. By default the layer is its last one with
+    p1 and p2, the channel that with the greatest share of the layer's nonlinearity, s_c.
 
     Raises
     ------
@@ -153,16 +133,8 @@ def shape_words(facts: "pd.Series[Any]") -> str:
 def channel_curves(facts: "pd.Series[Any]") -> pd.DataFrame:
     """Evaluate one channel's function over its inputs at quantiles of β, and its affine fit.
 
-    Parameters
-    ----------
-    facts : pandas.Series
-        From `choose_channel`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``curve`` ("beta_low", "beta_middle", "beta_high", "fit"), ``x`` (from the
-        smallest to the greatest input), ``y``.
+    ``facts`` comes from `choose_channel`. Columns ``curve`` ("beta_low", "beta_middle",
+    "beta_high", "fit"), ``x`` (from the smallest to the greatest input), ``y``.
     """
     x = np.linspace(float(facts["min_x"]), float(facts["max_x"]), _POINTS)
     curves = {
@@ -177,26 +149,11 @@ def channel_curves(facts: "pd.Series[Any]") -> pd.DataFrame:
 def spread_channels(facts: pd.DataFrame, layer: str | None = None, count: int = 6) -> pd.DataFrame:
     """Choose channels of one layer that span it from the most linear to the most nonlinear.
 
-    Parameters
-    ----------
-    facts : pandas.DataFrame
-        From `channel_facts`.
-    layer : str, optional
-        By default the last layer with p1 and p2.
-    count : int
-        How many.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `columns.FACT_COLUMNS`, ``name`` as in `choose_channel`, and ``strength``,
-        √(1 - L): the share of the output's standard deviation that no straight line explains. The
-        channels are those at `count` equally spaced ranks of L, in the order of the channels.
-
-    Raises
-    ------
-    AconError
-        If the layer has fewer channels whose output varies.
+    They lie at `count` equally spaced ranks of L, of the channels whose output varies, and come in
+    the order of the channels. ``facts`` comes from `channel_facts`; the layer is by default the
+    last with p1 and p2. Columns `columns.FACT_COLUMNS`, ``name`` as in `choose_channel`, and
+    ``strength``, √(1 - L): the share of the output's standard deviation that no straight line
+    explains.
     """
     first = choose_channel(facts, layer)
     of = facts["network"] == first["network"]
@@ -224,24 +181,14 @@ def reached_share(facts: pd.DataFrame) -> "pd.Series[float]":
     return share
 
 
-def sketch_curves(channels: pd.DataFrame, spread: Sequence[float] = (-2.0, 2.0)) -> pd.DataFrame:
-    """Evaluate channels' functions around the mean of their inputs, at their mean β.
+def sketch_curves(channels: pd.DataFrame) -> pd.DataFrame:
+    """Evaluate functions of `spread_channels` at their mean β: ``channel``, ``x``, ``y``.
 
-    Parameters
-    ----------
-    channels : pandas.DataFrame
-        From `spread_channels`.
-    spread : sequence of float
-        From and to, in standard deviations of the input about its mean.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``channel``, ``x``, ``y``.
+    Inputs lie within two standard deviations of their mean.
     """
     parts = []
     for row in channels.to_dict("records"):
-        low, high = (row["mean_x"] + end * row["std_x"] for end in spread)
+        low, high = (row["mean_x"] + end * row["std_x"] for end in (-2, 2))
         x = np.linspace(low, high, 81)
         y = family.acon_c(x, row["p1"], row["p2"], row["beta_mean"])
         parts.append(pd.DataFrame({"channel": row["channel"], "x": x, "y": y}))

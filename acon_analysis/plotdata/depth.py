@@ -18,38 +18,28 @@ from acon_analysis.statistics.jackknife import share_interval
 MEASURES = ("L", "L_own", "G")
 
 
-def linearity_by_depth(runs: Sequence[Run], *, confidence: float = 0.95) -> pd.DataFrame:
-    """Tabulate the measures of every layer of some runs, with jackknife intervals.
+def linearity_by_depth(runs: Sequence[Run]) -> pd.DataFrame:
+    """Tabulate the measures of every layer of some runs, with jackknife intervals of 95 %.
 
-    Parameters
-    ----------
-    runs : sequence of Run
-        Captured runs; those without moments are left out.
-    confidence : float
-        Of the intervals, which stay between 0 and 1.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `columns.DEPTH_COLUMNS`: ``network`` is what `network_names` calls it,
-        ``place`` counts the layers in order of execution from 0, ``activation`` is the class that
-        most of them have,
-        ``measure`` is one of `MEASURES`; ``value``, ``low``
-        and ``high`` are float64, NaN where a layer has no gate or there are fewer than two blocks;
-        ``dead`` says that the layer's outputs do not vary, which makes L 1 by convention.
+    Runs without moments are left out. Columns `columns.DEPTH_COLUMNS`: ``network`` is what
+    `network_names` calls it, ``place`` counts the layers in order of execution from 0,
+    ``activation`` is the class that most of them have, ``measure`` is one of `MEASURES`; ``value``,
+    ``low`` and ``high`` are float64 from 0 to 1, NaN where a layer has no gate or there are fewer
+    than two blocks; ``dead`` says that the layer's outputs do not vary, which makes L 1 by
+    convention.
     """
     runs = [run for run in runs if run.has_moments]
     called = network_names(runs, by_data=True)
-    parts = [_of_run(run, name, confidence) for run, name in zip(runs, called, strict=True)]
+    parts = [_of_run(run, name) for run, name in zip(runs, called, strict=True)]
     if not parts:
         return pd.DataFrame(columns=names(DEPTH_COLUMNS))
     return pd.concat(parts, ignore_index=True)
 
 
-def _of_run(run: Run, network: str, confidence: float) -> pd.DataFrame:
+def _of_run(run: Run, network: str) -> pd.DataFrame:
     """Tabulate the measures of one run's layers."""
     order = run.layers[["layer", "call", "class_name"]].assign(place=np.arange(len(run.layers)))
-    table = _measured(run.channel_sums, confidence).merge(order, on=["layer", "call"])
+    table = _measured(run.channel_sums).merge(order, on=["layer", "call"])
     common = run.layers["class_name"].mode()
     head = {"network": network, "data": run.data_words, "activation": str(common.iloc[0])}
     table = table.assign(**head)
@@ -57,7 +47,7 @@ def _of_run(run: Run, network: str, confidence: float) -> pd.DataFrame:
     return table[names(DEPTH_COLUMNS)].reset_index(drop=True)
 
 
-def _measured(sums: ChannelSums, confidence: float) -> pd.DataFrame:
+def _measured(sums: ChannelSums) -> pd.DataFrame:
     """Tabulate the measures of the layers of channel sums, with intervals."""
     keys = sums.keys.loc[sums.layer_starts, ["layer", "call"]].reset_index(drop=True)
     totals = sums.whole.summed(sums.layer_starts)
@@ -70,7 +60,7 @@ def _measured(sums: ChannelSums, confidence: float) -> pd.DataFrame:
     size = sums.size[:, sums.layer_starts]
     tables = []
     for name in MEASURES:
-        low, high = share_interval(whole[name], without[name], size, confidence)
+        low, high = share_interval(whole[name], without[name], size, 0.95)
         tables.append(keys.assign(measure=name, value=whole[name], low=low, high=high))
     return pd.concat(tables, ignore_index=True)
 
@@ -102,10 +92,7 @@ def shared_layers(depth: pd.DataFrame) -> pd.DataFrame:
 
 def nested_layers(depth: pd.DataFrame) -> bool:
     """Whether all networks have every layer of the one that has fewest, by name and call."""
-    sets = [
-        set(zip(own["layer"], own["call"], strict=True))
-        for _, own in depth.groupby("network", sort=False)
-    ]
+    sets = [set(zip(own["layer"], own["call"], strict=True)) for _, own in depth.groupby("network")]
     return not sets or min(sets, key=len) <= set.intersection(*sets)
 
 

@@ -1,6 +1,6 @@
 """The curves of the formula figures as tables; the formulas themselves live in `family`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -90,10 +90,9 @@ def _points(head: dict[str, Any], bounds: pd.DataFrame, as_published: bool) -> d
     return {"x": x, "y": family.acon_c_derivative(x, p1, p2, beta)}
 
 
-def acon_c_example(
-    p1: float = 1.2, p2: float = -0.8, betas: Sequence[float] = (0.01, 0.1, 1.0)
-) -> pd.DataFrame:
+def acon_c_example() -> pd.DataFrame:
     """Return ACON-C between its two lines and their mean: ``curve`` (β or line), ``x``, ``y``."""
+    p1, p2, betas = 1.2, -0.8, (0.01, 0.1, 1.0)
     lines: dict[str, Callable[[FloatArray], Any]] = {
         "p1": lambda x: p1 * x,
         "p2": lambda x: p2 * x,
@@ -103,18 +102,14 @@ def acon_c_example(
     return curve_table({**lines, **smooth}, grid(-6.0, 6.0, 481))
 
 
-def maxout_and_acon(
-    betas: Sequence[float] = (0.5, 1.0, 2.0, 8.0),
-    p: float = 0.25,
-    pair: tuple[float, float] = (1.2, -0.8),
-) -> pd.DataFrame:
+def maxout_and_acon() -> pd.DataFrame:
     """Return each member of the Maxout family and its smooth partner for growing β.
 
-    Columns ``member`` (A: lines x and 0; B: x and p x; C: p1 x and p2 x), ``curve`` ("max", or β as
-    text), ``x``, ``y``.
+    Columns ``member`` (A: lines x and 0; B: x and x/4; C: 1.2 x and -0.8 x), ``curve`` ("max", or
+    β as text), ``x``, ``y``.
     """
-    x = grid(-3.0, 3.0, 301)
-    lines = {"A": (1.0, 0.0), "B": (1.0, p), "C": pair}
+    x, betas = grid(-3.0, 3.0, 301), (0.5, 1.0, 2.0, 8.0)
+    lines = {"A": (1.0, 0.0), "B": (1.0, 0.25), "C": (1.2, -0.8)}
     tables = []
     for member, (a, b) in lines.items():
         hard = {"max": partial(family.maxout, slopes=(a, b))}
@@ -123,24 +118,24 @@ def maxout_and_acon(
     return pd.concat(tables, ignore_index=True)[["member", "curve", "x", "y"]]
 
 
-def swish_family(betas: Sequence[float] = (0.0, 1.0, 5.0, 100.0)) -> pd.DataFrame:
+def swish_family() -> pd.DataFrame:
     """Return Swish and its derivative (``panel``) for several β (``curve``) over ``x``: ``y``."""
     kinks = np.linspace(-0.2, 0.2, 161)  # where β = 100 bends
     x = grid(-4.0, 4.0, 401, kinks)
     tables = []
     for panel, function in (("function", family.swish), ("derivative", family.swish_derivative)):
-        each = {f"{beta:g}": partial(function, beta=beta) for beta in betas}
+        each = {f"{beta:g}": partial(function, beta=beta) for beta in (0, 1, 5, 100)}
         tables.append(curve_table(each, x).assign(panel=panel))
     return pd.concat(tables, ignore_index=True)[["panel", "curve", "x", "y"]]
 
 
-def smooth_maximum_of_two(betas: Sequence[float] = (0.0, 0.5, 1.0, 2.0, 10.0)) -> pd.DataFrame:
+def smooth_maximum_of_two() -> pd.DataFrame:
     """Return the smooth maximum of x and 0: for β = 0 their mean, for large β the greater one."""
 
     def smooth(x: FloatArray, beta: float) -> Any:
         return family.smooth_maximum(np.stack([x, np.zeros_like(x)], axis=-1), beta)
 
-    each = {f"{beta:g}": partial(smooth, beta=beta) for beta in betas}
+    each = {f"{beta:g}": partial(smooth, beta=beta) for beta in (0, 0.5, 1, 2, 10)}
     return curve_table({**each, "max": family.relu}, grid(-4.0, 4.0, 321))
 
 
@@ -148,23 +143,18 @@ NUMBERS = (-1.0, -0.4, 0.1, 0.3, 1.5)
 """The five numbers whose smooth maximum is drawn over β."""
 
 
-def smooth_maximum_of_many(values: Sequence[float] = NUMBERS) -> pd.DataFrame:
-    """Return the smooth maximum of fixed numbers over β (``x``): minimum, mean (β = 0), maximum."""
-    numbers = np.asarray(values, dtype=np.float64)
+def smooth_maximum_of_many() -> pd.DataFrame:
+    """Return the smooth maximum of `NUMBERS` over β (``x``): minimum, mean (β = 0), maximum."""
+    numbers = np.array(NUMBERS)
     constants = {"min": numbers.min(), "mean": numbers.mean(), "max": numbers.max()}
     flat = {name: partial(np.full_like, fill_value=value) for name, value in constants.items()}
     smooth = {"smooth": lambda beta: family.smooth_maximum(np.tile(numbers, (len(beta), 1)), beta)}
     return curve_table({**smooth, **flat}, grid(-12.0, 12.0, 481))
 
 
-def frelu_surfaces(beta: float = 1.0, points: int = 33) -> pd.DataFrame:
+def frelu_surfaces() -> pd.DataFrame:
     """Return ``frelu``, max(x, t), and ``acon_frelu`` over pairs of ``x`` and condition ``t``."""
-    axis = np.linspace(-3.0, 3.0, points)
+    axis = np.linspace(-3.0, 3.0, 33)
     t, x = np.meshgrid(axis, axis, indexing="ij")
-    columns = {
-        "x": x,
-        "t": t,
-        "frelu": family.frelu(x, t),
-        "acon_frelu": family.acon_frelu(x, t, beta),
-    }
+    columns = {"x": x, "t": t, "frelu": family.frelu(x, t), "acon_frelu": family.acon_frelu(x, t)}
     return pd.DataFrame({name: np.ravel(values) for name, values in columns.items()})

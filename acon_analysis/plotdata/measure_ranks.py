@@ -58,24 +58,11 @@ class MeasureRanks:
 def measure_ranks(
     facts: pd.DataFrame, measures: pd.DataFrame | None = None, layer: str | None = None
 ) -> MeasureRanks:
-    """Rank the channels of a layer by every measure, and find who contradicts 1 - L most.
+    """Rank the channels of a layer by every measure, and find which contradict 1 - L most.
 
-    Parameters
-    ----------
-    facts : pandas.DataFrame
-        From `channels.channel_facts`.
-    measures : pandas.DataFrame, optional
-        Columns network, layer, call, channel, affinity, gradient_variance: the measures that a
-        run does not hold.
-    layer : str, optional
-        By default the last ACON layer of the first network.
-
-    Raises
-    ------
-    UsageError
-        For an unknown layer.
-    AconError
-        If a column is missing, or the layer has too few channels to rank.
+    ``facts`` comes from `channels.channel_facts`. ``measures`` are those that a run does not hold:
+    network, layer, call, channel, affinity, gradient_variance. The layer is by default the last
+    ACON layer of the first network; `AconError` if it has too few channels to rank.
     """
     require_columns(facts, names(FACT_COLUMNS), "the table of channels")
     first = choose_channel(facts, layer)
@@ -86,15 +73,13 @@ def measure_ranks(
     if len(own) < LEAST_CHANNELS:
         raise AconError(
             f"layer {first['layer']!r} has {counted(len(own), 'channel')} whose output varies; to "
-            "rank "
-            f"channels takes {LEAST_CHANNELS}"
+            f"rank channels takes {LEAST_CHANNELS}"
         )
     present = tuple(name for name in COMPARED if name in own and own[name].notna().all())
     ranks = own.assign(
         **{f"rank_{name}": (own[name].rank() - 1) / (len(own) - 1) for name in present}
     )
-    table = ranks[[f"rank_{name}" for name in present]]
-    correlations = table.rename(columns=lambda name: str(name).removeprefix("rank_")).corr()
+    correlations = own[list(present)].corr("spearman")
     return MeasureRanks(ranks, present, correlations, _examples(ranks, present))
 
 

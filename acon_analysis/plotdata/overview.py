@@ -21,9 +21,6 @@ _OF_SPLITS = {
 }  # fmt: skip
 _TOP = ("s_c_max", "s_c_channel")
 
-#: Flags that `layer_overview` counts, in channels.
-FLAGS = ("dead", "constant_input", "one_signed", "equal_slopes", "gate_constant")
-
 OVERVIEW_COLUMNS = (
     "layer", "call", *_OF_LAYERS, *_OF_LINEARITY, *_TOP, *_OF_BETA.values(), *_OF_SPLITS.values(),
 )  # fmt: skip
@@ -40,26 +37,15 @@ _KEYS = ["layer", "call"]
 def layer_overview(
     run: Run, *, channels: pd.DataFrame | None = None, splits: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """Put together what is known of every layer of a run.
+    """Put together what is known of every layer of a run, with or without moments and β.
 
-    Parameters
-    ----------
-    run : Run
-        A captured run, with or without moments, with or without β.
-    channels : DataFrame, optional
-        From `channel_overview`, where it is there already.
-    splits : DataFrame, optional
-        From `Run.variance_split`; without it the columns of the samples' effect are empty.
-
-    Returns
-    -------
-    DataFrame
-        Columns `OVERVIEW_COLUMNS`, one row a layer and call in order of execution: the layer, its
-        linearity (`columns.LINEARITY_LAYER_COLUMNS`), ``s_c_max`` and ``s_c_channel``, the largest
-        s_c of one channel and that channel, β over all samples and
-        channels (`Run.beta_summary`), and the samples' effect (`columns.SPLIT_COLUMNS`;
-        ``learned`` is its text). Numbers are float64, NaN where a layer lacks them; texts are
-        empty then.
+    ``channels`` is `channel_overview`, where it is there already; without ``splits``, from
+    `Run.variance_split`, the columns of the samples' effect are empty. Returns `OVERVIEW_COLUMNS`,
+    one row a layer and call in order of execution: the layer, its linearity
+    (`columns.LINEARITY_LAYER_COLUMNS`), ``s_c_max`` and ``s_c_channel``, the largest s_c of one
+    channel and that channel, β over all samples and channels (`Run.beta_summary`), and the samples'
+    effect (`columns.SPLIT_COLUMNS`; ``learned`` is its text). Numbers are float64, NaN where a
+    layer lacks them; texts are empty then.
     """
     table = run.layers[[*_KEYS, *_OF_LAYERS]]
     if run.has_moments:
@@ -83,14 +69,10 @@ def layer_overview(
 
 
 def channel_overview(run: Run) -> pd.DataFrame:
-    """Put together what is known of every channel of a run.
+    """Put together what is known of every channel of a run, as `OVERVIEW_CHANNEL_COLUMNS`.
 
-    Returns
-    -------
-    DataFrame
-        Columns `OVERVIEW_CHANNEL_COLUMNS`, layers in order of execution: from `Run.linearity`, or
-        for a run without moments mean and standard deviation of β alone (NaN and empty texts
-        elsewhere).
+    Layers are in order of execution. Without moments there are mean and standard deviation of β
+    alone, NaN and empty texts elsewhere.
     """
     if run.has_moments:
         return run.linearity(by="channel", columns="all")[list(OVERVIEW_CHANNEL_COLUMNS)]
@@ -110,21 +92,12 @@ def _top(channels: pd.DataFrame) -> pd.DataFrame:
 
 
 def headline_frame(layers: pd.DataFrame) -> pd.DataFrame:
-    """Return the few numbers to look at first.
+    """Return the few numbers of `layer_overview` to look at first, as `columns.HEADLINE_COLUMNS`.
 
-    Parameters
-    ----------
-    layers : DataFrame
-        From `layer_overview`.
-
-    Returns
-    -------
-    DataFrame
-        Columns `columns.HEADLINE_COLUMNS`; ``quantity`` is one of ``layers``, ``channels``,
-        ``L_least``, ``L_greatest`` (with their layer; no dead one), ``linear`` and ``dead``
-        (channels, of ``total``), ``beta_least`` and ``beta_greatest`` (mean β of a layer), ``more``
-        (layers whose β varies between samples more than without learning, of those tested); what a
-        run lacks is left out.
+    ``quantity`` is one of ``layers``, ``channels``, ``L_least``, ``L_greatest`` (with their layer;
+    no dead one), ``linear`` and ``dead`` (channels, of ``total``), ``beta_least`` and
+    ``beta_greatest`` (mean β of a layer), ``more`` (layers whose β varies between samples more than
+    without learning, of those tested); what a run lacks is left out.
     """
     rows: list[tuple[str, float, float, str]] = [
         ("layers", len(layers), np.nan, ""),

@@ -47,21 +47,11 @@ def sample_extremes(
     """Choose the samples where one channel is straightest and where it bends most.
 
     p1 and p2 are the same for every sample, so over the same inputs the channel bends the more the
-    greater abs(β) is; 0 makes it a straight line.
-
-    Parameters
-    ----------
-    facts : pandas.DataFrame
-        From `channels.channel_facts`, of one network.
-    frame : BetaMatrix or pandas.DataFrame
-        β of every sample: from `Run.beta`, or columns ``sample``, ``layer``, ``channel``, ``beta``
-        (and ``call``).
-    layer : str, optional
-        By default the last layer of the frame.
-    channel : int, optional
-        By default that whose function differs most between the 5 % and 95 % quantile of β.
-    count : int
-        Samples a side; fewer where there are not twice as many.
+    greater abs(β) is; 0 makes it a straight line. ``facts`` comes from `channels.channel_facts`, of
+    one network; ``frame`` is β of every sample, from `Run.beta` or with columns ``sample``,
+    ``layer``, ``channel``, ``beta`` (and ``call``). The layer is by default the frame's last, the
+    channel `switching_channel`; ``count`` samples a side are fewer where there are not twice as
+    many.
 
     Raises
     ------

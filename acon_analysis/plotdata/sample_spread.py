@@ -16,17 +16,9 @@ _KEYS = ["layer", "call"]
 def sample_spread(run: Run) -> pd.DataFrame:
     """Tabulate quantiles of L of a sample, each with lines and a variance of its own.
 
-    Parameters
-    ----------
-    run : Run
-        A captured run.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `columns.SAMPLE_SPREAD_COLUMNS`, one row a layer and call in order of execution
-        that has L of any sample whose output varies; empty without moments, without such layers,
-        and for more than `MOST_ROWS` samples times layers.
+    Returns `columns.SAMPLE_SPREAD_COLUMNS`, one row a layer and call in order of execution that has
+    L of any sample whose output varies; empty without moments, without such layers, and for more
+    than `MOST_ROWS` samples times layers.
     """
     columns = names(SAMPLE_SPREAD_COLUMNS)
     if not run.has_moments or len(run.sample_ids) * len(run.layers) > MOST_ROWS:

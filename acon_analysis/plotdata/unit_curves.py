@@ -11,27 +11,12 @@ from acon_analysis.statistics.gaussian import gaussian_fit, gaussian_gate
 def unit_facts(
     p1: float, p2: float, beta: float, mean: float = 0.0, std: float = 1.0
 ) -> "pd.Series[float]":
-    """Describe one ACON-C unit over Gaussian inputs.
+    """Describe `family.acon_c` over Gaussian inputs of a mean and a positive standard deviation.
 
-    Parameters
-    ----------
-    p1, p2, beta : float
-        Parameters of `family.acon_c`.
-    mean, std : float
-        Of the inputs; std > 0.
-
-    Returns
-    -------
-    pandas.Series
-        ``L`` (share of the output's variance that the best straight line explains; 1 where the
-        output does not vary), ``slope`` and ``intercept`` of that line, ``gate`` (G, 4 times the
-        variance of σ(β(p1-p2)x)), ``kappa`` (gain |β·(p1 - p2)|·std), ``low`` and ``high`` (bounds
-        of f' over all x), ``low_seen`` and ``high_seen`` (over mean ± 3 std).
-
-    Raises
-    ------
-    UsageError
-        If std is not positive.
+    Returns ``L`` (share of the output's variance that the best straight line explains; 1 where the
+    output does not vary), ``slope`` and ``intercept`` of that line, ``gate`` (G, 4 times the
+    variance of σ(β(p1-p2)x)), ``kappa`` (gain |β·(p1 - p2)|·std), ``low`` and ``high`` (bounds of
+    f' over all x), ``low_seen`` and ``high_seen`` (over mean ± 3 std).
     """
     if not std > 0:
         raise UsageError(f"the standard deviation of the inputs must be positive; got {std}")
@@ -60,18 +45,15 @@ def unit_facts(
 
 
 def unit_curves(
-    p1: float, p2: float, beta: float, mean: float = 0.0, std: float = 1.0, points: int = 401
+    p1: float, p2: float, beta: float, mean: float = 0.0, std: float = 1.0
 ) -> pd.DataFrame:
     """Return the curves of one ACON-C unit over Gaussian inputs.
 
-    Returns
-    -------
-    pandas.DataFrame
-        ``x`` (0 and mean ± 4 std lie inside), ``y`` (the function), ``slope`` (its derivative),
-        ``line`` (the best straight line over the inputs), ``density`` (of the inputs).
+    Columns ``x`` (0 and mean ± 4 std lie inside), ``y`` (the function), ``slope`` (its derivative),
+    ``line`` (the best straight line over the inputs), ``density`` (of the inputs).
     """
     facts = unit_facts(p1, p2, beta, mean, std)
-    x = np.linspace(min(-1.0, mean - 4 * std), max(1.0, mean + 4 * std), points)
+    x = np.linspace(min(-1.0, mean - 4 * std), max(1.0, mean + 4 * std), 401)
     density = np.exp(-(((x - mean) / std) ** 2) / 2) / (std * np.sqrt(2 * np.pi))
     return pd.DataFrame(
         {

@@ -48,6 +48,9 @@ STARTS = ("torch", "kept")
 #: Training images that choose the learning rate; the others train.
 VALIDATION = 297
 
+#: Images a step of training.
+BATCH = 32
+
 #: An output that varies by less than this (standard deviation over the images) is dead.
 DEAD = 1e-6
 
@@ -163,22 +166,11 @@ def start_signals(
 ) -> pd.DataFrame:
     """Measure what goes forward and backward through untrained networks.
 
-    Parameters
-    ----------
-    activations : sequence of str
-        Keys of `TRIED`.
-    seeds : sequence of int
-        One network each.
-    **network
-        Other arguments of `small_network`.
-
-    Returns
-    -------
-    DataFrame
-        A row an activation, seed and hidden layer (from 1): ``mean`` and ``std`` of the
-        activation's output over units and training images, ``offset`` (|mean| / std), and
-        ``gradient``, the root mean square of the derivative of the images' losses by the layer's
-        output before the activation.
+    Activations are keys of `TRIED`; a network each has each seed, and ``network`` are other
+    arguments of `small_network`. Returns a row an activation, seed and hidden layer (from 1):
+    ``mean`` and ``std`` of the activation's output over units and training images, ``offset``
+    (|mean| / std), and ``gradient``, the root mean square of the derivative of the images' losses
+    by the layer's output before the activation.
     """
     images, labels = digits_tensors()["train"]
     rows = []
@@ -216,42 +208,27 @@ def train_trials(
     rates: Sequence[float] = (0.01, 0.03, 0.1, 0.3),
     seeds: Sequence[int] = range(5),
     steps: int = 120,
-    batch_size: int = 32,
     **network: Any,
 ) -> pd.DataFrame:
     """Train networks that differ in activation, learning rate and seed.
 
     SGD with momentum 0.9, the learning rate falling linearly to 0; cross-entropy. Networks of one
-    seed see the same images in the same order, whatever their activation.
+    seed see the same images in the same order, `BATCH` a step, whatever their activation.
 
-    Parameters
-    ----------
-    activations : sequence of str
-        Keys of `TRIED`.
-    rates : sequence of float
-        First learning rates.
-    seeds : sequence of int
-        Of weights and order of the images.
-    steps, batch_size : int
-        Steps of training, images each.
-    **network
-        Other arguments of `small_network`.
-
-    Returns
-    -------
-    DataFrame
-        A row a network: ``activation``, ``rate``, ``seed``, ``validation`` and ``test`` (accuracy;
-        0.1 where a network has diverged), ``diverged``, ``dead`` (share of its hidden units whose
-        output is the same for all training images; NaN where it has diverged).
+    Activations are keys of `TRIED`; ``rates`` are the first learning rates, ``seeds`` those of
+    weights and order of the images, ``network`` other arguments of `small_network`. Returns a row a
+    network: ``activation``, ``rate``, ``seed``, ``validation`` and ``test`` (accuracy; 0.1 where a
+    network has diverged), ``diverged``, ``dead`` (share of its hidden units whose output is the
+    same for all training images; NaN where it has diverged).
     """
-    if not activations or not rates or not len(seeds) or steps < 1 or batch_size < 1:
-        raise UsageError("at least one activation, rate, seed, step and image a step are needed")
+    if not activations or not rates or not len(seeds) or steps < 1:
+        raise UsageError("at least one activation, rate, seed and step are needed")
     pairs = [(rate, seed) for rate in rates for seed in seeds]
     frames = []
     for activation in activations:
         models = [small_network(activation, seed=seed, **network) for _, seed in pairs]
         with _one_thread():
-            trained = _train(models, pairs, steps, batch_size)
+            trained = _train(models, pairs, steps)
         frames.append(
             pd.DataFrame(
                 {
@@ -277,7 +254,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _train(
-    models: list[nn.Sequential], pairs: list[tuple[float, int]], steps: int, batch_size: int
+    models: list[nn.Sequential], pairs: list[tuple[float, int]], steps: int
 ) -> dict[str, Tensor]:
     """Return the trained parameters of all networks, stacked."""
     images, labels = digits_tensors()["train"]
@@ -292,7 +269,7 @@ def _train(
     total = nn.CrossEntropyLoss(reduction="sum")
     for step in range(steps):
         drawn = {
-            seed: torch.randint(len(images), (batch_size,), generator=order)
+            seed: torch.randint(len(images), (BATCH,), generator=order)
             for seed, order in orders.items()
         }
         index = torch.stack([drawn[seed] for _, seed in pairs])
@@ -300,7 +277,7 @@ def _train(
         names = list(weights)
         open_ = [weights[name].requires_grad_() for name in names]
         loss = total(run(weights, images[index]).flatten(0, 1), labels[index].flatten())
-        slopes = torch.autograd.grad(loss / batch_size, open_)
+        slopes = torch.autograd.grad(loss / BATCH, open_)
         factor = rates * (1 - step / steps)
         with torch.no_grad():
             for name, value in zip(names, slopes, strict=True):

@@ -24,20 +24,10 @@ LEAST_UNITS = 4
 def rank_correlations(units: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
     """Correlate measures with the damage, within each layer.
 
-    Parameters
-    ----------
-    units : DataFrame
-        One row a unit: network, seed, layer, call, the measures (larger: more nonlinear) and the
-        damage.
-    measures : sequence of str
-        Columns to correlate.
-
-    Returns
-    -------
-    DataFrame
-        network, seed, layer, call, measure, units, spearman; one row a layer's use and measure.
-        NaN where a measure does not exist for the layer or is constant, or where fewer than
-        `LEAST_UNITS` units have both. Ties take their mean rank.
+    ``units`` has one row a unit: network, seed, layer, call, the measures (larger: more nonlinear)
+    and the damage. Returns network, seed, layer, call, measure, units and spearman, one row a
+    layer's use and measure; NaN where a measure does not exist for the layer or is constant, or
+    where fewer than `LEAST_UNITS` units have both. Ties take their mean rank.
     """
     require_columns(units, [*LAYER_KEYS, *measures, "damage"], "the table of units")
     rows = []

@@ -16,29 +16,12 @@ def available() -> tuple[str, ...]:
 
 
 def table(name: str) -> pd.DataFrame:
-    """Read one table.
-
-    Parameters
-    ----------
-    name : str
-        One of `available`.
-
-    Raises
-    ------
-    UsageError
-        If there is no table of that name; the message names the near ones.
-    """
+    """Read one table, one of `available`; `UsageError` if there is none of that name."""
     return pd.read_csv(_path(name).with_suffix(".csv"))
 
 
 def provenance(name: str) -> str:
-    """Return the text that says how a table was made.
-
-    Raises
-    ------
-    UsageError
-        If there is no table of that name.
-    """
+    """Return the text that says how a table was made; `UsageError` if there is no such table."""
     return _path(name).with_suffix(".md").read_text(encoding="utf-8")
 
 

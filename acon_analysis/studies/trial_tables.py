@@ -19,15 +19,8 @@ from acon_analysis.selection import require_columns
 def best_rates(trials: pd.DataFrame) -> pd.DataFrame:
     """Keep, of each activation, the trials at the learning rate with the best mean validation.
 
-    Parameters
-    ----------
-    trials : DataFrame
-        Of `activation_trials.train_trials`.
-
-    Returns
-    -------
-    DataFrame
-        Its rows at that rate; of two equally good rates the smaller one.
+    ``trials`` are those of `activation_trials.train_trials`. Of two equally good rates the smaller
+    one is kept.
     """
     require_columns(trials, ["activation", "rate", "seed", "validation"], "the table of trials")
     means = trials.pivot_table(index="rate", columns="activation", values="validation")
@@ -36,32 +29,26 @@ def best_rates(trials: pd.DataFrame) -> pd.DataFrame:
     return trials[trials["rate"] == wanted].reset_index(drop=True)
 
 
-def mean_interval(values: npt.ArrayLike, confidence: float = 0.95) -> tuple[float, float, float]:
-    """Return mean, low and high of Student's t interval; NaN ends for fewer than two values."""
+def mean_interval(values: npt.ArrayLike) -> tuple[float, float, float]:
+    """Return mean and ends of Student's 95 % interval; NaN ends for fewer than two values."""
     own = np.asarray(values, dtype=np.float64)
     mean = float(own.mean())
     if len(own) < 2:
         return mean, float("nan"), float("nan")
-    half = float(
-        student.ppf((1 + confidence) / 2, len(own) - 1) * own.std(ddof=1) / len(own) ** 0.5
-    )
+    half = float(student.ppf(0.975, len(own) - 1) * own.std(ddof=1) / len(own) ** 0.5)
     return mean, mean - half, mean + half
 
 
-def summarize_trials(trials: pd.DataFrame, column: str = "test") -> pd.DataFrame:
-    """Tabulate each activation at its best learning rate.
+def summarize_trials(trials: pd.DataFrame) -> pd.DataFrame:
+    """Tabulate each activation at its best learning rate, in the order of the trials.
 
-    Returns
-    -------
-    DataFrame
-        A row an activation, in the order of the trials: ``activation``, ``rate``, ``seeds``,
-        ``mean``, ``low``, ``high`` (95 %), ``dead`` (mean share of dead units), ``diverged`` (how
-        many networks).
+    Columns ``activation``, ``rate``, ``seeds``, ``mean``, ``low``, ``high`` (test accuracy, 95 %),
+    ``dead`` (mean share of dead units), ``diverged`` (how many networks).
     """
     chosen = best_rates(trials)
     rows = []
     for name, own in chosen.groupby("activation", sort=False):
-        mean, low, high = mean_interval(own[column])
+        mean, low, high = mean_interval(own["test"])
         rows.append(
             {
                 "activation": name,
@@ -77,31 +64,16 @@ def summarize_trials(trials: pd.DataFrame, column: str = "test") -> pd.DataFrame
     return pd.DataFrame(rows)
 
 
-def compare_order(trials: pd.DataFrame, order: Sequence[str], column: str = "test") -> pd.DataFrame:
+def compare_order(trials: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
     """Ask of a claimed order, best first, whether each activation beats the next one.
 
-    Parameters
-    ----------
-    trials : DataFrame
-        Of `activation_trials.train_trials`; each activation counts at its best learning rate.
-    order : sequence of str
-        Activations, at least two.
-    column : str
-        "test" or "validation".
-
-    Returns
-    -------
-    DataFrame
-        A row a neighbouring pair: ``first``, ``second``, ``difference`` (first - second, mean over
-        seeds), ``low``, ``high`` (95 %, paired by seed), ``verdict`` ("holds" where the interval
-        is above 0, "reversed" below, otherwise "undecided").
-
-    Raises
-    ------
-    UsageError
-        If an activation was not tried, or two were tried with different seeds.
+    Each activation counts at its best learning rate. A row a neighbouring pair: ``first``,
+    ``second``, ``difference`` (of test accuracies, first - second, mean over seeds), ``low``,
+    ``high`` (95 %, paired by seed), ``verdict`` ("holds" where the interval is above 0, "reversed"
+    below, otherwise "undecided"). An activation that was not tried, or other seeds of the two,
+    raise `UsageError`.
     """
-    chosen = best_rates(trials).set_index(["activation", "seed"])[column]
+    chosen = best_rates(trials).set_index(["activation", "seed"])["test"]
     known = set(chosen.index.get_level_values(0))
     lacking = [name for name in order if name not in known]
     if lacking or len(order) < 2:
