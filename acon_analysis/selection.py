@@ -1,6 +1,7 @@
 """Which rows of a frame are meant: layers, samples, calls and columns, checked and explained."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Container, Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,28 @@ from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.screen import counted
 
 
+def layer_path(name: str, known: Container[str] = ()) -> str:
+    """Return the module path of a layer that is named as in tables: ``features.3 (Tanh)``.
+
+    A name among `known` is a path as it stands; one of a single call is a UsageError.
+
+    Examples
+    --------
+    >>> layer_path("features.3 (Tanh)"), layer_path("layer1.0.acon")
+    ('features.3', 'layer1.0.acon')
+    """
+    shown = None if name in known else re.fullmatch(r"(.*?)\s*\(([^()]+)\)", name.strip())
+    if shown is None:
+        return name
+    path, words = shown.groups()
+    if re.search(r"\bcall \d+$", words):
+        raise UsageError(
+            f"{name!r} is one call of a layer; give the layer, {path!r}, and the call as a number "
+            "where calls can be chosen"
+        )
+    return str(path)
+
+
 def choose_layer(frame: pd.DataFrame, layer: str | None) -> str:
     """Return `layer` if the frame holds it, or the frame's last layer for None."""
     if frame.empty:
@@ -17,9 +40,10 @@ def choose_layer(frame: pd.DataFrame, layer: str | None) -> str:
     names = [str(name) for name in frame["layer"].drop_duplicates()]
     if layer is None:
         return names[-1]
-    if layer not in names:
-        raise UsageError(f"the frame holds no layer {layer!r}; {closest(layer, names)}")
-    return layer
+    path = layer_path(layer, names)
+    if path not in names:
+        raise UsageError(f"the frame holds no layer {layer!r}; {closest(path, names)}")
+    return path
 
 
 def choose_network(frame: pd.DataFrame, network: str | None) -> pd.DataFrame:

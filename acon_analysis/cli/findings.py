@@ -52,7 +52,7 @@ def blocks(
     from acon_hooks.blocks.measuring import block_linearity
     from acon_hooks.engine.feeding import named_data
 
-    named = [options.layer_path(name) for name in [*(blocks or []), *(more or [])]]
+    named = [*(blocks or []), *(more or [])]
     table = block_linearity(
         build(model, weights),
         named_data(data, preprocess),
@@ -139,7 +139,7 @@ def explain(
         raise UsageError(f"at most {MOST_ROWS} samples fit a figure; got {len(sample)}")
     network = build(model, weights)
     found, labels = explain_data(
-        network, data, options.layer_path(layer), _channel(channel), sample, baseline=baseline,
+        network, data, layer, _channel(channel), sample, baseline=baseline,
         preprocess=preprocess, device=device, method=method, tolerance=tolerance,
         most_varied=channel is None, announce=note,
     )  # fmt: skip

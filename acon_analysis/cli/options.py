@@ -145,15 +145,7 @@ def parse_layers(text: str | None) -> tuple[str, ...] | None:
     """Return layers, separated by commas; None where there are none."""
     if text is None:
         return None
-    return tuple(layer_path(part) for part in re.split(r",(?![^(]*\))", text) if part.strip())
-
-
-def layer_path(name: str) -> str:
-    """Return the module path of a layer that is named as on a screen: ``features.3 (Tanh)``."""
-    path, _, rest = name.strip().partition(" (")
-    if re.search(r"\bcall \d+\)$", rest):
-        raise UsageError(f"{name!r}: a layer is meant with all of its calls; give {path!r}")
-    return path if rest.endswith(")") else name.strip()
+    return tuple(part.strip() for part in re.split(r",(?![^(]*\))", text) if part.strip())
 
 
 def parse_shape(text: str) -> tuple[int, ...]:

@@ -5,8 +5,9 @@ import pandas as pd
 
 from acon_analysis.columns import SAMPLE_SPREAD_COLUMNS, names
 from acon_analysis.runs.run import Run
+from acon_analysis.statistics.linearity import sample_table, totals_by_sample
 
-#: Rows, samples times layers, of a larger run that are not tabulated.
+#: Rows, samples times layers; of a larger run every n-th sample is tabulated.
 MOST_ROWS = 5_000_000
 
 _QUANTILES = {"low": 0.05, "lower": 0.25, "median": 0.5, "upper": 0.75, "high": 0.95}
@@ -17,20 +18,24 @@ def sample_spread(run: Run) -> pd.DataFrame:
     """Tabulate quantiles of L of a sample, each with lines and a variance of its own.
 
     Returns `columns.SAMPLE_SPREAD_COLUMNS`, one row a layer and call in order of execution that has
-    L of any sample whose output varies; empty without moments, without such layers, and for more
-    than `MOST_ROWS` samples times layers.
+    L of any sample whose output varies; empty without moments and without such layers. Of more than
+    `MOST_ROWS` samples times layers every n-th sample is taken.
     """
     columns = names(SAMPLE_SPREAD_COLUMNS)
-    if not run.has_moments or len(run.sample_ids) * len(run.layers) > MOST_ROWS:
+    if not run.has_moments:
         return pd.DataFrame(columns=columns)
-    table = run.linearity(by="sample", columns="all")
+    every = max(1, -(-len(run.sample_ids) * len(run.layers) // MOST_ROWS))
+    taken = np.sort(run.sample_ids)[::every]
+    parts = [part[part["sample"].isin(taken)] for part in run.part_frames("totals")]
+    totals = pd.concat(parts, ignore_index=True) if parts else None
+    table = sample_table(totals_by_sample(totals, run.manifest.get("rows")))
     known = table[table["L"].notna() & ~table["dead"]]
     rows = []
     for (layer, call), own in known.groupby(_KEYS, sort=False):
         order = own.sort_values("L", kind="stable")
         index, samples = order["L"].to_numpy(), order["sample"].to_numpy()
         rows.append(
-            {"layer": layer, "call": call, "samples": len(own)}
+            {"layer": layer, "call": call, "samples": len(own), "every": every}
             | {"values": float((own["n"] / own["channels"]).mean())}
             | dict(zip(_QUANTILES, np.quantile(index, list(_QUANTILES.values())), strict=True))
             | {"least_sample": samples[0], "least_L": index[0]}

@@ -180,7 +180,7 @@ class Run(StoredRun):
         Parameters
         ----------
         layers : str or sequence of str, optional
-            Exact names; by default every layer with a β.
+            Module paths, or names that figures and tables show; by default every layer with a β.
         samples : iterable of int, optional
             sample_ids; by default all that were captured.
 
@@ -227,10 +227,7 @@ class Run(StoredRun):
         """Return the rows of `layers` that were asked for."""
         if layers is None:
             return self.beta_layers
-        chosen = [layers] if isinstance(layers, str) else list(layers)
-        for layer in chosen:
-            self.layer_row(layer, 0)
-        return self.layers[self.layers["layer"].isin(chosen)]
+        return self.rows_of([layers] if isinstance(layers, str) else layers)
 
     def _wanted_rows(self, samples: Iterable[int] | None) -> npt.NDArray[np.int64]:
         """Return the rows of β of some samples."""
@@ -307,6 +304,7 @@ class Run(StoredRun):
                 f"layer {layer!r} (kind {row.kind!r}) has no β that depends on the sample: the "
                 f"null model is about the others: {others}"
             )
+        layer, call = row.layer, row.call
         beta = self.beta(layer, call).values
         own = self.channels_of(layer)
         if len(own) == beta.shape[1]:

@@ -1,6 +1,6 @@
 """What a run's folder holds, read when it is asked for and kept."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,9 @@ class StoredRun:
     """The stored tables of a captured run.
 
     Frames are read once and kept: change only copies of them. Methods take a layer's exact name
-    in ``named_modules()``, and as ``call`` which of its uses within one forward pass; a layer that
-    the run does not hold is a UsageError that names what comes close.
+    in ``named_modules()``, and as ``call`` which of its uses within one forward pass; or the name
+    that figures and tables show, `layer_names`. A layer that the run does not hold is a UsageError
+    that names what comes close.
 
     Parameters
     ----------
@@ -224,15 +225,29 @@ class StoredRun:
         return not self.beta_layers.empty
 
     def layer_row(self, layer: str, call: int = 0) -> Any:
-        """Return the row of `layers` of one layer and call; an error names what comes close."""
-        if (layer, call) in self._layer_rows:
-            return self._layer_rows[layer, call]
+        """Return the row of `layers` of one layer and call; an error names what comes close.
+
+        ``layer`` is a module path, or one of `layer_names`, which may hold the call.
+        """
+        key = self.layer_key(layer, call)
+        if key in self._layer_rows:
+            return self._layer_rows[key]
         options = self.layers["layer"].unique()
         if layer not in options:
             raise UsageError(f"the run holds no layer {layer!r}; {closest(layer, options)}")
         raise UsageError(
             f"layer {layer!r} was not called {counted(call + 1, 'time')} in a forward pass"
         )
+
+    def layer_key(self, layer: str, call: int = 0) -> tuple[str, int]:
+        """Return path and call of a layer that has its path or one of `layer_names`."""
+        known = (layer, 0) in self._layer_rows
+        return (layer, call) if known else self._layers_shown.get(layer, (layer, call))
+
+    @cached_property
+    def _layers_shown(self) -> dict[str, tuple[str, int]]:
+        """Path and call of every layer by its name in figures and tables."""
+        return {name: key for key, name in self.layer_names.items()}
 
     @cached_property
     def _layer_rows(self) -> dict[tuple[str, int], Any]:
@@ -245,9 +260,16 @@ class StoredRun:
         """One row a layer and channel with p1, p2, static β: `columns.CHANNEL_COLUMNS`."""
         return stored_frame(self.path / "channels.parquet", "channels")
 
+    def rows_of(self, layers: Iterable[str]) -> pd.DataFrame:
+        """Return the rows of `layers` of some: all calls of a path, one call of a shown name."""
+        asked = set(layers)
+        keys = {(row.layer, row.call) for row in map(self.layer_row, asked)}
+        pairs = zip(self.layers["layer"], self.layers["call"], strict=True)
+        return self.layers[[pair[0] in asked or pair in keys for pair in pairs]]
+
     def channels_of(self, layer: str) -> pd.DataFrame:
         """Return the rows of `channels` of one layer; none where it has no such channels."""
-        return self.channels.take(self._channel_rows.get(layer, []))
+        return self.channels.take(self._channel_rows.get(self.layer_key(layer)[0], []))
 
     @cached_property
     def _channel_rows(self) -> dict[Any, Any]:
@@ -308,6 +330,7 @@ class StoredRun:
 
         Samples with NaN or infinity among their β are left out (`beta_matrix` holds them).
         """
+        layer, call = self.layer_key(layer, call)
         values, ids = self.beta_matrix(layer, call), self.sample_ids
         finite = np.isfinite(values.sum(1, dtype=np.float64))
         if not finite.all():
@@ -378,7 +401,7 @@ class StoredRun:
 
     def beta_network(self, layer: str) -> BetaNetwork | None:
         """Return the shape of a layer's β network; None where it is of another build."""
-        facts = self.manifest.get("beta_networks", {}).get(layer)
+        facts = self.manifest.get("beta_networks", {}).get(self.layer_key(layer)[0])
         if facts is None:
             return None
         own = self.channels_of(layer)
@@ -454,7 +477,7 @@ class StoredRun:
         """
         if by not in ("layer", "channel"):
             raise UsageError(f"by: {closest(by, ('layer', 'channel'))} (given: {by!r})")
-        if layer is not None and not self.layer_row(layer, 0).column:
+        if layer is not None and not self.layer_row(layer).column:
             raise UsageError(f"layer {layer!r} has the same beta for all samples: see channels")
         whole = self.path / "histograms.parquet"
         finished = self.complete and whole.name in self.manifest.get("tables", {})
@@ -462,7 +485,7 @@ class StoredRun:
         table = stored_table(whole, "histograms") if given else self.histogram_table()
         frame = histogram_frame(table, by_channel=by == "channel")
         if layer is not None:
-            frame = frame[frame["layer"] == layer].reset_index(drop=True)
+            frame = frame.merge(self.rows_of([layer])[["layer", "call"]])
         return frame
 
     def histogram_table(self) -> pa.Table | None:

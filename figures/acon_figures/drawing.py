@@ -1,11 +1,13 @@
 """Draw registered figures from runs into a folder: what ``acon figures`` does."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.runs.run import Run
+from acon_figures.gallery import title
 from acon_figures.inputs import IN_WORDS, SHIPPED, Inputs, Sources
 from acon_figures.registry import FIGURES, find
 from acon_figures.saving import FORMATS, save
@@ -101,7 +103,8 @@ def draw_runs(spec: FigureSpec, runs: Sequence[Run], **options: Any) -> AconFigu
     AconError
         If it needs what no run has.
     """
-    inputs = Inputs(runs, layer=options.get("layer"))
+    options = _named(spec, runs, options)
+    inputs = Inputs(runs, layer=options.get("layer"), call=options.get("call"))
     try:
         frames, used = _inputs_of(spec, inputs)
         figure = spec.draw(frames, **options)
@@ -110,6 +113,19 @@ def draw_runs(spec: FigureSpec, runs: Sequence[Run], **options: Any) -> AconFigu
         raise AconError(f"figure {spec.name!r}: {error} (runs: {given})") from error
     complete(figure, spec, used)
     return figure
+
+
+def _named(spec: FigureSpec, runs: Sequence[Run], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a figure's options with path and call of a layer that has its name in figures."""
+    layer, parameters = options.get("layer"), signature(spec.function).parameters
+    for run in runs if layer else ():
+        path, call = run.layer_key(str(layer))
+        calls = run.layers.loc[run.layers["layer"] == path, "call"]
+        if path != layer and "call" in parameters:
+            return {**options, "layer": path, "call": call}
+        if path != layer and call == calls.iloc[-1]:  # the one that other figures show
+            return {**options, "layer": path}
+    return dict(options)
 
 
 def plot(run: Run, name: str | None, **options: Any) -> AconFigure:
@@ -131,7 +147,8 @@ def _possible(spec: FigureSpec, run: Run) -> bool:
 
 
 def complete(figure: AconFigure, spec: FigureSpec, inputs: Inputs) -> None:
-    """Name a figure's network and data, and say in its caption what it leaves out."""
+    """Give a figure its heading, network and data, and say in its caption what it leaves out."""
+    figure.heading = title(spec)
     figure.name(": ".join(filter(None, [inputs.subject(spec), figure.subject])))
     figure.caption = " ".join(filter(None, [figure.caption, inputs.left_out(spec)]))
 

@@ -40,7 +40,10 @@ class Inputs:
         What a run does not hold itself, such as its images; asked for the main run, or for the
         first one if none is the main one.
     layer : str, optional
-        A layer that is asked for: its channels are among those of the layers that are drawn.
+        A layer that is asked for: figures of one layer are of this one, not of the last with β per
+        sample, and its channels are among those of the layers that are drawn.
+    call : int, optional
+        Which of its uses, by default the last.
 
     Attributes
     ----------
@@ -49,9 +52,13 @@ class Inputs:
     """
 
     def __init__(
-        self, runs: Sequence[Run], sources: Sources | None = None, layer: str | None = None
+        self,
+        runs: Sequence[Run],
+        sources: Sources | None = None,
+        layer: str | None = None,
+        call: int | None = None,
     ) -> None:
-        self.runs, self.sources, self.layer = list(runs), sources or {}, layer
+        self.runs, self.sources, self.layer, self.call = list(runs), sources or {}, layer, call
         self.main = next((run for run in runs if _main_layer(run) is not None), None)
         self._facts: dict[Run, pd.DataFrame] = {}
         self._names = dict(zip(self.runs, network_names(self.runs), strict=True))
@@ -111,7 +118,7 @@ class Inputs:
         """Yield the inputs of ever fewer runs: those from the next main run on."""
         for number, run in enumerate(self.runs[1:], 1):
             if _main_layer(run) is not None:
-                found = Inputs(self.runs[number:], self.sources, self.layer)
+                found = Inputs(self.runs[number:], self.sources, self.layer, self.call)
                 found._facts, found._names = self._facts, self._names
                 yield found
 
@@ -137,25 +144,29 @@ def _main_layer(run: Run) -> str | None:
     return None if own.empty else str(own["layer"].iloc[-1])
 
 
-def _last_betas(run: Run) -> BetaMatrix:
-    """Return β of the last use of the run's last Meta-ACON layer."""
-    last = run.per_sample_layers.iloc[-1]
-    return run.beta(str(last["layer"]), int(last["call"]))
+def _betas(inputs: Inputs) -> BetaMatrix | None:
+    """Return β of the layer that is asked for, by default the main run's last Meta-ACON layer."""
+    if inputs.main is None:
+        return None
+    layer = inputs.layer or str(_main_layer(inputs.main))
+    calls = inputs.main.layers.loc[inputs.main.layers["layer"] == layer, "call"]
+    last = inputs.call is None and len(calls)
+    return inputs.main.beta(layer, int(calls.iloc[-1]) if last else inputs.call or 0)
 
 
 def _static_betas(inputs: Inputs) -> pd.DataFrame | None:
     """Return layer, channel, β of the first run with static β, in layers as the main run's."""
-    main = inputs.main and _main_layer(inputs.main)
+    main = inputs.main and (inputs.layer or _main_layer(inputs.main))
     fitting = (run for run in inputs.runs if main is None or main in set(run.layers["layer"]))
     tables = (run.channels.dropna(subset=["beta"]) for run in fitting)
     own = next((table for table in tables if len(table)), None)
     return None if own is None else own[["layer", "channel", "beta"]]
 
 
-def _batch_norms(run: Run) -> pd.DataFrame | None:
-    """Return layer, channel and BatchNorm's scale and shift, where the last layer has them."""
+def _batch_norms(run: Run, layer: str | None = None) -> pd.DataFrame | None:
+    """Return layer, channel and BatchNorm's scale and shift, where a layer, the last, has them."""
     own = run.channels.dropna(subset=["bn_weight"])
-    if _main_layer(run) not in set(own["layer"]):
+    if (layer or _main_layer(run)) not in set(own["layer"]):
         return None
     return own[["layer", "channel", "bn_weight", "bn_bias"]]
 
@@ -256,8 +267,8 @@ def _of_main(make: Callable[[Run], Any]) -> Callable[[Inputs], Any]:
 
 #: What makes each input, by the figures' argument names; it may return None for nothing.
 PROVIDES: Mapping[str, Callable[[Inputs], Any]] = {
-    "frame": _of_main(_last_betas),
-    "null": _of_main(_batch_norms),
+    "frame": _betas,
+    "null": lambda inputs: None if inputs.main is None else _batch_norms(inputs.main, inputs.layer),
     "labels": _of_main(lambda run: run.labels.dropna()),
     "null_table": _of_main(_channel_null),
     "sample_means": _of_main(_mean_betas),

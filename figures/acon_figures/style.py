@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import escape
 from typing import Any
 
 import matplotlib as mpl
@@ -65,12 +66,16 @@ class AconFigure(Figure):
 
     Attributes
     ----------
+    heading : str
+        What the report calls the figure; empty for one of a frame of the user's own.
     caption : str
-        What the figure shows, as text for the paper; `save` writes it next to the picture.
+        What the figure shows, as text for the paper; `save` writes it next to the picture, and
+        notebooks show it below.
     subject : str
         The networks and the data that it is of, as `name` wrote them above the panels.
     """
 
+    heading: str = ""
     caption: str = ""
     subject: str = ""
     _scale: float = 1.0
@@ -94,6 +99,19 @@ class AconFigure(Figure):
         with theme():
             self.savefig(buffer, format="png", dpi=144)
         return buffer.getvalue()
+
+    def _ipython_display_(self) -> None:
+        """Show the picture, and below it heading and caption as the report does."""
+        from IPython.display import display
+
+        display({"image/png": self._repr_png_()}, raw=True)  # type: ignore[no-untyped-call]
+        words = [self.heading and f"<b>{escape(self.heading)}.</b>", escape(self.caption)]
+        text = {
+            "text/html": f'<p style="max-width: 60em; opacity: 0.8">{" ".join(words).strip()}</p>',
+            "text/plain": " ".join(filter(None, [self.heading, self.caption])),
+        }
+        if self.caption:
+            display(text, raw=True)  # type: ignore[no-untyped-call]
 
 
 def settings(context: str = "paper") -> dict[str, Any]:

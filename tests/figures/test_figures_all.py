@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import matplotlib as mpl
 import pytest
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 import acon_figures
 import figureframes
 from acon_analysis.errors import AconError, UsageError
+from acon_analysis.runs.run import Run
 from acon_figures import FIGURES, save, style
 from figurechecks import problems, texts
 
@@ -144,8 +146,22 @@ def test_unknown_context_and_width_are_explained() -> None:
         acon_figures.function_and_derivatives(width=0.5)
 
 
-def test_notebooks_show_a_figure_without_pyplot() -> None:
-    assert figureframes.draw("function_and_derivatives")._repr_png_()[:4] == b"\x89PNG"
+def test_notebooks_show_a_figure_and_its_caption(digits_run: Run, tmp_path: Path) -> None:
+    display = pytest.importorskip("IPython.display")
+    outputs: list[dict[str, Any]] = []
+    figure = digits_run.plot("channel_states")
+    figure.caption += " <script>"
+    with mock.patch.object(display, "display", lambda one, raw: outputs.append(one)):
+        figure._ipython_display_()
+        figureframes.draw("function_and_derivatives")._ipython_display_()
+    assert [one["image/png"][:4] for one in outputs[::2]] == [b"\x89PNG"] * 2
+    named, own = (one["text/html"] for one in outputs[1::2])
+    assert "><b>Dead and saturated channels.</b> The 256 channels of digits_metaacon" in named
+    assert "&lt;script&gt;" in named
+    assert "<b>" not in own
+    assert outputs[1]["text/plain"] == f"Dead and saturated channels {figure.caption}"
+    save(figure, tmp_path, "x", ["png"])  # it is a matplotlib Figure as before
+    assert (tmp_path / "x.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_drawing_loads_no_torch() -> None:

@@ -116,6 +116,31 @@ def test_slopes_reached_are_those_of_torchs_autograd(run: Run) -> None:
             assert row["slope_high"] == pytest.approx(float(grad.max()), abs=2e-4)
 
 
+def test_dots_are_slopes_of_best_lines_and_rings_reach_little_of_the_derivative(run: Run) -> None:
+    figure = run.plot("reached_slopes")
+    axes = figure.axes[0]
+    collections = [one for one in axes.collections if isinstance(one, PathCollection)]
+    rings = 0
+    for dots, circles, layer in zip(
+        collections[::2], collections[1::2], run.layers["layer"], strict=True
+    ):
+        x = seen()[layer]
+        kind = run.layer_row(layer).class_name
+        y = getattr(torch.nn, kind)()(torch.from_numpy(x)).numpy()
+        x = x - x.mean(axis=0)
+        slopes = (x * y).sum(axis=0) / np.maximum((x * x).sum(axis=0), 1e-30)
+        apart = [np.asarray(one.get_offsets())[:, 1] for one in (dots, circles)]
+        np.testing.assert_allclose(np.sort(np.concatenate(apart)), np.sort(slopes), atol=1e-4)
+        rings += len(apart[1])
+        if kind == "ReLU":  # off or on for all of the data
+            assert sorted(apart[1].round(6)) == [0.0, 1.0]
+    assert f"Rings: {rings} channels whose data" in figure.caption
+    (bars,) = [one for one in axes.collections if isinstance(one, LineCollection)]
+    facts = channel_facts([run])
+    medians = facts.groupby("layer", sort=False)["slope"].median()
+    np.testing.assert_allclose([one[0, 1] for one in bars.get_segments()], medians)
+
+
 def test_states_are_those_of_the_networks_own_inputs(run: Run) -> None:
     facts = reached_slopes(channel_facts([run]))
     states = channel_states(facts)
@@ -343,6 +368,16 @@ def test_the_spread_of_the_samples_is_that_of_lines_of_their_own(run: Run) -> No
     rest = ((bends - slope[:, None] * draws) ** 2).sum((1, 2)) / (bends * bends).sum((1, 2))
     heights = [segment[0, 1] for segment in dotted.get_segments()]
     assert heights == pytest.approx([1 - rest.mean()] * len(table), abs=0.01)
+
+
+def test_of_very_many_samples_every_nth_is_drawn(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("acon_analysis.plotdata.sample_spread.MOST_ROWS", 32 * len(run.layers))
+    table = sample_spread(run)
+    assert (set(table["every"]), set(table["samples"])) == ({3}, {32})
+    own = run.linearity(by="sample", columns="all").query("sample % 3 == 0")
+    medians = own.groupby("layer", sort=False)["L"].median()
+    np.testing.assert_allclose(table["median"], medians.loc[table["layer"]])
+    assert "L of 32 samples, one in 3, of" in run.plot("sample_spread").caption
 
 
 def test_one_value_a_sample_has_no_spread(tmp_path: Path) -> None:

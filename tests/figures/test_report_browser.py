@@ -227,17 +227,17 @@ def test_a_slider_redraws_the_unit(opened: chromium.Page, hostile_report: tuple[
 def test_figures_can_be_saved(opened: chromium.Page, tmp_path: Path) -> None:
     opened.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
     for kind in ("svg", "png"):
-        click(opened, f"#figure-linearity_by_depth button[data-as={kind}]")
-        file = tmp_path / f"figure-linearity_by_depth.{kind}"
+        click(opened, f"#figure-channel_spread button[data-as={kind}]")
+        file = tmp_path / f"figure-channel_spread.{kind}"
         for _ in range(100):
             if file.exists() and file.stat().st_size:
                 break
             opened.run("new Promise((done) => setTimeout(done, 50))")
-    drawing = ET.parse(tmp_path / "figure-linearity_by_depth.svg").getroot()
+    drawing = ET.parse(tmp_path / "figure-channel_spread.svg").getroot()
     assert drawing.tag == "{http://www.w3.org/2000/svg}svg"
     strokes = {one.get("stroke") for one in drawing.iter()} - {None, "none"}
     assert len(strokes) > 2  # the colours of the theme are written out
-    with Image.open(tmp_path / "figure-linearity_by_depth.png") as picture:
+    with Image.open(tmp_path / "figure-channel_spread.png") as picture:
         assert picture.width == 2000
         assert len(set(picture.convert("L").resize((50, 20)).get_flattened_data())) > 5
 
@@ -250,6 +250,25 @@ def test_tables_are_cards_on_a_phone(opened: chromium.Page) -> None:
         "getComputedStyle(row.cells[3], '::before').content])"
     )
     assert boxes == [[True, "grid", '"L "']] * 2
+
+
+def test_the_sections_are_one_line_on_a_phone_that_follows_the_page(
+    opened: chromium.Page, hostile_report: tuple[Run, Path]
+) -> None:
+    opened.size(390, 844, mobile=True)
+    opened.open(hostile_report[1])
+    bar = "document.querySelector('nav')"
+    assert opened.run(f"{bar}.offsetHeight") < 50
+    assert opened.run(f"{bar}.scrollLeft") == 0
+    assert opened.run(f"{bar}.scrollWidth > innerWidth")
+    opened.run("scrollTo({top: document.body.scrollHeight, behavior: 'instant'})")
+    opened.run("new Promise((done) => requestAnimationFrame(() => setTimeout(done, 100)))")
+    left, right = opened.run(
+        f"(({{left, right}}) => [left, right])"
+        f"({bar}.querySelector('[aria-current]').getBoundingClientRect())"
+    )
+    assert 0 <= left < right <= 390
+    assert opened.run(f"{bar}.getBoundingClientRect().top") == 0
 
 
 def test_light_dark_and_phone(opened: chromium.Page, hostile_report: tuple[Run, Path]) -> None:

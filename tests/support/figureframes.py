@@ -89,7 +89,8 @@ def depth() -> pd.DataFrame:
 
 def spread() -> pd.DataFrame:
     """L of the samples of two layers, one of few values a sample."""
-    head = {"network": "acon", "data": "9 samples", "class_name": "AconC", "call": 0, "samples": 9}
+    head = {"network": "acon", "data": "9 samples", "class_name": "AconC", "call": 0}
+    head |= {"samples": 9, "every": 1}
     ends = {"least_sample": 2, "least_L": 0.6, "most_sample": 7, "most_L": 0.95, "L": 0.7}
     boxes = {"low": 0.65, "lower": 0.7, "median": 0.75, "upper": 0.8, "high": 0.9}
     rows = [

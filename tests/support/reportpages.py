@@ -24,7 +24,7 @@ CLASS = "<img src=x onerror=alert(3)> $\\frac$"
 TITLE = "</title><script>alert(4)</script>&amp;"
 
 #: Figures that show names of layers or classes; the others would only take time.
-NAMING = ("beta_distributions", "linearity_by_depth", "beta_against_null", "beta_heatmap")
+NAMING = ("beta_distributions", "channel_spread", "beta_against_null", "beta_heatmap")
 
 
 class Hostile(nn.Module):

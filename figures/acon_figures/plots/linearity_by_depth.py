@@ -47,7 +47,7 @@ MOST_NAMED = 6
 """Layers that the caption names one by one."""
 
 
-@figure(kind="measured", heading="Linearity by depth", needs=("depth",), order=170)
+@figure(kind="measured", needs=("depth",), order=170)
 def linearity_by_depth(
     depth: pd.DataFrame,
     labels: Mapping[str, str] | None = None,

@@ -1,27 +1,36 @@
-"""The derivatives that the data of every channel reach, and the slope of its best line."""
+"""The mean derivative of every channel over its data, and which reach little of its range."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
+from acon_analysis.plotdata.channels import reached_share
 from acon_analysis.plotdata.portraits import reached_slopes as slopes_of
 from acon_analysis.screen import counted
 from acon_analysis.statistics.sentences import row_names
 from acon_figures.labels import legend_below, name_layers
 from acon_figures.names import entry
 from acon_figures.palette import activation_color
+from acon_figures.plots.channel_spread import MANY
 from acon_figures.spec import figure
 from acon_figures.style import INK, AconFigure, is_narrow, new_figure, theme, thin
 
+LITTLE = 0.5
+"""Share of the range of its derivative below which a channel's dot is a ring."""
+
 CAPTION = (
-    "The derivative of each of the {channels} of {network} over its data, layer by "
-    "layer in order of execution: shaded from the least to the greatest derivative between the "
-    "smallest and the greatest input of the channel{unknown}; line: the slope of the straight line "
-    "that fits its values best. The channels of a layer are sorted by that slope."
+    "How steep the {channels} of {network} are on their data, layer by layer in order of "
+    "execution. Dots: the slope of the straight line that fits a channel best. It is a mean of the "
+    "derivatives that the data meet, in which inputs near their mean count most: at 0 a channel "
+    "passes nothing on, at 1 everything; a ReLU at 0.5 is on for about half of its inputs. Bars: "
+    "the layer's median.{rings}{unknown}"
 )
-UNKNOWN = " (not of {count}: the formula of their activation is not known)"
+RINGS = (
+    " Rings: {count} whose data reach less than half of the range of the derivative, so that they "
+    "bend little or not at all."
+)
+UNKNOWN = " Of {count} that range is not known: the formula of their activation is not known."
 
 
 @figure(
@@ -30,10 +39,10 @@ UNKNOWN = " (not of {count}: the formula of their activation is not known)"
 def reached_slopes(
     every_channel: pd.DataFrame, *, width: str | float = "double", context: str = "paper"
 ) -> AconFigure:
-    """Draw which derivatives the data reach, and the slope of each channel's best line, by layer.
+    """Draw the mean derivative of each channel over its data, layer by layer.
 
-    The reading: a channel whose shaded range is narrow is a straight line on these data; where the
-    line lies near 0 the channel passes little on.
+    The reading: dots at 0 are channels that pass nothing on; rings are channels whose data stay
+    where the function is nearly straight, dead ones included.
 
     Parameters
     ----------
@@ -46,8 +55,7 @@ def reached_slopes(
     Returns
     -------
     AconFigure
-        ``axes[0]``: one line a layer, the sorted slopes; one shaded range a layer whose derivative
-        is known.
+        One axes: two collections a layer, dots and rings, then one of bars, the medians.
 
     Raises
     ------
@@ -55,48 +63,57 @@ def reached_slopes(
         If a column is missing or there is no channel.
     """
     facts = slopes_of(every_channel)
+    facts["little"] = reached_share(facts) < LITTLE
     groups = [own for _, own in facts.groupby(["layer", "call"], sort=False)]
     with theme(context):
         narrow = is_narrow(width)
         figure = new_figure(width, 2.8, context)
         axes = figure.add_subplot()
         for index, own in enumerate(groups):
-            _draw_layer(axes, index, own.sort_values("slope", kind="stable"))
+            _draw_layer(axes, index, own, len(facts) > MANY)
+        at = np.arange(len(groups))
+        medians = [own["slope"].median() for own in groups]
+        axes.hlines(medians, at - 0.36, at + 0.36, color=INK, linewidth=thin(1.4), zorder=3)
         axes.axhline(0.0, color=INK, linewidth=thin(0.6), zorder=1.5)
         name_layers(axes, list(dict.fromkeys(row_names(facts))), narrow=narrow)
-        axes.set_ylabel("derivative")
+        axes.set_ylabel("mean derivative")
         names = list(dict.fromkeys(str(own["activation"].iloc[0]) for own in groups))[:6]
-        handles = [
-            Patch(color=activation_color(name), alpha=0.25, label=entry(name)) for name in names
-        ]
-        line = Line2D([], [], color=INK, label="slope of the best line")
-        legend_below(figure, [*handles, line])
+        legend_below(figure, _handles(names, bool(facts["little"].any())))
     figure.name(f"{facts['network'].iloc[0]} on {facts['data'].iloc[0]}")
-    lacking = int(facts["slope_low"].isna().sum())
+    rings, lacking = int(facts["little"].sum()), int(facts["slope_low"].isna().sum())
     figure.caption = CAPTION.format(
         channels=counted(len(facts), "channel"), network=facts["network"].iloc[0],
+        rings=RINGS.format(count=counted(rings, "channel")) if rings else "",
         unknown=UNKNOWN.format(count=counted(lacking, "channel")) if lacking else "",
     )  # fmt: skip
     return figure
 
 
-def _draw_layer(axes: Axes, index: int, own: pd.DataFrame) -> None:
-    """Draw one layer, its channels side by side from the least slope to the greatest."""
-    at = index + np.linspace(-0.4, 0.4, len(own) + 1)
-    low, high, slope = (
-        np.append(values, values[-1:])
-        for values in own[["slope_low", "slope_high", "slope"]].to_numpy(dtype=np.float64).T
-    )
-    color = activation_color(str(own["activation"].iloc[0]))
-    if np.isfinite(low).any():
-        axes.fill_between(
-            at,
-            low,
-            high,
-            step="post",
-            facecolor=color,
-            edgecolor=color,
-            alpha=0.25,
-            linewidth=thin(0.4),
+def _draw_layer(axes: Axes, index: int, own: pd.DataFrame, many: bool) -> None:
+    """Draw the slopes of one layer, its channels side by side in their own order."""
+    at = index + (np.arange(len(own)) + 0.5) / len(own) * 0.6 - 0.3
+    size, color = thin(1.1) if many else thin(2.0), activation_color(str(own["activation"].iloc[0]))
+    little, slope = own["little"].to_numpy(), own["slope"].to_numpy()
+    axes.scatter(
+        at[~little], slope[~little], s=size**2, color=color, alpha=0.45, linewidths=0.0,
+        rasterized=many,
+    )  # fmt: skip
+    axes.scatter(
+        at[little], slope[little], s=(1.8 * size) ** 2, facecolor="none", edgecolor=color,
+        linewidths=thin(0.6), rasterized=many,
+    )  # fmt: skip
+
+
+def _handles(activations: list[str], rings: bool) -> list[Line2D]:
+    """Return what the legend explains."""
+    handles = [
+        Line2D([], [], color=activation_color(n), label=entry(n), linestyle="none", marker="o")
+        for n in activations
+    ]
+    handles.append(Line2D([], [], color=INK, linewidth=thin(1.4), label="median"))
+    if rings:
+        words = "data reach little of its range"
+        handles.append(
+            Line2D([], [], color=INK, linestyle="none", marker="o", mfc="none", label=words)
         )
-    axes.plot(at, slope, drawstyle="steps-post", color=INK, linewidth=thin(1.0))
+    return handles

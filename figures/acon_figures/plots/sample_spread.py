@@ -18,7 +18,7 @@ from acon_figures.spec import figure
 from acon_figures.style import INK, AconFigure, is_narrow, new_figure, theme, thin
 
 CAPTION = (
-    "L of each of the {samples} of {network}: the share of the variance of a sample's "
+    "L of {samples} of {network}: the share of the variance of a sample's "
     "own outputs that straight lines of its own explain, one a channel. Boxes: the middle half of "
     "the samples, with the median; whiskers: the middle 90 %. Diamonds: L of the layer, of one "
     "line for all samples. Dotted: a ReLU of as many independent Gaussian values as a channel has "
@@ -85,7 +85,7 @@ def sample_spread(
         legend_below(figure, _handles(colors[0]))
     figure.name(f"{table['network'].iloc[0]} on {table['data'].iloc[0]}")
     figure.caption = CAPTION.format(
-        samples=counted(int(table["samples"].max()), "sample"), ends=_ends(table),
+        samples=_samples(table), ends=_ends(table),
         network=table["network"].iloc[0],
         few=f" (hollow: fewer than {FEW} values)" if few.any() else "",
     )  # fmt: skip
@@ -109,6 +109,12 @@ def _relu(count: float) -> float:
     That is N - 1 parts of the N that `relu_own` divides by.
     """
     return 1 - (1 - relu_own(count)) * count / (count - 1)
+
+
+def _samples(table: pd.DataFrame) -> str:
+    """Say how many samples are drawn, and which where they are not all."""
+    count, every = counted(int(table["samples"].max()), "sample"), int(table["every"].max())
+    return f"each of the {count}" if every == 1 else f"{count}, one in {every:,},"
 
 
 def _ends(table: pd.DataFrame) -> str:

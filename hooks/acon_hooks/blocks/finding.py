@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from acon_analysis.errors import UsageError, closest
+from acon_analysis.selection import layer_path
 from acon_hooks.layers.scan import KINDS, scan_layers
 
 #: What the whole network is called among its blocks; no module path has a space.
@@ -23,7 +24,8 @@ def choose_blocks(model: nn.Module, names: Iterable[str] | None) -> dict[str, nn
         return {**repeated_blocks(model), WHOLE: model}
     modules = dict(model.named_modules(remove_duplicate=False)) | {WHOLE: model}
     chosen = {}
-    for name in [names] if isinstance(names, str) else names:
+    for given in [names] if isinstance(names, str) else names:
+        name = layer_path(given, modules)
         if name not in modules:
             raise UsageError(f"the network has no module {name!r}; {closest(name, modules)}")
         if isinstance(modules[name], nn.ModuleList | nn.ModuleDict):

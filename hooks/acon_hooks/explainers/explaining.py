@@ -16,6 +16,7 @@ from torch.utils.checkpoint import CheckpointError
 
 from acon_analysis.errors import UsageError, closest
 from acon_analysis.screen import counted
+from acon_analysis.selection import layer_path
 from acon_hooks.engine.inputs import Forward, InputOptions
 from acon_hooks.engine.sites import split_name
 from acon_hooks.errors import HookError
@@ -200,6 +201,7 @@ def settled(
         If β cannot be read.
     """
     if isinstance(layer, str):
+        layer = layer_path(layer, dict(unwrap(model).named_modules()))
         _check_layer(unwrap(model), layer)
     example = torch.cat([images[:8], baselines[:8]])
     with Tap(model, [layer], kinds=EXPLAINABLE) as tap, torch.no_grad():

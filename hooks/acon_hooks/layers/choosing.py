@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from acon_analysis.errors import UsageError, closest
+from acon_analysis.selection import layer_path
 from acon_hooks.engine.sites import split_name
 from acon_hooks.layers.functions import function_layer
 from acon_hooks.layers.scan import KINDS, PLAIN_KINDS, Layer, scan_layers
@@ -18,7 +19,10 @@ class NoLayerError(UsageError):
 def choose_layers(
     model: nn.Module, layers: Sequence[Layer | str] | None, kinds: tuple[str, ...]
 ) -> list[Layer]:
-    """Return the layers meant by names, by `Layer` objects, or by kinds alone (None)."""
+    """Return the layers meant by names, by `Layer` objects, or by kinds alone (None).
+
+    A name is a path, or what tables show: ``features.3 (Tanh)``.
+    """
     found = {layer.name: layer for layer in scan_layers(model, kinds)}
     if layers is None:
         if not found and not set(PLAIN_KINDS) & set(kinds):
@@ -26,7 +30,8 @@ def choose_layers(
         return list(found.values())
     modules = dict(model.named_modules(remove_duplicate=False))
     chosen = []
-    for layer in layers:
+    for given in layers:
+        layer = layer_path(given, modules) if isinstance(given, str) else given
         if isinstance(layer, str):
             if split_name(layer)[1] is not None and set(PLAIN_KINDS) & set(kinds):
                 found[layer] = function_layer(model, layer, kinds, kind=_kind_of(layer, kinds))

@@ -15,6 +15,7 @@ from acon_analysis.errors import UsageError, closest
 from acon_analysis.moments.frames import merge_frames
 from acon_analysis.moments.gram import rounding
 from acon_analysis.screen import counted
+from acon_analysis.selection import layer_path
 from acon_analysis.statistics.channel_sums import channel_sums
 from acon_analysis.statistics.linearity import linearity_table, totals_by_sample
 from acon_hooks.errors import HookError
@@ -248,6 +249,7 @@ class Recording:
     def _join(self, parts: dict[Key, list[NDArray[Any]]], layer: str, call: int) -> NDArray[Any]:
         if not self._parts:
             raise HookError(self._empty())
+        layer = layer_path(layer, {name for name, _ in parts})
         if (layer, call) not in parts:
             calls = sorted(c for name, c in parts if name == layer)
             hint = f"its calls are {calls}" if calls else closest(layer, [n for n, _ in parts])

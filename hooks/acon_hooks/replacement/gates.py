@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.screen import counted
+from acon_analysis.selection import layer_path
 from acon_hooks.engine.feed import Batch
 from acon_hooks.engine.sites import Site, SiteCall, Visitor
 from acon_hooks.engine.visiting import visiting
@@ -152,6 +153,7 @@ def find_gated(
             "no squeeze-and-excitation and no nn.GLU; its modules have "
             f"{have or 'no activation of another kind'}, and gates of functions cannot be held"
         )
+    layers = None if layers is None else [layer_path(name, known) for name in layers]
     for name in layers or ():
         if name not in known:
             raise UsageError(f"no layer {name!r} with a gate: {closest(name, known)}")

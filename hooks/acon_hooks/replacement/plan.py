@@ -22,7 +22,7 @@ import pandas as pd
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.files import atomic_write, read_regular
 from acon_analysis.screen import counted
-from acon_analysis.selection import require_columns
+from acon_analysis.selection import layer_path, require_columns
 from acon_hooks.replacement.forms import coefficients_of
 
 #: Version of the layout of a plan's file.
@@ -273,9 +273,11 @@ def choose_units(
     if budget is None and layers is None:
         raise UsageError("say what to replace: a budget (--budget 5%), layers (--layers), or units")
     if layers is not None:
-        wanted = [layers] if isinstance(layers, str) else list(layers)
+        there = set(table["layer"])
+        given = [layers] if isinstance(layers, str) else layers
+        wanted = [layer_path(name, there) for name in given]
         for name in wanted:
-            if name not in set(table["layer"]):
+            if name not in there:
                 known = closest(name, table["layer"].unique())
                 raise UsageError(f"there is no layer {name!r} in the fit; {known}")
         table = table[table["layer"].isin(wanted)]
@@ -360,11 +362,12 @@ def _given(table: pd.DataFrame, units: list[Sequence[Any]]) -> pd.DataFrame:
     for unit in units:
         if len(unit) not in (2, 3):
             raise UsageError(f"a unit is (layer, channel) or (layer, call, channel); got {unit!r}")
-        mine = (table["layer"] == unit[0]) & (table["channel"] == unit[-1])
+        path = layer_path(unit[0], set(table["layer"]))
+        mine = (table["layer"] == path) & (table["channel"] == unit[-1])
         if len(unit) == 3:
             mine &= table["call"] == unit[1]
         if not mine.any():
-            own = table.loc[table["layer"] == unit[0], "channel"]
+            own = table.loc[table["layer"] == path, "channel"]
             near = f"its channels are 0 to {own.max()}" if len(own) else closest(
                 str(unit[0]), table["layer"].unique()
             )  # fmt: skip

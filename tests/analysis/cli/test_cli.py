@@ -209,7 +209,7 @@ MISTAKES = [
     (["summary", "{run}", "--format", "parquet"], 2, "needs --out"),
     (["summary", "{run}", "--out", "{tmp}/t.xlsx"], 2, "a table is written to a file .csv, .json"),
     (["gates", "digits_metaacon", "--data", "digits", "--layers", "layer1.0.acon (call 1)"], 2,
-     "with all of its calls; give 'layer1.0.acon'"),
+     "is one call of a layer; give the layer, 'layer1.0.acon'"),
     (["figures", "beta_distribution", "--out", "{tmp}"], 2, "did you mean 'beta_distributions'"),
     (["figures", "beta_distributions", "--run", "{tmp}", "--out", "{tmp}"], 2, "not a captured"),
     (["layers", "digits_metaacon", "--input-shape", "1,x"], 2, "input shape must be"),

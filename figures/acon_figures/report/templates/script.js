@@ -128,7 +128,13 @@
   const mark = () => {
     const above = headings.filter((heading) => heading.getBoundingClientRect().top < 120);
     const current = (above.at(-1) ?? headings[0])?.id;
-    for (const [id, link] of links) link.toggleAttribute("aria-current", id === current);
+    for (const [id, link] of links) {
+      const now = id === current;
+      if (now && !link.hasAttribute("aria-current")) {  // in view, where the line is too long
+        link.parentElement.scrollLeft = link.offsetLeft - link.parentElement.offsetLeft - 40;
+      }
+      link.toggleAttribute("aria-current", now);
+    }
   };
   let waiting = false;
   addEventListener("scroll", () => {
