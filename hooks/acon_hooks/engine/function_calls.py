@@ -63,7 +63,9 @@ class RunningModules:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self._known = set(model.modules())
-        self._counts: dict[FrameType, dict[str, int]] = {}
+        # Of each call that is running. It is known by its keyword arguments, a dict of its own: its
+        # frame would keep the tensors of a call that has ended.
+        self._counts: dict[int, tuple[Kwargs, dict[str, int]]] = {}
 
     def clear(self) -> None:
         """Forget the calls of modules that were running."""
@@ -74,27 +76,27 @@ class RunningModules:
         calls = self._calls()
         if not calls:
             return None
-        inner, module = next((f, m) for f, m in calls.items() if m in self._known)
+        inner, module = next((id(call), m) for call, m in calls if m in self._known)
         if inner not in self._counts or len(self._counts) != len(calls):
-            # Calls that have ended are forgotten: their frames would keep their tensors.
-            self._counts = {frame: self._counts.get(frame, {}) for frame in calls}
-        counts = self._counts[inner]
+            ids = ((id(call), call) for call, _ in calls)
+            self._counts = {key: self._counts.get(key, (call, {})) for key, call in ids}
+        counts = self._counts[inner][1]
         number = counts.get(function, 0)
         counts[function] = number + 1
-        return number, tuple(calls.values()), module
+        return number, tuple(module for _, module in calls), module
 
-    def _calls(self) -> dict[FrameType, nn.Module]:
+    def _calls(self) -> list[tuple[Kwargs, nn.Module]]:
         """Return the running calls of modules, the innermost first, up to that of the model."""
-        found: dict[FrameType, nn.Module] = {}
+        found: list[tuple[Kwargs, nn.Module]] = []
         frame: FrameType | None = sys._getframe(1)
         while frame is not None:
             if frame.f_code is _MODULE_CALL:
-                module: nn.Module = frame.f_locals["self"]
-                found[frame] = module
-                if module is self.model:
+                own = frame.f_locals
+                found.append((own["kwargs"], own["self"]))
+                if own["self"] is self.model:
                     return found
             frame = frame.f_back
-        return {}
+        return []
 
 
 class FunctionSites:

@@ -96,6 +96,26 @@ def test_more_threads_give_the_same_bytes(kernel: NativeSums, team: str) -> None
         torch.testing.assert_close(four, one[0], rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("channels", [1, 7, 16, 17, 48, 100])
+@pytest.mark.parametrize("samples", [1, 5])
+def test_single_pixels_are_summed_exactly_without_a_gate(
+    kernel: NativeSums, samples: int, channels: int
+) -> None:
+    generator = torch.Generator().manual_seed(channels)
+    features = torch.randn(samples, channels, generator=generator)
+    tokens = features.unsqueeze(1)
+    for x, axis in ((features, 1), (features[:, :, None, None], 1), (tokens, 2)):
+        found = kernel.sums(x, x.tanh(), None, axis, Prepared(None))
+        assert found is not None
+        assert torch.equal(found, sums(x, x.tanh(), None, axis, None))
+
+
+def test_single_pixels_of_the_acon_family_are_left_to_torch(kernel: NativeSums) -> None:
+    _, gate = data(2, 8, 1, "gated")
+    x = torch.randn(2, 8)
+    assert kernel.sums(x, x, torch.rand(2, 8, 1), 1, Prepared(gate)) is None
+
+
 @TEAMS
 def test_something_not_finite_is_seen_by_every_thread(kernel: NativeSums, team: str) -> None:
     x = torch.randn(2, 640, 30)

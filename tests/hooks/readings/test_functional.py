@@ -4,6 +4,7 @@
 
 import copy
 import threading
+import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -414,3 +415,29 @@ def test_arithmetic_on_what_is_no_batch_is_no_layer(tmp_path: Path) -> None:
     model, x = settled(Boxes()), [torch.randn(count, 1, 5, 5) for count in (4, 6, 3)]
     run = captured(model, x, tmp_path / "run")
     assert_measured(run, model, x, {":relu#0": 1})
+
+
+def test_a_call_that_has_ended_keeps_no_tensors() -> None:
+    class Apart(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.sigmoid(x.mean(1, keepdim=True)) * x
+
+    class Watching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.fc = Apart(), Apart(), nn.Linear(4, 4)
+            self.alive: list[bool] = []
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = self.fc(x)
+            given = weakref.ref(hidden)
+            hidden = self.fc(self.first(hidden))
+            self.alive.append(given() is not None)
+            return self.second(hidden)
+
+    model = Watching().eval()
+    with torch.no_grad(), Tap(model, kinds=["activation", "product"]) as tap:
+        for _ in range(3):
+            model(torch.randn(5, 4))
+            tap.take()
+    assert not model.alive[-1]

@@ -96,8 +96,8 @@ class NativeSums:
     ) -> Tensor | None:
         """Return `kernels.sums` of tensors on the CPU, (`rows_of(gate)`, N, C), float64.
 
-        None where the compiled kernel does not apply: float64, one pixel a sample, β of every
-        pixel.
+        None where the compiled kernel does not apply: float64, one pixel a sample in the ACON
+        family, β of every pixel.
         """
         samples, channels = x.shape[0], x.shape[axis]
         rows = constants.rows + (constants.kind > 0)  # and β
@@ -152,9 +152,9 @@ class NativeSums:
         shape = x.shape
         samples, channels = shape[0], shape[axis]
         pixels = x.numel() // max(samples * channels, 1)
-        if pixels <= 1 or x.dtype == torch.float64 or not x.is_cpu:
-            return None
         kind = constants.kind
+        if pixels <= (kind > 0) or x.dtype == torch.float64 or not x.is_cpu:
+            return None
         pointer, steps = None, (0, 0)
         if kind and beta is not None:
             if beta.shape[2] > 1:
