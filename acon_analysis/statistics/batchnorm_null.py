@@ -145,21 +145,11 @@ def ks_distance(
 
 
 def null_table(beta: npt.ArrayLike, bias: npt.ArrayLike, weight: npt.ArrayLike) -> pd.DataFrame:
-    """Compare the β of every channel with the BatchNorm-only null model.
+    """Compare the β (N, C) of every channel with the BatchNorm-only null model.
 
-    Parameters
-    ----------
-    beta : array_like
-        Shape (N, C), finite.
-    bias, weight : array_like
-        b and γ of the last BatchNorm before β, shape (C,); NaN where there is none: then the null
-        is not defined and its columns are NaN.
-
-    Returns
-    -------
-    DataFrame
-        Columns `columns.NULL_COLUMNS`, one row a channel. γ = 0: null_std 0, std_ratio and
-        p_value NaN. One sample: std 0.
+    ``bias`` and ``weight`` are b and γ of the last BatchNorm before β, (C,), NaN where there is
+    none: then the null is not defined and its columns are NaN. Returns `columns.NULL_COLUMNS`, one
+    row a channel. γ = 0: null_std 0, std_ratio and p_value NaN. One sample: std 0.
     """
     values = matrix(beta, "β")
     count, channels = values.shape
@@ -168,8 +158,7 @@ def null_table(beta: npt.ArrayLike, bias: npt.ArrayLike, weight: npt.ArrayLike) 
         if array.shape != (channels,):
             raise AconError(
                 f"{name} must have one value a channel: β has {counted(channels, 'channel')}, "
-                f"{name} has "
-                f"shape {array.shape}"
+                f"{name} has shape {array.shape}"
             )
     null_mean, null_std = logit_normal_moments(b, gamma)
     null_mean, null_std = null_mean + 0 * gamma, null_std + 0 * b

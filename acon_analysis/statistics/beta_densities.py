@@ -26,6 +26,9 @@ MIN_BANDWIDTH = 0.01
 MAX_BINS = 50
 """Most bars of a histogram."""
 
+POINTS = 401
+"""Points of a curve between 0 and 1."""
+
 
 @dataclass(frozen=True)
 class BetaDensities:
@@ -128,40 +131,24 @@ def kernel_density(
     return total / data.size
 
 
-def histogram_bars(values: npt.ArrayLike, *, edges: npt.ArrayLike | None = None) -> pd.DataFrame:
-    """Count values in bins.
+def histogram_bars(values: npt.ArrayLike) -> pd.DataFrame:
+    """Count finite values, (n,), in equal bins.
 
-    Parameters
-    ----------
-    values : array_like, shape (n,)
-        Finite numbers, n >= 1.
-    edges : array_like, shape (k + 1,), optional
-        Ends of the bins. By default equal bins over the data, their width by Freedman and
-        Diaconis' rule, at most `MAX_BINS`; where half of the values are equal, sqrt(n) bins; for
-        constant input one bin of width ``2 · MIN_BANDWIDTH`` around the value.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``left``, ``right``, ``count`` (int64), ``density`` (count / (n · width)): the
-        area of all bars is the share of the values inside the bins.
-
-    References
-    ----------
-    D. Freedman and P. Diaconis, On the histogram as a density estimator, Z. Wahrscheinlichkeits-
-    theorie verw. Gebiete 57 (1981) 453-476, doi:10.1007/BF01025868.
+    The width is that of Freedman and Diaconis' rule (1981, Zeitschrift für Wahrscheinlichkeits-
+    theorie und verwandte Gebiete 57, doi:10.1007/BF01025868), with at most `MAX_BINS`; where half
+    of the values are equal there are √n bins, for constant input one of width ``2·MIN_BANDWIDTH``
+    around the value. Columns ``left``, ``right``, ``count`` (int64), ``density``
+    (count / (n · width)): the area of all bars is 1.
     """
     data = finite_values(values)
-    ends = default_edges(data) if edges is None else np.asarray(edges, dtype=np.float64)
-    count, ends = np.histogram(data, bins=ends)
+    count, ends = np.histogram(data, bins=_edges(data))
     density = count / (data.size * np.diff(ends))
     columns = (ends[:-1], ends[1:], count.astype(np.int64), density)
     return pd.DataFrame(dict(zip(names(DENSITY_BAR_COLUMNS), columns, strict=True)))
 
 
-def default_edges(values: npt.ArrayLike) -> FloatArray:
-    """Return the bin ends that `histogram_bars` takes by default, shape (k + 1,)."""
-    data = finite_values(values)
+def _edges(data: FloatArray) -> FloatArray:
+    """Return the ends of the k bins of `histogram_bars`, (k + 1,)."""
     low, high = float(data.min()), float(data.max())
     if high - low < 1e-9:
         return np.array([low - MIN_BANDWIDTH, high + MIN_BANDWIDTH])
@@ -181,7 +168,6 @@ def beta_densities(
     null: pd.DataFrame | None = None,
     as_published: bool = False,
     call: int | None = None,
-    points: int = 401,
 ) -> BetaDensities:
     """Compute the densities of β over the channels of one layer, one curve a sample.
 
@@ -198,8 +184,6 @@ def beta_densities(
     as_published : bool
         Ordinary densities that spill beyond 0 and 1, as in the paper's figure. By default they
         are reflected there, unless values lie outside (a static β is any real number).
-    points : int
-        Points of a curve between 0 and 1.
 
     Raises
     ------
@@ -221,13 +205,13 @@ def beta_densities(
         series.append(("static", None, values))
     everything = np.concatenate([values for _, _, values in series])
     grid = np.union1d(
-        np.linspace(0.0, 1.0, points),
-        np.linspace(min(0.0, everything.min()), max(1.0, everything.max()), points),
+        np.linspace(0.0, 1.0, POINTS),
+        np.linspace(min(0.0, everything.min()), max(1.0, everything.max()), POINTS),
     )
     pieces = [_curve(*one, grid=grid, as_published=as_published) for one in series]
     curves = [curve for curve, _ in pieces]
     if null is not None:
-        inside = np.linspace(0.0, 1.0, points)
+        inside = np.linspace(0.0, 1.0, POINTS)
         density = batchnorm_null(null, name, inside)
         curves.append(_curve_table("null", None, inside, density))
     return BetaDensities(
@@ -274,8 +258,8 @@ def static_betas(static: pd.DataFrame, layer: str) -> FloatArray:
     rows = static.loc[static["layer"] == name, ["channel", "beta"]].drop_duplicates()
     if rows["channel"].duplicated().any():
         raise AconError(
-            f"layer {name!r} has several β for one channel, so it is not static: "
-            "give it as the first frame"
+            f"layer {name!r} has several β for one channel, so it is not static: give it as the "
+            "first frame"
         )
     require_finite(rows, name)
     return rows["beta"].to_numpy(dtype=np.float64)
@@ -288,7 +272,7 @@ def finite_values(values: npt.ArrayLike) -> FloatArray:
         raise AconError("there are no values, so there is no distribution")
     bad = int(np.count_nonzero(~np.isfinite(data)))
     if bad:
-        raise AconError(f"{bad} of {counted(data.size, 'value')} are NaN or infinite")
+        raise AconError(f"NaN or infinity in {bad} of {counted(data.size, 'value')}")
     return data
 
 
@@ -306,7 +290,6 @@ def _curve(
     width = scott_bandwidth(values)
     outside = float(np.mean((values < 0.0) | (values > 1.0)))
     reflected = not as_published and outside == 0.0
-    at = grid
     if reflected:
         at = grid[(grid >= 0.0) & (grid <= 1.0)]
     else:

@@ -6,7 +6,8 @@ be linear for zero-mean Gaussian inputs with the gain it has. Only what neither 
 down to inputs on one side of 0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -63,48 +64,29 @@ def equal_slopes(rho: npt.ArrayLike) -> BoolArray:
 
 
 def causes(
-    *,
-    L: FloatArray,
-    L_reference: FloatArray,
-    n: FloatArray,
-    left_out: FloatArray,
-    dead: BoolArray,
-    constant: BoolArray,
-    product: BoolArray,
-    positive: FloatArray,
-    kappa: FloatArray,
-    rho: FloatArray,
+    columns: Mapping[str, FloatArray], *, dead: BoolArray, constant: BoolArray, product: BoolArray
 ) -> list[str]:
-    """Name the cause of each channel's linearity or nonlinearity.
+    """Name the cause of each channel's linearity or nonlinearity, a key of `CAUSES`.
 
-    Parameters
-    ----------
-    L, L_reference, n, left_out, positive, kappa, rho : ndarray
-        Index, index at a constant β, number of values, of samples left out, share of x > 0, gain
-        and contrast, shape (R,); NaN where a layer has no such thing.
-    dead, constant, product : ndarray
-        Flags; `product` for channels of gated products.
-
-    Returns
-    -------
-    list of str
-        Keys of `CAUSES`.
+    ``columns`` are L, L_reference (at a constant β), n, left_out (samples), positive, kappa and
+    rho, (R,) each, NaN where a layer has no such thing; ``product`` flags channels of gated
+    products.
     """
-    small = gaussian_fit(kappa, rho).L >= LINEAR
-    close = equal_slopes(rho)
+    L, n, rho, positive = (columns[name] for name in ("L", "n", "rho", "positive"))
+    small = gaussian_fit(columns["kappa"], rho).L >= LINEAR
     family = ~np.isnan(rho)
     tests: list[tuple[str, npt.NDArray[np.bool_]]] = [
-        ("empty", (n == 0) & (left_out == 0)),
+        ("empty", (n == 0) & (columns["left_out"] == 0)),
         ("not_finite", np.isnan(L)),
         ("constant_input", constant),
         ("dead", dead),
         ("product", (L < LINEAR) & product),
         ("linear_product", product),
-        ("varying_beta", (L < LINEAR) & (L_reference >= LINEAR)),
+        ("varying_beta", (L < LINEAR) & (columns["L_reference"] >= LINEAR)),
         ("cancelling", (L < LINEAR) & (np.abs(rho) >= CANCELLING)),
         ("switching", (L < LINEAR) & family),
         ("nonlinear", L < LINEAR),
-        ("equal_slopes", close),
+        ("equal_slopes", equal_slopes(rho)),
         ("small_gain", small),
         ("positive", positive >= ONE_SIDED),
         ("negative", positive <= 1 - ONE_SIDED),
@@ -114,43 +96,34 @@ def causes(
     return [str(name) for name in chosen]
 
 
-def sentence(
-    cause: str,
-    *,
-    G: float,
-    kappa: float,
-    positive: float,
-    low: float,
-    high: float,
-    L_gate: float = np.nan,
-    roundings: float = np.nan,
-) -> str:
+#: Cause of a channel -> the words for it alone, to be filled with its numbers.
+_SENTENCES = CAUSES | {
+    "not_finite": "not measurable: its inputs or outputs hold NaN or infinity",
+    "dead": "dead: its output does not vary",
+    "constant_input": "its input does not vary",
+    "small_gain": "linear because its gain is small (κ = {kappa:.2g})",
+    "positive": "linear because its inputs are positive in {up}",
+    "negative": "linear because its inputs are negative in {down}",
+    "combined": "linear: close slopes, small gain and uneven signs of its inputs together",
+    "linear": "linear over its inputs ({min_x:.3g} to {max_x:.3g})",
+    "varying_beta": "nonlinear only because its β differs between samples",
+    "cancelling": "nonlinear because p1≈-p2 leaves little of the straight line",
+    "switching": "nonlinear: its gate switches (G = {G:.2g})",
+    "nonlinear": "nonlinear over its inputs ({min_x:.3g} to {max_x:.3g})",
+    "linear_product": "linear over its two factors{gate}",
+    "product": "nonlinear because both of its factors vary{gate}",
+}
+
+
+def sentence(cause: str, row: Mapping[Any, float]) -> str:
     """Return one channel's cause, a key of `CAUSES`, in words.
 
-    ``low`` and ``high`` are its smallest and largest input, ``positive`` their share above 0,
-    ``L_gate`` the L of a product's gate alone (NaN without one); ``roundings``, the standard
-    deviation of its output in roundings of float32, is named below `NEARLY_DEAD`. Such as
-    ``"linear because its inputs are positive in 99.7 %"``.
+    ``row`` holds its columns of `columns.LINEARITY_CHANNEL_COLUMNS`; ``roundings`` are named below
+    `NEARLY_DEAD`. Such as ``"linear because its inputs are positive in 99.7 %"``.
     """
-    words = {
-        "empty": "saw no data",
-        "not_finite": "not measurable: its inputs or outputs hold NaN or infinity",
-        "dead": "dead: its output does not vary",
-        "constant_input": "its input does not vary",
-        "equal_slopes": "linear because p1≈p2",
-        "small_gain": f"linear because its gain is small (κ = {kappa:.2g})",
-        "positive": f"linear because its inputs are positive in {_percent(positive)}",
-        "negative": f"linear because its inputs are negative in {_percent(1 - positive)}",
-        "combined": "linear: close slopes, small gain and uneven signs of its inputs together",
-        "linear": f"linear over its inputs ({low:.3g} to {high:.3g})",
-        "varying_beta": "nonlinear only because its β differs between samples",
-        "cancelling": "nonlinear because p1≈-p2 leaves little of the straight line",
-        "switching": f"nonlinear: its gate switches (G = {G:.2g})",
-        "nonlinear": f"nonlinear over its inputs ({low:.3g} to {high:.3g})",
-        "linear_product": "linear over its two factors" + gate_words(L_gate),
-        "product": "nonlinear because both of its factors vary" + gate_words(L_gate),
-    }
-    return words[cause] + _nearly_dead(roundings)
+    shares = {"up": _percent(row["positive"]), "down": _percent(1 - row["positive"])}
+    words = _SENTENCES[cause].format(**row, **shares, gate=gate_words(row["L_gate"]))
+    return words + _nearly_dead(row["roundings"])
 
 
 def gate_words(L_gate: float) -> str:
@@ -199,11 +172,8 @@ def layer_sentence(
     many = ["all" if len(names) == 1 and len(found) > 1 else str(count) for count in counts]
     listed = ", ".join(f"{many[i]} {CAUSES[str(names[i])]}" for i in order)
     degree = "not measurable: " if np.isnan(L) else "dead: " if dead else ""
-    what = (
-        counted(left_out, "row")
-        if rowless
-        else f"{left_out} of {counted(left_out + samples, 'sample')}"
-    )
+    what = f"{left_out} of {counted(left_out + samples, 'sample')}"
+    what = counted(left_out, "row") if rowless else what
     lost = f"; {what} left out (NaN or infinity)" if left_out else ""
     apart = "; its rows are no samples: no values by sample" if rowless else ""
     gate = gate_words(L_gate) if abs(L_gate - L) > FAR else ""

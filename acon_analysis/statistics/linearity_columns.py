@@ -195,7 +195,7 @@ def _slope_columns(sums: ChannelSums, beta: FloatArray) -> _Columns:
 
 
 #: Columns that a channel's cause is put into words with.
-_SAID = ("G", "kappa", "positive", "min_x", "max_x", "L_gate", "roundings")
+_SAID = ["G", "kappa", "positive", "min_x", "max_x", "L_gate", "roundings"]
 
 
 def _with_causes(
@@ -203,33 +203,9 @@ def _with_causes(
 ) -> pd.DataFrame:
     """Add flags and causes."""
     columns = {name: frame[name].to_numpy(dtype=np.float64) for name in frame.columns[3:]}
-    found = causes(
-        L=columns["L"],
-        L_reference=columns["L_reference"],
-        n=columns["n"],
-        left_out=columns["left_out"],
-        dead=dead,
-        constant=constant,
-        product=product,
-        positive=columns["positive"],
-        kappa=columns["kappa"],
-        rho=columns["rho"],
-    )
-    words = [
-        sentence(
-            cause,
-            G=gate,
-            kappa=gain,
-            positive=positive,
-            low=low,
-            high=high,
-            L_gate=own,
-            roundings=roundings,
-        )
-        for cause, gate, gain, positive, low, high, own, roundings in zip(
-            found, *(columns[k] for k in _SAID), strict=True
-        )
-    ]
+    found = causes(columns, dead=dead, constant=constant, product=product)
+    rows = frame[_SAID].to_dict("records")
+    words = [sentence(cause, row) for cause, row in zip(found, rows, strict=True)]
     return frame.assign(
         dead=dead,
         constant_input=constant,

@@ -166,22 +166,6 @@ class EmpiricalNull:
             return float("nan")
         return float((1 + (values >= seen).sum()) / (1 + len(values)))
 
-    def table(self) -> pd.DataFrame:
-        """Return one row a statistic: observed, percentiles of the draws, p-value."""
-        percentiles = self.draws.quantile([0.05, 0.5, 0.95])
-        return pd.DataFrame(
-            {
-                "statistic": list(self.observed.index),
-                "observed": self.observed.to_numpy(),
-                "p05": percentiles.loc[0.05].to_numpy(),
-                "median": percentiles.loc[0.5].to_numpy(),
-                "p95": percentiles.loc[0.95].to_numpy(),
-                "p_value": [self.p_value(str(name)) for name in self.observed.index],
-                "draws": len(self.draws),
-                "kind": self.kind,
-            }
-        )
-
 
 def empirical_null(
     pooled: npt.ArrayLike,
@@ -225,8 +209,7 @@ def empirical_null(
         if kept is not None and np.shape(kept) != measured.shape[1:]:
             raise AconError(
                 f"{name} must have one value a channel: β has "
-                f"{counted(measured.shape[1], 'channel')}, "
-                f"{name} has shape {np.shape(kept)}"
+                f"{counted(measured.shape[1], 'channel')}, {name} has shape {np.shape(kept)}"
             )
     generator = np.random.default_rng(seed)
     if len(measured) > max_samples:

@@ -81,8 +81,7 @@ def verdict(
         f"the samples' means of β vary {answer} than {what} would make them: "
         f"{null.observed['ratio']:.3g} times as much as those of independent channels; "
         f"{low:.3g} to {high:.3g} times in {counted(len(null.draws), 'network')} with redrawn β "
-        "weights "
-        f"(p = {p_value:.2g})"
+        f"weights (p = {p_value:.2g})"
     )
     return Verdict(answer, p_value, text)
 

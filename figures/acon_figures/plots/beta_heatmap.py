@@ -135,7 +135,7 @@ def _caption(ordered: BetaMatrix, names: list[str] | None) -> str:
         return text
     observed = label_purity(names)
     return (
-        f"{text} Next to it a column a class, dark where a "
-        f"sample is of it. Neighbouring samples have the same class in {100 * observed:.0f} % of "
-        "cases, which proves no learning: β networks with random weights sort classes, too."
+        f"{text} Next to it a column a class, dark where a sample is of it. Neighbouring samples "
+        f"have the same class in {100 * observed:.0f} % of cases, which proves no learning: β "
+        "networks with random weights sort classes, too."
     )

@@ -278,9 +278,6 @@ def test_a_network_that_learned_nothing_is_inside_the_null() -> None:
     result = verdicts.verdict(split, null)
     assert result.answer == "no more"
     assert result.text.startswith("the samples' means of β vary no more than BatchNorm alone")
-    table = null.table()
-    assert table["statistic"].tolist() == list(null.observed.index)
-    assert (table["p05"] <= table["p95"]).all()
     again = redrawn_null.empirical_null(pooled, beta, net, seed=0, draws=40)
     np.testing.assert_array_equal(null.draws, again.draws)
 
