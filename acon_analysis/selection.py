@@ -77,8 +77,7 @@ def choose_samples(
             near = int(known[np.abs(known - sample).argmin()])
             raise UsageError(
                 f"sample {sample} is not in the frame: it holds {counted(known.size, 'sample')} "
-                "from "
-                f"{known[0]} to {known[-1]}, the nearest is {near}"
+                f"from {known[0]} to {known[-1]}, the nearest is {near}"
             )
     return wanted
 

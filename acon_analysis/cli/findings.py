@@ -153,9 +153,8 @@ def explain(
         table = check_data(network, found, out, device=device)
         say(
             f"the layer's weights shuffled {counted(table['draw'].nunique(), 'time')}: rank "
-            "correlation of "
-            f"the maps before and after {table['correlation'].mean():.2f}, of their sizes "
-            f"{table['correlation_absolute'].mean():.2f}"
+            f"correlation of the maps before and after {table['correlation'].mean():.2f}, of their "
+            f"sizes {table['correlation_absolute'].mean():.2f}"
         )
 
 

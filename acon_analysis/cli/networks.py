@@ -117,8 +117,7 @@ def train(
     error = float(curves["test_error"].iloc[-1])
     say(
         f"{out}: {counted(len(curves), 'epoch')}, test accuracy {1 - error:.4f}; curves and card "
-        "next to it "
-        f"(.csv, .md)"
+        "next to it (.csv, .md)"
     )
 
 

@@ -130,8 +130,7 @@ def verify(run: options.RunPath) -> None:
         say(problem, err=True)
     say(
         f"{run}: {found.captured} of {counted(found.samples, 'sample')} captured, {found.bad} "
-        "could not be "
-        f"read, {found.units_done} of {counted(found.units, 'unit')} done; "
+        f"could not be read, {found.units_done} of {counted(found.units, 'unit')} done; "
         + ("sound" if found.sound else counted(len(found.problems), "problem"))
     )
     if not found.sound:

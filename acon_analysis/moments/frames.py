@@ -20,6 +20,7 @@ from acon_analysis.moments.fields import (
 )
 from acon_analysis.moments.gram import Gram
 from acon_analysis.moments.state import FloatArray, Moments, group, merge, merge_all
+from acon_analysis.selection import require_columns
 
 CHANNEL_KEYS = ("layer", "call", "channel")
 
@@ -94,13 +95,9 @@ def from_frame(frame: pd.DataFrame) -> Moments:
     arrays: dict[str, FloatArray] = {}
     for name in GROUPS:
         fields = [f.name for f in FIELDS if f.group == name]
-        missing = [f for f in fields if f not in frame.columns]
-        if missing and name == "base":
-            raise AconError(
-                f"a table of moments needs the columns {', '.join(missing)}; it has "
-                f"{', '.join(map(str, frame.columns))}"
-            )
-        if missing:
+        if name == "base":
+            require_columns(frame, fields, "the table of moments")
+        if not set(fields) <= set(frame.columns):
             continue
         block = {f: frame[f].to_numpy(dtype=np.float64) for f in fields}
         if name == "left_out":
@@ -145,12 +142,7 @@ def channel_codes(
     frame: pd.DataFrame, by: Sequence[str] = CHANNEL_KEYS
 ) -> tuple[npt.NDArray[np.int64], pd.DataFrame]:
     """Return the number of each row's key, in order of appearance, and the distinct keys."""
-    missing = [name for name in by if name not in frame.columns]
-    if missing:
-        raise AconError(
-            f"the table needs the columns {', '.join(missing)}; it has "
-            f"{', '.join(map(str, frame.columns))}"
-        )
+    require_columns(frame, by, "the table of moments")
     grouped = frame.groupby(list(by), sort=False, dropna=False)
     codes = np.asarray(grouped.ngroup(), dtype=np.int64)
     keys = frame.loc[:, list(by)].drop_duplicates(ignore_index=True)

@@ -161,8 +161,8 @@ def spread_channels(facts: pd.DataFrame, layer: str | None = None, count: int = 
     own = facts[of & (facts["std_y"] > 0)].sort_values("L", kind="stable")
     if count < 1 or len(own) < count:
         raise AconError(
-            f"layer {first['layer']!r} has {counted(len(own), 'channel')} whose output varies, not "
-            f"{count}"
+            f"layer {first['layer']!r} has {counted(len(own), 'channel')} whose output varies, "
+            f"not {count}"
         )
     ranks = np.linspace(0, len(own) - 1, count).round().astype(int)
     chosen = own.iloc[ranks].sort_values("channel")

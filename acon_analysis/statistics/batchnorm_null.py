@@ -34,19 +34,9 @@ _CHUNK = 4_000_000
 def logit_normal_cdf(
     beta: npt.ArrayLike, bias: npt.ArrayLike = 0.0, weight: npt.ArrayLike = 1.0
 ) -> FloatArray:
-    """Return the distribution function of σ(b + γ·z), z standard normal.
+    """Return the distribution function of σ(b + γ·z), z standard normal: Φ((logit β - b)/abs(γ)).
 
-    Parameters
-    ----------
-    beta : array_like
-        Where to evaluate it; below 0 it is 0, above 1 it is 1.
-    bias, weight : array_like
-        b and γ; broadcast. The sign of γ does not matter.
-
-    Returns
-    -------
-    ndarray
-        Φ((logit β - b)/abs(γ)). γ = 0: a step at σ(b). NaN gives NaN.
+    Arguments are broadcast. γ = 0: a step at σ(b). NaN gives NaN.
     """
     values, shift, scale = (np.asarray(a, dtype=np.float64) for a in (beta, bias, weight))
     inside = np.where(np.isnan(values), np.nan, np.clip(values, 0.0, 1.0))
@@ -62,17 +52,8 @@ def logit_normal_pdf(
 ) -> FloatArray:
     """Return the density of σ(b + γ·z), z standard normal.
 
-    Parameters
-    ----------
-    beta : array_like
-        Where to evaluate it; 0 outside the open interval (0, 1).
-    bias, weight : array_like
-        b and γ; broadcast.
-
-    Returns
-    -------
-    ndarray
-        φ((logit β - b)/abs(γ))/(abs(γ)·β·(1 - β)). γ = 0 has no density: NaN. NaN gives NaN.
+    φ((logit β - b)/abs(γ))/(abs(γ)·β·(1 - β)) within (0, 1), 0 elsewhere; arguments are broadcast.
+    γ = 0 has no density: NaN. NaN gives NaN.
     """
     values, shift, scale = np.broadcast_arrays(
         *(np.asarray(a, dtype=np.float64) for a in (beta, bias, np.abs(weight)))
@@ -99,22 +80,11 @@ def _effective_root(count: FloatArray) -> FloatArray:
 def ks_distance(
     beta: npt.ArrayLike, bias: npt.ArrayLike, weight: npt.ArrayLike
 ) -> tuple[FloatArray, FloatArray]:
-    """Measure the distance of each channel's β from its logit-normal.
+    """Measure the distance of each channel's β, (N, C), from its logit-normal.
 
-    Parameters
-    ----------
-    beta : array_like
-        Shape (N, C), finite.
-    bias, weight : array_like
-        Shape (C,); NaN where a channel has no BatchNorm.
-
-    Returns
-    -------
-    distance : ndarray
-        D, shape (C,); NaN where there is no BatchNorm. γ = 0: the share of samples on one side of
-        σ(b), beyond 1e-5.
-    error : ndarray
-        √(F(1 - F)/N) with the measured F where the distance is found; 0 at the ends.
+    Returns D, (C,), NaN where bias or weight, (C,), are NaN for want of a BatchNorm; and its
+    standard error √(F(1 - F)/N) with the measured F where the distance is found, 0 at the ends.
+    γ = 0: D is the share of samples on one side of σ(b), beyond 1e-5.
     """
     values = matrix(beta, "β")
     count, channels = values.shape

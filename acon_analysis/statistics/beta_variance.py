@@ -82,22 +82,9 @@ class VarianceSplit:
 
 
 def variance_split(beta: npt.ArrayLike) -> VarianceSplit:
-    """Split the variance of β over samples and channels.
+    """Split the variance of β, a finite matrix (N, C), over samples and channels, in float64.
 
-    Parameters
-    ----------
-    beta : array_like
-        Shape (N, C), finite; any floating dtype, summed in float64.
-
-    Returns
-    -------
-    VarianceSplit
-        One sample: ss_sample = ss_rest = 0. Constant β: all sums 0, shares and ratio NaN.
-
-    Raises
-    ------
-    AconError
-        Not a matrix, empty, or not finite.
+    One sample: ss_sample = ss_rest = 0. Constant β: all sums 0, shares and ratio NaN.
     """
     values = matrix(beta, "β")
     count, channels = values.shape
@@ -180,22 +167,9 @@ def label_effect(
 ) -> LabelEffect:
     """Measure how much of a quantity per sample its label explains (η², permutation test).
 
-    The quantity is usually the sample effect β̄_s, the mean of β over a layer's channels.
-
-    Parameters
-    ----------
-    values : array_like
-        Shape (N,), finite.
-    labels : array_like
-        Shape (N,); None, NaN and empty strings are left out.
-    seed : int or Generator
-        Of the permutations; equal seeds give equal results.
-    permutations : int
-        How many to draw.
-
-    Returns
-    -------
-    LabelEffect
+    The quantity, finite and of shape (N,), is usually the sample effect β̄_s, the mean of β over a
+    layer's channels. Of the labels, (N,), None, NaN and empty strings are left out. The seed is
+    that of the permutations; equal seeds give equal results.
     """
     array = np.asarray(values, dtype=np.float64)
     named = pd.Series(np.asarray(labels))
@@ -212,8 +186,7 @@ def label_effect(
     total = float(v @ v)
     floor = count * (8 * np.finfo(np.float64).eps * np.abs(array).max(initial=0.0)) ** 2
     if groups < 2 or count <= groups or total <= floor:
-        undefined = np.nan
-        return LabelEffect(undefined, undefined, undefined, groups, count, int((~known).sum()), 0)
+        return LabelEffect(np.nan, np.nan, np.nan, groups, count, int((~known).sum()), 0)
     observed = float(_between(v[None], codes, groups)[0]) / total
     if count > _MANY:
         permutations = 0

@@ -73,17 +73,7 @@ def census_table(frame: pd.DataFrame, most: int = 3) -> pd.DataFrame:
         modules = list(dict.fromkeys(group["name"]))
         shown = ", ".join(name or "the network itself" for name in modules[:most])
         more = f" and {len(modules) - most} more" if len(modules) > most else ""
-        rows.append(
-            (
-                plain_name(str(operator)),
-                kind,
-                reason,
-                calls,
-                elements / total,
-                measured,
-                shown + more,
-            )
-        )
+        rows.append((operator, kind, reason, calls, elements / total, measured, shown + more))
     table = pd.DataFrame(rows, columns=names(CENSUS_COLUMNS)).astype(dtypes(CENSUS_COLUMNS))
     order = ["measured", "share", "calls"]
     return table.sort_values(order, ascending=[True, False, False], kind="stable").reset_index(

@@ -11,6 +11,7 @@ from acon_analysis.moments import gram
 from acon_analysis.moments.frames import CHANNEL_KEYS, channel_codes, from_frame, line_variance
 from acon_analysis.moments.gram import EPS, EPS32, ROUNDINGS
 from acon_analysis.moments.state import FloatArray, Moments, group, merge_all, residual
+from acon_analysis.selection import require_columns
 from acon_analysis.statistics.jackknife import leave_one_out
 
 PARAMETERS = ("p1", "p2", "beta", "bn_weight", "bn_bias", "beta_reference")
@@ -126,19 +127,14 @@ def _with_parameters(keys: pd.DataFrame, channels: pd.DataFrame | None) -> pd.Da
     """Join the parameters of the channels; NaN where there are none."""
     if channels is not None and len(channels):
         on = ["layer", "channel", *(["call"] if "call" in channels.columns else [])]
-        columns = [*on, *(name for name in PARAMETERS if name in channels.columns)]
-        missing = [name for name in on if name not in channels.columns]
-        if missing:
-            raise AconError(
-                f"the table of channels needs the columns {', '.join(missing)}; it has "
-                f"{', '.join(map(str, channels.columns))}"
-            )
+        require_columns(channels, on, "the table of channels")
         if channels.duplicated(on).any():
             row = channels.loc[channels.duplicated(on), on].iloc[0]
             raise AconError(
                 f"the table of channels has several rows for layer {row['layer']!r}, channel "
                 f"{row['channel']}; expected one"
             )
+        columns = [*on, *(name for name in PARAMETERS if name in channels.columns)]
         keys = keys.merge(channels[columns], on=on, how="left")
     absent = {name: np.nan for name in PARAMETERS if name not in keys.columns}
     return keys.assign(**absent)

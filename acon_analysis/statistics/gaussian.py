@@ -135,18 +135,9 @@ def logit_normal_moments(
 ) -> tuple[FloatArray, FloatArray]:
     """Return mean and standard deviation of σ(b + γ·z), z standard normal.
 
-    The BatchNorm-only null model of β: bn2's bias b and weight γ set the distribution of the logit
-    over the data. γ = 1, b = 0 gives 0.5 and 0.2083.
-
-    Parameters
-    ----------
-    bias, weight : array_like
-        b and γ; broadcast. The sign of γ does not matter.
-
-    Returns
-    -------
-    mean, std : ndarray
-        γ = 0 gives σ(b) and 0; NaN gives NaN.
+    The BatchNorm-only null model of β: bn2's bias b and weight γ, which are broadcast, set the
+    distribution of the logit over the data. γ = 1, b = 0 gives 0.5 and 0.2083, γ = 0 gives σ(b) and
+    0, NaN gives NaN; the sign of γ does not matter.
     """
     shift, scale = np.broadcast_arrays(
         *(np.asarray(a, dtype=np.float64) for a in (bias, np.abs(weight)))

@@ -20,17 +20,9 @@ from acon_analysis.moments.state import FloatArray, Moments, empty, merge
 
 
 def leave_one_out(blocks: Moments) -> Iterator[Moments]:
-    """Yield, for each block along the first axis, the state of all other blocks.
+    """Yield, for each of the blocks (B, ...), the state (...) of all others, in order.
 
-    Parameters
-    ----------
-    blocks : Moments
-        Shape (B, ...).
-
-    Yields
-    ------
-    Moments
-        Shape (...), B times, in order. Memory: as much again as the blocks.
+    Memory: as much again as the blocks.
     """
     count = blocks.shape[0]
     suffix = [empty(blocks.shape[1:], blocks.groups)]
@@ -84,20 +76,7 @@ def jackknife_error(
 def symmetric_interval(
     estimate: FloatArray, error: FloatArray, freedom: FloatArray, confidence: float = 0.95
 ) -> tuple[FloatArray, FloatArray]:
-    """Return estimate -+ t·error with Student's t for the degrees of freedom.
-
-    Parameters
-    ----------
-    estimate, error, freedom : ndarray
-        From `jackknife_error`.
-    confidence : float
-        Coverage, between 0 and 1.
-
-    Returns
-    -------
-    low, high : ndarray
-        NaN where the error is.
-    """
+    """Return estimate -+ t·error, with Student's t for the degrees of freedom; NaN for NaN."""
     if not 0 < confidence < 1:
         raise UsageError(f"confidence must lie between 0 and 1, given {confidence}")
     width = stdtrit(np.maximum(freedom, 1), 0.5 + confidence / 2) * error
@@ -105,28 +84,14 @@ def symmetric_interval(
 
 
 def share_interval(
-    share: FloatArray,
-    without: FloatArray,
-    size: FloatArray,
-    confidence: float = 0.95,
+    share: FloatArray, without: FloatArray, size: FloatArray, confidence: float = 0.95
 ) -> tuple[FloatArray, FloatArray]:
     """Return an interval of a share that stays in [0, 1]: the jackknife on the logit scale.
 
-    Parameters
-    ----------
-    share : ndarray
-        Estimates in [0, 1], shape (R,).
-    without, size : ndarray
-        As in `jackknife_error`.
-    confidence : float
-        Coverage.
-
-    Returns
-    -------
-    low, high : ndarray
-        Shape (R,). Where the logit is infinite (a share of exactly 0 or 1) or its standard error
-        is above 1 (a share too near 0 or 1 for its uncertainty) the symmetric interval, clipped to
-        [0, 1]. NaN with fewer than two blocks.
+    ``share`` (R,) lies in [0, 1]; ``without`` and ``size`` are those of `jackknife_error`. Where
+    the logit is infinite (a share of exactly 0 or 1) or its standard error is above 1 (a share too
+    near 0 or 1 for its uncertainty) it is the symmetric interval, clipped to [0, 1]. NaN with fewer
+    than two blocks.
     """
     used = size > 0
     with np.errstate(divide="ignore", invalid="ignore"):

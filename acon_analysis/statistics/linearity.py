@@ -43,6 +43,7 @@ from acon_analysis.columns import (
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.moments.gram import EPS32
 from acon_analysis.screen import three_digits
+from acon_analysis.selection import require_columns
 from acon_analysis.statistics.affine_fit import Linearity, linearity
 from acon_analysis.statistics.causes import LINEAR, layer_sentence
 from acon_analysis.statistics.channel_sums import ChannelSums, channel_sums, gate_sums, ratio
@@ -255,16 +256,8 @@ def sample_table(totals: pd.DataFrame) -> pd.DataFrame:
         fit is exact there, and for samples that are left out.
     """
     frame = totals if "call" in totals.columns else totals.assign(call=0)
-    missing = [
-        name
-        for name in ("sample", "layer", "channels", "n", "cyy", "sse")
-        if name not in frame.columns
-    ]
-    if missing:
-        raise AconError(
-            f"the table of sample totals needs the columns {', '.join(missing)}; it has "
-            f"{', '.join(map(str, totals.columns))}"
-        )
+    needed = ("sample", "layer", "channels", "n", "cyy", "sse")
+    require_columns(frame, needed, "the table of sample totals")
     number = {
         name: frame[name].to_numpy(dtype=np.float64)
         if name in frame.columns

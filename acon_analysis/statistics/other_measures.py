@@ -98,18 +98,10 @@ MEASURES: tuple[Measure, ...] = (
 
 
 def affine_r2(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
-    """Measure how much of a layer's output one affine map of all channels explains.
+    """Measure how much of a layer's output (n, q) one affine map of all its inputs (n, p) explains.
 
-    Parameters
-    ----------
-    x, y : array_like
-        Shapes (n, p) and (n, q), finite.
-
-    Returns
-    -------
-    float
-        1 - Σ|residual|²/Σ|y - ȳ|² of the least-squares fit; 1 if y is constant (dead); NaN for
-        n = 0. With n <= p + 1 rows the fit is exact and the value 1 says nothing.
+    1 - Σ|residual|²/Σ|y - ȳ|² of the least-squares fit; 1 if y is constant (dead); NaN for n = 0.
+    With n <= p + 1 rows the fit is exact and the value 1 says nothing.
     """
     eps = _rounding(x, y)
     xs, ys = _checked(x, y)
@@ -168,8 +160,7 @@ def affinity_score(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
         if count > MAX_POINTS:
             raise UsageError(
                 f"the affinity score of {counted(dimension, 'channel')} together is exact only up "
-                "to "
-                f"{MAX_POINTS} rows, given {count}: take a subset"
+                f"to {MAX_POINTS} rows, given {count}: take a subset"
             )
         moved = dx @ _transport(dx.T @ dx / count, dy.T @ dy / count)
         cost = ((moved[:, None, :] - dy[None, :, :]) ** 2).sum(-1)
@@ -203,18 +194,10 @@ def gate_entropy(positive: npt.ArrayLike) -> FloatArray:
 
 
 def gradient_variance(slopes: npt.ArrayLike) -> FloatArray:
-    """Return the squared coefficient of variation of the derivatives at the data.
+    """Return Var f'/(mean f')², the squared coefficient of variation of derivatives at the data.
 
-    Parameters
-    ----------
-    slopes : array_like
-        f'(x), shape (n,) or (n, C).
-
-    Returns
-    -------
-    ndarray
-        Var f'/(mean f')², per channel; 0 for constant slopes, inf for a mean of 0 otherwise, NaN
-        for n = 0.
+    Of slopes f'(x), (n,) or (n, C), per channel; 0 for constant slopes, inf for a mean of 0
+    otherwise, NaN for n = 0.
     """
     values = np.asarray(slopes, dtype=np.float64)
     if not len(values):

@@ -295,7 +295,7 @@ def test_errors_say_what_was_given() -> None:
         from_samples([1.0], [1.0])["cee"]
     with pytest.raises(AconError, match=r"codes must lie in \[0, 2\), given 0 to 2"):
         group(empty(3), [0, 1, 2], 2)
-    with pytest.raises(AconError, match="needs the columns n, mean_x"):
+    with pytest.raises(AconError, match="lacks the columns n, mean_x"):
         from_frame(pd.DataFrame({"layer": ["a"]}))
     with pytest.raises(AconError, match="no such group: gates"):
         empty(1, ["gates"])

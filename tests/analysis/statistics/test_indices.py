@@ -284,7 +284,7 @@ def test_sample_table() -> None:
     assert dead["dead"].all()
     assert (dead["L"] == 1).all()
     assert sample_table(totals.assign(n=6))["L"].isna().all()
-    with pytest.raises(AconError, match="needs the columns sse; it has sample, layer"):
+    with pytest.raises(AconError, match="sample totals lacks the column sse; it has sample, layer"):
         sample_table(totals.drop(columns="sse"))
 
 
@@ -308,12 +308,12 @@ def test_errors_of_tables() -> None:
     layer = random_layer()
     with pytest.raises(AconError, match="there are no moments: the table has no rows"):
         layer_table(layer.moments.iloc[:0])
-    with pytest.raises(AconError, match="needs the columns channel; it has"):
+    with pytest.raises(AconError, match="lacks the column channel; it has"):
         channel_table(layer.moments.drop(columns="channel"))
     twice = pd.concat([layer.channels, layer.channels])
     with pytest.raises(AconError, match=r"several rows for layer 'layer4.2.acon', channel 0"):
         channel_table(layer.moments, twice)
-    with pytest.raises(AconError, match="the table of channels needs the columns channel"):
+    with pytest.raises(AconError, match="the table of channels lacks the column channel"):
         channel_table(layer.moments, layer.channels.drop(columns="channel"))
 
 
