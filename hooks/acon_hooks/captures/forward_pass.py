@@ -216,7 +216,7 @@ class ForwardPass:
             self.metadata = self._metadata(tap, batch)
         model = self.model
         given = Proof(model, self.kinds, _used(tap), images, output, values, self.output)
-        model, _ = fuse(model, given.layers, images[:1])
+        model = fuse(model, given.layers, images[:1])
         if self.moments is not None and self.one_pass:
             for name, module in model.named_modules():
                 if isinstance(module, FusedMetaAconC):
@@ -336,7 +336,7 @@ class Proof:
         images = self.images[:4].double()
         exact = copy.deepcopy(self.model).double()
         output, values, _ = read(exact, self.kinds, images)
-        fused, _ = fuse(exact, self.layers, images[:1])
+        fused = fuse(exact, self.layers, images[:1])
         other, others, _ = read(fused, self.kinds, images)
         self._require(name, output, values, other, others, TOLERANCE)
         noisy = read(_with_rounded_weights(exact), self.kinds, images)

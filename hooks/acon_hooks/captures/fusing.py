@@ -20,9 +20,9 @@ from weakref import ReferenceType, ref
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils._pytree import tree_leaves
 
 from acon_hooks.engine.sites import Site, SiteCall, Visitor
+from acon_hooks.engine.trees import leaves
 from acon_hooks.engine.visiting import visiting
 from acon_hooks.errors import ProofError
 from acon_hooks.layers.scan import Layer
@@ -83,8 +83,8 @@ def _as_matrix(conv: Any) -> nn.Linear:
     return matrix
 
 
-def fuse(model: nn.Module, layers: Iterable[Layer], example: Tensor) -> tuple[nn.Module, int]:
-    """Return a copy of a network with fewer passes over memory, and how many modules were changed.
+def fuse(model: nn.Module, layers: Iterable[Layer], example: Tensor) -> nn.Module:
+    """Return a copy of a network with fewer passes over memory.
 
     Every BatchNorm that in a forward pass received the very output of a convolution or linear layer
     is folded into it, and proved Meta-ACON layers of the authors' form are exchanged.
@@ -100,7 +100,7 @@ def fuse(model: nn.Module, layers: Iterable[Layer], example: Tensor) -> tuple[nn
         if _is_authors_form(layer, module):
             swaps[module] = FusedMetaAconC(module.p1, module.p2, module.fc1, module.fc2)
     _exchange(fused, swaps)
-    return fused.eval(), len(pairs) + len(swaps)
+    return fused.eval()
 
 
 class _Pairs(Visitor):
@@ -207,7 +207,7 @@ def same_outputs(what: str, expected: Any, found: Any, allowed: float = TOLERANC
 def difference(expected: Any, found: Any) -> float:
     """Return the largest |found - expected| of two outputs, relative to 1 or the largest value."""
     errors = [0.0]
-    for old, new in zip(_tensors(expected), _tensors(found), strict=True):
+    for (_, old), (_, new) in zip(leaves(expected), leaves(found), strict=True):
         if old.shape != new.shape:
             return float("inf")
         finite = old.isfinite()
@@ -218,8 +218,3 @@ def difference(expected: Any, found: Any) -> float:
             gap = (old.double() - new.double())[finite].abs().max()
             errors.append(float(gap) / scale)
     return max(errors, key=lambda error: (error != error, error))
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    flatten: Callable[[Any], list[Any]] = tree_leaves
-    return [leaf for leaf in flatten(value) if isinstance(leaf, Tensor)]

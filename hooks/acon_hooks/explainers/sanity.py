@@ -16,9 +16,6 @@ from acon_hooks.guards import unwrap
 if TYPE_CHECKING:
     import pandas as pd
 
-#: What is randomised.
-SCOPES = ("layer", "network")
-
 
 def randomization_check(
     model: nn.Module,
@@ -27,7 +24,6 @@ def randomization_check(
     channel: int | None = None,
     *,
     seed: int,
-    scope: str = "layer",
     draws: int = 10,
     **arguments: Any,
 ) -> "pd.DataFrame":
@@ -35,8 +31,7 @@ def randomization_check(
 
     A map that stays the same shows the image and not what the layer has learned. Maps that multiply
     by the image, as integrated gradients do, share the image's outline: their absolute values
-    correlate by themselves. `scope` is "layer" (its β network) or "network"; further arguments are
-    those of `explain`.
+    correlate by themselves. Further arguments are those of `explain`.
 
     Returns a row a draw and image: ``draw``, ``sample``, ``correlation`` and
     ``correlation_absolute`` (Spearman's rank correlations of the maps before and after, with and
@@ -46,8 +41,6 @@ def randomization_check(
     # Source: J. Adebayo et al. (2018), Sanity Checks for Saliency Maps, NeurIPS, arXiv:1810.03292.
     import pandas as pd
 
-    if scope not in SCOPES:
-        raise UsageError(f"scope must be one of {', '.join(map(repr, SCOPES))}; not {scope!r}")
     if draws < 1:
         raise UsageError(f"at least one draw is needed; got {draws}")
     before = explain(model, images, layer, channel, **arguments)
@@ -56,7 +49,7 @@ def randomization_check(
     rows: list[dict[str, Any]] = []
     for draw in range(draws):
         copy = deepcopy(inner)
-        shuffle(copy.get_submodule(layer) if scope == "layer" else copy, generator)
+        shuffle(copy.get_submodule(layer), generator)
         rows += _rows(draw, before, explain(copy, images, layer, channel, **arguments))
     return pd.DataFrame(rows)
 
@@ -74,8 +67,8 @@ def shuffle(module: nn.Module, generator: torch.Generator) -> None:
             tensor.copy_(tensor.reshape(-1)[order].reshape(tensor.shape))
     if not changed:
         raise UsageError(
-            f"nothing in this {type(module).__name__} can be shuffled: its β has no weights of "
-            "its own; randomise the whole network with scope='network'"
+            f"nothing in this {type(module).__name__} can be shuffled: its β has no weights of its "
+            "own"
         )
 
 

@@ -128,11 +128,6 @@ class Layer:
         """Whether the layer is of a kind without β."""
         return self.kind in PLAIN_KINDS
 
-    @property
-    def proved(self) -> bool:
-        """Whether a forward pass has confirmed how β is read."""
-        return self.reading is not None
-
     def _slope(self, which: int) -> Tensor | None:
         pair = slopes(self.module) if self.kind in ACON_KINDS else None
         return None if pair is None else self._spread(pair[which].detach())

@@ -32,19 +32,14 @@ _KEYS = ["layer", "call", "channel"]
 
 FloatArray = npt.NDArray[np.float64]
 
-#: What can replace a channel: made of its line or other form, of the mask which holds that
-#: channel alone, and of the mean of its input.
-REPLACEMENTS: dict[str, Callable[[Form, Tensor, float], Edit]] = {
-    "affine": lambda form, only, _mean: replace(form, chosen=only),
-    "identity": lambda form, only, _mean: Line(
+#: What can replace a channel: made of its line or other form, and of the mask which holds that
+#: channel alone.
+REPLACEMENTS: dict[str, Callable[[Form, Tensor], Edit]] = {
+    "affine": lambda form, only: replace(form, chosen=only),
+    "identity": lambda form, only: Line(
         torch.ones(only.shape), torch.zeros(only.shape), chosen=only, axis=form.axis
     ),
-    "zero": lambda form, only, _mean: Hold(torch.zeros(only.shape), only, form.axis),
-    "mean": lambda form, only, mean: Hold(
-        replace(form, axis=0).of(torch.full(only.shape, mean).double().to(only.device)),
-        only,
-        form.axis,
-    ),
+    "zero": lambda form, only: Hold(torch.zeros(only.shape), only, form.axis),
 }
 
 
@@ -70,8 +65,7 @@ def channel_damage(
     layers : sequence of str, optional
         Only these layers.
     replacements : sequence of str
-        Keys of `REPLACEMENTS`: the line (or other form), the input itself, zero, or the line of the
-        mean input.
+        Keys of `REPLACEMENTS`: the line (or other form), the input itself, or zero.
     output : int, str or callable, optional
         Which tensor of the output is meant; see `acon_hooks.engine.outputs.pick_output`.
 
@@ -96,15 +90,14 @@ def channel_damage(
     lines = {
         (site.name, site.call): (site, line) for site, line in plan_edits(network, plan).items()
     }
-    means = plan.table[_KEYS].merge(fit.table[[*_KEYS, "mean_x"]], on=_KEYS)["mean_x"]
     plans: dict[str, Edits] = {}
-    for unit, mean in zip(plan.units, means, strict=True):
+    for unit in plan.units:
         site, line = lines[unit.layer, unit.call]
         assert line.chosen is not None
         only = torch.zeros_like(line.chosen)
         only[unit.channel] = True
         for name in replacements:
-            plans[str(len(plans))] = {site: REPLACEMENTS[name](line, only, mean)}
+            plans[str(len(plans))] = {site: REPLACEMENTS[name](line, only)}
     frame = run_plans(network, open_feed([images]), plans, output=output)
     groups = frame.groupby("plan")
     change = groups["output_change"]

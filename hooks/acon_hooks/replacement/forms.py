@@ -148,7 +148,7 @@ class FormSums:
         z = (x - self.center) / self.scale
         if self.form == "two-piece":
             return [z, *(torch.relu(z - hinge) for hinge in self._hinges())]
-        return [z**power for power in range(1, max(degree_of(self.form), 1) + 1)]
+        return [z**power for power in range(1, degree_of(self.form) + 1)]
 
     def _hinges(self) -> Tensor:
         """Return the standardised hinges of the grid, (H, C), first that of x = 0."""
@@ -167,8 +167,6 @@ class FormSums:
         given = range(target)
         found, intercept = sums.fit(target, given)
         error = sums.residual(target, given)
-        if self.form == "line":
-            return _line(found, intercept, center, scale), none, error
         numbers = np.column_stack([center, scale, intercept, found])
         return np.zeros((len(none), 2)), numbers, error
 

@@ -60,9 +60,6 @@ LEVEL_QUESTION = "level"
 #: All layers at once.
 ALL = "all"
 
-#: Name of a plan, its edits aside: layer or ALL, intervention, drawing.
-_Name = tuple[str, str, int]
-
 
 def gate_use(
     model: nn.Module,

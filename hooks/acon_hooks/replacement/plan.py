@@ -167,16 +167,6 @@ class Plan:
         return frame.astype({"layer": "str", "call": "int64", "channel": "int64"})
 
     @property
-    def whole(self) -> tuple[tuple[str, int], ...]:
-        """The uses of layers (layer, call) in which every channel is replaced."""
-        counts = self.table.groupby(["layer", "call"], sort=False).size()
-        return tuple(
-            (layer.layer, layer.call)
-            for layer in self.layers
-            if counts.get((layer.layer, layer.call), 0) == layer.channels
-        )
-
-    @property
     def lost(self) -> dict[tuple[str, int], float]:
         """Predicted squared error of each use of a layer over its output's variance: Σ s_c."""
         sums = self.table.groupby(["layer", "call"], sort=False)["s_c"].sum()

@@ -30,8 +30,7 @@ def test_fused_is_the_same_in_float64() -> None:
     model, x = tiny().double(), images(8).tensors[0].double()
     output, layers = settled(model, x)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    fused, count = fuse(model, layers, x[:1])
-    assert count == 2 + 4 + 2  # in front of the layers, in their β networks, and the layers
+    fused = fuse(model, layers, x[:1])
     assert sum(isinstance(module, nn.BatchNorm2d) for module in fused.modules()) == 0
     assert sum(isinstance(module, FusedMetaAconC) for module in fused.modules()) == 2
     found, _ = settled(fused, x)
@@ -65,11 +64,10 @@ class Shares(nn.Module):
 def test_a_norm_that_runs_twice_is_left_alone() -> None:
     model, x = Shares(twice=True), images(4).tensors[0]
     output, layers = settled(model, x)
-    fused, count = fuse(model, layers, x)
+    fused = fuse(model, layers, x)
     assert isinstance(fused.get_submodule("norm"), nn.BatchNorm2d)
     size = float(output.abs().max())
     np.testing.assert_allclose(settled(fused, x)[0], output, rtol=0, atol=1e-6 * size)
-    assert count == 3
 
 
 def test_a_convolution_that_is_used_elsewhere_fails_the_proof(tmp_path: Path) -> None:

@@ -182,8 +182,6 @@ def test_randomising_the_layer_changes_the_map(digits_metaacon: nn.Module) -> No
     assert not np.allclose(frame["beta_before"], frame["beta_after"])
     for name, value in digits_metaacon.state_dict().items():
         assert torch.equal(value, before[name])
-    with pytest.raises(UsageError, match="'layer', 'network'; not 'all'"):
-        randomization_check(digits_metaacon, images, "layer3.0.acon", seed=1, scope="all")
 
 
 def test_the_check_can_fail() -> None:

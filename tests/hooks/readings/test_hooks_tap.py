@@ -161,7 +161,7 @@ def test_observer_sees_input_output_and_beta_of_every_call(mixed: Any) -> None:
     seen: list[str] = []
 
     def observe(layer: Layer, call: int, x: Tensor, y: Tensor, beta: Tensor | None) -> None:
-        assert layer.proved
+        assert layer.reading is not None
         assert beta is not None
         assert call == 0
         assert layer.p1 is not None

@@ -122,7 +122,7 @@ def test_reader_is_the_expected_one_and_is_remembered(variant: Variant) -> None:
     model = network(variant)
     (layer,) = find_layers(model, example=inputs(variant, 4))
     assert layer.reader == READERS[variant.name]
-    assert layer.proved
+    assert layer.reading is not None
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.name)
@@ -143,7 +143,7 @@ def test_structure_alone_finds_the_layer_and_guesses_the_reader() -> None:
     assert official.name == "act"
     assert (official.kind, official.channels, official.granularity) == ("meta_acon", C, "channel")
     assert official.reader == "module bn2, sigmoid"
-    assert not official.proved
+    assert official.reading is None
     assert official.beta is None
     assert official.p1 is not None
     assert official.p1.shape == (C,)

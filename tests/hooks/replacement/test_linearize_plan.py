@@ -64,7 +64,6 @@ def test_given_units_and_whole_layers() -> None:
     assert keys(choose_units(table(), units=[("b.act", 1), ("a", 0, 2)])) == [
         ("a", 0, 2), ("b.act", 0, 1), ("b.act", 1, 1),
     ]  # fmt: skip
-    assert plan().whole == (("b.act", 0), ("b.act", 1))
     assert plan().lost == pytest.approx({("b.act", 0): 0.25, ("b.act", 1): 0.22})
 
 
