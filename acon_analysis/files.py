@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from io import BufferedRandom, BufferedReader
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -53,6 +53,14 @@ class CacheWarning(UserWarning):
 
 class WaitingWarning(UserWarning):
     """Another process holds a lock for long."""
+
+
+def write_csv(folder: Path, tables: "Mapping[str, pd.DataFrame]") -> list[Path]:
+    """Write each table to ``NAME.csv`` in a folder, which is made where there is none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        atomic_write(folder / f"{name}.csv", csv_text(table).encode())
+    return [folder / f"{name}.csv" for name in tables]
 
 
 def csv_text(frame: "pd.DataFrame", float_format: str | None = None) -> str:

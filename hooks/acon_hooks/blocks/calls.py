@@ -12,6 +12,7 @@ from acon_hooks.blocks.finding import WHOLE
 from acon_hooks.engine.edits import Editing, Edits
 from acon_hooks.engine.rows import Rows
 from acon_hooks.engine.sites import Args, Kwargs, Site, SiteCall, Visitor
+from acon_hooks.engine.trees import leaves
 from acon_hooks.engine.visiting import visiting
 from acon_hooks.errors import HookError
 from acon_hooks.layers.axes import ChannelAxes
@@ -28,13 +29,7 @@ def block_sites(blocks: Mapping[str, nn.Module]) -> dict[str, Site]:
 
 def real_tensor(value: Any) -> Tensor | None:
     """Return the first tensor of a floating-point type in an output; None if there is none."""
-    if isinstance(value, Tensor):
-        return value if value.is_floating_point() else None
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, tuple | list):
-        return next((found for found in map(real_tensor, value) if found is not None), None)
-    return None
+    return next((tensor for _, tensor in leaves(value) if tensor.is_floating_point()), None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +93,7 @@ class BlockCall:
 
     def size(self) -> int:
         """Return the bytes of x and of the arguments."""
-        return self.x.nbytes + sum(value.nbytes for value in _tensors((self.args, self.kwargs)))
+        return self.x.nbytes + sum(value.nbytes for _, value in leaves((self.args, self.kwargs)))
 
 
 def _positions(rows: Rows, name: str, value: Tensor, axis: int) -> Tensor | None:
@@ -127,14 +122,6 @@ def _joined(value: Any) -> tuple[Tensor, Parts | None] | None:
         return None
     axis = differ[0] if differ else 1
     return torch.cat(list(value), axis), (axis, [one.shape[axis] for one in value])
-
-
-def _tensors(value: Any) -> Iterable[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping | tuple | list):
-        for inner in value.values() if isinstance(value, Mapping) else value:
-            yield from _tensors(inner)
 
 
 class Calls(Visitor):

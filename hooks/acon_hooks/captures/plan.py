@@ -22,7 +22,7 @@ from acon_hooks.captures.identity import (
 )
 from acon_hooks.captures.manifest import existing_manifest
 from acon_hooks.engine.feed import Feed
-from acon_hooks.engine.feeding import open_feed
+from acon_hooks.engine.feeding import open_feed, own_preprocess
 from acon_hooks.engine.inputs import Forward, Mask, input_options
 from acon_hooks.engine.outputs import Output
 from acon_hooks.layers.scan import check_kinds, default_kinds
@@ -203,7 +203,7 @@ def plan_capture(
     origin = getattr(model, "acon_origin", None)
     feed = open_feed(
         data,
-        preprocess=settings.preprocess or getattr(origin, "preprocess", None),
+        preprocess=settings.preprocess or own_preprocess(model),
         limit=settings.limit,
         batch_size=batch_size,
         unit_size=unit_size,

@@ -164,6 +164,11 @@ def named_data(data: Any, preprocess: str | None = None, *, memory: Path | None 
     return open_data(data, preprocess, memory=memory)
 
 
+def own_preprocess(model: Any) -> str | None:
+    """Return the name of the preprocessing that a model's weights came with."""
+    return getattr(getattr(model, "acon_origin", None), "preprocess", None)
+
+
 def data_name(data: Any) -> str:
     """Return what people call data: the name that they gave, the classes of objects, or nothing."""
     if isinstance(data, str | Path):

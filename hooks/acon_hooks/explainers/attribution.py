@@ -38,15 +38,10 @@ class Integrated:
     steps: Tensor
 
 
-def batches(tensor: Tensor, size: int) -> list[Tensor]:
-    """Cut a tensor into parts of at most `size` samples."""
-    return [tensor[start : start + size] for start in range(0, len(tensor), size)]
-
-
 def score_in_batches(score: Score, images: Tensor, batch_size: int) -> Tensor:
     """Return the scores (N,), without gradient."""
     with torch.no_grad():
-        return torch.cat([score(part) for part in batches(images, batch_size)])
+        return torch.cat([score(part) for part in torch.split(images, batch_size)])
 
 
 def refuse_without_gradient(score: Score, images: Tensor) -> None:
@@ -91,7 +86,7 @@ def integrated_gradients(
     open_ = torch.arange(len(images), device=images.device)
     with tqdm(total=len(images), desc="explain", unit="sample", disable=None) as bar:
         while len(open_):
-            for part in batches(open_, batch_size):
+            for part in torch.split(open_, batch_size):
                 found = method.attribute(
                     images[part].requires_grad_(),
                     baselines[part],
@@ -121,7 +116,7 @@ def saliency(score: Score, images: Tensor, batch_size: int) -> Tensor:
     from captum.attr import Saliency
 
     method = Saliency(score)
-    parts = batches(images, batch_size)
+    parts = torch.split(images, batch_size)
     return torch.cat(
         [method.attribute(p.clone().requires_grad_(), abs=False).detach() for p in parts]
     )
@@ -157,7 +152,7 @@ def occlusion(
                 perturbations_per_eval=max(1, batch_size // len(part)),
             ).to(images.dtype)
             for part, blank in zip(
-                batches(images, batch_size), batches(baselines, batch_size), strict=True
+                torch.split(images, batch_size), torch.split(baselines, batch_size), strict=True
             )
         ]
     return torch.cat(parts)
@@ -177,7 +172,7 @@ def grad_cam(
     mode = {3: "linear", 4: "bilinear"}.get(images.ndim)
     method = LayerGradCam(score, module)
     maps = []
-    for part in batches(images, batch_size):
+    for part in torch.split(images, batch_size):
         try:
             found = method.attribute(part.clone().requires_grad_(), attribute_to_layer_input=into)
         except RuntimeError as error:

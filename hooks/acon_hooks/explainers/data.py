@@ -12,9 +12,10 @@ from tqdm.auto import tqdm
 from acon_analysis.data.image_source import ImageSource
 from acon_analysis.data.sources import open_data
 from acon_analysis.errors import UsageError
-from acon_analysis.files import atomic_write, csv_text
+from acon_analysis.files import write_csv
 from acon_analysis.screen import counted
 from acon_hooks.captures.devices import on_device, pick_device
+from acon_hooks.engine.feeding import own_preprocess
 from acon_hooks.explainers.explaining import EXPLAINABLE, explain, settled
 from acon_hooks.explainers.explanations import Explanation
 from acon_hooks.explainers.importance import conductance, correlations
@@ -51,8 +52,7 @@ def explain_data(
     or "sample:ID". With `most_varied` and no channel, the one whose β varies most between the
     images is explained, for the images of its lowest, middle and highest β, and announced.
     """
-    origin = getattr(model, "acon_origin", None)
-    source = open_data(data, preprocess or getattr(origin, "preprocess", None))
+    source = open_data(data, preprocess or own_preprocess(model))
     if most_varied and channel is None:
         channel, ends, text = _most_varied(model, source, layer, pick_device(device))
         samples = samples or ends
@@ -150,8 +150,7 @@ def conductance_data(
     `folder` gets ``conductance.csv`` (a row a channel) and ``layers.csv`` (a row a layer). Layers
     are by default the ACON layers, or all elementwise activations where there are none.
     """
-    origin = getattr(model, "acon_origin", None)
-    source = open_data(data, preprocess or getattr(origin, "preprocess", None))
+    source = open_data(data, preprocess or own_preprocess(model))
     count = min(limit, len(source))
     if count < 1:
         raise UsageError(f"at least one image is needed; the limit is {limit}")
@@ -164,19 +163,14 @@ def conductance_data(
     with on_device(model, target):
         table = conductance(model, images.to(target), layers=layers, kinds=kinds, baseline=baseline)
     ranks = correlations(table)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, frame in (("conductance.csv", table), ("layers.csv", ranks)):
-        atomic_write(folder / name, csv_text(frame).encode())
+    write_csv(folder, {"conductance": table, "layers": ranks})
     return table, ranks
 
 
 def write_tables(explanation: Explanation, folder: Path) -> list[Path]:
     """Write ``explanation.csv`` (a row an image) and ``pixels.csv`` (a row a pixel)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {"explanation.csv": explanation.to_frame(), "pixels.csv": explanation.pixels()}
-    for name, frame in files.items():
-        atomic_write(folder / name, csv_text(frame).encode())
-    return [folder / name for name in files]
+    tables = {"explanation": explanation.to_frame(), "pixels": explanation.pixels()}
+    return write_csv(folder, tables)
 
 
 def check_data(
@@ -205,8 +199,7 @@ def check_data(
             max_steps=steps,
             tolerance=float("inf"),
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic_write(folder / "randomization.csv", csv_text(table).encode())
+    write_csv(folder, {"randomization": table})
     return table
 
 

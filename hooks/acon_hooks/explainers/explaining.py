@@ -17,7 +17,9 @@ from torch.utils.checkpoint import CheckpointError
 from acon_analysis.errors import UsageError, closest
 from acon_analysis.screen import counted
 from acon_analysis.selection import layer_path
+from acon_hooks.engine.feed import Batch
 from acon_hooks.engine.inputs import Forward, InputOptions
+from acon_hooks.engine.plans import fitted
 from acon_hooks.engine.sites import split_name
 from acon_hooks.errors import HookError
 from acon_hooks.explainers import attribution
@@ -121,7 +123,7 @@ def explain(
         raise UsageError(f"images must be a tensor (N, C, H, W); got {type(images).__name__}")
     _check(images, method, samples, tolerance, steps, max_steps, batch_size)
     with torch.inference_mode(False), torch.no_grad():
-        images = _like_model(model, images)
+        images = fitted(unwrap(model), Batch(0, [], images.detach())).inputs
         baselines, baseline_name = make_baseline(images, baseline, reference)
     found = settled(model, images, baselines, layer, forward)
     _check_channel(found, channel)
@@ -296,14 +298,6 @@ def _check(
             "tolerance and batch size must be positive and 1 <= steps <= max_steps; got "
             f"tolerance={tolerance}, batch_size={batch_size}, steps={steps}, max_steps={max_steps}"
         )
-
-
-def _like_model(model: nn.Module, images: Tensor) -> Tensor:
-    """Return a copy of the images on the network's device and in its dtype."""
-    for parameter in model.parameters():
-        if parameter.is_floating_point():
-            return images.detach().to(parameter.device, parameter.dtype, copy=True)
-    return images.detach().clone()
 
 
 def _cam_module(model: nn.Module, layer: Layer, at: str | None) -> tuple[nn.Module, bool]:

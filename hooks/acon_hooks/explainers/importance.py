@@ -22,7 +22,6 @@ from acon_hooks.engine.inputs import Forward, InputOptions
 from acon_hooks.engine.outputs import Output, pick_output
 from acon_hooks.engine.sites import Site, SiteCall, Visitor
 from acon_hooks.engine.visiting import visiting
-from acon_hooks.explainers.attribution import batches
 from acon_hooks.explainers.baselines import make_baseline
 from acon_hooks.explainers.sanity import rank_correlation
 from acon_hooks.guards import eager, full_precision, unwrap
@@ -47,7 +46,6 @@ def conductance(
     layers: Sequence[Layer | str] | None = None,
     *,
     kinds: Iterable[str] = ("meta_acon", "acon", "activation"),
-    linearity: "pd.DataFrame | None" = None,
     baseline: str | Tensor = "zero",
     reference: Tensor | None = None,
     steps: int = 32,
@@ -69,10 +67,6 @@ def conductance(
         By default all of the given kinds.
     kinds : iterable of str
         Keys of `acon_hooks.KINDS`.
-    linearity : DataFrame, optional
-        ``layer``, ``channel``, ``L``, and if known ``call``, ``nonlinearity``, ``dead``,
-        ``constant_input``, as `Run.linearity` gives them by channel. By default L is that of these
-        images.
     baseline, reference
         As for `acon_hooks.explainers.explaining.explain`.
     steps : int
@@ -89,15 +83,15 @@ def conductance(
     -------
     DataFrame
         A row a channel and use: ``layer``, ``call``, ``kind``, ``channel``, ``outputs`` (values
-        that the channel puts out for an image: its pixels), ``L``,
-        ``nonlinearity`` (1 - L), ``dead``, ``constant_input``, ``conductance`` (mean over the
-        images, signed, summed over pixels), ``importance`` (mean of its size), ``share``
-        (importance over the layer's sum).
+        that the channel puts out for an image: its pixels), ``L`` on these images, ``nonlinearity``
+        (1 - L), ``dead``, ``constant_input``, ``conductance`` (mean over the images, signed, summed
+        over pixels), ``importance`` (mean of its size), ``share`` (importance over the layer's
+        sum).
 
     Raises
     ------
     UsageError
-        If the model gives no class scores, or `linearity` lacks columns.
+        If the model gives no class scores.
 
     References
     ----------
@@ -112,10 +106,7 @@ def conductance(
         images = images.detach().clone()
         baselines, _ = make_baseline(images, baseline, reference)
         run = partial(InputOptions(forward=forward).call, unwrap(model))
-        found, own, sizes = _observe(
-            model, images, layers, kinds, batch_size, run, wanted=linearity is None
-        )
-    table = own if linearity is None else _checked(linearity)
+        found, table, sizes = _observe(model, images, layers, kinds, batch_size, run)
 
     def scores(images: Tensor) -> Any:
         """Return the class scores, (N, classes)."""
@@ -185,7 +176,10 @@ def layer_conductance(
     ):
         method = LayerConductance(scores or inner, led.through)
         for part, blank, target in zip(
-            batches(images, chunk), batches(baselines, chunk), batches(targets, chunk), strict=True
+            torch.split(images, chunk),
+            torch.split(baselines, chunk),
+            torch.split(targets, chunk),
+            strict=True,
         ):
             try:
                 found = method.attribute(part, blank, target=target, n_steps=steps)
@@ -287,13 +281,11 @@ def _observe(
     kinds: Iterable[str],
     batch_size: int,
     run: Callable[[Tensor], Any],
-    *,
-    wanted: bool,
 ) -> tuple[list[tuple[Layer, int]], "pd.DataFrame", dict[Key, int]]:
     """Run the images once: which layers run how often, L of their channels, their sizes."""
     import pandas as pd
 
-    sums = Accumulator(MomentOptions(kernel="eager"), kinds=tuple(kinds)) if wanted else None
+    sums = Accumulator(MomentOptions(kernel="eager"), kinds=tuple(kinds))
     sizes: dict[Key, int] = {}
     rows = [0]
 
@@ -306,40 +298,18 @@ def _observe(
                 "are no images: leave it out with layers=[...]"
             )
         sizes[layer.name, call] = folded.shape[2]
-        if sums is not None:
-            sums.observe(layer, call, x.double(), y.double(), beta)
+        sums.observe(layer, call, x.double(), y.double(), beta)
 
     with Tap(model, layers, kinds=kinds, observe=keep) as tap:
-        for part in batches(images, batch_size):
+        for part in torch.split(images, batch_size):
             rows[0] = len(part)
             run(part.clone())  # a network may overwrite its input
             tap.take()
-            if sums is not None:
-                sums.batch()
+            sums.batch()
         known = {layer.name: layer for layer in tap.layers}
         found = [(known[name], call) for name, call in tap.shapes if name in known]
-    table = None if sums is None else channel_table(merge_rows(sums.frame()))
+    table = channel_table(merge_rows(sums.frame()))
     return found, pd.DataFrame(table, columns=[*KEYS, *VALUES]), sizes
-
-
-def _checked(linearity: "pd.DataFrame") -> "pd.DataFrame":
-    """Return `KEYS` and `VALUES` of a given table; raise if it lacks columns."""
-    lacking = [name for name in ("layer", "channel", "L") if name not in linearity]
-    if lacking:
-        raise UsageError(
-            f"the table of linearity lacks {', '.join(lacking)}: give "
-            "run.linearity(by='channel', columns='all'), "
-            f"not one with the columns {', '.join(map(str, linearity.columns))}"
-        )
-    table = linearity.copy()
-    if "call" not in table:
-        table["call"] = 0
-    if "nonlinearity" not in table:
-        table["nonlinearity"] = 1 - table["L"]
-    for name in ("dead", "constant_input"):
-        if name not in table:
-            table[name] = False
-    return table[[*KEYS, *VALUES]]
 
 
 def _targets(
@@ -347,7 +317,7 @@ def _targets(
 ) -> Tensor:
     """Return one class an image, (N,), by default the predicted ones; raise for impossible ones."""
     with torch.no_grad(), eager():
-        outputs = [scores_of(part.clone()) for part in batches(images, batch_size)]
+        outputs = [scores_of(part.clone()) for part in torch.split(images, batch_size)]
     first = outputs[0]
     if not isinstance(first, Tensor) or first.ndim != 2:
         given = tuple(first.shape) if isinstance(first, Tensor) else f"a {type(first).__name__}"

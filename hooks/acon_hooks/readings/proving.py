@@ -9,8 +9,9 @@ from torch import nn
 
 from acon_analysis.errors import UsageError
 from acon_hooks.engine.feed import Batch, example_batch
-from acon_hooks.engine.feeding import named_data, open_feed
+from acon_hooks.engine.feeding import named_data, open_feed, own_preprocess
 from acon_hooks.engine.inputs import input_options
+from acon_hooks.engine.plans import fitted
 from acon_hooks.guards import refuse_other_images
 from acon_hooks.layers.scan import DEFAULT_KINDS, KINDS, Layer
 from acon_hooks.readings.layer_tables import layer_table
@@ -132,8 +133,7 @@ def example_samples(
 ) -> Batch:
     """Return the samples that `proved_layers` makes its proofs on."""
     if data is not None:
-        preprocess = getattr(getattr(model, "acon_origin", None), "preprocess", None)
-        source, options = named_data(data, preprocess), input_options(model)
+        source, options = named_data(data, own_preprocess(model)), input_options(model)
         feed = open_feed(source, limit=PROOF_IMAGES, batch_size=PROOF_IMAGES, options=options)
         return next(batch for batch in feed.batches() if batch.ids)
     shape = input_shape or getattr(model, "input_shape", None)
@@ -144,6 +144,4 @@ def example_samples(
         )
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(PROOF_IMAGES, *shape, generator=generator)
-    first = next((value for value in model.parameters() if value.is_floating_point()), None)
-    images = images if first is None else images.to(first.device, first.dtype)
-    return Batch(0, list(range(PROOF_IMAGES)), images)
+    return fitted(model, Batch(0, list(range(PROOF_IMAGES)), images))

@@ -5,13 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import allow_mutation_on_saved_tensors
 
 from acon_analysis.errors import UsageError
+from acon_analysis.moments.state import FloatArray
 from acon_analysis.statistics.other_measures import measure_table
 from acon_hooks.engine.edits import Edit, Editing, Edits, Form, Hold, Line
 from acon_hooks.engine.feed import Batch
@@ -26,11 +26,7 @@ from acon_hooks.layers.scan import Layer
 from acon_hooks.readings.tap import Tap
 from acon_hooks.replacement.fitting import LINEARIZABLE, Fit, acon_slopes, folded_values
 from acon_hooks.replacement.linearizing import plan_edits
-from acon_hooks.replacement.plan import Plan
-
-_KEYS = ["layer", "call", "channel"]
-
-FloatArray = npt.NDArray[np.float64]
+from acon_hooks.replacement.plan import KEYS, Plan
 
 #: What can replace a channel: made of its line or other form, and of the mask which holds that
 #: channel alone.
@@ -109,7 +105,7 @@ def channel_damage(
             "flips": 1 - groups["agrees"].mean(),
         }
     ).loc[list(plans)]
-    table = plan.table[_KEYS].merge(pd.DataFrame({"replacement": replacements}), how="cross")
+    table = plan.table[KEYS].merge(pd.DataFrame({"replacement": replacements}), how="cross")
     return pd.concat([table, found.reset_index(drop=True)], axis=1)
 
 
@@ -180,7 +176,7 @@ def first_order_damage(
         for site, total in zip(edits, totals, strict=True)
     }
     mine = [float(values[unit.layer, unit.call][unit.channel]) for unit in plan.units]
-    return plan.table[_KEYS].assign(first_order=mine)
+    return plan.table[KEYS].assign(first_order=mine)
 
 
 def _refuse_cut_off(
@@ -265,13 +261,13 @@ def channel_measures(
     return table[["layer", "call", *table.columns.drop(["layer", "call"])]]
 
 
-def _rows(values: Tensor, axis: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def _rows(values: Tensor, axis: int) -> FloatArray:
     """Return (N·positions, C)."""
     folded = folded_values(values, axis)
     return folded.transpose(0, 2, 1).reshape(-1, folded.shape[1])
 
 
-def _per_sample(beta: Tensor, channels: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def _per_sample(beta: Tensor, channels: int) -> FloatArray:
     """Return β as (N, C), pixels averaged."""
     means = beta.double().mean(2).cpu()
     return np.asarray(means.expand(len(means), channels).numpy())

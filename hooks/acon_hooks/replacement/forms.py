@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor
 
 from acon_analysis.errors import UsageError, closest
 from acon_analysis.moments.gram import Gram
+from acon_analysis.moments.state import FloatArray
 from acon_hooks.engine.edits import FUNCTIONS, Form, Function, Line, Mixed, Polynomial, TwoPiece
 
 FORMS = ("line", "relu", "two-piece", "hardswish", "poly:K")
@@ -38,8 +38,6 @@ MOST = 4
 
 #: Values that are brought to float64 at once, times their variables.
 _VALUES = 2**23
-
-FloatArray = npt.NDArray[np.float64]
 
 
 def degree_of(form: str) -> int:

@@ -19,13 +19,11 @@ from acon_hooks.engine.plans import run_plans
 from acon_hooks.replacement.fitting import Fit
 from acon_hooks.replacement.forms import degree_of
 from acon_hooks.replacement.linearizing import plan_edits
-from acon_hooks.replacement.plan import Plan, make_plan
+from acon_hooks.replacement.plan import KEYS, Plan, make_plan
 from acon_hooks.replacement.replacing import FIRST_ORDER_IMAGES
 
 #: Name of a plan of several forms.
 MIXED = "mixed"
-
-_KEYS = ["layer", "call", "channel"]
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ def mixed_plan(fits: Sequence[Fit], max_change: float, measure: Callable[[Plan],
 
     def plan(tolerance: float) -> Plan:
         return make_plan(
-            table[table["first_order"] <= tolerance].drop_duplicates(_KEYS),
+            table[table["first_order"] <= tolerance].drop_duplicates(KEYS),
             fits[0].layers,
             model=fits[0].model,
             weights_sha256=fits[0].weights_sha256,

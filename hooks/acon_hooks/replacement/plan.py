@@ -31,7 +31,8 @@ PLAN_FORMAT = "acon-plan/2"
 #: Versions that can be read: in the first all units are lines.
 _READABLE = ("acon-plan/1", PLAN_FORMAT)
 
-_KEYS = ["layer", "call", "channel"]
+#: What names a planned unit.
+KEYS = ["layer", "call", "channel"]
 _KINDS: dict[str, type[Any]] = {
     "layer": str, "call": int, "channel": int,
     "slope": float, "intercept": float, "L": float, "s_c": float,
@@ -255,7 +256,7 @@ def choose_units(
     UsageError
         For an unknown layer, unit or column, a budget out of range, or nothing to choose by.
     """
-    require_columns(table, [*_KEYS, "slope", "intercept"], "the table of channels")
+    require_columns(table, [*KEYS, "slope", "intercept"], "the table of channels")
     if units is not None:
         if budget is not None or layers is not None:
             raise UsageError("give either units, or a budget and layers, not both")

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from acon_analysis.columns import REPLACEMENT_COLUMNS, dtypes, names
 from acon_analysis.errors import UsageError, closest
-from acon_analysis.files import atomic_write, csv_text
+from acon_analysis.files import write_csv
 from acon_analysis.screen import counted
 from acon_analysis.statistics.paired import paired
 from acon_hooks.engine.edits import EditPlan
 from acon_hooks.engine.feed import Batch
-from acon_hooks.engine.feeding import data_name, named_data
+from acon_hooks.engine.feeding import data_name, named_data, own_preprocess
 from acon_hooks.engine.held import Held
 from acon_hooks.engine.inputs import Forward, Mask, input_options
 from acon_hooks.engine.outputs import Output
@@ -201,7 +201,7 @@ def replace_data(
     both data.
     """
     network = unwrap(model)
-    preprocess = getattr(getattr(model, "acon_origin", None), "preprocess", None)
+    preprocess = own_preprocess(network)
     fit_data = training_split(data) if fit_data is None else fit_data
     name, fit_data = data_name(fit_data), named_data(fit_data, preprocess)
     source = named_data(data, preprocess)
@@ -330,5 +330,4 @@ def _write(done: Replacement, folder: Path) -> None:
     tables = {"damage": done.table, "samples": done.samples}
     if done.folded is not None:
         tables["fold"] = done.folded.table.assign(error=done.folded.error)
-    for name, table in tables.items():
-        atomic_write(folder / f"{name}.csv", csv_text(table).encode())
+    write_csv(folder, tables)

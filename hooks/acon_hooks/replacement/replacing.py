@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from acon_analysis.data.sources import open_data
 from acon_analysis.errors import AconError, UsageError
-from acon_analysis.files import atomic_write, csv_text
+from acon_analysis.files import write_csv
 from acon_analysis.runs.run import Run, open_run
 from acon_analysis.screen import counted
 from acon_analysis.usercode import load_callable
 from acon_hooks.captures.identity import model_name, state_sha256
 from acon_hooks.engine.feed import Batch
-from acon_hooks.engine.feeding import named_data, open_feed
+from acon_hooks.engine.feeding import named_data, open_feed, own_preprocess
 from acon_hooks.engine.inputs import Forward, InputOptions, Mask, input_options
 from acon_hooks.engine.outputs import Output
 from acon_hooks.engine.plans import fitted, run_batch
@@ -29,10 +29,10 @@ from acon_hooks.layers.scan import Layer
 from acon_hooks.readings.batch import Key
 from acon_hooks.readings.tap import Tap
 from acon_hooks.replacement.damage import first_order_damage
-from acon_hooks.replacement.fitting import LINEARIZABLE, Fit, fit_units, planned_layers
+from acon_hooks.replacement.fitting import LINEARIZABLE, Fit, planned_layers
 from acon_hooks.replacement.folding import Folded, fold_lines
 from acon_hooks.replacement.linearizing import linearize, save_linearized
-from acon_hooks.replacement.plan import Plan
+from acon_hooks.replacement.plan import KEYS, Plan
 from acon_hooks.replacement.verifying import PlanReport, verify_plan
 
 #: What `--by` ranks by besides the columns of a channel table.
@@ -53,14 +53,10 @@ class Replaced:
     folded: Folded | None
 
 
-def fit_from_run(
-    model: nn.Module, run: str | Path | Run, *, batch_size: int = 64, example: Batch | None = None
-) -> Fit:
-    """Return the lines of every channel from a captured run.
+def fit_from_run(model: nn.Module, run: str | Path | Run, *, example: Batch | None = None) -> Fit:
+    """Return the lines of every channel from a captured run with moments.
 
-    With moments nothing is computed anew but one small forward pass (`example`, by default two
-    random images); without them the network runs over the run's own images again, if these can be
-    opened by their name.
+    Nothing is computed anew but one small forward pass, on `example`, by default two random images.
     """
     found = run if isinstance(run, Run) else open_run(run)
     network = unwrap(model)
@@ -75,18 +71,6 @@ def fit_from_run(
     run_id = str(found.manifest["run_id"])
     data = str(identity["data"])
     kinds = [kind for kind in identity["kinds"] if kind in LINEARIZABLE]
-    if not found.has_moments:
-        try:
-            source = open_data(data, _preprocess(network))
-        except UsageError as error:
-            raise AconError(
-                f"the run {str(found.path)!r} holds no moments and its images ({data}) cannot be "
-                f"opened again; capture it with --moments"
-            ) from error
-        count = found.manifest["samples"]
-        return fit_units(
-            network, source, kinds=kinds, limit=count, batch_size=batch_size, run_id=run_id
-        )
     table = found.linearity("channel", columns="all")
     uses = found.layers[found.layers["kind"].isin(LINEARIZABLE)]
     keys = pd.MultiIndex.from_frame(uses[["layer", "call"]])
@@ -124,7 +108,7 @@ def replace_from_run(
     summary.csv, samples.csv, layers.csv and, if folded, fold.csv. SameDataWarning: if some of the
     images are those of the run.
     """
-    source = named_data(data, _preprocess(model))
+    source = named_data(data, own_preprocess(model))
     found, network = run if isinstance(run, Run) else open_run(run), unwrap(model)
     options = input_options(network, forward, mask, sample_axis)
     _refuse_other_inputs(found, options)
@@ -132,7 +116,7 @@ def replace_from_run(
     if first is not None:
         with torch.no_grad():
             run_batch(network, first, output)
-    fit = fit_from_run(network, found, batch_size=batch_size, example=first)
+    fit = fit_from_run(network, found, example=first)
     if by == FIRST_ORDER:
         fit = with_first_order(network, fit, output=output)
     plan = fit.plan(budget=budget, by=by, within=within, layers=layers)
@@ -154,10 +138,9 @@ def replace_from_run(
                 "linearize: folding is proved on data that can be read again, one tensor a sample"
             )
         folded = fold_lines(changed, fitted(changed, first).inputs, output=output)
-        _write(folded.table.assign(error=folded.error), folder / "fold.csv")
-    _write(pd.DataFrame([report.summary]), folder / "summary.csv")
-    _write(report.samples, folder / "samples.csv")
-    _write(report.layers, folder / "layers.csv")
+        write_csv(folder, {"fold": folded.table.assign(error=folded.error)})
+    summary = pd.DataFrame([report.summary])
+    write_csv(folder, {"summary": summary, "samples": report.samples, "layers": report.layers})
     return Replaced(changed, plan, report, folded)
 
 
@@ -172,7 +155,7 @@ def with_first_order(
     fit's own data, evenly spread, so that those of the measurement stay unseen.
     """
     try:
-        source = open_data(fit.data, _preprocess(unwrap(model)))
+        source = open_data(fit.data, own_preprocess(unwrap(model)))
     except UsageError as error:
         raise AconError(
             f"ranking by {FIRST_ORDER} needs the images of the run again, and {fit.data!r} cannot "
@@ -188,14 +171,13 @@ def add_first_order(
     model: nn.Module, fit: Fit, batches: Iterable[Batch], *, output: Output = None
 ) -> Fit:
     """Add the column ``first_order`` to a fit, the mean over the samples of some batches."""
-    keys = ["layer", "call", "channel"]
     parts, count = [], 0
     for batch in batches:
-        own = first_order_damage(model, fit, batch, output=output).set_index(keys)
+        own = first_order_damage(model, fit, batch, output=output).set_index(KEYS)
         parts.append(own["first_order"] * len(batch.ids))
         count += len(batch.ids)
-    mean = pd.concat(parts).groupby(level=keys).sum() / count
-    return replace(fit, table=fit.table.join(mean, on=keys))
+    mean = pd.concat(parts).groupby(level=KEYS).sum() / count
+    return replace(fit, table=fit.table.join(mean, on=KEYS))
 
 
 def sentence(done: Replaced) -> str:
@@ -291,13 +273,3 @@ def warn_of_the_same(fitted_on: Set[str], measured_on: Set[str], name: str) -> N
             SameDataWarning,
             stacklevel=3,
         )
-
-
-def _preprocess(model: nn.Module) -> str | None:
-    """Return the name of the preprocessing that a model's weights came with."""
-    return getattr(getattr(model, "acon_origin", None), "preprocess", None)
-
-
-def _write(frame: pd.DataFrame, path: Path) -> None:
-    """Write a table as CSV."""
-    atomic_write(path, csv_text(frame).encode())

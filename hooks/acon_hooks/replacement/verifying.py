@@ -7,13 +7,13 @@ from operator import add
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from acon_analysis.errors import AconError
 from acon_analysis.moments.gram import Gram
+from acon_analysis.moments.state import FloatArray
 from acon_analysis.statistics.paired import UNCHANGED, paired
 from acon_hooks.engine.derivatives import dual_numbers, forward
 from acon_hooks.engine.edits import Edit, Editing, Edits
@@ -38,8 +38,6 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 #: Name of the plan in the comparison with the unchanged network.
 LINES = "lines"
-
-FloatArray = npt.NDArray[np.float64]
 
 #: The predicted change of each sample, and what it may be off by, (N,) each.
 _Predicted = tuple[FloatArray, FloatArray]

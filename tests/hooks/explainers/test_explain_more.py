@@ -127,14 +127,10 @@ def test_conductance_is_complete_where_all_paths_meet(digits_metaacon: nn.Module
     np.testing.assert_allclose(flow.sum(1), expected, rtol=0.01)
 
 
-def test_given_linearity_and_mistakes(digits_metaacon: nn.Module) -> None:
+def test_mistakes(digits_metaacon: nn.Module) -> None:
     images, _ = digits_images(2)
-    given = pd.DataFrame({"layer": "layer1.0.acon", "channel": range(16), "L": 0.5})
-    table = conductance(digits_metaacon, images, layers=["layer1.0.acon"], linearity=given, steps=4)
-    assert (table["nonlinearity"] == 0.5).all()
+    conductance(digits_metaacon, images, layers=["layer1.0.acon"], steps=4)
     assert all(p.grad is None for p in digits_metaacon.parameters())
-    with pytest.raises(UsageError, match="lacks channel"):
-        conductance(digits_metaacon, images, linearity=given.drop(columns="channel"))
     with pytest.raises(UsageError, match="class 10 was asked for; the model has 10 classes"):
         conductance(digits_metaacon, images, torch.tensor([1, 10]))
     with pytest.raises(UsageError, match="one score a class"):
