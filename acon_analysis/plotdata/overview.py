@@ -8,7 +8,9 @@ from acon_analysis.runs.run import Run
 from acon_analysis.statistics.sentences import alive, layer_names
 
 #: Columns of `layer_overview` but layer and call: where they come from, and their names here.
-_OF_LAYERS = ("kind", "class_name", "granularity", "channels", "reader", "proof_error")
+_OF_LAYERS = (
+    "kind", "class_name", "gate_of", "granularity", "channels", "reader", "proof_error",
+)  # fmt: skip
 _OF_LINEARITY = (
     "L", "L_low", "L_high", "L_gate", "G", "kappa", "rho", "nu", "L_own", "beta_gain", "slope_min",
     "slope_max", "slope_low", "slope_high", "positive", "linear", "dead", "constant_input",
@@ -24,7 +26,17 @@ _TOP = ("s_c_max", "s_c_channel")
 OVERVIEW_COLUMNS = (
     "layer", "call", *_OF_LAYERS, *_OF_LINEARITY, *_TOP, *_OF_BETA.values(), *_OF_SPLITS.values(),
 )  # fmt: skip
-_TEXTS = ("layer", "kind", "class_name", "granularity", "reader", "why", "answer", "learned")
+_TEXTS = (
+    "layer",
+    "kind",
+    "class_name",
+    "gate_of",
+    "granularity",
+    "reader",
+    "why",
+    "answer",
+    "learned",
+)
 
 #: Columns of `channel_overview`.
 OVERVIEW_CHANNEL_COLUMNS = (

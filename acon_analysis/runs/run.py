@@ -103,7 +103,7 @@ class Run(StoredRun):
             Linearity first, then what β depends on, then what is not measured.
         """
         pooled = bool(draws) and next(iter(self.files("pooled")), None) is not None
-        classes = self.layers[["layer", "call", "class_name"]]
+        classes = self.layers[["layer", "call", "kind", "class_name", "gate_of"]]
         layers = self.linearity(columns="all").merge(classes) if self.has_moments else None
         return findings(
             layers,

@@ -19,10 +19,13 @@ from acon_analysis.statistics.sentences import (
     sentence,
 )
 from acon_analysis.statistics.verdicts import overall_of
-from acon_analysis.statistics.yardsticks import own_yardstick
+from acon_analysis.statistics.yardsticks import yardsticks
 
-#: Layers whose test of β a finding spells out.
-MOST_TESTS = 3
+#: Layers whose test of β a finding spells out, and activations that it compares with.
+MOST_TESTS, MOST_YARDSTICKS = 3, 3
+
+#: What stands for the line where a layer is a product.
+PLANE = " For a gated product it is a plane over the gate's input and the other factor."
 
 
 class Finding(NamedTuple):
@@ -96,12 +99,12 @@ def how_linear(layers: pd.DataFrame, names: Names) -> Finding | None:
         numbers = (
             f"L = {three_digits(values[0])} in {first}, {three_digits(values[1])} in {second}."
         )
-    answer += _yardstick(known)
+    answer += _compared(known)
     if gone := len(measured) - len(known):
         verb = "is" if gone == 1 else "are"
         answer += f" {gone} of {counted(len(measured), 'layer')} {verb} dead."
     products = known["L_gate"].notna().any()
-    plane = " For a gated product it is a plane over both factors." if products else ""
+    plane = PLANE if products else ""
     return Finding(question, answer, f"{numbers} {WHAT_L_IS}.{plane}")
 
 
@@ -155,25 +158,39 @@ def learned_beta(splits: pd.DataFrame, names: Names | None = None) -> Finding | 
     )
 
 
-def _yardstick(layers: pd.DataFrame) -> str:
-    """Compare layers with their own most frequent activation, or with a ReLU, on Gaussian inputs.
+def _compared(layers: pd.DataFrame) -> str:
+    """Compare layers with their own activations, or with a ReLU, on Gaussian inputs.
 
     Those count whose whole interval is beyond it.
     """
-    own = own_yardstick(layers)
-    name, index = own or ("ReLU", RELU_L)
-    low = layers["L_low"].fillna(layers["L"])
-    above, total = int((low > index).sum()), len(layers)
-    relu = f" A {name} on Gaussian inputs is at {_percent(index)}"
-    if own:
-        relu += f" (mean 0, standard deviation 1; a ReLU at {_percent(RELU_L)})"
+    found = yardsticks(layers)[:MOST_YARDSTICKS]
+    parts = [
+        f"a {name} is at {_percent(index)}: {_beyond(rows, index)}" for name, index, rows in found
+    ]
+    if len(found) > 1:
+        return f" On Gaussian inputs (mean 0, standard deviation 1) {'; '.join(parts)}."
+    for name, index, rows in found:
+        given = (
+            ""
+            if name == "ReLU"
+            else f" (mean 0, standard deviation 1; a ReLU at {_percent(RELU_L)})"
+        )
+        return (
+            f" A {name} on Gaussian inputs is at {_percent(index)}{given}: {_beyond(rows, index)}."
+        )
+    return ""
+
+
+def _beyond(layers: pd.DataFrame, index: float) -> str:
+    """Say how many of some layers are straighter than their yardstick."""
+    above, total = int((layers["L_low"].fillna(layers["L"]) > index).sum()), len(layers)
     if total == 1:
-        return f"{relu}: this layer is {'straighter' if above else 'not clearly straighter'}."
+        return f"this layer is {'straighter' if above else 'not clearly straighter'}"
     if not above:
-        return f"{relu}: no layer is clearly straighter."
+        return "no layer is clearly straighter"
     if above == total:
-        return f"{relu}: {'both' if total == 2 else f'all {total}'} layers are straighter."
-    return f"{relu}: {above} of {total} layers {'is' if above == 1 else 'are'} straighter."
+        return f"{'both' if total == 2 else f'all {total}'} layers are straighter"
+    return f"{above} of {total} layers {'is' if above == 1 else 'are'} straighter"
 
 
 def _percent(value: float) -> str:

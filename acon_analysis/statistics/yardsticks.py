@@ -1,13 +1,17 @@
 """L of known activations on Gaussian inputs: what the L of a layer is compared with."""
 
+from collections import Counter
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from acon_analysis import family
 from acon_analysis.errors import UsageError
 from acon_analysis.family._activation import Activation
+from acon_analysis.statistics.gaussian import RELU_L
 
 #: Activations that a module's class names completely: they have no parameters of their own.
 _WHOLE = (
@@ -31,30 +35,77 @@ def formula_of(name: str) -> Activation | None:
 
 @lru_cache
 def gaussian_index(name: str, std: float = 1.0) -> float:
-    """Return L of an activation, by its class, on Gaussian inputs of mean 0; NaN if unknown.
-
-    By the trapezoidal rule on mean ± 10 std, with a node at every kink that these functions have.
-    """
+    """Return L of an activation, by its class, on Gaussian inputs of mean 0; NaN if unknown."""
     one = formula_of(name)
     if one is None:
         return float("nan")
+    x, y, weight = _on_gaussian(one, std)
+    y = y - (weight * y).sum()
+    return float((weight * x * y).sum() ** 2 / (weight * x * x).sum() / (weight * y * y).sum())
+
+
+@lru_cache
+def gated_index(name: str) -> float:
+    """Return E[g]² / E[g²], L of a·g(b) for independent standard Gaussian inputs; or NaN."""
+    one = formula_of(name)
+    if one is None:
+        return float("nan")
+    _, y, weight = _on_gaussian(one, 1.0)
+    return float((weight * y).sum() ** 2 / (weight * y * y).sum())
+
+
+def _on_gaussian(one: Activation, std: float) -> tuple[npt.NDArray[np.float64], ...]:
+    """Return inputs, outputs and weights of the trapezoidal rule on 0 ± 10 std.
+
+    The nodes include every kink that these functions have.
+    """
     x = np.linspace(-10 * std, 10 * std, 20_001)
     if one.name in ("relu6", "hardswish", "hardsigmoid"):
         x = np.unique([*x, -3.0, 3.0, 6.0])
     weight = np.exp(-((x / std) ** 2) / 2) * np.gradient(x)
-    weight /= weight.sum()
-    y = np.asarray(one.function(x, **one.parameters), dtype=np.float64)
-    y -= (weight * y).sum()
-    return float((weight * x * y).sum() ** 2 / (weight * x * x).sum() / (weight * y * y).sum())
+    return x, np.asarray(one.function(x, **one.parameters), dtype=np.float64), weight / weight.sum()
 
 
-def own_yardstick(layers: pd.DataFrame) -> tuple[str, float] | None:
-    """Return the most frequent activation of a table with ``class_name`` and its Gaussian L.
+class Yardstick(NamedTuple):
+    """What some layers of a network are compared with: its name, its L, the layers' rows."""
 
-    None where that is ReLU, which is every network's yardstick, or an activation of no known L.
+    name: str
+    L: float
+    rows: pd.DataFrame
+
+
+def yardsticks(layers: pd.DataFrame) -> list[Yardstick]:
+    """Return what each layer is compared with, the most frequent first, ties in the layers' order.
+
+    An activation has its own L on standard Gaussian inputs, one of no known formula that of a ReLU;
+    a product has that of independent Gaussian factors with its gate, and none without a known gate.
+    ``layers`` may have ``kind``, ``class_name`` and ``gate_of``.
     """
-    if "class_name" not in layers or layers.empty:
-        return None
-    name = str(layers["class_name"].mode().iloc[0])
-    one, index = formula_of(name), gaussian_index(name)
-    return None if one is None or one.name == "relu" else (name, index)
+    table = layers.reindex(columns=["layer", "kind", "class_name", "gate_of"], fill_value="")
+    gates = dict(zip(table["gate_of"], table["class_name"], strict=True))
+    keys = [
+        _of_product(gates.get(layer, "")) if kind == "product" else _of_activation(name)
+        for layer, kind, name, _ in table.itertuples(index=False)
+    ]
+    own = pd.Series(keys, index=layers.index, dtype=object).dropna()
+    return [
+        Yardstick(*key, layers.loc[own.index[[one == key for one in own]]])
+        for key, _ in Counter(own).most_common()
+    ]
+
+
+def _of_activation(class_name: str) -> tuple[str, float]:
+    """Return the name and L of an activation's yardstick."""
+    one = formula_of(class_name)
+    return ("ReLU", RELU_L) if one is None else (_called(one), gaussian_index(class_name))
+
+
+def _of_product(gate: str) -> tuple[str, float] | None:
+    """Return the name and L of the yardstick of a product whose gate is of this class."""
+    one = formula_of(gate)
+    return None if one is None else (f"product with a {_called(one)} gate", gated_index(gate))
+
+
+def _called(one: Activation) -> str:
+    """Return the name of an activation that has no parameters."""
+    return {"swish": "SiLU", "tanh": "Tanh"}.get(one.name, one.title)

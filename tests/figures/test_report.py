@@ -1,6 +1,7 @@
 """The page of a run: what it says, what it never does, and for which runs there is one."""
 
 import base64
+import contextlib
 import gzip
 import hashlib
 import html
@@ -37,6 +38,7 @@ from acon_figures.registry import FIGURES
 from acon_figures.report import context, depth, numbers, rendering, svg, units, words, write_report
 from acon_figures.report.pictures import reported
 from acon_hooks.captures.capturing import capture
+from acon_hooks.replacement.gate_changes import gate_use
 from captures import images, tiny
 from commands import status
 
@@ -247,7 +249,12 @@ def test_the_page_says_what_to_do_next_and_explains_its_words(
     assert "Too few samples for intervals" in text
     assert "– to –" not in text
     commands = re.findall(r"<dd><code>(acon .*?)</code>", text)
-    assert commands[-1] == "acon report 'run one' OTHER_RUN --out compared.html"
+    assert commands[-1] == "acon report RUN OTHER_RUN --out compared.html"
+    assert "RUN: the folder 'run one'." in text
+    with contextlib.chdir(tmp_path):
+        here = words.next_steps(open_run("run one"), run.linearity(columns="all"))
+    assert here["steps"][-1][1] == "acon report 'run one' OTHER_RUN --out compared.html"
+    assert "RUN:" not in here["note"].replace("_RUN:", "")
     assert any(command.startswith("acon replace MODEL --fit DATA ") for command in commands)
     assert not any("gates" in command for command in commands)  # the network has none
     shown = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text.partition('id="glossary"')[2]))
@@ -259,6 +266,44 @@ def test_the_page_says_what_to_do_next_and_explains_its_words(
     monkeypatch.setattr(Run, "data_name", "my.py:batches")
     steps = words.next_steps(run, run.linearity(columns="all"))["steps"]
     assert steps[-2][1] == """acon blocks 'it'"'"'s.py:net' --data my.py:batches"""
+    monkeypatch.setattr(Run, "model", "/home/her/it.py:net")
+    steps = words.next_steps(run, run.linearity(columns="all"))["steps"]
+    assert steps[-2][1] == "acon blocks MODEL --data my.py:batches"
+
+
+class _Gated(nn.Module):
+    """A product of two linear layers' outputs, one of them through an activation."""
+
+    def __init__(self, gate: nn.Module, *, squeezed: bool) -> None:
+        super().__init__()
+        self.a, self.b, self.act, self.squeezed = nn.Linear(4, 4), nn.Linear(4, 4), gate, squeezed
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x if self.squeezed else self.a(x)) * self.act(self.b(x))
+
+
+@pytest.mark.parametrize(
+    ("network", "offered"),
+    [
+        (_Gated(nn.SiLU(), squeezed=False), False),
+        (nn.Sequential(_Gated(nn.Sigmoid(), squeezed=True)), True),
+        (nn.Sequential(nn.Linear(4, 8), nn.GLU()), True),
+        (nn.Sequential(nn.Linear(4, 8), nn.ReLU()), False),
+    ],
+)
+def test_gates_are_offered_where_they_can_be_held(
+    network: nn.Module, offered: bool, tmp_path: Path
+) -> None:
+    data = [torch.randn(16, 4)]
+    run = capture(network.eval(), data, tmp_path / "run", progress=False)
+    steps = words.next_steps(run, run.linearity(columns="all"))["steps"]
+    said = [what for what, command in steps if command.startswith("acon gates")]
+    assert said == ["Ask whether the network uses its gates: hold or exchange them"] * offered
+    if offered:
+        assert len(gate_use(network, data, ["mean"]))
+    else:
+        with pytest.raises(UsageError, match="such as silu"):
+            gate_use(network, data, ["mean"])
 
 
 @pytest.mark.usefixtures("bare")

@@ -51,7 +51,7 @@ def write_report(
 
     The page holds its figures, tables, style and script, loads nothing, and a
     Content-Security-Policy forbids it to; names from the run are text in it, whatever they hold.
-    The same run gives the same bytes.
+    The same run, given by the same path, gives the same bytes.
 
     Parameters
     ----------

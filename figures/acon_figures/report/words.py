@@ -2,8 +2,10 @@
 
 import re
 import shlex
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from acon_analysis.columns import LINEARITY_CHANNEL_COLUMNS, LINEARITY_LAYER_COLUMNS, SPLIT_COLUMNS
@@ -11,8 +13,8 @@ from acon_analysis.runs.run import Run
 from acon_analysis.statistics.causes import LINEAR
 from acon_analysis.statistics.gaussian import RELU_L
 from acon_analysis.statistics.sentences import WHAT_L_IS
-from acon_analysis.statistics.yardsticks import own_yardstick
-from acon_figures.names import last_part, visible
+from acon_analysis.statistics.yardsticks import yardsticks
+from acon_figures.names import visible
 
 _SIGNS = {
     "L": "L", "s_c": "s_c", "L_gate": "L of the gate", "G": "G", "kappa": "κ", "rho": "ρ",
@@ -78,17 +80,16 @@ def words(said: str) -> list[tuple[str, str]]:
 
 def yardstick(layers: pd.DataFrame) -> str:
     """Return L of a ReLU and of the most frequent other activation, for Gaussian inputs."""
-    own = own_yardstick(layers)
-    more = "" if own is None else f" ({visible(own[0])}: {own[1]:.3f})"
-    return f"ReLU on Gaussian inputs: {RELU_L:.3f}{more}"
+    others = [f" ({one.name}: {one.L:.3f})" for one in yardsticks(layers) if one.name != "ReLU"]
+    return f"ReLU on Gaussian inputs: {RELU_L:.3f}{others[0] if others else ''}"
 
 
 def next_steps(run: Run, layers: pd.DataFrame) -> dict[str, Any]:
     """Return what to do after reading: ``steps`` of (what for, command), and a ``note``."""
-    model, data = (last_part(visible(name)) for name in (run.model, run.data_name or ""))
-    model = shlex.quote(model) if ":" in model or "." not in run.model else "MODEL"
-    data = shlex.quote(data) if ":" in data or data in ("digits", "cifar10") else "DATA"
-    own = shlex.quote(visible(run.path.absolute().name))
+    data = run.data_name or ""
+    model = _given(run.model, "MODEL", known=":" in run.model or "." not in run.model)
+    data = _given(data, "DATA", known=":" in data or data in ("digits", "cifar10"))
+    own = _given(str(run.path), "RUN")
     steps = []
     if bool((layers["linear"] > 0).any()):
         steps.append((
@@ -100,9 +101,9 @@ def next_steps(run: Run, layers: pd.DataFrame) -> dict[str, Any]:
             "Replace activations by simpler functions, fitted to their inputs",
             f"acon replace {model} --fit {data} --data OTHER_DATA --with two-piece --out pieces",
         ))  # fmt: skip
-    if len(run.per_sample_layers) or run.layers["kind"].isin(["product", "gate"]).any():
+    if held := _what_can_be_held(run):
         steps.append((
-            "Ask whether the network uses its β and gates: hold or exchange them",
+            f"Ask whether the network uses its {held}: hold or exchange them",
             f"acon gates {model} --data {data}",
         ))  # fmt: skip
     steps.append(("Measure whole blocks and the network", f"acon blocks {model} --data {data}"))
@@ -112,8 +113,32 @@ def next_steps(run: Run, layers: pd.DataFrame) -> dict[str, Any]:
     ))  # fmt: skip
     names = [name for name in ("MODEL", "DATA") if name in (model, data)]
     as_captured = f"{' and '.join(names)}: as for `acon capture`. " if names else ""
+    folder = f"RUN: the folder {run.path.name!r}. " if own == "RUN" else ""
     note = (
-        f"{as_captured}OTHER_DATA: samples that were not captured here. In Python: acon.replace, "
-        "acon.gate_use, acon.block_linearity, acon.compare."
+        f"{as_captured}{visible(folder)}OTHER_DATA: samples that were not captured here. In "
+        "Python: acon.replace, acon.gate_use, acon.block_linearity, acon.compare."
     )
     return {"steps": steps, "note": note}
+
+
+def _given(name: str, word: str, known: bool = True) -> str:
+    """Return a name as a command takes it; a word for a private path or what no command knows."""
+    return shlex.quote(visible(name)) if known and not Path(name).is_absolute() else word
+
+
+def _what_can_be_held(run: Run) -> str:
+    """Return what `acon gates` may hold in a run's network; "" where it can hold nothing."""
+    layers = run.layers
+    owners = layers["gate_of"].str.partition(":")[0]
+    # Squeeze-and-excitation: a sigmoid within the module that multiplies with it.
+    inside = np.array(
+        [
+            bool(gate) and name.startswith(f"{owner}.")
+            for name, gate, owner in zip(layers["layer"], layers["gate_of"], owners, strict=True)
+        ],
+        dtype=bool,
+    )
+    sigmoid = layers["class_name"].isin(["Sigmoid", "Hardsigmoid"])
+    gates = (layers["kind"] == "gate") | (layers["class_name"] == "GLU") | (sigmoid & inside)
+    held = {"β": len(run.per_sample_layers) > 0, "gates": bool(gates.any())}
+    return " and ".join(name for name, known in held.items() if known)

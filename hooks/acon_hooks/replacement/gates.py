@@ -151,7 +151,8 @@ def find_gated(
         raise UsageError(
             f"{type(network).__name__} has no gate that depends on the sample: no Meta-ACON layer, "
             "no squeeze-and-excitation and no nn.GLU; its modules have "
-            f"{have or 'no activation of another kind'}, and gates of functions cannot be held"
+            f"{have or 'no activation of another kind'}, and the gates of products that are "
+            "written out, such as silu(a) * b, cannot be held"
         )
     layers = None if layers is None else [layer_path(name, known) for name in layers]
     for name in layers or ():

@@ -14,7 +14,7 @@ from acon_analysis.statistics.findings import (
     straight_channels,
 )
 from acon_analysis.statistics.gaussian import RELU_L, gaussian_fit
-from acon_analysis.statistics.yardsticks import gaussian_index
+from acon_analysis.statistics.yardsticks import gated_index, gaussian_index
 
 
 def layers(*values: float, **columns: Any) -> pd.DataFrame:
@@ -71,6 +71,29 @@ def test_the_networks_own_activation_is_a_yardstick_too(
         assert found.endswith("both layers are straighter.")
 
 
+@pytest.mark.parametrize("silu", ["silu", "SiLU"])
+def test_each_kind_of_layer_has_its_own_yardstick(silu: str) -> None:
+    table = layers(
+        0.85, 0.23, 0.78, 0.1, kind=["activation", "product"] * 2, class_name=[silu, "mul"] * 2,
+        gate_of=["b", "", "d", ""], L_gate=[float("nan"), 0.85, float("nan"), 0.78],
+    )  # fmt: skip
+    a, b = np.random.default_rng(0).standard_normal((2, 400_000))
+    product = a * b / (1 + np.exp(-b))
+    fit = np.linalg.lstsq(np.stack([a, b, np.ones(len(a))], 1), product, rcond=None)
+    share = 1 - float(fit[1][0]) / float(((product - product.mean()) ** 2).sum())
+    assert gated_index(silu) == pytest.approx(share, abs=5e-3)
+    said = findings(table)[0].answer
+    assert said.endswith(
+        "On Gaussian inputs (mean 0, standard deviation 1) a SiLU is at 80 %: 1 of 2 layers is "
+        f"straighter; a product with a SiLU gate is at {100 * share:.0f} %: 1 of 2 layers is "
+        "straighter."
+    )
+    assert findings(table.iloc[::-1])[0].answer.count("1 of 2 layers") == 2
+    unknown = findings(table.assign(gate_of=""))[0].answer
+    assert "product with" not in unknown
+    assert "A SiLU on Gaussian inputs is at 80 %" in unknown
+
+
 def test_an_activation_of_no_known_formula_is_compared_with_relu() -> None:
     assert np.isnan(gaussian_index("Mystery"))
     found = findings(layers(0.8, 0.9, class_name=["Mystery", "Mystery"]))[0].answer
@@ -112,7 +135,7 @@ def test_products_are_named_and_linearity_comes_first() -> None:
     })  # fmt: skip
     found = findings(layers(0.2, 0.8, L_gate=[0.9, float("nan")]), splits)
     assert [one.question[:3] for one in found] == ["How", "Are", "Doe", "Did"]
-    assert "a plane over both factors" in found[0].numbers
+    assert "a plane over the gate's input and the other factor" in found[0].numbers
     assert found[2].answer == "No, the gate alone misleads: layer a (L = 0.200, its gate 0.900)."
     assert found[3].answer.startswith("Yes: the samples' means of β vary more than with random")
     assert "a: 3 times, redrawn 0.5 to 1.5 (p = 0.01)." in found[3].numbers
