@@ -27,37 +27,14 @@ def draw(
     sources: Sources | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> Iterator[Path]:
-    """Draw figures and their variants; yield every file as it is written.
+    """Draw figures and their variants from runs into a folder; yield every file as it is written.
 
-    Parameters
-    ----------
-    names : sequence of str or None
-        Figures of the registry; None for all that there are the data for.
-    runs : sequence of Run
-        Where measured figures take their frames from.
-    folder : Path
-        Where the files go.
-    formats : sequence of str
-        Any of "png", "pdf", "svg".
-    context : str
-        "paper" or "talk".
-    dpi : int
-        Points per inch of PNG files.
-    shipped : bool
-        Whether figures that show nothing of these runs are among all: formulas, printed numbers and
-        tables that come with the package.
-    sources : mapping of str to callable, optional
-        What runs do not hold themselves, such as images; see `inputs.Inputs`.
-    announce : callable, optional
-        Gets one line for each figure, before it is drawn, and for each that is left out, with the
-        reason.
-
-    Raises
-    ------
-    UsageError
-        For an unknown name.
-    AconError
-        If a figure asked for by name needs what no run has, or cannot be drawn of what it has.
+    Without names all figures are drawn that there are the data for; where ``shipped``, those that
+    show nothing of these runs, too: formulas, printed numbers and tables that come with the
+    package. ``sources`` give what runs do not hold themselves, such as images; see `inputs.Inputs`.
+    ``announce`` gets one line for each figure before it is drawn, and for each that is left out,
+    with the reason. `AconError` if a figure asked for by name needs what no run has, or cannot be
+    drawn of what it has.
     """
     if names is not None:
         specs = [find(name) for name in names]
@@ -83,25 +60,9 @@ def draw(
 
 
 def draw_runs(spec: FigureSpec, runs: Sequence[Run], **options: Any) -> AconFigure:
-    """Draw a figure of what captured runs hold.
+    """Draw a figure of what captured runs hold; `AconError` if it needs what no run has.
 
-    Parameters
-    ----------
-    spec : FigureSpec
-        The figure.
-    runs : sequence of Run
-        Where it takes its inputs from.
-    **options
-        Arguments of the figure's function, such as ``context``.
-
-    Returns
-    -------
-    AconFigure
-
-    Raises
-    ------
-    AconError
-        If it needs what no run has.
+    ``options`` are arguments of the figure's function, such as ``context``.
     """
     options = _named(spec, runs, options)
     inputs = Inputs(runs, layer=options.get("layer"), call=options.get("call"))

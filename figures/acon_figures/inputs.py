@@ -30,25 +30,11 @@ _KEYS = ["layer", "call"]
 class Inputs:
     """The inputs of figures, each made from captured runs when a figure asks for it.
 
-    Nothing is kept but the facts of the channels, which several figures draw.
-
-    Parameters
-    ----------
-    runs : sequence of Run
-        Captured runs.
-    sources : mapping of str to callable, optional
-        What a run does not hold itself, such as its images; asked for the main run, or for the
-        first one if none is the main one.
-    layer : str, optional
-        A layer that is asked for: figures of one layer are of this one, not of the last with β per
-        sample, and its channels are among those of the layers that are drawn.
-    call : int, optional
-        Which of its uses, by default the last.
-
-    Attributes
-    ----------
-    main : Run or None
-        The first run with β per sample, of which figures of a single run are.
+    Nothing is kept but the facts of the channels, which several figures draw. Figures of a single
+    run are of ``main``, the first with β per sample. ``sources`` give what a run does not hold
+    itself, such as its images; they are asked for the main run, or for the first if none is the
+    main one. Where a ``layer`` is asked for, figures of one layer are of this one, not of the last
+    with β per sample, by default in its last ``call``, and its channels are among those drawn.
     """
 
     def __init__(
@@ -69,20 +55,10 @@ class Inputs:
         return {name: found for name, found in made.items() if found is not None}
 
     def get(self, name: str, spec: FigureSpec | None = None) -> Any:
-        """Make one input.
+        """Make one input for a figure; None where no run has it, or it is empty.
 
-        Parameters
-        ----------
-        name : str
-            A name of `sources` or of `PROVIDES`, or a function of the figure's own file that takes
-            the runs.
-        spec : FigureSpec, optional
-            The figure that asks for it.
-
-        Returns
-        -------
-        BetaMatrix, pandas.DataFrame, pandas.Series, mapping or None
-            None where no run has it, or it is empty.
+        It is named in `sources` or `PROVIDES`, or is a function of the figure's own file that takes
+        the runs.
         """
         if name in self.sources:
             asked = self.main or next(iter(self.runs), None)

@@ -16,9 +16,6 @@ from acon_figures.names import layer_labels, layers_word
 from acon_figures.palette import INK
 from acon_figures.style import AconFigure, thin
 
-RELU = np.pi / (2 * (np.pi - 1))
-"""L of ReLU for Gaussian inputs of mean 0, 0.733: the yardstick of every figure of L."""
-
 
 class End(NamedTuple):
     """The end of a line, in data, and what is written there."""
@@ -100,7 +97,7 @@ def legend_below(figure: AconFigure, handles: Sequence[Artist]) -> None:
 
 
 def relu_handle(first: bool = False) -> Line2D:
-    """Return the legend's entry for the dotted line at `RELU`, of the first panel or of all."""
+    """Return the legend's entry for the dotted line at `RELU_L`, of the first panel or of all."""
     words = "a ReLU of Gaussian inputs" + (" (0.733 in a)" if first else ": 0.733")
     return Line2D([], [], color=INK, linestyle=":", label=words)
 

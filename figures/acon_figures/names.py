@@ -5,11 +5,12 @@ a text between dollar signs is mathematics, and a legend leaves out what begins 
 """
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from textwrap import wrap
 from typing import Any
+
+from acon_analysis.files import spelled
 
 _CLASS = re.compile(r" \((\w+)\)$")
 """A class after the path of a layer."""
@@ -24,12 +25,7 @@ def visible(text: Any) -> str:
     Control characters, ends of lines, lone surrogates and characters that turn the direction of
     writing come out as their code.
     """
-    return "".join(
-        f"\\u{ord(sign):04x}"
-        if unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp") or _turns(sign)
-        else sign
-        for sign in str(text)
-    )
+    return spelled(str(text)).replace("\t", r"\t").replace("\n", r"\n")
 
 
 def last_part(name: str) -> str:
@@ -136,9 +132,3 @@ def _without_shared(
 def folded(text: Any, letters: int) -> str:
     """Return a name as `plain` lines of at most N letters."""
     return "\n".join(plain(line) for line in wrap(str(text), letters))
-
-
-def _turns(sign: str) -> bool:
-    return (
-        sign in "\u061c\u200e\u200f" or "\u202a" <= sign <= "\u202e" or "\u2066" <= sign <= "\u2069"
-    )

@@ -85,7 +85,7 @@ def test_a_name_is_text() -> None:
         figure.text(0.1, 0.5, plain(name))
         if name.isascii():
             assert words(figure) == [name]
-    assert plain("a\nb") == "a\\u000ab"
+    assert plain("a\nb") == "a\\nb"
     assert visible("\u202eabc") == "\\u202eabc"
     assert visible("\u061c\u200e\u200f") == "\\u061c\\u200e\\u200f"
     assert visible(7) == "7"

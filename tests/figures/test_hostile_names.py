@@ -161,7 +161,7 @@ def test_the_page_shows_them_as_text(
         "😀 ünïcode",
         "=1+1",
         "n" * 240,
-        "two\\u000alines",
+        "two\\nlines",
         "\\u202egnp",
     ):
         assert name in said

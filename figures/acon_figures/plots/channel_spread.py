@@ -7,8 +7,9 @@ from matplotlib.lines import Line2D
 
 from acon_analysis.plotdata.portraits import reached_slopes
 from acon_analysis.screen import counted
+from acon_analysis.statistics.gaussian import RELU_L
 from acon_analysis.statistics.sentences import row_names
-from acon_figures.labels import RELU, legend_below, name_layers, relu_handle
+from acon_figures.labels import legend_below, name_layers, relu_handle
 from acon_figures.names import entry
 from acon_figures.palette import activation_color
 from acon_figures.spec import figure
@@ -72,10 +73,10 @@ def channel_spread(
         ]  # the channels' parts add up
         axes.scatter(middles, own_index, marker="D", s=thin(4.5) ** 2, facecolor="white",
                      edgecolor=INK, linewidth=thin(1.0), zorder=3)  # fmt: skip
-        axes.axhline(RELU, color=INK, linestyle=":", linewidth=thin(0.9), zorder=1.6)
+        axes.axhline(RELU_L, color=INK, linestyle=":", linewidth=thin(0.9), zorder=1.6)
         name_layers(axes, layers, narrow=is_narrow(width))
         axes.set_ylabel("$L$ of a channel")
-        low = np.nanmin([*facts["L"], RELU])
+        low = np.nanmin([*facts["L"], RELU_L])
         axes.set_ylim(0.2 * np.floor(low / 0.2) - 0.02, 1.03)
         legend_below(figure, _handles(list(named), bool(facts["dead"].any())))
     figure.name(f"{facts['network'].iloc[0]} on {facts['data'].iloc[0]}")

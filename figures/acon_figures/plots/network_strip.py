@@ -11,12 +11,12 @@ from matplotlib.axes import Axes
 from acon_analysis.errors import AconError
 from acon_analysis.screen import counted
 from acon_analysis.selection import require_columns
+from acon_analysis.statistics.gaussian import RELU_L
 from acon_analysis.statistics.sentences import block_names
 from acon_figures.names import folded, last_part, plain
 from acon_figures.spec import figure
 from acon_figures.style import COLORS, FAINT, INK, AconFigure, is_narrow, new_figure, theme, thin
 
-RELU = np.pi / (2 * (np.pi - 1))
 """L of ReLU for Gaussian inputs of mean 0."""
 
 WHOLE = "whole network"
@@ -129,7 +129,7 @@ def _draw_coefficients(
 def _draw_inside(axes: Axes, at: npt.NDArray[np.float64], table: pd.DataFrame) -> None:
     """Draw the boxes, dots and marks of panel (b)."""
     axes.bar(at, 1.0, WIDTH, color=FAINT, zorder=0.5)
-    axes.axhline(RELU, color=INK, linestyle=":", linewidth=thin(0.7), label="$L$ of ReLU")
+    axes.axhline(RELU_L, color=INK, linestyle=":", linewidth=thin(0.7), label="$L$ of ReLU")
     inside = [_numbers(values) for values in table["inside"]]
     steps = [_spread(len(values)) for values in inside]
     axes.plot(

@@ -11,13 +11,11 @@ from acon_analysis.errors import UsageError
 from acon_analysis.plotdata.unit_curves import unit_curves, unit_facts
 from figurechecks import problems
 
-RELU = math.pi / (2 * (math.pi - 1))
-
 
 @pytest.mark.parametrize(
     ("arguments", "L"),
     [
-        ((1, 0, 1e6), RELU),
+        ((1, 0, 1e6), math.pi / (2 * (math.pi - 1))),
         ((1, 0.25, 1e6), 0.8843),
         ((1.2, -0.8, 1e6), 0.0992),
         ((1, 0, 1), 0.7985),
