@@ -21,82 +21,77 @@ from captures import Tiny
 from commands import status
 
 
-class TestVerify:
-    """Damage that a copy, a disk or a person does to a finished run."""
-
-    @pytest.fixture
-    def folder(self, tmp_path: Path) -> Path:
-        images = torch.randn(12, 3, 6, 5, generator=torch.Generator().manual_seed(1))
-        run = acon.capture(
-            Tiny(), TensorDataset(images), tmp_path / "r", unit_size=4, progress=False
-        )
-        return run.path
-
-    def problems(self, folder: Path) -> str:
-        return "; ".join(verify_run(folder).problems)
-
-    def test_sound(self, folder: Path) -> None:
-        assert verify_run(folder).sound
-
-    def test_truncated(self, folder: Path) -> None:
-        part = folder / "betas" / "unit-0000001.parquet"
-        part.write_bytes(part.read_bytes()[:-9])
-        assert "betas/unit-0000001.parquet is not what was written" in self.problems(folder)
-
-    def test_altered_but_readable(self, folder: Path) -> None:
-        first, second = (folder / "betas" / f"unit-000000{n}.parquet" for n in (0, 1))
-        second.write_bytes(first.read_bytes())
-        problems = self.problems(folder)
-        assert "unit-0000001.parquet is not what was written" in problems
-        assert "there more than once: 4 samples" in problems
-        assert "missing: 4 samples, the first is 4" in problems
-
-    def test_missing(self, folder: Path) -> None:
-        (folder / "betas" / "unit-0000002.parquet").unlink()
-        assert "betas/unit-0000002.parquet is missing" in self.problems(folder)
-
-    def test_foreign(self, folder: Path) -> None:
-        (folder / "betas" / "notes.txt").write_text("hello")
-        assert "betas/notes.txt belongs to no finished unit" in self.problems(folder)
-
-    def test_not_done(self, folder: Path) -> None:
-        (folder / "done" / "unit-0000000.json").unlink()
-        problems = self.problems(folder)
-        assert "1 of 3 units not done (0)" in problems
-        assert "run the same capture command again" in problems
-
-    def test_whole_unit_exchanged_with_its_mark(self, folder: Path) -> None:
-        part = folder / "betas" / "unit-0000000.parquet"
-        frame = pd.read_parquet(part)
-        frame.to_parquet(part)
-        mark = folder / "done" / "unit-0000000.json"
-        content = json.loads(mark.read_text())
-        content["parts"]["betas/unit-0000000.parquet"] = file_sha256(part)
-        mark.write_text(json.dumps(content))
-        assert "is not the part that the manifest records" in self.problems(folder)
-
-    def test_samples_altered(self, folder: Path) -> None:
-        (folder / "samples.parquet").write_bytes(b"")
-        assert "samples.parquet is not what was written" in self.problems(folder)
-
-    def test_repaired_by_the_same_command(self, folder: Path) -> None:
-        (folder / "betas" / "unit-0000002.parquet").unlink()
-        images = torch.randn(12, 3, 6, 5, generator=torch.Generator().manual_seed(1))
-        acon.capture(Tiny(), TensorDataset(images), folder, progress=False)
-        assert verify_run(folder).sound
+def data() -> TensorDataset:
+    return TensorDataset(torch.randn(12, 3, 6, 5, generator=torch.Generator().manual_seed(1)))
 
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    images = torch.randn(12, 3, 6, 5, generator=torch.Generator().manual_seed(1))
     folder = tmp_path_factory.mktemp("sound") / "r"
-    data = TensorDataset(images)
-    return acon.capture(Tiny(), data, folder, unit_size=4, progress=False).path
+    return acon.capture(Tiny(), data(), folder, unit_size=4, progress=False).path
 
 
 @pytest.fixture
 def copied(sound: Path, tmp_path: Path) -> Path:
     return shutil.copytree(sound, tmp_path / "r")
+
+
+PARTS = [f"betas/unit-000000{unit}.parquet" for unit in range(3)]
+
+
+def exchange_a_unit_and_its_mark(folder: Path) -> None:
+    pd.read_parquet(folder / PARTS[0]).to_parquet(folder / PARTS[0])
+    mark = folder / "done" / "unit-0000000.json"
+    content = json.loads(mark.read_text())
+    content["parts"][PARTS[0]] = file_sha256(folder / PARTS[0])
+    mark.write_text(json.dumps(content))
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], list[str]]] = {
+    "cut off": (
+        lambda run: (run / PARTS[1]).write_bytes((run / PARTS[1]).read_bytes()[:-9]),
+        [f"{PARTS[1]} is not what was written"],
+    ),
+    "altered but readable": (
+        lambda run: (run / PARTS[1]).write_bytes((run / PARTS[0]).read_bytes()),
+        [f"{PARTS[1]} is not what was written", "there more than once: 4 samples",
+         "missing: 4 samples, the first is 4"],
+    ),
+    "missing": (lambda run: (run / PARTS[2]).unlink(), [f"{PARTS[2]} is missing"]),
+    "foreign": (
+        lambda run: (run / "betas" / "notes.txt").write_text("hello"),
+        ["betas/notes.txt belongs to no finished unit"],
+    ),
+    "not done": (
+        lambda run: (run / "done" / "unit-0000000.json").unlink(),
+        ["1 of 3 units not done (0)", "run the same capture command again"],
+    ),
+    "exchanged with its mark": (
+        exchange_a_unit_and_its_mark, ["is not the part that the manifest records"],
+    ),
+    "samples": (
+        lambda run: (run / "samples.parquet").write_bytes(b""),
+        ["samples.parquet is not what was written"],
+    ),
+}  # fmt: skip
+
+
+def test_a_finished_run_is_sound(sound: Path) -> None:
+    assert verify_run(sound).sound
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damage_is_named(name: str, copied: Path) -> None:
+    damage, expected = DAMAGE[name]
+    damage(copied)
+    problems = "; ".join(verify_run(copied).problems)
+    assert all(problem in problems for problem in expected), problems
+
+
+def test_damage_is_repaired_by_the_same_command(copied: Path) -> None:
+    (copied / PARTS[2]).unlink()
+    acon.capture(Tiny(), data(), copied, progress=False)
+    assert verify_run(copied).sound
 
 
 Change = Callable[[dict[str, Any]], object]

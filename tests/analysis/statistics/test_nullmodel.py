@@ -24,14 +24,6 @@ def network(
     return redrawn_null.BetaNetwork(hidden, np.full(channels, gamma), np.full(channels, bias))
 
 
-def test_sigmoid_of_a_standard_normal() -> None:
-    mean, std = gaussian.logit_normal_moments(0.0, 1.0)
-    assert float(mean) == pytest.approx(0.5)
-    assert float(std) == pytest.approx(0.2083, abs=3e-5)
-    sampled = expit(np.random.default_rng(0).standard_normal(200_000))
-    assert sampled.std() == pytest.approx(0.2083, abs=5e-4)
-
-
 @pytest.mark.parametrize(("bias", "weight"), [(0, 1), (1.5, 0.3), (-2, -1.7), (0.2, 4)])
 def test_density_distribution_and_moments_agree(bias: float, weight: float) -> None:
     def density(v: float) -> float:
@@ -150,9 +142,9 @@ def test_variance_split_of_known_cases() -> None:
     assert beta_variance.variance_split(rng.random((100, 3)).astype(np.float32)).samples == 100
 
 
-@pytest.mark.parametrize(("rank", "low", "high"), [(32, 0.63, 1.44), (4, 0.18, 2.37), (1, 0, 3.84)])
-def test_low_rank_spreads_the_sample_effect(rank: int, low: float, high: float) -> None:
-    """Logits of rank r: the ratio is about χ²(r)/r, whose 5 and 95 % points are given."""
+@pytest.mark.parametrize("rank", [32, 4, 1])
+def test_low_rank_spreads_the_sample_effect(rank: int) -> None:
+    """Logits of rank r: the ratio is about χ²(r)/r."""
     rng = np.random.default_rng(5)
     ratios = []
     for _ in range(200):
@@ -161,7 +153,6 @@ def test_low_rank_spreads_the_sample_effect(rank: int, low: float, high: float) 
     found = np.percentile(ratios, [5, 95])
     assert found[0] == pytest.approx(stats.chi2.ppf(0.05, rank) / rank, abs=0.12)
     assert found[1] == pytest.approx(stats.chi2.ppf(0.95, rank) / rank, rel=0.2)
-    assert (low, high) == pytest.approx(stats.chi2.ppf([0.05, 0.95], rank) / rank, abs=0.01)
 
 
 def test_label_effect_finds_what_is_there() -> None:
@@ -325,27 +316,9 @@ def test_constant_beta_and_missing_information() -> None:
     unknown = verdicts.verdict(moving)
     assert unknown.answer == "unknown"
     assert "without the pooled inputs" in unknown.text
-    assert (
-        verdicts.verdict(beta_variance.variance_split(rng.random((9, 1)))).text
-        == "cannot be decided from one channel"
-    )
-    assert (
-        verdicts.verdict(beta_variance.variance_split(rng.random((1, 9)))).text
-        == "cannot be decided from one sample"
-    )
-
-
-def test_the_empirical_null_holds_its_level() -> None:
-    """Networks that learned nothing are called "more" in at most about 5 % of cases."""
-    rng = np.random.default_rng(14)
-    wrong = 0
-    for _ in range(80):
-        pooled = pooled_inputs(rng, 50, 20, rank=3)
-        net = network(20, hidden=3)
-        beta = redrawn_null.redraw_beta(pooled, net, rng)
-        null = redrawn_null.empirical_null(pooled, beta, net, seed=rng, draws=20)
-        wrong += verdicts.verdict(beta_variance.variance_split(beta), null).answer == "more"
-    assert 1 <= wrong <= 10
+    for shape, what in (((9, 1), "channel"), ((1, 9), "sample")):
+        few = verdicts.verdict(beta_variance.variance_split(rng.random(shape)))
+        assert few.text == f"cannot be decided from one {what}"
 
 
 def test_p_values_of_networks_that_learned_nothing_are_uniform() -> None:
