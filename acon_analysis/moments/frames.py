@@ -1,8 +1,9 @@
 """Moments as tables: states to frames and back, data to frames, rows merged, disk space."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from acon_analysis.columns import TOTAL_COLUMNS
 from acon_analysis.errors import AconError
 from acon_analysis.moments.fields import (
     BLOCKS,
+    FIELD,
     FIELDS,
     GROUPS,
     MOMENT_COLUMNS,
@@ -19,13 +21,17 @@ from acon_analysis.moments.fields import (
     STATE_COLUMNS,
 )
 from acon_analysis.moments.gram import Gram
-from acon_analysis.moments.state import FloatArray, Moments, group, merge, merge_all
+from acon_analysis.moments.state import (
+    NEUTRAL,
+    FloatArray,
+    Moments,
+    group,
+    merge_all,
+    merge_arrays,
+)
 from acon_analysis.selection import require_columns
 
 CHANNEL_KEYS = ("layer", "call", "channel")
-
-#: Rows that are merged at a time, so that the memory in between stays small.
-_PIECE = 20_000
 
 
 def to_frame(state: Moments, **keys: npt.ArrayLike) -> pd.DataFrame:
@@ -52,9 +58,13 @@ def to_frame(state: Moments, **keys: npt.ArrayLike) -> pd.DataFrame:
             values = state[field.name].ravel()[rows]
             columns[field.name] = values.astype(field.dtype, copy=False)
         elif field.group != "product":
-            blank = 0 if field.dtype == "int64" else np.nan
-            columns[field.name] = np.full(int(seen.sum()), blank, dtype=field.dtype)
+            columns[field.name] = np.full(int(seen.sum()), _blank(field.name), dtype=field.dtype)
     return pd.DataFrame(columns)
+
+
+def _blank(name: str) -> float:
+    """Return what stands in a field that a layer lacks."""
+    return 0.0 if FIELD[name].dtype == "int64" else np.nan
 
 
 def moment_frame(x: npt.ArrayLike, y: npt.ArrayLike, layer: str = "layer") -> pd.DataFrame:
@@ -119,23 +129,81 @@ def merge_rows(frame: pd.DataFrame, by: Sequence[str] = CHANNEL_KEYS) -> pd.Data
     return to_frame(merged, **{name: keys[name].to_numpy() for name in by})
 
 
+class MergedRows:
+    """Rows of moments, one a key, into which the rows of further tables are merged.
+
+    Nothing but the sums is kept: a table's rows may be given a part at a time. Keys are in order
+    of first appearance. `merge_rows` of all tables' rows is the same.
+
+    Parameters
+    ----------
+    by : sequence of str
+        The columns that are the key of a row.
+    """
+
+    def __init__(self, by: Sequence[str] = (*CHANNEL_KEYS, "block")) -> None:
+        self._by = list(by)
+        self._keys = pd.DataFrame(columns=self._by)
+        self._sums: dict[str, FloatArray] = {}
+
+    def add(self, keys: pd.DataFrame, parts: Iterable[Mapping[str, npt.ArrayLike]]) -> None:
+        """Merge a table: its keys, all of them different, and its rows, in parts of any size."""
+        before, start = len(self._keys), 0
+        rows = self._rows(keys[self._by].reset_index(drop=True))
+        for part in parts:
+            new = {name: np.asarray(part[name], np.float64) for name in FIELD if name in part}
+            own = rows[start : start + len(new["n"])]
+            start += len(own)
+            for name in {**self._sums, **new}:
+                self._lengthen(name, before)
+            if len(own) and (np.diff(own) == 1).all():
+                self._merge(slice(own[0], own[-1] + 1), new)  # faster
+            else:
+                self._merge(own, new)
+
+    def _rows(self, keys: pd.DataFrame) -> npt.NDArray[np.int64]:
+        """Return the rows of a table's keys among the known ones, to which new ones are added."""
+        if len(self._keys) and not keys.equals(self._keys):
+            codes, known = channel_codes(pd.concat([self._keys, keys], ignore_index=True), self._by)
+            rows, self._keys = codes[len(self._keys) :], known
+            return rows
+        self._keys = keys
+        return np.arange(len(keys))
+
+    def _lengthen(self, name: str, before: int) -> None:
+        """Give a field a value in each row; N rows are of earlier tables, which may lack it."""
+        known = self._sums.get(name)
+        if known is None:
+            known = np.full(before, _blank(name))
+        if more := len(self._keys) - len(known):
+            fresh = np.full(more, NEUTRAL.get(FIELD[name].rule, 0.0))
+            known = np.concatenate([known, fresh])
+        self._sums[name] = known
+
+    def _merge(self, rows: Any, new: Mapping[str, FloatArray]) -> None:
+        """Merge fields into some of the rows."""
+        old = {name: values[rows] for name, values in self._sums.items()}
+        count = len(new["n"])
+        lacking = {name: np.full(count, _blank(name)) for name in old if name not in new}
+        for name, values in merge_arrays(old, {**new, **lacking}).items():
+            self._sums[name][rows] = values
+
+    def frame(self) -> pd.DataFrame:
+        """Return the keys and the merged fields, without a copy of the sums."""
+        columns: dict[str, Any] = {name: self._keys[name] for name in self._by}
+        for name in (name for name in FIELD if name in self._sums):
+            columns[name] = self._sums[name].astype(FIELD[name].dtype, copy=False)
+        return pd.DataFrame(columns, copy=False)
+
+
 def merge_frames(
     first: pd.DataFrame, second: pd.DataFrame, by: Sequence[str] = CHANNEL_KEYS
 ) -> pd.DataFrame:
-    """Merge the rows of two frames, one row a key each; faster where both have the same keys."""
-    same = len(first) == len(second) and all(first[name].equals(second[name]) for name in by)
-    if not same:
-        return merge_rows(pd.concat([first, second], ignore_index=True), by)
-    pieces = []
-    for start in range(0, len(first), _PIECE):
-        both = [frame.iloc[start : start + _PIECE] for frame in (first, second)]
-        one, other = map(from_frame, both)
-        if one.arrays.keys() == other.arrays.keys():
-            keys = {name: both[0][name].to_numpy() for name in by}
-            pieces.append(to_frame(merge(one, other), **keys))
-        else:
-            pieces.append(merge_rows(pd.concat(both, ignore_index=True), by))
-    return pd.concat(pieces, ignore_index=True)
+    """Merge the rows of two frames, one row a key each."""
+    merged = MergedRows(by)
+    for frame in (first, second):
+        merged.add(frame, [{str(name): frame[name] for name in frame}])
+    return merged.frame()
 
 
 def channel_codes(
@@ -143,10 +211,9 @@ def channel_codes(
 ) -> tuple[npt.NDArray[np.int64], pd.DataFrame]:
     """Return the number of each row's key, in order of appearance, and the distinct keys."""
     require_columns(frame, by, "the table of moments")
-    grouped = frame.groupby(list(by), sort=False, dropna=False)
-    codes = np.asarray(grouped.ngroup(), dtype=np.int64)
-    keys = frame.loc[:, list(by)].drop_duplicates(ignore_index=True)
-    return codes, keys
+    keys = frame.loc[:, list(by)]  # what groups refers to itself, so that it is freed late
+    codes = np.asarray(keys.groupby(list(by), sort=False, dropna=False).ngroup(), dtype=np.int64)
+    return codes, keys.drop_duplicates(ignore_index=True)
 
 
 def line_variance(state: Moments, m: npt.ArrayLike) -> FloatArray:

@@ -23,7 +23,8 @@ from acon_analysis.moments.gram import Gram, merge_axis, merge_groups, merge_int
 FloatArray = npt.NDArray[np.float64]
 Part = Literal["y", "even", "reference"]
 
-_NEUTRAL = {"min": np.inf, "max": -np.inf}
+#: What a field of an empty state is, by rule; 0 otherwise.
+NEUTRAL = {"min": np.inf, "max": -np.inf}
 
 #: By weight: the means, and each centred sum of products with its two means.
 _GRAMS = {
@@ -107,7 +108,7 @@ def empty(shape: int | tuple[int, ...], groups: Iterable[str] = ("base",)) -> Mo
             f"{', '.join(GROUPS)}"
         )
     return Moments(
-        {f.name: np.full(shape, _NEUTRAL.get(f.rule, 0.0)) for f in FIELDS if f.group in wanted}
+        {f.name: np.full(shape, NEUTRAL.get(f.rule, 0.0)) for f in FIELDS if f.group in wanted}
     )
 
 
@@ -121,11 +122,11 @@ def merge(a: Moments, b: Moments) -> Moments:
     if set(a.arrays) != set(b.arrays):
         only = sorted(set(a.arrays) ^ set(b.arrays))
         raise AconError(f"states to merge need the same fields; only one has {', '.join(only)}")
-    with np.errstate(invalid="ignore", over="ignore"):
-        return Moments(_merged(a.arrays, b.arrays))
+    return Moments(merge_arrays(a.arrays, b.arrays))
 
 
-def _merged(a: Mapping[str, FloatArray], b: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+@np.errstate(invalid="ignore", over="ignore")
+def merge_arrays(a: Mapping[str, FloatArray], b: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
     """Merge two states of the same fields and shape, each field by its rule."""
     plain = {"sum": np.add, "min": np.minimum, "max": np.maximum}
     merged = {name: np.array(array) for name, array in a.items()}
@@ -153,8 +154,7 @@ def merge_all(state: Moments, axis: int = 0) -> Moments:
     arrays = {name: np.moveaxis(array, axis, 0) for name, array in state.arrays.items()}
     if not len(arrays["n"]):
         return empty(arrays["n"].shape[1:], state.groups)
-    with np.errstate(invalid="ignore", over="ignore"):
-        return Moments(merge_axis(arrays, _merged))
+    return Moments(merge_axis(arrays, merge_arrays))
 
 
 def group(state: Moments, codes: npt.ArrayLike, size: int) -> Moments:
@@ -162,8 +162,7 @@ def group(state: Moments, codes: npt.ArrayLike, size: int) -> Moments:
 
     A group without members is neutral.
     """
-    with np.errstate(invalid="ignore", over="ignore"):
-        present, merged = merge_groups(state.arrays, codes, size, _merged)
+    present, merged = merge_groups(state.arrays, codes, size, merge_arrays)
     if len(present) == size:
         return Moments(merged)
     result = empty((size, *state.shape[1:]), state.groups)

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from acon_analysis.columns import (
     ERROR_COLUMNS,
     LAYER_COLUMNS,
+    MOMENT_KEY_COLUMNS,
     NONLINEARITY_COLUMNS,
     SAMPLE_COLUMNS,
     dtypes,
@@ -22,7 +23,7 @@ from acon_analysis.columns import (
 from acon_analysis.errors import AconError, StoreError, UsageError, closest
 from acon_analysis.files import spelled
 from acon_analysis.moments.fields import FEWEST_BLOCKS, MOST_BLOCKS, UNRECORDED_BLOCKS
-from acon_analysis.moments.frames import merge_frames
+from acon_analysis.moments.frames import MergedRows
 from acon_analysis.moments.gram import rounding
 from acon_analysis.screen import counted
 from acon_analysis.statistics.beta_matrix import BetaMatrix
@@ -32,7 +33,7 @@ from acon_analysis.statistics.sentences import NOT_FINITE, ONLY_PADDING, layer_n
 from acon_analysis.store.folder import RunFolder
 from acon_analysis.store.histograms import histogram_frame, merged
 from acon_analysis.store.parquet import ListColumns
-from acon_analysis.store.tables import stored_frame, stored_table
+from acon_analysis.store.tables import stored_frame, stored_parts, stored_table
 
 #: File of the census.
 CENSUS = "nonlinearities.parquet"
@@ -420,14 +421,18 @@ class StoredRun:
         """Whether the run was captured with moments, and has any."""
         return next(self.files("moments"), None) is not None
 
-    @cached_property
+    @property
     def moments(self) -> pd.DataFrame:
-        """Moments of all units merged, `fields.MOMENT_COLUMNS`; AconError without any."""
-        whole: pd.DataFrame | None = None
-        for frame in self.part_frames("moments"):
-            keys = ("layer", "call", "channel", "block")
-            whole = frame if whole is None else merge_frames(whole, frame, keys)
-        return self._required(whole)
+        """Moments of all units merged, `fields.MOMENT_COLUMNS`; AconError without any.
+
+        They are large, so that they are not kept: they are read again each time.
+        """
+        merged, keys = MergedRows(), names(MOMENT_KEY_COLUMNS)
+        for path in self.files("moments"):
+            own = stored_frame(path, "moments", keys)
+            self._require_known(path, own)
+            merged.add(own, stored_parts(path, "moments"))
+        return self._required(merged.frame())
 
     @property
     def moment_blocks(self) -> int:
@@ -446,9 +451,9 @@ class StoredRun:
         """Sums of every sample and layer, `columns.TOTAL_COLUMNS`; AconError without moments."""
         return self._required(self.part_frame("totals"))
 
-    def _required(self, frame: pd.DataFrame | None) -> pd.DataFrame:
+    def _required(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Return a frame of moments, or say why there is none."""
-        if frame is None or frame.empty:
+        if frame.empty:
             if self.identity.get("moments") and len(self.sample_ids):
                 raise AconError(f"the mask of the run {str(self.path)!r} leaves no position")
             raise AconError(
@@ -509,12 +514,14 @@ class StoredRun:
         for path in self.files(kind):
             frame = stored_frame(path, kind)
             if {"layer", "call"} <= set(frame):
-                self._require_known(path, frame[["layer", "call"]].drop_duplicates())
+                self._require_known(path, frame)
             yield frame
 
-    def _require_known(self, path: Path, pairs: pd.DataFrame) -> None:
+    def _require_known(self, path: Path, frame: pd.DataFrame) -> None:
         """Raise StoreError unless the manifest names all layers and calls of a part."""
-        for layer, call in pairs.itertuples(index=False):
+        pairs = frame[["layer", "call"]]
+        changes = (pairs != pairs.shift()).any(axis=1)  # of hundred thousands of rows some dozens
+        for layer, call in pairs[changes].drop_duplicates().itertuples(index=False):
             if (layer, call) not in self._layer_rows:
                 text = f"the run has no layer {layer!r}, call {call}"
                 raise StoreError(f"{str(path)!r} cannot be used: {text}")

@@ -16,7 +16,7 @@ Seed = int | np.random.Generator
 
 _BATCH = 64
 _MANY = 5_000  # samples from which on the permutation distribution is near its limit
-_CHUNK = 4_000_000  # values in float64 at a time: 32 MB
+_CHUNK = 2**18  # values in float64 at a time: 2 MB
 
 
 @dataclass(frozen=True)
@@ -97,15 +97,18 @@ def variance_split(beta: npt.ArrayLike) -> VarianceSplit:
     by_channel -= mean
     by_sample, ss_rest = np.zeros(count), 0.0
     for chunk in chunks:
-        centred = values[chunk].astype(np.float64) - mean - by_channel
-        by_sample[chunk] = centred.mean(1)
-        rest = centred - by_sample[chunk, None]
+        rest = values[chunk].astype(np.float64)
+        rest -= mean
+        rest -= by_channel
+        by_sample[chunk] = rest.mean(1)
+        rest -= by_sample[chunk, None]
         ss_rest += float(np.einsum("sc,sc->", rest, rest))
     ss_sample = channels * float(by_sample @ by_sample)
     ss_channel = count * float(by_channel @ by_channel)
     within = ss_sample + ss_rest
     # Rounding of constant data is no variance.
-    floor = values.size * (8 * np.finfo(np.float64).eps * np.abs(values).max()) ** 2
+    largest = float(max(values.max(), -values.min()))
+    floor = values.size * (8 * np.finfo(np.float64).eps * largest) ** 2
     ss_total = ss_sample + ss_channel + ss_rest
     if ss_total <= floor:
         ss_sample = ss_channel = ss_rest = ss_total = 0.0

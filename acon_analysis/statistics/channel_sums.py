@@ -1,5 +1,6 @@
 """From moments to sums of channels: what every table of linearity divides."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +14,9 @@ from acon_analysis.moments.gram import EPS, EPS32, ROUNDINGS
 from acon_analysis.moments.state import FloatArray, Moments, group, merge_all, residual
 from acon_analysis.selection import require_columns
 from acon_analysis.statistics.jackknife import leave_one_out
+
+#: Channels that are merged at a time: 20 MB of 101 blocks.
+_PIECE = 1024
 
 PARAMETERS = ("p1", "p2", "beta", "bn_weight", "bn_bias", "beta_reference")
 
@@ -34,6 +38,16 @@ class ResidualSums:
     sse_reference: FloatArray
     cyy_reference: FloatArray
     own_reference: FloatArray
+
+    @classmethod
+    def joined(cls, parts: Sequence["ResidualSums"]) -> "ResidualSums":
+        """Return the sums of several tables' channels, one after the other."""
+        return cls(
+            **{
+                name: np.concatenate([getattr(part, name) for part in parts], axis=-1)
+                for name in vars(parts[0])
+            }
+        )
 
     def summed(self, starts: npt.NDArray[np.int64]) -> "ResidualSums":
         """Add up consecutive channels, those that are NaN left out (the gate's G is averaged)."""
@@ -111,16 +125,50 @@ def channel_sums(
     state = from_frame(frame)
     block = frame["block"].to_numpy() if "block" in frame.columns else np.zeros(len(frame), int)
     values, block_codes = np.unique(block, return_inverse=True)
-    dense = group(state, block_codes * len(keys) + codes, len(values) * len(keys))
-    blocks = dense.reshape(len(values), len(keys))
-    slopes = keys["p1"].to_numpy(dtype=np.float64), keys["p2"].to_numpy(dtype=np.float64)
-    total = merge_all(blocks)
-    size = blocks["n_samples"] if "n_samples" in blocks and blocks["n_samples"].any() else None
-    size = blocks["n"] if size is None else np.where(total["n_samples"] > 0, size, blocks["n"])
-    each = [vars(residual_sums(state, *slopes, eps)) for state in leave_one_out(blocks)]
+    p1, p2 = (keys[name].to_numpy(dtype=np.float64) for name in ("p1", "p2"))
+    pieces = [
+        _sums_of_blocks(blocks, p1[own], p2[own], eps)
+        for own, blocks in _pieces(state, codes, block_codes, (len(values), len(keys)))
+    ]
+    total, size, whole, without = zip(*pieces, strict=True)
+    return ChannelSums(
+        keys,
+        Moments({name: np.concatenate([part[name] for part in total]) for name in state.arrays}),
+        values.astype(np.int64),
+        np.concatenate(size, axis=-1),
+        ResidualSums.joined(whole),
+        ResidualSums.joined(without),
+        layer_starts,
+    )
+
+
+def _pieces(
+    state: Moments,
+    codes: npt.NDArray[np.int64],
+    block_codes: npt.NDArray[np.intp],
+    shape: tuple[int, int],
+) -> Iterator[tuple[slice, Moments]]:
+    """Yield `_PIECE` channels at a time, of all (B, R), and their states in blocks."""
+    by_channel = np.argsort(codes, kind="stable")
+    ordered = codes[by_channel]
+    for start in range(0, shape[1], _PIECE):
+        own = slice(start, min(start + _PIECE, shape[1]))
+        first, last = np.searchsorted(ordered, (own.start, own.stop))
+        rows, width = by_channel[first:last], own.stop - own.start
+        index = block_codes[rows] * width + codes[rows] - start
+        yield own, group(state.select(rows), index, shape[0] * width).reshape(shape[0], width)
+
+
+def _sums_of_blocks(
+    blocks: Moments, p1: FloatArray, p2: FloatArray, eps: float
+) -> tuple[Moments, FloatArray, ResidualSums, ResidualSums]:
+    """Return total, size, whole and without of `ChannelSums` of channels in blocks, (B, R)."""
+    total, size = merge_all(blocks), blocks["n"]
+    if "n_samples" in blocks:
+        size = np.where(total["n_samples"] > 0, blocks["n_samples"], size)
+    each = [vars(residual_sums(state, p1, p2, eps)) for state in leave_one_out(blocks)]
     without = ResidualSums(**{name: np.stack([part[name] for part in each]) for name in each[0]})
-    whole = residual_sums(total, *slopes, eps)
-    return ChannelSums(keys, total, values.astype(np.int64), size, whole, without, layer_starts)
+    return total, size, residual_sums(total, p1, p2, eps), without
 
 
 def _with_parameters(keys: pd.DataFrame, channels: pd.DataFrame | None) -> pd.DataFrame:

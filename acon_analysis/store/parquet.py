@@ -1,7 +1,7 @@
 """Columns of Parquet parts, read in threads."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,6 +90,13 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
             raise KeyError(f"it has no column {name!r}")
         facts = table.schema.metadata or {}  # those of pandas are texts that it evaluates
         return table.replace_schema_metadata({k: facts[k] for k in facts if k != b"pandas"})
+
+
+def read_batches(path: Path, rows: int, without: Collection[str]) -> Iterator[pa.RecordBatch]:
+    """Yield a Parquet file without some columns, N rows at a time; `StoreError` if that fails."""
+    with _opened(path) as file:
+        columns = [name for name in file.schema_arrow.names if name not in without]
+        yield from file.iter_batches(rows, columns=columns)
 
 
 def read_frame(path: Path, most: int | None = None) -> pd.DataFrame:

@@ -4,7 +4,7 @@ A hash says that a file is the one that was written, not that its writer was a c
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,10 @@ from acon_analysis.columns import (
 )
 from acon_analysis.errors import StoreError
 from acon_analysis.moments.fields import MOMENT_COLUMNS, PRODUCT_COLUMNS, STATE_COLUMNS
-from acon_analysis.store.parquet import read_table
+from acon_analysis.store.parquet import read_batches, read_table
+
+#: Rows of a table that are read at a time: 5 MB of moments.
+PART = 20_000
 
 _UNITS = ("layer", "call", "channel")
 
@@ -71,25 +74,47 @@ def stored_table(path: Path, table: str, columns: Sequence[str] | None = None) -
     """
     expected, keys = TABLES[table]
     found = read_table(path, columns)
-    if found.num_rows:
-        for column in expected:
-            if column.name in found.column_names:
-                _require_type(path, column, found[column.name])
-    required = {column.name for column in expected} - _OPTIONAL if columns is None else set()
-    if lacking := sorted(required - set(found.column_names)):
-        raise StoreError(f"{str(path)!r} cannot be read: it has no column {lacking[0]!r}")
+    required = {column.name for column in expected} if columns is None else set()
+    _require_columns(path, expected, found, required)
     if keys and set(keys) <= set(found.column_names) and not _unique([found[key] for key in keys]):
         raise StoreError(f"{str(path)!r} cannot be used: two rows have the same {', '.join(keys)}")
     return found
 
 
-def stored_frame(path: Path, table: str) -> pd.DataFrame:
+def stored_frame(path: Path, table: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """Return `stored_table` as a frame."""
-    frame: pd.DataFrame = stored_table(path, table).to_pandas(ignore_metadata=True)
+    frame: pd.DataFrame = stored_table(path, table, columns).to_pandas(ignore_metadata=True)
     return frame
 
 
-def _require_type(path: Path, column: Column, values: pa.ChunkedArray) -> None:
+def stored_parts(path: Path, table: str) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """Yield the columns of a table that are no keys, `PART` rows at a time.
+
+    Each part is refused for what `stored_table` refuses the whole for.
+    """
+    expected, keys = TABLES[table]
+    own = [column for column in expected if column.name not in keys]
+    for part in read_batches(path, PART, without=keys):
+        _require_columns(path, own, part, {column.name for column in own})
+        found = [column.name for column in own if column.name in part.schema.names]
+        yield {name: part[name].to_numpy(zero_copy_only=False) for name in found}
+
+
+def _require_columns(
+    path: Path,
+    expected: Sequence[Column],
+    found: pa.Table | pa.RecordBatch,
+    required: Collection[str],
+) -> None:
+    """Raise StoreError unless a table has the columns that it must, with the right types."""
+    for column in expected:
+        if found.num_rows and column.name in found.schema.names:
+            _require_type(path, column, found[column.name])
+    if lacking := sorted(set(required) - _OPTIONAL - set(found.schema.names)):
+        raise StoreError(f"{str(path)!r} cannot be read: it has no column {lacking[0]!r}")
+
+
+def _require_type(path: Path, column: Column, values: pa.ChunkedArray | pa.Array) -> None:
     """Raise StoreError unless a column has the type that `columns` gives it."""
     text_without_any = column.dtype == "str" and pa.types.is_null(values.type)
     if not _FITS[column.dtype](values.type) and not text_without_any:

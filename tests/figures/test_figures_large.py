@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import figureframes
+from acon_analysis.moments.frames import MergedRows
 from acon_analysis.runs import run as runs
 from acon_analysis.runs.run import Run
 from acon_analysis.statistics.beta_matrix import BetaMatrix
@@ -45,17 +46,17 @@ def test_every_figure_of_a_run_is_drawn(digits_run: Run, tmp_path: Path) -> None
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a list of the parts that are read from the disk: moments, and each column of β."""
     names: list[str] = []
-    part_frames, matrices = Run.part_frames, parquet._matrices
+    own, matrices = MergedRows.add, parquet._matrices
 
-    def frames(run: Run, kind: str) -> Any:
-        names.append(kind)
-        return part_frames(run, kind)
+    def add(merged: MergedRows, keys: Any, parts: Any) -> None:
+        names.append("moments")
+        own(merged, keys, parts)
 
     def columns(path: Path, wanted: list[str]) -> Any:
         names.extend(wanted if path.parent.name == "betas" else [])
         return matrices(path, wanted)
 
-    monkeypatch.setattr(Run, "part_frames", frames)
+    monkeypatch.setattr(MergedRows, "add", add)
     monkeypatch.setattr(parquet, "_matrices", columns)
     return names
 
@@ -65,7 +66,7 @@ def test_the_report_of_a_run_is_written(digits_run: Run, tmp_path: Path, read: l
     page = tmp_path / "page.html"
     assert status("report", digits_run.path, "--out", page) == 0
     columns = digits_run.layers["column"].tolist()
-    assert read.count("moments") == 1
+    assert read.count("moments") == len(digits_run.units)
     assert [read.count(column) for column in columns] == [len(digits_run.units)] * len(columns)
     text = page.read_text("utf-8")
     drawn = {spec.name for spec in FIGURES.values() if spec.heading and "blocks" not in spec.needs}

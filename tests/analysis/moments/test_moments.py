@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from acon_analysis.columns import TOTAL_COLUMNS, dtypes, names
 from acon_analysis.errors import AconError
 from acon_analysis.moments import frames
-from acon_analysis.moments.fields import FIELDS, MOMENT_COLUMNS
+from acon_analysis.moments.fields import FIELDS, MOMENT_COLUMNS, PRODUCT_COLUMNS
 from acon_analysis.moments.frames import (
     disk_space,
     from_frame,
@@ -237,25 +237,48 @@ def test_frames_keep_everything_and_merge_by_key() -> None:
     assert "cee" not in from_frame(merged.iloc[3:])
 
 
-@pytest.mark.parametrize("piece", [2, 20_000])
-@pytest.mark.parametrize("others", [slice(None), slice(1, None), slice(None, None, -1)])
-def test_frames_of_two_units_merge_as_their_rows(
-    piece: int, others: slice, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(frames, "_PIECE", piece)
+def columns(frame: pd.DataFrame) -> dict[str, FloatArray]:
+    """Return the columns of a part of a table that are no keys."""
+    return {str(name): frame[name].to_numpy() for name in frame.columns[4:]}
+
+
+@pytest.mark.parametrize("size", [2, 20_000])
+@pytest.mark.parametrize("others", [slice(None), slice(1, None), slice(None, None, -1), slice(0)])
+@pytest.mark.parametrize("lacking", [[], ["n_left_out"]])
+def test_rows_of_units_merge_as_one_table(size: int, others: slice, lacking: list[str]) -> None:
     rng = np.random.default_rng(8)
+    merged = frames.MergedRows()
     units = []
-    for _ in range(2):
+    for number in range(3):
         x = rng.standard_normal((6, 4, 5))
         states = by_block(as_samples(from_samples(x, np.maximum(x, 0))), np.arange(6), 3)
         keys = {"channel": np.arange(4), "block": np.arange(3)[:, None]}
-        units.append(to_frame(states, layer="relu", call=0, **keys))
-    units[1] = units[1].iloc[others].reset_index(drop=True)
-    by = ("layer", "call", "channel", "block")
-    expected = merge_rows(pd.concat(units, ignore_index=True), by)
-    pd.testing.assert_frame_equal(
-        frames.merge_frames(units[0], units[1], by), expected, check_exact=True
+        frame = to_frame(states, layer="relu", call=0, **keys)
+        units.append(frame.iloc[others if number == 1 else slice(None)].reset_index(drop=True))
+    units[0] = units[0].iloc[2:].reset_index(drop=True)  # rows that only later units have
+    for unit in units:
+        stored = unit.drop(columns=lacking)
+        starts = range(0, len(unit), size)
+        merged.add(stored, [columns(stored.iloc[at : at + size]) for at in starts])
+    expected = merge_rows(
+        pd.concat(units, ignore_index=True), ("layer", "call", "channel", "block")
     )
+    expected = expected.drop(columns=lacking)
+    pd.testing.assert_frame_equal(merged.frame(), expected, check_exact=True)
+
+
+def test_fields_that_only_some_units_have_are_merged() -> None:
+    base = moment_frame(np.eye(4), np.eye(4))
+    base.insert(3, "block", 0)
+    more = base.assign(layer="product", **dict.fromkeys(names(PRODUCT_COLUMNS), 1.0))
+    merged = frames.MergedRows()
+    for unit in (base, pd.concat([base, more], ignore_index=True)):
+        merged.add(unit, [columns(unit)])
+    found = merged.frame()
+    assert found["n"].tolist() == [8] * 4 + [4] * 4
+    for name in names(PRODUCT_COLUMNS):
+        assert found[name].isna().tolist() == [True] * 4 + [False] * 4
+        assert found[name].tolist()[4:] == [1.0] * 4
 
 
 def test_totals_of_samples() -> None:

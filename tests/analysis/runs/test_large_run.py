@@ -1,6 +1,5 @@
 """What is answered of a run that is too large for a long frame of β, and how often it is read."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from typer.testing import CliRunner
 
 from acon_analysis.cli import app
 from acon_analysis.errors import AconError
+from acon_analysis.moments.frames import MergedRows
 from acon_analysis.plotdata.channels import channel_facts, choose_channel, spread_channels
 from acon_analysis.plotdata.depth import linearity_by_depth, shared_layers
 from acon_analysis.plotdata.measure_ranks import measure_ranks
@@ -158,18 +158,18 @@ def test_no_more_than_a_limit_is_kept(digits_run: Run, monkeypatch: pytest.Monke
 
 
 def test_moments_are_read_once(digits_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, read, own = Run(digits_run.path), [], Run.part_frames
+    run, read, own = Run(digits_run.path), [], MergedRows.add
 
-    def part_frames(run: Run, kind: str) -> Iterator[pd.DataFrame]:
-        read.append(kind)
-        return own(run, kind)
+    def add(merged: MergedRows, keys: pd.DataFrame, parts: Any) -> None:
+        read.append(len(keys))
+        own(merged, keys, parts)
 
-    monkeypatch.setattr(Run, "part_frames", part_frames)
+    monkeypatch.setattr(MergedRows, "add", add)
     linearity_by_depth([run])
     channel_facts([run])
     table = layer_overview(run)
     run.summary_table()
-    assert read.count("moments") == 1
+    assert len(read) == len(run.units)
     for answer in (table, run.linearity()):
         answer["L"] = 0.0
     assert (run.linearity()["L"] > 0).all()

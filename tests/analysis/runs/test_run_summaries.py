@@ -2,9 +2,13 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.runs.run import Run
+from acon_analysis.statistics.beta_matrix import BetaMatrix
+from acon_analysis.statistics.beta_summary import summarize
 
 
 def test_by_layer(digits_run: Run) -> None:
@@ -31,6 +35,23 @@ def test_by_channel_and_sample(digits_run: Run, by: str, axis: int, rows: int) -
     np.testing.assert_allclose(own["mean"], beta.mean(axis), rtol=1e-9)
     np.testing.assert_allclose(own["std"], beta.std(axis), rtol=1e-9)
     np.testing.assert_allclose(own["q95"], np.quantile(beta, 0.95, axis=axis), rtol=1e-6)
+
+
+@given(
+    shape=st.tuples(st.integers(1, 50), st.integers(1, 50)),
+    kind=st.sampled_from(["f4", "f8"]),
+    digits=st.integers(0, 8),  # few make equal values
+    by=st.sampled_from(["layer", "channel", "sample"]),
+)
+def test_quantiles_are_exactly_those_of_numpy(
+    shape: tuple[int, int], kind: str, digits: int, by: str
+) -> None:
+    values = np.random.default_rng(shape).normal(size=shape).round(digits).astype(kind)
+    table = summarize([BetaMatrix("a", 0, np.arange(shape[0]), values)], by)
+    axis = {"layer": None, "channel": 0, "sample": 1}[by]
+    expected = np.quantile(values, [0, 0.05, 0.5, 0.95, 1], axis=axis)
+    for name, value in zip(("min", "q05", "median", "q95", "max"), expected, strict=True):
+        assert table[name].tolist() == np.ravel(value).tolist()
 
 
 def test_by_nothing_known(digits_run: Run) -> None:

@@ -14,6 +14,8 @@ from acon_analysis.columns import (
 from acon_analysis.errors import AconError
 from acon_analysis.family import derivative_bounds, derivative_range
 from acon_analysis.moments.state import FloatArray
+from acon_analysis.runs.run import Run
+from acon_analysis.statistics import channel_sums
 from acon_analysis.statistics.causes import CAUSES, layer_sentence
 from acon_analysis.statistics.linearity import channel_table, layer_table, linearity, sample_table
 from moment_oracle import acon_parts, from_samples, sample_totals
@@ -78,6 +80,19 @@ def test_merging_units_and_blocks_changes_nothing() -> None:
     np.testing.assert_allclose(no_blocks["L"], a["L"], rtol=1e-12)
     assert no_blocks["L_error"].isna().all()
     assert no_blocks["L_low"].isna().all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channels_are_summed_in_pieces_as_all_at_once(
+    channels: int, digits_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = digits_run.moments.query("channel < 4 and block < 7").sample(frac=0.9, random_state=0)
+    whole = [table(moments, digits_run.parameters) for table in (layer_table, channel_table)]
+    monkeypatch.setattr(channel_sums, "_PIECE", channels)
+    for table, expected in zip((layer_table, channel_table), whole, strict=True):
+        pd.testing.assert_frame_equal(
+            table(moments, digits_run.parameters), expected, check_exact=True
+        )
 
 
 def test_own_fits_need_the_global_denominator() -> None:
