@@ -16,6 +16,7 @@ from acon_hooks.blocks import gathering, triples
 from acon_hooks.blocks.finding import repeated_blocks
 from acon_hooks.errors import BlockWarning, HookError
 from affine_oracle import nested_r2
+from networks import Network
 
 pytestmark = pytest.mark.filterwarnings("ignore:the activations inside say little")
 
@@ -46,23 +47,21 @@ def llama() -> nn.Module:
     return ready(LlamaForCausalLM(config))
 
 
-class Dense(nn.Module):
+def dense() -> Network:
     """A shortcut around two layers with tanh between them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.act, self.second = nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.second(self.act(self.first(x)))
-        return out
+    return Network(
+        lambda n, x: x + n.second(n.act(n.first(x))),
+        first=nn.Linear(5, 7),
+        act=nn.Tanh(),
+        second=nn.Linear(7, 5),
+    )
 
 
 def test_numbers_are_those_of_a_dense_computation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triples, "ERROR", 0.0)
     monkeypatch.setattr(triples, "MOST_ROUNDS", 1)
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Linear(5, 5), Dense(), nn.Tanh()).double().eval()
+    network = nn.Sequential(nn.Linear(5, 5), dense(), nn.Tanh()).double().eval()
     x = torch.randn(60, 5, dtype=torch.float64)
     row = acon.block_linearity(network, list(torch.split(x, 6)), ["1"], seed=7).iloc[0]
 
@@ -93,7 +92,7 @@ def test_numbers_are_those_of_a_dense_computation(monkeypatch: pytest.MonkeyPatc
 
 def test_l_inside_is_that_of_a_fit_by_hand() -> None:
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Linear(5, 5), Dense(), nn.Tanh()).eval()
+    network = nn.Sequential(nn.Linear(5, 5), dense(), nn.Tanh()).eval()
     x = torch.randn(200, 5)
     row = acon.block_linearity(network, list(torch.split(x, 20)), ["1"]).iloc[0]
     with torch.no_grad():
@@ -205,19 +204,13 @@ def test_encoder_layers_are_measured_on_the_slow_path(norm_first: bool) -> None:
     assert torch.backends.mha.get_fastpath_enabled()
 
 
-class Recurrent(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lstm, self.head = nn.LSTM(6, 8, batch_first=True), nn.Linear(8, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.head(self.lstm(x)[0][:, -1])
-        return out
-
-
 def test_recurrent_layers_are_differentiated_backwards_twice() -> None:
     torch.manual_seed(0)
-    network = Recurrent().eval()
+    network = Network(
+        lambda n, x: n.head(n.lstm(x)[0][:, -1]),
+        lstm=nn.LSTM(6, 8, batch_first=True),
+        head=nn.Linear(8, 3),
+    ).eval()
     with torch.no_grad():
         for value in network.lstm.parameters():
             value.mul_(0.01)  # nearly linear
@@ -342,7 +335,9 @@ def test_samples_in_order_of_their_classes_are_mixed() -> None:
     torch.manual_seed(0)
     classes = torch.arange(16).repeat_interleave(64)
     x = torch.randn(1024, 4) * 0.1 + torch.randn(16, 4)[classes]
-    network = nn.Sequential(Dense4(), nn.Tanh()).eval()
+    network = nn.Sequential(
+        Network(lambda n, x: torch.relu(n.linear(3 * x)), linear=nn.Linear(4, 12)), nn.Tanh()
+    ).eval()
     ordered = acon.block_linearity(network, list(torch.split(x, 32)), ["0"]).iloc[0]
     mixed = acon.block_linearity(
         network, list(torch.split(x[torch.randperm(1024)], 32)), ["0"]
@@ -352,18 +347,9 @@ def test_samples_in_order_of_their_classes_are_mixed() -> None:
     assert ordered["r2"] == pytest.approx(mixed["r2"], abs=0.05)
 
 
-class Dense4(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(4, 12)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.linear(3 * x))
-
-
 def test_memory_is_announced_capped_and_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    network = nn.Sequential(Dense(), Dense(), nn.Tanh()).eval()
+    network = nn.Sequential(dense(), dense(), nn.Tanh()).eval()
     data = list(torch.split(torch.randn(400, 5), 40))
     said: list[str] = []
     full = acon.block_linearity(network, data, announce=said.append)
@@ -387,22 +373,12 @@ def test_memory_is_announced_capped_and_refused(monkeypatch: pytest.MonkeyPatch)
 def test_the_seed_decides() -> None:
     torch.manual_seed(0)
     network, data = (
-        nn.Sequential(Dense(), nn.Tanh()).eval(),
+        nn.Sequential(dense(), nn.Tanh()).eval(),
         list(torch.split(torch.randn(200, 5), 20)),
     )
     first, again, other = (acon.block_linearity(network, data, ["0"], seed=s) for s in (0, 0, 1))
     pd.testing.assert_frame_equal(first, again)
     assert first["r2"].iloc[0] != other["r2"].iloc[0]
-
-
-class TimeFirst(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.block = nn.Linear(5, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.block(x.transpose(0, 1)).transpose(0, 1)[:, 0]
-        return out
 
 
 @pytest.mark.parametrize(
@@ -415,7 +391,9 @@ class TimeFirst(nn.Module):
     ],
 )
 def test_errors_name_what_is_wrong(names: list[str], error: type[Exception], words: str) -> None:
-    network = TimeFirst()
+    network = Network(
+        lambda n, x: n.block(x.transpose(0, 1)).transpose(0, 1)[:, 0], block=nn.Linear(5, 5)
+    )
     network.items, network.unused = nn.ModuleList([nn.Linear(2, 2)]), nn.Linear(2, 2)
     with pytest.raises(error, match=words):
         acon.block_linearity(network.eval(), list(torch.split(torch.randn(40, 3, 5), 8)), names)
@@ -423,12 +401,12 @@ def test_errors_name_what_is_wrong(names: list[str], error: type[Exception], wor
 
 def test_data_that_can_be_read_once_are_refused() -> None:
     with pytest.raises(UsageError, match="the data are read twice, and a generator"):
-        acon.block_linearity(nn.Sequential(Dense()).eval(), (x for x in [torch.randn(4, 5)]))
+        acon.block_linearity(nn.Sequential(dense()).eval(), (x for x in [torch.randn(4, 5)]))
 
 
 def test_few_samples_give_few_numbers() -> None:
     with pytest.warns(BlockWarning, match="it has 2 batches of samples of one size"):
-        acon.block_linearity(nn.Sequential(Dense(), nn.Tanh()).eval(), [torch.randn(5, 5)])
+        acon.block_linearity(nn.Sequential(dense(), nn.Tanh()).eval(), [torch.randn(5, 5)])
 
 
 @pytest.mark.parametrize(

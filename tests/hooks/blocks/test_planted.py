@@ -184,22 +184,18 @@ class Block(nn.Module):
         return out
 
 
-class Net(nn.Module):
+def net(act: nn.Module) -> Network:
     """Three blocks, the middle one of them planted."""
-
-    def __init__(self, act: nn.Module) -> None:
-        super().__init__()
-        self.blocks = nn.Sequential(Block(nn.ReLU(inplace=True)), Block(act), Block(nn.ReLU()))
-        self.head = nn.Linear(4, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.head(self.blocks(x).mean((2, 3)))
-        return out
+    return Network(
+        lambda n, x: n.head(n.blocks(x).mean((2, 3))),
+        blocks=nn.Sequential(Block(nn.ReLU(inplace=True)), Block(act), Block(nn.ReLU())),
+        head=nn.Linear(4, 3),
+    )
 
 
 def test_a_linear_block_is_found_among_others() -> None:
     torch.manual_seed(0)
-    table = acon.block_linearity(Net(nn.Identity()).eval(), maps())
+    table = acon.block_linearity(net(nn.Identity()).eval(), maps())
     assert list(table["block"]) == ["blocks.0", "blocks.1", "blocks.2", "whole network"]
     planted = table.iloc[1]
     assert planted["nlc"] == pytest.approx(1, abs=1e-6)
@@ -238,7 +234,7 @@ def test_the_activation_that_bends_a_block_is_named() -> None:
 
 def test_the_model_stays_as_it_is() -> None:
     torch.manual_seed(0)
-    network = Net(nn.SiLU()).eval()
+    network = net(nn.SiLU()).eval()
     before, x = copy.deepcopy(network.state_dict()), maps()[0]
     expected, state = network(x), torch.get_rng_state()
     acon.block_linearity(network, maps())

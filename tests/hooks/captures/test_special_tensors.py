@@ -168,22 +168,14 @@ def test_what_looked_like_layers_says_why(tmp_path: Path) -> None:
 def test_an_early_exit(kernel: str, tmp_path: Path) -> None:
     """Only some samples of the second batch reach the second activation."""
 
-    class Exits(nn.Module):
+    def exits() -> Network:
         """Goes on with the samples that begin with a positive number."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.one, self.two = nn.GELU(), nn.GELU()
-
-        def forward(self, x: Tensor) -> Tensor:
-            y = self.one(x)
-            out: Tensor = self.two(y[x[:, 0] > 0])
-            return out
+        return Network(lambda n, x: n.two(n.one(x)[x[:, 0] > 0]), one=nn.GELU(), two=nn.GELU())
 
     whole = torch.rand(4, 3) + 0.1
     some = whole * torch.tensor([1.0, -1.0, 1.0, 1.0])[:, None]
     with pytest.raises(AconError, match="'two' saw 3 rows for a batch of 4") as error:
-        captured(Exits(), [whole, some], tmp_path, moments=MomentOptions(kernel=kernel))
+        captured(exits(), [whole, some], tmp_path, moments=MomentOptions(kernel=kernel))
     assert "\n" not in str(error.value)
 
 

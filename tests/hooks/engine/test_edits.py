@@ -79,22 +79,16 @@ def test_an_input_given_by_its_name() -> None:
     assert edited(named, {"relu": line()})[:, 1].tolist() == [-0.75, 2.75]
 
 
-class Twice(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.relu = nn.ReLU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.relu(self.relu(x) - 4)
-        return out
+def twice() -> Network:
+    return Network(lambda n, x: n.relu(n.relu(x) - 4), relu=nn.ReLU())
 
 
 def test_one_call_of_several_and_a_call_that_does_not_happen() -> None:
     hold = Hold(torch.full((3,), 6.0), SECOND)
-    assert edited(Twice(), {"relu": hold}, call=0).tolist() == [[0, 2, 0], [0, 2, 0]]
-    assert edited(Twice(), {"relu": hold}, call=1).tolist() == [[0, 6, 0], [0, 6, 0]]
+    assert edited(twice(), {"relu": hold}, call=0).tolist() == [[0, 2, 0], [0, 2, 0]]
+    assert edited(twice(), {"relu": hold}, call=1).tolist() == [[0, 6, 0], [0, 6, 0]]
     with pytest.raises(HookError, match="layer 'relu' has no call 2, or did not run"):
-        edited(Twice(), {"relu": hold}, call=2)
+        edited(twice(), {"relu": hold}, call=2)
 
 
 def test_an_edit_lasts_as_long_as_it_is_set() -> None:

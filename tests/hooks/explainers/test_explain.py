@@ -51,23 +51,19 @@ class Net(nn.Module):
         return out
 
 
-class Smooth(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1, self.soft = nn.Conv2d(3, 8, 3, padding=1), nn.SiLU()
-        self.act = MetaAconC(8)
-        self.conv2 = nn.Conv2d(8, 8, 3, stride=2)
-        self.last = MetaAconC(8)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.last(self.conv2(self.act(self.soft(self.conv1(x)))))
-        return out
-
-
 @pytest.fixture
 def smooth() -> nn.Module:
     torch.manual_seed(0)
-    net: nn.Module = shaken(Smooth())
+    net: nn.Module = shaken(
+        Network(
+            lambda n, x: n.last(n.conv2(n.act(n.soft(n.conv1(x))))),
+            conv1=nn.Conv2d(3, 8, 3, padding=1),
+            soft=nn.SiLU(),
+            act=MetaAconC(8),
+            conv2=nn.Conv2d(8, 8, 3, stride=2),
+            last=MetaAconC(8),
+        )
+    )
     return net.double()
 
 
@@ -226,20 +222,19 @@ def test_foreign_layers(variant: Variant) -> None:
     assert found.converged.all()
 
 
-class Squeeze(nn.Module):
-    def __init__(self, c: int) -> None:
-        super().__init__()
-        self.fc1, self.relu = nn.Conv2d(c, 4, 1), nn.ReLU()
-        self.fc2, self.gate = nn.Conv2d(4, c, 1), nn.Sigmoid()
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x * self.gate(self.fc2(self.relu(self.fc1(x.mean((2, 3), keepdim=True)))))
-        return out
+def squeeze(c: int) -> Network:
+    return Network(
+        lambda n, x: x * n.gate(n.fc2(n.relu(n.fc1(x.mean((2, 3), keepdim=True))))),
+        fc1=nn.Conv2d(c, 4, 1),
+        relu=nn.ReLU(),
+        fc2=nn.Conv2d(4, c, 1),
+        gate=nn.Sigmoid(),
+    )
 
 
 def test_gates() -> None:
     torch.manual_seed(2)
-    net = Net(Squeeze(6)).double().eval()
+    net = Net(squeeze(6)).double().eval()
     images = torch.randn(4, 6, 5, 5).double()
     with left_alone(net):
         found = explain(net, images, "act", 3, tolerance=1e-3)

@@ -24,21 +24,19 @@ from acon_hooks.explainers.sanity import randomization_check, rank_correlation, 
 from acon_hooks.moments.recording import record
 from acon_hooks.readings.found_layers import find_layers
 from commands import status
+from networks import Network
 
 COLUMNS = ["layer", "call", "kind", "channel", "outputs", "L", "nonlinearity", "dead",
            "constant_input", "conductance", "importance", "share"]  # fmt: skip
 
 
-class Lanes(nn.Module):
+def lanes() -> Network:
     """Score k is the sum of act(x_k): each score flows through one channel alone."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.relu = nn.SiLU(), nn.ReLU(inplace=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.relu(self.relu(self.first(x)) - 0.3).sum((2, 3))
-        return out
+    return Network(
+        lambda n, x: n.relu(n.relu(n.first(x)) - 0.3).sum((2, 3)),
+        first=nn.SiLU(),
+        relu=nn.ReLU(inplace=True),
+    )
 
 
 def digits_images(count: int) -> tuple[Tensor, Tensor]:
@@ -53,7 +51,7 @@ def digits_images(count: int) -> tuple[Tensor, Tensor]:
 
 def test_conductance_of_lanes() -> None:
     torch.manual_seed(0)
-    net = Lanes().eval()
+    net = lanes().eval()
     images = torch.randn(6, 3, 4, 4)
     targets = torch.tensor([0, 1, 2, 0, 1, 2])
     table = conductance(net, images, targets, kinds=("activation",), steps=255)
@@ -78,7 +76,7 @@ def test_conductance_of_lanes() -> None:
 
 def test_linearity_beside_conductance_is_that_of_every_value() -> None:
     torch.manual_seed(0)
-    net, images = Lanes().eval(), torch.randn(5, 3, 60, 50)
+    net, images = lanes().eval(), torch.randn(5, 3, 60, 50)
     images[:, :, ::2] *= 0.01  # rows that every third value would miss more often than others
     images[:, 2] = 0.25
     table = conductance(net, images, kinds=("activation",), steps=2, batch_size=2)

@@ -80,24 +80,22 @@ def test_gates_are_found_and_proved(name: str) -> None:
 
 
 def test_what_only_resembles_a_gate_is_left_out() -> None:
-    class Head(nn.Module):
+    def head() -> Network:
         """A classifier: pooling, linear layers, a sigmoid, and no x·gate."""
+        return Network(
+            lambda n, x: n.out(n.fc(n.pool(x).flatten(1))),
+            pool=nn.AdaptiveAvgPool2d(1),
+            fc=nn.Linear(C, C),
+            out=nn.Sigmoid(),
+        )
 
-        def __init__(self) -> None:
-            super().__init__()
-            self.pool, self.fc, self.out = nn.AdaptiveAvgPool2d(1), nn.Linear(C, C), nn.Sigmoid()
-
-        def forward(self, x: Tensor) -> Tensor:
-            out: Tensor = self.out(self.fc(self.pool(x).flatten(1)))
-            return out
-
-    model = shaken(nn.Sequential(SqueezeExcitation(C), Head()))
+    model = shaken(nn.Sequential(SqueezeExcitation(C), head()))
     with torch.no_grad(), record(model, kinds=("gate",)) as recording:
         for n in (4, 2):
             model(tensor("map", n, C))
     assert [layer.name for layer in recording.layers] == ["0"]
     assert recording.betas()["layer"].unique().tolist() == ["0"]
-    model = shaken(nn.Sequential(Head()))
+    model = shaken(nn.Sequential(head()))
     with (
         torch.no_grad(),
         record(model, kinds=("gate",)),

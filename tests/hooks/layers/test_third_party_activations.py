@@ -9,6 +9,7 @@ from torch.nn.utils import parametrize, prune
 
 from acon_analysis.layers import AconC
 from acon_hooks import Tap, find_layers
+from networks import Network
 
 PRUNE: Any = prune.l1_unstructured
 
@@ -68,16 +69,9 @@ class StarReLU(nn.Module):
         return y
 
 
-class Wrapped(nn.Module):
+def wrapped() -> Network:
     """Hands on what the activation inside returns: the inner one is the layer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.act, self.drop = nn.GELU(), nn.Dropout()
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.drop(self.act(x))
-        return y
+    return Network(lambda n, x: n.drop(n.act(x)), act=nn.GELU(), drop=nn.Dropout())
 
 
 def names(model: nn.Module) -> list[str]:
@@ -95,7 +89,7 @@ def test_composite_activations_are_one_layer(kind: type[nn.Module]) -> None:
 
 
 def test_a_module_that_hands_on_an_activation_is_none() -> None:
-    assert names(nn.Sequential(Wrapped())) == ["0.act"]
+    assert names(nn.Sequential(wrapped())) == ["0.act"]
 
 
 def test_composite_and_inner_activation_observe_their_own_values() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from acon_analysis.errors import AconError
 from acon_analysis.layers import MetaAconC
 from network_oracle import assert_measured, captured, every_function, settled
+from networks import Network
 
 KINDS = ("meta_acon", "activation")
 
@@ -149,41 +150,34 @@ class ModReLU(nn.Module):
         return self.relu(z.abs() + self.bias) * torch.exp(1j * z.angle())
 
 
-class ComplexNet(nn.Module):
+def complex_net() -> Network:
     """A convolution of complex numbers, by its spectrum; the activation inside is of real ones."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.act = nn.Conv1d(1, 4, 3, dtype=torch.cfloat), ModReLU(4)
-        self.head = nn.Sequential(nn.Linear(4, 5), nn.SiLU())
-
-    def forward(self, x: Tensor) -> Tensor:
-        z = self.act(self.conv(torch.fft.fft(x, norm="ortho")))
-        out: Tensor = self.head(z.abs().mean(-1))
-        return out
+    return Network(
+        lambda n, x: n.head(n.act(n.conv(torch.fft.fft(x, norm="ortho"))).abs().mean(-1)),
+        conv=nn.Conv1d(1, 4, 3, dtype=torch.cfloat),
+        act=ModReLU(4),
+        head=nn.Sequential(nn.Linear(4, 5), nn.SiLU()),
+    )
 
 
 def test_complex_numbers_between_real_activations(tmp_path: Path) -> None:
-    model, x = settled(ComplexNet()), signals()
+    model, x = settled(complex_net()), signals()
     run = captured(model, x, tmp_path / "run")
     assert_measured(run, model, x, {"act.relu": 1, "head.1": 1})
     every_function(model, x[0])
 
 
-class ComplexInput(nn.Module):
+def complex_input() -> Network:
     """An activation of torch's that is applied to real and imaginary part by itself."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc, self.act = nn.Linear(6, 4, dtype=torch.cfloat), nn.Tanh()
-
-    def forward(self, x: Tensor) -> Tensor:
-        z: Tensor = self.act(self.fc(torch.fft.rfft(x[:, 0])[:, :6]))
-        return z.abs()
+    return Network(
+        lambda n, x: n.act(n.fc(torch.fft.rfft(x[:, 0])[:, :6])).abs(),
+        fc=nn.Linear(6, 4, dtype=torch.cfloat),
+        act=nn.Tanh(),
+    )
 
 
 def test_an_activation_of_complex_numbers_is_refused_in_a_sentence(tmp_path: Path) -> None:
-    model, x = settled(ComplexInput()), signals()
+    model, x = settled(complex_input()), signals()
     with pytest.raises(AconError, match=r"'act' \(its input is torch\.complex64, and only"):
         captured(model, x, tmp_path / "run")
     every_function(model, x[0])

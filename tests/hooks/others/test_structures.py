@@ -17,6 +17,7 @@ import acon_analysis as acon
 from acon_analysis.errors import AconError
 from acon_analysis.layers import MetaAconC
 from network_oracle import assert_measured, captured, every_function, settled, warned
+from networks import Network
 
 KINDS = ("meta_acon", "activation")
 
@@ -107,15 +108,14 @@ def test_an_early_exit_is_refused_in_a_sentence(tmp_path: Path) -> None:
     every_function(model, small)
 
 
-class Squeeze(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = nn.Conv2d(channels, 3, 1), nn.Conv2d(3, channels, 1)
-        self.act, self.gate = nn.ReLU(inplace=True), nn.Hardsigmoid()
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x * self.gate(self.fc2(self.act(self.fc1(x.mean((2, 3), keepdim=True)))))
-        return out
+def squeeze(channels: int) -> Network:
+    return Network(
+        lambda n, x: x * n.gate(n.fc2(n.act(n.fc1(x.mean((2, 3), keepdim=True))))),
+        fc1=nn.Conv2d(channels, 3, 1),
+        fc2=nn.Conv2d(3, channels, 1),
+        act=nn.ReLU(inplace=True),
+        gate=nn.Hardsigmoid(),
+    )
 
 
 class SkipSequential(nn.Sequential):
@@ -137,7 +137,7 @@ class OwnReLU(nn.ReLU):
 def test_gates_skips_and_subclasses(tmp_path: Path) -> None:
     model = settled(
         nn.Sequential(
-            nn.Conv2d(3, 4, 3), OwnReLU(), Squeeze(4),
+            nn.Conv2d(3, 4, 3), OwnReLU(), squeeze(4),
             SkipSequential(nn.Conv2d(4, 4, 3, 1, 1), nn.CELU(), nn.Conv2d(4, 4, 1)),
             nn.Dropout2d(), nn.AlphaDropout(), nn.RReLU(), nn.Flatten(), nn.Linear(144, 3),
         )
@@ -241,20 +241,18 @@ def test_a_network_with_state_runs_once_a_batch(tmp_path: Path) -> None:
     assert_measured(run, fresh, x, {"act": 1})
 
 
-class Noisy(nn.Module):
+def noisy() -> Network:
     """Random in evaluation mode: dropout that stays on, as Monte Carlo dropout does."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc, self.act, self.last = nn.Linear(3, 6), nn.GELU(), nn.Linear(6, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.last(F.dropout(self.act(self.fc(F.dropout(x, 0.3, True))), 0.3, True))
-        return out
+    return Network(
+        lambda n, x: n.last(F.dropout(n.act(n.fc(F.dropout(x, 0.3, True))), 0.3, True)),
+        fc=nn.Linear(3, 6),
+        act=nn.GELU(),
+        last=nn.Linear(6, 2),
+    )
 
 
 def test_a_random_network_is_not_run_again(tmp_path: Path) -> None:
-    model, x = settled(Noisy()), [torch.randn(7, 3)]
+    model, x = settled(noisy()), [torch.randn(7, 3)]
     run = captured(model, x, tmp_path / "run", but=("memory", "random state"))
     assert run.manifest["rows"]["status"] == "skipped"
     assert "random state" in run.manifest["rows"]["text"]

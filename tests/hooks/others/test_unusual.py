@@ -215,19 +215,15 @@ def test_names_that_look_like_ours(tmp_path: Path) -> None:
     every_function(model, x[0])
 
 
-class Direct(nn.Module):
+def direct() -> Network:
     """One activation's forward is called directly, so that its hooks stay silent."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc, self.one, self.two = nn.Linear(4, 3), nn.ELU(), nn.SELU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.two(self.one.forward(self.fc(x)))
+    return Network(
+        lambda n, x: n.two(n.one.forward(n.fc(x))), fc=nn.Linear(4, 3), one=nn.ELU(), two=nn.SELU()
+    )
 
 
 def test_an_activation_whose_forward_is_called_directly_is_named(tmp_path: Path) -> None:
-    model, x = settled(Direct()), [torch.randn(6, 4), torch.randn(3, 4)]
+    model, x = settled(direct()), [torch.randn(6, 4), torch.randn(3, 4)]
     with warned("1 layer did not run in the first forward pass: one"):
         run = captured(model, x, tmp_path / "run")
     assert_measured(run, model, x, {"two": 1, ":elu#0": 1})  # of which it is a function

@@ -16,24 +16,22 @@ from acon_analysis.layers import AconC
 from acon_hooks import ProofError
 from acon_hooks.moments.options import MomentOptions
 from network_oracle import captured, settled
+from networks import Network
 
 
-class Cut(nn.Module):
+def cut() -> Network:
     """Maps that may be 0 wide, through a function, a product and an ACON layer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.act = nn.Conv1d(3, 8, 1), AconC(4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.gelu(self.conv(x)[:, :, 5:])
-        return self.act(F.glu(x, 1) - 0.1).sum(2)
+    return Network(
+        lambda n, x: n.act(F.glu(F.gelu(n.conv(x)[:, :, 5:]), 1) - 0.1).sum(2),
+        conv=nn.Conv1d(3, 8, 1),
+        act=AconC(4),
+    )
 
 
 @pytest.mark.parametrize("kernel", ["eager", "compiled"])
 @pytest.mark.parametrize("empty_first", [False, True])
 def test_maps_without_positions(empty_first: bool, kernel: Any, tmp_path: Path) -> None:
-    model, full, empty = settled(Cut()), torch.randn(4, 3, 9), torch.randn(2, 3, 5)
+    model, full, empty = settled(cut()), torch.randn(4, 3, 9), torch.randn(2, 3, 5)
     kinds = ("activation", "product") if empty_first else ("acon", "activation", "product")
     batches = [empty, full] if empty_first else [full, empty]
     options: dict[str, Any] = {"kinds": kinds, "moments": MomentOptions(kernel=kernel)}

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from acon_analysis.layers import MetaAconC
 from network_oracle import assert_measured, captured, every_function, settled, warned
+from networks import Network
 
 KINDS = ("meta_acon", "activation")
 
@@ -198,19 +199,17 @@ def test_a_part_that_is_called_with_other_weights(tmp_path: Path) -> None:
     every_function(model, x[0])
 
 
-class Mapped(nn.Module):
+def mapped() -> Network:
     """vmap over samples, inside the network."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.part, self.last = nn.Sequential(nn.Linear(4, 6), nn.GELU()), nn.SiLU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.last(torch.vmap(self.part)(x))
+    return Network(
+        lambda n, x: n.last(torch.vmap(n.part)(x)),
+        part=nn.Sequential(nn.Linear(4, 6), nn.GELU()),
+        last=nn.SiLU(),
+    )
 
 
 def test_what_runs_inside_vmap_is_left_out_by_name(tmp_path: Path) -> None:
-    model, x = settled(Mapped()), [torch.randn(8, 5, 4)]
+    model, x = settled(mapped()), [torch.randn(8, 5, 4)]
     with warned(r"left out, and in no result: 'part\.1' \(.*vmap"):
         run = captured(model, x, tmp_path / "run")
     assert_measured(run, model, x, {"last": 1})

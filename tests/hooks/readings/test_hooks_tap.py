@@ -14,6 +14,7 @@ from acon_analysis.layers import MetaAconC
 from acon_hooks import HookError, Layer, Tap, find_layers, prove, record, to_host
 from acon_hooks.layers.reading import fold
 from acon_hooks.readings.layer_hooks import LayerHooks
+from networks import Network
 from support_variants import (
     Detector,
     Hidden,
@@ -261,16 +262,7 @@ def test_cheap_hooks_and_thorough_ones_give_the_same(
 
 
 def test_values_do_not_change_after_they_were_taken() -> None:
-    class Careless(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.act = Detector(C)
-
-        def forward(self, x: Tensor) -> Tensor:
-            out: Tensor = self.act(x)
-            return out.relu_().mul_(0)
-
-    model = shaken(Careless())
+    model = shaken(Network(lambda n, x: n.act(x).relu_().mul_(0), act=Detector(C)))
     kept: list[Tensor] = []
     with torch.no_grad(), Tap(model, observe=lambda *a: kept.append(a[3].clone())) as tap:
         x = tensor("map", 3, C)

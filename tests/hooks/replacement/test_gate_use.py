@@ -22,6 +22,7 @@ from acon_analysis.layers.meta import MetaAconC
 from acon_analysis.layers.squeeze import SqueezeExcitation
 from acon_analysis.statistics.donors import draw_donors
 from acon_hooks.replacement.gate_changes import DRAWINGS, sentences
+from networks import Network
 from support_variants import VARIANTS, Variant, combine, hooks_left, shaken, tensor
 
 Array = npt.NDArray[np.float64]
@@ -270,23 +271,20 @@ def test_every_readable_variant_can_be_set(variant: Variant) -> None:
         assert float(table["loss_change"][name].max()) == pytest.approx(loss, rel=1e-7)
 
 
-class Gated(nn.Module):
+def gated() -> Network:
     """A squeeze-and-excitation, then a GLU over the channels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.squeeze, self.conv, self.glu = SqueezeExcitation(4, r=2), nn.Conv2d(4, 8, 1), nn.GLU(1)
-        self.head = nn.Linear(4, CLASSES)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.glu(self.conv(self.squeeze(x)))
-        out: Tensor = self.head(x.mean((2, 3)))
-        return out
+    return Network(
+        lambda n, x: n.head(n.glu(n.conv(n.squeeze(x))).mean((2, 3))),
+        squeeze=SqueezeExcitation(4, r=2),
+        conv=nn.Conv2d(4, 8, 1),
+        glu=nn.GLU(1),
+        head=nn.Linear(4, CLASSES),
+    )
 
 
 def test_squeeze_and_excitation_and_glu() -> None:
     torch.manual_seed(0)
-    net = Gated().double().eval()
+    net = gated().double().eval()
     images, labels = torch.randn(10, 4, 5, 5, dtype=torch.float64) * 2, [0, 1] * 5
     table = acon.gate_use(net, batches(images, labels), ["mean", "constant"])
     assert list(table["layer"].unique()) == ["squeeze", "glu", "all"]

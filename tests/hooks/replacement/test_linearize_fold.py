@@ -10,6 +10,7 @@ from acon_analysis.layers import AconC
 from acon_hooks.replacement.fitting import fit_units
 from acon_hooks.replacement.folding import Folded, FoldError, fold_lines
 from acon_hooks.replacement.linearizing import linearize, linearized_layers
+from networks import Network
 
 
 def calling(module: nn.Module, x: Tensor) -> Tensor:
@@ -131,19 +132,19 @@ def test_linear_layers_of_two_and_three_axes(before: bool) -> None:
     x = torch.randn(8, 5, 4, generator=torch.Generator().manual_seed(0))
     for images in (x, x[:, 0]):
         first: nn.Module = nn.Linear(4, 4)
-        model = nn.Sequential(first, nn.GELU(), nn.Linear(4, 3)) if before else Added2()
+        model = (
+            nn.Sequential(first, nn.GELU(), nn.Linear(4, 3))
+            if before
+            else Network(
+                lambda n, x: calling(n.fc, n.act(n.lift(x) + 0.3)),
+                lift=nn.Linear(4, 4),
+                act=nn.GELU(),
+                fc=nn.Linear(4, 3),
+            )
+        )
         _, done = folded(model.eval(), images)
         assert done.table["where"].tolist() == ["before" if before else "behind"]
         assert done.error < 1e-6
-
-
-class Added2(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lift, self.act, self.fc = nn.Linear(4, 4), nn.GELU(), nn.Linear(4, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return calling(self.fc, self.act(self.lift(x) + 0.3))
 
 
 class Used(nn.Module):
@@ -225,17 +226,13 @@ def test_partly_linear_layers_stay() -> None:
     assert fold_lines(lined, conv_images()).table.empty
 
 
-class Branching(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.act = nn.SiLU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return calling(self.act, x) if float(x.sum()) > -1e9 else x
-
-
 def test_models_that_cannot_be_traced_say_so() -> None:
-    model = nn.Sequential(Branching(), Flat()).eval()
+    model = nn.Sequential(
+        Network(
+            lambda n, x: calling(n.act, x) if float(x.sum()) > -1000000000.0 else x, act=nn.SiLU()
+        ),
+        Flat(),
+    ).eval()
     lined = linearize(model, fit_units(model, [conv_images()]).plan(budget=1.0))
     with pytest.raises(FoldError, match=r"Sequential cannot be traced by torch\.fx"):
         fold_lines(lined, conv_images())

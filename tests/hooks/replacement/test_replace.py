@@ -24,6 +24,7 @@ from acon_hooks.replacement.forms import HINGES
 from acon_hooks.replacement.plan import PlanError, load_plan
 from acon_hooks.replacement.replace import plan_forms, replace_data, training_split
 from network_oracle import settled
+from networks import Network
 
 FITTED = ("line", "two-piece", "poly:2", "poly:3", "poly:4")
 ALL = ("relu", "hardswish", *FITTED)
@@ -334,18 +335,15 @@ def test_the_replaced_network_exports_with_standard_operators() -> None:
         assert not any("silu" in name or "sigmoid" in name for name in used)
 
 
-class Functional(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.fc = nn.Conv2d(2, 4, 3), nn.Linear(64, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = F.gelu(self.conv(x)).flatten(1)
-        return self.fc(F.silu(h, inplace=True))
-
-
 def test_replaced_functions_do_not_run_and_are_not_exported() -> None:
-    model, x = Functional().eval(), images(6, 5).float()
+    model, x = (
+        Network(
+            lambda n, x: n.fc(F.silu(F.gelu(n.conv(x)).flatten(1), inplace=True)),
+            conv=nn.Conv2d(2, 4, 3),
+            fc=nn.Linear(64, 3),
+        ).eval(),
+        images(6, 5).float(),
+    )
     changed = acon.replace(model, [x], "two-piece").requires_grad_(False)
     program = torch.export.export(changed, (x,))
     torch.testing.assert_close(program.module()(x), changed(x))
