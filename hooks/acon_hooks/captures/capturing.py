@@ -136,25 +136,12 @@ def capture(
     if not str(out).strip():
         raise UsageError("out is empty; give a folder for the run")
     settings = Settings(
-        Path(out).expanduser(),
-        preprocess=preprocess,
-        device=device,
-        batch_size=batch_size,
-        workers=workers,
-        limit=limit,
-        unit_size=unit_size,
-        strict=strict,
-        kinds=None if kinds is None else tuple(kinds),
-        moments=moments,
-        announce=announce,
-        fuse=fuse,
-        threads=threads,
-        progress=progress,
-        forward=forward,
-        mask=mask,
-        output=output,
+        Path(out).expanduser(), preprocess=preprocess, device=device, batch_size=batch_size,
+        workers=workers, limit=limit, unit_size=unit_size, strict=strict,
+        kinds=None if kinds is None else tuple(kinds), moments=moments, announce=announce,
+        fuse=fuse, threads=threads, progress=progress, forward=forward, mask=mask, output=output,
         sample_axis=sample_axis,
-    )
+    )  # fmt: skip
     return run_units(model, data, None, settings)
 
 

@@ -66,58 +66,33 @@ class Settings:
 
 @dataclass(frozen=True)
 class CapturePlan:
-    """One process's part of a capture, resolved and checked; see `plan_capture`.
-
-    Parameters
-    ----------
-    model : Module
-        In evaluation mode.
-    feed : Feed
-        Its samples.
-    settings : Settings
-        As given.
-    folder : RunFolder
-        The run's files.
-    manifest : dict or None
-        Of a run that is continued; None of one that has not begun.
-    identity : dict
-        What makes two captures the same.
-    kinds : tuple of str
-        Kinds of layers to watch.
-    moments : MomentOptions or None
-        What is summed, with which kernel; None for no moments.
-    eager_because : str
-        Why moments are summed by torch although the kernel was left open; empty otherwise.
-    unit_size, batch_size : int
-        Samples in a unit of work and in a forward pass.
-    device : torch.device
-        Where the model runs.
-    threads : int or None
-        Threads within an operator; None leaves torch's number.
-    rank, world : int
-        Number of this process, and how many there are.
-    units : frozenset of int or None
-        Units asked for; None for every `world`-th, from `rank` on.
-    done : frozenset of int
-        Those of them that are finished and whose files are what was written.
-    """
+    """One process's part of a capture, resolved and checked; see `plan_capture`."""
 
     model: nn.Module
     feed: Feed
     settings: Settings
     folder: RunFolder
+    # Of a run that is continued; None of one that has not begun.
     manifest: dict[str, Any] | None
+    # What makes two captures the same.
     identity: dict[str, Any]
     kinds: tuple[str, ...]
+    # What is summed, with which kernel; None for no moments.
     moments: MomentOptions | None
+    # Why moments are summed by torch although the kernel was left open; empty otherwise.
     eager_because: str
+    # Samples in a unit of work and in a forward pass.
     unit_size: int
     batch_size: int
     device: torch.device
+    # Within an operator; None leaves torch's number.
     threads: int | None
+    # Number of this process, and how many there are.
     rank: int
     world: int
+    # Those asked for; None for every `world`-th, from `rank` on.
     units: frozenset[int] | None
+    # Those of them that are finished and whose files are what was written.
     done: frozenset[int]
 
     def wanted(self, unit: int) -> bool:
@@ -158,19 +133,8 @@ def plan_capture(
 ) -> CapturePlan:
     """Decide what this process captures, and how; refuse what cannot be one run.
 
-    What is not given is taken from the run that is continued, if there is one.
-
-    Parameters
-    ----------
-    model, data, settings, units
-        As in `run_units`.
-
-    Raises
-    ------
-    StoreError
-        If the folder holds a run of something else (the message names the difference).
-    UsageError
-        If a setting is out of range, makes no sense, or a unit does not exist.
+    What is not given is taken from the run that is continued, if there is one. A StoreError if the
+    folder holds a run of something else, a UsageError for a setting that makes no sense.
     """
     folder = RunFolder(settings.out)
     rank, world = rank_and_world()

@@ -22,46 +22,28 @@ Wanted = Callable[[int], bool]
 
 @dataclass
 class Batch:
-    """Some samples of one unit of work.
-
-    Parameters
-    ----------
-    unit : int
-        Their unit of work.
-    ids : list of int
-        sample_id of each sample.
-    inputs : Any
-        What the network is given: a tensor (N, ...), arguments by position (a tuple) or by name (a
-        dict), or a tree of tensors for a ``forward`` of the user's own; see
-        `acon_hooks.engine.trees`. None when every sample of the batch was bad.
-    labels : list or None
-        One label a sample: class indices of an image source, otherwise what the data hold. None
-        where the data have no labels.
-    errors : list of (int, str)
-        sample_id and reason of the bad samples.
-    rows : list of dict or None
-        Rows of the sample table, where it is not known beforehand; None before `sample_rows` has
-        made them.
-    last : bool
-        Whether the unit ends with this batch.
-    passed : bool
-        Whether these samples are not to be captured, only to be compared with what a finished
-        unit holds.
-    options : InputOptions
-        How the network is called.
-    valid : dict of str to torch.Tensor
-        Which positions hold data, bool (N, T), by module path; empty without a mask.
-    """
+    """Some samples of one unit of work."""
 
     unit: int
+    # sample_id of each sample.
     ids: list[int]
+    # What the network is given: a tensor (N, ...), arguments by position (a tuple) or by name (a
+    # dict), or a tree of tensors for a ``forward`` of the user's own; see `engine.trees`. None when
+    # every sample of the batch was bad.
     inputs: Any
+    # One a sample: class indices of an image source, otherwise what the data hold. None where the
+    # data have no labels.
     labels: list[Any] | None = None
+    # sample_id and reason of the bad samples.
     errors: list[tuple[int, str]] = field(default_factory=list)
+    # Of the sample table, where it is not known beforehand; None before `sample_rows` made them.
     rows: list[dict[str, Any]] | None = field(default_factory=list)
+    # Whether the unit ends with this batch.
     last: bool = False
+    # Whether these samples are not to be captured, only to be compared with a finished unit's.
     passed: bool = False
     options: InputOptions = field(default_factory=InputOptions)
+    # Which positions hold data, bool (N, T), by module path; empty without a mask.
     valid: Valid = field(default_factory=dict)
 
     def run(self, model: nn.Module) -> Any:
@@ -96,18 +78,7 @@ class Batch:
         return replace(moved, valid={path: v.to(device) for path, v in self.valid.items()})
 
     def permuted(self, order: Sequence[int]) -> "Batch":
-        """Return the batch with its samples in another order.
-
-        Parameters
-        ----------
-        order : sequence of int
-            A permutation of 0 to N - 1: sample ``order[i]`` becomes sample i.
-
-        Raises
-        ------
-        ValueError
-            If it is no permutation.
-        """
+        """Return the batch with its samples in another order: ``order[i]`` becomes sample i."""
         if sorted(order) != list(range(len(self.ids))):
             raise ValueError(
                 f"order must be a permutation of 0 to {len(self.ids) - 1}; got {list(order)}"
@@ -115,22 +86,9 @@ class Batch:
         return replace(self._taken(list(order)), errors=self.errors, rows=self.rows, last=self.last)
 
     def parts(self, sizes: Sequence[int]) -> list["Batch"]:
-        """Return the batch cut into consecutive parts.
+        """Return the batch cut into consecutive parts of some sizes, which add up to N.
 
-        Parameters
-        ----------
-        sizes : sequence of int
-            Samples of each part, at least one; their sum is N.
-
-        Returns
-        -------
-        list of Batch
-            Without `errors`, `rows` and `last`, which belong to the whole.
-
-        Raises
-        ------
-        ValueError
-            If the sizes do not add up to N.
+        They have no `errors`, `rows` and `last`, which belong to the whole.
         """
         if sum(sizes) != len(self.ids) or min(sizes, default=0) < 1:
             raise ValueError(
@@ -192,12 +150,8 @@ def called_batch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Batch:
 def example_batch(model: nn.Module, example: Any, forward: Forward | None = None) -> Batch:
     """Return a copy of an example as a batch: a tuple holds the arguments of the model.
 
-    Of a data set or a loader it is the first batch, without its labels.
-
-    Raises
-    ------
-    UsageError
-        If it is a mapping with keys that the model does not take, or data without a batch.
+    Of a data set or a loader it is the first batch, without its labels. A UsageError for a mapping
+    with keys that the model does not take, and for data without a batch.
     """
     if isinstance(example, Dataset | DataLoader):
         loader = example if isinstance(example, DataLoader) else DataLoader(example, batch_size=8)

@@ -63,18 +63,11 @@ def open_feed(
         or dicts; a loader or iterable of batches, likewise. A data set without names is known by
         its class, its length and `PROBES` of its images, evenly spread: other images that are
         altered between two calls are not noticed. Of a stream, every image is compared.
-    preprocess : str, optional
-        For folders.
-    limit : int, optional
-        Take only the first `limit` samples.
-    batch_size, unit_size : int
-        Samples a batch and a unit; a loader has its own batches.
-    workers : int, optional
-        Worker processes that decode; by default none, except for a folder of at least `MANY`
-        images: there the first two batches are timed.
-    default_workers : callable, optional
-        Returns a function that chooses the number of workers from the seconds that a batch took to
-        decode and to compute.
+    preprocess, limit, batch_size, unit_size
+        As for `acon_hooks.captures.capturing.capture`; a loader has its own batches.
+    workers, default_workers
+        Processes that decode; by default none, except for a folder of at least `MANY` images, where
+        `default_workers` makes what chooses their number.
     pin_memory : bool
         Page-locked batches, for a device to copy from.
     memory : Path, optional
@@ -147,13 +140,8 @@ def _differ(parts: tuple[Any, ...]) -> bool:
 def named_data(data: Any, preprocess: str | None = None, *, memory: Path | None = None) -> Any:
     """Return what a name stands for; anything else as it is.
 
-    Parameters
-    ----------
-    data : Any
-        A name that `open_data` knows, or ``"file.py:callable"`` of a callable that returns a data
-        set, a loader or an iterable of batches.
-    preprocess, memory
-        As for `open_data`.
+    A name that `open_data` knows, or ``"file.py:callable"`` of a callable that returns a data set,
+    a loader or an iterable of batches.
     """
     if not isinstance(data, str | Path):
         return data

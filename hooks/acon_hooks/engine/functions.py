@@ -69,16 +69,18 @@ class Listener:
 
     def off(self) -> None:
         """Listen no longer, also where other modes were activated since."""
-        if not listening():
-            return
-        stack: list[Any] = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
-        if self._mode not in stack:
-            return
-        above = stack[stack.index(self._mode) + 1 :]
-        for mode in reversed([self._mode, *above]):
-            mode.__exit__(None, None, None)
-        for mode in above:
-            mode.__enter__()
+        if listening():
+            leave(self._mode, _get_current_function_mode_stack())  # type: ignore[no-untyped-call]
+
+
+def leave(mode: Any, stack: list[Any]) -> None:
+    """Leave a mode on a stack of modes, if it is there; those above it stay."""
+    if mode in stack:
+        above = stack[stack.index(mode) + 1 :]
+        for one in reversed([mode, *above]):
+            one.__exit__(None, None, None)
+        for one in above:
+            one.__enter__()
 
 
 def only_ours() -> bool:

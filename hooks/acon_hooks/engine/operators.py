@@ -5,6 +5,7 @@ from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
+from acon_hooks.engine.functions import leave
 from acon_hooks.engine.sites import Args, Kwargs
 
 #: Runs an operator, or something else instead, and returns the result.
@@ -28,14 +29,7 @@ class OperatorListener:
 
     def off(self) -> None:
         """Listen no longer, also where other modes were activated since."""
-        stack = _get_current_dispatch_mode_stack()
-        if self._mode not in stack:
-            return
-        above: list[Any] = stack[stack.index(self._mode) + 1 :]
-        for mode in reversed([self._mode, *above]):
-            mode.__exit__(None, None, None)
-        for mode in above:
-            mode.__enter__()
+        leave(self._mode, _get_current_dispatch_mode_stack())
 
 
 class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -48,37 +48,15 @@ def run_plans(
 ) -> pd.DataFrame:
     """Run a network once for every plan and batch, and once unchanged.
 
-    Parameters
-    ----------
-    model : Module
-        The network, in evaluation mode. It stays as it is and runs in its own dtype, without
-        gradient.
-    feed : Feed
-        The samples, from `acon_hooks.engine.feeding.open_feed`.
-    plans : mapping of str to mapping of Site to Edit or Resample
-        What is edited in each plan, by the plan's name.
-    output : int, str or callable, optional
-        Which tensor of the output is compared; see `acon_hooks.engine.outputs.pick_output`.
-    logits : bool, optional
-        Whether it holds class logits; see `Comparison`.
-    base : mapping of Site to Edit, optional
-        What is edited in every plan, "unchanged" too, unless the plan edits that site itself.
+    The network, in evaluation mode, stays as it is and runs in its own dtype, without gradient.
+    `plans` says what is edited, by the plan's name; `base` what is edited in every plan,
+    "unchanged" too, unless the plan edits that site itself. `output` picks the tensor that is
+    compared, see `acon_hooks.engine.outputs.pick_output`; `logits` is as for `Comparison`.
 
-    Returns
-    -------
-    DataFrame
-        One row a plan and sample, batch by batch; in each batch the rows of the unchanged network,
-        a plan named "unchanged", come first; columns as `Comparison.rows` has them.
-
-    Raises
-    ------
-    UsageError
-        If a plan named "unchanged" edits something, some batches have class labels and others
-        have none, or it is not clear which tensor of the output is meant.
-    AconError
-        If there are no samples.
-    HookError
-        If an edited site does not run.
+    Returns one row a plan and sample, batch by batch; in each batch the rows of the unchanged
+    network, a plan named "unchanged", come first; columns as `Comparison.rows` has them. A
+    UsageError if some batches have class labels and others have none, an AconError if there are no
+    samples, a HookError if an edited site does not run.
     """
     if plans.get(UNCHANGED):
         raise UsageError(f"the plan {UNCHANGED!r} is the network as it is: it must be empty")
@@ -135,13 +113,10 @@ def fitted(network: nn.Module, batch: Batch) -> Batch:
 class Comparison:
     """Compares outputs of a network under several plans with those of the unchanged network.
 
-    Parameters
-    ----------
-    logits : bool or None
-        Whether outputs are class logits, (N, K) or (N, T, K) with T positions such as tokens. None
-        takes them for logits where they have such a shape, K is 2 or more and the labels, if there
-        are any, are not fractions. Outputs that the first batch shows to be probabilities, of
-        classes (a softmax) or of each class by itself (a sigmoid), are taken as such.
+    `logits`: whether they are class logits, (N, K) or (N, T, K) with T positions such as tokens.
+    None takes them for logits where they have such a shape, K is 2 or more and the labels, if there
+    are any, are not fractions. Outputs that the first batch shows to be probabilities, of classes
+    (a softmax) or of each class by itself (a sigmoid), are taken as such.
     """
 
     def __init__(self, logits: bool | None = None) -> None:
@@ -191,22 +166,14 @@ class Comparison:
     def rows(self) -> pd.DataFrame:
         """Return one row a plan and sample, in the order in which they were added.
 
-        Returns
-        -------
-        DataFrame
-            plan; sample (sample_id); loss: of logits (N, K) the cross-entropy where every label is
-            a class index, otherwise the Kullback-Leibler divergence Σ p₀·log(p₀/p) of the class
-            probabilities p from p₀ of the unchanged network (both in nats, float64; a mean over
-            positions), NaN where there are no logits; correct: whether the largest logit is that of
-            the label (missing without such labels); output_change: ‖z - z₀‖/‖z₀‖ of all values of
-            a sample (float64, NaN where both are 0); agrees: whether the largest logit is the one
-            of the unchanged network, the share of positions where there are several, NaN where
-            there are no logits.
-
-        Raises
-        ------
-        AconError
-            If nothing was compared.
+        plan; sample (sample_id); loss: of logits (N, K) the cross-entropy where every label is a
+        class index, otherwise the Kullback-Leibler divergence Σ p₀·log(p₀/p) of the class
+        probabilities p from p₀ of the unchanged network (both in nats, float64; a mean over
+        positions), NaN where there are no logits; correct: whether the largest logit is that of the
+        label (missing without such labels); output_change: ‖z - z₀‖/‖z₀‖ of all values of a sample
+        (float64, NaN where both are 0); agrees: whether the largest logit is the one of the
+        unchanged network, the share of positions where there are several, NaN where there are no
+        logits. An AconError if nothing was compared.
         """
         if not self._frames:
             raise AconError("there were no samples to measure on")

@@ -195,12 +195,7 @@ def settled(
 ) -> Layer:
     """Return the layer with its reading, proved on some of the images and baselines.
 
-    Raises
-    ------
-    UsageError
-        If there is no such layer, or its β does not depend on the image.
-    ProofError
-        If β cannot be read.
+    A UsageError if there is no such layer, or its β does not depend on the image.
     """
     if isinstance(layer, str):
         layer = layer_path(layer, dict(unwrap(model).named_modules()))

@@ -219,21 +219,12 @@ class _Led(Visitor):
 
 
 def correlations(table: "pd.DataFrame") -> "pd.DataFrame":
-    """Correlate nonlinearity with importance within each layer.
+    """Correlate nonlinearity with importance within each layer of a table of `conductance`.
 
-    Parameters
-    ----------
-    table : DataFrame
-        Of `conductance`.
-
-    Returns
-    -------
-    DataFrame
-        A row a layer and use: ``layer``, ``call``, ``kind``, ``outputs`` (values a channel puts out
-        for an image), ``channels`` (used), ``left_out``
-        (dead, constant or without L), ``spearman`` of 1 - L with the importance, ``low`` and
-        ``high`` (95 %, by Fisher's z with Bonett and Wright's variance; NaN below 4 channels).
-        NaN where a column is constant.
+    Returns a row a layer and use: ``layer``, ``call``, ``kind``, ``outputs`` (values a channel puts
+    out for an image), ``channels`` (used), ``left_out`` (dead, constant or without L), ``spearman``
+    of 1 - L with the importance, ``low`` and ``high`` (95 %, by Fisher's z with Bonett and Wright's
+    variance; NaN below 4 channels). NaN where a column is constant.
 
     References
     ----------

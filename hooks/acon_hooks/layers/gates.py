@@ -5,20 +5,10 @@ from torch import nn
 #: What torchvision and timm call the module whose output is the gate.
 GATE_NAMES = ("scale_activation", "gate")
 _LIGHT = (
-    nn.AdaptiveAvgPool1d,
-    nn.AdaptiveAvgPool2d,
-    nn.AdaptiveMaxPool2d,
-    nn.Linear,
-    nn.Conv1d,
-    nn.Identity,
-    nn.Dropout,
-    nn.Flatten,
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-    nn.LayerNorm,
-    nn.ReLU,
+    nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Linear, nn.Conv1d,
+    nn.Identity, nn.Dropout, nn.Flatten, nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.ReLU,
     nn.SiLU,
-)
+)  # fmt: skip
 
 
 def looks_like_gate(module: nn.Module) -> bool:

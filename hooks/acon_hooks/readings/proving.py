@@ -89,30 +89,14 @@ def proved_layers(
 ) -> pd.DataFrame:
     """List a network's activation layers, how β is read from each, and the error of the proof.
 
-    Parameters
-    ----------
-    model : torch.nn.Module
-        In eval mode.
-    data : str, Path, ImageSource, Dataset or iterable, optional
-        Samples for the proof (the first eight).
-    input_shape : sequence of int, optional
-        (C, H, W) of random normal images, where no data are given; by default the model's own
-        ``input_shape``.
-    kinds : sequence of str
-        Kinds of layers.
+    The proof is made on the first eight samples of `data`, or else on random normal images of
+    `input_shape` (C, H, W), by default the model's own ``input_shape``; a UsageError if that is not
+    known.
 
-    Returns
-    -------
-    pandas.DataFrame
-        A row a layer and call in order of execution: ``layer, call, kind, channels, granularity,
-        reader, class_name, proof_error, proof_power, status, reason``; a reading that failed its
-        proof has the status ``"failed"`` and the reason, a layer without β an empty status.
-        Activations called as functions are layers too, such as ``layer1.0:relu#1``.
-
-    Raises
-    ------
-    UsageError
-        If no image size is known, or the model has no such layer.
+    Returns a row a layer and call in order of execution: ``layer, call, kind, channels,
+    granularity, reader, class_name, proof_error, proof_power, status, reason``; a reading that
+    failed its proof has the status ``"failed"`` and the reason, a layer without β an empty status.
+    Activations called as functions are layers too, such as ``layer1.0:relu#1``.
     """
     example = example_samples(model, data, input_shape)
     if isinstance(example.inputs, torch.Tensor):

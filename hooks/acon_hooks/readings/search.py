@@ -162,27 +162,11 @@ def _occurs(reading: Reading, beta: Tensor, trace: CallTrace) -> bool:
 
 
 #: Functions that hand on the values of their argument.
-_COPIES = frozenset(
-    {
-        "__getitem__",
-        "clone",
-        "contiguous",
-        "detach",
-        "dropout",
-        "expand",
-        "expand_as",
-        "flatten",
-        "permute",
-        "reshape",
-        "squeeze",
-        "to",
-        "transpose",
-        "type_as",
-        "unsqueeze",
-        "view",
-        "view_as",
-    }
-)
+_COPIES = frozenset({
+    "__getitem__", "clone", "contiguous", "detach", "dropout", "expand", "expand_as", "flatten",
+    "permute", "reshape", "squeeze", "to", "transpose", "type_as", "unsqueeze", "view",
+    "view_as",
+})  # fmt: skip
 
 
 def _where_it_ends(found: Found, setting: Setting, trace: CallTrace) -> Found:

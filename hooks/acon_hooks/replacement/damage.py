@@ -50,32 +50,14 @@ def channel_damage(
 ) -> pd.DataFrame:
     """Replace every channel alone and measure the change of the output.
 
-    Parameters
-    ----------
-    model : Module
-        The network that was fitted, in evaluation mode.
-    fit : Fit
-        Lines of its channels, from another split than `images`.
-    images : Tensor
-        (N, ...), also the ids of tokens; one forward pass a channel and replacement.
-    layers : sequence of str, optional
-        Only these layers.
-    replacements : sequence of str
-        Keys of `REPLACEMENTS`: the line (or other form), the input itself, or zero.
-    output : int, str or callable, optional
-        Which tensor of the output is meant; see `acon_hooks.engine.outputs.pick_output`.
+    Images (N, ...), or the ids of tokens, are best of another split than those of the fit; each
+    channel and replacement (keys of `REPLACEMENTS`: the line or other form, the input itself, or
+    zero) takes a forward pass. `output` picks what is compared, see
+    `acon_hooks.engine.outputs.pick_output`.
 
-    Returns
-    -------
-    DataFrame
-        layer, call, channel, replacement; mean, median, q95 over the images of the relative
-        change of the output, the norm of the difference over the norm; flips, the share of
-        images (and positions) whose largest logit is another one, NaN without logits.
-
-    Raises
-    ------
-    UsageError
-        For an unknown replacement, or if it is not clear which tensor of the output is meant.
+    Returns layer, call, channel, replacement; mean, median, q95 over the images of the relative
+    change of the output, the norm of the difference over the norm; flips, the share of images (and
+    positions) whose largest logit is another one, NaN without logits.
     """
     for name in replacements:
         if name not in REPLACEMENTS:
@@ -120,23 +102,10 @@ def first_order_damage(
     """Predict every channel's damage from the residual of its form and the network's derivative.
 
     One forward pass and one backward pass a logit (or other value of a sample's output) give, for
-    all channels at once, the first-order change Σ_pixels ∂z/∂y · (f(x) - y) of a form f.
-
-    Parameters
-    ----------
-    model, fit, images, layers, output
-        As for `channel_damage`.
-
-    Returns
-    -------
-    DataFrame
-        layer, call, channel, first_order: the mean over images of its norm over that of z. One
-        row a channel that has a line.
-
-    Raises
-    ------
-    UsageError
-        If lines of a layer change the output, but no gradient of it arrives at the layer.
+    all channels at once, the first-order change Σ_pixels ∂z/∂y · (f(x) - y) of a form f. Returns
+    layer, call, channel and first_order, the mean over images of its norm over that of z, a row a
+    channel that has a line. Arguments are those of `channel_damage`. A UsageError if lines of a
+    layer change the output, but no gradient of it arrives at the layer.
     """
     network = unwrap(model)
     plan = _whole_plan(fit, layers)
@@ -222,24 +191,11 @@ def channel_measures(
     kinds: Sequence[str] = LINEARIZABLE,
     layers: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Compute the other measures of every channel, in one forward pass.
+    """Compute the other measures of every channel, in one forward pass on images (N, ...).
 
-    Parameters
-    ----------
-    model : Module
-        The network, in evaluation mode.
-    images : Tensor
-        (N, ...); all values of a layer are held in memory at once.
-    kinds : sequence of str
-        Kinds of layers.
-    layers : sequence of str, optional
-        Only these layers.
-
-    Returns
-    -------
-    DataFrame
-        Layer, call, the columns of `measure_table`. Slopes are those at the inputs
-        seen, β held at its value; NaN for layers that are not elementwise, and for functions.
+    Returns layer, call, and the columns of `measure_table`. Slopes are those at the inputs seen, β
+    held at its value; NaN for layers that are not elementwise, and for functions. All values of a
+    layer are held in memory at once.
     """
     frames: list[pd.DataFrame] = []
 

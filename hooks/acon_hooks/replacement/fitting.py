@@ -91,15 +91,14 @@ class Fit:
             if budget is not None:
                 scope = "within" if within else "over"
                 words = f"budget {budget}, least {by} {scope} {where}"
+        return self.plan_of(chosen, words)
+
+    def plan_of(self, chosen: pd.DataFrame, words: str) -> Plan:
+        """Return the plan of some rows of the table, chosen as words say."""
         return make_plan(
-            chosen,
-            self.layers,
-            model=self.model,
-            weights_sha256=self.weights_sha256,
-            data=self.data,
-            run_id=self.run_id,
-            chosen_by=words,
-        )
+            chosen, self.layers, model=self.model, weights_sha256=self.weights_sha256,
+            data=self.data, run_id=self.run_id, chosen_by=words,
+        )  # fmt: skip
 
 
 def fit_units(
@@ -188,12 +187,8 @@ def planned_layers(uses: dict[Key, tuple[Layer, int]]) -> tuple[PlannedLayer, ..
     """Return what a plan must know of uses of layers, given with their number of channels.
 
     A layer that overwrites its input in one use does so in all: in others it may have written the
-    values that were there before.
-
-    Raises
-    ------
-    UsageError
-        If a layer does not activate its first argument, or returns its channels on another axis.
+    values that were there before. A UsageError for a layer that does not activate its first
+    argument, or returns its channels on another axis.
     """
     for layer, _ in uses.values():
         reading = layer.reading

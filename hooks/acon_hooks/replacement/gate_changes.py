@@ -179,12 +179,7 @@ def gate_use(
 def sentences(table: pd.DataFrame, *, margin: float = MARGIN, level: float = LEVEL) -> list[str]:
     """Return what a table of `gate_use` says, one sentence an intervention, and how to read it.
 
-    Parameters
-    ----------
-    table : DataFrame
-        As `gate_use` returns it.
-    margin, level : float
-        Those that it was made with.
+    `margin` and `level` are those that it was made with.
     """
     lines = []
     for _, part in table.groupby(["intervention", "recalibrated"], sort=False):

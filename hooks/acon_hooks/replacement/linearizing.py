@@ -35,30 +35,11 @@ WEIGHTS_FILE = "model.safetensors"
 class ReplacedChannels(nn.Module):
     """The lines, or other forms, of one use of an activation; its tensors are buffers.
 
-    Parameters
-    ----------
-    form : Form
-        The functions, and the channels.
-    like : Tensor
-        Gives the buffers' dtype and device.
-    in_place : bool
-        Whether this use overwrites its input.
-
-    Attributes
-    ----------
-    chosen : Tensor
-        Of shape (C,); where it is False the activation itself is used. The other buffers are named
-        as the form's parameters.
-    axis : int
-        Channel axis.
-    affine : bool
-        Whether these are lines: ``slope`` and ``intercept``, of shape (C,).
-    in_place : bool
-        Whether the result also takes the place of this use's input.
-    passes : bool
-        Whether this use returns its input: its lines were folded into neighbours.
-    parts : ModuleList of ReplacedChannels
-        Of different forms on different channels one module each; otherwise empty.
+    They are named as the form's parameters, in the dtype and on the device of `like`. ``chosen``,
+    (C,), is False where the activation itself is used. ``affine``: these are lines. ``in_place``:
+    the result also takes the place of this use's input. ``passes``: this use returns its input,
+    because its lines were folded into neighbours. ``parts``: of different forms on different
+    channels one module each.
     """
 
     slope: Tensor
@@ -109,18 +90,10 @@ class ReplacedChannels(nn.Module):
 class LinearizedActivation(nn.Module):
     """An activation of which some channels are straight lines or other forms, use by use.
 
-    The activation runs only where a channel of the use still needs it. Where it overwrites its
-    input, so do the lines. They stay what they are in training; the rest of the network may be
-    trained further.
-
-    Parameters
-    ----------
-    inner : Module
-        The activation; an identity where no use needs it.
-    calls : int
-        How often it is used within one forward pass.
-    lines : mapping of int to ReplacedChannels
-        Lines of the uses that have any.
+    The activation runs only where a channel of the use still needs it; ``inner`` is an identity
+    where none does. Where it overwrites its input, so do the lines. They stay what they are in
+    training; the rest of the network may be trained further. `calls` is how often it is used within
+    one forward pass, `lines` has those of the uses that have any.
     """
 
     def __init__(self, inner: nn.Module, calls: int, lines: Mapping[int, ReplacedChannels]) -> None:
@@ -179,26 +152,10 @@ def restart_turns(model: nn.Module, _args: Any = None) -> None:
 
 
 def plan_edits(model: nn.Module, plan: Plan, *, any_weights: bool = False) -> dict[Site, Form]:
-    """Return a plan as edits of a model, for `acon_hooks.engine`.
+    """Return a plan as edits of a model, one a use of a layer, in float64 on the model's device.
 
-    Parameters
-    ----------
-    model : Module
-        The network that the plan was made for.
-    plan : Plan
-        Channels and lines.
-    any_weights : bool
-        True accepts a model whose weights are not those that the lines were fitted on.
-
-    Returns
-    -------
-    dict of Site to Form
-        One a use of a layer, in the plan's order; tensors float64 on the model's device.
-
-    Raises
-    ------
-    PlanError
-        If the plan does not fit the model; the message names what differs.
+    A PlanError if the plan does not fit the model; `any_weights` accepts other weights than those
+    that the lines were fitted on.
     """
     network = unwrap(model)
     if not any_weights:

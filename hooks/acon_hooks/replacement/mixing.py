@@ -19,7 +19,7 @@ from acon_hooks.engine.plans import run_plans
 from acon_hooks.replacement.fitting import Fit
 from acon_hooks.replacement.forms import degree_of
 from acon_hooks.replacement.linearizing import plan_edits
-from acon_hooks.replacement.plan import KEYS, Plan, make_plan
+from acon_hooks.replacement.plan import KEYS, Plan
 from acon_hooks.replacement.replacing import FIRST_ORDER_IMAGES
 
 #: Name of a plan of several forms.
@@ -91,15 +91,8 @@ def mixed_plan(fits: Sequence[Fit], max_change: float, measure: Callable[[Plan],
     words = f"max_change {max_change:g}, the first of {', '.join(map(_name, tables))} with a "
 
     def plan(tolerance: float) -> Plan:
-        return make_plan(
-            table[table["first_order"] <= tolerance].drop_duplicates(KEYS),
-            fits[0].layers,
-            model=fits[0].model,
-            weights_sha256=fits[0].weights_sha256,
-            data=fits[0].data,
-            run_id=fits[0].run_id,
-            chosen_by=f"{words}predicted change of at most {tolerance:.3g}",
-        )
+        chosen = table[table["first_order"] <= tolerance].drop_duplicates(KEYS)
+        return fits[0].plan_of(chosen, f"{words}predicted change of at most {tolerance:.3g}")
 
     def change(tolerance: float) -> float:
         bar.update()

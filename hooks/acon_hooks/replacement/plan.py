@@ -229,32 +229,12 @@ def choose_units(
 ) -> pd.DataFrame:
     """Choose channels to replace: the least nonlinear, whole layers, or the given ones.
 
-    Parameters
-    ----------
-    table : DataFrame
-        A channel table (`linearity.channel_table`): layer, call, channel and the columns asked for.
-    budget : int or float, optional
-        How many channels: an integer counts them, a float in (0, 1] is a share of all of them.
-        None takes whole layers.
-    by : str
-        Column to rank by, least first; equal values in the table's order.
-    within : bool
-        Rank within each use of a layer and take the share of each (the budget must be a share);
-        False ranks over all layers at once.
-    layers : iterable of str, optional
-        Only these layers; by default all.
-    units : iterable of (layer, channel) or (layer, call, channel), optional
-        These units and no others; excludes `budget` and `layers`. Without a call every use.
-
-    Returns
-    -------
-    DataFrame
-        Rows of the table, in its order. Channels without a finite line are never chosen by rank.
-
-    Raises
-    ------
-    UsageError
-        For an unknown layer, unit or column, a budget out of range, or nothing to choose by.
+    `table` is a channel table (`linearity.channel_table`), whose rows are returned in its order.
+    `budget` is a number of channels, or a share of all in (0, 1]; None takes whole layers. They are
+    ranked by the column `by`, the least first, over all layers or `within` each use of a layer,
+    where the budget must be a share. `layers` restricts both. `units`, (layer, channel) or (layer,
+    call, channel), excludes all this. Channels without a finite line are never chosen by rank. A
+    UsageError for what does not exist or is out of range.
     """
     require_columns(table, [*KEYS, "slope", "intercept"], "the table of channels")
     if units is not None:
@@ -299,17 +279,7 @@ def make_plan(
     run_id: str = "",
     chosen_by: str = "",
 ) -> Plan:
-    """Make a plan of chosen channels.
-
-    Parameters
-    ----------
-    chosen : DataFrame
-        Rows of a channel table, usually from `choose_units`.
-    layers : iterable of PlannedLayer
-        Every use of a layer; those without a chosen channel are dropped.
-    model, weights_sha256, data, run_id, chosen_by
-        As for `Plan`.
-    """
+    """Return a plan of rows of a channel table; uses of layers without one of them are dropped."""
     needed = [field.name for field in fields(PlannedUnit) if field.default is MISSING]
     require_columns(chosen, needed, "the table of chosen units")
     columns = [field.name for field in fields(PlannedUnit) if field.name in chosen]
