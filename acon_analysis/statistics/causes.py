@@ -3,15 +3,19 @@
 The causes are counterfactual: "because p1≈p2" means that the channel would be linear for zero-mean
 Gaussian inputs even with an infinitely sharp gate; "because its gain is small" means that it would
 be linear for zero-mean Gaussian inputs with the gain it has. Only what neither explains is put
-down to inputs on one side of 0.
+down to inputs on one side of 0; of other activations only where the function is a line there: a
+sigmoid of negative inputs is no line, unless they vary little.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from acon_analysis import family
+from acon_analysis.errors import UsageError
 from acon_analysis.screen import counted
 from acon_analysis.statistics.gaussian import FloatArray, gaussian_fit
 
@@ -40,7 +44,7 @@ CAUSES: dict[str, str] = {
     "positive": f"linear because {100 * ONE_SIDED:.0f} % or more of their inputs are positive",
     "negative": f"linear because {100 * ONE_SIDED:.0f} % or more of their inputs are negative",
     "combined": "linear for several reasons together",
-    "linear": "linear over their inputs",
+    "linear": "linear over the range of their inputs",
     "varying_beta": "nonlinear because β differs between samples",
     "cancelling": "nonlinear because p1≈-p2",
     "switching": "nonlinear because the gate switches",
@@ -63,18 +67,38 @@ def equal_slopes(rho: npt.ArrayLike) -> BoolArray:
     return np.asarray(values <= limit)
 
 
+@lru_cache
+def straight_sides(class_name: str) -> tuple[bool, bool]:
+    """Return whether an activation is a line left of 0, and right of it; False where unknown."""
+    try:
+        one = family.get(class_name)
+    except UsageError:
+        return False, False
+    if one.arguments != ("x",):
+        return False, False
+    x = np.linspace(0.0, 5.0, 101)[1:]
+    left, right = (np.ptp(one.derivative(side, **one.parameters)) == 0 for side in (-x, x))
+    return bool(left), bool(right)
+
+
 def causes(
-    columns: Mapping[str, FloatArray], *, dead: BoolArray, constant: BoolArray, product: BoolArray
+    columns: Mapping[str, FloatArray],
+    *,
+    dead: BoolArray,
+    constant: BoolArray,
+    product: BoolArray,
+    straight: npt.NDArray[np.bool_],
 ) -> list[str]:
     """Name the cause of each channel's linearity or nonlinearity, a key of `CAUSES`.
 
     ``columns`` are L, L_reference (at a constant β), n, left_out (samples), positive, kappa and
     rho, (R,) each, NaN where a layer has no such thing; ``product`` flags channels of gated
-    products.
+    products; ``straight`` (R, 2) functions that are lines left and right of 0 (`straight_sides`).
     """
     L, n, rho, positive = (columns[name] for name in ("L", "n", "rho", "positive"))
     small = gaussian_fit(columns["kappa"], rho).L >= LINEAR
-    family = ~np.isnan(rho)
+    acon = ~np.isnan(rho)
+    left, right = acon | straight[:, 0], acon | straight[:, 1]
     tests: list[tuple[str, npt.NDArray[np.bool_]]] = [
         ("empty", (n == 0) & (columns["left_out"] == 0)),
         ("not_finite", np.isnan(L)),
@@ -84,13 +108,13 @@ def causes(
         ("linear_product", product),
         ("varying_beta", (L < LINEAR) & (columns["L_reference"] >= LINEAR)),
         ("cancelling", (L < LINEAR) & (np.abs(rho) >= CANCELLING)),
-        ("switching", (L < LINEAR) & family),
+        ("switching", (L < LINEAR) & acon),
         ("nonlinear", L < LINEAR),
         ("equal_slopes", equal_slopes(rho)),
         ("small_gain", small),
-        ("positive", positive >= ONE_SIDED),
-        ("negative", positive <= 1 - ONE_SIDED),
-        ("combined", family),
+        ("positive", right & (positive >= ONE_SIDED)),
+        ("negative", left & (positive <= 1 - ONE_SIDED)),
+        ("combined", acon),
     ]
     chosen = np.select([mask for _, mask in tests], [name for name, _ in tests], "linear")
     return [str(name) for name in chosen]
@@ -105,7 +129,7 @@ _SENTENCES = CAUSES | {
     "positive": "linear because its inputs are positive in {up}",
     "negative": "linear because its inputs are negative in {down}",
     "combined": "linear: close slopes, small gain and uneven signs of its inputs together",
-    "linear": "linear over its inputs ({min_x:.3g} to {max_x:.3g})",
+    "linear": "linear over the range of its inputs ({min_x:.3g} to {max_x:.3g})",
     "varying_beta": "nonlinear only because its β differs between samples",
     "cancelling": "nonlinear because p1≈-p2 leaves little of the straight line",
     "switching": "nonlinear: its gate switches (G = {G:.2g})",

@@ -66,7 +66,8 @@ class ResidualSums:
 class ChannelSums:
     """All R channels of a table of moments in B blocks, layers in order of first appearance.
 
-    ``keys`` are layer, call, channel and `PARAMETERS`, one row a channel; ``total`` the moments of
+    ``keys`` are layer, call, channel, `PARAMETERS` and, where it is known, class_name, one row a
+    channel; ``total`` the moments of
     all data (R,); ``size`` (B, R) the samples of each block (or values, where samples were not
     counted); ``whole`` the residual sums (R,) and ``without`` those with one block left out (B, R);
     ``layer_starts`` the first row of each layer and call.
@@ -89,6 +90,18 @@ class ChannelSums:
     def product(self) -> npt.NDArray[np.bool_]:
         """Whether each channel is of a gated product; shape (R,)."""
         return ~np.isnan(self.field("caa"))
+
+    @property
+    def class_names(self) -> "pd.Series[str]":
+        """The class or function of each channel's layer, "" where it is not known; shape (R,)."""
+        names = self.keys.get("class_name", pd.Series("", index=self.keys.index))
+        return names.fillna("").astype(str)
+
+    def of_classes(self, layers: pd.DataFrame) -> "ChannelSums":
+        """Return these sums with the class_name of their layers, from a table of layers."""
+        classes = layers.reindex(columns=["layer", "call", "class_name"])
+        keys = self.keys.merge(classes, on=["layer", "call"], how="left")
+        return replace(self, keys=keys)
 
     def parameter(self, name: str) -> FloatArray:
         """Return a parameter of every channel, NaN where it has none; shape (R,)."""

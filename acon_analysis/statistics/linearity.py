@@ -87,8 +87,8 @@ def linearity_table(
 ) -> pd.DataFrame:
     """Tabulate how linear layers, channels or samples are, layers in order of execution.
 
-    ``layers`` holds ``layer`` and ``call`` in that order; ``sums`` and ``totals`` return the sums
-    of the channels, and `columns.TOTAL_COLUMNS` of every sample and layer.
+    ``layers`` holds ``layer``, ``call`` and ``class_name`` in that order; ``sums`` and ``totals``
+    return the sums of the channels, and `columns.TOTAL_COLUMNS` of every sample and layer.
     """
     if by not in BY:
         raise UsageError(f"linearity by {by!r}: {closest(by, BY)}")
@@ -97,9 +97,11 @@ def linearity_table(
     if by == "sample":
         table = in_order(sample_table(totals()), layers, by)
     elif by == "channel":
-        table = in_order(channel_table(sums(), confidence=confidence), layers, by)
+        table = in_order(
+            channel_table(sums().of_classes(layers), confidence=confidence), layers, by
+        )
     else:
-        table = in_order(layer_table(sums(), confidence=confidence), layers)
+        table = in_order(layer_table(sums().of_classes(layers), confidence=confidence), layers)
     return table if columns == "all" else ShortTable(table[list(SHORT_LINEARITY[by])])
 
 

@@ -1,13 +1,18 @@
 """The columns of the tables of linearity, computed from channel sums."""
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from acon_analysis.family import derivative_bounds, derivative_range
 from acon_analysis.moments.gram import EPS32, ROUNDINGS
 from acon_analysis.moments.state import FloatArray
-from acon_analysis.statistics.causes import GATE_CONSTANT, causes, equal_slopes, sentence
+from acon_analysis.statistics.causes import (
+    GATE_CONSTANT,
+    causes,
+    equal_slopes,
+    sentence,
+    straight_sides,
+)
 from acon_analysis.statistics.channel_sums import (
     ChannelSums,
     ResidualSums,
@@ -19,7 +24,6 @@ from acon_analysis.statistics.channel_sums import (
 from acon_analysis.statistics.gaussian import gaussian_fit
 from acon_analysis.statistics.jackknife import jackknife_error, share_interval
 
-BoolArray = npt.NDArray[np.bool_]
 _Columns = dict[str, FloatArray]
 
 
@@ -83,7 +87,7 @@ def channel_values(sums: ChannelSums, confidence: float) -> pd.DataFrame:
     frame["n_samples"] = np.nan_to_num(sums.field("n_samples")).astype(np.int64)
     frame["left_out"] = np.nan_to_num(sums.field("n_left_out")).astype(np.int64)
     frame["roundings"] = _roundings(sums)
-    return _with_causes(frame, sums.dead, constant_input(sums), sums.product)
+    return _with_causes(frame, sums)
 
 
 def _roundings(sums: ChannelSums) -> FloatArray:
@@ -198,12 +202,18 @@ def _slope_columns(sums: ChannelSums, beta: FloatArray) -> _Columns:
 _SAID = ["G", "kappa", "positive", "min_x", "max_x", "L_gate", "roundings"]
 
 
-def _with_causes(
-    frame: pd.DataFrame, dead: BoolArray, constant: BoolArray, product: BoolArray
-) -> pd.DataFrame:
+def _with_causes(frame: pd.DataFrame, sums: ChannelSums) -> pd.DataFrame:
     """Add flags and causes."""
+    dead, constant = sums.dead, constant_input(sums)
+    sides = np.array([straight_sides(str(name)) for name in sums.class_names], dtype=bool)
     columns = {name: frame[name].to_numpy(dtype=np.float64) for name in frame.columns[3:]}
-    found = causes(columns, dead=dead, constant=constant, product=product)
+    found = causes(
+        columns,
+        dead=dead,
+        constant=constant,
+        product=sums.product,
+        straight=sides.reshape(-1, 2),
+    )
     rows = frame[_SAID].to_dict("records")
     words = [sentence(cause, row) for cause, row in zip(found, rows, strict=True)]
     return frame.assign(

@@ -141,6 +141,17 @@ def test_dots_are_slopes_of_best_lines_and_rings_reach_little_of_the_derivative(
     np.testing.assert_allclose([one[0, 1] for one in bars.get_segments()], medians)
 
 
+def test_gated_products_have_no_column_of_derivatives() -> None:
+    facts = figureframes.every_channel()
+    gone = facts["layer"] == facts["layer"].iloc[0]
+    products = facts.assign(slope=facts["slope"].where(~gone), slope_low=np.nan)
+    figure = acon_figures.reached_slopes(products)
+    assert len(figure.axes[0].get_xticklabels()) == facts["layer"].nunique() - 1
+    assert f"Left out: {gone.sum()} channels without one line" in figure.caption
+    with pytest.raises(AconError, match="gated products have two"):
+        acon_figures.reached_slopes(products[gone])
+
+
 def test_states_are_those_of_the_networks_own_inputs(run: Run) -> None:
     facts = reached_slopes(channel_facts([run]))
     states = channel_states(facts)

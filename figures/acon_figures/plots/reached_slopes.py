@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from acon_analysis.errors import AconError
 from acon_analysis.plotdata.channels import reached_share
 from acon_analysis.plotdata.portraits import reached_slopes as slopes_of
 from acon_analysis.screen import counted
@@ -24,13 +25,14 @@ CAPTION = (
     "execution. Dots: the slope of the straight line that fits a channel best. It is a mean of the "
     "derivatives that the data meet, in which inputs near their mean count most: at 0 a channel "
     "passes nothing on, at 1 everything; a ReLU at 0.5 is on for about half of its inputs. Bars: "
-    "the layer's median.{rings}{unknown}"
+    "the layer's median.{rings}{unknown}{without}"
 )
 RINGS = (
     " Rings: {count} whose data reach less than half of the range of the derivative, so that they "
     "bend little or not at all."
 )
-UNKNOWN = " Of {count} that range is not known: the formula of their activation is not known."
+UNKNOWN = " Of {count} that range is not known, as their formula or its parameters are not."
+WITHOUT = " Left out: {count} without one line, such as those of gated products, with two inputs."
 
 
 @figure(
@@ -60,10 +62,13 @@ def reached_slopes(
     Raises
     ------
     AconError
-        If a column is missing or there is no channel.
+        If a column is missing or there is no channel, or none but those of gated products.
     """
-    facts = slopes_of(every_channel)
-    facts["little"] = reached_share(facts) < LITTLE
+    whole = slopes_of(every_channel)
+    facts = whole.dropna(subset="slope")
+    if facts.empty:
+        raise AconError("no channel has one input: gated products have two")
+    facts = facts.assign(little=reached_share(facts) < LITTLE)
     groups = [own for _, own in facts.groupby(["layer", "call"], sort=False)]
     with theme(context):
         narrow = is_narrow(width)
@@ -81,10 +86,12 @@ def reached_slopes(
         legend_below(figure, _handles(names, bool(facts["little"].any())))
     figure.name(f"{facts['network'].iloc[0]} on {facts['data'].iloc[0]}")
     rings, lacking = int(facts["little"].sum()), int(facts["slope_low"].isna().sum())
+    without = len(whole) - len(facts)
     figure.caption = CAPTION.format(
         channels=counted(len(facts), "channel"), network=facts["network"].iloc[0],
         rings=RINGS.format(count=counted(rings, "channel")) if rings else "",
         unknown=UNKNOWN.format(count=counted(lacking, "channel")) if lacking else "",
+        without=WITHOUT.format(count=counted(without, "channel")) if without else "",
     )  # fmt: skip
     return figure
 

@@ -208,8 +208,9 @@ def _legend(margin: float, level: float, *, labelled: bool) -> Iterator[str]:
         )
     yield f"loss: {loss}; low to high: {100 * (1 - level):g} % interval of its change."
     yield (
-        f"used: p_holm of {tested} is at most {level:g} (Holm's correction over the layers of an "
-        f"intervention); not used: the interval lies within ±{margin:g}; undecided: neither."
+        f"not used: the interval lies within ±{margin:g}, however small p is; otherwise used: "
+        f"p_holm of {tested} is at most {level:g} (Holm's correction over the layers of an "
+        "intervention); undecided: neither."
     )
 
 

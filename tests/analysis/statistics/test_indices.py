@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from acon_analysis import family
 from acon_analysis.columns import (
     LINEARITY_CHANNEL_COLUMNS,
     LINEARITY_LAYER_COLUMNS,
@@ -230,13 +231,38 @@ def test_any_elementwise_activation() -> None:
     table = channel_table(moments)
     assert table["L"][0] == pytest.approx(0.7335, abs=0.03)
     assert table[["kappa", "rho", "G", "L_gauss", "slope_min", "L_reference"]].isna().all().all()
-    assert table["cause"].tolist() == ["nonlinear", "positive", "dead"]
+    assert table["cause"].tolist() == ["nonlinear", "linear", "dead"]
     assert table["dead"].tolist() == [False, False, True]
     assert table["L"][2] == 1
     row = layer_table(moments).iloc[0]
     assert row["why"].startswith("3 channels: 1 ")
     assert (row["dead"], row["linear"]) == (1, 2)
     assert np.isnan(row["G"])
+
+
+@pytest.mark.parametrize(
+    ("name", "left", "right"),
+    [
+        ("ReLU", "dead", "positive"),
+        ("leaky_relu_", "negative", "positive"),
+        ("ELU", "linear", "positive"),
+        ("Sigmoid", "linear", "linear"),
+        ("SomebodysOwn", "linear", "linear"),
+    ],
+)
+def test_inputs_on_one_side_of_0_explain_a_line_only_where_the_function_is_one(
+    name: str, left: str, right: str
+) -> None:
+    """A sigmoid of -0.33 to -0.31 is nearly a line because of its range, not of its sign."""
+    x = np.random.default_rng(7).uniform(0.31, 0.33, (20, 2, 30))
+    x[:, 0] *= -1
+    y = family.get("sigmoid" if name == "SomebodysOwn" else name)(x)
+    layers = pd.DataFrame({"layer": ["act"], "call": 0, "class_name": name})
+    table = channel_table(channel_sums.channel_sums(plain_layer(x, y, "act")).of_classes(layers))
+    assert (table["L"] > 0.99).all()
+    assert table["cause"].tolist() == [left, right]
+    if left == "linear":
+        assert table["why"][0] == "linear over the range of its inputs (-0.33 to -0.31)"
 
 
 def test_dead_output_is_judged_by_the_parameters() -> None:
