@@ -140,8 +140,8 @@ def _why_beta(row: "pd.Series[Any]") -> tuple[str, str]:
 
 def _why_entropy(row: "pd.Series[Any]") -> tuple[str, str]:
     """Say why a channel's gate entropy and its nonlinearity disagree."""
-    share = f"{row['positive']:.0%} of its inputs are positive"
-    explained = f"but a line explains {row['L']:.1%} of its output"
+    share = f"{100 * row['positive']:.0f} % of its inputs are positive"
+    explained = f"but a line explains {100 * row['L']:.1f} % of its output"
     if row["rank_gate_entropy"] < row["rank_nonlinearity"]:
         return "gate switches less, yet it bends", f"{share}, {explained}"
     return "gate switches, yet straight", f"{share}, {explained}"

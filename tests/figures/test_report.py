@@ -537,6 +537,28 @@ def test_positions_in_the_chart_are_those_of_l() -> None:
     assert depth.depth_chart([[entries[0] | {"index": None}]], "wide") is None
 
 
+def test_lines_of_two_runs_of_other_layers_never_run_back() -> None:
+    def entries(names: str) -> list[dict[str, object]]:
+        one = {"index": (0.8, np.nan, np.nan), "dead": False}
+        return [
+            one | {"id": name, "name": name, "key": (name, 0), "place": place}
+            for place, name in enumerate(names)
+        ]
+
+    for first, second, order in (
+        ("be", "abcdef", "abcdef"), ("abcdef", "be", "abcdef"), ("abc", "axcy", "abxcy"),
+        ("ab", "cd", "cdab"), ("abd", "bcd", "abcd"),
+    ):  # fmt: skip
+        chart = depth.depth_chart([entries(first), entries(second)], "wide")
+        assert chart is not None
+        at = {one["id"]: one["x"] for points in chart["series"] for one in points}
+        for points in chart["series"]:
+            assert [one["x"] for one in points] == sorted(one["x"] for one in points)
+        longest = max(first, second, key=len)
+        assert chart["numbers"] == [(at[name], n) for n, name in enumerate(longest, 1)]
+        assert sorted(at, key=lambda name: at[name]) == list(order), order
+
+
 def test_numbers_of_thousands_have_room_in_the_chart() -> None:
     def numbers_of(last: int) -> int:
         places = np.linspace(0, last - 1, 60).astype(int)

@@ -65,7 +65,7 @@ def test_a_channel_of_a_run(meta: Run, layer: str | None, channel: int | None) -
     counts = [patch.get_height() for patch in figure.axes[2].patches]
     assert counts == list(np.histogram(betas, 40)[0])
     assert figure.axes[2].lines[0].get_xdata()[0] == slider.value
-    assert "90% of them below" in figure.axes[2].get_title(loc="left")
+    assert "90 % of them below" in figure.axes[2].get_title(loc="left")
     title = figure.get_suptitle()
     assert f"{row['layer']}, channel {number}" in title
     assert f"measured L = {row['L']:.3f}" in title

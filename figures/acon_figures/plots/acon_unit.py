@@ -117,7 +117,8 @@ def _draw_betas(axes: Axes, betas: npt.NDArray[np.float64], beta: float) -> None
     axes.axvline(beta, color=COLORS["red"], linewidth=thin(1.7))
     below = float((betas < beta).mean())
     axes.set_title(
-        f"β of {counted(len(betas), 'sample')}, {below:.0%} of them below the line", loc="left"
+        f"β of {counted(len(betas), 'sample')}, {100 * below:.0f} % of them below the line",
+        loc="left",
     )
     axes.set(xlabel="β", ylabel="samples")
 

@@ -24,12 +24,11 @@ TITLES = ("by channel", "by sample", "by layer")
 
 CAPTION = (
     "(a) β of each of {channels} of layer {layer}, mean and standard deviation over the "
-    "samples, with those of the logit-normal that bn2's shift and scale impose behind (grey); mean "
-    "Kolmogorov-Smirnov distance {ks:.3f}, {expected:.3f} to expect of as many samples of the "
-    "null. (b) The samples' means "
-    "of β in that layer; dotted: the normal curve if channels varied independently (standard "
-    "deviation {own_std:.4f} measured, {null_std:.4f} then). (c) By layer, how many times "
-    "the variance of the samples' means exceeds that of independent channels{band}.{networks}"
+    "samples; grey: those that the BatchNorm before the sigmoid gives by its shift and scale alone "
+    "(Kolmogorov-Smirnov distance on average {ks:.3f}; chance alone gives {expected:.3f}). (b) The "
+    "samples' means of β in that layer; dotted: the normal curve if channels varied independently "
+    "(standard deviation {null_std:.4f}, measured {own_std:.4f}). (c) By layer, the variance of "
+    "the samples' means, as a multiple of that of independent channels{band}.{networks}"
 )
 
 

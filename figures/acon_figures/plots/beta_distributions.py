@@ -339,12 +339,12 @@ def _caption(data: BetaDensities, limits: tuple[float, float], as_published: boo
         row = static.iloc[0]
         text += (
             f"; bars and their line: the parameter β of the static ACON network's "
-            f"{counted(int(row['channels']), 'channel')}, {row['outside']:.1%} of them outside [0, "
-            "1]"
+            f"{counted(int(row['channels']), 'channel')}, {100 * row['outside']:.1f} % of them "
+            "outside [0, 1]"
         )
     if (data.curves["source"] == "null").any():
         behind = "dotted" if as_published else "grey and dotted"
-        text += f"; {behind}: what BatchNorm before the sigmoid would give every sample by itself"
+        text += f"; {behind}: what BatchNorm before the sigmoid would give every sample"
     if as_published:
         kind = "spill beyond 0 and 1 and are cut there"
     elif bool(groups["reflected"].all()):

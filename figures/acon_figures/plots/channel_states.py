@@ -11,14 +11,14 @@ from acon_analysis.statistics.sentences import row_names
 from acon_figures.labels import legend_below, letters
 from acon_figures.names import layer_labels, layers_word
 from acon_figures.spec import figure
-from acon_figures.style import COLORS, INK, AconFigure, is_narrow, new_figure, theme, thin
+from acon_figures.style import COLORS, INK, RULE, AconFigure, is_narrow, new_figure, theme, thin
 
 LOOKS = {
     "dead": (INK, "dead"),
     "saturated": (COLORS["red"], "saturated"),
     "one side": (COLORS["orange"], "linear: inputs on one side of 0"),
     "linear": (COLORS["sky"], "linear for another reason"),
-    "bends": ("#dfe3e8", "bends"),
+    "bends": (RULE, "bends"),
 }
 MOST_NAMED = 40
 

@@ -27,9 +27,9 @@ COLORMAP = "RdBu"
 
 CAPTION = (
     "Measures of nonlinearity over the {channels} of layer {layer} of {network}, all "
-    "turned so that more means more nonlinear. (a) Spearman's correlation of each pair. (b) and "
-    "on: the channel that each of {against} ranks most unlike 1 - L: above, its function (blue, "
-    "at its median β, over the range of its inputs) and its best straight line (dotted); below, "
+    "turned so that more means more nonlinear. (a) Spearman's correlation of each pair. Then "
+    "the channels on which {against} contradict 1 - L most. Above: the channel's function (blue, "
+    "at its median β, over the range of its inputs) and its best straight line (dotted). Below: "
     "its rank among the channels by each measure, from the most linear (0) to the most nonlinear "
     "(1); red: the two that contradict. {reasons}"
 )

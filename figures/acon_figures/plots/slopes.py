@@ -26,10 +26,10 @@ MOST_LETTERS = 36
 CAPTION = (
     "Learned slopes and the derivatives they allow, {network}, {channels} in {layers}. "
     "(a) p1 and p2 of each channel; on the solid line, p1 = p2, a channel is linear "
-    "whatever its β; on the dashed one, p1 = -p2, least remains of the straight line. (b) The "
-    "greatest derivative of each channel less its least, over the range of its inputs (blue) and "
-    "over all real inputs (with the orange end); channels of a layer from the straightest to the "
-    "most bent. The inputs of the median channel reach {reached:.0%} of the range."
+    "whatever its β; on the dashed one, p1 = -p2, least remains of the straight line. (b) How "
+    "far the derivative of each channel varies, greatest minus least: over its inputs (blue) and "
+    "over all real numbers (with the orange end); channels of a layer from the straightest to the "
+    "most bent. The inputs of the median channel reach {reached:.0f} % of what it can vary."
 )
 
 
@@ -89,7 +89,7 @@ def slopes(
         words = [*left.get_legend_handles_labels()[1], *right.get_legend_handles_labels()[1]]
         figure.legend(handles, words, loc="outside lower center", ncols=2 if narrow else 4)
     figure.name(f"{own['network'].iloc[0]} on {own['data'].iloc[0]}")
-    reached = float(reached_share(own).median())
+    reached = 100 * float(reached_share(own).median())
     figure.caption = CAPTION.format(
         reached=reached,
         network=own["network"].iloc[0], channels=counted(len(own), "channel"),

@@ -49,7 +49,7 @@ def comparison(first: Run, second: Run, ids: Mapping[tuple[str, int], str]) -> d
     layers: dict[Any, pd.DataFrame] = dict(iter(found.groupby(["layer", "call"], sort=False)))
     return {
         "text": sentence(visible(comparison_text(found, names=first.layer_names))),
-        "unlike": [sentence(visible(text).rstrip(".")) for text in unlike(first, second)],
+        "unlike": [sentence(visible(text).removesuffix(".")) for text in unlike(first, second)],
         "rows": [
             _row(first.layer_names[key], ids[key], rows)
             for key, rows in layers.items()

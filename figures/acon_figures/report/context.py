@@ -184,7 +184,7 @@ def tiles(layers: pd.DataFrame, run: Run) -> list[Tile]:
     if "more" in rows:
         value = f"{count(rows['more']['value'])} of {count(rows['more']['total'])}"
         word = "layer" if rows["more"]["total"] == 1 else "layers"
-        label = f"{word} whose β varies more than unlearned"
+        label = f"{word} whose β varies more than with random weights"
         found.append(Tile(value, label, "at the 5 % level each"))
     return found
 

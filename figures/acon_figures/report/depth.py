@@ -22,15 +22,18 @@ def depth_chart(runs: Sequence[Sequence[dict[str, Any]]], size: str) -> dict[str
     Parameters
     ----------
     runs : sequence of sequence of dict
-        Of one run or of two, the entries of `layers.layer_entries`. Layers of the second run stand
-        where the first has one of the same path and call, others behind.
+        Of one run or of two, the entries of `layers.layer_entries`. Layers of one path and call
+        share a position; the run of more layers gives the order and the numbers.
     size : {"wide", "narrow"}
     """
     known = [[row for row in entries if row["index"] is not None] for entries in runs]
-    numbers = {row["key"]: row["place"] + 1 for rows in reversed(known) for row in rows}
-    names = list(dict.fromkeys(row["key"] for rows in known for row in rows))
+    longest, *others = sorted(known, key=len, reverse=True)
+    names = [row["key"] for row in longest]
+    for rows in others:
+        names = _merged(names, [row["key"] for row in rows])
     if not names:
         return None
+    numbers = {row["key"]: row["place"] + 1 for row in longest}
     width, height = SIZES[size]
     lowest = min([RELU_L, *(row["index"][1] for rows in known for row in rows)])
     floor = max(0.0, math.floor(10 * lowest) / 10)
@@ -50,10 +53,20 @@ def depth_chart(runs: Sequence[Sequence[dict[str, Any]]], size: str) -> dict[str
     return {
         "size": size, "width": width, "height": height, "left": _LEFT, "right": width - _RIGHT,
         "ticks": [(y_of(mark), f"{mark:.1f}") for mark in marks], "relu": y_of(RELU_L),
-        "numbers": [(x_of(name), numbers[name]) for i, name in enumerate(names) if i % every == 0],
+        "numbers": [(x_of(name), numbers[name]) for name in [*numbers][::every]],
         "radius": round(min(5.0, max(1.5, step / 3)), 1),
         "series": [[_point(row, x_of, y_of) for row in rows] for rows in known],
     }  # fmt: skip
+
+
+def _merged(names: list[Any], further: Sequence[Any]) -> list[Any]:
+    """Return names with further ones, each of these behind the one that it follows."""
+    merged, behind = list(names), -1
+    for name in further:
+        if name not in names:
+            merged.insert(behind + 1, name)
+        behind = merged.index(name)
+    return merged
 
 
 def _point(row: dict[str, Any], x_of: Any, y_of: Any) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def picture(spec: FigureSpec, inputs: Inputs, offered: dict[str, Numbers]) -> Pi
         for width in ("double", "single"):
             figure = spec.draw(frames, width=width)
             complete(figure, spec, inputs)
-            caption = visible(figure.caption)
+            caption = visible(figure.caption).replace(" %", "\u00a0%")
             label = f"{spec.name}-{width}"
             drawn[width] = inline_svg(figure, label, spec.heading, spec.description)
         tables = tuple(dict.fromkeys(_offer(spec, frames, offered)))

@@ -33,6 +33,13 @@ HINTS = {column.name: column.meaning for column in _EVERY} | {
     "variance of all data; never below L, and high wherever a sample has few values",
     "beta_gain": "what a β that depends on the sample adds to L_own - L, compared with the same "
     "inputs at a constant β",
+    "G": "how much the gate varies: 4·Var(gate), from 0, constant, to 1, half open and half shut",
+    "kappa": "how sharply a channel bends within one standard deviation of its inputs: "
+    "|β·(p1 - p2)|·std(x), β at its mean; from about 3 on it is two straight lines",
+    "rho": "how much the channel's two lines differ: (p1 - p2)/(p1 + p2), 0 for one line, ±1 where "
+    "one is flat, beyond where one rises and the other falls",
+    "ratio": "how much the samples' means of β vary, as a multiple of what independent channels "
+    "give",
     "beta_mean": "mean of β over samples and channels; below it the standard deviation",
     "linear": f"channels with L ≥ {LINEAR}, straight lines on these data; below it how many of "
     "them are dead",
