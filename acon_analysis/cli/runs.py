@@ -239,6 +239,8 @@ def compare(
         _warn_of_left_out(one)
     names = runs[1].layer_names | runs[0].layer_names
     shown = named(side_by_side(found), names) if on_screen(format, out) else found
+    if on_screen(format, out):
+        say(f"first: {first}; second: {second}")
     emit(shown, format, out)
     text = sentence(comparison_text(found, confidence, names))
     say(sentence_text(text), err=not on_screen(format, out))

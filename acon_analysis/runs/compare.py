@@ -8,6 +8,7 @@ comparison is refused: variances of dependent estimates must not simply be added
 """
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,14 +16,16 @@ import pandas as pd
 from acon_analysis.columns import DIFFERENCE_COLUMNS, names
 from acon_analysis.errors import AconError
 from acon_analysis.moments.fields import BLOCKS
-from acon_analysis.runs.run import Run
+from acon_analysis.runs.run import Run, as_run
 from acon_analysis.screen import counted
 from acon_analysis.statistics.differences import Side, compare_layers, difference
 from acon_analysis.statistics.linearity import in_order
 from acon_analysis.statistics.sentences import Names, row_names
 
 
-def compare_runs(first: Run, second: Run, *, confidence: float = 0.95) -> pd.DataFrame:
+def compare_runs(
+    first: Run | str | Path, second: Run | str | Path, *, confidence: float = 0.95
+) -> pd.DataFrame:
     """Compare two runs layer by layer, with intervals of the differences.
 
     Runs of the same images are compared sample by sample (paired), which makes the intervals
@@ -31,9 +34,9 @@ def compare_runs(first: Run, second: Run, *, confidence: float = 0.95) -> pd.Dat
 
     Parameters
     ----------
-    first, second : Run
-        Captured runs that share names of layers: two epochs, before and after a change, ACON and
-        Meta-ACON.
+    first, second : Run, str or Path
+        Captured runs, or their folders, that share names of layers: two epochs, before and after a
+        change, ACON and Meta-ACON.
     confidence : float
         Of the intervals; jackknife over blocks of samples.
 
@@ -42,7 +45,8 @@ def compare_runs(first: Run, second: Run, *, confidence: float = 0.95) -> pd.Dat
     DataFrame
         Columns `columns.DIFFERENCE_COLUMNS`: layers in the first run's order, for each the
         quantity beta (the mean over samples and channels) where both have one, and L, L_own,
-        beta_gain and G where both runs hold moments. NaN where a quantity does not exist.
+        beta_gain and G where both runs hold moments. NaN where a layer lacks a quantity; one that
+        every layer lacks has no rows.
 
     Raises
     ------
@@ -50,6 +54,7 @@ def compare_runs(first: Run, second: Run, *, confidence: float = 0.95) -> pd.Dat
         If the runs share no layer, or are of the same images in numbers of blocks that have no
         common divisor.
     """
+    first, second = as_run(first), as_run(second)
     paired = same_samples(first, second)
     blocks = shared_blocks(first, second) if paired else (first.moment_blocks, second.moment_blocks)
     frames = [_beta_differences(first, second, blocks, paired=paired, confidence=confidence)]
@@ -69,6 +74,10 @@ def compare_runs(first: Run, second: Run, *, confidence: float = 0.95) -> pd.Dat
     if not filled:
         raise AconError(_nothing_shared(first, second))
     table = pd.concat(filled, ignore_index=True)
+    known = table["quantity"].map(
+        table.groupby("quantity")[["first", "second"]].count().sum(axis=1)
+    )
+    table = table[(known > 0) | (table["quantity"] == "L")]
     return in_order(table, first.layers)[names(DIFFERENCE_COLUMNS)]
 
 

@@ -419,6 +419,15 @@ def require_samples(run: Run) -> None:
         )
 
 
+def as_run(run: Run | str | Path) -> Run:
+    """Return a run as it is, or open the folder of one."""
+    if isinstance(run, Run):
+        return run
+    if not isinstance(run, str | Path):
+        raise UsageError(f"expected a Run or the folder of one; got a {type(run).__name__}")
+    return open_run(run)
+
+
 def open_run(path: str | Path) -> Run:
     """Open a captured run; a UsageError if the folder holds none."""
     run = Run(path)

@@ -89,8 +89,8 @@ def yardsticks(layers: pd.DataFrame) -> list[Yardstick]:
     ]
     own = pd.Series(keys, index=layers.index, dtype=object).dropna()
     return [
-        Yardstick(*key, layers.loc[own.index[[one == key for one in own]]])
-        for key, _ in Counter(own).most_common()
+        Yardstick(name, index, layers.loc[own.index[[one == (name, index) for one in own]]])
+        for (name, index), _ in Counter(own).most_common()
     ]
 
 

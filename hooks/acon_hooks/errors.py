@@ -19,12 +19,20 @@ class UnusedDataWarning(UserWarning):
     """The data hold more than a network is given."""
 
 
+class TargetWarning(UserWarning):
+    """What looks like targets is given to the network."""
+
+
 class SameDataWarning(UserWarning):
     """What was fitted on some samples is measured on the same ones."""
 
 
 class UnusedLayerWarning(UserWarning):
     """Some of the layers found did not run in the first forward pass, or cannot be read."""
+
+
+class NoLayerWarning(UserWarning):
+    """No layer is found among the modules."""
 
 
 class SlowerModelWarning(UserWarning):

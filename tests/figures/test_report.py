@@ -279,7 +279,8 @@ class _Gated(nn.Module):
         self.a, self.b, self.act, self.squeezed = nn.Linear(4, 4), nn.Linear(4, 4), gate, squeezed
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x if self.squeezed else self.a(x)) * self.act(self.b(x))
+        factor: Tensor = x if self.squeezed else self.a(x)
+        return factor * self.act(self.b(x))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from acon_analysis.errors import UsageError
 from acon_analysis.files import atomic_write
 from acon_analysis.plotdata.networks import with_folders
 from acon_analysis.plotdata.overview import channel_overview, layer_overview
-from acon_analysis.runs.run import Run, open_run, require_samples
+from acon_analysis.runs.run import Run, as_run, require_samples
 from acon_analysis.screen import counted
 from acon_analysis.selection import require_columns
 from acon_analysis.statistics.sentences import sentence
@@ -89,7 +89,7 @@ def write_report(
     if target.is_dir():
         raise UsageError(f"{str(target)!r} is a folder; give the name of a page")
     given = [run] if second is None else [run, second]
-    runs = [one if isinstance(one, Run) else open_run(one) for one in given]
+    runs = [as_run(one) for one in given]
     page = render(*runs, title=title, blocks=blocks, progress=progress)
     data = page.encode("utf-8", "backslashreplace")
 

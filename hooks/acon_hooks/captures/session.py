@@ -167,10 +167,11 @@ class Session:
         self._refuse_other_threads(self.manifest["compute"].get("threads"))
         warn_of_other_batches(self.folder, self.manifest["compute"], plan.batch_size)
         self.columns = columns_of(self.manifest)
-        announce, count, text = plan.settings.announce, self.feed.count, ""
+        announce, count = plan.settings.announce, self.feed.count
+        texts = self.first_batch.optional_words()
         if self.moments is not None and count:
-            text = self.moments.space_text(count, plan.unit_size)
-        if text and announce is not None:
+            texts.append(self.moments.space_text(count, plan.unit_size))
+        for text in filter(None, texts if announce else []):
             announce(text)
 
     def _refuse_other_threads(self, recorded: int | None) -> None:

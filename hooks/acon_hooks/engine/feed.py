@@ -58,6 +58,17 @@ class Batch:
                 error.add_note(f"{given}; {self.options.signature.words()}" if names else given)
             raise
 
+    def optional_words(self) -> list[str]:
+        """Say which parts of the data are given to arguments that need not be given."""
+        given = self.inputs
+        if self.options.forward is not None or not isinstance(given, tuple):
+            return []
+        return [
+            f"data: part {index} of each batch, {described(given[index])}, is given to {name!r} of "
+            "the network's forward"
+            for index, name in self.options.signature.optional(len(given), targets=False)
+        ]
+
     @property
     def tensor_rows(self) -> Rows:
         """Where its samples lie in tensors inside the network."""
@@ -161,7 +172,7 @@ def example_batch(model: nn.Module, example: Any, forward: Forward | None = None
         options = input_options(model, forward)
         inputs, _ = options.split(drawn, "the example's first batch", batch=True)
         return Batch(0, list(range(count_samples(inputs))), inputs, options=options).copy()
-    if forward is None and not isinstance(example, Mapping):
+    if forward is None and not isinstance(example, Mapping | list):
         return called_batch(example if isinstance(example, tuple) else (example,), {}).copy()
     options = input_options(model, forward)
     inputs, _ = options.split(example, "the example", batch=True)

@@ -17,11 +17,14 @@ from torch import Tensor, nn
 
 from acon_analysis.errors import UsageError
 from acon_hooks.engine.trees import like
-from acon_hooks.errors import UnusedDataWarning
+from acon_hooks.errors import TargetWarning, UnusedDataWarning
 
 #: Keys under which an item or batch that is a dict may hold its images, and its labels.
 IMAGE_KEYS = ("image", "images", "pixel_values", "x")
 LABEL_KEYS = ("label", "labels", "target", "y")
+
+#: Names of arguments, without a plural s, that may be labels; ``y`` may as well be an input.
+_TARGETS = ("label", "target")
 
 _AS_LABEL = "forward=lambda model, batch: model(batch[0])"
 _AS_ARGUMENTS = "forward=lambda model, batch: model(*batch)"
@@ -65,6 +68,14 @@ class Signature:
         """How many arguments can be given by position."""
         return float("inf") if self.any_number else len(self.names)
 
+    def optional(self, count: int, *, targets: bool) -> list[tuple[int, str]]:
+        """Return index and name of those of N arguments that need not be given.
+
+        `targets`: those whose name is that of labels, otherwise the others.
+        """
+        named = list(enumerate(self.names[:count]))[max(1, self.required) :]
+        return [one for one in named if (one[1].removesuffix("s") in _TARGETS) is targets]
+
     def words(self) -> str:
         """Describe the arguments for an error."""
         named = [*self.names, *sorted(self.keywords - set(self.names))]
@@ -105,6 +116,7 @@ def split_item(
         _warn_unused(unused)
     label = labels[0] if labels else None
     if count > 1:
+        _warn_of_targets(parts[:count], signature)
         first = _input(parts[0], given, batch=batch)
         return (first, *(_argument(part, given, batch) for part in parts[1:count])), label
     if isinstance(parts[0], Mapping):
@@ -233,6 +245,17 @@ def _warn_unused(names: list[str]) -> None:
     """Warn of numbers that are no label and no argument."""
     text = f"data: {', '.join(names)} of the samples is not used: the network does not take it"
     warnings.warn(text, UnusedDataWarning, stacklevel=5)
+
+
+def _warn_of_targets(parts: list[Any], signature: Signature) -> None:
+    """Warn where what looks like labels is an argument: the network may compute its loss."""
+    for index, name in signature.optional(len(parts), targets=True):
+        text = (
+            f"data: {_described(parts[index])} at {index} is given to {name!r} of the network's "
+            "forward, and is no label (one number or string a sample, or one-hot); if a loss is "
+            f"not to be measured, give data without it, or {_AS_LABEL}"
+        )
+        warnings.warn(text, TargetWarning, stacklevel=2)
 
 
 def plain_label(label: Any) -> Any:

@@ -1,5 +1,6 @@
 """`find_layers`: the layers of a model."""
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import nn
 
 from acon_hooks.engine.feed import example_batch
 from acon_hooks.engine.inputs import Forward
+from acon_hooks.errors import NoLayerWarning
 from acon_hooks.guards import unwrap
 from acon_hooks.layers.choosing import NoLayerError
 from acon_hooks.layers.scan import PLAIN_KINDS, Layer, check_kinds, default_kinds, scan_layers
@@ -37,9 +39,10 @@ def find_layers(
     kinds : iterable of str, optional
         Keys of `KINDS`; by default those of the ACON family, in a network without any the
         activations and gated products.
-    example : Tensor, tuple, mapping, Dataset or DataLoader, optional
+    example : Tensor, tuple, list, mapping, Dataset or DataLoader, optional
         A batch, handed to the model in one forward pass (a tuple as its arguments, a mapping by
-        their names); of a data set or a loader the first batch, without its labels.
+        their names, a list ``[x, labels]`` as a capture takes it); of a data set or a loader the
+        first batch, without its labels.
     forward : callable, optional
         Calls the model on the example: (model, example) -> output.
 
@@ -56,11 +59,17 @@ def find_layers(
     ProofError
         If `example` is given and β of a layer cannot be read.
     """
-    kinds = default_kinds(model) if kinds is None else check_kinds(kinds)
-    found = scan_layers(model, kinds)
-    if example is None or not (found or set(PLAIN_KINDS) & set(kinds)):
+    asked = default_kinds(model) if kinds is None else check_kinds(kinds)
+    found = scan_layers(model, asked)
+    if example is None and kinds is None and not found:
+        text = (
+            f"{type(unwrap(model)).__name__} has no module that is an activation; those that are "
+            "called as functions, F.relu(x), are found with a batch: find_layers(model, example=x)"
+        )
+        warnings.warn(text, NoLayerWarning, stacklevel=2)
+    if example is None or not (found or set(PLAIN_KINDS) & set(asked)):
         return found
-    with Tap(model, kinds=kinds) as tap, torch.no_grad():
+    with Tap(model, kinds=asked) as tap, torch.no_grad():
         try:
             example_batch(model, example, forward).run(unwrap(model))
         except NoLayerError:

@@ -141,7 +141,9 @@ def test_comparing_tells_what_does_not_fit(
     tmp_path: Path, digits_run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert status("compare", digits_run.path, digits_run.path) == 0
-    assert capsys.readouterr().err == ""
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert said.out.startswith(f"first: {digits_run.path}; second: {digits_run.path}\n")
     for name, model in (("few", "digits_metaacon"), ("relu", "digits_relu")):
         assert status("capture", model, "--data", "digits", "--out", tmp_path / name,
                     "--limit", 40) == 0  # fmt: skip

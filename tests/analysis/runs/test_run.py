@@ -226,6 +226,21 @@ def test_a_summary_counts_the_channels_of_layers_without_beta(tmp_path: Path) ->
     assert table["L"].notna().all()
 
 
+def test_folders_are_compared_and_quantities_that_no_layer_has_are_left_out(
+    tmp_path: Path,
+) -> None:
+    model = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 4), nn.SiLU()).eval()
+    folders = [tmp_path / "one", tmp_path / "two"]
+    runs = [acon.capture(model, [torch.randn(30, 3)], one, progress=False) for one in folders]
+    found = acon.compare(str(folders[0]), folders[1])
+    pd.testing.assert_frame_equal(found, acon.compare(*runs))
+    assert found[["layer", "quantity"]].to_numpy().tolist() == [["1", "L"], ["3", "L"]]
+    with pytest.raises(UsageError, match="expected a Run or the folder of one; got a DataFrame"):
+        acon.compare(runs[0], found)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="nowhere"):
+        acon.compare(runs[0], "nowhere")
+
+
 def test_a_class_of_a_script_is_named_without_its_module(tmp_path: Path) -> None:
     of_script = type("Net", (nn.Sequential,), {"__module__": "__main__"})
     model = of_script(nn.Linear(3, 3), nn.ReLU()).eval()

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from acon_analysis.errors import UsageError
+from acon_hooks.captures.capturing import capture
 from acon_hooks.engine.feed import Batch
 from acon_hooks.engine.feeding import open_feed
 from acon_hooks.engine.inputs import InputOptions
 from acon_hooks.engine.items import Signature, plain_label, split_item
 from acon_hooks.engine.trees import copied, leaves
-from acon_hooks.errors import UnusedDataWarning
+from acon_hooks.errors import TargetWarning, UnusedDataWarning
 
 IDS = torch.arange(24).reshape(4, 6)
 MASK = torch.ones(4, 6, dtype=torch.long)
@@ -107,6 +108,55 @@ def test_keys_that_are_no_arguments() -> None:
         taken = rf"keys {keys}; .*labels under one of 'label'.* takes \(input\), and {keys} is none"
         with pytest.raises(UsageError, match=taken):
             split_item(batch, "batch 0", ONE, batch=True)
+
+
+class _Decoder(nn.Module):
+    """Returns logits, and a loss where it is given targets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.act = nn.Embedding(9, 9), nn.GELU()
+
+    def forward(self, idx: Tensor, targets: Tensor | None = None) -> Tensor:
+        logits: Tensor = self.act(self.embed(idx))
+        return logits if targets is None else nn.functional.cross_entropy(logits.mT, targets)
+
+
+def test_labels_that_are_given_to_the_network_are_named(tmp_path: Path) -> None:
+    tokens = torch.arange(24).reshape(4, 6) % 9
+    loader = DataLoader(TensorDataset(tokens, tokens.flip(1)), batch_size=2)
+    with pytest.warns(TargetWarning) as caught:
+        run = capture(_Decoder().eval(), loader, tmp_path / "a", progress=False)
+    assert {str(one.message) for one in caught} == {
+        "data: a Tensor of shape (2, 6) at 1 is given to 'targets' of the network's forward, and "
+        "is no label (one number or string a sample, or one-hot); if a loss is not to be measured, "
+        "give data without it, or forward=lambda model, batch: model(batch[0])"
+    }
+    assert run.nonlinearities["operator"].str.contains("nll_loss").any()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        split_item((tokens, tokens), "batch 0", Signature(("x", "y"), 2), batch=True)
+        split_item((tokens, tokens), "batch 0", Signature(("x", "mask"), 1), batch=True)
+
+
+def test_other_optional_arguments_are_announced(tmp_path: Path) -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.act = nn.GELU()
+
+        def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+            out: Tensor = self.act(x if scale is None else x * scale)
+            return out
+
+    said: list[str] = []
+    batch = (torch.randn(4, 6), torch.rand(4, 6))
+    capture(Masked().eval(), [batch], tmp_path / "a", progress=False, announce=said.append)
+    named = "data: part 1 of each batch, (4, 6), is given to 'scale' of the network's forward"
+    assert said[0] == named
+    said.clear()
+    capture(Masked().eval(), [batch[0]], tmp_path / "b", progress=False, announce=said.append)
+    assert named not in said
 
 
 def test_numbers_that_are_not_used_are_named() -> None:

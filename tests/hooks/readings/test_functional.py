@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 import acon_analysis as acon
 from acon_analysis.errors import UsageError
 from acon_hooks import HookError, Tap
-from acon_hooks.errors import PaddingWarning
+from acon_hooks.errors import NoLayerWarning, PaddingWarning
 from network_oracle import assert_measured, captured, every_function, settled, warned
 from networks import Network
 
@@ -441,3 +441,19 @@ def test_a_call_that_has_ended_keeps_no_tensors() -> None:
             model(torch.randn(5, 4))
             tap.take()
     assert not model.alive[-1]
+
+
+def test_find_layers_names_the_way_to_functions_and_takes_a_batch_with_labels() -> None:
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wide = nn.Linear(3, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.silu(self.wide(x))
+
+    model, x = Functional().eval(), torch.randn(6, 3)
+    with pytest.warns(NoLayerWarning, match=r"Functional has no module .*find_layers\(model, ex"):
+        assert acon.find_layers(model) == []
+    for example in (x, [x, torch.arange(6)], (x,)):
+        assert [one.name for one in acon.find_layers(model, example=example)] == [":silu#0"]
