@@ -22,14 +22,7 @@ from acon_hooks.guards import autocast_dtype, refuse_autocast, refuse_without_va
 from acon_hooks.layers.axes import ChannelAxes
 from acon_hooks.layers.choosing import NoLayerError, choose_layers, none_of
 from acon_hooks.layers.scan import DEFAULT_KINDS, PLAIN_KINDS, Layer, check_kinds
-from acon_hooks.readings.batch import (
-    Batch,
-    InputObserver,
-    Key,
-    Observer,
-    Results,
-    count_samples,
-)
+from acon_hooks.readings.batch import Batch, InputObserver, Key, Observer, Results, count_samples
 from acon_hooks.readings.finding import FunctionFinder
 from acon_hooks.readings.layer_hooks import LayerHooks
 from acon_hooks.readings.pieces import PIECES

@@ -119,9 +119,7 @@ def test_marks_that_name_no_run_count(tmp_path: Path) -> None:
     assert verify_run(run.path).sound
 
 
-def test_a_capture_that_is_refused_leaves_the_constants_of_the_other_alone(
-    tmp_path: Path,
-) -> None:
+def test_a_capture_that_is_refused_leaves_the_constants_of_the_other_alone(tmp_path: Path) -> None:
     data, out = images(8), tmp_path / "r"
     settings = Settings(out, unit_size=4, progress=False)
     second = Session(plan_capture(Tiny(seed=1), data, settings))  # begins while the folder is empty

@@ -58,10 +58,7 @@ def test_autocast_is_refused_unless_it_is_allowed() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), MetaAconC(4)).eval()
     x = torch.randn(6, 3, 9, 9)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        with (
-            pytest.raises(HookError, match="leave autocast, or pass allow"),
-            record(model),
-        ):
+        with pytest.raises(HookError, match="leave autocast, or pass allow"), record(model):
             model(x)
         with record(model, allow_autocast=True) as recording:
             model(x)

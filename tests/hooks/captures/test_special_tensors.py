@@ -202,10 +202,7 @@ def test_nested_tensors_inside_the_network(tmp_path: Path) -> None:
     with pytest.warns(UnusedLayerWarning, match=rf"'act' \({reason}\)"):
         run = captured(Packs(always=True), [x, x], tmp_path)
     assert run.layers["layer"].tolist() == ["also"]
-    with (
-        torch.no_grad(),
-        Tap(Packs(always=False).eval(), kinds=("activation",)) as tap,
-    ):
+    with torch.no_grad(), Tap(Packs(always=False).eval(), kinds=("activation",)) as tap:
         tap.model(x)
         tap.take()
         with pytest.raises(HookError, match=rf"'act', call 0, batch 1: {reason}, which was not so"):

@@ -9,13 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from acon_analysis.errors import UsageError
-from acon_hooks import (
-    HookError,
-    Layer,
-    Tap,
-    find_layers,
-    record,
-)
+from acon_hooks import HookError, Layer, Tap, find_layers, record
 from networks import Network
 from support_variants import Detector, shaken, tensor
 

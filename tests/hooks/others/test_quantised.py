@@ -12,14 +12,7 @@ from torch import Tensor, nn
 import acon_analysis as acon
 from acon_analysis.errors import AconError
 from acon_analysis.layers import MetaAconC
-from network_oracle import (
-    assert_measured,
-    captured,
-    every_function,
-    settled,
-    unchanged,
-    warned,
-)
+from network_oracle import assert_measured, captured, every_function, settled, unchanged, warned
 
 KINDS = ("meta_acon", "activation")
 QUANTISED = ["ignore:.*torch.ao.quantization is deprecated", "ignore:.*quant.*:UserWarning",

@@ -69,10 +69,7 @@ PRODUCTS: dict[str, tuple[Forward, dict[str, tuple[str, str]]]] = {
         lambda n, x: n.up(x).mul_(torch.sigmoid(n.gate(x))),
         {":mul#0": ("product", ":sigmoid#0")},
     ),
-    "activation by hand": (
-        lambda n, x: silu_by_hand(n.up(x)),
-        {":mul#0": ("activation", "")},
-    ),
+    "activation by hand": (lambda n, x: silu_by_hand(n.up(x)), {":mul#0": ("activation", "")}),
     "hard swish by hand": (
         lambda n, x: n.up(x).mul(F.relu6(n.up(x) + 3).div_(6)),
         {":mul#0": ("product", ":relu6#0")},
@@ -101,10 +98,7 @@ PRODUCTS: dict[str, tuple[Forward, dict[str, tuple[str, str]]]] = {
     "softmax": (lambda n, x: F.relu(n.up(x)) * n.gate(x).softmax(-1), {}),
     "mask": (lambda n, x: F.relu(n.up(x)) * (x[..., :1] > 0).float(), {}),
     "residual": (lambda n, x: (x + n.up(x)[..., :5]) * x, {}),
-    "rotary": (
-        lambda n, x: n.up(x) * torch.arange(7.0).unsqueeze(1).sin() + n.gate(x),
-        {},
-    ),
+    "rotary": (lambda n, x: n.up(x) * torch.arange(7.0).unsqueeze(1).sin() + n.gate(x), {}),
 }
 
 

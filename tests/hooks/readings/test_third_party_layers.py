@@ -124,11 +124,7 @@ CASES = [
     Case(FunctionalVectors, VECTOR, lambda m, x: expit(x @ (m.w2 @ m.w1).T)),
     Case(TwoPools, IMAGE, two_pools),
     Case(TwoSigmoids, IMAGE, two_sigmoids),
-    Case(
-        EinsumGrid,
-        GRID,
-        lambda m, x: expit(x.mean((1, 2)) @ m.mixing.reshape(C, C)),
-    ),
+    Case(EinsumGrid, GRID, lambda m, x: expit(x.mean((1, 2)) @ m.mixing.reshape(C, C))),
     Case(ChunkedBeta, IMAGE, sigmoid_beta),
     Case(ChunkedLayer, IMAGE, sigmoid_beta, NO_READING),
     Case(ChunkedChannels, IMAGE, sigmoid_beta),
@@ -157,11 +153,7 @@ CASES = [
     Case(Overwritten, IMAGE, sigmoid_beta),
     Case(Rows, IMAGE, rows_beta, NO_READING),
     Case(TimeFirst, TOKENS, tokens_beta, "no reading of β"),
-    Case(
-        TokenGate,
-        TOKENS,
-        lambda m, x: expit(x @ m.fc.weight.T + m.fc.bias).mean(1),
-    ),
+    Case(TokenGate, TOKENS, lambda m, x: expit(x @ m.fc.weight.T + m.fc.bias).mean(1)),
 ]
 
 

@@ -19,11 +19,7 @@ from acon_hooks import HookError, Layer, Tap
 from acon_hooks.engine.edits import Editing
 from acon_hooks.engine.plans import relative_change
 from acon_hooks.engine.visiting import visiting
-from acon_hooks.replacement.damage import (
-    channel_damage,
-    channel_measures,
-    first_order_damage,
-)
+from acon_hooks.replacement.damage import channel_damage, channel_measures, first_order_damage
 from acon_hooks.replacement.fitting import LINEARIZABLE, Fit, fit_units
 from acon_hooks.replacement.linearizing import (
     LinearizedActivation,
