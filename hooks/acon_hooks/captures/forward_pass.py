@@ -212,7 +212,7 @@ class ForwardPass:
         """Make a fused copy, compared with the network that it replaces."""
         # No hooks are set while a copy is made, because it would inherit them.
         with Tap(self.model, kinds=self.kinds, check_rows=True) as tap, torch.no_grad():
-            output, values = self.model(images), tap.take()
+            output, values = self.model(images.clone()), tap.take()  # which it may overwrite
             self.metadata = self._metadata(tap, batch)
         model = self.model
         given = Proof(model, self.kinds, _used(tap), images, output, values, self.output)
@@ -222,7 +222,7 @@ class ForwardPass:
                 if isinstance(module, FusedMetaAconC):
                     module.activate = partial(self.moments.activated, name)
         self._stack.enter_context(channels_last(model, wanted=self.channels_last))
-        output, values, _ = read(model, self.kinds, images)
+        output, values = read(model, self.kinds, images)
         given.compare("the fused network", output, values)
         self._tap = self._stack.enter_context(self._observing(model))
 
@@ -268,11 +268,11 @@ def refuse_unbatched(model: nn.Module, images: Tensor) -> None:
             model(images.clone())
 
 
-def read(model: nn.Module, kinds: Sequence[str], images: Tensor) -> tuple[Any, Batch, Tap]:
+def read(model: nn.Module, kinds: Sequence[str], images: Tensor) -> tuple[Any, Batch]:
     """Return the output of a network and β of its layers, every reading proved."""
     with Tap(model, kinds=kinds) as tap, torch.no_grad():
-        output = model(images)
-        return output, tap.take(), tap
+        output = model(images.clone())
+        return output, tap.take()
 
 
 def _version(value: Tensor) -> int:
@@ -335,15 +335,15 @@ class Proof:
         # A fused network has to equal it in float64.
         images = self.images[:4].double()
         exact = copy.deepcopy(self.model).double()
-        output, values, _ = read(exact, self.kinds, images)
+        output, values = read(exact, self.kinds, images)
         fused = fuse(exact, self.layers, images[:1])
-        other, others, _ = read(fused, self.kinds, images)
+        other, others = read(fused, self.kinds, images)
         self._require(name, output, values, other, others, TOLERANCE)
         noisy = read(_with_rounded_weights(exact), self.kinds, images)
         given = read(self.model, self.kinds, self.images[:4])
         return max(
             difference(mine, theirs)
-            for other, betas, _ in (noisy, given)
+            for other, betas in (noisy, given)
             for mine, theirs in [
                 (self._meant(output), self._meant(other)),
                 *((values[key], betas[key]) for key in values),

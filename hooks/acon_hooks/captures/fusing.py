@@ -136,7 +136,7 @@ def _pairs(model: nn.Module, example: Tensor) -> list[tuple[nn.Module, nn.Module
     ]
     found = _Pairs()
     with visiting(model, sites, found), torch.no_grad():
-        model(example)
+        model(example.clone())
     return [pair for pair in found.pairs if all(found.calls[module] == 1 for module in pair)]
 
 

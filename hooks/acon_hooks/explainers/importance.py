@@ -110,7 +110,7 @@ def conductance(
 
     def scores(images: Tensor) -> Any:
         """Return the class scores, (N, classes)."""
-        found = run(images)
+        found = run(images.clone())  # a network may overwrite its input
         return found if isinstance(found, Tensor) and output is None else pick_output(found, output)
 
     targets = _targets(scores, images, targets, batch_size)
@@ -308,7 +308,7 @@ def _targets(
 ) -> Tensor:
     """Return one class an image, (N,), by default the predicted ones; raise for impossible ones."""
     with torch.no_grad(), eager():
-        outputs = [scores_of(part.clone()) for part in torch.split(images, batch_size)]
+        outputs = [scores_of(part) for part in torch.split(images, batch_size)]
     first = outputs[0]
     if not isinstance(first, Tensor) or first.ndim != 2:
         given = tuple(first.shape) if isinstance(first, Tensor) else f"a {type(first).__name__}"

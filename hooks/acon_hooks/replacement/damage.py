@@ -211,7 +211,7 @@ def channel_measures(
         frames.append(table.assign(layer=layer.name, call=call))
 
     with torch.no_grad(), Tap(model, layers, kinds=tuple(kinds), observe=observe) as tap:
-        model(images)
+        model(images.clone())  # a network may overwrite its input
         tap.take()
     table = pd.concat(frames, ignore_index=True).astype({"layer": "str"})
     return table[["layer", "call", *table.columns.drop(["layer", "call"])]]

@@ -15,6 +15,7 @@ from acon_hooks.captures.fusing import FusedMetaAconC, difference, fuse, same_ou
 from acon_hooks.engine.feed import Batch
 from acon_hooks.errors import ProofError
 from captures import images, tiny
+from networks import Network
 
 KINDS = ("meta_acon", "acon")
 
@@ -59,6 +60,17 @@ class Shares(nn.Module):
             z = self.norm(z)
         out: Tensor = self.acon(z + y)
         return out
+
+
+def test_a_network_that_overwrites_its_input_is_fused(tmp_path: Path) -> None:
+    network, x = tiny(), images(8).tensors[0]
+    model = Network(lambda n, x: n.net(x.sub_(0.5).mul_(3)), net=network).eval()
+    plain, fused = (
+        acon.capture(model, [x.clone()], tmp_path / str(fuse), fuse=fuse, progress=False)
+        for fuse in (False, True)
+    )
+    for layer in plain.layers["layer"]:
+        np.testing.assert_allclose(fused.beta_matrix(layer), plain.beta_matrix(layer), atol=1e-5)
 
 
 def test_a_norm_that_runs_twice_is_left_alone() -> None:

@@ -13,7 +13,7 @@ from acon_analysis.data.denormalize import viewable
 from acon_analysis.data.preprocess import get_preprocess
 from acon_analysis.data.sources import open_data
 from acon_analysis.errors import UsageError
-from acon_analysis.layers import MetaAconC
+from acon_analysis.layers import AconC, MetaAconC
 from acon_analysis.models.registry import build_model
 from acon_analysis.statistics.affine_fit import linearity
 from acon_figures.plots.explanation import explanation
@@ -23,6 +23,7 @@ from acon_hooks.explainers.importance import conductance, correlations, layer_co
 from acon_hooks.explainers.sanity import randomization_check, rank_correlation, shuffle
 from acon_hooks.moments.recording import record
 from acon_hooks.readings.found_layers import find_layers
+from acon_hooks.replacement.damage import channel_measures
 from commands import status
 from networks import Network
 
@@ -123,6 +124,19 @@ def test_conductance_is_complete_where_all_paths_meet(digits_metaacon: nn.Module
         change = digits_metaacon(images) - digits_metaacon(zero)
     expected = change.gather(1, targets[:, None])[:, 0].numpy()
     np.testing.assert_allclose(flow.sum(1), expected, rtol=0.01)
+
+
+def test_the_images_stay_as_they_are_where_a_network_overwrites_them() -> None:
+    torch.manual_seed(0)
+    act, fc = AconC(3), nn.Linear(3, 2)
+    net = Network(lambda n, x: n.fc(n.act(x.mul_(2)).mean((2, 3))), act=act, fc=fc).eval()
+    same = Network(lambda n, x: n.fc(n.act(2 * x).mean((2, 3))), act=act, fc=fc).eval()
+    images = torch.randn(4, 3, 2, 2)
+    for measure in (conductance, channel_measures):
+        before = images.clone()
+        found, expected = measure(net, images), measure(same, images)  # type: ignore[operator]
+        assert torch.equal(images, before)
+        pd.testing.assert_frame_equal(found, expected)
 
 
 def test_mistakes(digits_metaacon: nn.Module) -> None:
