@@ -149,9 +149,8 @@ class Gathering:
         if self.slots < FEWEST_KEPT:
             raise AconError(
                 f"{counted(len(self.blocks), 'block')} need {FEWEST_KEPT} batches of their inputs "
-                "in memory, "
-                f"{FEWEST_KEPT * each / 1e9:.1f} GB; the limit is {KEPT_BYTES / 1e9:.1f} GB: "
-                "measure fewer blocks at once (blocks=, --blocks)"
+                f"in memory, {FEWEST_KEPT * each / 1e9:.1f} GB; the limit is "
+                f"{KEPT_BYTES / 1e9:.1f} GB: measure fewer blocks at once (blocks=, --blocks)"
             )
         self.order = self.generator.permutation(self.slots)
         left = SUM_BYTES

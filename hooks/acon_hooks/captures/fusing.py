@@ -93,13 +93,13 @@ def fuse(model: nn.Module, layers: Iterable[Layer], example: Tensor) -> nn.Modul
     pairs = _pairs(fused, example)
     for before, norm in pairs:
         _fold(before, norm)
-    _exchange(fused, {norm: nn.Identity() for _, norm in pairs})
+    exchange(fused, {norm: nn.Identity() for _, norm in pairs})
     swaps: dict[nn.Module, nn.Module] = {}
     for layer in (layer for layer in layers if layer.function is None):
         module: Any = fused.get_submodule(layer.name)
         if _is_authors_form(layer, module):
             swaps[module] = FusedMetaAconC(module.p1, module.p2, module.fc1, module.fc2)
-    _exchange(fused, swaps)
+    exchange(fused, swaps)
     return fused.eval()
 
 
@@ -162,7 +162,7 @@ def _fold(before: Any, norm: Any) -> None:
         before.bias = nn.Parameter(shifted.to(before.weight.dtype))
 
 
-def _exchange(model: nn.Module, new: dict[nn.Module, nn.Module]) -> None:
+def exchange(model: nn.Module, new: dict[nn.Module, nn.Module]) -> None:
     """Exchange modules for others, wherever they are referred to."""
     for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):

@@ -147,9 +147,8 @@ class ManifestWriter:
         if changed:
             raise StoreError(
                 f"out: parts of {counted(len(changed), 'unit')} in {str(self.folder.path)!r} (the "
-                "first is "
-                f"{min(changed)}) were changed since they were written; the same command makes "
-                "them again"
+                f"first is {min(changed)}) were changed since they were written; the same command "
+                "makes them again"
             )
         recorded = manifest.get("tables", {})
         kept = [f"{name}.parquet" for name in ("channels", REFERENCES)] + [CENSUS]

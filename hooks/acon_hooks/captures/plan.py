@@ -232,8 +232,7 @@ def _threads(
     if asked is not None and recorded is not None and asked != recorded:
         raise StoreError(
             f"out: {str(folder.path)!r} was begun with {counted(recorded, 'thread')}, asked for "
-            "are "
-            f"{asked}: bytes repeat only for equal numbers; leave --threads out"
+            f"are {asked}: bytes repeat only for equal numbers; leave --threads out"
         )
     return asked or recorded
 

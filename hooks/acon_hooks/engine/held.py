@@ -14,13 +14,7 @@ from acon_hooks.engine.trees import leaves
 
 
 class Held:
-    """Data that are read several times, with a bar for the long passes.
-
-    Attributes
-    ----------
-    seen : set of str
-        SHA-256 of the samples, once a pass is over.
-    """
+    """Data that are read several times, with a bar for the long passes."""
 
     def __init__(
         self, data: Any, limit: int | None, batch_size: int, options: InputOptions, what: str
@@ -35,7 +29,7 @@ class Held:
             held, limit=limit, batch_size=batch_size, options=options
         )
         self._sums: list[float] = []  # of the inputs of each batch
-        self.seen: set[str] = set()
+        self.seen: set[str] = set()  # SHA-256 of the samples, once a pass is over
         self.what = what
 
     def batches(self) -> Iterator[Batch]:

@@ -129,10 +129,7 @@ class Comparison:
     def add(self, plan: str, batch: Batch, output: Tensor, unchanged: Tensor) -> None:
         """Compare the outputs of one plan and batch, (N, ...) of any floating-point dtype.
 
-        Raises
-        ------
-        UsageError
-            If some batches have class labels and others have none, or logits have another shape.
+        A UsageError if some batches have class labels and others none, or logits another shape.
         """
         self.shape = tuple(output.shape[1:])
         self.logits = self._are_logits(batch) if self.logits is None else self.logits

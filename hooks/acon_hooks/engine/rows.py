@@ -42,8 +42,7 @@ class Rows:
         if shape[0] != count or others.count(length) != 1:
             raise ValueError(
                 f"its input is {tuple(shape)}, in which the mask's {counted(count, 'sample')} of "
-                f"{length} "
-                "positions are not to be found"
+                f"{length} positions are not to be found"
             )
         sizes = [size if size == length else 1 for size in others]
         return valid.reshape(count, *sizes).expand(count, *others).reshape(count, -1)

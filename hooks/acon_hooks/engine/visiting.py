@@ -225,9 +225,8 @@ class Visit(ForwardPasses):
                 raise HookError(
                     f"layer {visited.site.name!r} ran {counted(visited.calls, 'time')} in batch "
                     f"{self.passes}, but {counted(len(visited.expected), 'time')} in the first "
-                    "one: its "
-                    "readings would be incomplete (compiled or replayed code, or a model that "
-                    "branches on its input)"
+                    "one: its readings would be incomplete (compiled or replayed code, or a model "
+                    "that branches on its input)"
                 )
 
 

@@ -4,7 +4,6 @@ Each takes a score (images (N, ...) -> (N,)), works in batches and returns (N, .
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -24,18 +23,6 @@ METHODS = {
     "occlusion": "how β falls when a window of the image becomes the baseline",
     "grad_cam": "the layer's input channels, weighed by their gradients, enlarged to the image",
 }
-
-
-@dataclass(frozen=True)
-class Integrated:
-    """Integrated gradients with their completeness."""
-
-    # (N, ...).
-    attributions: Tensor
-    # (N,): sum of the attributions minus (score at the image - score at the baseline).
-    delta: Tensor
-    # (N,) int64: how many steps the attributions of each image took.
-    steps: Tensor
 
 
 def score_in_batches(score: Score, images: Tensor, batch_size: int) -> Tensor:
@@ -70,8 +57,12 @@ def integrated_gradients(
     steps: int,
     max_steps: int,
     batch_size: int,
-) -> Integrated:
-    """Integrate gradients over (N, ...) images; double an image's steps until its sum is right."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Integrate gradients over (N, ...) images; double an image's steps until its sum is right.
+
+    Returns attributions (N, ...), their sums minus (score at the image - score at the baseline),
+    (N,), and how many steps each image took, (N,) int64.
+    """
     # Source: M. Sundararajan, A. Taly, Q. Yan (2017), Axiomatic Attribution for Deep Networks,
     # ICML, arXiv:1703.01365.
     from captum.attr import IntegratedGradients
@@ -106,7 +97,7 @@ def integrated_gradients(
             count = min(2 * count, max_steps)
             bar.set_postfix(steps=count, refresh=False)
             bar.update(len(images) - len(open_) - bar.n)
-    return Integrated(attributions, delta, taken)
+    return attributions, delta, taken
 
 
 def saliency(score: Score, images: Tensor, batch_size: int) -> Tensor:

@@ -145,12 +145,10 @@ def explain(
         taken = torch.zeros(len(images), dtype=torch.int64)
         match method:
             case "integrated_gradients":
-                integrated = attribution.integrated_gradients(
+                attributions, delta, taken = attribution.integrated_gradients(
                     score, images, baselines, tolerance=tolerance, steps=steps,
                     max_steps=max_steps, batch_size=batch_size,
                 )  # fmt: skip
-                attributions, delta = integrated.attributions, integrated.delta
-                taken = integrated.steps
             case "saliency":
                 attributions = attribution.saliency(score, images, batch_size)
             case "occlusion":
@@ -218,9 +216,8 @@ def _refuse_undefined(layer: Layer, beta: Tensor, where: str) -> None:
     """Raise where β is not finite."""
     if not bool(torch.isfinite(beta).all()):
         raise HookError(
-            f"β of layer {layer.name!r} is not defined for {where}: as it is read "
-            f"({layer.reader}) it is not finite there; choose another baseline, such as 'blur' or "
-            "another image"
+            f"β of layer {layer.name!r} is not defined for {where}: as it is read ({layer.reader}) "
+            "it is not finite there; choose another baseline, such as 'blur' or another image"
         )
 
 
@@ -323,8 +320,7 @@ def _warn(result: Explanation) -> None:
         worst = float(np.abs(result.delta).max())
         warnings.warn(
             f"the attributions of {int(missed.sum())} of {counted(len(missed), 'image')} miss the "
-            "change of "
-            f"β by more than {result.tolerance:g} (at most by {worst:.2g}) after "
+            f"change of β by more than {result.tolerance:g} (at most by {worst:.2g}) after "
             f"{counted(int(result.steps.max()), 'step')}: raise max_steps, or use float64",
             ConvergenceWarning,
             stacklevel=3,

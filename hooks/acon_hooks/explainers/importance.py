@@ -195,9 +195,8 @@ def _no_gradient(layer: Layer, steps: int, error: Exception) -> str:
     return (
         f"the conductance of layer {layer.name!r} cannot be computed ({type(error).__name__}: "
         f"{words}): each image goes through the network {counted(steps, 'time')} in one batch, "
-        "with a "
-        "gradient, so the network must take batches of any size, and must not detach, sample or "
-        "checkpoint on the way"
+        "with a gradient, so the network must take batches of any size, and must not detach, "
+        "sample or checkpoint on the way"
     )
 
 

@@ -49,8 +49,7 @@ class BetaProbe(Visitor):
         if beta is None:
             raise HookError(
                 f"layer {self.layer.name!r} ran {counted(self._ran, 'time')} in this forward pass, "
-                "so there "
-                f"is no call {self.call} (calls count from 0)"
+                f"so there is no call {self.call} (calls count from 0)"
             )
         return beta
 

@@ -205,13 +205,7 @@ class Tap(Visitor):
         return self.take()
 
     def take(self) -> Batch:
-        """Return β of the forward pass since the last call, and forget it.
-
-        Raises
-        ------
-        HookError
-            If the model did not run since.
-        """
+        """Return β of the forward pass since the last call, and forget it; a HookError without."""
         batch, self._finished = self._finished, None
         if batch is None:
             raise HookError(

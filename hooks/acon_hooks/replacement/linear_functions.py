@@ -92,8 +92,7 @@ class _Pass:
         if turn >= self.calls[name]:
             raise HookError(
                 f"layer {name!r} ran {counted(turn + 1, 'time')} in one forward pass, but "
-                f"{self.calls[name]} "
-                "times when the plan was made"
+                f"{counted(self.calls[name], 'time')} when the plan was made"
             )
         return self.lines.get((name, turn))
 

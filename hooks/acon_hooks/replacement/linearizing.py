@@ -19,6 +19,7 @@ from acon_analysis.errors import UsageError, closest
 from acon_analysis.files import atomic_write, temporary_folder
 from acon_analysis.models.registry import build_model, registry
 from acon_analysis.screen import counted
+from acon_hooks.captures.fusing import exchange
 from acon_hooks.captures.identity import state_sha256
 from acon_hooks.engine.edits import Form, Line, Mixed
 from acon_hooks.engine.sites import Site, split_name
@@ -321,10 +322,5 @@ def put_module(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
     """Put a module wherever another is used; the model itself may be that one."""
     if model is old:
         return new
-    for parent in list(model.modules()):
-        if parent is new:
-            continue
-        for name, child in list(parent._modules.items()):
-            if child is old:
-                setattr(parent, name, new)
+    exchange(model, {old: new})
     return model

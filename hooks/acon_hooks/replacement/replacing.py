@@ -245,10 +245,7 @@ def _first_batch(data: Any, batch_size: int, options: InputOptions) -> Batch | N
     if isinstance(data, Iterator):
         return None
     feed = open_feed(data, limit=batch_size, batch_size=batch_size, options=options)
-    for batch in feed.batches():
-        if batch.ids:
-            return batch
-    return None
+    return next((batch for batch in feed.batches() if batch.ids), None)
 
 
 def _refuse_other_inputs(run: Run, options: InputOptions) -> None:

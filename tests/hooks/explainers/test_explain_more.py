@@ -134,7 +134,7 @@ def test_the_images_stay_as_they_are_where_a_network_overwrites_them() -> None:
     images = torch.randn(4, 3, 2, 2)
     for measure in (conductance, channel_measures):
         before = images.clone()
-        found, expected = measure(net, images), measure(same, images)  # type: ignore[operator]
+        found, expected = measure(net, images), measure(same, images)
         assert torch.equal(images, before)
         pd.testing.assert_frame_equal(found, expected)
 
