@@ -475,6 +475,7 @@ def test_sentences_end_with_the_rule_of_the_verdicts(net: Net, labelled: bool) -
     assert ("no class labels" in loss) is not labelled
     assert "99 % interval" in loss
     assert ("p_holm of a change by more than 0.01 is at most 0.01" in rule) is not labelled
+    assert rule.index("not used: ") < rule.index("otherwise used: ") < rule.index("undecided: ")
     # The rule as printed gives the verdicts.
     inside = (table["low"] > -0.01) & (table["high"] < 0.01)
     used = table["p_holm"] <= 0.01
