@@ -22,6 +22,9 @@ from acon_analysis.statistics.differences import Side, compare_layers, differenc
 from acon_analysis.statistics.linearity import in_order
 from acon_analysis.statistics.sentences import Names, row_names
 
+#: The smallest difference of L or β that counts as a change: tables show none below it.
+SMALLEST = 0.001
+
 
 def compare_runs(
     first: Run | str | Path, second: Run | str | Path, *, confidence: float = 0.95
@@ -123,7 +126,8 @@ def comparison_text(
     how = "sample by sample" if bool(rows["paired"].all()) else "as independent samples"
     text = (
         f"the second run is {_more_and_less(rows, 'more linear', 'less linear')} "
-        f"({100 * confidence:g} % intervals of L, each layer by itself; compared {how})"
+        f"({100 * confidence:g} % intervals of L, each layer by itself; changes below {SMALLEST:g} "
+        f"do not count; compared {how})"
     )
     at = int(rows["difference"].abs().argmax())
     largest = rows.iloc[at]
@@ -135,9 +139,16 @@ def comparison_text(
     return text
 
 
+def clear_change(difference: float, low: float, high: float) -> int:
+    """Return the sign of a difference of at least `SMALLEST` whose interval excludes 0, or 0."""
+    clear = abs(difference) >= SMALLEST and (low > 0 or high < 0)
+    return (1 if difference > 0 else -1) if clear else 0
+
+
 def _more_and_less(rows: pd.DataFrame, more: str, less: str) -> str:
-    """Return in how many layers a difference is above or below 0, beyond its interval."""
-    up, down = int((rows["low"] > 0).sum()), int((rows["high"] < 0).sum())
+    """Return in how many layers there is a clear change, upwards or downwards."""
+    signs = [clear_change(*row) for row in rows[["difference", "low", "high"]].to_numpy()]
+    up, down = signs.count(1), signs.count(-1)
     total = f"of {counted(len(rows), 'layer')}"
     if not up and not down:
         return (

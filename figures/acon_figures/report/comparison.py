@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from acon_analysis.errors import AconError
-from acon_analysis.runs.compare import compare_runs, comparison_text, unlike
+from acon_analysis.runs.compare import clear_change, compare_runs, comparison_text, unlike
 from acon_analysis.runs.run import Run
 from acon_analysis.statistics.sentences import sentence
 from acon_figures.names import visible
@@ -65,7 +65,7 @@ def _row(name: str, own_id: str, found: pd.DataFrame) -> dict[str, Any]:
     rows = found.set_index("quantity").reindex(["L", "beta", "G"]).to_dict("index")
     of_index = rows["L"]
     low, high, change = (of_index[name] for name in ("low", "high", "difference"))
-    second = "more linear" if low > 0 else "less linear" if high < 0 else "no clear change"
+    second = ("no clear change", "more linear", "less linear")[clear_change(change, low, high)]
     return {
         "name": visible(name),
         "id": own_id,

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from acon_analysis.columns import LINEARITY_CHANNEL_COLUMNS, LINEARITY_LAYER_COLUMNS, SPLIT_COLUMNS
+from acon_analysis.runs.compare import SMALLEST
 from acon_analysis.runs.run import Run
 from acon_analysis.statistics.causes import LINEAR
 from acon_analysis.statistics.gaussian import RELU_L
@@ -48,7 +49,8 @@ HINTS = {column.name: column.meaning for column in _EVERY} | {
     "even if it switches sharply between them",
     "gate_constant": f"the gate hardly varies: G < {1e-4:g}",
     "null_p05": "5 to 95 % of networks like this one whose β networks have random weights",
-    "change": "what the 95 % interval of the difference says, each layer by itself",
+    "change": "what the 95 % interval of the difference says, each layer by itself; changes "
+    f"below {SMALLEST:g} do not count",
 }
 
 #: Words that a page explains where its text holds the pattern.

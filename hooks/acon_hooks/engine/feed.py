@@ -1,5 +1,7 @@
 """Batches of samples on their way into a network: arguments, sample ids, labels."""
 
+import inspect
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -52,11 +54,26 @@ class Batch:
             return self.options.call(model, self.inputs)
         except Exception as error:
             if not isinstance(error, AconError) and not hasattr(error, "__notes__"):
-                given = f"the network was given {described(self.inputs)}"
-                given += _other_dtype(model, self.inputs, str(error))
-                names = self.options.signature.names
-                error.add_note(f"{given}; {self.options.signature.words()}" if names else given)
+                error.add_note("; ".join(self._failed(model, error)))
             raise
+
+    def _failed(self, model: nn.Module, error: Exception) -> Iterator[str]:
+        """Yield which module of a network has failed, and what it and the network were given."""
+        named = {id(module): name for name, module in model.named_modules()}
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        for frame in reversed(frames):
+            module = frame.f_locals.get("self")
+            name = named.get(id(module)) if frame.f_code.co_name == "forward" else None
+            if name and isinstance(module, nn.Module):
+                first = inspect.getargvalues(frame).args[1:2]
+                given = [_with_values(frame.f_locals.get(one)) for one in first]
+                what = repr(module) if not list(module.children()) else type(module).__name__
+                yield f"{name!r}, {what}, was given {', '.join(given)}"
+                break
+        given = f"the network was given {described(self.inputs)}"
+        given += _other_dtype(model, self.inputs, str(error))
+        names = self.options.signature.names
+        yield f"{given}; {self.options.signature.words()}" if names else given
 
     def optional_words(self) -> list[str]:
         """Say which parts of the data are given to arguments that need not be given."""
@@ -177,6 +194,16 @@ def example_batch(model: nn.Module, example: Any, forward: Forward | None = None
     options = input_options(model, forward)
     inputs, _ = options.split(example, "the example", batch=True)
     return Batch(0, list(range(count_samples(inputs))), inputs, options=options).copy()
+
+
+def _with_values(given: Any) -> str:
+    """Describe a tree for an error, a tensor with its dtype, and the range of integers on a CPU."""
+    if not isinstance(given, Tensor):
+        return described(given)
+    text = f"{described(given)} of {given.dtype}"
+    if given.is_floating_point() or given.is_complex() or given.is_cuda or not given.numel():
+        return text
+    return f"{text}, values {given.min()} to {given.max()}"
 
 
 def _other_dtype(model: nn.Module, inputs: Any, message: str) -> str:

@@ -103,9 +103,11 @@ def open_feed(
             f"data must be batches; got a {type(data).__name__} of shape {tuple(data.shape)}: give "
             f"[{one}] or {one}.split(64)"
         )
-    elif isinstance(data, tuple) and _differ(data):  # batches of `torch.split` are alike
+    elif isinstance(data, tuple | list) and _differ(data):
         raise UsageError(
-            f"data must be batches; got a tuple of {len(data)} tensors: give [(images, labels)] "
+            f"data must be batches; got a {type(data).__name__} of {len(data)} tensors of "
+            f"{', '.join(f'{tuple(one.shape)} {one.dtype}' for one in data[:3])}: give [(images, "
+            "labels)] "
             "for one batch of them, a TensorDataset(images, labels), or a list of batches"
         )
     elif isinstance(data, Iterable):
@@ -114,6 +116,7 @@ def open_feed(
         raise UsageError(
             f"data must be a name, a folder, a Dataset, a DataLoader or an iterable of batches; "
             f"got {type(data).__name__!r}"
+            + (": give what it returns, by calling it" if callable(data) else "")
         )
     choose = None
     if workers is None and default_workers is not None and source is not None:
@@ -131,10 +134,15 @@ def open_feed(
     )
 
 
-def _differ(parts: tuple[Any, ...]) -> bool:
-    """Whether a tuple holds nothing but tensors, of samples of several shapes or dtypes."""
-    tensors = all(isinstance(part, Tensor | np.ndarray) for part in parts)
-    return tensors and len({(part.shape[1:], part.dtype) for part in parts}) > 1
+def _differ(parts: Sequence[Any]) -> bool:
+    """Whether tensors cannot be batches of one data set: by their dtypes or numbers of axes.
+
+    Those of a tuple, as `torch.split` returns it, have one shape of samples, too.
+    """
+    if not all(isinstance(part, Tensor | np.ndarray) for part in parts):
+        return False
+    one = isinstance(parts, tuple)
+    return len({(part.dtype, part.ndim, part.shape[1:] if one else ()) for part in parts}) > 1
 
 
 def named_data(data: Any, preprocess: str | None = None, *, memory: Path | None = None) -> Any:

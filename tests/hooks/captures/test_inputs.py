@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -585,3 +585,36 @@ def test_an_error_of_the_network_notes_what_was_given_and_taken(
         captured(model.eval(), [given], tmp_path / "r", kinds=("activation",))
     (note,) = error.value.__notes__
     assert re.search(f"the network was given .*{words}", note)
+
+
+class Positions(nn.Module):
+    """Tokens and their positions, each with an embedding of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tok, self.pos, self.act = nn.Embedding(9, 3), nn.Embedding(4, 3), nn.ReLU()
+
+    def forward(self, idx: Tensor) -> Tensor:
+        """Return (N, T, 3) of tokens (N, T)."""
+        return cast(Tensor, self.act(self.tok(idx) + self.pos(torch.arange(idx.shape[1]))))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (
+            torch.full((2, 6), 8),
+            r"'pos', Embedding\(4, 3\), was given \(6,\) of torch.int64, values 0 to 5; the "
+            r"network was given \(2, 6\); .*\(idx\)",
+        ),
+        (torch.full((2, 4), 9), r"'tok', Embedding\(9, 3\), was given .* values 9 to 9;"),
+        (torch.zeros(2, 4), r"'tok', Embedding\(9, 3\), was given \(2, 4\) of torch.float32;"),
+    ],
+)
+def test_an_error_of_the_network_names_the_module_that_failed(
+    given: Tensor, words: str, tmp_path: Path
+) -> None:
+    with pytest.raises((IndexError, RuntimeError)) as error:
+        captured(Positions().eval(), [given], tmp_path / "r", kinds=("activation",))
+    (note,) = error.value.__notes__
+    assert re.match(words, note)

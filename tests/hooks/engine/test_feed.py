@@ -154,3 +154,21 @@ def test_reading_data_draws_no_random_numbers(workers: int, own: bool) -> None:
 def test_one_array_is_no_list_of_batches(one: Any) -> None:
     with pytest.raises(UsageError, match=r"got a \w+ of shape \(8, 3\): give \[.*\] or .*split"):
         open_feed(one)
+
+
+@pytest.mark.parametrize(
+    "images", [torch.zeros(8, 3), torch.zeros(8, 3, dtype=torch.int64), np.zeros((8, 3))]
+)
+def test_one_batch_is_no_list_of_batches(images: Any) -> None:
+    """Images and labels in a list are one batch, as a loader yields it, and no two batches."""
+    labels = torch.zeros(8, dtype=torch.int64)
+    with pytest.raises(
+        UsageError, match=r"got a list of 2 tensors of \(8, 3\) .*: give \[\(images"
+    ):
+        open_feed([images, labels])
+    assert len(list(open_feed([INPUTS[:4], INPUTS[4:5]], unit_size=8).batches())) == 2
+
+
+def test_a_function_is_to_be_called() -> None:
+    with pytest.raises(UsageError, match=r"got 'function': give what it returns, by calling it"):
+        open_feed(lambda: [INPUTS])
