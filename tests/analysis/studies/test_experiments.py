@@ -41,15 +41,6 @@ def test_bands_hold_the_middle_and_the_range_of_the_seeds(signals: pd.DataFrame)
     assert row[["low", "middle", "high"]].to_numpy()[0].tolist() == sorted(mine)
 
 
-def test_equal_seeds_give_equal_signals() -> None:
-    one = experiments.signal_through_layers((4,), layers=3, width=16, samples=8)
-    pd.testing.assert_frame_equal(
-        one, experiments.signal_through_layers((4,), layers=3, width=16, samples=8)
-    )
-    other = experiments.signal_through_layers((5,), layers=3, width=16, samples=8)
-    assert not one["mean"].equals(other["mean"])
-
-
 def test_signals_need_layers_and_seeds() -> None:
     with pytest.raises(UsageError, match="at least 1"):
         experiments.signal_through_layers(layers=0)
@@ -79,13 +70,6 @@ def test_a_function_that_is_not_convex_stays_out_of_reach() -> None:
     _, _, many = experiments.fit_maxout(np.tanh, 5, reach=3.0)
     assert many <= few + 1e-6
     assert many > 0.1
-
-
-def test_equal_seeds_learn_equal_pieces() -> None:
-    one = experiments.fit_maxout(np.square, 3, seed=2)
-    other = experiments.fit_maxout(np.square, 3, seed=2)
-    np.testing.assert_array_equal(one[0], other[0])
-    assert one[2] == other[2]
 
 
 def test_impossible_fits_are_explained() -> None:
