@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from common import table as table_text
 from torch import nn
 
 from acon_analysis.data.sources import open_data
@@ -309,11 +310,8 @@ def page(
 
 def markdown(frame: pd.DataFrame) -> str:
     """Write a frame as a Markdown table, its index first."""
-    head = [str(frame.index.name), *map(str, frame.columns)]
-    rows = [[str(name), *("-" if pd.isna(v) else str(v) for v in row)]
-            for name, row in zip(frame.index, frame.to_numpy(), strict=True)]  # fmt: skip
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    shown = frame.reset_index()
+    return table_text(list(shown), shown.astype(object).fillna("-").to_numpy().tolist())
 
 
 def main() -> None:
