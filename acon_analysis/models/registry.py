@@ -26,20 +26,10 @@ from acon_analysis.usercode import load_callable
 class ModelSpec:
     """What the registry knows of a network without building it.
 
-    Parameters
-    ----------
-    name : str
-        Its name on the command line.
-    source : str
-        Where the architecture comes from.
-    build : callable
-        Makes the network with fresh weights.
-    input_shape : tuple of int
-        (C, H, W) of one image.
-    data : str or None
-        The data set it is trained on, as `sources.open_data` names it; None for ImageNet.
-    preprocess : str
-        What a folder of images goes through by default.
+    ``source`` is where the architecture comes from; ``build`` makes the network with fresh weights;
+    ``input_shape`` is (C, H, W) of one image; ``data`` the data set that it is trained on, as
+    `sources.open_data` names it, None for ImageNet; ``preprocess`` what a folder of images goes
+    through by default.
     """
 
     name: str
@@ -59,19 +49,9 @@ class ModelSpec:
 class Origin:
     """Where a built model's weights come from; the model carries it as ``acon_origin``.
 
-    Parameters
-    ----------
-    model : str
-        The MODEL string.
-    weights : str
-        ``"shipped"``, ``"random"``, the name of the weights file, or ``"not known"``: a callable
-        of the user's may load weights itself.
-    seed : int or None
-        Seed of random weights.
-    weights_sha256 : str or None
-        SHA-256 of the weights file.
-    preprocess : str
-        What a folder of images goes through by default.
+    ``model`` is the MODEL string; ``weights`` are ``"shipped"``, ``"random"`` (of ``seed``), the
+    name of the weights file, or ``"not known"``: a callable of the user's may load weights itself;
+    ``preprocess`` is what a folder of images goes through by default.
     """
 
     model: str
@@ -82,47 +62,23 @@ class Origin:
 
 
 def _own_networks() -> dict[str, ModelSpec]:
-    specs = {}
-    for activation in NETWORK_ACTIVATIONS:
-        specs[f"digits_{activation}"] = ModelSpec(
-            name=f"digits_{activation}",
-            source="this project, trained on digits",
-            build=partial(
-                BottleneckResNet,
-                activation,
-                input_shape=(1, 8, 8),
-                widths=(16, 32, 128),
-                blocks=(2, 3, 1),
-            ),
-            input_shape=(1, 8, 8),
-            data="digits",
-            preprocess="digits",
-        )
-        specs[f"cifar10_{activation}"] = ModelSpec(
-            name=f"cifar10_{activation}",
-            source="this project, trained on CIFAR-10",
-            build=partial(
-                BottleneckResNet,
-                activation,
-                input_shape=(3, 32, 32),
-                widths=(16, 32, 64),
-                blocks=(2, 2, 2),
-                expansion=4,
-                stem_stride=2,
-            ),
-            input_shape=(3, 32, 32),
-            data="cifar10",
-            preprocess="cifar10",
-        )
-    specs["cifar10_shufflenet_metaacon"] = ModelSpec(
-        name="cifar10_shufflenet_metaacon",
-        source="this project, trained on CIFAR-10",
-        build=partial(SmallShuffleNet, "metaacon"),
-        input_shape=(3, 32, 32),
-        data="cifar10",
-        preprocess="cifar10",
-    )
-    return dict(sorted(specs.items(), key=lambda item: item[1].data or "", reverse=True))
+    """Return this project's networks, those for the digits first."""
+    digits, cifar10 = (1, 8, 8), (3, 32, 32)
+    small: dict[str, Any] = {"widths": (16, 32, 128), "blocks": (2, 3, 1)}
+    large: dict[str, Any] = {"widths": (16, 32, 64), "blocks": (2, 2, 2), "expansion": 4}
+    small |= {"input_shape": digits}
+    large |= {"input_shape": cifar10, "stem_stride": 2}
+
+    def spec(name: str, build: Callable[[], nn.Module]) -> ModelSpec:
+        data = name.partition("_")[0]
+        title, shape = ("digits", digits) if data == "digits" else ("CIFAR-10", cifar10)
+        return ModelSpec(name, f"this project, trained on {title}", build, shape, data, data)
+
+    kinds = NETWORK_ACTIVATIONS
+    specs = [spec(f"digits_{kind}", partial(BottleneckResNet, kind, **small)) for kind in kinds]
+    specs += [spec(f"cifar10_{kind}", partial(BottleneckResNet, kind, **large)) for kind in kinds]
+    specs.append(spec("cifar10_shufflenet_metaacon", partial(SmallShuffleNet, "metaacon")))
+    return {one.name: one for one in specs}
 
 
 @cache

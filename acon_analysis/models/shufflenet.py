@@ -1,7 +1,5 @@
 """A small ShuffleNetV2 for 32x32 images in which every activation is replaced."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import nn
 
@@ -19,19 +17,10 @@ class SmallShuffleNet(nn.Module):
 
     input_shape = (3, 32, 32)
 
-    def __init__(
-        self,
-        activation: str,
-        *,
-        num_classes: int = 10,
-        stem: int = 24,
-        widths: Sequence[int] = (48, 96, 192),
-        repeats: Sequence[int] = (2, 4, 2),
-        last: int = 256,
-        r: int = 8,
-    ) -> None:
+    def __init__(self, activation: str) -> None:
         super().__init__()
-        options = {"r": r} if activation == "metaacon" else {}
+        stem, last = 24, 256
+        options = {"r": 8} if activation == "metaacon" else {}
 
         def make(channels: int) -> nn.Module:
             return make_activation(activation, channels, **options)
@@ -40,7 +29,7 @@ class SmallShuffleNet(nn.Module):
             nn.Conv2d(3, stem, 3, 2, 1), nn.BatchNorm2d(stem), make(stem)
         )
         blocks, channels = [], stem
-        for outputs, count in zip(widths, repeats, strict=True):
+        for outputs, count in ((48, 2), (96, 4), (192, 2)):
             blocks.append(ShuffleBlock(channels, outputs, 2, make))
             blocks += [ShuffleBlock(outputs // 2, outputs, 1, make) for _ in range(count - 1)]
             channels = outputs
@@ -49,10 +38,10 @@ class SmallShuffleNet(nn.Module):
             nn.Conv2d(channels, last, 1), nn.BatchNorm2d(last), make(last)
         )
         self.globalpool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Sequential(nn.Linear(last, num_classes))
+        self.classifier = nn.Sequential(nn.Linear(last, 10))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map images (N, 3, 32, 32) to logits (N, num_classes)."""
+        """Map images (N, 3, 32, 32) to logits (N, 10)."""
         features = self.globalpool(self.conv_last(self.features(self.first_conv(x))))
         logits: torch.Tensor = self.classifier(torch.flatten(features, 1))
         return logits

@@ -20,26 +20,10 @@ from acon_analysis.models.checkpoints.tensorfile import Declared, in_file_order,
 
 @dataclass(frozen=True)
 class ImportResult:
-    """What was imported.
+    """What was imported: the safetensors file with its SHA-256 and size in bytes.
 
-    Parameters
-    ----------
-    path : Path
-        The safetensors file.
-    tensors : int
-        Number of tensors.
-    values : int
-        Number of values in them.
-    size : int
-        Size of the file (bytes).
-    source_sha256 : str
-        SHA-256 of the checkpoint.
-    sha256 : str
-        SHA-256 of the safetensors file.
-    format : str
-        Format of the checkpoint: ``"torch zip"``, ``"torch legacy"`` or ``"safetensors"``.
-    notes : tuple of str
-        What was done to make it fit.
+    ``format``, of the checkpoint, is ``"torch zip"``, ``"torch legacy"`` or ``"safetensors"``;
+    ``notes`` say what was done to make it fit.
     """
 
     path: Path
