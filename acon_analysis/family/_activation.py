@@ -66,8 +66,6 @@ class Activation:
 
     Attributes
     ----------
-    name : str
-        Key in ``ACTIVATIONS`` and name of the function, such as ``"acon_c"``.
     title : str
         Name in text and figures, such as ``"ACON-C"``.
     function : callable
@@ -96,7 +94,6 @@ class Activation:
         Other names that `get` takes.
     """
 
-    name: str
     title: str
     function: Callable[..., Any]
     derivative: Callable[..., Any]
@@ -110,6 +107,11 @@ class Activation:
     arguments: tuple[str, ...] = ("x",)
     parameters: Mapping[str, Any] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Key in ``ACTIVATIONS`` and name of the function, such as ``"acon_c"``."""
+        return self.function.__name__
 
     def __post_init__(self) -> None:
         """Make the defaults read-only: they are shared by everyone."""

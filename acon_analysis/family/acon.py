@@ -114,7 +114,6 @@ def acon_c_derivative(ops: Ops, x: Any, p1: Any, p2: Any, beta: Any = 1.0) -> An
 
 RECORDS = (
     Activation(
-        name="acon_a",
         title="ACON-A",
         function=acon_a,
         derivative=acon_a_derivative,
@@ -128,7 +127,6 @@ RECORDS = (
         derivative_bounds=lambda beta: derivative_bounds(1.0, 0.0, beta),
     ),
     Activation(
-        name="acon_b",
         title="ACON-B",
         function=acon_b,
         derivative=acon_b_derivative,
@@ -145,7 +143,6 @@ RECORDS = (
         derivative_bounds=lambda p, beta: derivative_bounds(1.0, p, beta),
     ),
     Activation(
-        name="acon_c",
         title="ACON-C",
         function=acon_c,
         derivative=acon_c_derivative,

@@ -64,7 +64,6 @@ def acon_frelu_derivative(ops: Ops, x1: Any, x2: Any, beta: Any = 1.0) -> Any:
 
 RECORDS = (
     Activation(
-        name="frelu",
         title="FReLU",
         function=frelu,
         derivative=frelu_derivative,
@@ -80,7 +79,6 @@ RECORDS = (
         derivative_bounds=fixed_bounds(0.0, 1.0),
     ),
     Activation(
-        name="acon_frelu",
         title="ACON-FReLU",
         function=acon_frelu,
         derivative=acon_frelu_derivative,

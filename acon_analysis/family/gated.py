@@ -178,7 +178,6 @@ _GELU = Source("Hendrycks, Gimpel: Gaussian Error Linear Units (GELUs), 2016", a
 # stationary values. GELU's are Phi(s) + s phi(s) at s = +-sqrt(2).
 RECORDS = (
     Activation(
-        name="swish",
         title="Swish",
         aliases=("silu",),
         function=swish,
@@ -198,7 +197,6 @@ RECORDS = (
         derivative_bounds=lambda beta: derivative_bounds(1.0, 0.0, beta),
     ),
     Activation(
-        name="gelu",
         title="GELU",
         function=gelu,
         derivative=gelu_derivative,
@@ -211,7 +209,6 @@ RECORDS = (
         derivative_bounds=fixed_bounds(-0.12890414518515479, 1.1289041451851548),
     ),
     Activation(
-        name="gelu_tanh",
         title="GELU (tanh)",
         function=gelu_tanh,
         derivative=gelu_tanh_derivative,
@@ -229,7 +226,6 @@ RECORDS = (
         derivative_bounds=fixed_bounds(-0.12899306865877177, 1.1289930686587718),
     ),
     Activation(
-        name="mish",
         title="Mish",
         function=mish,
         derivative=mish_derivative,
@@ -245,7 +241,6 @@ RECORDS = (
         derivative_bounds=fixed_bounds(-0.11252612238946256, 1.0884981612517279),
     ),
     Activation(
-        name="hardswish",
         title="Hardswish",
         function=hardswish,
         derivative=hardswish_derivative,

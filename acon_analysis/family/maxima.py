@@ -207,7 +207,6 @@ def _maxout_bounds(slopes: Any, intercepts: Any = 0.0) -> tuple[Any, Any]:  # no
 
 RECORDS = (
     Activation(
-        name="maxout",
         title="Maxout",
         function=maxout,
         derivative=maxout_derivative,
@@ -224,7 +223,6 @@ RECORDS = (
         derivative_bounds=_maxout_bounds,
     ),
     Activation(
-        name="smooth_maximum",
         title="Smooth maximum",
         function=smooth_maximum,
         derivative=smooth_maximum_derivative,

@@ -189,7 +189,6 @@ def _leaky_bounds(slope: Any) -> tuple[Any, Any]:
 
 RECORDS = (
     Activation(
-        name="relu",
         title="ReLU",
         function=relu,
         derivative=relu_derivative,
@@ -205,7 +204,6 @@ RECORDS = (
         derivative_bounds=fixed_bounds(0.0, 1.0),
     ),
     Activation(
-        name="leaky_relu",
         title="Leaky ReLU",
         function=leaky_relu,
         derivative=leaky_relu_derivative,
@@ -223,7 +221,6 @@ RECORDS = (
         derivative_bounds=_leaky_bounds,
     ),
     Activation(
-        name="prelu",
         title="PReLU",
         function=prelu,
         derivative=prelu_derivative,
@@ -241,7 +238,6 @@ RECORDS = (
         derivative_bounds=_leaky_bounds,
     ),
     Activation(
-        name="rrelu",
         title="RReLU",
         function=rrelu,
         derivative=rrelu_derivative,
@@ -259,7 +255,6 @@ RECORDS = (
         derivative_bounds=lambda lower, upper: _leaky_bounds((lower + upper) / 2.0),
     ),
     Activation(
-        name="elu",
         title="ELU",
         function=elu,
         derivative=elu_derivative,
@@ -277,7 +272,6 @@ RECORDS = (
         derivative_bounds=lambda alpha: (np.minimum(alpha, 0.0), np.maximum(alpha, 1.0)),
     ),
     Activation(
-        name="selu",
         title="SELU",
         function=selu,
         derivative=selu_derivative,
@@ -294,7 +288,6 @@ RECORDS = (
         derivative_bounds=fixed_bounds(0.0, SELU_SCALE * SELU_ALPHA),
     ),
     Activation(
-        name="softplus",
         title="Softplus",
         function=softplus,
         derivative=softplus_derivative,

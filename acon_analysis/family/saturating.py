@@ -106,7 +106,6 @@ def _hardtanh_derivative(ops: Ops, x: Any, low: Any, high: Any) -> Any:
 
 RECORDS = (
     Activation(
-        name="sigmoid",
         title="Sigmoid",
         function=sigmoid,
         derivative=sigmoid_derivative,
@@ -123,7 +122,6 @@ RECORDS = (
         derivative_bounds=fixed_bounds(0.0, 0.25),
     ),
     Activation(
-        name="tanh",
         title="tanh",
         function=tanh,
         derivative=tanh_derivative,
@@ -140,7 +138,6 @@ RECORDS = (
         derivative_bounds=fixed_bounds(0.0, 1.0),
     ),
     Activation(
-        name="hardsigmoid",
         title="Hard sigmoid",
         function=hardsigmoid,
         derivative=hardsigmoid_derivative,
@@ -157,7 +154,6 @@ RECORDS = (
         derivative_bounds=fixed_bounds(0.0, 1.0 / 6.0),
     ),
     Activation(
-        name="hardtanh",
         title="Hard tanh",
         function=hardtanh,
         derivative=hardtanh_derivative,
@@ -174,7 +170,6 @@ RECORDS = (
         derivative_bounds=lambda low, high: (0.0, 1.0),  # noqa: ARG005 (called by name)
     ),
     Activation(
-        name="relu6",
         title="ReLU6",
         function=relu6,
         derivative=relu6_derivative,
