@@ -21,18 +21,10 @@ NETWORK_ACTIVATIONS = {
 
 @dataclass(frozen=True)
 class PaperColumn:
-    """One column of a printed table.
+    """One column of a printed table: its name in the frame, and the heading above it.
 
-    Attributes
-    ----------
-    name : str
-        Its name in the frame.
-    heading : str
-        What stands above it, as text.
-    latex : str
-        The same in LaTeX; empty where the text serves.
-    show : callable
-        Turns a value into what is printed.
+    ``latex`` is the heading in LaTeX, empty where the text serves; ``show`` turns a value into what
+    is printed.
     """
 
     name: str
@@ -55,26 +47,10 @@ class Best:
 class PaperTable:
     """One printed table.
 
-    Attributes
-    ----------
-    name : str
-        Its key.
-    title : str
-        What the paper calls it, such as "Table 3".
-    caption : str
-        What it shows, in this project's words.
-    source : str
-        Where the numbers were seen.
-    grade : {"A", "B"}
-        How sure they are.
-    columns : tuple of PaperColumn
-    rows : tuple of tuple
-        One value a column; None where nothing is printed.
-    best : Best or None
-    notes : tuple of str
-        What else a reader should know.
-    breaks : tuple of int
-        Rows above which the printed table has a line.
+    ``title`` is what the paper calls it, such as "Table 3"; ``caption`` what it shows, in this
+    project's words; ``source`` where the numbers were seen, and ``grade`` how sure they are. Rows
+    have one value a column, None where nothing is printed; ``breaks`` are those above which the
+    printed table has a line.
     """
 
     name: str

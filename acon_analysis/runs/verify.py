@@ -30,14 +30,9 @@ Marks = dict[int, dict[str, str] | None]
 class Verification:
     """What `verify_run` found.
 
-    Parameters
-    ----------
-    problems : tuple of str
-        One sentence each; empty for a sound run.
-    units_done, units : int
-        Finished and expected units of work.
-    samples, captured, bad : int
-        Samples listed, samples with β, samples whose image could not be read.
+    ``problems`` are sentences, none for a sound run; ``units_done`` and ``units`` finished and
+    expected units of work; ``samples`` are those listed, ``captured`` those with β, and of ``bad``
+    ones the image could not be read.
     """
 
     problems: tuple[str, ...]

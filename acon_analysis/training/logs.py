@@ -26,38 +26,20 @@ def logged_data(folder: str | Path = LOGS) -> tuple[str, ...]:
 
 
 def training_logs(data: str = "digits", folder: str | Path = LOGS) -> pd.DataFrame:
-    """Read the logs of one data set's networks.
+    """Read the logs of one data set's networks from a folder.
 
-    Parameters
-    ----------
-    data : str
-        What their names begin with.
-    folder : str or Path
-        Holds ``DATA_ACTIVATION.csv``, and for further seeds ``DATA_ACTIVATION_seedN.csv`` (or
-        ``-seedN``).
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``network``, ``activation`` (in words), ``seed`` (0 where the name says none) and
-        those of `columns.CURVE_COLUMNS`; networks in the order of `NETWORK_ACTIVATIONS`.
-
-    Raises
-    ------
-    AconError
-        If there is no log, one lacks a column, or two are of the same seed.
+    It holds ``DATA_ACTIVATION.csv``, and for further seeds ``DATA_ACTIVATION_seedN.csv`` (or
+    ``-seedN``). Columns ``network``, ``activation`` (in words), ``seed`` (0 where the name says
+    none) and those of `columns.CURVE_COLUMNS`; networks in the order of `NETWORK_ACTIVATIONS`.
+    `AconError` if there is no log, one lacks a column, or two are of the same seed.
     """
     parts = []
     for short, seed, path in _logs_of(data, Path(folder)):
         with open_regular(path) as file:
             log = pd.read_csv(file)
         require_columns(log, names(CURVE_COLUMNS), f"the log {path.name}")
-        head = {
-            "network": f"{data}_{short}",
-            "activation": NETWORK_ACTIVATIONS[short],
-            "seed": seed,
-        }
-        parts.append(pd.DataFrame({**head, **log[names(CURVE_COLUMNS)]}))
+        head = {"network": f"{data}_{short}", "activation": NETWORK_ACTIVATIONS[short]}
+        parts.append(pd.DataFrame({**head, "seed": seed, **log[names(CURVE_COLUMNS)]}))
     if not parts:
         raise AconError(f"{str(folder)!r} holds no log {data}_*.csv of a training")
     return pd.concat(parts, ignore_index=True)
