@@ -95,7 +95,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def write_section(name: str, text: str) -> None:
-    """Print a section and put it into RESULTS.md in the place of its last version."""
+    """Print a section and put it into RESULTS.md; it replaces its last version."""
     section = f"## {name}\n\n{text}\n\nMeasured on: {machine()}.\n"
     print(section)
     old = RESULTS.read_text("utf-8") if RESULTS.is_file() else "# Results of the benchmarks\n"

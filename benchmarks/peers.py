@@ -1,4 +1,4 @@
-"""(a) What reading β costs in a forward pass, beside other libraries that read the same β.
+"""(a) What reading β costs in a forward pass, next to other libraries that read the same β.
 
 Networks with random weights on normal noise, in the layout in which they are given: libraries leave
 it alone. `peers.sh` makes the environment that this needs.
@@ -114,7 +114,7 @@ def main() -> None:
     versions = ", ".join(f"{peer} {installed(peer)}" for peer in PEERS)
     head = ["network", "batch", "reader", "ratio to bare", "quartiles", "ms more"]
     text = f"{options.side} px. {versions}.\n\n{table(head, rows)}"
-    write_section("a. Reading β, beside other libraries", text)
+    write_section("a. Reading β, next to other libraries", text)
 
 
 if __name__ == "__main__":

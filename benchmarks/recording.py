@@ -1,10 +1,10 @@
 """(a) What reading β, and taking moments, costs in a forward pass: time and memory.
 
 Networks with random weights on normal noise, which is what normalised images are like. In both
-layouts of memory, each beside the bare network in the same layout: a capture runs 2-D convolutions
-channels last. Moments are beside the reading of β, too, and in parts; hooks that do nothing, or
-take one sum, say what any hook must cost. A second section tells what our hooks cost isolated from
-the network, whose own time varies by more than that.
+layouts of memory, each compared with the bare network in the same layout: a capture runs 2-D
+convolutions channels last. Moments are compared with the reading of β, too, and in parts; hooks
+that do nothing, or take one sum, show what any hook costs. A second section is of our hooks
+isolated from the network, whose own time varies by more than that.
 
 python benchmarks/recording.py [--pairs 9] [--side 224] [--networks NAME ...] [--batches N ...]
     [--readers WORDS ...] [--threads 1] [--isolated-pairs 300] [--only-isolated]
@@ -281,7 +281,7 @@ ONE_PASS = f"{MOMENTS}, --fuse, one pass"
 
 
 def ways() -> dict[str, Way]:
-    """Return what is measured beside the bare network, which once more tells the noise."""
+    """Return what is compared with the bare network; itself once more shows the noise."""
     found: dict[str, Way] = {
         "the bare network again": bare,
         "hooks that do nothing": partial(hooked, hook=nothing),
@@ -301,7 +301,7 @@ def ways() -> dict[str, Way]:
 def own_rows(
     name: str, x: Tensor, last: bool, pairs: int, readers: Sequence[str]
 ) -> list[list[object]]:
-    """Measure our readers in one layout: beside the bare network, and beside reading β alone."""
+    """Measure our readers in one layout, next to the bare network and to reading β alone."""
     layout, batch = "channels last" if last else "as given", len(x)
     calls = {
         words: way(acon.build_model(name), x, last=last)
@@ -316,12 +316,12 @@ def own_rows(
     for call, found in side_by_side(base, calls, pairs).items():
         low, middle, high = statistics.quantiles((ratio for ratio, _ in found), n=4)
         more = statistics.median(ms for _, ms in found)
-        beside = f"{over[call][0]:.3f}" if call in over else ""
+        alone = f"{over[call][0]:.3f}" if call in over else ""
         taken = memory(calls[call])
         size = (taken.peak - own.peak, taken.python - own.python)
         rows.append([
             batch, layout, call, f"{middle:.3f}", f"{low:.3f} to {high:.3f}", f"{more:+.2f}",
-            beside, *(f"{part:+.3f}" for part in size), f"{taken.kept:.3f}",
+            alone, *(f"{part:+.3f}" for part in size), f"{taken.kept:.3f}",
         ])  # fmt: skip
         print(rows[-1], flush=True)
     return rows

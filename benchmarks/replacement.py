@@ -1,4 +1,4 @@
-"""Replace single channels by straight lines, and see which measure foretells the damage.
+"""Replace single channels by straight lines, and see which measure predicts the damage.
 
 Trains the digits networks from several seeds (or takes given weights), fits a line to every unit
 on the training split, replaces every unit alone on images of the test split, and sets the change of
@@ -311,12 +311,12 @@ def page(
 def markdown(frame: pd.DataFrame) -> str:
     """Write a frame as a Markdown table, its index first."""
     shown = frame.reset_index()
-    return table_text(list(shown), shown.astype(object).fillna("-").to_numpy().tolist())
+    return table_text([*map(str, shown)], shown.astype(object).fillna("-").to_numpy().tolist())
 
 
 def main() -> None:
     """Run the experiment."""
-    parser = argparse.ArgumentParser(description="which measure foretells the damage?")
+    parser = argparse.ArgumentParser(description="which measure predicts the damage?")
     networks = [f"digits_{name}" for name in ("metaacon", "acon", "swish", "relu")]
     parser.add_argument("--networks", nargs="+", default=networks)
     parser.add_argument("--weights", nargs="+", help="weights of the one network given")

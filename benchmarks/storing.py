@@ -114,7 +114,7 @@ def main() -> None:
             f"of {options.pairs} interleaved pairs of {few} and {many} batches; acon proves every "
             f"reading on the first batch. torchlens {installed('torchlens')}.\n\n"
         )
-        write_section(f"a. Storing β of {name}, beside torchlens", text + table(head, rows))
+        write_section(f"a. Storing β of {name}, next to torchlens", text + table(head, rows))
 
 
 if __name__ == "__main__":

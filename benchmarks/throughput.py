@@ -6,7 +6,7 @@ python benchmarks/throughput.py [--images FOLDER] [--few 32] [--count 288] [--re
 Every way is timed on few images and on many. The difference is what an image costs in a long run;
 what few cost beyond the bare forward is paid once (the proof of every reading on the first batch).
 A capture runs 2-D convolutions channels last, so the bare forward is measured in both layouts, and
-speeds are given beside each. For a large network few images do:
+speeds are compared with each. For a large network few images do:
 ``--networks resnet50_metaacon --few 8 --count 24 --batch-size 8``.
 """
 

@@ -155,7 +155,7 @@ def test_ways_to_store_take_turns_and_ratios_are_those_of_pairs(
     ]
 
 
-def test_speeds_are_given_beside_both_layouts_of_the_bare_forward(script: Any) -> None:
+def test_speeds_are_compared_with_both_layouts_of_the_bare_forward(script: Any) -> None:
     times = {"bare": [(0.1, 3.0)] * 3, "last": [(0.05, 2.0)] * 3, "capture": [(0.2, 7.5)] * 3}
     assert script("throughput").speeds(times) == [
         ["bare", "10.0", "1.000", "0.500", "+0.0"],

@@ -112,7 +112,7 @@ def test_a_state_of_another_network_is_refused_and_both_are_named(tmp_path: Path
     state = tmp_path / "net.state"
     next(tiny_training(state, network="tiny_relu", activation="relu").run(progress=False))
     with pytest.raises(UsageError, match="network was 'tiny_relu', is 'tiny_swish'"):
-        # The same tensors, so that nothing but the name tells them apart.
+        # The same tensors, which differ in their name only.
         tiny_training(state, network="tiny_swish", activation="swish")
     with pytest.raises(UsageError, match=r"network was 'tiny_relu', is 'tiny_acon'.*another --out"):
         tiny_training(state, network="tiny_acon", activation="acon")
@@ -307,9 +307,9 @@ def test_a_damaged_state_is_one_sentence(name: str, half_done: Path, tmp_path: P
     content = torch.load(half_done, weights_only=True)
     STATES[name](content)
     torch.save(content, tmp_path / "net.state")
-    with pytest.raises(UsageError, match=r"net.state' .*delete it or choose another --out") as told:
+    with pytest.raises(UsageError, match=r"net.state' .*delete it or choose another --out") as no:
         tiny_training(tmp_path / "net.state")
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(no.value)
 
 
 def test_bytes_that_are_no_state(half_done: Path, tmp_path: Path) -> None:
