@@ -1,8 +1,9 @@
 """What was found in a run, for people: a question, the answer in plain English, the numbers."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from acon_analysis.screen import counted, three_digits
@@ -81,7 +82,7 @@ def how_linear(layers: pd.DataFrame, names: Names) -> Finding | None:
         known.iloc[int(index)].to_dict() for index in (known["L"].argmin(), known["L"].argmax())
     ]
     apart = not ends[0]["L_high"] >= ends[1]["L_low"]  # without intervals, too
-    first, second = (names[row["layer"], row["call"]] for row in ends)
+    first, second = (_with_class(row, names) for row in ends)
     values = [float(row["L"]) for row in ends]
     shares = [_percent(value) for value in values]
     line = "A straight line per channel explains"
@@ -119,7 +120,7 @@ def straight_channels(layers: pd.DataFrame) -> Finding | None:
     else:
         every = f"all {total:,} channels" if total > 1 else "its one channel"
         many = f"{linear:,} of {counted(total, 'channel')}" if linear < total else every
-        answer = f"Yes, {many}"
+        answer = f"Yes, {_by_role(measured) or many}"
         if dead:
             answer += f", {dead:,} of them only because their output does not vary"
         answer += "."
@@ -127,11 +128,24 @@ def straight_channels(layers: pd.DataFrame) -> Finding | None:
     return Finding("Are any channels straight lines on these data?", answer, numbers)
 
 
+def _by_role(layers: pd.DataFrame) -> str:
+    """Count straight channels of activations, gates and products apart; "" where all are of one."""
+    table = layers.reindex(columns=["kind", "gate_of", "linear", "channels"], fill_value="")
+    role = np.select(
+        [table["kind"] == "product", table["gate_of"] != ""], ["products", "gates"], "activations"
+    )
+    sums = table.groupby(role)[["linear", "channels"]].sum().astype(int)
+    parts = [
+        f"{row.linear:,} of {row.channels:,} channels of {row.Index}" for row in sums.itertuples()
+    ]
+    return ", ".join(parts) if len(parts) > 1 else ""
+
+
 def gates_alone(layers: pd.DataFrame, names: Names) -> Finding | None:
-    """Say where a product is far from what its gate alone suggests; None where it is not."""
+    """Say which products are far more or less linear than their gates; None without any."""
     text = gates_text(layers, names)
-    question = "Does the gate of a product show how linear the product is?"
-    return Finding(question, f"No, {text}.") if text else None
+    question = "Are products as close to linear as their gates?"
+    return Finding(question, f"Not in {text}.") if text else None
 
 
 def learned_beta(splits: pd.DataFrame, names: Names | None = None) -> Finding | None:
@@ -191,6 +205,14 @@ def _beyond(layers: pd.DataFrame, index: float) -> str:
     if above == total:
         return f"{'both' if total == 2 else f'all {total}'} layers are straighter"
     return f"{above} of {total} layers {'is' if above == 1 else 'are'} straighter"
+
+
+def _with_class(row: Mapping[Any, Any], names: Names) -> str:
+    """Return the name of a layer, with an activation's class where the name does not hold it."""
+    name, own = names[row["layer"], row["call"]], str(row.get("class_name", ""))
+    if row.get("kind") != "activation" or own.casefold() in name.casefold():
+        return name
+    return f"{name[:-1]}, {own})" if name.endswith(")") else f"{name} ({own})"
 
 
 def _percent(value: float) -> str:

@@ -132,7 +132,7 @@ def gates_text(layers: pd.DataFrame, names: Names) -> str:
         f"{three_digits(row['L_gate'])})"
         for row in far.to_dict("records")
     ]
-    return f"the gate alone misleads: {_listed('layer', items)}" if items else ""
+    return _listed("layer", items) if items else ""
 
 
 def _listed(word: str, items: Sequence[object]) -> str:

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from acon_analysis.screen import three_digits
-from acon_figures.names import layer_labels, layers_word
-from acon_figures.palette import INK
+from acon_figures.names import entry, layer_labels, layers_word
+from acon_figures.palette import INK, activation_color
 from acon_figures.style import AconFigure, thin
 
 
@@ -85,6 +85,15 @@ def equals(name: str, value: float) -> str:
     """Write a number of three digits after its name: "L = 0.998", "L > 0.999"."""
     text = three_digits(value)
     return f"{name} {text}" if text.startswith(">") else f"{name} = {text}"
+
+
+def activation_handles(classes: Iterable[str]) -> list[Line2D]:
+    """Return the legend's entries for the colours of the first activations, and of products."""
+    return [
+        Line2D([], [], color=activation_color(name), linestyle="none", marker="o",
+               label="product" if name == "mul" else entry(name))
+        for name in list(dict.fromkeys(classes))[:6]
+    ]  # fmt: skip
 
 
 def legend_below(figure: AconFigure, handles: Sequence[Artist]) -> None:

@@ -371,6 +371,8 @@ def test_the_spread_of_the_samples_is_that_of_lines_of_their_own(run: Run) -> No
     assert [box.get_facecolor() for box in boxes] == [(1.0, 1.0, 1.0, 1.0)] * len(table)  # hollow
     np.testing.assert_allclose([box.get_y() for box in boxes], table["lower"])
     assert "hollow: fewer than 50 values" in figure.caption
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert named[:-3] == list(dict.fromkeys(table["class_name"]))
     dotted = [c for c in figure.axes[0].collections if isinstance(c, LineCollection)][-1]
     draws = np.random.default_rng(1).standard_normal((20_000, 6, 12))
     bends = np.maximum(draws, 0.0)

@@ -280,7 +280,8 @@ class _Gated(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         factor: Tensor = x if self.squeezed else self.a(x)
-        return factor * self.act(self.b(x))
+        out: Tensor = factor * self.act(self.b(x))
+        return out
 
 
 @pytest.mark.parametrize(
@@ -516,14 +517,14 @@ def test_linearity_comes_first_and_every_point_leads_to_its_layer(
 def test_positions_in_the_chart_are_those_of_l() -> None:
     entries = [
         {"name": name, "key": (name, 0), "id": f"layer-{name}", "index": index, "dead": False,
-         "place": place}
+         "kind": "activation", "place": place}
         for name, place, index in [
             ("a", 0, (1.0, 1.0, 1.0)), ("b", 4, (0.5, 0.4, 0.6)), ("c", 9, (RELU_L, *2 * [np.nan])),
         ]
     ]  # fmt: skip
     chart = depth.depth_chart([entries, [entries[1] | {"id": "second-layer-0"}]], "wide")
     assert chart is not None
-    (a, b, c), (other,) = chart["series"]
+    (a, b, c), (other,) = (one["points"] for one in chart["series"])
     scale = chart["ticks"][-1][0] - chart["ticks"][0][0]  # from the lowest mark to 1: upwards
     low = float(chart["ticks"][0][1])
     assert chart["ticks"][-1] == (a["y"], "1.0")
@@ -538,9 +539,34 @@ def test_positions_in_the_chart_are_those_of_l() -> None:
     assert depth.depth_chart([[entries[0] | {"index": None}]], "wide") is None
 
 
+def test_each_kind_of_layer_has_a_line_of_its_own() -> None:
+    kinds = ["activation", "product", "activation", "product", "activation"]
+    entries = [
+        {"index": (0.8, np.nan, np.nan), "dead": False, "kind": kind, "id": name, "name": name,
+         "key": (name, 0), "place": place}
+        for place, (name, kind) in enumerate(zip("abcde", kinds, strict=True))
+    ]  # fmt: skip
+    chart = depth.depth_chart([entries], "wide")
+    assert chart is not None
+    shown = [
+        (one["look"], one["sign"], "".join(point["id"] for point in one["points"]))
+        for one in chart["series"]
+    ]
+    assert shown == [("run-a", "●", "ace"), ("run-b", "■", "bd")]
+    assert chart["kinds"] == [("run-a", "●", "activation"), ("run-b", "■", "product")]
+    two = depth.depth_chart([entries, entries[:2]], "wide")
+    assert two is not None
+    assert [(one["look"], one["sign"]) for one in two["series"]] == [
+        ("run-a", "●"), ("run-a", "■"), ("run-b", "●"), ("run-b", "■")
+    ]  # fmt: skip
+    alone = depth.depth_chart([entries[:1]], "wide")
+    assert alone is not None
+    assert alone["kinds"] == []
+
+
 def test_lines_of_two_runs_of_other_layers_never_run_back() -> None:
     def entries(names: str) -> list[dict[str, object]]:
-        one = {"index": (0.8, np.nan, np.nan), "dead": False}
+        one = {"index": (0.8, np.nan, np.nan), "dead": False, "kind": "activation"}
         return [
             one | {"id": name, "name": name, "key": (name, 0), "place": place}
             for place, name in enumerate(names)
@@ -552,8 +578,9 @@ def test_lines_of_two_runs_of_other_layers_never_run_back() -> None:
     ):  # fmt: skip
         chart = depth.depth_chart([entries(first), entries(second)], "wide")
         assert chart is not None
-        at = {one["id"]: one["x"] for points in chart["series"] for one in points}
-        for points in chart["series"]:
+        lines = [series["points"] for series in chart["series"]]
+        at = {one["id"]: one["x"] for points in lines for one in points}
+        for points in lines:
             assert [one["x"] for one in points] == sorted(one["x"] for one in points)
         longest = max(first, second, key=len)
         assert chart["numbers"] == [(at[name], n) for n, name in enumerate(longest, 1)]
@@ -563,7 +590,7 @@ def test_lines_of_two_runs_of_other_layers_never_run_back() -> None:
 def test_numbers_of_thousands_have_room_in_the_chart() -> None:
     def numbers_of(last: int) -> int:
         places = np.linspace(0, last - 1, 60).astype(int)
-        one = {"id": "x", "index": (1.0, np.nan, np.nan), "dead": False}
+        one = {"id": "x", "index": (1.0, np.nan, np.nan), "dead": False, "kind": "activation"}
         rows = [
             one | {"name": "a", "key": (f"{place}", 0), "place": int(place)} for place in places
         ]

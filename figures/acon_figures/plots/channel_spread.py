@@ -9,8 +9,7 @@ from acon_analysis.plotdata.portraits import reached_slopes
 from acon_analysis.screen import counted
 from acon_analysis.statistics.gaussian import RELU_L
 from acon_analysis.statistics.sentences import row_names
-from acon_figures.labels import legend_below, name_layers, relu_handle
-from acon_figures.names import entry
+from acon_figures.labels import activation_handles, legend_below, name_layers, relu_handle
 from acon_figures.palette import activation_color
 from acon_figures.spec import figure
 from acon_figures.style import INK, AconFigure, is_narrow, new_figure, theme, thin
@@ -106,10 +105,7 @@ def _draw_layer(axes: Axes, index: int, own: pd.DataFrame, many: bool) -> None:
 
 def _handles(activations: list[str], dead: bool) -> list[Line2D]:
     """Return what the legend explains."""
-    handles = [
-        Line2D([], [], color=activation_color(n), label=entry(n), linestyle="none", marker="o")
-        for n in activations[:6]
-    ]
+    handles = activation_handles(activations)
     handles.append(Line2D([], [], color=INK, linewidth=thin(1.4), label="median"))
     handles.append(
         Line2D(

@@ -11,8 +11,8 @@ from acon_analysis.screen import counted
 from acon_analysis.selection import require_columns
 from acon_analysis.statistics.gaussian import relu_own
 from acon_analysis.statistics.sentences import row_names
-from acon_figures.labels import legend_below, name_layers
-from acon_figures.palette import activation_color
+from acon_figures.labels import activation_handles, legend_below, name_layers
+from acon_figures.palette import RULE, activation_color
 from acon_figures.plots.linearity_by_depth import FEW
 from acon_figures.spec import figure
 from acon_figures.style import INK, AconFigure, is_narrow, new_figure, theme, thin
@@ -70,10 +70,10 @@ def sample_spread(
             color=["white" if hollow else color for hollow, color in zip(few, colors, strict=True)],
             linewidth=thin(0.8), zorder=2.2,
         )  # fmt: skip
+        # A white line would make narrow boxes look hollow.
         axes.hlines(
-            table["median"], at - half, at + half, color=np.where(few, INK, "white"),
-            linewidth=thin(1.6), zorder=2.4,
-        )  # fmt: skip
+            table["median"], at - half, at + half, color=INK, linewidth=thin(1.2), zorder=2.4
+        )
         axes.scatter(at, table["L"], marker="D", s=thin(4.5) ** 2, facecolor="white", edgecolor=INK,
                      linewidth=thin(1.0), zorder=3)  # fmt: skip
         relu = np.array([_relu(count) for count in table["values"].round()])
@@ -82,7 +82,7 @@ def sample_spread(
         axes.set_ylabel("$L$ of a sample")
         low = np.nanmin([*table["low"], *table["L"], *relu])
         axes.set_ylim(0.1 * np.floor(low / 0.1) - 0.02, 1.03)
-        legend_below(figure, _handles(colors[0]))
+        legend_below(figure, _handles(list(table["class_name"])))
     figure.name(f"{table['network'].iloc[0]} on {table['data'].iloc[0]}")
     figure.caption = CAPTION.format(
         samples=_samples(table), ends=_ends(table),
@@ -92,10 +92,11 @@ def sample_spread(
     return figure
 
 
-def _handles(color: str) -> list[Patch | Line2D]:
+def _handles(classes: list[str]) -> list[Patch | Line2D]:
     """Return what the legend explains."""
     return [
-        Patch(facecolor=color, edgecolor=INK, label="middle half of the samples"),
+        *activation_handles(classes),
+        Patch(facecolor=RULE, edgecolor=INK, label="middle half of the samples"),
         Line2D(
             [], [], color=INK, linestyle="none", marker="D", mfc="white", label="$L$ of the layer"
         ),
@@ -123,5 +124,6 @@ def _ends(table: pd.DataFrame) -> str:
     row = table.to_dict("records")[widest]
     return (
         f"Samples differ most in {row_names(table)[widest]}: L = {row['least_L']:.3f} of sample "
-        f"{row['least_sample']}, {row['most_L']:.3f} of sample {row['most_sample']}."
+        f"{row['least_sample']}, {row['most_L']:.3f} of sample {row['most_sample']}, "
+        "both outside the whiskers."
     )

@@ -79,6 +79,7 @@ def _columns(row: Mapping[Any, Any]) -> Page:
     brief, causes = _brief(visible(row["why"]))
     return {
         **{text: visible(row[text]) for text in texts},
+        "type": visible(_type(row)),
         "brief": brief,
         "more_causes": causes,
         "channels": count(row["channels"]),
@@ -105,6 +106,12 @@ def _columns(row: Mapping[Any, Any]) -> Page:
         "numbers": {name: exact(row[name]) for name in _SORTED},
         "more": _more(row),
     }
+
+
+def _type(row: Mapping[Any, Any]) -> str:
+    """Return the kind of a layer and its class, which a product written out lacks."""
+    known = row["class_name"] not in ("", "mul", "div")
+    return f"{row['kind']}, {row['class_name']}" if known else str(row["kind"])
 
 
 def _brief(why: str) -> tuple[str, int]:
@@ -138,7 +145,8 @@ def _more(row: Mapping[Any, Any]) -> list[tuple[str, str]]:
         bounds = f"{number(row['slope_min'], 2)} to {number(row['slope_max'], 2)}"
         found.append(("Derivative over the data", f"{reached}; bounds {bounds}"))
     if not np.isnan(row["positive"]):
-        found.append(("Inputs > 0", f"{100 * row['positive']:.1f} %"))
+        which = "Inputs of the gate > 0" if row["kind"] == "product" else "Inputs > 0"
+        found.append((which, f"{100 * row['positive']:.1f} %"))
     known = [f"{count(row[name])} {words}" for name, words in _FLAG_WORDS.items() if row[name] > 0]
     if known:
         found.append(("Channels", ", ".join(known)))

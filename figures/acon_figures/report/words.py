@@ -55,8 +55,13 @@ HINTS = {column.name: column.meaning for column in _EVERY} | {
 
 #: Words that a page explains where its text holds the pattern.
 _WORDS = (
-    ("channel", "channel", "in an output (samples, channels, ...) one index of the second axis, in "
-     "(samples, features) one feature; each has a straight line of its own"),
+    ("channel", "channel", "one index of the axis of features, each with a straight line of its "
+     "own: the second axis of images, (samples, channels, height, width), the last of sequences, "
+     "(samples, tokens, features)"),
+    ("product", "product, gate", "a layer a·g(b), such as SwiGLU or squeeze-and-excitation, with "
+     "the gate g(b). In place of a line it is compared with a plane, the best c0 + c1·a + c2·b"),
+    (r"[:.]?\w+#\d", "silu#0, mul#0", "a function that a module calls, counted from 0 within one "
+     "call of the module; mul is a product"),
     ("interval", "interval", "95 %: how far other samples of the same data would move a number "
      "(jackknife over blocks of samples); what another training would change is not in it"),
     ("Gaussian", "Gaussian inputs", "normally distributed, of mean 0 and, where nothing else is "
@@ -94,7 +99,10 @@ def yardstick(layers: pd.DataFrame) -> str:
 
 
 def next_steps(run: Run, layers: pd.DataFrame) -> dict[str, Any]:
-    """Return what to do after reading: ``steps`` of (what for, command), and a ``note``."""
+    """Return what to do after reading: ``steps`` of (what for, command), and a ``note``.
+
+    The last step compares with another run.
+    """
     data = run.data_name or ""
     model = _given(run.model, "MODEL", known=":" in run.model or "." not in run.model)
     data = _given(data, "DATA", known=":" in data or data in ("digits", "cifar10"))
@@ -102,8 +110,8 @@ def next_steps(run: Run, layers: pd.DataFrame) -> dict[str, Any]:
     steps = []
     if bool((layers["linear"] > 0).any()):
         steps.append((
-            "Make the linear channels straight lines, and measure what that costs",
-            f"acon linearize {model} --run {own} --data OTHER_DATA --out lines",
+            "Make the most linear channels straight lines, and measure what that costs",
+            f"acon linearize {model} --run {own} --data OTHER_DATA --budget 5% --out lines",
         ))  # fmt: skip
     if run.has_moments:
         steps.append((

@@ -171,8 +171,9 @@ class Session:
         texts = self.first_batch.optional_words()
         if self.moments is not None and count:
             texts.append(self.moments.space_text(count, plan.unit_size))
-        for text in filter(None, texts if announce else []):
-            announce(text)
+        if announce is not None:
+            for text in filter(None, texts):
+                announce(text)
 
     def _refuse_other_threads(self, recorded: int | None) -> None:
         """Raise if a process that began at the same time computes with other threads."""

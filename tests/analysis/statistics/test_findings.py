@@ -128,15 +128,31 @@ def test_straight_channels_are_counted() -> None:
     )
 
 
+def test_straight_channels_of_gates_and_products_are_counted_apart() -> None:
+    table = layers(
+        0.8, 0.99, 0.95, linear=[1, 6, 5], kind=["activation", "activation", "product"],
+        gate_of=["", "c", ""], class_name=["SiLU", "Sigmoid", "mul"],
+    )  # fmt: skip
+    found = straight_channels(table)
+    assert found is not None
+    assert found.answer == (
+        "Yes, 1 of 10 channels of activations, 6 of 10 channels of gates, 5 of 10 channels of "
+        "products."
+    )
+    assert "variance in a (SiLU), which bends most, and 99 % in b (Sigmoid), which" in str(
+        findings(table)[0]
+    )
+
+
 def test_products_are_named_and_linearity_comes_first() -> None:
     splits = pd.DataFrame({
         "layer": ["a", "b"], "call": 0, "answer": ["more", "more"], "p_value": 0.01, "text": "",
         "ratio": 3.0, "null_p05": 0.5, "null_p95": 1.5,
     })  # fmt: skip
     found = findings(layers(0.2, 0.8, L_gate=[0.9, float("nan")]), splits)
-    assert [one.question[:3] for one in found] == ["How", "Are", "Doe", "Did"]
+    assert [one.question[:3] for one in found] == ["How", "Are", "Are", "Did"]
     assert "a plane over the gate's input and the other factor" in found[0].numbers
-    assert found[2].answer == "No, the gate alone misleads: layer a (L = 0.200, its gate 0.900)."
+    assert found[2].answer == "Not in layer a (L = 0.200, its gate 0.900)."
     assert found[3].answer.startswith("Yes: the samples' means of β vary more than with random")
     assert "a: 3 times, redrawn 0.5 to 1.5 (p = 0.01)." in found[3].numbers
 
