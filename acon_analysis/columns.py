@@ -249,7 +249,7 @@ BLOCK_COLUMNS = (
         "block",
         "module path, with 'call 1' and so on where it runs several times; or 'whole network'",
     ),
-    _number("nlc", "nonlinearity coefficient: 1 for affine maps"),
+    _number("nlc", "nonlinearity coefficient: 1 for affine maps, above or below 1 for others"),
     _number("nlc_error", "its standard error"),
     _number("r2", "held-out R² of the best affine map; a lower bound where mixed"),
     _number("r2_low", "lower end of its 95 % interval"),
@@ -263,7 +263,7 @@ BLOCK_COLUMNS = (
         "what R² is of: 'positions' (each is mapped alone), 'samples' (whole ones), or 'mixes "
         "positions', where r2 is a lower bound and says nothing against linearity",
     ),
-    _number("elementwise_L", "mean of L over the activation layers inside"),
+    _number("elementwise_L", "mean of L over the activations inside, without gated products"),
     _count("n", "vectors that R² is of; fewer than 5 for each dimension give none"),
     _count("dimension", "dimensions of the input of R²"),
     _number("nlc_change", "change of nlc when all activations inside are lines"),

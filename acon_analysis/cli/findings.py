@@ -69,9 +69,11 @@ def blocks(
         say()
         say(
             sentence_text(
-                "nlc: 1 for affine maps, the number to go by. r2: of the best affine map on other "
-                "samples; a lower bound where a block mixes positions. elementwise_L: mean L of "
-                "the activations inside. nlc_change: when these are straight lines."
+                "nlc is 1 for affine maps; the further it is from 1, above or below, the more a "
+                "block bends. r2: of the best affine map on other samples; a lower bound where a "
+                "block mixes positions. elementwise_L: mean L of the activations inside, without "
+                "gated products. nlc_change: by how much nlc changes when these activations are "
+                "replaced by straight lines."
             )
         )
 

@@ -66,9 +66,9 @@ class Batch:
             name = named.get(id(module)) if frame.f_code.co_name == "forward" else None
             if name and isinstance(module, nn.Module):
                 first = inspect.getargvalues(frame).args[1:2]
-                given = [_with_values(frame.f_locals.get(one)) for one in first]
-                what = repr(module) if not list(module.children()) else type(module).__name__
-                yield f"{name!r}, {what}, was given {', '.join(given)}"
+                own = ", ".join(_with_values(frame.f_locals.get(one)) for one in first)
+                what = type(module).__name__ if list(module.children()) else repr(module)
+                yield f"{name!r}, {what}, was given {own}"
                 break
         given = f"the network was given {described(self.inputs)}"
         given += _other_dtype(model, self.inputs, str(error))

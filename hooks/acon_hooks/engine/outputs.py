@@ -27,7 +27,8 @@ def pick_output(
     """Return the tensor of a network's output that is meant, floating-point, (samples, ...).
 
     `wanted` is an index, a key, the name of an attribute, or a callable that is given the output;
-    None takes a single tensor, or what is called logits. In an output with more axes than the input
+    None takes what is called logits, or the only tensor, numbers such as a loss and tensors of
+    integers left aside where there are several. In an output with more axes than the input
     the samples are looked for on `sample_axis` first.
     """
     found = _chosen(output, wanted)
@@ -64,6 +65,8 @@ def _chosen(output: Any, wanted: Output) -> Any:
     if isinstance(logits, Tensor):
         return logits
     tensors = list(tensors_in(output))
+    if len(tensors) > 1:
+        tensors = [one for one in tensors if one.ndim and one.is_floating_point()]
     if len(tensors) != 1:
         raise UsageError(f"the output is {_described(output)}, without one called logits; {_HOW}")
     return tensors[0]

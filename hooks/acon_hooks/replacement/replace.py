@@ -31,7 +31,12 @@ from acon_hooks.replacement.linearizing import linearize, plan_edits, save_linea
 from acon_hooks.replacement.mixing import MIXED, FewSamples, checked_forms, mixed_plan
 from acon_hooks.replacement.plan import Plan
 from acon_hooks.replacement.recalibrating import batch_norms, recalibrated
-from acon_hooks.replacement.replacing import FIRST_ORDER, add_first_order, warn_of_the_same
+from acon_hooks.replacement.replacing import (
+    FIRST_ORDER,
+    add_first_order,
+    first_batch,
+    warn_of_the_same,
+)
 
 #: The form that every replacement is compared with.
 BASELINE = "relu"
@@ -210,6 +215,7 @@ def replace_data(
         Held(each, limit, batch_size, options, what)
         for each, what in ((source, "damage"), (fit_data, "BatchNorms"))
     )
+    first_batch(network, source, min(limit or batch_size, batch_size), options, output)
     seen: set[str] = set()
     plan = plan_forms(
         model, fit_data, with_, layers, budget, max_change=max_change, limit=limit,
@@ -235,7 +241,7 @@ def training_split(data: Any) -> str:
         return f"{name}:train"
     raise UsageError(
         f"{str(data)!r} has no training split of its own to fit the functions on: give other data "
-        "of the same kind (--fit)"
+        "of the same kind (--fit; in Python fit_data=)"
     )
 
 

@@ -112,10 +112,7 @@ def replace_from_run(
     found, network = run if isinstance(run, Run) else open_run(run), unwrap(model)
     options = input_options(network, forward, mask, sample_axis)
     _refuse_other_inputs(found, options)
-    first = _first_batch(source, min(limit or batch_size, batch_size), options)
-    if first is not None:
-        with torch.no_grad():
-            run_batch(network, first, output)
+    first = first_batch(network, source, min(limit or batch_size, batch_size), options, output)
     fit = fit_from_run(network, found, example=first)
     if by == FIRST_ORDER:
         fit = with_first_order(network, fit, output=output)
@@ -240,12 +237,21 @@ def _random_images(model: nn.Module) -> Batch:
     return Batch(0, [0, 1], torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)))
 
 
-def _first_batch(data: Any, batch_size: int, options: InputOptions) -> Batch | None:
-    """Return the first samples of data that can be read again, without their labels."""
+def first_batch(
+    network: nn.Module, data: Any, batch_size: int, options: InputOptions, output: Output
+) -> Batch | None:
+    """Return the first samples of data that can be read again, once a network has run on them.
+
+    So what is wrong with the data or with `output` is raised before the long work.
+    """
     if isinstance(data, Iterator):
         return None
     feed = open_feed(data, limit=batch_size, batch_size=batch_size, options=options)
-    return next((batch for batch in feed.batches() if batch.ids), None)
+    first = next((batch for batch in feed.batches() if batch.ids), None)
+    if first is not None:
+        with torch.no_grad():
+            run_batch(network, first, output)
+    return first
 
 
 def _refuse_other_inputs(run: Run, options: InputOptions) -> None:

@@ -19,6 +19,7 @@ from acon_hooks.replacement.fitting import fit_units
 from acon_hooks.replacement.folding import fold_lines
 from acon_hooks.replacement.linearizing import linearize
 from acon_hooks.replacement.plan import Plan
+from acon_hooks.replacement.replace import replace_data
 from acon_hooks.replacement.verifying import verify_plan
 
 Form = Callable[[Tensor, Tensor], Any]
@@ -197,6 +198,31 @@ def test_an_unclear_output_is_shown_with_how_to_pick(form: Form, wanted: Any, te
     with pytest.raises(UsageError, match=text):
         verify_plan(model, plan, [x], output=wanted)
     assert not any(module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda _, z: (z, z.mean()),
+        lambda _, z: {"loss": z.mean(), "scores": z, "ids": z.argmax(1)},
+    ],
+)
+def test_a_loss_and_integers_next_to_one_tensor_are_left_aside(form: Form) -> None:
+    model, x = tokens(form), ids()
+    plan = fit_units(model, [x]).plan(budget=5)
+    found = verify_plan(model, plan, [x])
+    expected = verify_plan(tokens(), plan, [x], any_weights=True)
+    np.testing.assert_array_equal(found.samples["change"], expected.samples["change"])
+    assert found.used == expected.used
+
+
+def test_an_unclear_output_is_found_before_the_long_work() -> None:
+    model, x = tokens(lambda h, z: (h, z)), ids()
+    runs = []
+    model.register_forward_hook(lambda *_: runs.append(1))
+    with pytest.raises(UsageError, match="without one called logits"):
+        replace_data(model, [x], "line", [x + 0] * 9)
+    assert len(runs) == 1
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
