@@ -33,7 +33,7 @@ docs: $(READY)  ## build the documentation into docs/_build (no network needed)
 	@echo "open docs/_build/html/index.html"
 
 test: $(READY)  ## run all tests
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 lint: $(READY)  ## style and types (ruff, mypy strict)
 	$(BIN)/ruff check .

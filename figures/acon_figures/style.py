@@ -92,6 +92,14 @@ class AconFigure(Figure):
         self.subject = subject
         self.suptitle(words, x=0.01, ha="left", fontsize=size, family="DejaVu Sans", color=MUTED)
 
+    def draw(self, renderer: Any) -> None:
+        """Draw; of the blind drawing that matplotlib begins a file with, only the layout."""
+        engine = self.get_layout_engine()
+        if self.canvas.is_saving() and isinstance(engine, _Growing):  # else laid out already
+            engine.execute(self)
+        else:
+            super().draw(renderer)
+
     def _repr_png_(self) -> bytes:
         from io import BytesIO
 
