@@ -113,8 +113,11 @@ def _output(output: Any, stem: str, heading: str, pictures: dict[str, bytes]) ->
         return ""  # a progress bar
     if "text/markdown" in data:
         return str(data["text/markdown"])
-    if data.get("text/html", "").startswith("<div>\n<style"):  # a frame of pandas
-        return table(data["text/html"])
+    html = str(data.get("text/html", ""))
+    if html.startswith("<div>\n<style"):  # a frame of pandas
+        return table(html)
+    if html.startswith("<p style"):  # a figure's caption
+        return re.sub(r' style="[^"]*"', "", html)
     return f"```text\n{data.get('text/plain', '').rstrip()}\n```"
 
 
