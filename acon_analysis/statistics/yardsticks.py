@@ -97,7 +97,9 @@ def yardsticks(layers: pd.DataFrame) -> list[Yardstick]:
 def _of_activation(class_name: str) -> tuple[str, float]:
     """Return the name and L of an activation's yardstick."""
     one = formula_of(class_name)
-    return ("ReLU", RELU_L) if one is None else (_called(one), gaussian_index(class_name))
+    if one is None or one.name == "relu":  # the same number as for unknown formulas
+        return "ReLU", RELU_L
+    return _called(one), gaussian_index(class_name)
 
 
 def _of_product(gate: str) -> tuple[str, float] | None:

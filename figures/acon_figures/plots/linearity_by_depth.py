@@ -33,9 +33,9 @@ CAPTION = (
     "would change (jackknife over blocks of samples). {layers}"
 )
 MORE = {
-    "L_own": "L_own: every sample has lines of its own, which fit better; only L can be had by a "
-    "fixed line. A line fits few values well, whatever they are: dotted in this panel is a ReLU of "
-    "as many independent Gaussian values as a channel has in a sample{few}. ",
+    "L_own": "L_own: every sample has lines of its own, which fit better than fixed ones. A line "
+    "fits few values well, whatever they are: dotted in this panel is a ReLU of as many "
+    "independent Gaussian values as a channel has in a sample{few}. ",
     "G": "G = 4 Var(gate) is 0 for a constant gate; networks without a gate have none. ",
 }
 DEAD = " Crosses: layers whose outputs do not vary; their L is 1 by convention."
