@@ -21,9 +21,8 @@ from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.screen import counted
 from acon_analysis.selection import layer_path
 from acon_hooks.engine.feed import Batch
-from acon_hooks.engine.sites import Site, SiteCall, Visitor
-from acon_hooks.engine.visiting import visiting
-from acon_hooks.layers.reading import fold
+from acon_hooks.engine.sites import Site
+from acon_hooks.layers.reading import Factors, fold
 from acon_hooks.layers.scan import KINDS, Layer, scan_layers, slopes, whole
 from acon_hooks.readings.batch import to_host
 from acon_hooks.readings.proof import Case, terms
@@ -106,30 +105,51 @@ def record_gates(
     `layers` None: all that have a gate. What is recorded lies in files in `folder`: memory does not
     grow with the samples.
     """
-    found, glus = find_gated(network, layers)
-    with ExitStack() as stack:
+    names = find_gated(network, layers)
+    ids: list[int] = []
+    labels: list[Any] = []
+    formulas: dict[Key, tuple[Site, Formula]] = {}
+    glus: dict[Key, Tensor] = {}  # of this batch, (N, C, P)
+
+    def observe(layer: Layer, call: int, _: Tensor, y: Tensor, more: Any) -> None:
+        if isinstance(more, Factors):
+            key, axis = (layer.name, call), int(layer.module.dim) % y.ndim  # type: ignore[arg-type]
+            glus[key] = fold(more.gate, axis)
+            site = Site(layer.name, layer.module, call, axis)
+            formulas[key] = site, lambda x, gate: x.chunk(2, axis)[0] * gate
+
+    with (
+        ExitStack() as stack,
+        Tap(
+            network, names, kinds=(*GATED, "product"), observe=observe, full=True, check_rows=True
+        ) as tap,
+    ):
         files = _Files(folder, stack)
-        formulas: dict[Key, tuple[Site, Formula]] = {}
-        ids: list[int] = []
-        labels: list[Any] = []
-        if found:
-            ids, labels = _run_tap(network, batches(), found, run, files, formulas)
-        if glus:
-            visitor = _Glus()
-            sites = [Site(name, module) for name, module in glus.items()]
-            with visiting(network, sites, visitor):
-                ids, labels = [], []
-                for batch in batches():
-                    run(batch)
-                    files.add(visitor.take())
-                    ids += batch.ids
-                    labels += batch.labels or []
-            formulas |= visitor.formulas
+        for batch in batches():
+            run(batch)
+            taken = tap.take()
+            if tap.rows is not None and tap.rows.status == "mixed":
+                raise AconError(f"gates cannot be assigned to samples: {tap.rows.text}")
+            found = {key: beta.unsqueeze(2) for key, beta in taken.items() if beta.ndim == 2}
+            found |= {key: beta.flatten(2) for key, beta in taken.maps.items()} | glus
+            glus.clear()
+            if other := {len(gate) for gate in found.values()} - {len(batch.ids)}:
+                raise AconError(
+                    f"layers have {counted(min(other), 'row')} in a batch of "
+                    f"{counted(len(batch.ids), 'sample')}, so that gates cannot be assigned to "
+                    "samples"
+                )
+            files.add(found)
+            ids += batch.ids
+            labels += batch.labels or []
+        for key in files.keys:
+            if key not in formulas:
+                formulas[key] = _proved(tap.calls[key], key)
     if not ids:
         raise AconError("there were no samples to measure on")
     if not formulas:
         raise UsageError(
-            f"the gates of {', '.join(map(repr, found[:3]))} are the same for all samples, so "
+            f"the gates of {', '.join(map(repr, names[:3]))} are the same for all samples, so "
             "that their variation is no question"
         )
     order = {name: index for index, (name, _) in enumerate(network.named_modules())}
@@ -138,13 +158,9 @@ def record_gates(
     return Recorded(gates, np.asarray(ids, np.int64), labels if len(labels) == len(ids) else None)
 
 
-def find_gated(
-    network: nn.Module, layers: Sequence[str] | None
-) -> tuple[list[str], dict[str, nn.Module]]:
-    """Return the layers that may have a gate to be proved, and the GLUs by name."""
-    found = [layer.name for layer in scan_layers(network, GATED)]
-    glus = {name: m for name, m in network.named_modules() if isinstance(m, nn.GLU)}
-    known = [*found, *glus]
+def find_gated(network: nn.Module, layers: Sequence[str] | None) -> list[str]:
+    """Return the layers that may have a gate to be proved, and the GLUs."""
+    known = [layer.name for layer in scan_layers(network, (*GATED, "product"))]
     if not known:
         there = Counter(layer.kind for layer in scan_layers(network, KINDS))
         have = ", ".join(f"{count} of kind {kind!r}" for kind, count in there.items())
@@ -161,38 +177,7 @@ def find_gated(
     chosen = known if layers is None else list(layers)
     if not chosen:
         raise UsageError("no layers given: leave layers out to take all that have a gate")
-    return [name for name in found if name in chosen], {n: glus[n] for n in glus if n in chosen}
-
-
-def _run_tap(
-    network: nn.Module,
-    batches: Iterator[Batch],
-    names: list[str],
-    run: Runner,
-    files: "_Files",
-    formulas: dict[Key, tuple[Site, Formula]],
-) -> tuple[list[int], list[Any]]:
-    """Record proved gates; return sample ids and labels, and fill in the formulas."""
-    ids: list[int] = []
-    labels: list[Any] = []
-    with Tap(network, names, kinds=GATED, full=True, check_rows=True) as tap:
-        for batch in batches:
-            run(batch)
-            taken = tap.take()
-            values = {key: value for key, value in taken.items() if value.ndim == 2}
-            if values and taken.samples != len(batch.ids):
-                raise AconError(
-                    f"layers have {counted(taken.samples, 'row')} in a batch of "
-                    f"{counted(len(batch.ids), 'sample')}, so "
-                    "that gates cannot be assigned to samples"
-                )
-            maps = {key: value.flatten(2) for key, value in taken.maps.items()}
-            files.add({key: value.unsqueeze(2) for key, value in values.items()} | maps)
-            ids += batch.ids
-            labels += batch.labels or []
-        for key in files.keys:
-            formulas[key] = _proved(tap.calls[key], key)
-    return ids, labels
+    return [name for name in known if name in chosen]
 
 
 def _proved(layer: Layer, key: Key) -> tuple[Site, Formula]:
@@ -209,29 +194,6 @@ def _proved(layer: Layer, key: Key) -> tuple[Site, Formula]:
         return (gated + line).movedim(reading.axis, reading.y_axis)
 
     return site, formula
-
-
-class _Glus(Visitor):
-    """Keeps the gates of GLUs, folded, in a forward pass: the sigmoid of an input's second half."""
-
-    def __init__(self) -> None:
-        self.formulas: dict[Key, tuple[Site, Formula]] = {}
-        self._taken: dict[Key, Tensor] = {}
-
-    def after(self, call: SiteCall, output: Any) -> None:
-        """Compute the gate of one call."""
-        x = next(call.tensors())
-        module: Any = call.site.module
-        axis = module.dim % x.ndim
-        key = call.site.name, call.number
-        self._taken[key] = fold(x.chunk(2, axis)[1].sigmoid(), axis)
-        site = Site(call.site.name, module, call.number, axis)
-        self.formulas[key] = site, lambda x, gate: x.chunk(2, axis)[0] * gate
-
-    def take(self) -> dict[Key, Tensor]:
-        """Return the gates of the last forward pass, (N, C, P)."""
-        taken, self._taken = self._taken, {}
-        return taken
 
 
 class _Files:

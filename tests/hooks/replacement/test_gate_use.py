@@ -21,6 +21,7 @@ from acon_analysis.errors import AconError, UsageError
 from acon_analysis.layers.meta import MetaAconC
 from acon_analysis.layers.squeeze import SqueezeExcitation
 from acon_analysis.statistics.donors import draw_donors
+from acon_hooks.errors import RowWarning
 from acon_hooks.replacement.gate_changes import DRAWINGS, sentences
 from networks import Network
 from support_variants import VARIANTS, Variant, combine, hooks_left, shaken, tensor
@@ -307,6 +308,18 @@ def test_squeeze_and_excitation_and_glu() -> None:
     }.items():
         found = cross_entropy(logits.numpy(), labels).mean() - base
         assert change[key] == pytest.approx(found, abs=1e-9)
+
+
+def test_gates_of_rows_that_are_no_samples_are_refused() -> None:
+    torch.manual_seed(0)
+    parts = {"wide": nn.Linear(4, 8), "glu": nn.GLU(), "head": nn.Linear(4, CLASSES)}
+    net = Network(lambda n, x: n.head(n.glu(n.wide(x.transpose(0, 1)))).mean(0), **parts).eval()
+    for tokens in (3, 5):
+        refused = pytest.raises(AconError, match="gates cannot be assigned to samples: rows of la")
+        with pytest.warns(RowWarning, match="layer 'glu' belong to other samples"), refused:
+            acon.gate_use(net, list(torch.split(torch.randn(10, tokens, 4), 5)), ["mean"])
+    with pytest.raises(AconError, match="layers have 3 rows in a batch of 1 sample"):
+        acon.gate_use(net, list(torch.split(torch.randn(2, 3, 4), 1)), ["mean"])
 
 
 def state(net: nn.Module) -> bytes:
