@@ -90,10 +90,15 @@ def equals(name: str, value: float) -> str:
 def activation_handles(classes: Iterable[str]) -> list[Line2D]:
     """Return the legend's entries for the colours of the first activations, and of products."""
     return [
-        Line2D([], [], color=activation_color(name), linestyle="none", marker="o",
-               label="product" if name == "mul" else entry(name))
+        mark("product" if name == "mul" else entry(name), color=activation_color(name))
         for name in list(dict.fromkeys(classes))[:6]
-    ]  # fmt: skip
+    ]
+
+
+def mark(label: str, shape: str = "o", *, color: str = INK, fill: str | None = None) -> Line2D:
+    """Return the legend's entry for single marks."""
+    inside = fill or color
+    return Line2D([], [], linestyle="none", marker=shape, color=color, mfc=inside, label=label)
 
 
 def legend_below(figure: AconFigure, handles: Sequence[Artist]) -> None:

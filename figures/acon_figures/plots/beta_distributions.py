@@ -6,14 +6,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from acon_analysis.errors import UsageError
 from acon_analysis.screen import counted
 from acon_analysis.statistics.beta_densities import BetaDensities, beta_densities
 from acon_analysis.statistics.beta_matrix import BetaMatrix
-from acon_figures.labels import legend_below
+from acon_figures.labels import legend_below, mark
 from acon_figures.names import plain, sample_name
 from acon_figures.palette import activation_color
 from acon_figures.spec import figure
@@ -184,7 +183,7 @@ def _rows(
     channels = counted(int(data.groups["channels"].iloc[0]), "channel")
     handles: list[Artist] = [
         Patch(color=color, alpha=0.5, label=f"β of a sample in {channels}"),
-        Line2D([], [], color=INK, marker="o", linestyle="none", label="its mean"),
+        mark("its mean"),
     ]
     if not null.empty:
         handles.append(Patch(color=NULL, label="BatchNorm alone"))

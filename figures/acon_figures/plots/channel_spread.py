@@ -9,7 +9,7 @@ from acon_analysis.plotdata.portraits import reached_slopes
 from acon_analysis.screen import counted
 from acon_analysis.statistics.gaussian import RELU_L
 from acon_analysis.statistics.sentences import row_names
-from acon_figures.labels import activation_handles, legend_below, name_layers, relu_handle
+from acon_figures.labels import activation_handles, legend_below, mark, name_layers, relu_handle
 from acon_figures.palette import activation_color
 from acon_figures.spec import figure
 from acon_figures.style import INK, AconFigure, is_narrow, new_figure, theme, thin
@@ -107,14 +107,5 @@ def _handles(activations: list[str], dead: bool) -> list[Line2D]:
     """Return what the legend explains."""
     handles = activation_handles(activations)
     handles.append(Line2D([], [], color=INK, linewidth=thin(1.4), label="median"))
-    handles.append(
-        Line2D(
-            [], [], color=INK, linestyle="none", marker="D", mfc="white", label="$L$ of the layer"
-        )
-    )
-    handles.append(relu_handle())
-    if dead:
-        handles.append(
-            Line2D([], [], color=INK, linestyle="none", marker="x", label="dead channel")
-        )
-    return handles
+    handles += [mark("$L$ of the layer", "D", fill="white"), relu_handle()]
+    return [*handles, mark("dead channel", "x")] if dead else handles

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.screen import counted
 from acon_analysis.selection import choose_network, require_columns
 from acon_analysis.statistics.sentences import row_names
+from acon_figures.labels import mark
 from acon_figures.names import plain
 from acon_figures.spec import figure
 from acon_figures.style import COLORS, FAINT, INK, AconFigure, is_narrow, new_figure, theme, thin
@@ -171,14 +171,7 @@ def _ticks(axes: Axes, own: pd.DataFrame, margin: float) -> None:
 
 def _legend(figure: AconFigure, again: bool, narrow: bool) -> None:
     """Explain colours, and markers where there are two."""
-    handles = [
-        Line2D([], [], marker="o", linestyle="none", color=COLORS[color], label=word)
-        for word, color in VERDICT_COLORS.items()
-    ]
+    handles = [mark(word, color=COLORS[color]) for word, color in VERDICT_COLORS.items()]
     if again:
-        handles.append(
-            Line2D(
-                [], [], marker="s", linestyle="none", color=INK, label="BatchNorms estimated again"
-            )
-        )
+        handles.append(mark("BatchNorms estimated again", "s"))
     figure.legend(handles=handles, loc="outside lower center", ncols=2 if narrow else 4)

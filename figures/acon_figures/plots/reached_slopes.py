@@ -10,8 +10,7 @@ from acon_analysis.plotdata.channels import reached_share
 from acon_analysis.plotdata.portraits import reached_slopes as slopes_of
 from acon_analysis.screen import counted
 from acon_analysis.statistics.sentences import row_names
-from acon_figures.labels import legend_below, name_layers
-from acon_figures.names import entry
+from acon_figures.labels import activation_handles, legend_below, mark, name_layers
 from acon_figures.palette import activation_color
 from acon_figures.plots.channel_spread import MANY
 from acon_figures.spec import figure
@@ -113,14 +112,7 @@ def _draw_layer(axes: Axes, index: int, own: pd.DataFrame, many: bool) -> None:
 
 def _handles(activations: list[str], rings: bool) -> list[Line2D]:
     """Return what the legend explains."""
-    handles = [
-        Line2D([], [], color=activation_color(n), label=entry(n), linestyle="none", marker="o")
-        for n in activations
-    ]
+    handles = activation_handles(activations)
     handles.append(Line2D([], [], color=INK, linewidth=thin(1.4), label="median"))
-    if rings:
-        words = "data reach little of its range"
-        handles.append(
-            Line2D([], [], color=INK, linestyle="none", marker="o", mfc="none", label=words)
-        )
-    return handles
+    ring = mark("data reach little of its range", fill="none")
+    return [*handles, ring] if rings else handles

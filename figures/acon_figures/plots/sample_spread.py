@@ -11,7 +11,7 @@ from acon_analysis.screen import counted
 from acon_analysis.selection import require_columns
 from acon_analysis.statistics.gaussian import relu_own
 from acon_analysis.statistics.sentences import row_names
-from acon_figures.labels import activation_handles, legend_below, name_layers
+from acon_figures.labels import activation_handles, legend_below, mark, name_layers
 from acon_figures.palette import RULE, activation_color
 from acon_figures.plots.linearity_by_depth import FEW
 from acon_figures.spec import figure
@@ -97,9 +97,7 @@ def _handles(classes: list[str]) -> list[Patch | Line2D]:
     return [
         *activation_handles(classes),
         Patch(facecolor=RULE, edgecolor=INK, label="middle half of the samples"),
-        Line2D(
-            [], [], color=INK, linestyle="none", marker="D", mfc="white", label="$L$ of the layer"
-        ),
+        mark("$L$ of the layer", "D", fill="white"),
         Line2D([], [], color=INK, linestyle=":", label="a ReLU of as many Gaussian values"),
     ]
 
