@@ -1,5 +1,6 @@
 """What was found in a run, for people: a question, the answer in plain English, the numbers."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -177,22 +178,30 @@ def _compared(layers: pd.DataFrame) -> str:
 
     Those count whose whole interval is beyond it.
     """
-    found = yardsticks(layers)[:MOST_YARDSTICKS]
-    parts = [
-        f"a {name} is at {_percent(index)}: {_beyond(rows, index)}" for name, index, rows in found
-    ]
-    if len(found) > 1:
-        return f" On Gaussian inputs (mean 0, standard deviation 1) {'; '.join(parts)}."
-    for name, index, rows in found:
-        given = (
+    found = yardsticks(layers)
+    known = [one for one in found if not math.isnan(one.L)][:MOST_YARDSTICKS]
+    if len(known) == 1:
+        name, index, rows = known[0]
+        relu = (
             ""
             if name == "ReLU"
             else f" (mean 0, standard deviation 1; a ReLU at {_percent(RELU_L)})"
         )
-        return (
-            f" A {name} on Gaussian inputs is at {_percent(index)}{given}: {_beyond(rows, index)}."
+        text = (
+            f" A {name} on Gaussian inputs is at {_percent(index)}{relu}: {_beyond(rows, index)}."
         )
-    return ""
+    else:
+        said = [
+            f"a {name} is at {_percent(index)}: {_beyond(rows, index)}"
+            for name, index, rows in known
+        ]
+        text = (
+            f" On Gaussian inputs (mean 0, standard deviation 1) {'; '.join(said)}." if said else ""
+        )
+    others = [one.name for one in found if math.isnan(one.L)]
+    if others:
+        text += f" What {' and '.join(others)} would be at depends on parameters that a run lacks."
+    return text
 
 
 def _beyond(layers: pd.DataFrame, index: float) -> str:

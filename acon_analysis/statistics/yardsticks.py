@@ -25,12 +25,17 @@ _ALSO = {"GELUActivation": "gelu", "NewGELUActivation": "gelu_tanh", "SiLUActiva
 
 def formula_of(name: str) -> Activation | None:
     """Return the activation of a class or function that has no parameters; None for others."""
+    one = _known(name)
+    # A class Swish may learn its β; SiLU has none.
+    return one if one and one.name in _WHOLE and name.casefold() != "swish" else None
+
+
+def _known(name: str) -> Activation | None:
+    """Return the activation of a class or function, with any parameters; None for others."""
     try:
-        one = family.get(_ALSO.get(name, name))
+        return family.get(_ALSO.get(name, name))
     except UsageError:
         return None
-    # A class Swish may learn its β; SiLU has none.
-    return one if one.name in _WHOLE and name.casefold() != "swish" else None
 
 
 @lru_cache
@@ -77,14 +82,15 @@ class Yardstick(NamedTuple):
 def yardsticks(layers: pd.DataFrame) -> list[Yardstick]:
     """Return what each layer is compared with, the most frequent first, ties in the layers' order.
 
-    An activation has its own L on standard Gaussian inputs, one of no known formula that of a ReLU;
-    a product has that of independent Gaussian factors with its gate, and none without a known gate.
+    An activation has its own L on standard Gaussian inputs, NaN where that depends on parameters;
+    one of no known formula that of a ReLU. A product has that of independent Gaussian factors with
+    its gate, and none without a known gate.
     ``layers`` may have ``kind``, ``class_name`` and ``gate_of``.
     """
     table = layers.reindex(columns=["layer", "kind", "class_name", "gate_of"], fill_value="")
     gates = dict(zip(table["gate_of"], table["class_name"], strict=True))
     keys = [
-        _of_product(gates.get(layer, "")) if kind == "product" else _of_activation(name)
+        _of_product(gates.get(layer, "")) if kind == "product" else _of_activation(kind, name)
         for layer, kind, name, _ in table.itertuples(index=False)
     ]
     own = pd.Series(keys, index=layers.index, dtype=object).dropna()
@@ -94,12 +100,14 @@ def yardsticks(layers: pd.DataFrame) -> list[Yardstick]:
     ]
 
 
-def _of_activation(class_name: str) -> tuple[str, float]:
+def _of_activation(kind: str, class_name: str) -> tuple[str, float]:
     """Return the name and L of an activation's yardstick."""
     one = formula_of(class_name)
-    if one is None or one.name == "relu":  # the same number as for unknown formulas
-        return "ReLU", RELU_L
-    return _called(one), gaussian_index(class_name)
+    if one is not None and one.name != "relu":
+        return _called(one), gaussian_index(class_name)
+    other = _known(class_name) if one is None and kind == "activation" else None
+    # ReLU has the same number as unknown formulas.
+    return ("ReLU", RELU_L) if other is None else (other.title, np.nan)
 
 
 def _of_product(gate: str) -> tuple[str, float] | None:

@@ -1,5 +1,6 @@
 """What the words of a page mean, and the commands that lead on from it."""
 
+import math
 import re
 import shlex
 from pathlib import Path
@@ -94,7 +95,11 @@ def words(said: str) -> list[tuple[str, str]]:
 
 def yardstick(layers: pd.DataFrame) -> str:
     """Return L of a ReLU and of the most frequent other activation, for Gaussian inputs."""
-    others = [f" ({one.name}: {one.L:.3f})" for one in yardsticks(layers) if one.name != "ReLU"]
+    others = [
+        f" ({one.name}: {one.L:.3f})"
+        for one in yardsticks(layers)
+        if one.name != "ReLU" and not math.isnan(one.L)
+    ]
     return f"ReLU on Gaussian inputs: {RELU_L:.3f}{others[0] if others else ''}"
 
 

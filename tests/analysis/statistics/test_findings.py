@@ -102,6 +102,17 @@ def test_an_activation_of_no_known_formula_is_compared_with_relu() -> None:
     assert mixed.endswith("A ReLU on Gaussian inputs is at 73 %: 1 of 2 layers is straighter.")
 
 
+def test_an_activation_whose_value_depends_on_parameters_is_not_compared() -> None:
+    leaky = {"kind": "activation", "class_name": ["LeakyReLU", "SiLU"]}
+    found = findings(layers(0.8, 0.9, **leaky))[0].answer
+    assert found.endswith(
+        "A SiLU on Gaussian inputs is at 80 % (mean 0, standard deviation 1; a ReLU at 73 %): this "
+        "layer is straighter. What Leaky ReLU would be at depends on parameters that a run lacks."
+    )
+    alone = findings(layers(0.8, kind="activation", class_name="LeakyReLU"))[0].answer
+    assert "73 %" not in alone
+
+
 def test_layers_whose_intervals_overlap_are_not_ranked() -> None:
     found = findings(layers(0.78, 0.79, L_low=[0.56, 0.75], L_high=[0.91, 0.82]))[0]
     assert "bends most," not in found.answer
