@@ -425,6 +425,7 @@ DEPTH_COLUMNS = (
     _flag("dead", "whether the layer's outputs do not vary"),
     _number("values", "values of a channel in one sample, on average; NaN if samples lack rows"),
     _text("class_name", "class of the layer's module"),
+    _text("kind", "kind of the layer"),
 )
 
 #: A row a layer and call: `plotdata.sample_spread.sample_spread`.

@@ -1,5 +1,6 @@
 """How linear each layer is, in order of execution, of one network or of several."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -38,10 +39,13 @@ def linearity_by_depth(runs: Sequence[Run]) -> pd.DataFrame:
 
 def _of_run(run: Run, network: str) -> pd.DataFrame:
     """Tabulate the measures of one run's layers."""
-    order = run.layers[["layer", "call", "class_name"]].assign(place=np.arange(len(run.layers)))
+    order = run.layers[["layer", "call", "class_name", "kind"]]
+    order = order.assign(place=np.arange(len(order)))
     table = _measured(run.channel_sums).merge(order, on=["layer", "call"])
-    common = run.layers["class_name"].mode()
-    head = {"network": network, "data": run.data_words, "activation": str(common.iloc[0])}
+    # The first of the most frequent ones; products have no activation of their own.
+    counts = Counter(order.loc[order["kind"] != "product", "class_name"])
+    common = next(iter(dict(counts.most_common(1))), "product")
+    head = {"network": network, "data": run.data_words, "activation": common}
     table = table.assign(**head)
     table = table.sort_values("place", kind="stable")  # the measures stay in their order
     return table[names(DEPTH_COLUMNS)].reset_index(drop=True)

@@ -129,6 +129,21 @@ def test_depth_of_a_run_agrees_with_its_table_by_layer(digits_run: Run) -> None:
     assert depth_of_runs([]).empty
 
 
+def test_products_have_a_line_of_their_own_by_depth() -> None:
+    depth = figureframes.depth()
+    one = depth[depth["network"] == depth["network"].iloc[0]]
+    kinds = one["place"].map(lambda place: "product" if place % 2 else "activation")
+    figure = linearity_by_depth(one.assign(kind=kinds))
+    lines = [box.lines[0] for box in figure.axes[0].containers]
+    own = one[one["measure"] == "L"].sort_values("place")
+    assert [list(line.get_xdata()) for line in lines] == [
+        list(own["place"][own["place"] % 2 == odd]) for odd in (0, 1)
+    ]
+    assert lines[0].get_color() != lines[1].get_color()
+    assert "Squares: products" in figure.caption
+    assert "products" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
 def test_linearity_by_depth_draws_the_shared_layers() -> None:
     depth = figureframes.depth()
     table = shared_layers(depth)

@@ -6,15 +6,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.plotdata.depth import nested_layers, relative_depth, shared_layers
 from acon_analysis.screen import counted
 from acon_analysis.statistics.gaussian import RELU_L, relu_own
 from acon_analysis.statistics.sentences import row_names
-from acon_figures.labels import End, label_ends, letters, name_layers, relu_handle
+from acon_figures.labels import End, label_ends, legend_below, letters, name_layers, relu_handle
 from acon_figures.names import layer_labels, shortened
-from acon_figures.palette import activation_looks
+from acon_figures.palette import COLORS, MUTED, activation_looks
 from acon_figures.spec import figure
 from acon_figures.style import INK, AconFigure, is_narrow, new_figure, theme, thin
 
@@ -39,8 +40,12 @@ MORE = {
     "G": "G = 4 Var(gate) is 0 for a constant gate; networks without a gate have none. ",
 }
 DEAD = " Crosses: layers whose outputs do not vary; their L is 1 by convention."
+PRODUCTS = " Squares: products, compared with a plane over the gate's input and the other factor."
 FEW = 50
 """Values of a channel in a sample below which L_own is hollow: noise fits well, too."""
+
+_OF_PRODUCTS: dict[str, Any] = {"marker": "s", "linestyle": (0, (1.2, 1.2))}
+"""Products bend more than their gates: one line through both would go up and down."""
 
 BY = ("layer", "depth")
 MOST_NAMED = 6
@@ -120,7 +125,10 @@ def linearity_by_depth(
                 axes.set_xlim(-0.07, 1.07)
         if not of_layers:
             grid[-1, (shape[1] - 1) // 2].set_xlabel("layer of the network")
-        figure.legend(handles=[relu_handle("L_own" in measures)], loc="outside lower center")
+        handles = [relu_handle("L_own" in measures)]
+        if _products(table).any():
+            handles.append(Line2D([], [], label="products", **(_OF_PRODUCTS | {"color": MUTED})))
+        legend_below(figure, handles)
     figure.name(_subject(table))
     layers = "The networks' layers differ: each runs from its first to its last."
     figure.caption = CAPTION.format(
@@ -130,6 +138,8 @@ def linearity_by_depth(
     )
     if table["dead"].any():
         figure.caption += DEAD
+    if _products(table).any():
+        figure.caption += PRODUCTS
     return figure
 
 
@@ -155,7 +165,7 @@ def _draw_row(
         axes.set_ylim(*(_limits(own) if measure == "G" else limits))
         ends = []
         for network, name, look in zip(networks["network"], names, looks, strict=True):
-            last = _draw(axes, own[own["network"] == network], look)
+            last = _draw(axes, own[own["network"] == network], look, alone=len(networks) == 1)
             if last is not None:
                 ends.append(End(*last, name, look["color"]))
         if measure != "G":
@@ -199,14 +209,29 @@ def _short(networks: list[str], labels: Mapping[str, str]) -> list[str]:
     return [shortened(labels.get(n, k), 18) for n, k in zip(networks, kept, strict=True)]
 
 
-def _draw(axes: Axes, own: pd.DataFrame, look: dict[str, Any]) -> tuple[float, float] | None:
-    """Draw one network; return the end of its line."""
-    own = own.dropna(subset=["value"]).sort_values("place")
-    if own.empty:
+def _draw(
+    axes: Axes, table: pd.DataFrame, look: dict[str, Any], *, alone: bool
+) -> tuple[float, float] | None:
+    """Draw one network, its products apart; return the end of its line."""
+    table = table.dropna(subset=["value"]).sort_values("place")
+    if table.empty:
         return None
+    products = _products(table)
+    own = table[~products] if not products.all() else table
+    _draw_line(axes, own, look, len(table))
+    if len(own) < len(table):
+        grey = {"color": COLORS["grey"]} if alone else {}
+        _draw_line(axes, table[products], look | _OF_PRODUCTS | grey, len(table))
+    dead = table[table["dead"]]
+    axes.scatter(dead["place"], dead["value"], s=40, marker="x", color="black", zorder=4)
+    return float(own["place"].iloc[-1]), float(own["value"].iloc[-1])
+
+
+def _draw_line(axes: Axes, own: pd.DataFrame, look: dict[str, Any], total: int) -> None:
+    """Draw layers of one kind with their intervals, hollow where samples have few values."""
     below = np.nan_to_num(own["value"] - own["low"]).clip(0.0)
     above = np.nan_to_num(own["high"] - own["value"]).clip(0.0)
-    many = thin(1.0 if len(own) <= 10 else 0.7)
+    many = thin(1.0 if total <= 10 else 0.7)
     axes.errorbar(
         own["place"], own["value"], np.stack([below, above]), capsize=thin(1.2), linewidth=many,
         markersize=2.8 * many, elinewidth=thin(0.7), **look,
@@ -216,9 +241,11 @@ def _draw(axes: Axes, own: pd.DataFrame, look: dict[str, Any]) -> tuple[float, f
         few["place"], few["value"], s=(3.6 * many) ** 2, marker=look.get("marker", "o"),
         facecolor="white", edgecolor=look["color"], linewidth=thin(0.8), zorder=3,
     )  # fmt: skip
-    dead = own[own["dead"]]
-    axes.scatter(dead["place"], dead["value"], s=40, marker="x", color="black", zorder=4)
-    return float(own["place"].iloc[-1]), float(own["value"].iloc[-1])
+
+
+def _products(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Return which layers are products; none in a frame without kinds."""
+    return table.get("kind", pd.Series("", index=table.index)) == "product"
 
 
 def _limits(table: pd.DataFrame, *shown: float) -> tuple[float, float]:
