@@ -21,12 +21,15 @@ from acon_analysis.files import spelled
 
 
 class _Group(typer.core.TyperGroup):
-    """Passes on what typer would end with a word of its own, "Aborted!"."""
+    """Passes on what typer would end with a word of its own, "Aborted!" or "Value error,"."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
             return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")
+            raise
         except (KeyboardInterrupt, EOFError) as error:
             raise _PassedOnError from error
 

@@ -104,7 +104,7 @@ def capture(
     say(
         f"{out}: {counted(len(run.sample_ids), run.sample_word)} captured, {len(run.errors)} "
         f"could not be read, {counted(len(run.layers), 'layer')}, "
-        f"{counted(len(run.units), 'unit')}; {state}"
+        f"{counted(len(run.units), 'unit')} of work; {state}"
     )
     if run.has_census:
         say(sentence_text(census_text(run.nonlinearities, run.kinds)))
@@ -130,7 +130,7 @@ def verify(run: options.RunPath) -> None:
         say(problem, err=True)
     say(
         f"{run}: {found.captured} of {counted(found.samples, 'sample')} captured, {found.bad} "
-        f"could not be read, {found.units_done} of {counted(found.units, 'unit')} done; "
+        f"could not be read, {found.units_done} of {counted(found.units, 'unit')} of work done; "
         + ("sound" if found.sound else counted(len(found.problems), "problem"))
     )
     if not found.sound:

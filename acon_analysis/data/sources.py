@@ -68,6 +68,11 @@ def open_data(
         return image_folder(folder, get_preprocess(preprocess or "none"), memory)
     if folder.is_file():
         raise UsageError(f"data: {str(data)!r} is a file; give the folder that holds the images")
+    if str(data).rpartition(":")[0].endswith(".py"):
+        raise UsageError(
+            f"data: {str(data)!r} is a callable, and this needs images by their numbers: give "
+            "'digits', 'cifar10' or a folder of images"
+        )
     raise UsageError(
         f"data: {str(data)!r} is neither a data set ('digits', 'digits:train', 'cifar10', "
         f"'cifar10:train', 'cifar10:val') nor an existing folder"

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, Any
 
@@ -48,6 +49,14 @@ _MARK = re.compile(r"unit-(\d{7,})\.json")
 def unit_name(unit: int) -> str:
     """Return the file name, without ending, of a unit's parts."""
     return f"unit-{unit:07d}"
+
+
+def _runs_in(folder: Path) -> list[str]:
+    """Return the names of the runs that lie in a folder."""
+    try:
+        return sorted(path.parent.name for path in folder.glob("*/manifest.json"))
+    except OSError:
+        return []
 
 
 def column_name(layer: str, call: int, taken: set[str]) -> str:
@@ -144,11 +153,15 @@ class RunFolder:
     def read_manifest(self) -> dict[str, Any]:
         """Return the manifest; StoreError if it is damaged or of a later version."""
         if not self.path.is_dir():
-            raise UsageError(f"run: there is no folder {str(self.path)!r}")
+            near = get_close_matches(self.path.name, _runs_in(self.path.parent), n=1)
+            hint = f"; did you mean {str(self.path.parent / near[0])!r}?" if near else ""
+            raise UsageError(f"run: there is no folder {str(self.path)!r}{hint}")
         if not self.manifest_path.is_file():
+            inside = ", ".join(str(self.path / name) for name in _runs_in(self.path)[:5])
+            hint = f"`acon capture MODEL --data DATA --out {self.path}` makes one"
+            hint = f"there are runs in it: {inside}" if inside else hint
             raise UsageError(
-                f"run: {str(self.path)!r} is not a captured run (it has no manifest.json); "
-                f"`acon capture MODEL --data DATA --out {self.path}` makes one"
+                f"run: {str(self.path)!r} is not a captured run (it has no manifest.json); {hint}"
             )
         path = str(self.manifest_path)
         try:

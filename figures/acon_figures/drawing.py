@@ -15,6 +15,10 @@ from acon_figures.spec import FigureSpec
 from acon_figures.style import AconFigure
 
 
+class _LackingError(AconError):
+    """No run has what a figure needs."""
+
+
 def draw(
     names: Sequence[str] | None,
     runs: Sequence[Run],
@@ -32,9 +36,9 @@ def draw(
     Without names all figures are drawn that there are the data for; where ``shipped``, those that
     show nothing of these runs, too: formulas, printed numbers and tables that come with the
     package. ``sources`` give what runs do not hold themselves, such as images; see `inputs.Inputs`.
-    ``announce`` gets one line for each figure before it is drawn, and for each that is left out,
-    with the reason. `AconError` if a figure asked for by name needs what no run has, or cannot be
-    drawn of what it has.
+    ``announce`` gets one line for each figure before it is drawn, for each that cannot be drawn,
+    with the reason, and one that names those that need what no run has. `AconError` if a figure
+    asked for by name needs what no run has, or cannot be drawn of what it has.
     """
     if names is not None:
         specs = [find(name) for name in names]
@@ -43,20 +47,26 @@ def draw(
         specs = [spec for spec in FIGURES.values() if shipped or set(spec.frames) - others]
     inputs, say = Inputs(runs, sources), announce or (lambda _line: None)
     given = ", ".join(str(run.path) for run in runs) or "none"
+    lacking: list[str] = []
     for number, spec in enumerate(specs, 1):
-        say(f"{number} of {len(specs)}: {spec.name}")
         for suffix, arguments in {"": {}, **spec.variants}.items():
             name = f"{spec.name}_{suffix}" if suffix else spec.name
             try:
                 frames, used = _inputs_of(spec, inputs)
+                say(f"{number} of {len(specs)}: {name}")
                 figure = spec.draw(frames, context=context, **arguments)
             except AconError as error:
                 if names is not None:
                     raise AconError(f"figure {name!r}: {error} (runs: {given})") from error
-                say(f"{name}: left out, {error}")
+                if isinstance(error, _LackingError):
+                    lacking.append(name)
+                else:
+                    say(f"{name}: left out, {error}")
                 continue
             complete(figure, spec, used)
             yield from save(figure, folder, name, formats, dpi=dpi)
+    if lacking:
+        say(f"left out, as no run has what they need: {', '.join(lacking)}")
 
 
 def draw_runs(spec: FigureSpec, runs: Sequence[Run], **options: Any) -> AconFigure:
@@ -124,6 +134,6 @@ def _inputs_of(spec: FigureSpec, inputs: Inputs) -> tuple[dict[str, Any], Inputs
         first, used = found or (first, used)
     lacking = "; ".join(IN_WORDS.get(need, need) for need in spec.required if need not in first)
     if lacking:
-        raise AconError(f"it needs {lacking}, which no run has")
+        raise _LackingError(f"it needs {lacking}, which no run has")
     # `used`: the inputs of that run and of those after it, which made the frames.
     return first, used

@@ -79,7 +79,7 @@ def test_capture_verify_summary(tmp_path: Path, capsys: pytest.CaptureFixture[st
     run = tmp_path / "run"
     assert status("capture", "digits_metaacon", "--data", "digits", "--out", run,
                 "--limit", 50, "--unit", 20) == 0  # fmt: skip
-    assert "50 images captured, 0 could not be read, 6 layers, 3 units; complete" in (
+    assert "50 images captured, 0 could not be read, 6 layers, 3 units of work; complete" in (
         capsys.readouterr().out
     )
     assert status("verify", run) == 0
@@ -93,7 +93,7 @@ def test_capture_verify_summary(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert status("verify", run) == 1
     captured = capsys.readouterr()
     assert "betas/unit-0000001.parquet is missing" in captured.err
-    assert re.search(r"3 of 3 units done; \d problems\n", captured.out)
+    assert re.search(r"3 of 3 units of work done; \d problems\n", captured.out)
 
 
 def test_one_problem_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,7 +102,7 @@ def test_one_problem_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
                 "--limit", 20) == 0  # fmt: skip
     (run / "channels.parquet").unlink()
     assert status("verify", run) == 1
-    assert capsys.readouterr().out.endswith("1 of 1 unit done; 1 problem\n")
+    assert capsys.readouterr().out.endswith("1 of 1 unit of work done; 1 problem\n")
 
 
 @pytest.mark.parametrize("by", ["layer", "channel", "sample"])
@@ -209,6 +209,8 @@ MISTAKES = [
     (["summary", "/no/run"], 2, "there is no folder"),
     (["summary", "{tmp}"], 2, "is not a captured run"),
     (["summary", "{run}", "--format", "parquet"], 2, "needs --out"),
+    (["explain", "digits_metaacon", "--data", "data.py:test", "--layer", "x", "--out", "{tmp}/e"],
+     2, "'data.py:test' is a callable, and this needs images by their numbers: give"),
     (["summary", "{run}", "--out", "{tmp}/t.xlsx"], 2, "a table is written to a file .csv, .json"),
     (["gates", "digits_metaacon", "--data", "digits", "--layers", "layer1.0.acon (call 1)"], 2,
      "is one call of a layer; give the layer, 'layer1.0.acon'"),
@@ -264,6 +266,12 @@ def test_a_mistake_is_one_readable_line(
     assert "Traceback" not in error
 
     assert re.search(message, error), error
+
+
+def test_a_choice_is_refused_in_plain_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status("summary", "run", "--by", "layr") == 2
+    error = capsys.readouterr().err
+    assert "Invalid value for '--by': 'layr' is not one of 'layer', 'channel', 'sample'" in error
 
 
 def test_debug_shows_the_traceback() -> None:

@@ -170,6 +170,16 @@ def test_no_folder_at_all(tmp_path: Path) -> None:
         RunFolder(tmp_path / "x").read_manifest()
 
 
+def test_runs_nearby_are_named(tmp_path: Path) -> None:
+    for name in ("early", "last"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"there is no folder '.*/lst'; did you mean '.*/last'\?"):
+        RunFolder(tmp_path / "lst").read_manifest()
+    with pytest.raises(UsageError, match=r"there are runs in it: .*/early, .*/last$"):
+        RunFolder(tmp_path).read_manifest()
+
+
 def test_frames_of_parts_can_be_read_by_pandas_alone(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     for unit in range(2):
