@@ -9,6 +9,7 @@ import typer
 from acon_analysis.cli import options
 from acon_analysis.cli.application import app
 from acon_analysis.cli.options import build, emit, note, on_screen, parse_layers, parse_mask, say
+from acon_analysis.errors import UsageError
 from acon_analysis.screen import UNLIMITED, WIDE, counted, sentence_text, terminal_width
 
 
@@ -159,6 +160,9 @@ _OF_A_SAMPLE = (
 def summary(
     run: options.RunPath,
     by: Annotated[options.By, typer.Option(help="what each row is")] = options.By.layer,
+    layer: Annotated[
+        str | None, typer.Option(help="only this layer, with --by channel or sample")
+    ] = None,
     format: options.Format = None,
     out: options.Out = None,
     all: Annotated[
@@ -174,11 +178,17 @@ def summary(
     from acon_analysis.statistics.sentences import named
 
     opened, plain = open_run(run), on_screen(format, out)
+    if layer is not None and by is options.By.layer:
+        raise UsageError("--layer chooses rows of --by channel or --by sample")
     if by is options.By.layer and plain and not all and len(opened.sample_ids):
         say(str(opened.summary(draws=draws)))
         return
     _warn_of_left_out(opened)
     table = opened.summary_table(by.value)
+    if layer is not None:
+        row = opened.layer_row(layer)  # a module path stands for all of its calls
+        kept = (table["call"] == row.call) | (layer == row.layer)
+        table = table[(table["layer"] == row.layer) & kept]
     if all or not plain or by is options.By.layer:
         emit(table, format, out, width=UNLIMITED)
     else:

@@ -5,7 +5,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from acon_analysis.errors import AconError, UsageError
+from acon_analysis.errors import AconError, UsageError, closest
 from acon_analysis.runs.run import Run
 from acon_figures.gallery import title
 from acon_figures.inputs import IN_WORDS, SHIPPED, Inputs, Sources
@@ -102,9 +102,11 @@ def _named(spec: FigureSpec, runs: Sequence[Run], options: Mapping[str, Any]) ->
 def plot(run: Run, name: str | None, **options: Any) -> AconFigure:
     """Draw a figure of a run by its name; a UsageError lists those that there are of this run."""
     if name not in FIGURES:
-        own = ", ".join(spec.name for spec in FIGURES.values() if _possible(spec, run))
+        own = [spec.name for spec in FIGURES.values() if _possible(spec, run)]
+        near = closest(str(name), own)
         what = "give the name of a figure" if name is None else f"there is no figure {name!r}"
-        raise UsageError(f"{what}; of this run there are: {own or 'none'}")
+        what += f"; {near}" if near.startswith("did you mean") else ""
+        raise UsageError(f"{what}; of this run there are: {', '.join(own) or 'none'}")
     return draw_runs(FIGURES[name], [run], **options)
 
 

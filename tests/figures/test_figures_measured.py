@@ -459,5 +459,7 @@ def test_a_run_cannot_plot_what_it_does_not_hold(digits_run: Run) -> None:
         there = str(no.value).partition("are: ")[2].split(", ")
         assert {"beta_heatmap", "channel_portraits"} < set(there)
         assert not {"explanation", "training_curves", "relu_like"} & set(there)
+    with pytest.raises(UsageError, match=r"'linearity_by_dept'; did you mean 'linearity_by_depth'"):
+        digits_run.plot("linearity_by_dept")
     with pytest.raises(AconError, match=r"figure 'explanation': it needs .* \(runs: "):
         digits_run.plot("explanation")

@@ -168,7 +168,8 @@ def find_gated(network: nn.Module, layers: Sequence[str] | None) -> list[str]:
             f"{type(network).__name__} has no gate that depends on the sample: no Meta-ACON layer, "
             "no squeeze-and-excitation and no nn.GLU; its modules have "
             f"{have or 'no activation of another kind'}, and the gates of products that are "
-            "written out, such as silu(a) * b, cannot be held"
+            "written out, such as silu(a) * b, cannot be held; in squeeze-and-excitation the "
+            "sigmoid has to be a module, nn.Sigmoid"
         )
     layers = None if layers is None else [layer_path(name, known) for name in layers]
     for name in layers or ():

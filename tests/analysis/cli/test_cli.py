@@ -1,5 +1,6 @@
 """The command as a person types it: output, exit codes, one readable line for a mistake."""
 
+import io
 import json
 import re
 import subprocess
@@ -135,6 +136,20 @@ def test_a_summary_fits_on_the_screen_and_files_hold_all(
     assert f"{tmp_path / 't.csv'}: {rows:,} rows" in capsys.readouterr().out.splitlines()
     assert "L_gate" not in everything  # no layer has one
     assert set(everything) <= set(pd.read_csv(tmp_path / "t.csv").columns)
+
+
+def test_a_summary_of_one_layer(digits_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "layer3.0.acon"
+    for by, rows in (("channel", 128), ("sample", 500)):
+        command = ("summary", digits_run.path, "--by", by, "--format", "csv", "--layer")
+        assert status(*command, name) == 0
+        table = pd.read_csv(io.StringIO(capsys.readouterr().out))
+        assert len(table) == rows
+        assert set(table["layer"]) == {name}
+    assert status(*command, "layer3.0.acom") == 2
+    assert "'layer3.0.acon'" in capsys.readouterr().err
+    assert status("summary", digits_run.path, "--layer", name) == 2
+    assert "--by channel" in capsys.readouterr().err
 
 
 def test_comparing_tells_what_does_not_fit(
