@@ -117,8 +117,9 @@ class Run(StoredRun):
         """Name the network, and say how much was captured."""
         count, word = len(self.sample_ids), self.sample_word
         state = "" if self.complete else ", not complete"
-        name = self.model if ":" in self.model else self.model.rpartition(".")[2]
-        return f"{name}: {counted(len(self.layers), 'layer')}, {counted(count, word)}{state}"
+        return (
+            f"{self.network}: {counted(len(self.layers), 'layer')}, {counted(count, word)}{state}"
+        )
 
     def _repr_html_(self) -> str:
         table = self.layers[["layer", "call", "kind", "channels"]]

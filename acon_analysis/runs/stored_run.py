@@ -97,8 +97,9 @@ class StoredRun:
 
     @property
     def network(self) -> str:
-        """The network's name without folders, for figures and pages that leave the machine."""
-        return self.model.rpartition("/")[2] if self.model.startswith("/") else self.model
+        """The network's name for people: of a class its own, of a file without folders."""
+        name = self.model.rpartition("/")[2] if self.model.startswith("/") else self.model
+        return name if ":" in name else name.rpartition(".")[2]
 
     @property
     def weights(self) -> str:

@@ -99,7 +99,7 @@ def test_long_module_names_fit_and_the_network_is_named(
 ) -> None:
     figure = run.plot(name, width=width, context=context)
     assert problems(figure) == []
-    assert "96 samples" in figure.subject
+    assert figure.subject == "Sequential on 96 samples"
 
 
 def test_slopes_reached_are_those_of_torchs_autograd(run: Run) -> None:
@@ -235,7 +235,7 @@ def test_the_diamonds_are_the_layers_own_index(run: Run) -> None:
 
 def test_the_run_without_beta_is_preferred(digits_run: Run, run: Run) -> None:
     facts = Inputs([digits_run, run]).get("every_channel")
-    assert set(facts["network"]) == {run.model}
+    assert set(facts["network"]) == {run.network}
     assert len(Inputs([digits_run]).get("every_channel")) == len(channel_facts([digits_run]))
 
 

@@ -40,7 +40,7 @@ def run_page(
     operators = run.nonlinearities if run.has_census else None
     return {
         "prefix": prefix,
-        "title": visible(f"{last_part(run.model)} on {_data(run)}"),
+        "title": visible(f"{run.network} on {_data(run)}"),
         "notices": notices(run),
         "cut": drawn_text(run).replace("are drawn", "are listed"),
         "findings": [
