@@ -241,6 +241,11 @@ def test_a_network_without_beta(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("bare")
+def test_meanings_name_what_is_missing_as_tables_show_it() -> None:
+    assert "–" in words.HINTS["L_gate"]
+    assert not [name for name, meaning in words.HINTS.items() if "NaN" in meaning]
+
+
 def test_the_page_says_what_to_do_next_and_explains_its_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,7 +28,7 @@ _FLAGS = ("dead", "one_signed", "equal_slopes", "gate_constant")
 _EVERY = (*SPLIT_COLUMNS, *LINEARITY_LAYER_COLUMNS, *LINEARITY_CHANNEL_COLUMNS)
 
 #: What the headings of tables mean: the tables' own definitions, some of them in plainer words.
-HINTS = {column.name: column.meaning for column in _EVERY} | {
+HINTS = {column.name: column.meaning.replace("NaN", "–") for column in _EVERY} | {
     "L": WHAT_L_IS,
     "s_c": "a channel's part of its layer's 1 - L; those of all channels add up to it",
     "L_own": "the share that straight lines explain if every sample has lines of its own, of the "

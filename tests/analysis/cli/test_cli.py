@@ -201,11 +201,11 @@ def test_the_screen_shows_what_python_prints(
     ("text", "names"),
     [
         ("stem.2", ("stem.2",)),
-        ("features.3 (Tanh), layer1:relu#0", ("features.3", "layer1:relu#0")),
-        (" a ,b.1 (GELU),", ("a", "b.1")),
+        ("features.3 (Tanh), layer1:relu#0", ("features.3 (Tanh)", "layer1:relu#0")),
+        (" a ,b.1 (GELU, call 1),", ("a", "b.1 (GELU, call 1)")),
     ],
 )
-def test_layers_may_be_named_as_screens_show_them(text: str, names: tuple[str, ...]) -> None:
+def test_commas_separate_layers(text: str, names: tuple[str, ...]) -> None:
     assert parse_layers(text) == names
     assert parse_layers(None) is None
 
