@@ -49,17 +49,9 @@ class Preprocess(ABC):
     def __call__(self, source: str | os.PathLike[str] | Image.Image) -> Array:
         """Return the network's input, float32, (C, H, W), contiguous and owned by the caller.
 
-        Parameters
-        ----------
-        source : path-like or PIL.Image.Image
-            A JPEG, PNG or WebP file, or a picture in memory.
-
-        Raises
-        ------
-        BadImageError
-            If the file cannot be decoded or is too large or too elongated.
-        AconError
-            If a callable of the user fails or returns something else than an image.
+        The source is a JPEG, PNG or WebP file, or a picture in memory. A file that cannot be
+        decoded, or is too large or too elongated, is a `BadImageError`; a callable of the user that
+        fails or returns something else than an image an `AconError`.
         """
         if isinstance(source, Image.Image):
             return self.apply(to_rgb(source))
@@ -235,19 +227,10 @@ PREPROCESSES: dict[str, Callable[[], Preprocess]] = {
 
 
 def get_preprocess(name: str) -> Preprocess:
-    """Return a preprocessing by name.
+    """Return a preprocessing by name; `UsageError` if there is none.
 
-    Parameters
-    ----------
-    name : str
-        ``"official"``, ``"imagenet"``, ``"cifar10"``, ``"digits"``, ``"none"``,
-        ``"file.py:callable"`` or ``"package.module:callable"``; the last two run the code they
-        name.
-
-    Raises
-    ------
-    UsageError
-        If there is none of that name; the message names the near ones.
+    ``"official"``, ``"imagenet"``, ``"cifar10"``, ``"digits"``, ``"none"``, ``"file.py:callable"``
+    or ``"package.module:callable"``; the last two run the code they name.
     """
     if name in PREPROCESSES:
         return PREPROCESSES[name]()

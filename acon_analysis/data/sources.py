@@ -83,18 +83,9 @@ def digits(split: str = "test") -> ImageSource:
     """Open scikit-learn's 1,797 handwritten digits, 8x8 pixels, grey values 0 to 1.
 
     The split is fixed and stratified: of every digit, `DIGITS_TEST_PER_CLASS` images at even
-    distances in the data set's own order are the test split (500 images), the rest (1,297) is
-    the training split.
-
-    Parameters
-    ----------
-    split : str
-        ``"test"`` or ``"train"``.
-
-    References
-    ----------
-    E. Alpaydin, C. Kaynak (1998), Optical Recognition of Handwritten Digits, UCI Machine
-    Learning Repository, DOI 10.24432/C50P49; the test part, as scikit-learn ships it.
+    distances in the data set's own order are the split "test" (500 images), the rest (1,297) is
+    "train". Source: E. Alpaydin, C. Kaynak (1998), Optical Recognition of Handwritten Digits, UCI
+    Machine Learning Repository, DOI 10.24432/C50P49; the test part, as scikit-learn ships it.
     """
     if split not in ("train", "test"):
         raise UsageError(f"digits has no split {split!r}: {closest(split, ['test', 'train'])}")
@@ -180,23 +171,10 @@ def image_folder(folder: Path, preprocess: Preprocess, memory: Path | None = Non
 
     Hidden files and other file types are passed over. Every file is hashed, in threads; one that
     has been replaced, or cannot be read any more, when its image is asked for is an `AconError`,
-    because its image would not be the one listed. A file without permission is a bad image.
-
-    Parameters
-    ----------
-    folder : Path
-        The folder.
-    preprocess : Preprocess
-        What is done to every image.
-    memory : Path, optional
-        Where the hashes of many files are remembered; see `hashes.hash_files`.
-
-    Raises
-    ------
-    UsageError
-        If the folder holds no images.
-    AconError
-        If a file cannot be read for another reason than its permissions.
+    because its image would not be the one listed. A file without permission is a bad image; one
+    that cannot be read for another reason is an `AconError`, a folder without images a
+    `UsageError`. ``memory`` is where the hashes of many files are remembered; see
+    `hashes.hash_files`.
     """
     files = sorted(
         path

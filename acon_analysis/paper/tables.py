@@ -18,41 +18,22 @@ MISSING = "–"
 
 
 def describe(name: str) -> PaperTable:
-    """Return a table with its caption, source, grade and notes.
-
-    Raises
-    ------
-    UsageError
-        For an unknown name; near ones are named.
-    """
+    """Return a table with its caption, source, grade and notes; `UsageError` if there is none."""
     if name not in TABLES:
         raise UsageError(f"the paper's tables hold no {name!r}; {closest(name, TABLES)}")
     return TABLES[name]
 
 
 def table(name: str) -> pd.DataFrame:
-    """Return a printed table as numbers.
+    """Return one of `TABLES` as numbers, a row a printed row.
 
-    Parameters
-    ----------
-    name : str
-        A key of `TABLES`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a printed row. Errors, gains and precisions in percent or points, ``flops_m`` in
-        millions of multiply-adds, ``params_m`` in millions; missing where nothing is printed.
-        ``attrs`` holds title, caption, source and grade.
+    Errors, gains and precisions in percent or points, ``flops_m`` in millions of multiply-adds,
+    ``params_m`` in millions; missing where nothing is printed. ``attrs`` holds title, caption,
+    source and grade.
     """
     one = describe(name)
     frame = pd.DataFrame(list(one.rows), columns=[column.name for column in one.columns])
-    frame.attrs = {
-        "title": one.title,
-        "caption": one.caption,
-        "source": one.source,
-        "grade": one.grade,
-    }
+    frame.attrs = {key: getattr(one, key) for key in ("title", "caption", "source", "grade")}
     return frame
 
 
@@ -63,13 +44,7 @@ def overview() -> pd.DataFrame:
 
 
 def contradictions() -> pd.DataFrame:
-    """Return where printed sources disagree.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``topic``, ``value``, ``source``, ``other_value``, ``other_source``, all text.
-    """
+    """Return where printed sources disagree: a topic, two values and their sources, as text."""
     columns = ["topic", "value", "source", "other_value", "other_source"]
     return pd.DataFrame(list(CONTRADICTIONS), columns=columns)
 

@@ -31,18 +31,11 @@ Names = Mapping[tuple[str, int], str]
 def layer_names(layers: pd.DataFrame) -> dict[tuple[str, int], str]:
     """Return what sentences, tables on screens, figures and pages call each layer of a run.
 
-    Parameters
-    ----------
-    layers : DataFrame
-        ``layer`` and, where it has them, ``call`` and ``class_name`` or ``activation``.
-
-    Returns
-    -------
-    dict
-        By (layer, call): the module path, with its class where it ends in a number, and with the
-        call, from 0 as in every table, where there are several: ``"features.3 (Tanh, call 1)"``. An
-        activation in pieces has the name of what it computes: ``"blocks.0:GELU#0"`` where tables
-        have ``"blocks.0:mul#3"``.
+    ``layers`` has ``layer`` and perhaps ``call`` and ``class_name`` or ``activation``. By (layer,
+    call): the module path, with its class where it ends in a number, and with the call, from 0 as
+    in every table, where there are several: ``"features.3 (Tanh, call 1)"``. An activation in
+    pieces has the name of what it computes: ``"blocks.0:GELU#0"`` where tables have
+    ``"blocks.0:mul#3"``.
     """
     calls = layers["call"] if "call" in layers else pd.Series(0, index=layers.index)
     known = next((name for name in ("class_name", "activation") if name in layers), None)

@@ -15,12 +15,8 @@ from acon_figures.style import AconFigure
 class UnitExplorer:
     """Sliders and the picture that follows them; where no kernel runs, the picture as it is.
 
-    Attributes
-    ----------
-    sliders : dict of str to ipywidgets.FloatSlider
-        By the names of the arguments of `acon_figures.acon_unit`.
-    figure : AconFigure
-        The picture at the sliders' values.
+    ``sliders`` are by the names of the arguments of `acon_figures.acon_unit`; ``figure`` is the
+    picture at their values.
     """
 
     figure: AconFigure
