@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
@@ -113,6 +113,25 @@ def _open_folder(path: Path) -> None:
             del _imported[name]
 
 
+class _Content(SourceFileLoader):
+    """Runs what was read of a file, never bytecode, which says less exactly of what it is.
+
+    It looks current for a file of the same length that was changed within the same second.
+    """
+
+    def __init__(self, name: str, path: Path, content: bytes) -> None:
+        super().__init__(name, str(path.absolute()))
+        self.content = content
+
+    def path_stats(self, path: str) -> Any:
+        """Know of no time that bytecode could be of."""
+        raise OSError
+
+    def get_data(self, path: str) -> bytes:
+        """Return the content."""
+        return self.content
+
+
 def _from_file(what: str, path: Path) -> ModuleType:
     """Run a file as a module, once per content."""
     path = path.expanduser()
@@ -120,19 +139,21 @@ def _from_file(what: str, path: Path) -> ModuleType:
         raise UsageError(f"{what}: there is no file {str(path)!r}")
     # The same name in every process that loads this content from this file, so that what the
     # module defines can be pickled; a changed file is another module.
-    key = hashlib.sha256(os.fsencode(path.resolve()) + b"\0" + path.read_bytes())
+    content = path.read_bytes()
+    key = hashlib.sha256(os.fsencode(path.resolve()) + b"\0" + content)
     stem = path.stem.encode("utf-8", "replace").decode()
     name = f"_acon_user_{stem}_{key.hexdigest()[:12]}"
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
+    loader = _Content(name, path, content)
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
+    if spec is None:
         raise UsageError(f"{what}: {str(path)!r} cannot be loaded as a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     _open_folder(path)
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
         raise UsageError(
