@@ -177,7 +177,9 @@ def test_what_a_model_may_be(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_images_and_labels_are_no_two_batches(tmp_path: Path) -> None:
     images, labels = torch.randn(6, 64), torch.arange(6)
     model = nn.Sequential(nn.Linear(64, 3), nn.ReLU()).eval()
-    with pytest.raises(acon.UsageError, match=r"a tuple of 2 tensors of .*: give \[\(images, labels\)\]"):
+    with pytest.raises(
+        acon.UsageError, match=r"a tuple of 2 tensors of .*: give \[\(images, labels\)\]"
+    ):
         acon.capture(model, (images, labels), tmp_path / "r", progress=False)
     assert len(acon.capture(model, [(images, labels)], tmp_path / "r", progress=False).samples) == 6
     run = acon.capture(model, torch.split(images, 4), tmp_path / "s", progress=False)
