@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from acon_analysis.screen import counted
 from acon_hooks.blocks.finding import WHOLE
 from acon_hooks.engine.edits import Editing, Edits
 from acon_hooks.engine.rows import Rows
@@ -90,6 +91,15 @@ class BlockCall:
         except ValueError as error:
             raise HookError(str(error)) from error
         return replace(self, valid=(x, y))
+
+    def require_samples(self, count: int) -> None:
+        """Raise a HookError unless each row of x belongs to one of so many samples."""
+        if len(self.x) != count:
+            raise HookError(
+                f"its input {_of(self.x)} has {counted(len(self.x), 'row')} for "
+                f"{counted(count, 'sample')}, so its first axis is not that of the samples: "
+                "measure a module around it"
+            )
 
     def size(self) -> int:
         """Return the bytes of x and of the arguments."""

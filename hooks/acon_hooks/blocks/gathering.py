@@ -80,6 +80,7 @@ class Gathered:
         self, call: BlockCall, folds: npt.NDArray[np.int64], slot: int | None, rows: Rows
     ) -> None:
         """Add a call in a batch; with a slot it is kept in it."""
+        call.require_samples(len(folds))
         call = call.masked(rows, self.first.axes)
         if self.sums is not None:
             values, valid = vectors(call, self.first.axes, self.kind)
@@ -119,11 +120,17 @@ class Gathering:
         if part is None:
             raise NoImagesError("there are no samples to measure blocks on")
         look = first_calls(self.network, sites.values(), layers, lambda: self._run(part))
+        # Without one sample, since there may be as many positions as samples.
+        fewer = part.parts([1, len(part.ids) - 1])[1] if len(part.ids) > 1 else part
+        again = first_calls(self.network, sites.values(), (), lambda: self._run(fewer)).found
         calls = Counter(name for name, _ in look.found)
         for (name, number), first in look.found.items():
             label = name or WHOLE
             label = f"{label} (call {number})" if calls[name] > 1 else label
             try:
+                first.call.require_samples(len(part.ids))
+                if (name, number) in again:
+                    again[name, number].call.require_samples(len(fewer.ids))
                 first.call = first.call.masked(part.tensor_rows, first.axes)
             except HookError as error:
                 self.left_out[label] = str(error)

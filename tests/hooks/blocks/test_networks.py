@@ -399,6 +399,17 @@ def test_errors_name_what_is_wrong(names: list[str], error: type[Exception], wor
         acon.block_linearity(network.eval(), list(torch.split(torch.randn(40, 3, 5), 8)), names)
 
 
+@pytest.mark.parametrize("tokens", [3, 8, 20])
+def test_a_block_whose_rows_are_no_samples_is_refused(tokens: int) -> None:
+    network = Network(
+        lambda n, x: n.block(x.transpose(0, 1)).mean(0), block=nn.Sequential(nn.Linear(5, 5))
+    ).eval()
+    data = list(torch.split(torch.randn(64, tokens, 5), 8))
+    rows = rf"its input \({tokens}, \d, 5\) has {tokens} rows for \d samples"
+    with pytest.raises(HookError, match=f"blocks that cannot be measured: 'block': {rows}"):
+        acon.block_linearity(network, data, ["block"])
+
+
 def test_data_that_can_be_read_once_are_refused() -> None:
     with pytest.raises(UsageError, match="the data are read twice, and a generator"):
         acon.block_linearity(nn.Sequential(dense()).eval(), (x for x in [torch.randn(4, 5)]))
