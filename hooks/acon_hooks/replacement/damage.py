@@ -18,6 +18,7 @@ from acon_hooks.engine.feed import Batch
 from acon_hooks.engine.feeding import open_feed
 from acon_hooks.engine.outputs import Output
 from acon_hooks.engine.plans import run_batch, run_plans
+from acon_hooks.engine.rows import Rows
 from acon_hooks.engine.sites import Site
 from acon_hooks.engine.visiting import visiting
 from acon_hooks.guards import full_precision, unwrap
@@ -105,13 +106,14 @@ def first_order_damage(
     all channels at once, the first-order change Σ_pixels ∂z/∂y · (f(x) - y) of a form f. Returns
     layer, call, channel and first_order, the mean over images of its norm over that of z, a row a
     channel that has a line. Arguments are those of `channel_damage`. A UsageError if lines of a
-    layer change the output, but no gradient of it arrives at the layer.
+    layer change the output, but no gradient of it arrives at the layer, or if the output of a
+    sample depends on rows of others.
     """
     network = unwrap(model)
     plan = _whole_plan(fit, layers)
     edits = plan_edits(network, plan)
-    residuals = _Residuals(edits)
     batch = images if isinstance(images, Batch) else Batch(0, list(range(len(images))), images)
+    residuals = _Residuals(edits, batch.tensor_rows)
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
@@ -120,6 +122,7 @@ def first_order_damage(
     ):
         with visiting(network, edits, residuals):
             found = run_batch(network, batch, output).flatten(1)
+        residuals.require_samples(found)
         zeros = [residuals.zeros[site] for site in edits]
         totals = [torch.zeros(residuals.rests[site].shape[:2]).double() for site in edits]
         reached: set[Site] = set()
@@ -135,7 +138,7 @@ def first_order_damage(
                     reached.add(site)
                     rest = residuals.rests[site]
                     wide = torch.promote_types(rest.dtype, torch.float32)  # a sum of many values
-                    change = (fold(slope, site.axis).to(wide) * rest).sum(2)
+                    change = (residuals.by_sample(slope, site).to(wide) * rest).sum(2)
                     total += change.double().cpu() ** 2
     unreached = {site: edit for site, edit in edits.items() if site not in reached}
     _refuse_cut_off(network, unreached, batch, found, output)
@@ -166,17 +169,39 @@ def _refuse_cut_off(
 class _Residuals(Editing):
     """Notes what each line would add to its output, and adds 0, which gets the gradient there."""
 
-    def __init__(self, edits: Edits) -> None:
+    def __init__(self, edits: Edits, rows: Rows) -> None:
         super().__init__(edits)
+        self.rows = rows
         self.zeros: dict[Site, Tensor] = {}
         self.rests: dict[Site, Tensor] = {}
 
     def edit(self, site: Site, edit: Edit, x: Tensor, y: Tensor) -> Tensor:
         """Return the output, with 0 added."""
         x, kept = x.detach(), y.detach()
-        self.rests[site] = fold(edit.apply(x, kept) - kept, site.axis)
+        self.rests[site] = self.by_sample(edit.apply(x, kept) - kept, site)
         self.zeros[site] = torch.zeros_like(kept).requires_grad_()
         return y + self.zeros[site]
+
+    def by_sample(self, values: Tensor, site: Site) -> Tensor:
+        """Return values of a site's output as (N, C, P)."""
+        along = self.rows.axis_of(values, site.axis)
+        return fold(values.movedim(along, 0), site.axis + (site.axis < along))
+
+    def require_samples(self, found: Tensor) -> None:
+        """Raise if the first sample's output, (N, values), depends on rows of other samples."""
+        if not found.requires_grad:
+            return
+        slopes = torch.autograd.grad(
+            found[0].sum(), list(self.zeros.values()), retain_graph=True, allow_unused=True
+        )
+        for site, slope in zip(self.zeros, slopes, strict=True):
+            rows = None if slope is None else self.by_sample(slope, site)
+            if rows is not None and (len(rows) != len(found) or bool(rows[1:].any())):
+                raise UsageError(
+                    f"layer {site.name!r}: the output of one sample depends on rows of others, as "
+                    "where samples are not its first axis, so that changes have no sample: rank "
+                    "by s_c"
+                )
 
 
 def _whole_plan(fit: Fit, layers: Sequence[str] | None) -> Plan:

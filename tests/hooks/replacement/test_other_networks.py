@@ -15,6 +15,7 @@ import acon_hooks
 from acon_analysis.errors import AconError
 from acon_analysis.layers import MetaAconC
 from acon_hooks.engine.feed import Batch
+from acon_hooks.engine.inputs import InputOptions
 from acon_hooks.replacement.damage import channel_measures, first_order_damage
 from acon_hooks.replacement.fitting import Fit
 from acon_hooks.replacement.plan import Plan
@@ -179,6 +180,26 @@ def test_first_order_damage_needs_a_gradient() -> None:
         AconError, match=r"'act' changes the output, but no gradient .* rank by s_c"
     ):
         first_order_damage(model, fit, x[0])
+
+
+def test_first_order_damage_needs_rows_that_are_samples() -> None:
+    parts = {"fc": nn.Linear(5, 6), "act": nn.SiLU(), "head": nn.Linear(6, 4)}
+    torch.manual_seed(0)
+    last = Network(lambda n, x: n.head(n.act(n.fc(x))).mean(1), **parts).eval().double()
+    first = Network(lambda n, x: n.head(n.act(n.fc(x))).mean(0), **parts).eval().double()
+    moved = Network(lambda n, x: n.inner(x.transpose(0, 1)), inner=first).eval()
+    for tokens in (3, 9):  # as many as samples
+        x = torch.randn(9, tokens, 5).double()
+        fit = acon_hooks.fit_units(last, [x])
+        expected = first_order_damage(last, fit, x)["first_order"]
+        options = InputOptions(sample_axis=1)
+        batch = Batch(0, [*range(9)], x.transpose(0, 1), options=options)
+        fit = acon_hooks.fit_units(first, [x.transpose(0, 1)], sample_axis=1)
+        found = first_order_damage(first, fit, batch)["first_order"]
+        np.testing.assert_allclose(found, expected, rtol=1e-9)
+        fit = acon_hooks.fit_units(moved, [x])
+        with pytest.raises(AconError, match=r"'inner.act': .* depends on rows of others"):
+            first_order_damage(moved, fit, x)
 
 
 def test_a_fused_network_that_differentiates(tmp_path: Path) -> None:
