@@ -199,7 +199,7 @@ def settled(
         layer = layer_path(layer, dict(unwrap(model).named_modules()))
         _check_layer(unwrap(model), layer)
     example = torch.cat([images[:8], baselines[:8]])
-    with Tap(model, [layer], kinds=EXPLAINABLE) as tap, torch.no_grad():
+    with Tap(model, [layer], kinds=EXPLAINABLE, check_rows=True) as tap, torch.no_grad():
         InputOptions(forward=forward).call(tap.model, example)
         found = tap.layers[0]
     reading = found.reading

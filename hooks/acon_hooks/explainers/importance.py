@@ -290,11 +290,13 @@ def _observe(
         sizes[layer.name, call] = folded.shape[2]
         sums.observe(layer, call, x.double(), y.double(), beta)
 
-    with Tap(model, layers, kinds=kinds, observe=keep) as tap:
+    with Tap(model, layers, kinds=kinds, observe=keep, check_rows=True) as tap:
         for part in torch.split(images, batch_size):
             rows[0] = len(part)
             run(part.clone())  # a network may overwrite its input
             tap.take()
+            if tap.rows is not None and tap.rows.status == "mixed":
+                raise UsageError(f"{tap.rows.text}: leave it out with layers=[...]")
             sums.batch()
         known = {layer.name: layer for layer in tap.layers}
         found = [(known[name], call) for name, call in tap.shapes if name in known]

@@ -191,7 +191,7 @@ class _Residuals(Editing):
         """Raise if the first sample's output, (N, values), depends on rows of other samples."""
         if not found.requires_grad:
             return
-        slopes = torch.autograd.grad(
+        slopes: Any = torch.autograd.grad(
             found[0].sum(), list(self.zeros.values()), retain_graph=True, allow_unused=True
         )
         for site, slope in zip(self.zeros, slopes, strict=True):

@@ -17,6 +17,7 @@ from acon_analysis.layers import AconC, MetaAconC
 from acon_analysis.models.registry import build_model
 from acon_analysis.statistics.affine_fit import linearity
 from acon_figures.plots.explanation import explanation
+from acon_hooks.errors import RowWarning
 from acon_hooks.explainers.data import explain_data
 from acon_hooks.explainers.explaining import explain
 from acon_hooks.explainers.importance import conductance, correlations, layer_conductance
@@ -137,6 +138,16 @@ def test_the_images_stay_as_they_are_where_a_network_overwrites_them() -> None:
         found, expected = measure(net, images), measure(same, images)
         assert torch.equal(images, before)
         pd.testing.assert_frame_equal(found, expected)
+
+
+def test_rows_that_are_no_samples_have_no_conductance() -> None:
+    parts = {"fc": nn.Linear(4, 4), "act": nn.SiLU(), "head": nn.Linear(4, 2)}
+    net = Network(lambda n, x: n.head(n.act(n.fc(x.transpose(0, 1)))).mean(0), **parts).eval()
+    refused = pytest.raises(UsageError, match="rows of layer 'act' belong to other samples")
+    with pytest.warns(RowWarning), refused:
+        conductance(net, torch.randn(6, 6, 4), kinds=("activation",))
+    with pytest.raises(UsageError, match="sees 3 rows for 6 images"):
+        conductance(net, torch.randn(6, 3, 4), kinds=("activation",))
 
 
 def test_mistakes(digits_metaacon: nn.Module) -> None:
