@@ -184,6 +184,8 @@ def summary(
         say(str(opened.summary(draws=draws)))
         return
     _warn_of_left_out(opened)
+    # Before the table: β is read once for both.
+    found = opened.findings(draws=draws) if by is options.By.layer else []
     table = opened.summary_table(by.value)
     if layer is not None:
         row = opened.layer_row(layer)  # a module path stands for all of its calls
@@ -204,7 +206,7 @@ def summary(
             say(sentence_text(_OF_A_SAMPLE))
         return
     say(err=not plain)
-    for finding in opened.findings(draws=draws):
+    for finding in found:
         say(sentence_text(str(finding)), err=not plain)
 
 

@@ -144,7 +144,8 @@ class MergedRows:
     def __init__(self, by: Sequence[str] = (*CHANNEL_KEYS, "block")) -> None:
         self._by = list(by)
         self._keys = pd.DataFrame(columns=self._by)
-        self._sums: dict[str, FloatArray] = {}
+        self._names: list[str] = []
+        self._sums = np.empty((0, 0))  # in one piece, which is given back when it is freed
 
     def add(self, keys: pd.DataFrame, parts: Iterable[Mapping[str, npt.ArrayLike]]) -> None:
         """Merge a table: its keys, all of them different, and its rows, in parts of any size."""
@@ -152,14 +153,11 @@ class MergedRows:
         rows = self._rows(keys[self._by].reset_index(drop=True))
         for part in parts:
             new = {name: np.asarray(part[name], np.float64) for name in FIELD if name in part}
+            self._fit(new, before)
             own = rows[start : start + len(new["n"])]
             start += len(own)
-            for name in {**self._sums, **new}:
-                self._lengthen(name, before)
-            if len(own) and (np.diff(own) == 1).all():
-                self._merge(slice(own[0], own[-1] + 1), new)  # faster
-            else:
-                self._merge(own, new)
+            consecutive = len(own) and (np.diff(own) == 1).all()
+            self._merge(slice(own[0], own[-1] + 1) if consecutive else own, new)
 
     def _rows(self, keys: pd.DataFrame) -> npt.NDArray[np.int64]:
         """Return the rows of a table's keys among the known ones, to which new ones are added."""
@@ -170,29 +168,31 @@ class MergedRows:
         self._keys = keys
         return np.arange(len(keys))
 
-    def _lengthen(self, name: str, before: int) -> None:
-        """Give a field a value in each row; N rows are of earlier tables, which may lack it."""
-        known = self._sums.get(name)
-        if known is None:
-            known = np.full(before, _blank(name))
-        if more := len(self._keys) - len(known):
-            fresh = np.full(more, NEUTRAL.get(FIELD[name].rule, 0.0))
-            known = np.concatenate([known, fresh])
-        self._sums[name] = known
+    def _fit(self, new: Mapping[str, FloatArray], before: int) -> None:
+        """Make room for all keys and fields; N rows are of earlier tables."""
+        wanted = [name for name in FIELD if name in new or name in self._names]
+        if self._sums.shape == (len(wanted), len(self._keys)):
+            return
+        sums = np.empty((len(wanted), len(self._keys)))
+        for name, values in zip(wanted, sums, strict=True):
+            known = name in self._names
+            values[:before] = self._sums[self._names.index(name)] if known else _blank(name)
+            values[before:] = NEUTRAL.get(FIELD[name].rule, 0.0)
+        self._names, self._sums = wanted, sums
 
     def _merge(self, rows: Any, new: Mapping[str, FloatArray]) -> None:
         """Merge fields into some of the rows."""
-        old = {name: values[rows] for name, values in self._sums.items()}
-        count = len(new["n"])
-        lacking = {name: np.full(count, _blank(name)) for name in old if name not in new}
+        own = dict(zip(self._names, self._sums, strict=True))
+        lacking = {name: np.full(len(new["n"]), _blank(name)) for name in own if name not in new}
+        old = {name: values[rows] for name, values in own.items()}
         for name, values in merge_arrays(old, {**new, **lacking}).items():
-            self._sums[name][rows] = values
+            own[name][rows] = values
 
     def frame(self) -> pd.DataFrame:
         """Return the keys and the merged fields, without a copy of the sums."""
         columns: dict[str, Any] = {name: self._keys[name] for name in self._by}
-        for name in (name for name in FIELD if name in self._sums):
-            columns[name] = self._sums[name].astype(FIELD[name].dtype, copy=False)
+        for name, values in zip(self._names, self._sums, strict=True):
+            columns[name] = values.astype(FIELD[name].dtype, copy=False)
         return pd.DataFrame(columns, copy=False)
 
 

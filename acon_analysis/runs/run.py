@@ -11,21 +11,21 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from tqdm.auto import tqdm
 
-from acon_analysis.columns import SPLIT_COLUMNS, dtypes, names
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.files import spelled
+from acon_analysis.runs.splitting import split_layers
 from acon_analysis.runs.stored_run import StoredRun
 from acon_analysis.runs.summary import Summary
 from acon_analysis.screen import counted, three_digits
 from acon_analysis.statistics.batchnorm_null import null_table
+from acon_analysis.statistics.beta_matrix import BetaMatrix
 from acon_analysis.statistics.beta_summary import summarize
 from acon_analysis.statistics.channel_sums import ChannelSums, channel_sums
 from acon_analysis.statistics.findings import Finding, findings
 from acon_analysis.statistics.linearity import BY, in_order, linearity_table, totals_by_sample
 from acon_analysis.statistics.sentences import left_out_text, named, sentence
-from acon_analysis.statistics.verdicts import split_layer
+from acon_analysis.store.parquet import release_memory
 
 #: Rows of a long frame of β beyond which `Run.betas` refuses: about 0.5 GB.
 MAX_ROWS = 20_000_000
@@ -83,9 +83,10 @@ class Run(StoredRun):
 
         It prints as text; notebooks show it as HTML. ``draws`` is that of `findings`.
         """
+        said = self.findings(draws=draws)  # first: β is read once for both
         found = self.summary_table()
         lost = left_out_text(self.left_out, len(self.sample_ids), self.layer_names)
-        sentences = (*map(str, self.findings(draws=draws)), *([sentence(lost)] if lost else []))
+        sentences = (*map(str, said), *([sentence(lost)] if lost else []))
         shown = [name for name in _SHOWN if name in found and found[name].notna().any()]
         return Summary(self._title(), sentences, found[shown], self.layer_names)
 
@@ -102,6 +103,7 @@ class Run(StoredRun):
         list of Finding
             Linearity first, then what β depends on, then what is not measured.
         """
+        require_samples(self)
         pooled = bool(draws) and next(iter(self.files("pooled")), None) is not None
         classes = self.layers[["layer", "call", "kind", "class_name", "gate_of"]]
         layers = self.linearity(columns="all").merge(classes) if self.has_moments else None
@@ -249,7 +251,9 @@ class Run(StoredRun):
     @cached_property
     def channel_sums(self) -> ChannelSums:
         """The sums behind every table of linearity; AconError without moments."""
-        return channel_sums(self.moments, self.parameters, eps=self.rounding)
+        found = channel_sums(self.moments, self.parameters, eps=self.rounding)
+        release_memory()
+        return found
 
     @_kept
     def linearity(
@@ -339,20 +343,13 @@ class Run(StoredRun):
             Columns of `acon_analysis.columns.SPLIT_COLUMNS`, one row a layer and call whose β
             depends on the sample; without pooled inputs the columns of the null are NaN.
         """
-        rows = []
-        layers = self.per_sample_layers.to_dict("records")
-        bar = tqdm(layers, desc="redrawn β", unit="layer", disable=None, leave=False)
-        for number, row in enumerate(bar):
-            beta = self.beta(str(row["layer"]), int(row["call"]))
-            if beta.values.size:
-                pooled = self.pooled_matrix(beta.layer, beta.call)
-                if pooled is not None and len(pooled) > len(beta.sample_ids):
-                    pooled = pooled[np.isin(self.sample_ids, beta.sample_ids)]
-                network = self.beta_network(beta.layer)
-                given = {"draws": draws, "seed": seed + number, "max_samples": max_samples}
-                labels = self.labels.reindex(beta.sample_ids)
-                rows.append(split_layer(beta, pooled, network, labels, **given))
-        return pd.DataFrame(rows, columns=names(SPLIT_COLUMNS)).astype(dtypes(SPLIT_COLUMNS))
+        return split_layers(
+            self,
+            lambda beta: self._layer_summary(beta.layer, beta.call, beta),
+            draws=draws,
+            seed=seed,
+            max_samples=max_samples,
+        )
 
     @_kept
     def beta_summary(self, by: str = "layer") -> pd.DataFrame:
@@ -370,12 +367,20 @@ class Run(StoredRun):
                 f"the run {str(self.path)!r} holds no layer with a beta; its layers are of kind: "
                 f"{kinds}"
             )
-        table = summarize(self.betas_of_layers(), by)
-        if by == "layer":
-            facts = self.beta_layers[["layer", "call", "kind", "granularity", "channels"]]
-            rest = table.drop(columns=["layer", "call", "channels"])
-            table = pd.concat([facts.reset_index(drop=True), rest], axis=1)
-        return table
+        if by != "layer":
+            return summarize(self.betas_of_layers(), by)
+        facts = self.beta_layers[["layer", "call", "kind", "granularity", "channels"]]
+        keys = zip(facts["layer"], facts["call"], strict=True)
+        rest = pd.concat([self._layer_summary(*key) for key in keys], ignore_index=True)
+        rest = rest.drop(columns=["layer", "call", "channels"])
+        return pd.concat([facts.reset_index(drop=True), rest], axis=1)
+
+    def _layer_summary(self, layer: str, call: int, beta: BetaMatrix | None = None) -> pd.DataFrame:
+        """Return the summary of β of one layer, which is kept; β is read where it is not given."""
+        key = ("_layer_summary", layer, call)
+        if key not in self.answers:
+            self.answers[key] = summarize([beta or self.beta(layer, call)])
+        return self.answers[key]
 
     def summary_table(self, by: str = "layer") -> pd.DataFrame:
         """Summarise β, and where the run holds moments the linearity of its layers.

@@ -1,6 +1,7 @@
 """What a run's folder holds, read when it is asked for and kept."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from acon_analysis.statistics.redrawn_null import BetaNetwork
 from acon_analysis.statistics.sentences import NOT_FINITE, ONLY_PADDING, layer_names
 from acon_analysis.store.folder import RunFolder
 from acon_analysis.store.histograms import histogram_frame, merged
-from acon_analysis.store.parquet import ListColumns
+from acon_analysis.store.parquet import ListColumns, release_memory
 from acon_analysis.store.tables import stored_frame, stored_parts, stored_table
 
 #: File of the census.
@@ -334,10 +335,11 @@ class StoredRun:
         """
         layer, call = self.layer_key(layer, call)
         values, ids = self.beta_matrix(layer, call), self.sample_ids
-        finite = np.isfinite(values.sum(1, dtype=np.float64))
-        if not finite.all():
-            values, ids = values[finite], ids[finite]
-        return BetaMatrix(layer, call, ids, values, name=self.layer_names[layer, call])
+        found = BetaMatrix(layer, call, ids, values, name=self.layer_names[layer, call])
+        finite = np.isfinite(found.sample_means)
+        if finite.all():
+            return found
+        return replace(found, sample_ids=ids[finite], values=values[finite])
 
     def betas_of_layers(self) -> Iterator[BetaMatrix]:
         """Yield `beta` of every layer that has one, in order of execution, each when it is due."""
@@ -377,8 +379,17 @@ class StoredRun:
         while self._betas and sum(values.nbytes for values in self._betas.values()) > most:
             del self._betas[next(iter(self._betas))]
 
-    def pooled_matrix(self, layer: str, call: int = 0) -> npt.NDArray[np.float32] | None:
+    def pooled_matrix(
+        self, layer: str, call: int = 0, rows: npt.NDArray[np.int64] | None = None
+    ) -> npt.NDArray[np.float32] | None:
         """Return the pooled inputs of one layer: their means over the pixels.
+
+        Parameters
+        ----------
+        layer, call : str, int
+            The layer.
+        rows : ndarray, optional
+            Positions in `sample_ids`, int64, ascending; by default all.
 
         Returns
         -------
@@ -387,19 +398,21 @@ class StoredRun:
             moments, or β is not one number a channel).
         """
         row = self.layer_row(layer, call)
-        return self._matrix("pooled", str(row.column)) if row.column else None
+        return self._matrix("pooled", str(row.column), rows) if row.column else None
 
-    def _matrix(self, kind: str, column: str) -> npt.NDArray[np.float32] | None:
+    def _matrix(
+        self, kind: str, column: str, rows: npt.NDArray[np.int64] | None = None
+    ) -> npt.NDArray[np.float32] | None:
         """Return a column of lists as a matrix (samples, channels); None without parts."""
         if kind not in self._lists:
             self._lists[kind] = ListColumns(list(self.files(kind)))
-        found = self._lists[kind].read(column)
-        if found is not None and len(found) != len(self.sample_ids):
+        parts = self._lists[kind]
+        if parts.paths and parts.rows != len(self.sample_ids):
             raise StoreError(
-                f"the parts of {str(self.path / kind)!r} hold {counted(len(found), 'row')} for "
+                f"the parts of {str(self.path / kind)!r} hold {counted(parts.rows, 'row')} for "
                 f"{counted(len(self.sample_ids), 'sample')}"
             )
-        return found
+        return parts.read(column, rows)
 
     def beta_network(self, layer: str) -> BetaNetwork | None:
         """Return the shape of a layer's β network; None where it is of another build."""
@@ -433,6 +446,7 @@ class StoredRun:
             own = stored_frame(path, "moments", keys)
             self._require_known(path, own)
             merged.add(own, stored_parts(path, "moments"))
+        release_memory()
         return self._required(merged.frame())
 
     @property

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,11 @@ class BetaMatrix:
         object.__setattr__(self, "name", self.name or self.layer)
         if not len(self.channels):
             object.__setattr__(self, "channels", np.arange(self.values.shape[1]))
+
+    @cached_property
+    def sample_means(self) -> npt.NDArray[np.float64]:
+        """The mean over the channels of each sample, (N,)."""
+        return np.asarray(self.values.mean(1, dtype=np.float64))
 
     @classmethod
     def from_frame(

@@ -54,7 +54,10 @@ def _table(beta: BetaMatrix, by: str) -> pd.DataFrame:
     keys: dict[str, Any] = {"layer": beta.layer, "call": beta.call}
     if by == "layer":
         shape = {"channels": beta.values.shape[1], "samples": len(beta.values)}
-        means = {f"std_{of}": [_mean(beta.values, axis).std()] for of, axis in _MARGINS.items()}
+        full = beta.values.size > 0
+        by_channel = beta.values.mean(0, dtype=np.float64) if full else np.full(1, np.nan)
+        by_sample = beta.sample_means if full else by_channel
+        means = {"std_samples": [by_sample.std()], "std_channels": [by_channel.std()]}
         found = {name: [value[()]] for name, value in _statistics(beta.values, axis=None).items()}
         values, keys = found | means, keys | shape
     elif by == "channel":
@@ -67,17 +70,6 @@ def _table(beta: BetaMatrix, by: str) -> pd.DataFrame:
 
 #: Values that are taken in float64 at a time: 8 MB.
 _PIECE = 1_000_000
-
-#: Marginal means of a layer: name -> the axis that is averaged.
-_MARGINS = {"samples": 1, "channels": 0}
-
-
-def _mean(matrix: npt.NDArray[np.floating[Any]], axis: int) -> npt.NDArray[np.float64]:
-    """Return the means along an axis of a matrix (N, C); NaN for an empty one."""
-    if matrix.size == 0:
-        return np.full(1, np.nan)
-    found: npt.NDArray[np.float64] = matrix.mean(axis=axis, dtype=np.float64)
-    return found
 
 
 def _statistics(

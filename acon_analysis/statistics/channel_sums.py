@@ -15,8 +15,8 @@ from acon_analysis.moments.state import FloatArray, Moments, group, merge_all, r
 from acon_analysis.selection import require_columns
 from acon_analysis.statistics.jackknife import leave_one_out
 
-#: Channels that are merged at a time: 20 MB of 101 blocks.
-_PIECE = 1024
+#: Channels that are merged at a time: 10 MB of 101 blocks.
+_PIECE = 512
 
 PARAMETERS = ("p1", "p2", "beta", "bn_weight", "bn_bias", "beta_reference")
 

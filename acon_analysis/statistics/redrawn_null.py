@@ -102,7 +102,10 @@ class _Redrawing:
         logits = (hidden - middle).astype(np.float32) @ weight.astype(np.float32)
         logits += (middle @ weight + bias).astype(np.float32)
         logits *= np.float32(0.5)
-        return np.asarray(np.float32(0.5) + np.float32(0.5) * np.tanh(logits, out=logits))
+        beta = np.tanh(logits, out=logits)
+        beta *= np.float32(0.5)
+        beta += np.float32(0.5)
+        return np.asarray(beta)
 
 
 def _drawn(
@@ -212,9 +215,8 @@ def empirical_null(
                 f"{counted(measured.shape[1], 'channel')}, {name} has shape {np.shape(kept)}"
             )
     generator = np.random.default_rng(seed)
-    if len(measured) > max_samples:
-        rows = np.sort(generator.choice(len(measured), max_samples, replace=False))
-        measured, inputs = measured[rows], inputs[rows]
+    rows = drawn_rows(len(measured), max_samples, generator)
+    measured, inputs = measured[rows], inputs[rows]
     redrawing = _Redrawing(inputs, network)
     each = (redrawing.beta(generator) for _ in range(draws))
     # Products this small are slower with several threads, tenfold where other work has the cores.
@@ -225,13 +227,22 @@ def empirical_null(
     return EmpiricalNull(kind, table.iloc[0], redrawn, len(measured))
 
 
+def drawn_rows(
+    samples: int, max_samples: int, generator: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """Return the samples that an empirical null uses, ascending: all, or as many drawn of them."""
+    if samples <= max_samples:
+        return np.arange(samples)
+    return np.sort(generator.choice(samples, max_samples, replace=False))
+
+
 def _statistics(
     betas: Iterable[npt.NDArray[np.floating[Any]]], network: BetaNetwork
 ) -> pd.DataFrame:
     """Return the statistics that networks are compared by, a row for each β (N, C)."""
     names, rows, kept = ["ratio", "sample_share", "sample_std", "within_std"], [], []
     for beta in betas:
-        split = variance_split(beta)
+        split = variance_split(beta.astype(np.float64))  # once, not in every sum
         rows.append([getattr(split, name) for name in names])
         some = np.linspace(0, beta.shape[1] - 1, min(beta.shape[1], _KS_CHANNELS)).astype(np.int64)
         kept.append(beta[:, some])

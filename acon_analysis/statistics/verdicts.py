@@ -12,8 +12,13 @@ from scipy.special import betainc
 from acon_analysis.columns import SPLIT_COLUMNS, names
 from acon_analysis.screen import counted
 from acon_analysis.statistics.beta_matrix import BetaMatrix
-from acon_analysis.statistics.beta_variance import VarianceSplit, label_effect, variance_split
-from acon_analysis.statistics.redrawn_null import BetaNetwork, EmpiricalNull, empirical_null
+from acon_analysis.statistics.beta_variance import (
+    LabelEffect,
+    VarianceSplit,
+    label_effect,
+    variance_split,
+)
+from acon_analysis.statistics.redrawn_null import EmpiricalNull
 from acon_analysis.statistics.sentences import MOST_NAMED, Names, row_names
 
 Answer = Literal["more", "no more", "less", "constant", "unknown"]
@@ -148,41 +153,49 @@ def verdict_text(splits: pd.DataFrame) -> str:
     return found.text if found else ""
 
 
-def split_layer(
-    beta: BetaMatrix,
-    pooled: npt.ArrayLike | None,
-    network: BetaNetwork | None,
-    labels: npt.ArrayLike,
-    *,
-    draws: int = 99,
-    max_samples: int = 512,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Return `columns.SPLIT_COLUMNS` of one layer's β, (N, C), finite and not empty.
+@dataclass(frozen=True)
+class LayerSplit:
+    """How β of one layer varies.
 
-    Without the pooled inputs (N, C), the shape of the β network or draws there is no null.
-    ``labels`` (N,) are classes of the samples; None, NaN and empty strings are left out. The seed
-    is that of the empirical null and of the permutation test of the labels.
+    Attributes
+    ----------
+    layer, call : str, int
+        The layer.
+    split : VarianceSplit
+        Into samples, channels and the rest.
+    effect : LabelEffect
+        Of the classes on the samples' means.
     """
-    split = variance_split(beta.values)
-    null: EmpiricalNull | None = None
-    if draws and network is not None and pooled is not None and split.samples > 1:
-        null = empirical_null(
-            pooled, beta.values, network, seed=seed, draws=draws, max_samples=max_samples
-        )
-    effect = label_effect(beta.values.mean(1, dtype=np.float64), labels, seed=seed)
-    said = verdict(split, null)
-    return {
-        "layer": beta.layer,
-        "call": beta.call,
-        **{name: getattr(split, name) for name in _OF_SPLIT},
-        **_null_columns(null),
-        "eta2": effect.eta2,
-        "eta2_expected": effect.expected,
-        "eta2_p": effect.p_value,
-        "answer": said.answer,
-        "text": said.text,
-    }
+
+    layer: str
+    call: int
+    split: VarianceSplit
+    effect: LabelEffect
+
+    @classmethod
+    def of(cls, beta: BetaMatrix, labels: npt.ArrayLike, seed: int) -> "LayerSplit":
+        """Split β of a layer, (N, C), finite and not empty.
+
+        ``labels`` (N,) are classes of the samples; None, NaN and empty strings are left out. The
+        seed is that of their permutation test.
+        """
+        effect = label_effect(beta.sample_means, labels, seed=seed)
+        return cls(beta.layer, beta.call, variance_split(beta.values), effect)
+
+    def row(self, null: EmpiricalNull | None) -> dict[str, Any]:
+        """Return `columns.SPLIT_COLUMNS`, compared with a null where there is one."""
+        said = verdict(self.split, null)
+        return {
+            "layer": self.layer,
+            "call": self.call,
+            **{name: getattr(self.split, name) for name in _OF_SPLIT},
+            **_null_columns(null),
+            "eta2": self.effect.eta2,
+            "eta2_expected": self.effect.expected,
+            "eta2_p": self.effect.p_value,
+            "answer": said.answer,
+            "text": said.text,
+        }
 
 
 def _null_columns(null: EmpiricalNull | None) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Columns of Parquet parts, read in threads."""
 
+import ctypes
 import os
+import sys
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,8 +19,13 @@ from acon_analysis.files import open_regular
 
 Matrix = npt.NDArray[np.float32]
 
+Rows = npt.NDArray[np.int64]
+
 #: Bytes of columns of lists that are read together.
 TOGETHER = 2**24
+
+#: Bytes of a file's columns of lists that are decoded at a time: more need more memory only.
+PIECE = 2**20
 
 
 class ListColumns:
@@ -44,41 +51,54 @@ class ListColumns:
                     raise ValueError("its columns are not those of the parts before")
                 self._sizes = own
                 self._rows.append(int(file.metadata.num_rows))
+        self.rows = sum(self._rows)
 
-    def read(self, column: str) -> Matrix | None:
-        """Return a column, float32 (rows, length of a list); None where there is none."""
+    def read(self, column: str, rows: Rows | None = None) -> Matrix | None:
+        """Return a column, or some of its rows in ascending order; None where there is none.
+
+        float32 (rows, length of a list).
+        """
         if not self._sizes.get(column):
             return None
         if column not in self._kept:
-            self._kept = self._read(self._neighbours(column))
-        return self._kept.pop(column)
+            columns = self._neighbours(column)
+            if rows is not None and len(columns) == 1:
+                return self._read(columns, rows)[column]
+            self._kept = self._read(columns, np.arange(self.rows))
+        found = self._kept.pop(column)
+        return found if rows is None else found[rows]
 
     def _neighbours(self, column: str) -> list[str]:
         """Return a column and those after it that take `TOGETHER` bytes with it."""
         names = [name for name, size in self._sizes.items() if size]
         names = names[names.index(column) :]
-        sizes = np.cumsum([4 * sum(self._rows) * self._sizes[name] for name in names])
+        sizes = np.cumsum([4 * self.rows * self._sizes[name] for name in names])
         return names[: max(1, int(np.searchsorted(sizes, TOGETHER, side="right")))]
 
-    def _read(self, columns: list[str]) -> dict[str, Matrix]:
-        """Read some columns of all files, in threads."""
-        ends = np.cumsum([0, *self._rows])
-        whole = {
-            name: np.empty((ends[-1], self._sizes[name]), dtype=np.float32) for name in columns
-        }
+    def _read(self, columns: list[str], rows: Rows) -> dict[str, Matrix]:
+        """Read some rows, ascending, of some columns of all files, in threads."""
+        starts = np.cumsum([0, *self._rows])
+        found = {name: np.empty((len(rows), self._sizes[name]), np.float32) for name in columns}
 
         def fill(number: int) -> None:
-            # Copied here, not joined at the end: in threads, and every file's memory is given
-            # back before the next one needs as much.
-            for name, values in _matrices(self.paths[number], columns):
-                whole[name][ends[number] : ends[number + 1]] = values
+            for name, start, values in _matrices(self.paths[number], columns):
+                first = starts[number] + start
+                own = slice(*np.searchsorted(rows, (first, first + len(values))))
+                wanted = rows[own] - first
+                found[name][own] = values if len(wanted) == len(values) else values[wanted]
 
-        if len(self.paths) == 1 and len(columns) == 1:
-            return dict(_matrices(self.paths[0], columns))
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
             for _ in pool.map(fill, range(len(self.paths))):
                 pass
-        return whole
+        release_memory()
+        return found
+
+
+def release_memory() -> None:
+    """Give back the freed memory that Arrow and the C library keep: as much as a run takes."""
+    pa.default_memory_pool().release_unused()
+    if sys.platform == "linux":
+        getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -111,16 +131,15 @@ def read_frame(path: Path, most: int | None = None) -> pd.DataFrame:
     return frame
 
 
-def _matrices(path: Path, columns: list[str]) -> Iterator[tuple[str, Matrix]]:
-    """Read columns of lists as (rows, width), without a copy where one lies in one piece."""
+def _matrices(path: Path, columns: list[str]) -> Iterator[tuple[str, int, Matrix]]:
+    """Yield columns of lists, some rows at a time: name, first row, values (rows, width)."""
     with _opened(path) as file:
-        table = file.read(columns=columns, use_threads=False)
-    for name in columns:
-        width = table[name].type.list_size
-        parts = [chunk.flatten().to_numpy().reshape(-1, width) for chunk in table[name].chunks]
-        if len(parts) != 1:
-            parts = [np.concatenate([np.zeros((0, width), dtype=np.float32), *parts])]
-        yield name, parts[0]
+        widths = {name: _list_size(file.schema_arrow.field(name)) for name in columns}
+        rows, start = max(1, PIECE // (4 * sum(widths.values()))), 0
+        for part in file.iter_batches(rows, columns=columns, use_threads=False):
+            for name, width in widths.items():
+                yield name, start, part[name].flatten().to_numpy().reshape(len(part), width)
+            start += len(part)
 
 
 def _list_size(field: pa.Field) -> int:

@@ -23,6 +23,7 @@ from acon_analysis.runs.run import Run
 from acon_analysis.statistics.beta_clusters import ordered_betas
 from acon_analysis.statistics.beta_densities import beta_densities
 from acon_analysis.statistics.beta_matrix import BetaMatrix
+from acon_analysis.statistics.redrawn_null import empirical_null
 from acon_analysis.statistics.verdicts import verdict_text
 from acon_analysis.store import parquet
 
@@ -122,9 +123,9 @@ def test_each_layer_is_read_from_the_disk_once(
     own = parquet._matrices
     monkeypatch.setattr(parquet, "_matrices", matrices)
     run = Run(digits_run.path)
+    run.variance_split(draws=20)
     run.beta_summary()
     channel_facts([run])
-    run.variance_split(draws=20)
     run.null_model(LAST)
     assert read == run.layers["column"].tolist() * len(run.units)
     with pytest.raises(ValueError, match="read-only"):
@@ -141,8 +142,8 @@ def test_no_more_than_a_limit_is_kept(digits_run: Run, monkeypatch: pytest.Monke
     def kept() -> list[tuple[int, int]]:
         return [(id(values), values.nbytes) for values in run._betas.values()]
 
-    def read(lists: parquet.ListColumns, column: str) -> npt.NDArray[np.float32] | None:
-        found = own(lists, column)
+    def read(lists: parquet.ListColumns, column: str, rows: Any) -> npt.NDArray[np.float32] | None:
+        found = own(lists, column, rows)
         peak.append(sum(size for _, size in kept()) + (0 if found is None else found.nbytes))
         return found
 
@@ -155,6 +156,44 @@ def test_no_more_than_a_limit_is_kept(digits_run: Run, monkeypatch: pytest.Monke
     monkeypatch.setattr(stored_run, "KEPT_BYTES", 1)
     np.testing.assert_array_equal(run.beta_matrix(LAST), whole[LAST])
     assert kept() == []
+
+
+def test_a_summary_reads_no_layer_twice(digits_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_run, "KEPT_BYTES", 0)
+    monkeypatch.setattr(parquet, "TOGETHER", 0)
+    read: list[str] = []
+    own = Run.beta_matrix
+
+    def beta_matrix(run: Run, layer: str, call: int = 0) -> npt.NDArray[np.float32]:
+        read.append(layer)
+        return own(run, layer, call)
+
+    monkeypatch.setattr(Run, "beta_matrix", beta_matrix)
+    run = Run(digits_run.path)
+    run.summary(draws=20)
+    assert read == run.layers["layer"].tolist()
+    pd.testing.assert_frame_equal(run.beta_summary(), Run(run.path).beta_summary())
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_the_split_of_the_variance_does_not_depend_on_threads(
+    threads: int, digits_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = Run(digits_run.path).variance_split(draws=20)
+    monkeypatch.setattr("os.cpu_count", lambda: threads)
+    monkeypatch.setattr(parquet, "PIECE", 4 * 128 * 7)
+    monkeypatch.setattr(parquet, "TOGETHER", 0)
+    found = Run(digits_run.path).variance_split(draws=20)
+    pd.testing.assert_frame_equal(found, expected, check_exact=True)
+    # each layer by itself, as the statistics compute it of whole matrices
+    run, row = Run(digits_run.path), expected.iloc[-1]
+    beta, pooled = run.beta_matrix(LAST), run.pooled_matrix(LAST)
+    network = run.beta_network(LAST)
+    assert pooled is not None
+    assert network is not None
+    null = empirical_null(pooled, beta, network, seed=len(expected) - 1, draws=20)
+    assert row["p_value"] == null.p_value()
+    assert row["null_median"] == null.draws["ratio"].median()
 
 
 def test_moments_are_read_once(digits_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ import pytest
 
 from acon_analysis.errors import StoreError, UsageError
 from acon_analysis.files import atomic_write, locked
+from acon_analysis.store import parquet
 from acon_analysis.store.folder import RunFolder, column_name, file_sha256, write_parquet
 from acon_analysis.store.parquet import ListColumns
 
@@ -87,6 +88,22 @@ def test_lists_of_many_files_are_read_into_one_array(tmp_path: Path) -> None:
     paths[1].write_bytes(b"no Parquet")
     with pytest.raises(StoreError, match=r"1\.parquet' cannot be read: "):
         ListColumns(paths[:2]).read("layer4_2_acon")
+
+
+@pytest.mark.parametrize("piece", [1, 60, 2**20])
+@pytest.mark.parametrize("together", [0, 2**24])
+def test_some_rows_of_lists_are_read(
+    piece: int, together: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "PIECE", piece)
+    monkeypatch.setattr(parquet, "TOGETHER", together)
+    values = np.random.default_rng(0).random((20, 5), dtype=np.float32)
+    paths = [tmp_path / f"{number}.parquet" for number in range(3)]
+    for path, rows in zip(paths, (slice(8), slice(8, 9), slice(9, 20)), strict=True):
+        write_parquet(path, betas(values[rows]))
+    for wanted in ([], [0], [19], [7, 8, 9], [1, 3, 8, 15], list(range(20))):
+        found = ListColumns(paths).read("layer4_2_acon", np.array(wanted, dtype=np.int64))
+        np.testing.assert_array_equal(found, values[wanted])
 
 
 def test_equal_tables_give_equal_bytes(tmp_path: Path) -> None:

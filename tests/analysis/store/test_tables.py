@@ -94,6 +94,7 @@ def read_all(run: Run) -> None:
     """Read every table of a run."""
     _ = (run.samples, run.channels, run.moments, run.totals, run.histogram_table())
     run.variance_split(draws=0)
+    run.pooled_matrix(str(run.per_sample_layers["layer"].iloc[0]))
 
 
 def signed(folder: Path, path: Path) -> None:
