@@ -70,17 +70,19 @@ def sample_spread(
             color=["white" if hollow else color for hollow, color in zip(few, colors, strict=True)],
             linewidth=thin(0.8), zorder=2.2,
         )  # fmt: skip
-        # A white line would make narrow boxes look hollow.
+        relu = np.array([_relu(count) for count in table["values"].round()])
+        low = np.nanmin([*table["low"], *table["L"], *relu])
+        # A white line would make a narrow box look hollow.
+        tall = (table["upper"] - table["lower"]) > 0.06 * (1.03 - low)
         axes.hlines(
-            table["median"], at - half, at + half, color=INK, linewidth=thin(1.2), zorder=2.4
-        )
+            table["median"], at - half, at + half, color=np.where(tall & ~few, "white", INK),
+            linewidth=thin(0.7), zorder=2.4,
+        )  # fmt: skip
         axes.scatter(at, table["L"], marker="D", s=thin(4.5) ** 2, facecolor="white", edgecolor=INK,
                      linewidth=thin(1.0), zorder=3)  # fmt: skip
-        relu = np.array([_relu(count) for count in table["values"].round()])
         axes.hlines(relu, at - 0.5, at + 0.5, color=INK, linestyle=":", linewidth=thin(0.9))
         name_layers(axes, layers, narrow=is_narrow(width))
         axes.set_ylabel("$L$ of a sample")
-        low = np.nanmin([*table["low"], *table["L"], *relu])
         axes.set_ylim(0.1 * np.floor(low / 0.1) - 0.02, 1.03)
         legend_below(figure, _handles(list(table["class_name"])))
     figure.name(f"{table['network'].iloc[0]} on {table['data'].iloc[0]}")

@@ -250,6 +250,8 @@ def _warn_unused(names: list[str]) -> None:
 def _warn_of_targets(parts: list[Any], signature: Signature) -> None:
     """Warn where what looks like labels is an argument: the network may compute its loss."""
     for index, name in signature.optional(len(parts), targets=True):
+        if not isinstance(parts[index], Tensor | np.ndarray):  # what a detector takes
+            continue
         text = (
             f"data: {_described(parts[index])} at {index} is given to {name!r} of the network's "
             "forward, and is no label (one number or string a sample, or one-hot); if a loss is "
