@@ -27,8 +27,8 @@ CAPTION = (
     "the layer's median.{rings}{unknown}{without}"
 )
 RINGS = (
-    " Rings: {count} whose data reach less than half of the range of the derivative, so that they "
-    "bend little or not at all."
+    " Rings: {count} whose data reach less than half of the range of the derivative, and so see "
+    "little of the bend or nothing."
 )
 UNKNOWN = " Of {count} that range is not known, as their formula or its parameters are not."
 WITHOUT = " Left out: {count} without one line, such as those of gated products, with two inputs."
@@ -42,8 +42,8 @@ def reached_slopes(
 ) -> AconFigure:
     """Draw the mean derivative of each channel over its data, layer by layer.
 
-    The reading: dots at 0 are channels that pass nothing on; rings are channels whose data stay
-    where the function is nearly straight, dead ones included.
+    The reading: dots at 0 are channels that pass nothing on; rings are channels whose data see
+    less than half of the function's bend, dead ones included.
 
     Parameters
     ----------
