@@ -120,8 +120,8 @@ def _identity(module: str, name: str, value: Any) -> str:
     return f"{module}.{name}"
 
 
-def _entry(module: str, name: str, value: Any, comment: list[str]) -> str:
-    path = f"{module}.{name}"
+def _entry(module: Any, name: str, value: Any) -> str:
+    path = f"{module.__name__}.{name}"
     if inspect.isclass(value):
         kind = "autoexception" if issubclass(value, BaseException) else "autoclass"
         lines = [f".. {kind}:: {path}", "   :members:"]
@@ -130,7 +130,7 @@ def _entry(module: str, name: str, value: Any, comment: list[str]) -> str:
     elif inspect.ismodule(value):
         return f".. py:data:: {path}\n\n   The module `{value.__name__}`.\n"
     else:
-        lines = [f".. py:data:: {path}", "", *(f"   {line}" for line in comment), ""]
+        lines = [f".. py:data:: {path}", "", *(f"   {line}" for line in _comment(module, name)), ""]
         if isinstance(value, dict) and all(isinstance(text, str) for text in value.values()):
             lines += [f"   - ``{key}``: {text}" for key, text in value.items()]
     return "\n".join(lines) + "\n"
@@ -163,7 +163,7 @@ def _module(name: str, seen: dict[str, str]) -> str:
             same.append(f"``{one}`` is `{seen[identity]}`")
             continue
         seen[identity] = f"{name}.{one}"
-        parts.append(_entry(name, one, value, _comment(module, one)))
+        parts.append(_entry(module, one, value))
     if same:
         parts += ["Described elsewhere: " + "; ".join(same) + ".", ""]
     return "\n".join(parts)
