@@ -123,7 +123,8 @@ def straight_channels(layers: pd.DataFrame) -> Finding | None:
         many = f"{linear:,} of {counted(total, 'channel')}" if linear < total else every
         answer = f"Yes, {_by_role(measured) or many}"
         if dead:
-            answer += f", {dead:,} of them only because their output does not vary"
+            whose = "its" if dead == 1 else "their"
+            answer += f", {dead:,} of them only because {whose} output does not vary"
         answer += "."
     numbers = f"A channel counts as a straight line from L = {LINEAR} on."
     return Finding("Are any channels straight lines on these data?", answer, numbers)
@@ -200,7 +201,7 @@ def _compared(layers: pd.DataFrame) -> str:
         )
     others = [one.name for one in found if math.isnan(one.L)]
     if others:
-        text += f" What {' and '.join(others)} would be at depends on parameters that a run lacks."
+        text += f" The value of {' and '.join(others)} depends on parameters, which a run lacks."
     return text
 
 

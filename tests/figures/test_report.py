@@ -523,7 +523,7 @@ def test_linearity_comes_first_and_every_point_leads_to_its_layer(
 def test_positions_in_the_chart_are_those_of_l() -> None:
     entries = [
         {"name": name, "key": (name, 0), "id": f"layer-{name}", "index": index, "dead": False,
-         "kind": "activation", "place": place}
+         "role": "activation", "place": place}
         for name, place, index in [
             ("a", 0, (1.0, 1.0, 1.0)), ("b", 4, (0.5, 0.4, 0.6)), ("c", 9, (RELU_L, *2 * [np.nan])),
         ]
@@ -548,7 +548,7 @@ def test_positions_in_the_chart_are_those_of_l() -> None:
 def test_each_kind_of_layer_has_a_line_of_its_own() -> None:
     kinds = ["activation", "product", "activation", "product", "activation"]
     entries = [
-        {"index": (0.8, np.nan, np.nan), "dead": False, "kind": kind, "id": name, "name": name,
+        {"index": (0.8, np.nan, np.nan), "dead": False, "role": kind, "id": name, "name": name,
          "key": (name, 0), "place": place}
         for place, (name, kind) in enumerate(zip("abcde", kinds, strict=True))
     ]  # fmt: skip
@@ -560,6 +560,9 @@ def test_each_kind_of_layer_has_a_line_of_its_own() -> None:
     ]
     assert shown == [("run-a", "●", "ace"), ("run-b", "■", "bd")]
     assert chart["kinds"] == [("run-a", "●", "activation"), ("run-b", "■", "product")]
+    three = depth.depth_chart([[*entries, entries[0] | {"role": "gate", "id": "f"}]], "wide")
+    assert three is not None
+    assert three["kinds"][-1] == ("run-c", "▲", "gate")
     two = depth.depth_chart([entries, entries[:2]], "wide")
     assert two is not None
     assert [(one["look"], one["sign"]) for one in two["series"]] == [
@@ -572,7 +575,7 @@ def test_each_kind_of_layer_has_a_line_of_its_own() -> None:
 
 def test_lines_of_two_runs_of_other_layers_never_run_back() -> None:
     def entries(names: str) -> list[dict[str, object]]:
-        one = {"index": (0.8, np.nan, np.nan), "dead": False, "kind": "activation"}
+        one = {"index": (0.8, np.nan, np.nan), "dead": False, "role": "activation"}
         return [
             one | {"id": name, "name": name, "key": (name, 0), "place": place}
             for place, name in enumerate(names)
@@ -596,7 +599,7 @@ def test_lines_of_two_runs_of_other_layers_never_run_back() -> None:
 def test_numbers_of_thousands_have_room_in_the_chart() -> None:
     def numbers_of(last: int) -> int:
         places = np.linspace(0, last - 1, 60).astype(int)
-        one = {"id": "x", "index": (1.0, np.nan, np.nan), "dead": False, "kind": "activation"}
+        one = {"id": "x", "index": (1.0, np.nan, np.nan), "dead": False, "role": "activation"}
         rows = [
             one | {"name": "a", "key": (f"{place}", 0), "place": int(place)} for place in places
         ]

@@ -15,6 +15,9 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 42, 12, 14, 54
 #: Classes of style: of the first run or kind, the second, and further kinds.
 _LOOKS = ("run-a", "run-b", "run-c")
 
+#: Points of the first kind, the second, and further ones.
+_SIGNS = ("●", "■", "▲")
+
 #: Layers that the axis numbers one by one, with numbers of at most three digits.
 _NUMBERED = {"wide": 40, "narrow": 14}
 
@@ -22,8 +25,8 @@ _NUMBERED = {"wide": 40, "narrow": 14}
 def depth_chart(runs: Sequence[Sequence[dict[str, Any]]], size: str) -> dict[str, Any] | None:
     """Return where a chart's parts stand, in units of its view box; None without any L.
 
-    Each kind of layer has a line of its own: products bend more than their gates do. In a chart of
-    one run it has a colour, too.
+    Each kind of layer has a line of its own: activations, gates and products bend by rules of their
+    own. In a chart of one run it has a colour, too.
 
     Parameters
     ----------
@@ -55,9 +58,9 @@ def depth_chart(runs: Sequence[Sequence[dict[str, Any]]], size: str) -> dict[str
     digits = max(3, len(str(max(numbers.values()))))
     every = -(-len(names) * digits // (3 * _NUMBERED[size]))
     steps = 5 if floor < 0.5 else 10
-    kinds = list(dict.fromkeys(row["kind"] for rows in known for row in rows))
+    kinds = list(dict.fromkeys(row["role"] for rows in known for row in rows))
     looks = dict(zip(kinds, [*_LOOKS, *_LOOKS[-1:] * len(kinds)], strict=False))
-    signs = {kind: "■" if index else "●" for index, kind in enumerate(kinds)}
+    signs = dict(zip(kinds, [*_SIGNS, *_SIGNS[-1:] * len(kinds)], strict=False))
     marks = [tick / 10 for tick in range(round(10 * floor), 11) if tick % (10 // steps) == 0]
     return {
         "size": size, "width": width, "height": height, "left": _LEFT, "right": width - _RIGHT,
@@ -67,9 +70,9 @@ def depth_chart(runs: Sequence[Sequence[dict[str, Any]]], size: str) -> dict[str
         "kinds": [(looks[kind], signs[kind], kind) for kind in kinds] if len(kinds) > 1 else [],
         "series": [
             {"look": _LOOKS[which] if len(known) > 1 else looks[kind], "sign": signs[kind],
-             "points": [_point(row, x_of, y_of) for row in rows if row["kind"] == kind]}
+             "points": [_point(row, x_of, y_of) for row in rows if row["role"] == kind]}
             for which, rows in enumerate(known) for kind in kinds
-            if any(row["kind"] == kind for row in rows)
+            if any(row["role"] == kind for row in rows)
         ],
     }  # fmt: skip
 

@@ -80,6 +80,7 @@ def _columns(row: Mapping[Any, Any]) -> Page:
     return {
         **{text: visible(row[text]) for text in texts},
         "type": visible(_type(row)),
+        "role": "gate" if row["gate_of"] else visible(row["kind"]),
         "brief": brief,
         "more_causes": causes,
         "channels": count(row["channels"]),

@@ -107,7 +107,7 @@ def test_an_activation_whose_value_depends_on_parameters_is_not_compared() -> No
     found = findings(layers(0.8, 0.9, **leaky))[0].answer
     assert found.endswith(
         "A SiLU on Gaussian inputs is at 80 % (mean 0, standard deviation 1; a ReLU at 73 %): this "
-        "layer is straighter. What Leaky ReLU would be at depends on parameters that a run lacks."
+        "layer is straighter. The value of Leaky ReLU depends on parameters, which a run lacks."
     )
     alone = findings(layers(0.8, kind="activation", class_name="LeakyReLU"))[0].answer
     assert "73 %" not in alone
