@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import forked_reader
 from acon_analysis.data import cifar, hashes
 from acon_analysis.files import (
     CacheWarning,
@@ -35,6 +36,7 @@ as_root = pytest.mark.skipif(not is_root, reason="only root can give a file to a
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ACON_CACHE", str(tmp_path / "shared" / "cache"))
     monkeypatch.setattr(native_sums, "_kept", {})
+    forked_reader.use(monkeypatch)
     return tmp_path / "shared" / "cache"
 
 

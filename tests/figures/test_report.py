@@ -488,6 +488,7 @@ def test_the_least_a_run_can_be(tmp_path: Path) -> None:
     assert "Layer by layer" in rendering.render(run)
 
 
+@pytest.mark.usefixtures("bare")
 def test_the_census_is_a_table_and_older_runs_have_none(tmp_path: Path) -> None:
     run = capture(tiny(), images(9), tmp_path / "run", progress=False)
     found = context.census(run)

@@ -8,8 +8,16 @@ import sys
 import warnings
 from pathlib import Path
 
+import pytest
+
 from acon_analysis.models.checkpoints import reader_process
 from acon_analysis.models.checkpoints.limits import Limits
+
+
+def use(patch: pytest.MonkeyPatch) -> None:
+    """Read by forks; true processes are those of test_checkpoints_process and the fuzzer."""
+    if hasattr(os, "fork"):
+        patch.setattr(reader_process, "_run", run)
 
 
 def run(request: dict[str, object], folder: Path, limits: Limits) -> None:

@@ -3,7 +3,6 @@
 import argparse
 import hashlib
 import json
-import os
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from acon_analysis.models.checkpoints import (
     import_checkpoint,
     load_state_dict,
     load_weights,
-    reader_process,
 )
 from acon_analysis.models.checkpoints.cache import cache_folder
 from acon_analysis.models.checkpoints.importing import write_safetensors
@@ -39,8 +37,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ACON_CACHE", str(folder))
-        if hasattr(os, "fork"):  # a true process each: test_checkpoints_process and the fuzzer
-            patch.setattr(reader_process, "_run", forked_reader.run)
+        forked_reader.use(patch)
         yield folder / "checkpoints"
 
 
