@@ -13,6 +13,7 @@ from acon_analysis.plotdata.networks import network_names
 from acon_analysis.runs.run import Run
 from acon_analysis.screen import counted
 from acon_analysis.selection import choose_layer, require_columns
+from acon_analysis.statistics.beta_summary import quantiles
 from acon_analysis.statistics.causes import LINEAR
 from acon_analysis.statistics.sentences import row_names
 
@@ -64,7 +65,7 @@ def _quantiles(run: Run, layers: pd.DataFrame) -> pd.DataFrame:
         beta = run.beta(str(layer), int(call))
         if not beta.values.size:
             continue
-        found = np.quantile(beta.values.astype(np.float64), QUANTILES, axis=0)
+        found = np.stack(quantiles(beta.values, QUANTILES, 0, np.float64))
         if found.shape[1] == 1:  # one β for all channels
             found = np.repeat(found, len(run.channels_of(beta.layer)), axis=1)
         head = {"layer": beta.layer, "call": beta.call, "channel": range(found.shape[1])}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.runs.run import Run
 from acon_analysis.statistics.beta_matrix import BetaMatrix
-from acon_analysis.statistics.beta_summary import summarize
+from acon_analysis.statistics.beta_summary import quantiles, summarize
 
 
 def test_by_layer(digits_run: Run) -> None:
@@ -52,6 +52,8 @@ def test_quantiles_are_exactly_those_of_numpy(
     expected = np.quantile(values, [0, 0.05, 0.5, 0.95, 1], axis=axis)
     for name, value in zip(("min", "q05", "median", "q95", "max"), expected, strict=True):
         assert table[name].tolist() == np.ravel(value).tolist()
+    exact = np.quantile(values.astype(np.float64), (0.1, 0.7), axis=axis)
+    np.testing.assert_array_equal(quantiles(values, (0.1, 0.7), axis, np.float64), exact)
 
 
 def test_by_nothing_known(digits_run: Run) -> None:
