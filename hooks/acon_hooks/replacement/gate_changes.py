@@ -136,6 +136,8 @@ def gate_use(
         network, or its output holds no logits.
     ProofError
         If β of a layer cannot be read.
+    AconError
+        If rows of a layer are no samples, so that gates have none.
 
     Notes
     -----

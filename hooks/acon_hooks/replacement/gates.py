@@ -231,7 +231,8 @@ class _Files:
         total, count = np.zeros(shape[0]), np.zeros(shape[0])
         for start in range(0, len(values), 256):
             part = np.asarray(values[start : start + 256], np.float64)
-            total += np.nansum(part, axis=(0, 2))
-            count += np.isfinite(part).sum(axis=(0, 2))
+            finite = np.isfinite(part)
+            total += np.where(finite, part, 0).sum(axis=(0, 2))
+            count += finite.sum(axis=(0, 2))
         mean = np.where(count > 0, total / count.clip(min=1), 0.5)
         return Gate(site, formula, values, torch.from_numpy(mean).reshape(1, -1, 1))
