@@ -151,6 +151,5 @@ def import_checkpoint(
         note(f"note: {text}")
     say(
         f"{result.path}: {counted(result.tensors, 'tensor')}, {counted(result.values, 'value')} "
-        f"from a {result.format} "
-        f"file with SHA-256 {result.source_sha256}"
+        f"from a {result.format} file with SHA-256 {result.source_sha256}"
     )

@@ -8,22 +8,12 @@ import numpy.typing as npt
 
 
 def viewable(images: npt.ArrayLike, spec: Mapping[str, Any]) -> npt.NDArray[np.float64]:
-    """Undo what a preprocessing did to the colours.
+    """Undo what a preprocessing did to the colours of images (N, C, H, W).
 
-    Parameters
-    ----------
-    images : array_like
-        (N, C, H, W), as the network takes them.
-    spec : mapping
-        Of a `acon_analysis.data.preprocess.Preprocess`: "channels" (BGR is turned round), "mean"
-        and
-        "std" of each channel in R, G, B (multiplied and added back), "range" ("0..255" is divided).
-
-    Returns
-    -------
-    ndarray
-        float64 (N, C, H, W); images with three channels in R, G, B. What the spec does not say
-        stays as it is. Values outside 0 to 1, as a baseline may have, stay too.
+    ``spec``, of a `acon_analysis.data.preprocess.Preprocess`, says "channels" (BGR is reversed),
+    "mean" and "std" of each channel in R, G, B (multiplied and added back) and "range" ("0..255" is
+    divided); what it does not say stays as it is. Returns float64 (N, C, H, W), three channels in
+    R, G, B; values outside 0 to 1, as a baseline may have, stay.
     """
     shown = np.asarray(images, dtype=np.float64)
     if spec.get("range") == "0..255":
