@@ -73,11 +73,13 @@ ACTIVATIONS: dict[str, tuple[str, Any, str]] = {
     "aconfrelu": ("#b0457b", DASHES[0], "v"),
     "frelu": ("#6d8196", DASHES[4], "^"),
     "senet": ("#a9b4c2", DASHES[2], "h"),
+    "product": ("#e377c2", DASHES[2], "s"),
 }
 
 _SAME = {
     "silu": "swish", "acona": "swish", "acon": "aconc", "metaaconc": "metaacon",
     "newgelu": "gelu", "quickgelu": "gelu", "gelutanh": "gelu",
+    "mul": "product", "div": "product", "glu": "product",
 }  # fmt: skip
 
 #: For what is no known activation, and for two networks of one.

@@ -248,6 +248,9 @@ def test_one_activation_has_one_colour_under_all_its_names() -> None:
     looks = activation_looks(["ReLU", "ReLU", "Mine", "MetaAconC"])
     assert len({look["color"] for look in looks}) == 4
     assert looks[3]["color"] == activation_color("Meta-ACON")
+    shown = ["LeakyReLU", "relu", "SiLU", "GELU", "sigmoid", "mul", "Mine"]  # products are "mul"
+    assert len({activation_color(name) for name in shown}) == len(shown) - 1
+    assert activation_color("mul") == activation_color("GLU") != activation_color("Mine")
 
 
 def test_layers_have_short_names_that_differ() -> None:
