@@ -59,7 +59,7 @@ def to_frame(state: Moments, **keys: npt.ArrayLike) -> pd.DataFrame:
             columns[field.name] = values.astype(field.dtype, copy=False)
         elif field.group != "product":
             columns[field.name] = np.full(int(seen.sum()), _blank(field.name), dtype=field.dtype)
-    return pd.DataFrame(columns)
+    return pd.DataFrame(columns, copy=False)
 
 
 def _blank(name: str) -> float:
