@@ -206,7 +206,7 @@ def test_an_unknown_activation_has_no_slopes_and_no_portrait() -> None:
     # A class called ReLU whose best line is steeper than ReLU ever is, is not ReLU.
     lying = facts.assign(slope=1.5)
     assert reached_slopes(lying)["slope_low"].isna().all()
-    assert "80 channels that range is not known" in acon_figures.reached_slopes(lying).caption
+    assert "80 channels that range is unknown" in acon_figures.reached_slopes(lying).caption
 
 
 def test_the_dots_are_the_channels_and_the_dead_are_crossed_out() -> None:

@@ -30,7 +30,7 @@ RINGS = (
     " Rings: {count} whose data reach less than half of the range of the derivative, and so see "
     "little of the bend or nothing."
 )
-UNKNOWN = " Of {count} that range is not known, as their formula or its parameters are not."
+UNKNOWN = " For {count} that range is unknown: no formula with known parameters."
 WITHOUT = " Left out: {count} without one line, such as those of gated products, with two inputs."
 
 
