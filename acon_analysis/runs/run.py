@@ -65,8 +65,8 @@ def _kept(
 class Run(StoredRun):
     """A captured run: samples, layers, every β that was read, and how linear the layers are.
 
-    Frames that are attributes are read once and kept: change only copies of them. Methods return
-    frames of their own; what takes long to compute is computed once.
+    Frames that are attributes are read once and kept, apart from `moments`: change only copies of
+    them. Methods return frames of their own; what takes long to compute is computed once.
 
     Parameters
     ----------
