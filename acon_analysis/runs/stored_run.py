@@ -47,10 +47,9 @@ class StoredRun:
     """The stored tables of a captured run.
 
     Frames are read once and kept, apart from `moments`: change only copies of them. Methods take a
-    layer's exact name
-    in ``named_modules()``, and as ``call`` which of its uses within one forward pass; or the name
-    that figures and tables show, `layer_names`. A layer that the run does not hold is a UsageError
-    that names what comes close.
+    layer's exact name in ``named_modules()``, and as ``call`` which of its uses within one forward
+    pass; or the name that figures and tables show, `layer_names`. A layer that the run does not
+    hold is a UsageError that names what comes close.
 
     Parameters
     ----------
