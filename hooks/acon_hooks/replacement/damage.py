@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import allow_mutation_on_saved_tensors
+from tqdm.auto import tqdm
 
 from acon_analysis.errors import UsageError
 from acon_analysis.moments.state import FloatArray
@@ -126,7 +127,8 @@ def first_order_damage(
         zeros = [residuals.zeros[site] for site in edits]
         totals = [torch.zeros(residuals.rests[site].shape[:2]).double() for site in edits]
         reached: set[Site] = set()
-        for column in range(found.shape[1] if found.requires_grad else 0):
+        columns = range(found.shape[1] if found.requires_grad else 0)
+        for column in tqdm(columns, desc="first order", unit="output", disable=None, leave=False):
             slopes = torch.autograd.grad(
                 found[:, column].sum(),
                 zeros,
