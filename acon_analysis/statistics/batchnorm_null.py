@@ -13,6 +13,8 @@ the network's own, not fitted to the data, so no Lilliefors correction is due; b
 statistics come from the training data, and a test set that differs a little shows as excess, too.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -28,7 +30,7 @@ from acon_analysis.statistics.gaussian import logit_normal_moments
 _SAME = 1e-5
 
 _MEAN_D = float(np.sqrt(np.pi / 2) * np.log(2))
-_CHUNK = 4_000_000
+_CHUNK = 2**18
 
 
 def logit_normal_cdf(
@@ -93,9 +95,7 @@ def ks_distance(
     )
     distance, error = np.full(channels, np.nan), np.full(channels, np.nan)
     steps = np.arange(count + 1)[:, None] / count
-    width = max(1, _CHUNK // count)
-    for start in range(0, channels, width):
-        part = slice(start, start + width)
+    for part in _parts(values):
         ordered = np.sort(values[:, part].astype(np.float64), axis=0)
         flat = scale[part] == 0
         point = expit(shift[part])
@@ -112,6 +112,13 @@ def ks_distance(
         sampling = np.sqrt(taken * (1 - taken) / count) + 0 * distance[part]
         error[part] = np.where(distance[part] == 0, 0.0, sampling)
     return distance, error
+
+
+def _parts(values: npt.NDArray[Any]) -> list[slice]:
+    """Return slices of some channels each of (N, C)."""
+    count, channels = values.shape
+    width = max(1, _CHUNK // max(count, 1))
+    return [slice(start, start + width) for start in range(0, channels, width)]
 
 
 def null_table(beta: npt.ArrayLike, bias: npt.ArrayLike, weight: npt.ArrayLike) -> pd.DataFrame:
@@ -132,7 +139,7 @@ def null_table(beta: npt.ArrayLike, bias: npt.ArrayLike, weight: npt.ArrayLike) 
             )
     null_mean, null_std = logit_normal_moments(b, gamma)
     null_mean, null_std = null_mean + 0 * gamma, null_std + 0 * b
-    std = values.std(axis=0, dtype=np.float64)
+    std = np.concatenate([values[:, p].std(axis=0, dtype=np.float64) for p in _parts(values)])
     distance, error = ks_distance(values, b, gamma)
     expected = expected_distance(count) + 0 * distance
     with np.errstate(divide="ignore", invalid="ignore"):
