@@ -77,6 +77,7 @@ ALLOWED: dict[str, dict[str, str]] = {
         "tempfile": "where it is compiled, in a folder checked by `shared_by`",
     },
     "hooks/acon_hooks/moments/native/sums.py": {"ctypes": "from a private cache or compiled now"},
+    "acon_analysis/store/parquet.py": {"ctypes": "malloc_trim of the C library that runs already"},
     # No file is read.
     "acon_analysis/data/preprocess.py": {"multiprocessing": "asks whether this is a worker"},
     "hooks/acon_hooks/census/marks.py": {"torch.multiprocessing": "StorageWeakRef"},
