@@ -27,8 +27,8 @@ CAPTION = (
     "of the channels that are dead (the output does not vary), saturated (no slope that their "
     "inputs reach is 5 % of the steepest that their function has), linear (L of at "
     "least 0.99) because 95 % or more of their inputs lie on one side of 0, where their "
-    "function is a line, linear for another reason, or bend. (b) Share of each channel's inputs that are "
-    "positive; line: the layer's median. At 0 a ReLU is always off, at 1 always on. Dead: "
+    "function is a line, linear for another reason, or bend. (b) Share of each channel's inputs "
+    "that are positive; line: the layer's median. At 0 a ReLU is always off, at 1 always on. Dead: "
     "{dead:,}, saturated: {saturated:,}."
 )
 
