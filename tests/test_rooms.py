@@ -249,8 +249,8 @@ def test_the_check_of_libraries_can_fail() -> None:
 
 
 def loaded_by(statement: str) -> set[str]:
-    """Return the top-level modules that a fresh interpreter has loaded after a statement."""
-    code = f"{statement}\nimport sys\nprint(*sorted(m.partition('.')[0] for m in sys.modules))"
+    """Return the modules that a fresh interpreter has loaded after a statement."""
+    code = f"{statement}\nimport sys\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(done.stdout.split())
 
@@ -263,6 +263,12 @@ def test_the_front_door_is_light() -> None:
 
 def test_the_check_of_the_front_door_can_fail() -> None:
     assert "pandas" in loaded_by("import acon_analysis.runs.run")
+
+
+def test_what_few_functions_need_is_loaded_by_them() -> None:
+    loaded = loaded_by("import acon_hooks")
+    assert loaded & {"scipy.stats", "scipy.optimize", "captum", "sklearn"} == set()
+    assert "scipy.special" in loaded
 
 
 def test_tables_and_figures_load_no_torch() -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.optimize import linear_sum_assignment
 
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.moments.gram import ROUNDINGS
@@ -164,6 +163,8 @@ def affinity_score(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
             )
         moved = dx @ _transport(dx.T @ dx / count, dy.T @ dy / count)
         cost = ((moved[:, None, :] - dy[None, :, :]) ** 2).sum(-1)
+        from scipy.optimize import linear_sum_assignment  # takes a while to load
+
         rows, columns = linear_sum_assignment(cost)
         distance = float(cost[rows, columns].mean())
     return float(np.clip(1 - np.sqrt(distance / (2 * spread)), 0, 1))

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 
 from acon_analysis.errors import UsageError
 from acon_analysis.selection import require_columns
@@ -69,8 +69,8 @@ def _compared(
     sides = 2 if more_than is None else 1
     if error == 0:
         return n, mean, mean, mean, float(over <= 0)
-    half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * error
-    p = sides * float(stats.t.sf(over / error, n - 1))
+    half = float(stdtrit(n - 1, (1 + confidence) / 2)) * error
+    p = sides * float(stdtr(n - 1, -over / error))
     return n, mean, mean - half, mean + half, p
 
 

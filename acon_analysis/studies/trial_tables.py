@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from acon_analysis.errors import UsageError
 from acon_analysis.selection import require_columns
@@ -35,7 +35,7 @@ def mean_interval(values: npt.ArrayLike) -> tuple[float, float, float]:
     mean = float(own.mean())
     if len(own) < 2:
         return mean, float("nan"), float("nan")
-    half = float(student.ppf(0.975, len(own) - 1) * own.std(ddof=1) / len(own) ** 0.5)
+    half = float(stdtrit(len(own) - 1, 0.975) * own.std(ddof=1) / len(own) ** 0.5)
     return mean, mean - half, mean + half
 
 
