@@ -1,6 +1,7 @@
 """Commands about runs: capture, verify, summarise, compare, draw."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -294,12 +295,29 @@ def figures(
 
         runs = default_runs(out / "runs", progress=sys.stderr.isatty(), announce=announce)
     from acon_figures.drawing import draw
-    from acon_hooks.figure_inputs import figure_sources
 
     formats = format or ["png", "pdf", "svg"]
     drawn = draw(
         names or None, runs, out, formats=formats, context=context, dpi=dpi,
-        shipped=not run, sources=figure_sources(), announce=announce,
+        shipped=not run, sources=_sources(), announce=announce,
     )  # fmt: skip
     files = list(drawn)
     say(f"{counted(len(files), 'file')} in {out}: " + ", ".join(sorted({f.stem for f in files})))
+
+
+def _sources() -> dict[str, Callable[[Any], Any]]:
+    """Return what figures show of a run that it does not store; torch is loaded to run networks."""
+    from acon_analysis.runs.images import images_of
+
+    def measured_again(name: str) -> Callable[[Any], Any]:
+        def found(run: Any) -> Any:
+            if (run.manifest.get("origin") or {}).get("weights") != "shipped":
+                return None
+            from acon_hooks.figure_inputs import figure_sources
+
+            return figure_sources()[name](run)
+
+        return found
+
+    again = ("inputs", "measures", "explained", "blocks")
+    return {"images": images_of, **{name: measured_again(name) for name in again}}

@@ -117,6 +117,7 @@ def test_an_interruption_of_the_first_imports(tmp_path: Path) -> None:
     assert done.stderr == "acon: interrupted; nothing was begun\n"
 
 
+@pytest.mark.slow
 def test_captures_interrupted_at_random_moments_continue(tmp_path: Path) -> None:
     child = Path(__file__).parents[2] / "support" / "signal_child.py"
     done = subprocess.run(
