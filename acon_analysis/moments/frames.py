@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ import pandas as pd
 from acon_analysis.columns import TOTAL_COLUMNS
 from acon_analysis.errors import AconError
 from acon_analysis.moments.fields import (
-    BLOCKS,
     FIELD,
     FIELDS,
     GROUPS,
@@ -196,9 +194,7 @@ class MergedRows:
         return pd.DataFrame(columns, copy=False)
 
 
-def merge_frames(
-    first: pd.DataFrame, second: pd.DataFrame, by: Sequence[str] = CHANNEL_KEYS
-) -> pd.DataFrame:
+def merge_frames(first: pd.DataFrame, second: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """Merge the rows of two frames, one row a key each."""
     merged = MergedRows(by)
     for frame in (first, second):
@@ -223,20 +219,6 @@ def line_variance(state: Moments, m: npt.ArrayLike) -> FloatArray:
     return np.asarray(np.maximum(total, 0.0))
 
 
-@dataclass(frozen=True)
-class MomentSpace:
-    """Bytes that moments take before compression."""
-
-    blocks: int
-    totals: int
-    states: int
-
-    @property
-    def all(self) -> int:
-        """Everything together."""
-        return self.blocks + self.totals + self.states
-
-
 def disk_space(
     *,
     channels: int,
@@ -244,9 +226,9 @@ def disk_space(
     samples: int,
     units: int,
     full: bool,
-    blocks: int = BLOCKS,
-    products: bool = False,
-) -> MomentSpace:
+    blocks: int,
+    products: bool,
+) -> int:
     """Return how many bytes the moments of a run take, uncompressed: 8 a number, without keys.
 
     ``channels`` are those of all hooked layers together, ``units`` the parts that samples are
@@ -256,8 +238,6 @@ def disk_space(
     per_unit = min(blocks, -(-samples // max(units, 1)))
     more = len(PRODUCT_COLUMNS) if products else 0
     numbers, each = len(MOMENT_COLUMNS) - 4 + more, len(STATE_COLUMNS) - 4 + more
-    return MomentSpace(
-        blocks=8 * numbers * channels * per_unit * units,
-        totals=8 * (len(TOTAL_COLUMNS) - 3) * layers * samples,
-        states=8 * each * channels * samples if full else 0,
-    )
+    held = numbers * channels * per_unit * units
+    totals = (len(TOTAL_COLUMNS) - 3) * layers * samples
+    return 8 * (held + totals + (each * channels * samples if full else 0))

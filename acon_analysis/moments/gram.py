@@ -109,14 +109,6 @@ class Gram:
             return Gram(**{name: array.sum(0) for name, array in arrays.items()})
         return Gram(**merge_axis(arrays, _merge_grams))
 
-    def group(self, codes: npt.ArrayLike, size: int) -> "Gram":
-        """Merge the entries of the first axis that share a code, (K,) in [0, size)."""
-        found, arrays = merge_groups(vars(self), codes, size, _merge_grams)
-        whole = {name: _full(a, (size, *a.shape[1:]), 0.0) for name, a in arrays.items()}
-        for name, array in arrays.items():
-            whole[name][found] = array
-        return Gram(**whole)
-
     def sse(self, slope: Array, intercept: Array, x: int = 0, y: int = 1) -> Array:
         """Return the sum of squared deviations of y from given lines, shape (...,)."""
         offset = self.mean[..., y] - slope * self.mean[..., x] - intercept
@@ -126,11 +118,12 @@ class Gram:
     def line(self, x: int = 0, y: int = 1) -> tuple[Array, Array]:
         """Return slope and intercept of the least squares line of y on x; NaN where n = 0.
 
-        Constant x (see `r2`) has slope 0.
+        Constant x has slope 0: its root mean square deviation is at most 8 roundings of its root
+        mean square.
         """
         with np.errstate(invalid="ignore", divide="ignore"):
             known = self.n / self.n
-            varies = self.C[..., x, x] > self._rounding(x, EPS)
+            varies = self.C[..., x, x] > self._rounding(x)
             slope = varies * self.C[..., x, y] / (self.C[..., x, x] + ~varies)
             return slope * known, (self.mean[..., y] - slope * self.mean[..., x]) * known
 
@@ -147,7 +140,7 @@ class Gram:
             for step, index in enumerate(given):
                 left, *cross = rest[step]
                 dependent = ROUNDINGS * EPS * self.C.shape[-1] * self.C[..., index, index]
-                varies = (left > self._rounding(index, EPS)) & (left > dependent)
+                varies = (left > self._rounding(index)) & (left > dependent)
                 share = varies / (left + ~varies)
                 for k, one in enumerate(cross):
                     row, scaled = rest[step + 1 + k], one * share
@@ -163,7 +156,7 @@ class Gram:
         n, mean, C = (np.asarray(v, np.float64) for v in (self.n, self.mean, self.C))
         own = list(given)
         spread = np.sqrt(np.einsum("...ii->...i", C)[..., own])
-        varies = np.stack([C[..., i, i] > Gram(n, mean, C)._rounding(i, EPS) for i in own], -1)
+        varies = np.stack([C[..., i, i] > Gram(n, mean, C)._rounding(i) for i in own], -1)
         with np.errstate(invalid="ignore", divide="ignore"):
             scale = np.where(varies, spread, np.inf)
             inner = C[..., own, :][..., own] / scale[..., None] / scale[..., None, :]
@@ -174,24 +167,11 @@ class Gram:
             found = np.where(known[..., None], found, np.nan)
             return found, mean[..., target] - (found * mean[..., own]).sum(-1)
 
-    def r2(self, target: int, given: Sequence[int], eps: float = EPS) -> Array:
-        """Return the share (...,) of a variable's variance that an affine map of others explains.
-
-        Within [0, 1]. 1 where the target is dead: its root mean square deviation is at most 8·eps
-        of its root mean square, with eps the relative rounding of its values. Otherwise 0 where all
-        given are constant (8 roundings of float64, likewise). NaN where n = 0 or the sums are NaN.
-        """
-        own = self.C[..., target, target]
-        dead = own <= self._rounding(target, eps)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            lost = ~dead * self.residual(target, given) / (own + dead)
-            return (1.0 - lost) * (self.n / self.n)
-
-    def _rounding(self, index: int, eps: float) -> Array:
+    def _rounding(self, index: int) -> Array:
         """Return the largest C of a variable that is constant up to rounding, (...,)."""
         mean = self.mean[..., index]
         square = self.C[..., index, index] + self.n * mean * mean
-        return (ROUNDINGS * eps) ** 2 * square
+        return (ROUNDINGS * EPS) ** 2 * square
 
 
 def rounding(dtypes: Iterable[str]) -> float:

@@ -90,14 +90,6 @@ class Moments:
         """Return the same states in another shape."""
         return Moments({k: v.reshape(shape) for k, v in self.arrays.items()})
 
-    def with_fields(self, **fields: npt.ArrayLike) -> "Moments":
-        """Return the state with further fields, broadcast to its shape."""
-        added = {
-            k: np.broadcast_to(np.asarray(v, dtype=np.float64), self.shape)
-            for k, v in fields.items()
-        }
-        return Moments({**self.arrays, **added})
-
 
 def empty(shape: int | tuple[int, ...], groups: Iterable[str] = ("base",)) -> Moments:
     """Return the neutral state of merging: n = 0, means and moments 0, min +inf, max -inf."""
@@ -149,12 +141,11 @@ def merge_arrays(a: Mapping[str, FloatArray], b: Mapping[str, FloatArray]) -> di
     return merged
 
 
-def merge_all(state: Moments, axis: int = 0) -> Moments:
-    """Merge a state of any shape along one of its axes; of length 0 it gives the neutral state."""
-    arrays = {name: np.moveaxis(array, axis, 0) for name, array in state.arrays.items()}
-    if not len(arrays["n"]):
-        return empty(arrays["n"].shape[1:], state.groups)
-    return Moments(merge_axis(arrays, merge_arrays))
+def merge_all(state: Moments) -> Moments:
+    """Merge a state along its first axis; of length 0 it gives the neutral state."""
+    if not state.shape[0]:
+        return empty(state.shape[1:], state.groups)
+    return Moments(merge_axis(state.arrays, merge_arrays))
 
 
 def group(state: Moments, codes: npt.ArrayLike, size: int) -> Moments:

@@ -119,12 +119,11 @@ def read_batches(path: Path, rows: int, without: Collection[str]) -> Iterator[pa
         yield from file.iter_batches(rows, columns=columns)
 
 
-def read_frame(path: Path, most: int | None = None) -> pd.DataFrame:
+def read_frame(path: Path, most: int) -> pd.DataFrame:
     """Return a whole Parquet file; `StoreError` if that fails or it has too many columns."""
-    if most is not None:
-        with _opened(path) as file:
-            if file.metadata.num_columns > most:
-                raise ValueError(f"it has more than {most} columns")
+    with _opened(path) as file:
+        if file.metadata.num_columns > most:
+            raise ValueError(f"it has more than {most} columns")
     table = read_table(path)
     with _readable(path):
         frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)

@@ -171,7 +171,8 @@ def as_samples(state: Moments, beta: npt.ArrayLike | None = None) -> Moments:
         fields["sse_within_reference"] = residual(state, "reference")
     if beta is not None:
         fields |= {"mean_beta": beta, "cbb": 0.0}
-    return state.with_fields(**fields)
+    added = {name: np.broadcast_to(value, state.shape) for name, value in fields.items()}
+    return Moments({**state.arrays, **added})
 
 
 def by_block(state: Moments, samples: npt.ArrayLike, blocks: int = BLOCKS) -> Moments:

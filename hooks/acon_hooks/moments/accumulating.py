@@ -243,13 +243,13 @@ class Accumulator:
     def _settle(self, layer: Layer, key: Key, x: Tensor, beta: Tensor | None) -> Constants:
         """Return the constants of a call: the run's, or learned here."""
         if self._table is None:
-            return learn(layer, x, beta, layer.axis)
+            return learn(layer, x, beta)
         if self._rows is None:
             groups: Any = self._table.groupby(["layer", "call"], sort=False)
             self._rows = {(str(k[0]), int(k[1])): rows for k, rows in groups}
         if key not in self._rows:
             raise HookError(f"the run's constants lack layer {key[0]!r}, call {key[1]}")
-        return stored(layer, x, beta, layer.axis, self._rows[key])
+        return stored(layer, x, beta, self._rows[key])
 
     def batch(self, samples: list[int] | None = None, mixed: Collection[str] = ()) -> None:
         """Merge what the last forward pass has shown, with the ascending sample_ids of the batch.
@@ -331,7 +331,7 @@ class Accumulator:
             reasons = "; ".join(f"layer {name!r}: {reason}" for (name, _), reason in unmeasured)
             raise HookError(f"none of the layers found can be measured: {reasons or 'none ran'}")
 
-    def learned(self, samples: int, mixed: Collection[str] = ()) -> None:
+    def learned(self, samples: int, mixed: Collection[str]) -> None:
         """Keep the constants of a first batch of N samples, whose sums are forgotten."""
         self._settle_rows(samples, mixed)
         self.learning = False
@@ -404,7 +404,7 @@ class Accumulator:
             blocks=self.blocks,
             products=any(group.rows == PRODUCT for group in self._merged.groups),
         )
-        return space.blocks + space.totals + space.states + 4 * pooled * samples
+        return space + 4 * pooled * samples
 
     def space_text(self, samples: int, unit_size: int) -> str:
         """Say how much disk space moments take, if that is much or a good part of what is free."""

@@ -61,17 +61,15 @@ class Constants:
         return np.asarray(self.gate.reference.double().cpu())
 
 
-def learn(layer: Layer, x: Tensor, beta: Tensor | None, axis: int) -> Constants:
+def learn(layer: Layer, x: Tensor, beta: Tensor | None) -> Constants:
     """Settle the constants of a settled layer from one batch, as handed to an observer."""
-    channels = x.shape[axis]
+    channels = x.shape[layer.axis]
     return Constants(channels, _gate(layer, channels, beta, None))
 
 
-def stored(
-    layer: Layer, x: Tensor, beta: Tensor | None, axis: int, rows: pd.DataFrame
-) -> Constants:
+def stored(layer: Layer, x: Tensor, beta: Tensor | None, rows: pd.DataFrame) -> Constants:
     """Rebuild the constants of one call from its rows in the run's table, by channel."""
-    channels = x.shape[axis]
+    channels = x.shape[layer.axis]
     if set(_OUTDATED) & set(rows.columns):
         raise StoreError(
             "the run was begun by a version whose moments were rounded to float32: go on with that "
@@ -132,8 +130,7 @@ def reference_table(constants: Mapping[Key, Constants]) -> pd.DataFrame:
 
 
 def write_references(folder: RunFolder, frame: pd.DataFrame, identity: str) -> pd.DataFrame:
-    """Write the constants unless another process has, and return those that hold."""
-    # A table of another identity (SHA-256 of the run's) is replaced.
+    """Write the constants, instead of those of another identity; return another process's."""
     table = pa.Table.from_pandas(frame, preserve_index=False)
     table = table.replace_schema_metadata(
         {**(table.schema.metadata or {}), _IDENTITY: identity.encode()}
@@ -152,13 +149,13 @@ def write_references(folder: RunFolder, frame: pd.DataFrame, identity: str) -> p
     return frame
 
 
-def read_references(folder: RunFolder, identity: str | None = None) -> pd.DataFrame | None:
+def read_references(folder: RunFolder, identity: str) -> pd.DataFrame | None:
     """Return the constants of a run; None where there are none, or of another identity."""
     path = folder.path / f"{REFERENCES}.parquet"
     if not path.is_file():
         return None
     table = read_table(path)
-    if identity is not None and (table.schema.metadata or {}).get(_IDENTITY) != identity.encode():
+    if (table.schema.metadata or {}).get(_IDENTITY) != identity.encode():
         return None
     frame: pd.DataFrame = table.to_pandas()
     return frame

@@ -233,13 +233,12 @@ def product_sums(x: Tensor, y: Tensor, factors: Factors, axis: int) -> Tensor:
 
 
 def product_by_pairs(
-    x: Tensor, y: Tensor, factors: Factors, axis: int, pair: Pair | None = None
+    x: Tensor, y: Tensor, factors: Factors, axis: int, pair: Pair | None
 ) -> Tensor:
     """Do what `product_sums` does, with the sums of pairs of its variables.
 
-    `pair` takes the rows `PLAIN` of two tensors, or nothing; by default torch's operators do. A
-    gate that is the same at all pixels of a channel, as squeeze-and-excitation makes it, needs one
-    pair.
+    Without a `pair` torch's operators take them. A gate that is the same at all pixels of a
+    channel, as squeeze-and-excitation makes it, needs one pair.
     """
     if not x.numel():
         return product_sums(x, y, factors, axis)

@@ -20,7 +20,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from acon_analysis.moments.fields import BLOCKS
 from acon_analysis.moments.gram import EPS32, ROUNDINGS, merge_into, residual, shares
 from acon_analysis.moments.state import Moments
 from acon_analysis.screen import counted
@@ -120,7 +119,7 @@ class LayerGroup:
         rows: tuple[str, ...],
         calls: Sequence[Call],
         device: torch.device,
-        blocks: int = BLOCKS,
+        blocks: int,
         align: int = 1,
         *,
         pools: bool = False,
@@ -150,7 +149,7 @@ class LayerGroup:
         index = {name: i for i, name in enumerate(_VARIABLES[rows])}
         self._pairs = [(k, index[a], index[b]) for k, (a, b) in enumerate(_PAIRS[rows])]
         self.pixels = np.zeros(0)
-        self.clear()
+        self.blocks_held = self._neutral()
 
     def measure(self, pixels: npt.ArrayLike) -> None:
         """Learn how many values samples have in each channel: (layers,), or (N, layers)."""
@@ -167,8 +166,8 @@ class LayerGroup:
             whole[..., at : at + value.shape[-1]] = value
         return whole
 
-    def clear(self) -> None:
-        """Forget all samples."""
+    def _neutral(self) -> States:
+        """Return states of blocks without samples."""
 
         def filled(count: int, value: float, columns: int = self.columns) -> Tensor:
             shape = (count, self.blocks, columns)
@@ -178,8 +177,7 @@ class LayerGroup:
         counts = len(_VARIABLES[self.rows]), len(_PAIRS[self.rows]), 2 + (self.rows == REFERRED)
         sums = [filled(count, 0.0) for count in counts]
         low, high = filled(ends, torch.inf), filled(ends, -torch.inf)
-        # Neutral at first.
-        self.blocks_held = States(*[*sums, low, high, filled(3, 0.0, len(self.calls))])
+        return States(*[*sums, low, high, filled(3, 0.0, len(self.calls))])
 
     def states(self, raw: Tensor, beta: Tensor | None) -> tuple[States, Tensor]:
         """Turn moments over pixels into states of single samples, and `TOTALS` by layer.

@@ -121,9 +121,7 @@ def _lacking(
     return ""
 
 
-def recorded_options(
-    options: MomentOptions, recorded: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def recorded_options(options: MomentOptions, recorded: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return settled options as a run's identity holds them."""
     # `recorded`: those that the run was begun with. Without a number of blocks they are of a
     # version that knew 100 only: such runs keep their identity.

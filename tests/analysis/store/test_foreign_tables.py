@@ -33,7 +33,7 @@ def test_extension_types_are_refused(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(TABLES[kind], path)
     with pytest.raises(StoreError, match="is of an extension type"):
-        read_frame(path)
+        read_frame(path, 9)
     with pytest.raises(UsageError, match="is of an extension type"):
         read_table(path)
 
@@ -41,7 +41,7 @@ def test_extension_types_are_refused(kind: str, tmp_path: Path) -> None:
 def test_metadata_of_pandas_are_not_read(tmp_path: Path) -> None:
     table = pa.table({"a": [1.0]}).replace_schema_metadata({"pandas": "no JSON", "b": "kept"})
     pq.write_table(table, tmp_path / "a.parquet")
-    assert read_frame(tmp_path / "a.parquet").to_dict("list") == {"a": [1.0]}
+    assert read_frame(tmp_path / "a.parquet", 9).to_dict("list") == {"a": [1.0]}
 
 
 @pytest.mark.parametrize("ending", ["csv", "json", "parquet"])

@@ -114,7 +114,7 @@ def test_runs_that_do_not_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     def without(options: MomentOptions, recorded: object = None) -> dict[str, object]:
         del recorded
-        found = recorded_options(options)
+        found = recorded_options(options, None)
         del found["blocks"]
         return found
 
