@@ -147,7 +147,7 @@ def gates_alone(layers: pd.DataFrame, names: Names) -> Finding | None:
     """Say which products are far more or less linear than their gates; None without any."""
     text = gates_text(layers, names)
     question = "Are products as close to linear as their gates?"
-    return Finding(question, f"Not in {text}.") if text else None
+    return Finding(question, f"No: {text}.") if text else None
 
 
 def learned_beta(splits: pd.DataFrame, names: Names | None = None) -> Finding | None:
@@ -201,7 +201,10 @@ def _compared(layers: pd.DataFrame) -> str:
         )
     others = [one.name for one in found if math.isnan(one.L)]
     if others:
-        text += f" The value of {' and '.join(others)} depends on parameters, which a run lacks."
+        text += (
+            f" {' and '.join(others)} cannot be compared so, not with a ReLU either: the value "
+            "depends on parameters, which a run lacks."
+        )
     return text
 
 

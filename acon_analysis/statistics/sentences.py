@@ -121,8 +121,8 @@ def gates_text(layers: pd.DataFrame, names: Names) -> str:
     """Return which products are far (`causes.FAR`) from what their gates suggest, or ""."""
     far = layers[(layers["L"] - layers["L_gate"]).abs() > FAR]
     items = [
-        f"{names[row['layer'], row['call']]} (L = {three_digits(row['L'])}, its gate "
-        f"{three_digits(row['L_gate'])})"
+        f"{names[row['layer'], row['call']]} (L of the product {three_digits(row['L'])}, of its "
+        f"gate {three_digits(row['L_gate'])})"
         for row in far.to_dict("records")
     ]
     return _listed("layer", items) if items else ""

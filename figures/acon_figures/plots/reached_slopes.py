@@ -27,8 +27,8 @@ CAPTION = (
     "the layer's median.{rings}{unknown}{without}"
 )
 RINGS = (
-    " Rings: {count} whose data reach less than half of the range of the derivative, and so see "
-    "little of the bend or nothing."
+    " Rings: {count} whose data reach less than half of the range of the derivative: they bend "
+    "little, or are flat there, as a saturated gate is."
 )
 UNKNOWN = " For {count} that range is unknown: no formula with known parameters."
 WITHOUT = " Left out: {count} without one line, such as those of gated products, with two inputs."

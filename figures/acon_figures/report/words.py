@@ -115,7 +115,7 @@ def next_steps(run: Run, layers: pd.DataFrame) -> dict[str, Any]:
     steps = []
     if bool((layers["linear"] > 0).any()):
         steps.append((
-            "Make the most linear channels straight lines, and measure what that costs",
+            "Make the 5 % most linear of all channels straight lines, and measure what that costs",
             f"acon linearize {model} --run {own} --data OTHER_DATA --budget 5% --out lines",
         ))  # fmt: skip
     if run.has_moments:
@@ -137,8 +137,9 @@ def next_steps(run: Run, layers: pd.DataFrame) -> dict[str, Any]:
     as_captured = f"{' and '.join(names)}: as for `acon capture`. " if names else ""
     folder = f"RUN: the folder {run.path.name!r}. " if own == "RUN" else ""
     note = (
-        f"{as_captured}{visible(folder)}OTHER_DATA: samples that were not captured here. In "
-        "Python: acon.replace, acon.gate_use, acon.block_linearity, acon.compare."
+        f"{as_captured}{visible(folder)}OTHER_DATA: samples that were not captured here, named "
+        "as DATA of a capture; OTHER_RUN: the folder of another run. In Python: acon.linearize, "
+        "acon.replace, acon.gate_use, acon.block_linearity, acon.compare."
     )
     return {"steps": steps, "note": note}
 

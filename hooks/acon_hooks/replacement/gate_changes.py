@@ -196,7 +196,9 @@ def sentences(table: pd.DataFrame, *, margin: float = MARGIN, level: float = LEV
             f"{whole['verdict']} (loss {whole['loss_change']:+.3f}, {whole['low']:+.3f} to "
             f"{whole['high']:+.3f}{points}); layers one by one: {each}"
         )
-    return [*lines, *_legend(margin, level, labelled=bool(table["accuracy_change"].notna().any()))]
+    labelled = bool(table["accuracy_change"].notna().any())
+    done = "; ".join(f"{name}: {INTERVENTIONS[name]}" for name in table["intervention"].unique())
+    return [*lines, f"{done}.", *_legend(margin, level, labelled=labelled)]
 
 
 def _legend(margin: float, level: float, *, labelled: bool) -> Iterator[str]:

@@ -107,7 +107,8 @@ def test_an_activation_whose_value_depends_on_parameters_is_not_compared() -> No
     found = findings(layers(0.8, 0.9, **leaky))[0].answer
     assert found.endswith(
         "A SiLU on Gaussian inputs is at 80 % (mean 0, standard deviation 1; a ReLU at 73 %): this "
-        "layer is straighter. The value of Leaky ReLU depends on parameters, which a run lacks."
+        "layer is straighter. Leaky ReLU cannot be compared so, not with a ReLU either: the value "
+        "depends on parameters, which a run lacks."
     )
     alone = findings(layers(0.8, kind="activation", class_name="LeakyReLU"))[0].answer
     assert "73 %" not in alone
@@ -165,7 +166,7 @@ def test_products_are_named_and_linearity_comes_first() -> None:
     found = findings(layers(0.2, 0.8, L_gate=[0.9, float("nan")]), splits)
     assert [one.question[:3] for one in found] == ["How", "Are", "Are", "Did"]
     assert "a plane over the gate's input and the other factor" in found[0].numbers
-    assert found[2].answer == "Not in layer a (L = 0.200, its gate 0.900)."
+    assert found[2].answer == "No: layer a (L of the product 0.200, of its gate 0.900)."
     assert found[3].answer.startswith("Yes: the samples' means of β vary more than with random")
     assert "a: 3 times, redrawn 0.5 to 1.5 (p = 0.01)." in found[3].numbers
 
