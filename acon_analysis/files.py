@@ -24,7 +24,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import platformdirs
 
 from acon_analysis.errors import StoreError, UsageError
-from acon_analysis.folders import Folder, sync_folder
+from acon_analysis.folders import Folder, expanded, sync_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,7 +101,7 @@ def user_cache() -> Path:
     """
     own = os.environ.get("ACON_CACHE")
     if own:
-        return Path(own).expanduser()
+        return expanded(own)
     return platformdirs.user_cache_path("acon-analysis", appauthor=False, opinion=False)
 
 

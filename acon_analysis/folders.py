@@ -18,6 +18,11 @@ _NO_FOLDER = (errno.ELOOP, errno.ENOTDIR)
 _BY_HANDLE = os.open in os.supports_dir_fd
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Return a path with ``~`` and ``~user`` replaced; as it is for a user there is not."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib's raises a RuntimeError
+
+
 class Folder:
     """An open folder: the same one, whatever somebody puts where it was.
 

@@ -16,6 +16,7 @@ from types import FrameType, ModuleType
 from typing import Any
 
 from acon_analysis.errors import UsageError, closest
+from acon_analysis.folders import expanded
 
 #: Folders of the user's files that have run, and what was imported from them: name -> folder.
 _folders: set[str] = set()
@@ -104,7 +105,7 @@ def _open_folder(path: Path) -> None:
     """Let the code of a file import from its folder, and forget what others have imported."""
     if not any(isinstance(finder, _Neighbours) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Neighbours())
-    folder = str(path.expanduser().resolve().parent)
+    folder = str(expanded(path).resolve().parent)
     _folders.add(folder)
     importlib.invalidate_caches()
     for name, owner in list(_imported.items()):
@@ -134,7 +135,7 @@ class _Content(SourceFileLoader):
 
 def _from_file(what: str, path: Path) -> ModuleType:
     """Run a file as a module, once per content."""
-    path = path.expanduser()
+    path = expanded(path)
     if not path.is_file():
         raise UsageError(f"{what}: there is no file {str(path)!r}")
     # The same name in every process that loads this content from this file, so that what the

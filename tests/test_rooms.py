@@ -26,7 +26,7 @@ IMPORTS = imports(TREE)
 ORDER = {
     package: [set(level.split()) for level in levels.split("<")]
     for package, levels in {
-        "acon_analysis": "errors usercode columns folders files screen selection < family < layers "
+        "acon_analysis": "errors folders usercode columns files screen selection < family < layers "
         "< paper < data < models < moments < store < statistics < runs < plotdata < training "
         "< studies < cli",
         "acon_hooks": "errors guards < engine < layers < readings < census < moments < captures "

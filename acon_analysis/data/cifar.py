@@ -30,6 +30,7 @@ from acon_analysis.files import (
     read_regular,
     temporary_folder,
 )
+from acon_analysis.folders import expanded
 
 #: Class names, in the data set's own order.
 CLASSES = (
@@ -57,7 +58,7 @@ _Arrays = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
 
 def data_folder() -> Path:
     """Return where data sets are looked for: ``$ACON_DATA``, or ``data`` in the working folder."""
-    return Path(os.environ.get("ACON_DATA", "data")).expanduser()
+    return expanded(os.environ.get("ACON_DATA", "data"))
 
 
 def cifar10(split: str = "test", *, download: bool = True) -> ImageSource:

@@ -20,6 +20,7 @@ from acon_analysis.data.hashes import hash_files
 from acon_analysis.data.image_source import ImageSource, readable_path, sample_table
 from acon_analysis.data.preprocess import Preprocess, get_preprocess
 from acon_analysis.errors import AconError, UsageError, closest
+from acon_analysis.folders import expanded
 
 #: Endings that count as images in a folder.
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
@@ -63,7 +64,7 @@ def open_data(
         return digits(split or "test")
     if name == "cifar10":
         return cifar10(split or "test", download=download)
-    folder = Path(data).expanduser()
+    folder = expanded(data)
     if folder.is_dir():
         return image_folder(folder, get_preprocess(preprocess or "none"), memory)
     if folder.is_file():

@@ -30,6 +30,7 @@ from acon_analysis.files import (
     remove_stale_files,
     store_errors,
 )
+from acon_analysis.folders import expanded
 from acon_analysis.store.manifest import alteration, json_text, manifest_text, parse_manifest
 
 #: Samples in a unit of work, unless asked otherwise.
@@ -129,7 +130,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path, run_id: str | None = None) -> None:
-        self.path = Path(path).expanduser()
+        self.path = expanded(path)
         self.run_id = run_id
 
     @property

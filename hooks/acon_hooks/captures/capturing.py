@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from acon_analysis.errors import UsageError
+from acon_analysis.folders import expanded
 from acon_analysis.runs.examples import example_names, example_run
 from acon_analysis.runs.run import Run
 from acon_hooks.captures.plan import Settings, UntrainedWarning, plan_capture
@@ -136,7 +137,7 @@ def capture(
     if not str(out).strip():
         raise UsageError("out is empty; give a folder for the run")
     settings = Settings(
-        Path(out).expanduser(), preprocess=preprocess, device=device, batch_size=batch_size,
+        expanded(out), preprocess=preprocess, device=device, batch_size=batch_size,
         workers=workers, limit=limit, unit_size=unit_size, strict=strict,
         kinds=None if kinds is None else tuple(kinds), moments=moments, announce=announce,
         fuse=fuse, threads=threads, progress=progress, forward=forward, mask=mask, output=output,

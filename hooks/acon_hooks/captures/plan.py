@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from acon_analysis.errors import StoreError, UsageError
+from acon_analysis.folders import expanded
 from acon_analysis.screen import counted
 from acon_analysis.store.folder import UNIT_SIZE, RunFolder
 from acon_hooks.captures.devices import default_workers, pick_device, rank_and_world
@@ -265,7 +266,7 @@ def refuse_another(
 
 def _refuse_idle_preprocess(preprocess: str | None, data: Any) -> None:
     """Raise if a preprocessing was asked for that would not be used."""
-    if preprocess is None or (isinstance(data, str | Path) and Path(data).expanduser().is_dir()):
+    if preprocess is None or (isinstance(data, str | Path) and expanded(data).is_dir()):
         return
     named = repr(str(data)) if isinstance(data, str | Path) else f"a {type(data).__name__}"
     raise UsageError(

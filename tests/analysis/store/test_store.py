@@ -18,11 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from acon_analysis.data.sources import open_data
 from acon_analysis.errors import StoreError, UsageError
-from acon_analysis.files import atomic_write, locked
+from acon_analysis.files import CacheWarning, atomic_write, locked, private_cache
 from acon_analysis.store import parquet
 from acon_analysis.store.folder import RunFolder, column_name, file_sha256, write_parquet
 from acon_analysis.store.parquet import ListColumns
+from acon_analysis.usercode import load_callable
 
 
 def betas(values: np.ndarray) -> pa.Table:
@@ -185,6 +187,21 @@ def test_what_is_no_run(tmp_path: Path, content: str | None, message: str) -> No
 def test_no_folder_at_all(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no folder"):
         RunFolder(tmp_path / "x").read_manifest()
+
+
+def test_the_home_of_a_user_there_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in ("~no-such-user/run", "~no-such-user"):
+        with pytest.raises(UsageError, match=f"there is no folder '{path}'"):
+            RunFolder(path).read_manifest()
+        with pytest.raises(UsageError, match=path):
+            open_data(path)
+        with pytest.raises(UsageError, match=f"there is no file '{path}.py'"):
+            load_callable("model", f"{path}.py:net")
+    monkeypatch.setenv("ACON_CACHE", "~no-such-user")
+    with pytest.warns(CacheWarning, match="its path is relative"):
+        assert private_cache() is None
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert RunFolder("~/run").path == Path("/somewhere/run")
 
 
 def test_runs_nearby_are_named(tmp_path: Path) -> None:

@@ -6,12 +6,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from acon_analysis.errors import StoreError, UsageError
+from acon_hooks.moments.native import sums as native_module
+from acon_hooks.moments.native.build import NativeError
+from acon_hooks.moments.native.sums import NativeSums
 from acon_hooks.moments.options import MomentOptions, settle
+from acon_hooks.moments.triton_sums import TritonSums, triton_sums
 from triton_oracle import captured, differences, require_small
 
 CPU = torch.device("cpu")
@@ -36,6 +42,22 @@ def test_on_a_device(tmp_path: Path) -> None:
     device = torch.device("cuda")
     require_small(differences(device) | captured(tmp_path, device))
     assert settle(MomentOptions(), device)[0].kernel == "triton"
+
+
+def test_sums_that_are_no_numbers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(*given: Any) -> Tensor:
+        _, x, _, _, _, constants = given
+        return torch.full((constants.rows, *x.shape[:2]), torch.nan, dtype=torch.float64)
+
+    for kind in (TritonSums, NativeSums):
+        monkeypatch.setattr(kind, "sums", nothing)
+    monkeypatch.setattr(native_module, "_kept", {})
+    with pytest.raises(NativeError, match="kernel sums otherwise than torch does on cpu"):
+        triton_sums(CPU)
+    assert settle(MomentOptions(), CPU)[1] in (
+        "the compiled kernel sums otherwise than torch does",
+        "there is no C++ compiler (CXX, c++, g++ or clang++)",
+    )
 
 
 def test_where_it_does_not_run_torch_sums() -> None:
