@@ -194,14 +194,6 @@ class MergedRows:
         return pd.DataFrame(columns, copy=False)
 
 
-def merge_frames(first: pd.DataFrame, second: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """Merge the rows of two frames, one row a key each."""
-    merged = MergedRows(by)
-    for frame in (first, second):
-        merged.add(frame, [{str(name): frame[name] for name in frame}])
-    return merged.frame()
-
-
 def channel_codes(
     frame: pd.DataFrame, by: Sequence[str] = CHANNEL_KEYS
 ) -> tuple[npt.NDArray[np.int64], pd.DataFrame]:

@@ -92,7 +92,9 @@ def make_plan(
     names, remarks = _rename(state, wanted, convert)
     keys = {name: key for key, name in names.items()}
     missing = [name for name in wanted if name not in keys]
-    unexpected, dropped = _let_go([name for name in keys if name not in wanted], keys, found, drop)
+    unexpected, dropped = _left_out(
+        [name for name in keys if name not in wanted], keys, found, drop
+    )
     if dropped:
         remarks.append(f"{counted(len(dropped), 'key')} left out as asked: {listing(dropped)}")
     if unexpected == ["n_averaged"] and remarks:
@@ -169,13 +171,13 @@ def _dropped(key: str, drop: Sequence[str]) -> bool:
     return any(fnmatchcase(key, pattern) for pattern in drop)
 
 
-def _let_go(
+def _left_out(
     unexpected: list[str],
     keys: Mapping[str, str],
     found: Mapping[object, object],
     drop: Sequence[str],
 ) -> tuple[list[str], list[str]]:
-    """Divide extra names into those that stay extra and those that a pattern lets go."""
+    """Divide extra names into those that stay extra and those that a pattern leaves out."""
     others = [key for key, value in found.items() if not isinstance(value, TensorRecord)]
     extra = [*((keys[name], name) for name in unexpected), *((str(key),) * 2 for key in others)]
     for pattern in drop:
@@ -295,7 +297,7 @@ def _require_names(
     text += "".join(f"; {note}" for note in done) + ")"
     if unexpected:
         text += (
-            "; keys that the network does without can be let go by name: `acon import-checkpoint "
+            "; keys that the network does without can be left out by name: `acon import-checkpoint "
             "--drop NAME`, or drop=[...]"
         )
     raise Refusal(text)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from acon_analysis.errors import UsageError, closest
-from acon_analysis.moments.frames import merge_frames
+from acon_analysis.moments.frames import MergedRows
 from acon_analysis.moments.gram import rounding
 from acon_analysis.screen import counted
 from acon_analysis.selection import layer_path
@@ -51,7 +51,8 @@ class Recording:
 
     def __init__(self, tap: Tap, moments: Accumulator | None, *, full: bool) -> None:
         self._tap, self._moments = tap, moments
-        self._sums: dict[str, pd.DataFrame] = {}  # moments and totals so far
+        self._merged = MergedRows()  # moments so far
+        self._totals: pd.DataFrame | None = None
         self._lost: HookError | None = None  # why there are no moments
         self._full = full
         self._parts: dict[Key, list[NDArray[Any]]] = {}
@@ -228,23 +229,20 @@ class Recording:
         return linearity_table(
             by,
             layer_table(tap.calls, tap.reports, tap.shapes),
-            lambda: channel_sums(self._sums["moments"], parameters, eps=eps),
-            lambda: totals_by_sample(self._sums.get("totals"), rows),
+            lambda: channel_sums(self._merged.frame(), parameters, eps=eps),
+            lambda: totals_by_sample(self._totals, rows),
             confidence=confidence,
             columns=columns,
         )
 
     def _take_sums(self, moments: Accumulator) -> None:
         """Add what was summed since the last time."""
-        keys = ("layer", "call", "channel", "block")
-        for name, table in moments.unit({}).items():
-            new, known = table.to_pandas(), self._sums.get(name)
-            if known is None:
-                self._sums[name] = new
-            elif name == "moments":
-                self._sums[name] = merge_frames(known, new, keys)
-            else:
-                self._sums[name] = pd.concat([known, new], ignore_index=True)
+        parts = {name: table.to_pandas() for name, table in moments.unit({}).items()}
+        if "moments" in parts:
+            new = parts["moments"]
+            self._merged.add(new, [{str(name): new[name] for name in new}])
+        if "totals" in parts:
+            self._totals = pd.concat([self._totals, parts["totals"]], ignore_index=True)
 
     def _join(self, parts: dict[Key, list[NDArray[Any]]], layer: str, call: int) -> NDArray[Any]:
         if not self._parts:

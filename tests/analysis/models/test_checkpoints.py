@@ -442,7 +442,7 @@ def extra() -> State:
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_extra_keys_are_let_go_by_name(prefix: str, tmp_path: Path) -> None:
+def test_extra_keys_are_left_out_by_name(prefix: str, tmp_path: Path) -> None:
     path = tmp_path / "more.pth"
     torch.save({prefix + name: value for name, value in extra().items() if name != "steps"}, path)
     for drop in (["teacher.*"], [f"{prefix}teacher.head", "*.body"]):
@@ -450,7 +450,7 @@ def test_extra_keys_are_let_go_by_name(prefix: str, tmp_path: Path) -> None:
         assert_same(result.state, state())
         said = f"2 keys left out as asked: '{prefix}teacher.head', '{prefix}teacher.body'"
         assert said in result.notes
-    option = r"1 key unexpected: 'teacher.body' .*let go by name: `acon import-checkpoint --drop"
+    option = r"1 key unexpected: 'teacher.body' .*left out by name: `acon import-checkpoint --drop"
     with pytest.raises(CheckpointError, match=option):
         load_state_dict(path, net(), drop="teacher.head")
     with pytest.raises(
@@ -470,7 +470,7 @@ def test_what_the_model_has_is_not_dropped(tmp_path: Path) -> None:
     assert_same(load_state_dict(path, net(), drop=["*eacher*", "steps"]).state, state())
 
 
-def test_an_import_lets_keys_go(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_import_leaves_keys_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, out = tmp_path / "more.pth", tmp_path / "out.safetensors"
     torch.save({name: value for name, value in extra().items() if name != "steps"}, path)
     (tmp_path / "net.py").write_text(

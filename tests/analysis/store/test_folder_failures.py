@@ -36,7 +36,7 @@ def captured(folder: Any, out: Path, model: Tiny | None = None, **options: Any) 
 
 
 def after(batches: int, event: Callable[[], object]) -> Tiny:
-    """Return a network during whose so-many-th pass something happens.
+    """Return a network during whose n-th pass something happens.
 
     The first passes prove the readings: they are not counted.
     """
