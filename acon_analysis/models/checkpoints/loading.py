@@ -106,7 +106,7 @@ def load_state_dict(
         with Source(path, limits) as source:
             return _load(source, planned, wanted, limits)
     except Refusal as refusal:
-        name = show(os.fsdecode(path)) if isinstance(path, (str, bytes)) else show(str(path))
+        name = show(os.fspath(path))
         raise CheckpointError(f"cannot use the checkpoint {name}: {refusal}") from None
 
 

@@ -247,11 +247,14 @@ class Recording:
     def _join(self, parts: dict[Key, list[NDArray[Any]]], layer: str, call: int) -> NDArray[Any]:
         if not self._parts:
             raise HookError(self._empty())
-        layer = layer_path(layer, {name for name, _ in parts})
-        if (layer, call) not in parts:
-            calls = sorted(c for name, c in parts if name == layer)
-            hint = f"its calls are {calls}" if calls else closest(layer, [n for n, _ in parts])
+        known = [name for name, _ in self._parts]
+        layer = layer_path(layer, known)
+        if (layer, call) not in self._parts:
+            calls = sorted(c for name, c in self._parts if name == layer)
+            hint = f"its calls are {calls}" if calls else closest(layer, known)
             raise UsageError(f"no β of layer {layer!r}, call {call}: {hint}")
+        if (layer, call) not in parts:
+            raise UsageError(f"β of layer {layer!r} is the same at all pixels: see beta_matrix()")
         return np.concatenate(parts[layer, call])
 
     def _empty(self) -> str:

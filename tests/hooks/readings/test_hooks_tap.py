@@ -83,8 +83,10 @@ def test_pixel_wise_beta_gives_mean_spread_and_on_request_everything(mixed: Any)
     assert spread["layer"].unique().tolist() == ["pixel"]
     expected = last.flatten(2).std(2, correction=0).numpy().ravel()
     np.testing.assert_allclose(spread["spread"].to_numpy()[-3 * C :], expected, rtol=1e-4)
-    with pytest.raises(UsageError, match=r"no β of layer 'channel', call 0"):
+    with pytest.raises(UsageError, match=r"'channel' is the same at all pixels: see beta_matrix"):
         recording.maps("channel")
+    with pytest.raises(UsageError, match=r"no β of layer 'chanel', .*did you mean 'channel'"):
+        recording.maps("chanel")
     with torch.no_grad(), record(mixed) as recording:
         mixed(tensor("map", 2, C))
     with pytest.raises(UsageError, match=r"full=True"):
