@@ -121,7 +121,8 @@ def one_sum(_module: nn.Module, given: tuple[Tensor], _out: Tensor) -> None:
 @cache
 def kernels() -> tuple[str, ...]:
     """Return the kernels of moments that this machine has."""
-    from acon_hooks.moments.native.sums import NativeError, native
+    from acon_hooks.moments.native.build import NativeError
+    from acon_hooks.moments.native.sums import native
 
     try:
         native(print)

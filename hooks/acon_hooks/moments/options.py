@@ -10,7 +10,8 @@ from acon_analysis.errors import StoreError, UsageError
 from acon_analysis.moments.fields import BLOCKS, FEWEST_BLOCKS, MOST_BLOCKS, UNRECORDED_BLOCKS
 from acon_hooks.layers.scan import PLAIN_KINDS
 from acon_hooks.moments.constants import GATED_KINDS
-from acon_hooks.moments.native.sums import NativeError, native
+from acon_hooks.moments.native.build import NativeError
+from acon_hooks.moments.native.sums import native
 from acon_hooks.moments.triton_sums import triton_sums
 
 #: What `capture` takes for moments: none, the usual, or every sample's states too.

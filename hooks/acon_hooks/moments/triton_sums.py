@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from acon_hooks.layers.reading import fold
-from acon_hooks.moments.kernels import Gate, sums
 from acon_hooks.moments.native.build import NativeError
-from acon_hooks.moments.native.sums import Prepared
+from acon_hooks.moments.native.sums import Prepared, difference
 
 #: Values that one program holds at a time, a power of two; and channels among them, at most, where
 #: channels lie side by side.
@@ -88,28 +87,10 @@ def triton_sums(device: torch.device) -> TritonSums:
     """
     kernel = TritonSums()
     try:
-        worst = _difference(kernel, device)
+        worst = difference(kernel.sums, device)
     except Exception as error:  # whatever a compiler or a driver raises
         said = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise NativeError(f"Triton's kernel does not run on {device}: {said[:200]}") from error
     if not worst <= _TOLERANCE:
         raise NativeError(f"Triton's kernel sums otherwise than torch does on {device}")
     return kernel
-
-
-def _difference(kernel: TritonSums, device: torch.device) -> float:
-    """Return the largest difference from torch's operators, relative to each row's largest sum."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2, 21, 9, 10, generator=generator).to(device)
-    half, beta = (torch.rand(s, generator=generator) + 0.1 for s in ((21,), (2, 21, 1)))
-    half, beta = half.double().to(device), beta.to(device)
-    largest = []
-    for gate in (None, Gate(half, half, None), Gate(half, half, half + 0.5)):
-        expected = sums(x.double(), x.double().relu(), beta.double(), 1, gate)
-        scale = expected.abs().amax((1, 2), keepdim=True)
-        for data in (x, x.contiguous(memory_format=torch.channels_last)):
-            found = kernel.sums(data, data.relu(), beta, 1, Prepared(gate))
-            if found is None:
-                return torch.inf
-            largest.append(((found - expected) / scale).abs().max())
-    return float(torch.stack(largest).max())  # NaN if one of them is

@@ -42,20 +42,19 @@ def in_order(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.sort_values(list(KEYS), ignore_index=True)
 
 
-@pytest.mark.parametrize("blocks", [20])
-def test_fewer_blocks_are_the_others_merged(runs: dict[int, Run], blocks: int) -> None:
-    assert runs[blocks].moment_blocks == blocks
-    own = in_order(runs[blocks].moments)
-    assert sorted(own["block"].unique()) == list(range(blocks))
+def test_fewer_blocks_are_the_others_merged(runs: dict[int, Run]) -> None:
+    assert runs[20].moment_blocks == 20
+    own = in_order(runs[20].moments)
+    assert sorted(own["block"].unique()) == list(range(20))
     finer = runs[100].moments
-    merged = in_order(merge_rows(finer.assign(block=finer["block"] % blocks), KEYS))
+    merged = in_order(merge_rows(finer.assign(block=finer["block"] % 20), KEYS))
     pd.testing.assert_frame_equal(own[list(KEYS)], merged[list(KEYS)])
     for field in (f for f in FIELDS if f.group != "product"):
         size = np.abs(merged[field.name]).mean()
         np.testing.assert_allclose(
             own[field.name], merged[field.name], rtol=1e-12, atol=1e-12 * size, err_msg=field.name
         )
-    one, two = (runs[key].path / "moments" / "unit-0000000.parquet" for key in (blocks, 100))
+    one, two = (runs[key].path / "moments" / "unit-0000000.parquet" for key in (20, 100))
     assert one.stat().st_size < two.stat().st_size / 2
 
 
@@ -99,21 +98,19 @@ def test_blocks_without_a_common_divisor(runs: dict[int, Run], tmp_path: Path) -
     assert table["error"].iloc[0] > 0
 
 
-def test_a_run_keeps_its_blocks(runs: dict[int, Run], tmp_path: Path) -> None:
+def test_a_run_keeps_its_blocks(runs: dict[int, Run]) -> None:
     assert runs[20].manifest["identity"]["moments"]["blocks"] == 20
     assert runs[100].manifest["identity"]["moments"]["blocks"] == 100
     again = capture(runs[20].path)
     assert again.moment_blocks == 20
     with pytest.raises(StoreError, match=r"moments\.blocks was 20, is 50"):
         capture(runs[20].path, 50)
-    del tmp_path
 
 
 def test_runs_that_do_not_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs of versions that knew 100 blocks only are read, and go on."""
 
-    def without(options: MomentOptions, recorded: object = None) -> dict[str, object]:
-        del recorded
+    def without(options: MomentOptions, _: object) -> dict[str, object]:
         found = recorded_options(options, None)
         del found["blocks"]
         return found

@@ -21,8 +21,8 @@ def test_they_are_the_means_over_all_pixels(kernel: str, shift: float) -> None:
     model.append(shaken(Official(C)))
     x = torch.randn(11, C, 7, 5) + shift
     seen: list[torch.Tensor] = []
-    for place in (1, 5):
-        model[place].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    for index in (1, 5):
+        model[index].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     with torch.inference_mode():
         model(x)
     _, parts = gather(model, x, (4,), accumulator(kernel))

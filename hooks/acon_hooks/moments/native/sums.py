@@ -4,7 +4,7 @@ Compiled by `build`, and compared with torch's operators every time it is loaded
 """
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +14,6 @@ from torch.nn import functional
 
 from acon_hooks.moments.kernels import Gate, repeat, rows_of, sums
 from acon_hooks.moments.native.build import NativeError, compiler_path, library
-
-__all__ = ["GroupArgument", "NativeError", "NativeSums", "Prepared", "Target", "native"]
 
 #: Summed values that take as long as merging one.
 _MERGING = 16
@@ -240,20 +238,33 @@ def _load(path: Path) -> NativeSums:
         kernel = NativeSums(path)
     except (OSError, AttributeError) as error:
         raise NativeError(f"{str(path)!r} cannot be loaded: {error}") from error
-    generator = torch.Generator().manual_seed(0)
-    last = torch.channels_last
     with torch.inference_mode():
-        x = torch.randn(2, 21, 9, 10, generator=generator)
-        half, beta = (torch.rand(*s, generator=generator) + 0.1 for s in ((21,), (2, 21, 1)))
-        half = half.double()
-        gates = Gate(half, half, None), Gate(half, half, half + 0.5)
-        for gate, name in [*((None, name) for name in FUNCTIONS), *((gate, "") for gate in gates)]:
-            function = getattr(functional, name or "relu")
-            expected = sums(x.double(), function(x.double()), beta.double(), 1, gate)
-            scale = expected.abs().amax((1, 2), keepdim=True)
-            for data in (x, x.contiguous(memory_format=last)):
-                found = kernel.sums(data, name or function(data), beta, 1, Prepared(gate))
-                # NaN is not within the tolerance, either.
-                if found is None or not ((found - expected) / scale).abs().max() <= _TOLERANCE:
-                    raise NativeError("the compiled kernel sums otherwise than torch does")
+        worst = difference(kernel.sums, torch.device("cpu"), FUNCTIONS)
+    if not worst <= _TOLERANCE:
+        raise NativeError("the compiled kernel sums otherwise than torch does")
     return kernel
+
+
+def difference(
+    kernel: Callable[..., Tensor | None], device: torch.device, functions: Sequence[str] = ("",)
+) -> float:
+    """Return the largest difference from torch's operators, relative to each row's largest sum.
+
+    It is NaN if a sum is, infinite if the kernel sums nothing. `kernel` is called as
+    `NativeSums.sums`; `functions` are those in `FUNCTIONS` whose outputs it computes.
+    """
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 21, 9, 10, generator=generator).to(device)
+    half, beta = (torch.rand(s, generator=generator) + 0.1 for s in ((21,), (2, 21, 1)))
+    half, beta = half.double().to(device), beta.to(device)
+    gates, found = (Gate(half, half, None), Gate(half, half, half + 0.5)), []
+    for gate, name in [*((None, name) for name in functions), *((gate, "") for gate in gates)]:
+        function = getattr(functional, name or "relu")
+        expected = sums(x.double(), function(x.double()), beta.double(), 1, gate)
+        scale = expected.abs().amax((1, 2), keepdim=True)
+        for data in (x, x.contiguous(memory_format=torch.channels_last)):
+            own = kernel(data, name or function(data), beta, 1, Prepared(gate))
+            if own is None:
+                return torch.inf
+            found.append(((own - expected) / scale).abs().max())
+    return float(torch.stack(found).max())
