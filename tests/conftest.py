@@ -45,7 +45,8 @@ def pytest_runtest_setup() -> None:
 @pytest.fixture(scope="session")
 def kernel() -> "NativeSums":
     """The compiled kernel of moments; tests that need it are skipped without a compiler."""
-    from acon_hooks.moments.native.sums import NativeError, native
+    from acon_hooks.moments.native.build import NativeError
+    from acon_hooks.moments.native.sums import native
 
     try:
         return native()

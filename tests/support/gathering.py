@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from acon_analysis.layers import AconC
 from acon_hooks.moments.accumulating import Accumulator
 from acon_hooks.moments.native import sums as native_module
-from acon_hooks.moments.native.sums import NativeError, Prepared, Target, native
+from acon_hooks.moments.native.build import NativeError
+from acon_hooks.moments.native.sums import Prepared, Target, native
 from acon_hooks.moments.options import MomentOptions
 from acon_hooks.readings.tap import Tap
 
