@@ -49,8 +49,10 @@ class Recording:
         How many samples all forward passes had together.
     """
 
-    def __init__(self, tap: Tap, moments: Accumulator | None, *, full: bool) -> None:
-        self._tap, self._moments = tap, moments
+    _tap: Tap  # which reports to this recording
+
+    def __init__(self, moments: Accumulator | None, *, full: bool) -> None:
+        self._moments = moments
         self._merged = MergedRows()  # moments so far
         self._totals: pd.DataFrame | None = None
         self._lost: HookError | None = None  # why there are no moments
@@ -340,31 +342,22 @@ def record(
     -----
     A deep copy of the model made inside the context carries dead copies of the hooks.
     """
-
-    def observe(
-        layer: Layer, call: int, x: Tensor, y: Tensor, beta: Tensor | Factors | None
-    ) -> None:
-        recording.observe(layer, call, x, y, beta)
-
-    def observe_input(layer: Layer, call: int, x: Tensor) -> bool:
-        return recording.observe_input(layer, call, x)
-
     sums = None
     if moments:
         device = next((value.device for value in model.parameters()), torch.device("cpu"))
         sums = Accumulator(settle(MomentOptions(), device)[0], quiet=True)
-    tap = Tap(
+    recording = Recording(sums, full=full)
+    recording._tap = tap = Tap(
         model,
         layers,
         kinds=default_kinds(model, moments=moments) if kinds is None else kinds,
-        observe=observe if moments else None,
-        observe_input=observe_input if sums is not None and sums.compiled else None,
+        observe=recording.observe if moments else None,
+        observe_input=recording.observe_input if sums is not None and sums.compiled else None,
         prove=prove,
         full=full,
         allow_autocast=allow_autocast,
         check_rows=prove,
     )
-    recording = Recording(tap, sums, full=full)
     with tap:
         tap.on_batch(recording._collect, recording._forget)
         yield recording
