@@ -27,16 +27,8 @@ OVERVIEW_COLUMNS = (
     "layer", "call", *_OF_LAYERS, *_OF_LINEARITY, *_TOP, *_OF_BETA.values(), *_OF_SPLITS.values(),
 )  # fmt: skip
 _TEXTS = (
-    "layer",
-    "kind",
-    "class_name",
-    "gate_of",
-    "granularity",
-    "reader",
-    "why",
-    "answer",
-    "learned",
-)
+    "layer", "kind", "class_name", "gate_of", "granularity", "reader", "why", "answer", "learned",
+)  # fmt: skip
 
 #: Columns of `channel_overview`.
 OVERVIEW_CHANNEL_COLUMNS = (

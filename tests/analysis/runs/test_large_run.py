@@ -93,7 +93,9 @@ def test_the_command_on_a_large_run(large_run: Run) -> None:
         assert LAST in result.output
 
 
-def test_layers_are_read_one_at_a_time(large_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The layers whose β is read, one entry a reading."""
     read: list[str] = []
     own = Run.beta_matrix
 
@@ -102,6 +104,10 @@ def test_layers_are_read_one_at_a_time(large_run: Run, monkeypatch: pytest.Monke
         return own(run, layer, call)
 
     monkeypatch.setattr(Run, "beta_matrix", beta_matrix)
+    return read
+
+
+def test_layers_are_read_one_at_a_time(large_run: Run, read: list[str]) -> None:
     betas = large_run.betas_of_layers()
     assert read == []
     first = next(betas)
@@ -158,17 +164,11 @@ def test_no_more_than_a_limit_is_kept(digits_run: Run, monkeypatch: pytest.Monke
     assert kept() == []
 
 
-def test_a_summary_reads_no_layer_twice(digits_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_summary_reads_no_layer_twice(
+    digits_run: Run, read: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(stored_run, "KEPT_BYTES", 0)
     monkeypatch.setattr(parquet, "TOGETHER", 0)
-    read: list[str] = []
-    own = Run.beta_matrix
-
-    def beta_matrix(run: Run, layer: str, call: int = 0) -> npt.NDArray[np.float32]:
-        read.append(layer)
-        return own(run, layer, call)
-
-    monkeypatch.setattr(Run, "beta_matrix", beta_matrix)
     run = Run(digits_run.path)
     run.summary(draws=20)
     assert read == run.layers["layer"].tolist()
