@@ -13,7 +13,7 @@
 namespace {
 
 // Rows of the constants of a call; see `Prepared` in sums.py.
-enum Constant { HALF, MIDDLE, REFERENCE, CONSTANTS };
+enum Constant { HALF, MIDDLE, REFERENCE };
 
 // Sums of an accumulator, and what they are about: of x, w, t and r as kinds come to need them.
 constexpr int USED[] = {5, 7, 10}, ABOUT[] = {2, 3, 4};
