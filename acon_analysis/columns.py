@@ -40,10 +40,7 @@ def _flag(name: str, meaning: str) -> Column:
 
 
 _LAYER = _text("layer", "exact name in named_modules()")
-_LAYER_CALL = (
-    _LAYER,
-    _count("call", "which use of the layer within one forward pass, from 0", ""),
-)
+_LAYER_CALL = (_LAYER, _count("call", "which use of the layer within one forward pass, from 0", ""))
 _CHANNEL = _count("channel", "channel, from 0", "")
 _CHANNELS = _count("channels", "channels of the layer")
 _SAMPLE = _count("sample", "sample_id", "")
@@ -107,12 +104,7 @@ CENSUS_COLUMNS = (
 )
 
 #: A row a sample, layer, call and channel.
-BETA_COLUMNS = (
-    _SAMPLE,
-    *_LAYER_CALL,
-    _CHANNEL,
-    Column("beta", "float32", "1", "switching factor"),
-)
+BETA_COLUMNS = (_SAMPLE, *_LAYER_CALL, _CHANNEL, Column("beta", "float32", "1", "switching factor"))
 
 #: Bins of the β histograms, of equal width from 0 to 1.
 HISTOGRAM_BINS = 256
@@ -469,11 +461,7 @@ EXTREME_SAMPLE_COLUMNS = (
 )
 
 #: A row a point of a channel's function at a sample's β: `Extremes.curves`.
-EXTREME_CURVE_COLUMNS = (
-    _SAMPLE,
-    _number("x", "input", "x"),
-    _number("y", "output", "y"),
-)
+EXTREME_CURVE_COLUMNS = (_SAMPLE, _number("x", "input", "x"), _number("y", "output", "y"))
 
 #: A row a contradiction between two measures: `plotdata.measure_ranks.MeasureRanks.examples`.
 RANK_EXAMPLE_COLUMNS = (

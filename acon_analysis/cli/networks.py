@@ -31,10 +31,7 @@ _PARTLY_PROVED = (
 
 
 @app.command()
-def models(
-    format: options.Format = None,
-    out: options.Out = None,
-) -> None:
+def models(format: options.Format = None, out: options.Out = None) -> None:
     """List the networks that can be named."""
     from acon_analysis.models.listing import model_table
 

@@ -171,8 +171,7 @@ def gates(
         ),
     ] = None,
     recalibrate: Annotated[
-        str | None,
-        typer.Option(help="training data: also with BatchNorms estimated on them again"),
+        str | None, typer.Option(help="training data: also with BatchNorms estimated on them again")
     ] = None,
     layers: options.Layers = None,
     limit: options.Limit = None,

@@ -33,18 +33,7 @@ from acon_analysis.files import (
 from acon_analysis.folders import expanded
 
 #: Class names, in the data set's own order.
-CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 #: Of the 5,000 training images of a class, every tenth is held out for choosing anything.
 HELD_OUT_EVERY = 10

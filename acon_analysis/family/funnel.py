@@ -7,12 +7,7 @@ from acon_analysis.family._backend import Ops, elementwise
 from acon_analysis.family._pieces import difference, gated_slope, keep_nan, product
 from acon_analysis.family.bounds import derivative_bounds
 
-__all__ = [
-    "acon_frelu",
-    "acon_frelu_derivative",
-    "frelu",
-    "frelu_derivative",
-]
+__all__ = ["acon_frelu", "acon_frelu_derivative", "frelu", "frelu_derivative"]
 
 
 @elementwise

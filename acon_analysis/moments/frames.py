@@ -19,14 +19,7 @@ from acon_analysis.moments.fields import (
     STATE_COLUMNS,
 )
 from acon_analysis.moments.gram import Gram
-from acon_analysis.moments.state import (
-    NEUTRAL,
-    FloatArray,
-    Moments,
-    group,
-    merge_all,
-    merge_arrays,
-)
+from acon_analysis.moments.state import NEUTRAL, FloatArray, Moments, group, merge_all, merge_arrays
 from acon_analysis.selection import require_columns
 
 CHANNEL_KEYS = ("layer", "call", "channel")
@@ -212,14 +205,7 @@ def line_variance(state: Moments, m: npt.ArrayLike) -> FloatArray:
 
 
 def disk_space(
-    *,
-    channels: int,
-    layers: int,
-    samples: int,
-    units: int,
-    full: bool,
-    blocks: int,
-    products: bool,
+    *, channels: int, layers: int, samples: int, units: int, full: bool, blocks: int, products: bool
 ) -> int:
     """Return how many bytes the moments of a run take, uncompressed: 8 a number, without keys.
 

@@ -20,12 +20,7 @@ Redrawing = Callable[[], EmpiricalNull | None]
 
 
 def split_layers(
-    run: StoredRun,
-    see: Callable[[BetaMatrix], object],
-    *,
-    draws: int,
-    seed: int,
-    max_samples: int,
+    run: StoredRun, see: Callable[[BetaMatrix], object], *, draws: int, seed: int, max_samples: int
 ) -> pd.DataFrame:
     """Return `columns.SPLIT_COLUMNS`, one row a layer and call whose β depends on the sample.
 

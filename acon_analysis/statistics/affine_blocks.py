@@ -198,12 +198,7 @@ class _AffineFits:
         moved = self.axes.T @ (test.mean - self.train.mean)[:d]
         found = []
         for own, step, cross, fitted, products in zip(
-            self._within(test),
-            self._steps(test),
-            crosses,
-            self.crosses,
-            self.products,
-            strict=True,
+            self._within(test), self._steps(test), crosses, self.crosses, self.products, strict=True
         ):
             weights = inner * products
             within = own - 2 * divisors @ (cross * fitted).sum(1)

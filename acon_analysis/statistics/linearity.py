@@ -49,13 +49,7 @@ from acon_analysis.statistics.causes import LINEAR, layer_sentence
 from acon_analysis.statistics.channel_sums import ChannelSums, channel_sums, gate_sums, ratio
 from acon_analysis.statistics.linearity_columns import channel_values, gate_linearity, index_columns
 
-__all__ = [
-    "Linearity",
-    "channel_table",
-    "layer_table",
-    "linearity",
-    "sample_table",
-]
+__all__ = ["Linearity", "channel_table", "layer_table", "linearity", "sample_table"]
 
 #: What a table of linearity can be by.
 BY = ("layer", "channel", "sample")

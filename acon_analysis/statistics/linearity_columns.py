@@ -184,11 +184,7 @@ def _slope_columns(sums: ChannelSums, beta: FloatArray) -> _Columns:
         steepness = np.where(stored, 1.0, beta)
     known = seen & ~np.isnan(ends["low"])
     low, high = derivative_range(
-        p1,
-        p2,
-        steepness,
-        np.where(known, ends["low"], 0.0),
-        np.where(known, ends["high"], 0.0),
+        p1, p2, steepness, np.where(known, ends["low"], 0.0), np.where(known, ends["high"], 0.0)
     )
     return {
         "slope_min": np.asarray(least),
@@ -208,11 +204,7 @@ def _with_causes(frame: pd.DataFrame, sums: ChannelSums) -> pd.DataFrame:
     sides = np.array([straight_sides(str(name)) for name in sums.class_names], dtype=bool)
     columns = {name: frame[name].to_numpy(dtype=np.float64) for name in frame.columns[3:]}
     found = causes(
-        columns,
-        dead=dead,
-        constant=constant,
-        product=sums.product,
-        straight=sides.reshape(-1, 2),
+        columns, dead=dead, constant=constant, product=sums.product, straight=sides.reshape(-1, 2)
     )
     rows = frame[_SAID].to_dict("records")
     words = [sentence(cause, row) for cause, row in zip(found, rows, strict=True)]

@@ -122,11 +122,7 @@ def _drawn(
 
 
 def _folded(
-    inputs: FloatArray,
-    weight: FloatArray,
-    gamma: FloatArray,
-    shift: FloatArray,
-    eps: float,
+    inputs: FloatArray, weight: FloatArray, gamma: FloatArray, shift: FloatArray, eps: float
 ) -> tuple[FloatArray, FloatArray]:
     """Fold a linear layer (without its bias) and the BatchNorm after it, on these inputs."""
     # The outputs' variances are wᵀ·Cov(inputs)·w: no pass over the outputs.

@@ -210,10 +210,7 @@ class RunFolder:
         unknown = sorted(set(parts) - set(PARTS))
         if unknown:
             raise ValueError(f"part {unknown[0]!r} is none of {PARTS}")
-        with (
-            store_errors(f"writing unit {unit} of {str(self.path)!r}"),
-            self.lock(unit_name(unit)),
-        ):
+        with store_errors(f"writing unit {unit} of {str(self.path)!r}"), self.lock(unit_name(unit)):
             if self.unit_is_done(unit):
                 return
             remove_file(self.done_path(unit))

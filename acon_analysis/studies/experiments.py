@@ -21,11 +21,7 @@ SIGNAL_ACTIVATIONS: dict[str, Callable[[FloatArray], Any]] = {
 
 
 def signal_through_layers(
-    seeds: Sequence[int] = (0, 1, 2),
-    *,
-    layers: int = 50,
-    width: int = 128,
-    samples: int = 128,
+    seeds: Sequence[int] = (0, 1, 2), *, layers: int = 50, width: int = 128, samples: int = 128
 ) -> pd.DataFrame:
     """Measure mean and variance of activations through dense layers with LeCun's initialisation.
 
@@ -75,11 +71,7 @@ STARTS = 8
 
 
 def fit_maxout(
-    target: Callable[[FloatArray], Any],
-    pieces: int,
-    *,
-    reach: float = 3.0,
-    points: int = 201,
+    target: Callable[[FloatArray], Any], pieces: int, *, reach: float = 3.0, points: int = 201
 ) -> tuple[FloatArray, FloatArray, float]:
     """Learn the linear pieces of a Maxout unit by least squares on a target function.
 

@@ -114,9 +114,7 @@ def _shared_class(layers: Sequence[Any]) -> str:
     return found.pop() if len(found) == 1 and len(layers) > 1 else ""
 
 
-def _without_shared(
-    layers: Sequence[Any],
-) -> tuple[dict[str, list[str]], list[str], list[str]]:
+def _without_shared(layers: Sequence[Any]) -> tuple[dict[str, list[str]], list[str], list[str]]:
     """Return the parts of each path that not all share, and the shared ones before and after."""
     ending = f" ({shared})" if (shared := _shared_class(layers)) else ""
     paths = {str(layer): str(layer).removesuffix(ending).split(".") for layer in layers}

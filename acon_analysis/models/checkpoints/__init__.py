@@ -3,11 +3,7 @@
 from acon_analysis.models.checkpoints.errors import CheckpointError
 from acon_analysis.models.checkpoints.importing import ImportResult, import_checkpoint
 from acon_analysis.models.checkpoints.limits import Limits
-from acon_analysis.models.checkpoints.loading import (
-    CheckpointResult,
-    load_state_dict,
-    load_weights,
-)
+from acon_analysis.models.checkpoints.loading import CheckpointResult, load_state_dict, load_weights
 
 __all__ = [
     "CheckpointError",

@@ -199,10 +199,7 @@ def _own_conversion(model: nn.Module) -> Converter:
 
 
 def _load(
-    source: Source,
-    planned: Callable[[Contents], Plan],
-    wanted: dict[str, Wanted],
-    limits: Limits,
+    source: Source, planned: Callable[[Contents], Plan], wanted: dict[str, Wanted], limits: Limits
 ) -> CheckpointResult:
     contents = examine(source, limits)
     plan = planned(contents)

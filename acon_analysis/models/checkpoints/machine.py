@@ -11,12 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn
 
-from acon_analysis.models.checkpoints.allowed import (
-    CALLABLE,
-    NAMESPACE,
-    is_allowed,
-    refuse_global,
-)
+from acon_analysis.models.checkpoints.allowed import CALLABLE, NAMESPACE, is_allowed, refuse_global
 from acon_analysis.models.checkpoints.errors import Refusal, show
 from acon_analysis.models.checkpoints.limits import Limits
 from acon_analysis.models.checkpoints.records import Dictionary, Inert, Ordered, TensorRecord
@@ -50,10 +45,7 @@ class Machine(pickle._Unpickler):
     }
 
     def __init__(
-        self,
-        stream: io.BytesIO,
-        limits: Limits,
-        persistent: Callable[[tuple[object, ...]], object],
+        self, stream: io.BytesIO, limits: Limits, persistent: Callable[[tuple[object, ...]], object]
     ) -> None:
         super().__init__(stream, encoding="latin-1")
         self._stream, self._limits, self._persistent = stream, limits, persistent
