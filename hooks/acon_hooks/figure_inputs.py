@@ -26,10 +26,10 @@ from acon_hooks.blocks.measuring import block_linearity
 from acon_hooks.captures.identity import state_sha256
 from acon_hooks.errors import BlockWarning
 from acon_hooks.explainers.data import explain_data
+from acon_hooks.layers.reading import fold
 from acon_hooks.layers.scan import Layer
 from acon_hooks.readings.tap import Tap
 from acon_hooks.replacement.damage import channel_measures
-from acon_hooks.replacement.fitting import folded_values
 
 #: Images for the histograms of inputs, and for the other measures (which hold all values).
 INPUT_IMAGES, MEASURE_IMAGES = 500, 100
@@ -67,7 +67,7 @@ def input_histograms(run: Run) -> pd.DataFrame | None:
     def observe(layer: Layer, call: int, x: Tensor, _y: Tensor, _beta: Tensor | None) -> None:
         if call != last["call"]:
             return
-        values = folded_values(x, layer.axis).transpose(1, 0, 2).reshape(len(own), -1)
+        values = fold(x, layer.axis).double().cpu().transpose(0, 1).flatten(1).numpy()
         for channel, row in enumerate(values):
             inside = np.clip(row, edges[channel, 0], edges[channel, -1])
             counts[channel] += np.histogram(inside, edges[channel])[0]

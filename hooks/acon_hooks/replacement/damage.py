@@ -25,8 +25,9 @@ from acon_hooks.engine.visiting import visiting
 from acon_hooks.guards import full_precision, unwrap
 from acon_hooks.layers.reading import fold
 from acon_hooks.layers.scan import Layer
+from acon_hooks.moments.constants import GATED_KINDS
 from acon_hooks.readings.tap import Tap
-from acon_hooks.replacement.fitting import LINEARIZABLE, Fit, acon_slopes, folded_values
+from acon_hooks.replacement.fitting import LINEARIZABLE, Fit
 from acon_hooks.replacement.linearizing import plan_edits
 from acon_hooks.replacement.plan import KEYS, Plan
 
@@ -228,12 +229,13 @@ def channel_measures(
 
     def observe(layer: Layer, call: int, x: Tensor, y: Tensor, extra: Any) -> None:
         beta = extra if isinstance(extra, Tensor) else None  # a product has other factors
+        means = None if beta is None else beta.double().mean(2).expand(-1, x.shape[layer.axis])
         slopes = _slopes(layer, x, beta)
         table = measure_table(
             _rows(x, layer.axis),
             _rows(y, layer.axis),
             slopes=None if slopes is None else _rows(slopes, layer.axis),
-            beta=None if beta is None else _per_sample(beta, x.shape[layer.axis]),
+            beta=None if means is None else means.cpu().numpy(),
         )
         frames.append(table.assign(layer=layer.name, call=call))
 
@@ -245,24 +247,18 @@ def channel_measures(
 
 
 def _rows(values: Tensor, axis: int) -> FloatArray:
-    """Return (N·positions, C)."""
-    folded = folded_values(values, axis)
-    return folded.transpose(0, 2, 1).reshape(-1, folded.shape[1])
-
-
-def _per_sample(beta: Tensor, channels: int) -> FloatArray:
-    """Return β as (N, C), pixels averaged."""
-    means = beta.double().mean(2).cpu()
-    return np.asarray(means.expand(len(means), channels).numpy())
+    """Return (N·positions, C), float64."""
+    folded = fold(values.detach(), axis).double().cpu()
+    return np.asarray(folded.transpose(1, 2).flatten(0, 1).numpy())
 
 
 def _slopes(layer: Layer, x: Tensor, beta: Tensor | None) -> Tensor | None:
     """Return f'(x) of every value, x's shape; None where a value's output has other inputs."""
-    pair = acon_slopes(layer)
-    if pair is not None and beta is not None:
+    p1, p2 = layer.p1, layer.p2
+    if layer.kind in GATED_KINDS and p1 is not None and p2 is not None and beta is not None:
         moved = x.movedim(layer.axis, 1)
         flat = moved.reshape(*moved.shape[:2], -1)
-        p1, p2 = (slope.reshape(1, -1, 1) for slope in pair)
+        p1, p2 = (slope.reshape(1, -1, 1) for slope in (p1, p2))
         d = p1 - p2
         u = beta * d * flat
         gate = torch.sigmoid(u)

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,6 @@ from tqdm.auto import tqdm
 from acon_analysis.errors import UsageError
 from acon_analysis.moments.fields import FEWEST_BLOCKS
 from acon_analysis.moments.frames import merge_rows
-from acon_analysis.moments.state import FloatArray
 from acon_analysis.statistics.linearity import channel_table
 from acon_hooks.captures.identity import model_name, state_sha256
 from acon_hooks.engine.feed import Feed, hashes
@@ -27,21 +25,17 @@ from acon_hooks.guards import full_precision, unwrap
 from acon_hooks.layers.reading import fold
 from acon_hooks.layers.scan import Layer
 from acon_hooks.moments.accumulating import Accumulator
+from acon_hooks.moments.constants import GATED_KINDS
 from acon_hooks.moments.masked import samples_first, valid_positions
 from acon_hooks.moments.options import MomentOptions
 from acon_hooks.readings.batch import Key
 from acon_hooks.readings.layer_tables import channel_table as parameter_table
 from acon_hooks.readings.tap import Tap
 from acon_hooks.replacement.forms import FormSums, degree_of
-from acon_hooks.replacement.plan import Plan, PlannedLayer, choose_units, make_plan
+from acon_hooks.replacement.plan import KEYS, Plan, PlannedLayer, choose_units, make_plan
 
 #: Every kind of layer whose channels can become lines.
 LINEARIZABLE = ("meta_acon", "acon", "acon_frelu", "activation")
-
-#: Kinds whose output is m·x + e with the β that is read.
-_EXACT = ("meta_acon", "acon")
-
-_USE = ["layer", "call"]
 
 
 @dataclass(frozen=True)
@@ -170,8 +164,8 @@ def fit_units(
         moments, uses, seen = _summed(network, feed, kinds, layers, kernel, forms)
     except NoImagesError as error:
         raise UsageError(f"there are no images to fit lines on: {error}") from error
-    found = {layer.name: layer for layer, _ in uses.values()}
-    table = channel_table(moments, _parameters(list(found.values())))
+    found = {layer.name: layer for layer, _ in uses.values() if layer.kind in GATED_KINDS}
+    table = channel_table(moments, parameter_table(list(found.values())))
     return Fit(
         table if forms is None else forms.put_into(table),
         planned_layers(uses),
@@ -276,26 +270,7 @@ class _Forms:
     def put_into(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return a table of channels with the forms instead of the lines."""
         own = {key: sums.table() for key, sums in self.sums.items()}
-        found = pd.concat(own, names=[*_USE, "channel"])
+        found = pd.concat(own, names=KEYS)
         lines = table.drop(columns=found.columns.intersection(table.columns))
-        return lines.join(found, on=[*_USE, "channel"])[[*table.columns, "coefficients"]].assign(
-            form=self.form
-        )
-
-
-def acon_slopes(layer: Layer) -> tuple[Tensor, Tensor] | None:
-    """Return p1 and p2 of a layer of the ACON family, (C,) each; None outside it."""
-    if layer.kind in _EXACT and layer.p1 is not None and layer.p2 is not None:
-        return layer.p1, layer.p2
-    return None
-
-
-def _parameters(layers: list[Layer]) -> pd.DataFrame:
-    """Return p1, p2 and static β of every channel of the ACON family."""
-    frame = parameter_table([layer for layer in layers if layer.kind in _EXACT])
-    return frame[["layer", "channel", "p1", "p2", "beta"]]
-
-
-def folded_values(values: Tensor, axis: int) -> FloatArray:
-    """Return (N, C, positions), float64."""
-    return np.asarray(fold(values.detach(), axis).double().cpu().numpy())
+        table = lines.join(found, on=KEYS)[[*table.columns, "coefficients"]]
+        return table.assign(form=self.form)

@@ -7,7 +7,7 @@ level as well: "level" compares it with the mean.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -28,7 +28,7 @@ from acon_hooks.engine.outputs import Output
 from acon_hooks.engine.plans import run_batch, run_plans
 from acon_hooks.engine.sites import Site
 from acon_hooks.guards import full_precision, unwrap
-from acon_hooks.replacement.gates import Recorded, record_gates
+from acon_hooks.replacement.gates import Recorded, SetGate, record_gates
 from acon_hooks.replacement.recalibrating import batch_norms, recalibrated
 
 #: What may be done with a gate.
@@ -153,7 +153,7 @@ def gate_use(
     generator = np.random.default_rng(seed)
     with temporary_folder() as folder, torch.no_grad(), full_precision():
         held = Held(data, limit, batch_size, options, "gates")
-        own = record_gates(network, held.batches, layers, _made(folder, "own"), run)
+        own = record_gates(network, held.batches, layers, folder / "own", run)
         norms = batch_norms(network, (gate.site.module for gate in own.gates))
         if recalibrate is not None and not norms:
             raise UsageError(
@@ -164,7 +164,7 @@ def gate_use(
         frames = [_measured(network, held, plans, run)]
         if recalibrate is not None:
             others = Held(recalibrate, limit, batch_size, options, "gates")
-            other = record_gates(network, others.batches, layers, _made(folder, "other"), run)
+            other = record_gates(network, others.batches, layers, folder / "other", run)
             same = _plans(other, own, interventions, generator) | {UNCHANGED: {}}
             others.what = "BatchNorms"
             fixed = recalibrated(network, others.batches(), same, norms, run)
@@ -233,12 +233,6 @@ def _check(interventions: Sequence[str], metric: str, margin: float, level: floa
         )
 
 
-def _made(folder: Path, name: str) -> Path:
-    path = folder / name
-    path.mkdir()
-    return path
-
-
 class _Run:
     """Runs a network on batches, and refuses outputs and labels that cannot be compared."""
 
@@ -278,11 +272,13 @@ def _plans(
             edits: dict[Site, Edit | Resample] = {}
             for gate in data.gates:
                 if donors is not None:
-                    edits[gate.site] = Resample(gate.values, data.ids, donors, gate.set)
+                    edits[gate.site] = Resample(
+                        gate.values, data.ids, donors, partial(SetGate, gate)
+                    )
                     continue
                 mean = means[gate.site.name, gate.site.call]
                 value = mean if intervention == "mean" else torch.full_like(mean, CONSTANT)
-                edits[gate.site] = gate.set(value)
+                edits[gate.site] = SetGate(gate, value)
             for layer in [*dict.fromkeys(site.name for site in edits), ALL]:
                 plan = {site: edit for site, edit in edits.items() if layer in (site.name, ALL)}
                 plans["\n".join((layer, intervention, str(drawing)))] = plan

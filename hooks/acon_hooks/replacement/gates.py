@@ -51,10 +51,6 @@ class Gate:
     # Of each channel over samples and positions, float64 (1, C or 1, 1).
     mean: Tensor = field(repr=False)
 
-    def set(self, values: Tensor) -> "SetGate":
-        """Return the edit that sets the gate, (N or 1, C or 1, P or 1)."""
-        return SetGate(self, values)
-
 
 @dataclass(frozen=True, eq=False)
 class SetGate:
@@ -102,8 +98,8 @@ def record_gates(
 ) -> Recorded:
     """Run a network over data and record its gates, each reading proved on the first batch.
 
-    `layers` None: all that have a gate. What is recorded lies in files in `folder`: memory does not
-    grow with the samples.
+    `layers` None: all that have a gate. What is recorded lies in files in `folder`, which is made:
+    memory does not grow with the samples.
     """
     names = find_gated(network, layers)
     ids: list[int] = []
@@ -142,7 +138,7 @@ def record_gates(
             files.add(found)
             ids += batch.ids
             labels += batch.labels or []
-        for key in files.keys:
+        for key in files.opened:
             if key not in formulas:
                 formulas[key] = _proved(tap.calls[key], key)
     if not ids:
@@ -201,22 +197,18 @@ class _Files:
     """Gates on disk, one file for each use of a layer."""
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
+        folder.mkdir()
         self.folder, self._stack = folder, stack
-        self._files: dict[Key, tuple[BinaryIO, np.dtype[Any], tuple[int, ...]]] = {}
-
-    @property
-    def keys(self) -> list[Key]:
-        """Return the uses of layers that have a file."""
-        return list(self._files)
+        self.opened: dict[Key, tuple[BinaryIO, np.dtype[Any], tuple[int, ...]]] = {}
 
     def add(self, batch: dict[Key, Tensor]) -> None:
         """Append the gates of a batch, (N, C or 1, P or 1)."""
         for key, values in to_host(batch).items():
-            if key not in self._files:
-                path = self.folder / f"{len(self._files)}.gates"
+            if key not in self.opened:
+                path = self.folder / f"{len(self.opened)}.gates"
                 opened = self._stack.enter_context(path.open("wb"))
-                self._files[key] = opened, values.dtype, values.shape[1:]
-            file, dtype, shape = self._files[key]
+                self.opened[key] = opened, values.dtype, values.shape[1:]
+            file, dtype, shape = self.opened[key]
             if values.shape[1:] != shape:
                 raise AconError(
                     f"layer {key[0]!r}: its gate is {values.shape[1:]} (channels, positions) for "
@@ -226,7 +218,7 @@ class _Files:
 
     def gate(self, key: Key, site: Site, formula: Formula) -> Gate:
         """Return what is recorded of one use of a layer, once the files are closed."""
-        file, dtype, shape = self._files[key]
+        file, dtype, shape = self.opened[key]
         values = np.memmap(file.name, dtype, "r").reshape(-1, *shape)
         total, count = np.zeros(shape[0]), np.zeros(shape[0])
         for start in range(0, len(values), 256):

@@ -87,8 +87,8 @@ def mixed_plan(fits: Sequence[Fit], max_change: float, measure: Callable[[Plan],
     tables = [_with_form(fit.table) for fit in fits]
     table = pd.concat(tables, ignore_index=True)
     changes = np.unique(table["first_order"].dropna())
-
-    words = f"max_change {max_change:g}, the first of {', '.join(map(_name, tables))} with a "
+    names = ", ".join(str(own["form"].iloc[0]) for own in tables)
+    words = f"max_change {max_change:g}, the first of {names} with a "
 
     def plan(tolerance: float) -> Plan:
         chosen = table[table["first_order"] <= tolerance].drop_duplicates(KEYS)
@@ -113,8 +113,3 @@ def _with_form(table: pd.DataFrame) -> pd.DataFrame:
         return table
     none: list[Any] = [()] * len(table)
     return table.assign(form="line", coefficients=none)
-
-
-def _name(table: pd.DataFrame) -> str:
-    """Return the form of a table."""
-    return str(table["form"].iloc[0])

@@ -33,11 +33,6 @@ _READABLE = ("acon-plan/1", PLAN_FORMAT)
 
 #: What names a planned unit.
 KEYS = ["layer", "call", "channel"]
-_KINDS: dict[str, type[Any]] = {
-    "layer": str, "call": int, "channel": int,
-    "slope": float, "intercept": float, "L": float, "s_c": float,
-    "form": str, "coefficients": tuple,
-}  # fmt: skip
 
 
 class PlanError(AconError):
@@ -282,12 +277,13 @@ def make_plan(
     """Return a plan of rows of a channel table; uses of layers without one of them are dropped."""
     needed = [field.name for field in fields(PlannedUnit) if field.default is MISSING]
     require_columns(chosen, needed, "the table of chosen units")
-    columns = [field.name for field in fields(PlannedUnit) if field.name in chosen]
+    kinds: Any = {own.name: get_origin(own.type) or own.type for own in fields(PlannedUnit)}
+    columns = [name for name in kinds if name in chosen]
     used = set(zip(chosen["layer"], chosen["call"], strict=True))
     facts = tuple(layer for layer in layers if (layer.layer, layer.call) in used)
     order = {(layer.layer, layer.call): index for index, layer in enumerate(facts)}
     units = [
-        PlannedUnit(**{str(name): _KINDS[str(name)](value) for name, value in row.items()})
+        PlannedUnit(**{str(name): kinds[name](value) for name, value in row.items()})
         for row in chosen[columns].to_dict("records")
     ]
     # A unit of an unknown layer is refused by the plan itself.

@@ -100,10 +100,7 @@ def recalibrated(
             for name, plan in plans.items():
                 editing.edits = {**edits_of(plan, batch.ids), **summing[name]}
                 run(batch)
-    found = {
-        name: {site: norm.line() for site, norm in own.items()} for name, own in summing.items()
-    }
     return {
-        name: {site: line for site, line in lines.items() if line is not None}
-        for name, lines in found.items()
+        name: {site: line for site, norm in own.items() if (line := norm.line()) is not None}
+        for name, own in summing.items()
     }

@@ -228,10 +228,13 @@ def replace_data(
     changed, folded = linearize(model, plan), None
     if fold:
         folded = fold_lines(changed, _first_images(changed, held), output=output)
-    done = Replacement(changed, plan, damage_table(samples, len(plan.units)), samples, folded)
+    table = damage_table(samples, len(plan.units))
     if out is not None:
-        _write(done, Path(out))
-    return done
+        tables = {"damage": table, "samples": samples}
+        if folded is not None:
+            tables["fold"] = folded.table.assign(error=folded.error)
+        write_csv(save_linearized(changed, plan, out), tables)
+    return Replacement(changed, plan, table, samples, folded)
 
 
 def training_split(data: Any) -> str:
@@ -328,12 +331,3 @@ def _refuse_other_kinds(network: nn.Module, layers: Sequence[str]) -> None:
                 f"layer {name!r} is of kind {kinds[name]!r}: only elementwise activations can be "
                 f"replaced by functions of x; {closest(name, known)}"
             )
-
-
-def _write(done: Replacement, folder: Path) -> None:
-    """Write plan, model and tables."""
-    save_linearized(done.model, done.plan, folder)
-    tables = {"damage": done.table, "samples": done.samples}
-    if done.folded is not None:
-        tables["fold"] = done.folded.table.assign(error=done.folded.error)
-    write_csv(folder, tables)

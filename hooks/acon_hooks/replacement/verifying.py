@@ -366,15 +366,7 @@ def _layers(plan: Plan, step: _FirstStep) -> pd.DataFrame:
     for use in plan.layers:
         key = use.layer, use.call
         total = float(step.outputs[key].C.sum())
-        rows.append(
-            {
-                "layer": use.layer,
-                "call": use.call,
-                "units": int(counts.loc[key]),
-                "channels": use.channels,
-                "predicted": plan.lost[key],
-                "measured": step.errors[key] / total if total > 0 else 0.0,
-            }
-        )
+        measured = step.errors[key] / total if total > 0 else 0.0
+        rows.append((*key, int(counts.loc[key]), use.channels, plan.lost[key], measured))
     columns = ["layer", "call", "units", "channels", "predicted", "measured"]
     return pd.DataFrame(rows, columns=columns).astype({"layer": "str"})
