@@ -8,20 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from acon_hooks import Tap
+from networks import Network
 
 
-class Net(nn.Module):
-    """Modules, and a function that uses them."""
-
-    def __init__(self, function: Callable[[Any, Tensor], Tensor], **parts: nn.Module) -> None:
-        super().__init__()
-        self.function = function
-        self.act = nn.GELU()
-        for name, part in parts.items():
-            self.add_module(name, part)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(self, x)
+def net(run: Callable[[Any, Tensor], Tensor], **parts: nn.Module) -> Network:
+    return Network(run, **({"act": nn.GELU()} | parts))
 
 
 class Dense(nn.Module):
@@ -45,68 +36,68 @@ class OwnNorm(nn.Module):
         return (x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True) * self.scale
 
 
-NETS: dict[str, tuple[Callable[[], Net], tuple[int, ...], list[tuple[int, int]]]] = {
+NETS: dict[str, tuple[Callable[[], Network], tuple[int, ...], list[tuple[int, int]]]] = {
     "recurrent": (
-        lambda: Net(lambda s, x: s.act(s.rnn(x)[0]), rnn=nn.LSTM(4, 6, batch_first=True)),
+        lambda: net(lambda s, x: s.act(s.rnn(x)[0]), rnn=nn.LSTM(4, 6, batch_first=True)),
         (5, 10, 4), [(2, 6)],
     ),
     "gated recurrent": (
-        lambda: Net(lambda s, x: s.act(s.rnn(x)[0]), rnn=nn.GRU(4, 6, batch_first=True)),
+        lambda: net(lambda s, x: s.act(s.rnn(x)[0]), rnn=nn.GRU(4, 6, batch_first=True)),
         (5, 6, 4), [(2, 6)],
     ),
     "maps, then tokens": (
-        lambda: Net(
+        lambda: net(
             lambda s, x: s.act(s.fc(s.act(s.conv(x)).flatten(2).transpose(1, 2))),
             conv=nn.Conv2d(3, 8, 3), fc=nn.Linear(8, 12),
         ),
         (2, 3, 7, 7), [(1, 8), (2, 12)],
     ),
     "maps, then vectors": (
-        lambda: Net(
+        lambda: net(
             lambda s, x: s.act(s.fc(s.act(s.conv(x)).mean((2, 3)))),
             conv=nn.Conv2d(3, 8, 3), fc=nn.Linear(8, 5),
         ),
         (2, 3, 7, 7), [(1, 8), (1, 5)],
     ),
     "as many patches as channels": (
-        lambda: Net(lambda s, x: s.act(s.conv(x).flatten(2).transpose(1, 2)),
+        lambda: net(lambda s, x: s.act(s.conv(x).flatten(2).transpose(1, 2)),
                     conv=nn.Conv2d(3, 16, 2, 2)),
         (2, 3, 8, 8), [(2, 16)],
     ),
     "channels last, copied": (
-        lambda: Net(lambda s, x: s.act(s.conv(x).permute(0, 2, 3, 1).contiguous() + 1),
+        lambda: net(lambda s, x: s.act(s.conv(x).permute(0, 2, 3, 1).contiguous() + 1),
                     conv=nn.Conv2d(3, 5, 1)),
         (2, 3, 5, 5), [(3, 5)],
     ),
     "channels last, by a formula": (
-        lambda: Net(lambda s, x: s.act(torch.einsum("nchw->nhwc", s.conv(x))),
+        lambda: net(lambda s, x: s.act(torch.einsum("nchw->nhwc", s.conv(x))),
                     conv=nn.Conv2d(3, 5, 1)),
         (2, 3, 6, 6), [(3, 5)],
     ),
     "own linear layer": (
-        lambda: Net(lambda s, x: s.act(s.fc(x)), fc=Dense(4, 7)), (2, 7, 4), [(2, 7)],
+        lambda: net(lambda s, x: s.act(s.fc(x)), fc=Dense(4, 7)), (2, 7, 4), [(2, 7)],
     ),
     "own normalisation": (
-        lambda: Net(lambda s, x: s.act(s.norm(s.conv(x))), conv=nn.Conv2d(3, 6, 1),
+        lambda: net(lambda s, x: s.act(s.norm(s.conv(x))), conv=nn.Conv2d(3, 6, 1),
                     norm=OwnNorm(6)),
         (2, 3, 6, 6), [(1, 6)],
     ),
     "joined": (
-        lambda: Net(lambda s, x: s.act(torch.cat([s.a(x), s.b(x)], 1)),
+        lambda: net(lambda s, x: s.act(torch.cat([s.a(x), s.b(x)], 1)),
                     a=nn.Conv1d(3, 4, 1), b=nn.Conv1d(3, 5, 1)),
         (2, 3, 9), [(1, 9)],
     ),
     "halved": (
-        lambda: Net(lambda s, x: s.act(s.fc(x).chunk(2, dim=-1)[0]), fc=nn.Linear(3, 8)),
+        lambda: net(lambda s, x: s.act(s.fc(x).chunk(2, dim=-1)[0]), fc=nn.Linear(3, 8)),
         (2, 4, 3), [(2, 4)],
     ),
     "attention": (
-        lambda: Net(lambda s, x: s.act(s.att(x, x, x)[0]),
+        lambda: net(lambda s, x: s.act(s.att(x, x, x)[0]),
                     att=nn.MultiheadAttention(8, 2, batch_first=True)),
         (2, 8, 8), [(2, 8)],
     ),
     "shortcut": (
-        lambda: Net(lambda s, x: s.act(x + s.fc(x)), fc=nn.Linear(6, 6)), (2, 6, 6), [(2, 6)],
+        lambda: net(lambda s, x: s.act(x + s.fc(x)), fc=nn.Linear(6, 6)), (2, 6, 6), [(2, 6)],
     ),
 }  # fmt: skip
 
@@ -124,13 +115,27 @@ def test_channels_are_followed_through_the_forward_pass(name: str) -> None:
 
 
 def test_parameters_of_the_activation_decide_first() -> None:
-    model = Net(lambda s, x: s.act(x))
-    model.add_module("act", nn.PReLU(5))
-    assert found(model, 2, 5, 5) == [(1, 5)]
+    assert found(net(lambda s, x: s.act(x), act=nn.PReLU(5)), 2, 5, 5) == [(1, 5)]
+
+
+@pytest.mark.parametrize(
+    ("before", "size", "expected"),
+    [
+        (nn.Conv1d(5, 6, 1), (2, 5, 6), (1, 6)), (nn.Linear(6, 5), (2, 5, 6), (2, 5)),
+        (nn.Linear(5, 7), (2, 3, 4, 5), (3, 7)), (nn.LayerNorm(5), (2, 3, 5), (2, 5)),
+        (nn.Identity(), (2, 3, 5), (1, 3)), (nn.Linear(5, 7), (2, 5), (1, 7)),
+        (nn.Conv2d(4, 4, 1), (2, 4, 4, 4), (1, 4)), (nn.Linear(4, 4), (2, 4, 4, 4), (3, 4)),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_channels_lie_where_the_layer_before_puts_them(
+    before: nn.Module, size: tuple[int, ...], expected: tuple[int, int]
+) -> None:
+    assert found(nn.Sequential(before, nn.GELU()), *size) == [expected]
 
 
 def test_without_evidence_the_layer_says_that_the_axis_is_assumed() -> None:
-    model = Net(lambda s, x: s.act(torch.einsum("nct,cd->ntd", x, torch.ones(3, 4)))).eval()
+    model = net(lambda s, x: s.act(torch.einsum("nct,cd->ntd", x, torch.ones(3, 4)))).eval()
     with torch.no_grad(), Tap(model, kinds=("activation",)) as tap:
         model(torch.randn(2, 3, 5))
     (layer,) = tap.calls.values()

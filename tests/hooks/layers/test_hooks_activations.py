@@ -10,50 +10,20 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from acon_analysis.errors import UsageError
 from acon_hooks import HookError, Layer, Tap, find_layers, record
-from networks import Network
 from support_variants import Detector, shaken, tensor
 
 C = 8
 BUILT_IN: list[nn.Module] = [
-    nn.ReLU(),
-    nn.ReLU(inplace=True),
-    nn.SiLU(),
-    nn.GELU(),
-    nn.GELU("tanh"),
-    nn.Hardswish(),
-    nn.PReLU(),
-    nn.PReLU(C),
-    nn.ELU(),
-    nn.SELU(),
-    nn.CELU(),
-    nn.Mish(),
-    nn.Softplus(),
-    nn.Tanh(),
-    nn.Sigmoid(),
-    nn.LeakyReLU(),
-    nn.ReLU6(),
-    nn.RReLU(),
-    nn.Hardtanh(),
-    nn.Hardsigmoid(),
-    nn.LogSigmoid(),
-    nn.Softsign(),
-    nn.Tanhshrink(),
-    nn.Softshrink(),
-    nn.Hardshrink(),
+    nn.ReLU(), nn.ReLU(inplace=True), nn.SiLU(), nn.GELU(), nn.GELU("tanh"), nn.Hardswish(),
+    nn.PReLU(), nn.PReLU(C), nn.ELU(), nn.SELU(), nn.CELU(), nn.Mish(), nn.Softplus(), nn.Tanh(),
+    nn.Sigmoid(), nn.LeakyReLU(), nn.ReLU6(), nn.RReLU(), nn.Hardtanh(), nn.Hardsigmoid(),
+    nn.LogSigmoid(), nn.Softsign(), nn.Tanhshrink(), nn.Softshrink(), nn.Hardshrink(),
     nn.Threshold(0.1, 0.0),
-]
+]  # fmt: skip
 NO_ACTIVATIONS: list[nn.Module] = [
-    nn.Identity(),
-    nn.Dropout(),
-    nn.BatchNorm2d(C),
-    nn.LayerNorm(C),
-    nn.Softmax(1),
-    nn.GLU(1),
-    nn.Conv2d(C, C, 1),
-    nn.Linear(C, C),
-    nn.MaxPool2d(2),
-    nn.Flatten(),
-]
+    nn.Identity(), nn.Dropout(), nn.BatchNorm2d(C), nn.LayerNorm(C), nn.Softmax(1), nn.GLU(1),
+    nn.Conv2d(C, C, 1), nn.Linear(C, C), nn.MaxPool2d(2), nn.Flatten(),
+]  # fmt: skip
 
 
 class Foreign(nn.Module):
@@ -180,55 +150,12 @@ def test_observer_gets_the_input_as_it_was_before_an_in_place_activation() -> No
     assert tap.layers[0].in_place
 
 
-@pytest.mark.parametrize(
-    ("before", "size", "axis"),
-    [
-        (nn.Conv1d(5, 6, 1), (2, 5, 6), 1),
-        (nn.Linear(6, 5), (2, 5, 6), 2),
-        (nn.Linear(5, 7), (2, 3, 4, 5), 3),
-        (nn.LayerNorm(5), (2, 3, 5), 2),
-        (nn.Identity(), (2, 3, 5), 1),
-        (nn.Linear(5, 7), (2, 5), 1),
-        (nn.Conv2d(4, 4, 1), (2, 4, 4, 4), 1),
-        (nn.Linear(4, 4), (2, 4, 4, 4), 3),
-    ],
-    ids=str,
-)
-def test_channels_lie_where_the_layer_before_puts_them(
-    before: nn.Module, size: tuple[int, ...], axis: int
-) -> None:
-    model = shaken(nn.Sequential(before, nn.GELU()))
-    (layer,) = find_layers(model, ("activation",), torch.randn(size))
-    assert layer.axis == axis
-    assert layer.channels == before(torch.randn(size)).shape[axis]
-
-
-def test_an_activation_used_several_times_keeps_its_shapes_apart() -> None:
-    block = Network(
-        lambda n, x: n.relu(n.two(n.relu(n.one(x)))),
-        one=nn.Conv2d(3, 4, 1),
-        two=nn.Conv2d(4, 9, 1),
-        relu=nn.ReLU(),
-    )
-    model = shaken(block)
-    with torch.no_grad(), Tap(model, kinds=("activation",)) as tap:
-        for n in (2, 3):
-            model(tensor("map", n, 3))
-            tap.take()
-    assert {key: shape[0] for key, shape in tap.shapes.items()} == {("relu", 0): 4, ("relu", 1): 9}
-
-
 def test_activations_have_no_beta_to_record() -> None:
     model = shaken(nn.Sequential(nn.ReLU()))
     with torch.no_grad(), record(model, kinds=("activation",)) as recording:
         model(tensor("map", 2, 3))
     with pytest.raises(HookError, match="activations and products have no β"):
         recording.betas()
-
-
-def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(UsageError, match="unknown kind"):
-        find_layers(nn.ReLU(), ("activations",))
 
 
 def test_a_loader_or_a_data_set_as_example_is_its_first_batch() -> None:

@@ -1,5 +1,6 @@
 """Third-party activations: composite, parametrised, of every shape; looking changes none."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -27,35 +28,18 @@ class Snake(nn.Module):
         return x + torch.sin(self.a * x) ** 2 / self.a
 
 
-class QuickGELU(nn.Module):
-    factor: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("factor", torch.tensor(1.702))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(self.factor * x)
+def quick_gelu() -> Network:
+    model = Network(lambda n, x: x * torch.sigmoid(n.factor * x))
+    model.register_buffer("factor", torch.tensor(1.702))
+    return model
 
 
-class Swish(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.gate = nn.Sigmoid()
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = x * self.gate(x)
-        return y
+def swish() -> Network:
+    return Network(lambda n, x: x * n.gate(x), gate=nn.Sigmoid())
 
 
-class HSwish(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.clip = nn.ReLU6(inplace=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = x * self.clip(x + 3) / 6
-        return y
+def hard_swish() -> Network:
+    return Network(lambda n, x: x * n.clip(x + 3) / 6, clip=nn.ReLU6(inplace=True))
 
 
 class StarReLU(nn.Module):
@@ -83,9 +67,9 @@ def test_activations_are_tried_in_the_shapes_that_their_parameters_ask_for(shape
     assert names(nn.Sequential(Snake(shape), nn.ReLU())) == ["0", "1"]
 
 
-@pytest.mark.parametrize("kind", [QuickGELU, Swish, HSwish, StarReLU])
-def test_composite_activations_are_one_layer(kind: type[nn.Module]) -> None:
-    assert names(nn.Sequential(nn.Linear(3, 3), kind())) == ["1"]
+@pytest.mark.parametrize("make", [quick_gelu, swish, hard_swish, StarReLU])
+def test_composite_activations_are_one_layer(make: Callable[[], nn.Module]) -> None:
+    assert names(nn.Sequential(nn.Linear(3, 3), make())) == ["1"]
 
 
 def test_a_module_that_hands_on_an_activation_is_none() -> None:
@@ -93,7 +77,7 @@ def test_a_module_that_hands_on_an_activation_is_none() -> None:
 
 
 def test_composite_and_inner_activation_observe_their_own_values() -> None:
-    model = nn.Sequential(nn.Linear(3, 4), Swish()).eval()
+    model = nn.Sequential(nn.Linear(3, 4), swish()).eval()
     seen: dict[str, tuple[Tensor, Tensor]] = {}
 
     def observe(layer: Any, call: int, x: Tensor, y: Tensor, beta: Tensor | None) -> None:
@@ -108,14 +92,9 @@ def test_composite_and_inner_activation_observe_their_own_values() -> None:
     assert torch.equal(seen["1"][1], h * h.sigmoid())
 
 
-class Softplus(nn.Module):
-    def forward(self, p: Tensor) -> Tensor:
-        return nn.functional.softplus(p)
-
-
 def test_parametrised_and_pruned_layers_are_found_with_the_slopes_that_they_use() -> None:
     model: Any = nn.Sequential(*(AconC(4) for _ in range(3)))
-    parametrize.register_parametrization(model[0], "p1", Softplus())
+    parametrize.register_parametrization(model[0], "p1", nn.Softplus())
     PRUNE(model[1], "p1", amount=0.5)
     layers = find_layers(model.eval(), ("acon",), torch.randn(6, 4, 5, 5))
     assert [layer.name for layer in layers] == ["0", "1", "2"]
