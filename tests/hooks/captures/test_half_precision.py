@@ -39,21 +39,6 @@ def test_linearity_is_that_of_the_rounded_values(dtype: torch.dtype, tmp_path: P
             assert table.loc[(name, channel), "L"] == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float16, 1e-2), (torch.bfloat16, 6e-2), (torch.float32, 5e-6)]
-)
-def test_the_proof_of_beta_reports_dtype_and_tolerance(
-    dtype: torch.dtype, tolerance: float
-) -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), MetaAconC(4)).eval().to(dtype)
-    with torch.no_grad(), record(model) as recording:
-        model(torch.randn(6, 3, 9, 9, dtype=dtype))
-    (report,) = recording.reports
-    assert report.dtype == str(dtype).removeprefix("torch.")
-    assert report.tolerance == tolerance
-    assert report.error <= tolerance
-
-
 def test_autocast_is_refused_unless_it_is_allowed() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), MetaAconC(4)).eval()
     x = torch.randn(6, 3, 9, 9)
