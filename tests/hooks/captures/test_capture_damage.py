@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset
 
 import acon_analysis as acon
 from acon_analysis.data import hashes as filehash
-from acon_analysis.errors import AconError, StoreError, UsageError
+from acon_analysis.errors import AconError, StoreError
 from acon_analysis.files import atomic_write, remove_stale_files
 from acon_analysis.runs.run import Run, open_run
 from acon_analysis.runs.verify import verify_run
@@ -62,13 +62,6 @@ def test_opening_a_run_reads_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(pq, "read_table", None)
     monkeypatch.setattr("acon_analysis.store.folder.file_sha256", None)
     assert open_run(tmp_path / "r").complete
-
-
-def test_a_finished_run_needs_no_forward_pass(tmp_path: Path) -> None:
-    captured(tmp_path / "r")
-    model = tiny()
-    model.register_forward_pre_hook(lambda *_: pytest.fail("the network ran"))
-    acon.capture(model, images(20), tmp_path / "r", **OPTIONS)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -198,27 +191,6 @@ def test_other_images_of_the_same_number_are_refused(tmp_path: Path) -> None:
         acon.capture(tiny(), images(20, seed=2), tmp_path / "r", **OPTIONS)
 
 
-def test_another_or_shuffled_stream_is_refused(tmp_path: Path) -> None:
-    batches = list(torch.split(images(20).tensors[0], 5))
-    run = acon.capture(tiny(), batches, tmp_path / "r", unit_size=8, progress=False)
-    expected = contents(run.path)
-    run.folder.done_path(2).unlink()
-    again = acon.capture(tiny(), iter(batches), tmp_path / "r2", unit_size=8, progress=False)
-    assert contents(again.path).keys() == expected.keys()
-    acon.capture(tiny(), batches, run.path, progress=False)
-    assert contents(run.path) == expected
-    with pytest.raises(StoreError, match="sample 0 of the stream is not the one"):
-        acon.capture(tiny(), batches[::-1], run.path, progress=False)
-
-
-def test_units_that_do_not_exist(tmp_path: Path) -> None:
-    from acon_hooks.captures.capturing import Settings, run_units
-
-    settings = Settings(tmp_path / "r", unit_size=8, progress=False)
-    with pytest.raises(UsageError, match="no unit 3; 20 images in units of 8 are units 0 to 2"):
-        run_units(tiny(), images(20), [0, 3], settings)
-
-
 class Shaped(Dataset[torch.Tensor]):
     """Images of two sizes, or a failure of the user's own."""
 
@@ -279,14 +251,3 @@ def test_layers_that_are_read_differently_are_refused(tmp_path: Path) -> None:
     run.folder.write_manifest(manifest)
     with pytest.raises(StoreError, match="begun with 1 layer, now 2 are found"):
         captured(run.path)
-
-
-def test_the_model_is_left_as_it_was(tmp_path: Path) -> None:
-    model = tiny()
-    before = {name: (value.clone(), value.stride()) for name, value in model.state_dict().items()}
-    threads = torch.get_num_threads()
-    acon.capture(model, TensorDataset(torch.zeros(4, 3, 6, 5)), tmp_path / "r", progress=False)
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, before[name][0])
-        assert value.stride() == before[name][1]
-    assert torch.get_num_threads() == threads

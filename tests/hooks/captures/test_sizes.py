@@ -1,7 +1,6 @@
 """Samples of different sizes: every value counts once, whatever the size of its sample."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from acon_analysis.errors import AconError
 from acon_analysis.layers import MetaAconC
 from acon_hooks.errors import HookError
 from acon_hooks.moments.options import MomentOptions
+from network_oracle import assert_measured, folded, linearity, meta_beta, seen
 from networks import Network
 
 SIZES = [(9, 7), (3, 12), (1, 1), (9, 7), (20, 2), (5, 5), (2, 3)]
@@ -53,22 +53,6 @@ class Net(nn.Module):
         return out.mean((2, 3))
 
 
-def seen_by(model: nn.Module, name: str, items: list[Tensor]) -> list[tuple[Any, Any]]:
-    """Return x and y of a layer, float64 (C, P) a sample, by hooks of the test's own."""
-    found: list[tuple[Any, Any]] = []
-
-    def keep(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        x, y = (t[0].flatten(1).double().numpy() for t in (args[0], output))
-        found.append((x, y))
-
-    handle = model.get_submodule(name).register_forward_hook(keep)
-    with torch.no_grad():
-        for item in items:
-            model(item[None])
-    handle.remove()
-    return found
-
-
 @pytest.mark.parametrize("kernel", ["eager", "auto"])
 @pytest.mark.parametrize("blocks", [2, 101])
 @pytest.mark.parametrize("layer", ["act", "acon"])
@@ -79,15 +63,15 @@ def test_every_value_counts_once(layer: str, blocks: int, kernel: str, tmp_path:
         kinds=("activation",) if layer == "act" else None,
         moments=MomentOptions(kernel=kernel, blocks=blocks, full=True),
     )  # fmt: skip
-    seen = seen_by(model, layer, data.items)
-    x, y = (np.concatenate(parts, 1) for parts in zip(*seen, strict=True))
-    fits = [np.polynomial.Polynomial.fit(a, b, 1) for a, b in zip(x, y, strict=True)]
-    sse = [((fit(a) - b) ** 2).sum() for fit, a, b in zip(fits, x, y, strict=True)]
-    cyy = ((y - y.mean(1, keepdims=True)) ** 2).sum(1)
+    alone = [item[None] for item in data.items]
+    pairs = seen(model, alone, [layer], lambda model, x: model(x))[layer, 0]
+    want = linearity(pairs, 1)
+    x = np.concatenate([folded(given, 1)[0] for given, _ in pairs], 1)
     channels = run.linearity("channel", columns="all")
     np.testing.assert_array_equal(channels["n"], sum(h * w for h, w in SIZES))
-    np.testing.assert_allclose(channels["L"], 1 - sse / cyy, rtol=0, atol=1e-6)
-    np.testing.assert_allclose(run.linearity()["L"], 1 - sum(sse) / cyy.sum(), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(channels["L"], want.channel, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(run.linearity()["L"], want.layer, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(run.linearity("sample")["L"], want.sample, rtol=0, atol=1e-6)
     np.testing.assert_array_equal(run.totals["n"], [5 * h * w for h, w in SIZES])
     moments = run.moments
     weights = moments["n"] / moments.groupby("channel")["n"].transform("sum")
@@ -96,26 +80,12 @@ def test_every_value_counts_once(layer: str, blocks: int, kernel: str, tmp_path:
     states = run.part_frame("states")
     np.testing.assert_array_equal(states.query("channel == 0")["n"], [h * w for h, w in SIZES])
     if layer == "acon":
-        beta = np.concatenate([b.numpy() for b in betas(model, data.items)]).astype(np.float64)
+        beta = np.concatenate([meta_beta(model.acon, given) for given, _ in pairs])
         np.testing.assert_allclose(run.beta_matrix("acon"), beta, atol=2e-6)
         held = moments.query("channel == 3").sort_values("block")
         parts = [beta[block::blocks, 3] for block in held["block"]]
         np.testing.assert_allclose(held["mean_beta"], [p.mean() for p in parts], atol=1e-6)
         np.testing.assert_allclose(held["cbb"], [p.var() * len(p) for p in parts], atol=1e-6)
-
-
-def betas(model: nn.Module, items: list[Tensor]) -> list[Tensor]:
-    """Return β of `acon` for every sample, by its own modules."""
-    found: list[Tensor] = []
-    module: Any = model.get_submodule("acon")
-    handle = module.bn2.register_forward_hook(
-        lambda *a: found.append(torch.sigmoid(a[2])[..., 0, 0])
-    )
-    with torch.no_grad():
-        for item in items:
-            model(item[None])
-    handle.remove()
-    return found
 
 
 def test_samples_of_different_sizes_in_one_batch(tmp_path: Path) -> None:
@@ -132,11 +102,7 @@ def test_batches_of_different_sizes(tmp_path: Path) -> None:
     run = acon.capture(model, stream, tmp_path / "r", kinds=("activation",), progress=False)
     found = run.totals
     assert found["n"].tolist() == [5 * 30] * 4 + [5 * 16] * 4 + [5 * 30]
-    items = [item for batch in stream for item in batch]
-    for (x, y), own in zip(seen_by(model, "act", items), found["sse"], strict=True):
-        fits = [np.polynomial.Polynomial.fit(a, b, 1) for a, b in zip(x, y, strict=True)]
-        sse = sum(((fit(a) - b) ** 2).sum() for fit, a, b in zip(fits, x, y, strict=True))
-        assert own == pytest.approx(sse, rel=1e-5)
+    assert_measured(run, model, stream, {"act": 1})
 
 
 def test_other_channels_are_refused() -> None:

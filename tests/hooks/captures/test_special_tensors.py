@@ -4,7 +4,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,62 +15,25 @@ from acon_hooks import Tap, record
 from acon_hooks.captures.devices import channels_last
 from acon_hooks.errors import HookError, UnusedLayerWarning
 from acon_hooks.moments.options import MomentOptions
+from network_oracle import assert_measured, facts_of, unchanged
 from networks import Network
-
-
-def linearity(x: Tensor, y: Tensor, axis: int = 1) -> float:
-    """Return L of a layer from all values of its input and output, in float64."""
-    rest = total = 0.0
-    for a, b in zip(*(t.double().movedim(axis, 0).flatten(1).numpy() for t in (x, y)), strict=True):
-        rest += float(((np.polynomial.Polynomial.fit(a, b, 1)(a) - b) ** 2).sum())
-        total += float(((b - b.mean()) ** 2).sum())
-    return 1 - rest / total
 
 
 def captured(model: nn.Module, data: Any, folder: Path, **options: Any) -> Any:
     return acon.capture(model.eval(), data, folder / "r", progress=False, **options)
 
 
-class TwoAndThree(nn.Module):
-    """A 2-D and a 3-D convolution in one network; two names for one weight."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.c2, self.c3, self.act = nn.Conv2d(3, 8, 3), nn.Conv3d(1, 4, 3), nn.GELU()
-        self.twin = nn.Conv2d(3, 8, 3)
-        self.twin.weight = self.c2.weight
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.act(self.c3(self.c2(x).unsqueeze(1)))
-        return out
-
-
-def where(model: nn.Module) -> dict[str, Any]:
-    """Return identity, memory, strides and bytes of every parameter."""
-    return {
-        name: (id(p), p.data_ptr(), p.stride(), p.is_contiguous(), p.detach().clone())
-        for name, p in model.named_parameters(remove_duplicate=False)
-    }
-
-
-def same(before: dict[str, Any], after: dict[str, Any]) -> bool:
-    return all(
-        old[:-1] == new[:-1] and torch.equal(old[-1], new[-1])
-        for old, new in zip(before.values(), after.values(), strict=True)
-    )
-
-
 @pytest.mark.parametrize("kernel", ["eager", "auto"])
 def test_convolutions_of_two_and_three_axes(kernel: str, tmp_path: Path) -> None:
-    model, images = TwoAndThree(), torch.randn(4, 3, 8, 8)
-    before = where(model)
-    run = captured(model, [images], tmp_path, moments=MomentOptions(kernel=kernel))
-    assert same(before, where(model))
-    with torch.no_grad():
-        x = model.c3(model.c2(images).unsqueeze(1))
-    found = float(run.linearity()["L"].iloc[0])
-    assert found == pytest.approx(linearity(x, torch.nn.functional.gelu(x)), abs=1e-6)
+    model = Network(
+        lambda n, x: n.act(n.c3(n.c2(x).unsqueeze(1))), c2=nn.Conv2d(3, 8, 3),
+        twin=nn.Conv2d(3, 8, 3), c3=nn.Conv3d(1, 4, 3), act=nn.GELU(),
+    ).eval()  # fmt: skip
+    model.twin.weight = model.c2.weight  # two names for one weight
+    images = torch.randn(4, 3, 8, 8)
+    with unchanged(model):
+        run = captured(model, [images], tmp_path, moments=MomentOptions(kernel=kernel))
+    assert_measured(run, model, [images], {"act": 1})
 
 
 def test_weights_stay_where_they_are() -> None:
@@ -82,27 +44,21 @@ def test_weights_stay_where_they_are() -> None:
     pieces: Any = torch.split(flat, sizes)
     for p, part in zip(model.parameters(), pieces, strict=True):
         p.data = part.view_as(p)
-    before, values = where(model), flat.clone()
+    before, values = facts_of(model), flat.clone()
     with pytest.raises(KeyError), channels_last(model, wanted=True):  # noqa: PT012
         conv: Any = model[0]
         assert conv.weight.is_contiguous(memory_format=torch.channels_last)
         assert torch.equal(conv.weight.flatten(), values[: sizes[0]])
         raise KeyError
-    assert same(before, where(model))
+    assert facts_of(model) == before
     flat += 1
     assert torch.equal(torch.cat([p.detach().flatten() for p in model.parameters()]), values + 1)
 
 
-class Mapped(nn.Module):
+def mapped(also: nn.Module) -> Network:
     """A part of the network runs inside vmap."""
-
-    def __init__(self, also: nn.Module) -> None:
-        super().__init__()
-        self.inside, self.also = nn.Sequential(nn.Linear(4, 6), nn.GELU()), also
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.also(torch.vmap(self.inside)(x))
-        return out
+    inside = nn.Sequential(nn.Linear(4, 6), nn.GELU())
+    return Network(lambda n, x: n.also(torch.vmap(n.inside)(x)), inside=inside, also=also)
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
@@ -112,56 +68,41 @@ def test_vmap(tmp_path: Path) -> None:
     with pytest.raises(
         HookError, match=f"what looked like layers of these kinds cannot be read: {vmap}$"
     ):
-        captured(Mapped(nn.Identity()), [x], tmp_path)
+        captured(mapped(nn.Identity()), [x], tmp_path)
     with pytest.warns(UnusedLayerWarning, match=f"left out, and in no result: {vmap}$"):
-        run = captured(Mapped(nn.ReLU()), [x, x[:3]], tmp_path / "s")
+        run = captured(mapped(nn.ReLU()), [x, x[:3]], tmp_path / "s")
     assert run.layers["layer"].tolist() == ["also"]
 
 
-class Integers(nn.Module):
+def integers() -> Network:
     """An activation of integers, and one of floating-point numbers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.whole, self.real = nn.ReLU(), nn.GELU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.real(self.whole((x * 10).int()).float())
-        return out
+    return Network(
+        lambda n, x: n.real(n.whole((x * 10).int()).float()), whole=nn.ReLU(), real=nn.GELU()
+    )
 
 
 def test_integers_are_left_out_by_name(tmp_path: Path) -> None:
     reason = r"'whole' \(its input is torch.int32, and only floating-point numbers are measured\)"
     with pytest.warns(UnusedLayerWarning, match=f"left out, and in no result: {reason}$"):
-        run = captured(Integers(), [torch.randn(8, 3, 8, 8)], tmp_path)
+        run = captured(integers(), [torch.randn(8, 3, 8, 8)], tmp_path)
     assert run.layers["layer"].tolist() == ["real"]
     with (
         torch.no_grad(),
-        Tap(Integers().eval(), ["whole", "real"], kinds=("activation",)) as tap,
+        Tap(integers().eval(), ["whole", "real"], kinds=("activation",)) as tap,
         pytest.raises(HookError, match=reason),
     ):
         tap.model(torch.randn(2, 3))
 
 
 def test_what_looked_like_layers_says_why(tmp_path: Path) -> None:
-    class Whole(nn.Module):
-        """Activations of integers only."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.acts = nn.ModuleList(nn.ReLU() for _ in range(7))
-
-        def forward(self, x: Tensor) -> Tensor:
-            x = x.long()
-            for act in self.acts:
-                x = act(x)
-            return x
-
+    # Activations of integers only.
+    acts = nn.Sequential(*(nn.ReLU() for _ in range(7)))
+    whole = Network(lambda n, x: n.acts(x.long()), acts=acts)
     expected = r"'acts.0' \(its input is torch.int64.*'acts.4' \(.*; 2 more$"
     with pytest.raises(
         HookError, match=f"what looked like layers of these kinds cannot be read: {expected}"
     ):
-        captured(Whole(), [torch.randn(4, 3)], tmp_path)
+        captured(whole, [torch.randn(4, 3)], tmp_path)
 
 
 @pytest.mark.parametrize("kernel", ["eager", "auto"])
@@ -185,24 +126,20 @@ def nested(count: int) -> Tensor:
 
 
 def test_nested_tensors_inside_the_network(tmp_path: Path) -> None:
-    class Packs(nn.Module):
+    def packs(always: bool) -> Network:
         """Packs its samples."""
-
-        def __init__(self, always: bool) -> None:
-            super().__init__()
-            self.act, self.also, self.always = nn.ReLU(), nn.Tanh(), always
-
-        def forward(self, x: Tensor) -> Tensor:
-            self.act(nested(len(x)) if self.always or len(x) == 3 else x)
-            out: Tensor = self.also(x)
-            return out
+        return Network(
+            lambda n, x: (n.act(nested(len(x)) if always or len(x) == 3 else x), n.also(x))[1],
+            act=nn.ReLU(),
+            also=nn.Tanh(),
+        )
 
     reason = "it is given nested tensors, whose samples have no common shape"
     x = torch.randn(4, 5)
     with pytest.warns(UnusedLayerWarning, match=rf"'act' \({reason}\)"):
-        run = captured(Packs(always=True), [x, x], tmp_path)
+        run = captured(packs(always=True), [x, x], tmp_path)
     assert run.layers["layer"].tolist() == ["also"]
-    with torch.no_grad(), Tap(Packs(always=False).eval(), kinds=("activation",)) as tap:
+    with torch.no_grad(), Tap(packs(always=False).eval(), kinds=("activation",)) as tap:
         tap.model(x)
         tap.take()
         with pytest.raises(HookError, match=rf"'act', call 0, batch 1: {reason}, which was not so"):

@@ -114,16 +114,16 @@ def test_few_images_ask_nobody(folder: Path) -> None:
     assert sum(len(batch.ids) for batch in feed.batches(lambda _: True)) == 8
 
 
-def test_a_run_is_the_same_with_the_default(
+def test_a_run_is_the_same_with_any_number_of_workers(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feeding, "MANY", 9)
     runs = [
         acon.capture(Tiny(), folder, tmp_path / str(workers), batch_size=2, unit_size=4,
                      workers=workers, progress=False)
-        for workers in (None, 0)
+        for workers in (None, 0, 2)
     ]  # fmt: skip
-    assert contents(runs[0].path) == contents(runs[1].path)
+    assert contents(runs[0].path) == contents(runs[1].path) == contents(runs[2].path)
 
 
 class Deadly(Dataset[torch.Tensor]):
