@@ -5,8 +5,9 @@ import pickle
 import shutil
 import struct
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -144,39 +145,21 @@ def test_labels_that_are_none(labels: object, original: Path) -> None:
         cifar10("test")
 
 
-def large(member: tarfile.TarInfo) -> None:
-    member.size = 2**28
+MEMBERS: list[dict[str, Any]] = [
+    {"size": 2**28},
+    {"size": 2**28, "type": tarfile.GNUTYPE_LONGNAME},
+    {"type": tarfile.GNUTYPE_SPARSE},
+    {"pax_headers": {"GNU.sparse.map": "0,0", "GNU.sparse.size": "4000000000"}},
+    {"pax_headers": {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}},
+    {"pax_headers": {"size": str(2**40)}},
+]
 
 
-def large_name(member: tarfile.TarInfo) -> None:
-    large(member)
-    member.type = tarfile.GNUTYPE_LONGNAME
-
-
-def sparse(member: tarfile.TarInfo) -> None:
-    member.pax_headers = {"GNU.sparse.map": "0,0", "GNU.sparse.size": "4000000000"}
-
-
-def sparse_map(member: tarfile.TarInfo) -> None:
-    member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
-
-
-def sparse_of_old(member: tarfile.TarInfo) -> None:
-    member.type = tarfile.GNUTYPE_SPARSE
-
-
-def large_in_pax(member: tarfile.TarInfo) -> None:
-    member.pax_headers = {"size": str(2**40)}
-
-
-@pytest.mark.parametrize(
-    "change", [large, large_name, sparse, sparse_map, sparse_of_old, large_in_pax]
-)
-def test_an_archive_that_is_no_images(
-    change: Callable[[tarfile.TarInfo], None], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("facts", MEMBERS)
+def test_an_archive_that_is_no_images(facts: dict[str, Any], tmp_path: Path) -> None:
     member = tarfile.TarInfo("test/cat/0000.jpg")
-    change(member)
+    for name, value in facts.items():
+        setattr(member, name, value)
     with tarfile.open(tmp_path / "a.tar.xz", "w:xz") as tar:
         tar.addfile(member)
     with pytest.raises(AconError, match=r"archive of CIFAR-10 .*; refused"):
@@ -186,64 +169,61 @@ def test_an_archive_that_is_no_images(
 def test_an_archive_is_not_unpacked_without_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with tarfile.open(tmp_path / "a.tar.xz", "w:xz") as tar:
-        for number in range(20):
-            tar.addfile(tarfile.TarInfo(f"train/{number}"))
+    path = archive(tmp_path, {f"train/{number}": b"" for number in range(20)})
     for name, value in (("_ARCHIVE_BYTES", 4096), ("_MEMBERS", 5)):
         with monkeypatch.context() as patch:
             patch.setattr(cifar, name, value)
             with pytest.raises(AconError, match="more than images"):
-                cifar._read_archive(tmp_path / "a.tar.xz", "test")
-    (tmp_path / "a.tar.xz").write_bytes(b"x" * 100)
+                cifar._read_archive(path, "test")
+    path.write_bytes(b"x" * 100)
     with pytest.raises(AconError, match="is damaged"):
-        cifar._read_archive(tmp_path / "a.tar.xz", "test")
+        cifar._read_archive(path, "test")
 
 
-def test_a_large_picture_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = io.BytesIO()
-    Image.new("RGB", (33, 32)).save(content, "JPEG")
-    member = tarfile.TarInfo("test/cat/0000.jpg")
-    member.size = len(content.getvalue())
-    with tarfile.open(tmp_path / "a.tar.xz", "w:xz") as tar:
-        tar.addfile(member, io.BytesIO(content.getvalue()))
-    monkeypatch.setitem(cifar.IMAGES, "test", 1)
-    with pytest.raises(AconError, match="is no image of 32x32 pixels"):
-        cifar._read_archive(tmp_path / "a.tar.xz", "test")
+def archive(folder: Path, files: dict[str, bytes]) -> Path:
+    with tarfile.open(folder / "a.tar.xz", "w:xz") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return folder / "a.tar.xz"
 
 
-def test_a_picture_that_is_a_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def jpeg(image: Image.Image) -> bytes:
     stream = io.BytesIO()
-    Image.new("RGB", (32, 32)).save(stream, "JPEG")
-    content = bytearray(stream.getvalue())
-    start = content.index(b"\xff\xc0") + 5  # height and width in the header
-    content[start : start + 4] = b"\xff\xff\xff\xff"
-    member = tarfile.TarInfo("test/cat/0000.jpg")
-    member.size = len(content)
-    with tarfile.open(tmp_path / "a.tar.xz", "w:xz") as tar:
-        tar.addfile(member, io.BytesIO(content))
+    image.save(stream, "JPEG", quality=95)
+    return stream.getvalue()
+
+
+def test_pictures_that_are_too_large_or_bombs_are_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(cifar.IMAGES, "test", 1)
-    with pytest.raises(AconError, match=r"'test/cat/0000.jpg' is no JPEG .*bomb"):
-        cifar._read_archive(tmp_path / "a.tar.xz", "test")
+    bomb = bytearray(jpeg(Image.new("RGB", (32, 32))))
+    start = bomb.index(b"\xff\xc0") + 5  # height and width in the header
+    bomb[start : start + 4] = b"\xff\xff\xff\xff"
+    for content, words in (
+        (jpeg(Image.new("RGB", (33, 32))), "is no image of 32x32 pixels"),
+        (bytes(bomb), r"'test/cat/0000.jpg' is no JPEG .*bomb"),
+    ):
+        with pytest.raises(AconError, match=words):
+            cifar._read_archive(archive(tmp_path, {"test/cat/0000.jpg": content}), "test")
 
 
 def test_an_archive_of_jpegs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    archive = tmp_path / "cifar10-images.tar.xz"
-    with tarfile.open(archive, "w:xz") as tar:
-        for label, name in enumerate(CLASSES):
-            content = io.BytesIO()
-            Image.fromarray(colours(label, 0)).save(content, "JPEG", quality=95)
-            member = tarfile.TarInfo(f"test/{name}/0000.jpg")
-            member.size = len(content.getvalue())
-            tar.addfile(member, io.BytesIO(content.getvalue()))
+    path = archive(tmp_path, {
+        f"test/{name}/0000.jpg": jpeg(Image.fromarray(colours(label, 0)))
+        for label, name in enumerate(CLASSES)
+    })  # fmt: skip
     monkeypatch.setitem(cifar.IMAGES, "test", 10)
-    pixels, labels = cifar._read_archive(archive, "test")
+    pixels, labels = cifar._read_archive(path, "test")
     order = np.argsort(labels)
     assert labels[order].tolist() == list(range(10))
     for label in range(10):
         assert np.abs(pixels[order][label].astype(int) - colours(label, 0)).max() <= 2
     monkeypatch.setitem(cifar.IMAGES, "test", 11)
     with pytest.raises(AconError, match="holds 10 test images; expected 11"):
-        cifar._read_archive(archive, "test")
+        cifar._read_archive(path, "test")
 
 
 def test_no_images_and_no_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

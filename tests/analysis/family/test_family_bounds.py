@@ -41,12 +41,6 @@ def test_constants_to_the_last_digit() -> None:
     assert family.acon_a(float(stationary) / 2.0, beta=2.0) == pytest.approx(-0.278464542761 / 2)
 
 
-def test_bounds_of_the_papers_example() -> None:
-    low, high = family.derivative_bounds(1.2, -0.8, 1.0)
-    assert high == pytest.approx(1.099839320129 * 1.2 + 0.099839320129 * 0.8, abs=1e-12)
-    assert low == pytest.approx(-1.099839320129 * 0.8 - 0.099839320129 * 1.2, abs=1e-12)
-
-
 @quick
 @given(p1=slopes, p2=slopes, beta=betas)
 def test_the_bounds_hold_and_are_reached(p1: float, p2: float, beta: float) -> None:
@@ -124,12 +118,6 @@ def test_the_range_over_data_is_the_brute_one(
     assert high >= brute_high - rounding(p1, p2)
     assert low == pytest.approx(brute_low, abs=1e-5 * abs(p1 - p2) + rounding(p1, p2))
     assert high == pytest.approx(brute_high, abs=1e-5 * abs(p1 - p2) + rounding(p1, p2))
-
-
-def test_the_range_between_the_extrema_is_that_of_its_ends() -> None:
-    low, high = family.derivative_range(1.2, -0.8, 1.0, -0.5, 0.75)
-    assert low == family.derivative(-0.5, 1.2, -0.8, 1.0)
-    assert high == family.derivative(0.75, 1.2, -0.8, 1.0)
 
 
 def test_small_beta_reaches_its_bounds_only_far_outside_the_data() -> None:

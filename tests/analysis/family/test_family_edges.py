@@ -1,6 +1,7 @@
 """What must not happen: NaN for a limit that exists, a lost NaN, a warning, a lost dtype."""
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -155,8 +156,7 @@ def test_parameters_broadcast() -> None:
         ),
     ],
 )
-def test_wrong_arguments_get_a_readable_line(call: object, message: str) -> None:
-    assert callable(call)
+def test_wrong_arguments_get_a_readable_line(call: Callable[[], object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         call()
 

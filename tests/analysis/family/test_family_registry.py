@@ -130,17 +130,11 @@ def test_bounds_without_a_closed_form() -> None:
 @pytest.mark.parametrize(
     ("given", "name"),
     [
-        ("acon_c", "acon_c"),
-        ("ACON-C", "acon_c"),
-        ("LeakyReLU", "leaky_relu"),
-        ("SiLU", "swish"),
-        ("Hardswish", "hardswish"),
-        ("hard sigmoid", "hardsigmoid"),
-        ("ReLU6", "relu6"),
-        ("GELU (tanh)", "gelu_tanh"),
-        ("ACON-FReLU", "acon_frelu"),
+        ("acon_c", "acon_c"), ("ACON-C", "acon_c"), ("LeakyReLU", "leaky_relu"), ("SiLU", "swish"),
+        ("Hardswish", "hardswish"), ("hard sigmoid", "hardsigmoid"), ("ReLU6", "relu6"),
+        ("GELU (tanh)", "gelu_tanh"), ("ACON-FReLU", "acon_frelu"),
     ],
-)
+)  # fmt: skip
 def test_get_takes_names_as_people_write_them(given: str, name: str) -> None:
     assert family.get(given) is ACTIVATIONS[name]
 

@@ -57,7 +57,7 @@ def expected_of_others(name: str, w: oracle.Weights, x: oracle.Array) -> oracle.
     return oracle.batch_norm((x1 - x2) * oracle.sigmoid(x1 - x2) + x2, w, "bn2")
 
 
-CASES = [(name, shape) for name in ANY_RANK for shape in SHAPES]
+CASES = [(name, shape) for name in ANY_RANK for shape in [*SHAPES, (CHANNELS, CHANNELS)]]
 CASES += [(name, shape) for name in TWO_DIMENSIONAL for shape in MAPS]
 
 
@@ -88,13 +88,6 @@ def test_gradients(name: str) -> None:
             return torch.func.functional_call(layer, dict(zip(names, values, strict=True)), (x,))
 
         assert torch.autograd.gradcheck(run, (x, *parameters), fast_mode=True)
-
-
-def test_the_paths_with_and_without_autograd_agree_to_the_last_bits() -> None:
-    layer, x = AconC(64), torch.randn(4, 64, 9, 9)
-    recorded = layer(x)
-    with torch.no_grad():
-        torch.testing.assert_close(layer(x), recorded.detach(), rtol=2e-7, atol=2e-7)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
