@@ -1,11 +1,17 @@
-"""Runs whose every name is hostile, and their pages: for the tests of reports."""
+"""Runs whose every name is hostile, and their pages, read: for the tests of reports."""
 
+import base64
+import gzip
+import io
+import re
 from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -95,3 +101,38 @@ def reported(place: Path) -> tuple[Run, Path]:
     naming = [spec for spec in every() if spec.name in NAMING]
     with mock.patch("acon_figures.report.rendering.reported", return_value=naming):
         return run, write_report(run, place / "page.html", title=TITLE)
+
+
+class Parsed(HTMLParser):
+    """The elements of a page as a browser's parser sees them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.inside: dict[str, list[str]] = {}
+        self._open = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._open = tag
+
+    def handle_data(self, data: str) -> None:
+        self.inside.setdefault(self._open, []).append(data)
+
+
+def rows_of(text: str) -> list[list[str]]:
+    """Return what the cells of the table of layers hold in full, row by row."""
+    table = re.search(r'<table id="layers".*?</table>', text, re.DOTALL)
+    assert table is not None
+    body = table.group().partition("<tbody>")[2]
+    rows = re.findall(r"<tr.*?</tr>", body, re.DOTALL)
+    return [re.findall(r'data-v="([^"]*)"', row) for row in rows]
+
+
+def table_of(text: str, name: str) -> pd.DataFrame:
+    """Return a table that the page offers as CSV."""
+    found = re.search(rf'id="csv-{name}">([^<]*)</script>', text)
+    assert found is not None
+    return pd.read_csv(io.BytesIO(gzip.decompress(base64.b64decode(found.group(1)))))
