@@ -1,4 +1,4 @@
-"""The figure of interventions on gates: its points and intervals are the table."""
+"""Figures of gates and of replaced activations: points and intervals are the table."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ import figureframes
 from acon_analysis.errors import AconError, UsageError
 
 
-def test_points_and_intervals_are_the_table() -> None:
+def test_points_and_intervals_of_gates_are_the_table() -> None:
     frame = figureframes.gates()
     figure = acon_figures.gate_changes(frame, "cifar10_metaacon")
     own = frame[frame["network"] == "cifar10_metaacon"]
@@ -48,3 +48,40 @@ def test_mistakes_are_explained() -> None:
         acon_figures.gate_changes(frame.drop(columns="verdict"))
     with pytest.raises(AconError, match="no intervention"):
         acon_figures.gate_changes(frame.iloc[:0])
+
+
+def test_points_and_intervals_of_forms_are_the_table() -> None:
+    frame = figureframes.forms()
+    figure = acon_figures.replacement_forms(frame)
+    drawn = frame[(frame["form"] != "two-piece") | ~frame["recalibrated"]]
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["all channels"] * 2 + ["50 % of the channels"] * 2
+    for index, axes in enumerate(figure.axes):
+        rows = drawn[drawn["budget"] == (1.0 if index < 2 else 0.5)]
+        found = [bars.lines[0].get_xdata()[0] for bars in axes.containers]
+        if index % 2:
+            assert found == pytest.approx(np.minimum(rows["output_change"], 1.2))
+            continue
+        assert found == pytest.approx(100 * rows["accuracy_change"].to_numpy())
+        ends = [np.asarray(bars.lines[2][0].get_segments()[0])[:, 0] for bars in axes.containers]
+        assert np.asarray(ends) == pytest.approx(
+            100 * rows[["accuracy_low", "accuracy_high"]].to_numpy()
+        )
+    heights = {round(float(bars.lines[0].get_ydata()[0])) for bars in figure.axes[0].containers}
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert heights == set(range(len(labels)))
+    assert labels[-1] == "two pieces"
+    words = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert words == ["ACON-C", "Swish", "digits", "CIFAR-10"]
+    assert "3 networks" in figure.caption
+
+
+def test_one_budget_and_mistakes_of_forms() -> None:
+    frame = figureframes.forms()
+    figure = acon_figures.replacement_forms(frame[frame["budget"] == 1], width="single")
+    assert len(figure.axes) == 2
+    assert "Below" not in figure.caption
+    with pytest.raises(AconError, match="lacks the column data"):
+        acon_figures.replacement_forms(frame.drop(columns="data"))
+    with pytest.raises(AconError, match="no form"):
+        acon_figures.replacement_forms(frame[frame["form"] == "sine"])

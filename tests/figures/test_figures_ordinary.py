@@ -21,8 +21,6 @@ from acon_analysis.plotdata.sample_spread import sample_spread
 from acon_analysis.runs.run import Run
 from acon_figures.drawing import draw
 from acon_figures.inputs import Inputs
-from acon_figures.labels import apart, equals
-from acon_figures.names import layer_labels, layers_word
 from acon_figures.palette import activation_color, activation_looks
 from figurechecks import problems
 
@@ -253,40 +251,6 @@ def test_one_activation_has_one_colour_under_all_its_names() -> None:
     assert activation_color("mul") == activation_color("GLU") != activation_color("Mine")
 
 
-def test_layers_have_short_names_that_differ() -> None:
-    long = [f"bert.encoder.layer.{i}.intermediate.intermediate_act_fn" for i in range(12)]
-    assert layer_labels(long) == [str(i) for i in range(12)]
-    mixed = layer_labels([*long, "pooler"])
-    assert len(set(mixed)) == 13
-    assert max(map(len, mixed)) <= 18
-    assert mixed[3].startswith("…")
-    assert mixed[3].endswith("layer.3")
-    assert layer_labels(["relu"]) == ["relu"]
-    assert layer_labels(["a.b", "a.b"]) == ["a.b", "a.b"]
-    calls = [f"layer{n}.0.activation (call {k})" for n in (1, 2) for k in (0, 1)]
-    assert len(set(layer_labels([*calls, "relu"]))) == 5
-    assert layers_word(["enc.0.act", "enc.1.act"]) == "layer (enc.*.act)"
-    numbered = [f"features.{i} (ReLU)" for i in range(3)]
-    assert layer_labels(numbered) == ["0", "1", "2"]
-    assert layers_word(numbered) == "layer (features.*, ReLU)"
-    assert layers_word(["1 (ReLU)", "3 (ReLU)"]) == "layer (ReLU)"
-    assert layer_labels(["1 (ReLU)", "3 (Tanh)"]) == ["1 (ReLU)", "3 (Tanh)"]
-    assert layers_word(["1 (ReLU)", "3 (Tanh)"]) == layers_word(["1 (ReLU)"]) == "layer"
-    assert layers_word(calls) == layers_word(["relu"]) == "layer"
-
-
-def test_names_are_moved_apart_in_their_order() -> None:
-    rng = np.random.default_rng(0)
-    for _ in range(50):
-        wanted = rng.uniform(0, 1, 9).round(1)
-        found = np.array(apart(wanted, 0.08))
-        order = np.argsort(wanted, kind="stable")
-        assert (np.diff(found[order]) >= 0.08 - 1e-12).all()
-    assert apart([0.2, 0.9], 0.1) == [0.2, 0.9]
-    assert apart([0.5, 0.5], 0.1) == pytest.approx([0.45, 0.55])
-    assert (equals("L", 0.99999), equals("L", 0.5)) == ("L > 0.999", "L = 0.500")
-
-
 def test_tables_that_are_empty_are_explained() -> None:
     with pytest.raises(AconError, match="holds no channel"):
         acon_figures.channel_states(figureframes.every_channel().iloc[:0])
@@ -338,20 +302,6 @@ def test_a_later_call_may_have_more_channels(tmp_path: Path) -> None:
     want = run.linearity(by="channel").set_index(keys)
     assert len(want) == 10
     assert facts["L"].equals(want["L"].astype(facts["L"].dtype))
-
-
-@pytest.mark.parametrize(
-    ("names", "expected"),
-    [
-        (["a" * 90 + end for end in "bc"], ["…" + "a" * 16 + end for end in "bc"]),
-        ([start + "a" * 90 for start in "bc"], [f"{start}{'a' * 8}…{'a' * 8}" for start in "bc"]),
-        ([f"{'a' * 90}{n}{'a' * 90}" for n in "bc"], [f"{n}: …{'a' * 17}" for n in "12"]),
-    ],
-)
-def test_labels_of_long_names_are_short_and_different(
-    names: list[str], expected: list[str]
-) -> None:
-    assert layer_labels([*names, names[0]]) == [*expected, expected[0]]
 
 
 def test_the_spread_of_the_samples_is_that_of_lines_of_their_own(run: Run) -> None:
