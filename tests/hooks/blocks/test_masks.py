@@ -91,16 +91,13 @@ def test_samples_of_several_lengths_with_rubbish_at_their_ends() -> None:
     assert mix["vectors"] == "mixes positions"
 
 
-class Joins(nn.Module):
+def joins(act: nn.Module) -> Network:
     """Takes a list of maps, as the layers of a DenseNet do."""
-
-    def __init__(self, act: nn.Module) -> None:
-        super().__init__()
-        self.conv, self.act = nn.Conv2d(5, 4, 1, bias=False), act
-
-    def forward(self, parts: list[Tensor]) -> Tensor:
-        out: Tensor = self.act(self.conv(torch.cat(parts, 1)))
-        return out
+    return Network(
+        lambda n, parts: n.act(n.conv(torch.cat(parts, 1))),
+        conv=nn.Conv2d(5, 4, 1, bias=False),
+        act=act,
+    )
 
 
 class Lists(nn.Module):
@@ -108,7 +105,7 @@ class Lists(nn.Module):
 
     def __init__(self, act: nn.Module) -> None:
         super().__init__()
-        self.joins, self.sizes = Joins(act), Sizes()
+        self.joins, self.sizes = joins(act), Sizes()
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.sizes([self.joins([x[:, :2], x[:, 2:]]), x[:, :, ::2]])

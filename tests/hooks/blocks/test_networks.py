@@ -245,20 +245,14 @@ class StraightThrough(torch.autograd.Function):
         return grads[0]
 
 
-class Custom(nn.Module):
-    def __init__(self, function: Any) -> None:
-        super().__init__()
-        self.function, self.linear = function, nn.Linear(6, 6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.function(self.linear(x))
-        return out
+def make_custom(function: Any) -> Network:
+    return Network(lambda n, x: function(n.linear(x)), linear=nn.Linear(6, 6))
 
 
 def custom(function: Any) -> pd.Series:
     torch.manual_seed(0)
     data = list(torch.split(torch.randn(640, 6), 64))
-    network = nn.Sequential(Custom(function), nn.Tanh()).eval()
+    network = nn.Sequential(make_custom(function), nn.Tanh()).eval()
     return acon.block_linearity(network, data, ["0"]).iloc[0]
 
 

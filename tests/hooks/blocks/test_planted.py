@@ -58,33 +58,21 @@ class FixedAttention(nn.Module):
         return out
 
 
-class Residual(nn.Module):
+def residual(branch: nn.Module) -> Network:
     """x plus a branch."""
-
-    def __init__(self, branch: nn.Module) -> None:
-        super().__init__()
-        self.branch = branch
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.branch(x)
-        return out
+    return Network(lambda n, x: x + n.branch(x), branch=branch)
 
 
-class Around(nn.Module):
+def around(block: nn.Module) -> Network:
     """A block between two others, so that it sees inputs of its own."""
-
-    def __init__(self, block: nn.Module) -> None:
-        super().__init__()
-        self.first, self.block, self.last = nn.Identity(), block, nn.Tanh()
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.last(self.block(self.first(x)))
-        return out
+    return Network(
+        lambda n, x: n.last(n.block(n.first(x))), first=nn.Identity(), block=block, last=nn.Tanh()
+    )
 
 
 def measured(block: nn.Module, data: list[Tensor], name: str = "block") -> pd.Series:
     torch.manual_seed(0)
-    network = Around(block).eval()
+    network = around(block).eval()
     return acon.block_linearity(network, data, [name]).iloc[0]
 
 
@@ -162,7 +150,7 @@ def test_margins_that_never_vary_do_not_hide_that_positions_are_mixed() -> None:
 
 def test_a_shortcut_makes_a_block_nearly_linear_and_is_taken_off() -> None:
     torch.manual_seed(0)
-    block = Residual(Act(16, lambda x: 0.3 * torch.abs(x)))
+    block = residual(Act(16, lambda x: 0.3 * torch.abs(x)))
     with pytest.warns(BlockWarning, match="mean L 0.00"):
         row = measured(block, vectors())
     assert row["activation"] == "block.branch:abs#0"
@@ -171,24 +159,23 @@ def test_a_shortcut_makes_a_block_nearly_linear_and_is_taken_off() -> None:
     assert row["r2_without_residual"] == pytest.approx(0, abs=0.03)
 
 
-class Block(nn.Module):
+def make_block(act: nn.Module) -> Network:
     """Two convolutions with a given activation between them."""
-
-    def __init__(self, act: nn.Module) -> None:
-        super().__init__()
-        self.conv1, self.act = nn.Conv2d(4, 4, 3, padding=1), act
-        self.conv2 = nn.Conv2d(4, 4, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv2(self.act(self.conv1(x)))
-        return out
+    return Network(
+        lambda n, x: n.conv2(n.act(n.conv1(x))),
+        conv1=nn.Conv2d(4, 4, 3, padding=1),
+        act=act,
+        conv2=nn.Conv2d(4, 4, 3, padding=1),
+    )
 
 
 def net(act: nn.Module) -> Network:
     """Three blocks, the middle one of them planted."""
     return Network(
         lambda n, x: n.head(n.blocks(x).mean((2, 3))),
-        blocks=nn.Sequential(Block(nn.ReLU(inplace=True)), Block(act), Block(nn.ReLU())),
+        blocks=nn.Sequential(
+            make_block(nn.ReLU(inplace=True)), make_block(act), make_block(nn.ReLU())
+        ),
         head=nn.Linear(4, 3),
     )
 
@@ -211,7 +198,7 @@ def test_a_warning_says_where_activations_mislead() -> None:
     torch.manual_seed(0)
     act = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16))
     with pytest.warns(BlockWarning, match=r"1 of 1 block \('block': R² 0.9\d, mean L 0.7"):
-        measured(Residual(act), vectors())
+        measured(residual(act), vectors())
 
 
 def test_the_activation_that_bends_a_block_is_named() -> None:

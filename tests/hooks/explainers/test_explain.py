@@ -40,15 +40,8 @@ class Corner(nn.Module):
         return d * torch.sigmoid(beta * d) + self.p2 * x
 
 
-class Net(nn.Module):
-    def __init__(self, act: nn.Module) -> None:
-        super().__init__()
-        self.act = act
-        self.inplace = nn.ReLU(inplace=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.inplace(self.act(x))
-        return out
+def make_net(act: nn.Module) -> Network:
+    return Network(lambda n, x: n.inplace(n.act(x)), act=act, inplace=nn.ReLU(inplace=True))
 
 
 @pytest.fixture
@@ -124,7 +117,7 @@ def test_switch_from_one_sample_to_another(smooth: nn.Module) -> None:
 @pytest.mark.parametrize("method", METHODS[:3])
 @pytest.mark.parametrize(("channel", "quarter"), [(0, slice(0, 4)), (1, slice(4, 8))])
 def test_attribution_lands_where_beta_comes_from(method: str, channel: int, quarter: slice) -> None:
-    net = Net(Corner()).double().eval()
+    net = make_net(Corner()).double().eval()
     images = torch.randn(2, 2, 8, 8).double()
     window = {"window": 1} if method == "occlusion" else {}
     with left_alone(net):
@@ -234,11 +227,11 @@ def squeeze(c: int) -> Network:
 
 def test_gates() -> None:
     torch.manual_seed(2)
-    net = Net(squeeze(6)).double().eval()
+    net = make_net(squeeze(6)).double().eval()
     images = torch.randn(4, 6, 5, 5).double()
     with left_alone(net):
         found = explain(net, images, "act", 3, tolerance=1e-3)
-    gate = net.act.gate(net.act.fc2(net.act.fc1(images.mean((2, 3), keepdim=True)).relu()))  # type: ignore[operator]
+    gate = net.act.gate(net.act.fc2(net.act.fc1(images.mean((2, 3), keepdim=True)).relu()))
     assert found.kind == "gate"
     np.testing.assert_allclose(found.beta, gate[:, 3, 0, 0].detach().numpy())
     assert found.converged.all()

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from acon_analysis.errors import AconError
 from acon_analysis.layers import MetaAconC
 from network_oracle import assert_measured, captured, every_function, settled, warned
+from networks import Network
 
 KINDS = ("meta_acon", "activation")
 
@@ -63,13 +64,13 @@ class Mixer(nn.Module):
         return x + self.channels(x)
 
 
-class Maxout(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc, self.pieces, self.best = nn.Linear(4, 6), nn.ELU(), nn.Hardtanh(-0.5, 0.5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.best(self.pieces(self.fc(x).unflatten(-1, (3, 2))).amax(-1))
+def maxout() -> Network:
+    return Network(
+        lambda n, x: n.best(n.pieces(n.fc(x).unflatten(-1, (3, 2))).amax(-1)),
+        fc=nn.Linear(4, 6),
+        pieces=nn.ELU(),
+        best=nn.Hardtanh(-0.5, 0.5),
+    )
 
 
 class Siamese(nn.Module):
@@ -85,13 +86,12 @@ class Siamese(nn.Module):
         return self.act((one - two).mean((2, 3)))
 
 
-class Capsules(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.act = nn.Conv2d(3, 8, 3), nn.ReLU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.conv(x).view(len(x), 2, 4, -1)).square().sum(2).sqrt()
+def capsules() -> Network:
+    return Network(
+        lambda n, x: n.act(n.conv(x).view(len(x), 2, 4, -1)).square().sum(2).sqrt(),
+        conv=nn.Conv2d(3, 8, 3),
+        act=nn.ReLU(),
+    )
 
 
 class Shuffles(nn.Module):
@@ -140,11 +140,11 @@ class Integrated(nn.Module):
 VIDEO = nn.Sequential(nn.Conv3d(2, 3, 2), nn.SiLU(), MetaAconC(3), Counted())
 CASES: dict[str, tuple[nn.Module, Sequence[Tensor], Mapping[str, int]]] = {
     "mixer": (Mixer(), vectors(7, 5), {"tokens.1": 2, "channels.1": 2}),
-    "maxout": (Maxout(), vectors(9, 4), {"pieces": 3, "best": 2}),
+    "maxout": (maxout(), vectors(9, 4), {"pieces": 3, "best": 2}),
     "siamese": (
         Siamese(), [images(6, 16), images(3, 16)], {"encode.1": 1, "encode.3": 1, "act": 1}
     ),
-    "capsules": (Capsules(), [images(), images(3)], {"act": 2, ":square#0": 2}),
+    "capsules": (capsules(), [images(), images(3)], {"act": 2, ":square#0": 2}),
     "shuffles": (Shuffles(), [images(), images(3)], {"prelu": 1, "mish": 3}),
     "fourier operator": (FourierOperator(), vectors(1, 16), {"act": 1}),
     "integrated": (Integrated(), vectors(4), {"f.1": 1}),

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from acon_analysis.errors import AconError
 from acon_analysis.layers import MetaAconC
 from network_oracle import assert_measured, captured, every_function, settled, warned
+from networks import Network
 
 KINDS = ("meta_acon", "activation")
 
@@ -99,19 +100,15 @@ def test_activations_between_recurrent_layers(tmp_path: Path) -> None:
     every_function(model, x[0])
 
 
-class TimeFirst(nn.Module):
+def time_first(act: nn.Module) -> Network:
     """nn.GRU's default order, (T, N, C), inside; samples first outside."""
-
-    def __init__(self, act: nn.Module) -> None:
-        super().__init__()
-        self.rnn, self.act = nn.GRU(3, 4), act
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.rnn(x.transpose(0, 1))[0]).mean(0)
+    return Network(
+        lambda n, x: n.act(n.rnn(x.transpose(0, 1))[0]).mean(0), rnn=nn.GRU(3, 4), act=act
+    )
 
 
 def test_as_many_steps_as_samples_are_no_samples(tmp_path: Path) -> None:
-    model, x = settled(TimeFirst(nn.GELU())), [sequences(8, 8)]
+    model, x = settled(time_first(nn.GELU())), [sequences(8, 8)]
     with warned("rows of layer 'act' belong to other samples, or are no samples"):
         run = captured(model, x, tmp_path / "run")
     assert_measured(run, model, x, {"act": 2}, rowless=["act"])
@@ -120,7 +117,7 @@ def test_as_many_steps_as_samples_are_no_samples(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_time_first_inside_is_measured_by_layer_and_channel(tmp_path: Path) -> None:
-    model, x = settled(TimeFirst(nn.GELU())), [sequences(8, 5)]
+    model, x = settled(time_first(nn.GELU())), [sequences(8, 5)]
     assert_measured(captured(model, x, tmp_path / "run"), model, x, {"act": 2}, rowless=["act"])
 
 

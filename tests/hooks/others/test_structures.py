@@ -301,19 +301,15 @@ def test_samples_that_are_sorted_inside(tmp_path: Path) -> None:
         run.linearity(by="sample")
 
 
-class Keyword(nn.Module):
+def keyword() -> Network:
     """Its activation is called by keyword, and returns through a container."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc, self.act = nn.Linear(3, 4), nn.Hardtanh()
-
-    def forward(self, x: Tensor) -> Any:
-        return {"out": (self.act(input=self.fc(x)),)}
+    return Network(
+        lambda n, x: {"out": (n.act(input=n.fc(x)),)}, fc=nn.Linear(3, 4), act=nn.Hardtanh()
+    )
 
 
 def test_an_activation_called_by_keyword(tmp_path: Path) -> None:
-    model, x = settled(Keyword()), [torch.randn(9, 3), torch.randn(5, 3)]
+    model, x = settled(keyword()), [torch.randn(9, 3), torch.randn(5, 3)]
     run = captured(model, x, tmp_path / "run")
     assert_measured(run, model, x, {"act": 1})
     every_function(model, x[0])

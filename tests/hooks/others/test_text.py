@@ -15,6 +15,7 @@ import acon_analysis as acon
 import acon_hooks
 from acon_analysis.errors import UsageError
 from network_oracle import assert_measured, captured, linearity, seen
+from networks import Network
 
 transformers = pytest.importorskip("transformers", reason="extra text")
 
@@ -132,19 +133,14 @@ def test_gated_products_without_padding(tmp_path: Path) -> None:
 
 
 def test_conductance_of_a_network_that_returns_more_than_scores() -> None:
-    class Scores(nn.Module):
-        def __init__(self, inner: nn.Module) -> None:
-            super().__init__()
-            self.inner = inner
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.inner(pixel_values=x).logits
+    def scores(inner: nn.Module) -> Network:
+        return Network(lambda n, x: n.inner(pixel_values=x).logits, inner=inner)
 
     config = transformers.ViTConfig(image_size=16, patch_size=4, num_labels=3, **SMALL)
     model = network(lambda: transformers.ViTForImageClassification(config))
     images = torch.randn(2, 3, 16, 16)
     options: dict[str, Any] = {"kinds": ("activation",), "steps": 4}
-    want = acon_hooks.conductance(Scores(model).eval(), images, **options)
+    want = acon_hooks.conductance(scores(model).eval(), images, **options)
     for more in (
         {},
         {"output": "logits"},

@@ -20,16 +20,9 @@ from networks import Network
 C = 4
 
 
-class Net(nn.Module):
+def net(act: nn.Module, before: Callable[[Tensor], Tensor] = lambda x: x) -> Network:
     """A convolution and an activation, with something done to the samples before and after."""
-
-    def __init__(self, act: nn.Module, before: Callable[[Tensor], Tensor] = lambda x: x) -> None:
-        super().__init__()
-        self.conv, self.act, self.before = nn.Conv2d(3, C, 3), act, before
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.act(self.conv(self.before(x)))
-        return out
+    return Network(lambda n, x: n.act(n.conv(before(x))), conv=nn.Conv2d(3, C, 3), act=act)
 
 
 def samples(count: int = 9) -> Tensor:
@@ -52,7 +45,7 @@ def looked(model: nn.Module, *args: Any) -> RowCheck:
 @pytest.mark.parametrize("act", [MetaAconC(C), nn.GELU(), nn.ReLU(inplace=True)])
 @pytest.mark.parametrize("count", [2, 3, 5, 9])
 def test_an_ordinary_network_is_proved_and_stays_as_it_is(act: nn.Module, count: int) -> None:
-    model, x = Net(act).eval(), samples(count)
+    model, x = net(act).eval(), samples(count)
     state, images = torch.get_rng_state(), x.clone()
     assert looked(model, x).status == "proved"
     assert torch.equal(torch.get_rng_state(), state)
@@ -60,7 +53,7 @@ def test_an_ordinary_network_is_proved_and_stays_as_it_is(act: nn.Module, count:
 
 
 def test_the_first_batch_costs_two_more_forward_passes_and_the_others_none() -> None:
-    model, sizes = Net(nn.GELU()).eval(), []
+    model, sizes = net(nn.GELU()).eval(), []
     model.conv.register_forward_hook(lambda _m, args, _out: sizes.append(len(args[0])))
     with torch.no_grad(), Tap(model, kinds=("activation",), check_rows=True) as tap:
         for _ in range(3):
@@ -71,7 +64,7 @@ def test_the_first_batch_costs_two_more_forward_passes_and_the_others_none() -> 
 
 
 def test_what_is_read_is_that_of_the_first_pass_alone() -> None:
-    model, x, seen = Net(MetaAconC(C)).eval(), samples(), []
+    model, x, seen = net(MetaAconC(C)).eval(), samples(), []
 
     def observe(_layer: Any, call: int, given: Tensor, _y: Tensor, _beta: Any) -> None:
         seen.append((call, len(given)))
@@ -87,7 +80,7 @@ def test_what_is_read_is_that_of_the_first_pass_alone() -> None:
 
 @pytest.mark.parametrize("before", [by_mean, lambda x: x.flip(0), lambda x: x.roll(1, 0)])
 def test_beta_of_other_samples_is_refused(before: Callable[[Tensor], Tensor]) -> None:
-    model = Net(MetaAconC(C), before).eval()
+    model = net(MetaAconC(C), before).eval()
     with (
         torch.no_grad(),
         pytest.raises(ProofError, match="'act' belong to other samples"),
@@ -112,7 +105,7 @@ def test_values_that_depend_on_the_batch_name_the_module() -> None:
     with pytest.warns(RowWarning, match=r"because '1' normalises by the batch"):
         assert looked(model, samples()).status == "batch"
     with pytest.warns(RowWarning, match="depend on the other samples"):
-        assert looked(Net(nn.GELU(), lambda x: x - x.mean(0)), samples()).status == "batch"
+        assert looked(net(nn.GELU(), lambda x: x - x.mean(0)), samples()).status == "batch"
 
 
 @pytest.mark.parametrize("repeat", [1, 2])
@@ -133,7 +126,7 @@ def test_values_that_depend_on_the_batch_are_named_next_to_rows_of_others(repeat
 
 @pytest.mark.parametrize("x", [samples(1), torch.zeros(5, 3, 8, 8)])
 def test_one_sample_or_equal_samples_prove_nothing(x: Tensor) -> None:
-    assert looked(Net(nn.GELU()), x).status == "not proved"
+    assert looked(net(nn.GELU()), x).status == "not proved"
 
 
 class Counting(nn.Module):
@@ -180,7 +173,7 @@ def test_a_network_that_its_forward_pass_changes_is_not_run_again(
 
 
 def test_a_network_that_takes_no_part_of_its_batch_is_not_proved() -> None:
-    model = Net(nn.GELU(), lambda x: x + torch.ones(9, 1, 1, 1))
+    model = net(nn.GELU(), lambda x: x + torch.ones(9, 1, 1, 1))
     found = looked(model, samples(9))
     assert found.status == "skipped"
     assert "does not take a part of its first batch (RuntimeError" in found.text
@@ -204,7 +197,7 @@ def test_a_second_argument_moves_with_the_samples() -> None:
 
 
 def test_a_failing_first_pass_is_looked_at_when_it_succeeds() -> None:
-    model = Net(nn.GELU()).eval()
+    model = net(nn.GELU()).eval()
     with torch.no_grad(), Tap(model, kinds=("activation",), check_rows=True) as tap:
         with pytest.raises(RuntimeError):
             model(torch.randn(9, 5, 8, 8))
@@ -216,11 +209,11 @@ def test_a_failing_first_pass_is_looked_at_when_it_succeeds() -> None:
 
 def test_a_run_keeps_what_was_found_and_refuses_values_by_sample(tmp_path: Path) -> None:
     x = samples(12)
-    model = Net(nn.GELU()).eval()
+    model = net(nn.GELU()).eval()
     run = acon.capture(model, [x], tmp_path / "fine", progress=False, moments=True)
     assert run.manifest["rows"]["status"] == "proved"
     assert len(run.linearity(by="sample")) == 12
-    mixed = Net(nn.GELU(), by_mean).eval()
+    mixed = net(nn.GELU(), by_mean).eval()
     mixed.conv.load_state_dict(model.conv.state_dict())
     with pytest.warns(RowWarning):
         other = acon.capture(mixed, [x], tmp_path / "mixed", progress=False, moments=True)
@@ -231,7 +224,7 @@ def test_a_run_keeps_what_was_found_and_refuses_values_by_sample(tmp_path: Path)
 
 
 def test_a_hook_error_in_the_first_pass_stays_an_error() -> None:
-    model = Net(nn.GELU()).eval()
+    model = net(nn.GELU()).eval()
     with (
         torch.no_grad(),
         Tap(model, kinds=("activation",), check_rows=True),

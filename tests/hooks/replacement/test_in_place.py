@@ -156,6 +156,13 @@ def test_lines_are_where_the_activation_was(
         report = verify_plan(net, plan, torch.split(x, 16))
         change = (expected - before).norm(dim=1).numpy() / norm
         np.testing.assert_allclose(report.samples["change"], change, rtol=1e-10, atol=1e-14)
+        if form != "twice":  # all that follows is linear: the first order is the whole change
+            np.testing.assert_allclose(report.samples["predicted"], change, rtol=1e-9, atol=1e-13)
+        if form == "shortcut":
+            leaf = x.clone().requires_grad_()
+            linearize(net, plan)(leaf).sum().backward()
+            assert leaf.grad is not None
+            assert bool(leaf.grad.isfinite().all())
     assert torch.equal(net(x), before)
 
 

@@ -16,9 +16,7 @@ import acon_analysis as acon
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.layers import AconC, MetaAconC
 from acon_hooks import HookError, Layer, Tap
-from acon_hooks.engine.edits import Editing
 from acon_hooks.engine.plans import relative_change
-from acon_hooks.engine.visiting import visiting
 from acon_hooks.replacement.damage import channel_damage, channel_measures, first_order_damage
 from acon_hooks.replacement.fitting import LINEARIZABLE, Fit, fit_units
 from acon_hooks.replacement.linearizing import (
@@ -26,11 +24,11 @@ from acon_hooks.replacement.linearizing import (
     linearize,
     linearized_layers,
     load_linearized,
-    plan_edits,
     save_linearized,
 )
 from acon_hooks.replacement.plan import PlanError, load_plan
 from acon_hooks.replacement.verifying import verify_plan
+from networks import Network
 
 
 class Net(nn.Module):
@@ -308,49 +306,6 @@ def test_without_images_there_are_no_lines(data: Any, reason: str) -> None:
         fit_units(model, data)
 
 
-class Shortcut(nn.Module):
-    """h, a copy of the input; twice its ReLU plus h, which an in-place ReLU overwrites."""
-
-    def __init__(self, inplace: bool) -> None:
-        super().__init__()
-        self.relu, self.fc = nn.ReLU(inplace), nn.Linear(3, 2, dtype=torch.float64)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = x + 0
-        logits: Tensor = self.fc(2 * self.relu(h) + h)
-        return logits
-
-
-@pytest.mark.parametrize("channels", [[1], [0, 1, 2]])
-@pytest.mark.parametrize("inplace", [False, True])
-def test_a_shortcut_carries_what_the_layer_returns_where_it_overwrites_its_input(
-    inplace: bool, channels: list[int]
-) -> None:
-    torch.manual_seed(3)
-    model, x = Shortcut(inplace).eval(), torch.randn(20, 3, dtype=torch.float64)
-    fit = fit_units(model, [x])
-    plan = fit.plan(units=[("relu", channel) for channel in channels])
-    new = x.clone().relu()
-    for unit in plan.units:
-        new[:, unit.channel] = unit.slope * x[:, unit.channel] + unit.intercept
-    with torch.no_grad():
-        expected = model.fc(2 * new + (new if inplace else x))
-    changed = linearize(model, plan)
-    torch.testing.assert_close(changed(x).detach(), expected, rtol=1e-12, atol=1e-12)
-    edits = plan_edits(model, plan)
-    with torch.no_grad(), visiting(model, edits, Editing(edits)):
-        torch.testing.assert_close(model(x), expected, rtol=1e-12, atol=1e-12)
-    report = verify_plan(model, plan, [x])
-    change = relative_change(model(x).detach(), expected)
-    np.testing.assert_allclose(report.samples["change"], change, rtol=1e-10)
-    # All that follows is linear: the first order is the whole change.
-    np.testing.assert_allclose(report.samples["predicted"], change, rtol=1e-10)
-    leaf = x.clone().requires_grad_()
-    changed(leaf).sum().backward()
-    assert leaf.grad is not None
-    assert bool(leaf.grad.isfinite().all())
-
-
 class Tripled(torch.autograd.Function):
     """Has no derivative in forward mode."""
 
@@ -367,15 +322,10 @@ class Tripled(torch.autograd.Function):
         return 3 * slopes[0]
 
 
-class Threefold(nn.Module):
-    def __init__(self, custom: bool) -> None:
-        super().__init__()
-        self.custom, self.silu, self.fc = custom, nn.SiLU(), nn.Linear(3, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.silu(x)
-        logits: Tensor = self.fc((Tripled.apply(out) if self.custom else 3 * out).tanh())
-        return logits
+def threefold(triple: Any) -> Network:
+    return Network(
+        lambda n, x: n.fc(triple(n.silu(x)).tanh()), silu=nn.SiLU(), fc=nn.Linear(3, 2)
+    ).eval()
 
 
 @pytest.mark.parametrize(
@@ -385,7 +335,7 @@ def test_without_forward_derivatives_the_prediction_is_a_difference_quotient(
     dtype: torch.dtype, tolerance: float
 ) -> None:
     torch.manual_seed(0)
-    plain, custom = Threefold(False).eval().to(dtype), Threefold(True).eval().to(dtype)
+    plain, custom = threefold(lambda y: 3 * y).to(dtype), threefold(Tripled.apply).to(dtype)
     custom.load_state_dict(plain.state_dict())
     batches = torch.split(torch.randn(30, 3), 12)
     reports = []
@@ -425,17 +375,8 @@ def test_the_report_compares_the_losses(net: nn.Module, fit: Fit) -> None:
 
 
 def test_a_layer_that_does_not_reach_the_output_is_predicted_to_do_no_damage() -> None:
-    class Aside(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.silu, self.fc = nn.SiLU(), nn.Linear(3, 2)
-
-        def forward(self, x: Tensor) -> Tensor:
-            self.silu(x)
-            logits: Tensor = self.fc(x)
-            return logits
-
-    model, x = Aside().eval(), torch.randn(9, 3)
+    aside = Network(lambda n, x: (n.silu(x), n.fc(x))[1], silu=nn.SiLU(), fc=nn.Linear(3, 2))
+    model, x = aside.eval(), torch.randn(9, 3)
     fit = fit_units(model, [x])
     assert first_order_damage(model, fit, x)["first_order"].tolist() == [0.0] * 3
     assert verify_plan(model, fit.plan(budget=1.0), [x]).summary["predicted"] == 0
@@ -446,16 +387,11 @@ def test_a_layer_that_activates_another_argument_is_refused() -> None:
         def forward(self, gain: Tensor, x: Tensor) -> Tensor:  # type: ignore[override]
             return super().forward(x)
 
-    class Two(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv, self.act = nn.Conv2d(1, 6, 3), Second(6)
-
-        def forward(self, x: Tensor) -> Tensor:
-            h = self.conv(x)
-            out: Tensor = self.act(h.abs(), h).mean((2, 3))
-            return out
+    def forward(n: Any, x: Tensor) -> Any:
+        h = n.conv(x)
+        return n.act(h.abs(), h).mean((2, 3))
 
     torch.manual_seed(0)
+    two = Network(forward, conv=nn.Conv2d(1, 6, 3), act=Second(6)).eval()
     with pytest.raises(UsageError, match="layer 'act' activates its argument 1, or moves its"):
-        fit_units(Two().eval(), [images().float()])
+        fit_units(two, [images().float()])

@@ -25,15 +25,11 @@ class Flat(nn.Module):
         return x.flatten(2).mean(2)
 
 
-class Added(nn.Module):
+def added(channels: int, behind: nn.Module) -> Network:
     """An addition before the activation: nothing there can take a line."""
-
-    def __init__(self, channels: int, behind: nn.Module) -> None:
-        super().__init__()
-        self.act, self.behind = AconC(channels), behind
-
-    def forward(self, x: Tensor) -> Tensor:
-        return calling(self.behind, self.act(x + 0.3))
+    return Network(
+        lambda n, x: calling(n.behind, n.act(x + 0.3)), act=AconC(channels), behind=behind
+    )
 
 
 def conv_images(channels: int = 4) -> Tensor:
@@ -102,7 +98,7 @@ BEHIND = {
 @pytest.mark.parametrize("name", BEHIND)
 def test_a_line_goes_into_what_stands_behind_where_borders_allow(name: str) -> None:
     module, exact = BEHIND[name]
-    model = shaken(nn.Sequential(Added(4, module), Flat()))
+    model = shaken(nn.Sequential(added(4, module), Flat()))
     lined, done = folded(model, conv_images())
     row = done.table.iloc[0]
     assert (row["where"], row["into"]) == (("behind", "0.behind") if exact else ("", ""))
@@ -161,7 +157,7 @@ class Used(nn.Module):
 
 
 def test_a_line_without_intercept_goes_behind_zero_padding_too() -> None:
-    model = nn.Sequential(Added(4, nn.Conv2d(4, 6, 3, 2, padding=1)), Flat()).eval()
+    model = nn.Sequential(added(4, nn.Conv2d(4, 6, 3, 2, padding=1)), Flat()).eval()
     units = fit_units(model, [conv_images()])
     lined = linearize(model, replace(units, table=units.table.assign(intercept=0.0)).plan(budget=4))
     done = fold_lines(lined, conv_images())
@@ -200,19 +196,18 @@ def test_a_line_that_a_shortcut_carries_does_not_go_behind(inplace: bool) -> Non
     torch.testing.assert_close(done.model(conv_images()), lined(conv_images()))
 
 
-class Twice(nn.Module):
+def twice() -> Network:
     """One activation used twice, of which only one use can be folded."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.act, self.fc = nn.Conv2d(4, 5, 3, 2, 1), nn.ReLU(inplace=True), Flat()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return calling(self.fc, self.act(self.act(self.conv(x)) - 0.2))
+    return Network(
+        lambda n, x: calling(n.fc, n.act(n.act(n.conv(x)) - 0.2)),
+        conv=nn.Conv2d(4, 5, 3, 2, 1),
+        act=nn.ReLU(inplace=True),
+        fc=Flat(),
+    )
 
 
 def test_each_use_of_a_shared_activation_is_folded_by_itself() -> None:
-    lined, done = folded(Twice().eval(), conv_images())
+    lined, done = folded(twice().eval(), conv_images())
     assert done.table["where"].tolist() == ["before", ""]
     assert list(linearized_layers(done.model)) == ["act"]
     x = conv_images()
