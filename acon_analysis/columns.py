@@ -55,6 +55,8 @@ SAMPLE_COLUMNS = (
     _text("sha256", "SHA-256 of the file, or of the raw array; empty if not known"),
 )
 
+_PARAMETERS = _text("parameters", "of the activation, such as negative_slope=0.1; empty without")
+
 #: A row a layer and call of a run.
 LAYER_COLUMNS = (
     *_LAYER_CALL,
@@ -67,7 +69,11 @@ LAYER_COLUMNS = (
     _number("proof_error", "largest |output - formula| over the output's scale"),
     _number("proof_power", "share of channels for which the proof has power"),
     _text("gate_of", "the product whose gate this layer makes; empty for others"),
+    _PARAMETERS,
 )
+
+#: Columns of `LAYER_COLUMNS` that earlier versions did not write, with what stands in their place.
+LAYER_DEFAULTS = {"gate_of": "", "parameters": ""}
 
 #: A row a layer and channel of a run.
 CHANNEL_COLUMNS = (
@@ -377,6 +383,7 @@ TOTAL_COLUMNS = (
 _NETWORK = _text("network", "MODEL of the run")
 _DATA = _text("data", "what the run was captured on, in a few words")
 _ACTIVATION = _text("activation", "class of the layer's module, such as ReLU")
+_YARDSTICK = _number("yardstick", "L of the layer's activation on Gaussian inputs; NaN if unknown")
 
 
 def _of(table: Sequence[Column], *chosen: str) -> list[Column]:
@@ -392,6 +399,7 @@ FACT_COLUMNS = (
     *_LAYER_CALL,
     _CHANNEL,
     _ACTIVATION,
+    _PARAMETERS,
     *_of(CHANNEL_COLUMNS, "p1", "p2"),
     _number("beta_low", "5th percentile of β over samples; NaN without β"),
     _number("beta_middle", "median of β over samples; NaN without β"),
@@ -401,6 +409,7 @@ FACT_COLUMNS = (
     _number("std_y", "standard deviation of the outputs", "y"),
     *_of(LINEARITY_CHANNEL_COLUMNS, "slope_min", "slope_max", "slope_low", "slope_high", "dead",
          "cause", "why"),
+    _YARDSTICK,
 )  # fmt: skip
 
 #: A row a network, layer, call and measure: `plotdata.depth.linearity_by_depth`.
@@ -415,6 +424,7 @@ DEPTH_COLUMNS = (
     _number("low", "lower end of its interval; NaN with fewer than two blocks"),
     _number("high", "upper end of its interval; NaN with fewer than two blocks"),
     _flag("dead", "whether the layer's outputs do not vary"),
+    _YARDSTICK,
     _number("values", "values of a channel in one sample, on average; NaN if samples lack rows"),
     _text("class_name", "class of the layer's module"),
     _text("kind", "kind of the layer"),

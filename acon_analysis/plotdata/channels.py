@@ -16,6 +16,7 @@ from acon_analysis.selection import choose_layer, require_columns
 from acon_analysis.statistics.beta_summary import quantiles
 from acon_analysis.statistics.causes import LINEAR
 from acon_analysis.statistics.sentences import row_names
+from acon_analysis.statistics.yardsticks import own_yardsticks
 
 #: Quantiles of β over the samples in `channel_facts`.
 QUANTILES = (0.05, 0.5, 0.95)
@@ -50,7 +51,8 @@ def _facts(run: Run, layers: pd.DataFrame) -> pd.DataFrame:
     table = table.merge(slopes, on=["layer", "channel"], how="left")
     table = table.merge(_quantiles(run, layers), on=["layer", "call", "channel"], how="left")
     table["std_y"] = np.sqrt(table["cyy"] / table["n"])
-    classes = run.layers[["layer", "call", "class_name"]]
+    classes = run.layers[["layer", "call", "class_name", "parameters"]]
+    classes = classes.assign(yardstick=own_yardsticks(run.layers)["yardstick"])
     table = table.merge(classes.rename(columns={"class_name": "activation"}), on=["layer", "call"])
     return table.assign(network=run.network, data=run.data_words)[names(FACT_COLUMNS)]
 

@@ -14,6 +14,7 @@ from acon_analysis.selection import require_columns
 from acon_analysis.statistics.channel_sums import ChannelSums
 from acon_analysis.statistics.differences import estimates
 from acon_analysis.statistics.jackknife import share_interval
+from acon_analysis.statistics.yardsticks import own_yardsticks
 
 #: Measures by depth: L over all samples, L of each sample on its own, and G = 4·Var(gate).
 MEASURES = ("L", "L_own", "G")
@@ -40,7 +41,9 @@ def linearity_by_depth(runs: Sequence[Run]) -> pd.DataFrame:
 def _of_run(run: Run, network: str) -> pd.DataFrame:
     """Tabulate the measures of one run's layers."""
     order = run.layers[["layer", "call", "class_name", "kind"]]
-    order = order.assign(place=np.arange(len(order)))
+    order = order.assign(
+        place=np.arange(len(order)), yardstick=own_yardsticks(run.layers)["yardstick"]
+    )
     table = _measured(run.channel_sums).merge(order, on=["layer", "call"])
     # The first of the most frequent ones; products have no activation of their own.
     counts = Counter(order.loc[order["kind"] != "product", "class_name"])

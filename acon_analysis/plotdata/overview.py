@@ -9,7 +9,8 @@ from acon_analysis.statistics.sentences import alive, layer_names
 
 #: Columns of `layer_overview` but layer and call: where they come from, and their names here.
 _OF_LAYERS = (
-    "kind", "class_name", "gate_of", "granularity", "channels", "reader", "proof_error",
+    "kind", "class_name", "parameters", "gate_of", "granularity", "channels", "reader",
+    "proof_error",
 )  # fmt: skip
 _OF_LINEARITY = (
     "L", "L_low", "L_high", "L_gate", "G", "kappa", "rho", "nu", "L_own", "beta_gain", "slope_min",
@@ -27,7 +28,8 @@ OVERVIEW_COLUMNS = (
     "layer", "call", *_OF_LAYERS, *_OF_LINEARITY, *_TOP, *_OF_BETA.values(), *_OF_SPLITS.values(),
 )  # fmt: skip
 _TEXTS = (
-    "layer", "kind", "class_name", "gate_of", "granularity", "reader", "why", "answer", "learned",
+    "layer", "kind", "class_name", "parameters", "gate_of", "granularity", "reader", "why",
+    "answer", "learned",
 )  # fmt: skip
 
 #: Columns of `channel_overview`.

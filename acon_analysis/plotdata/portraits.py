@@ -11,7 +11,7 @@ from acon_analysis.errors import AconError, UsageError
 from acon_analysis.moments.state import FloatArray
 from acon_analysis.selection import require_columns
 from acon_analysis.statistics.causes import LINEAR
-from acon_analysis.statistics.yardsticks import formula_of
+from acon_analysis.statistics.formulas import formula_of
 
 #: Below this share of the steepest slope that its function has, a channel is saturated.
 SATURATED = 0.05
@@ -56,8 +56,8 @@ def reached_slopes(facts: pd.DataFrame) -> pd.DataFrame:
     formula is not known, or its slope does not fit the layer's.
     """
     own = _first_network(facts).copy()
-    for name, part in own.groupby("activation", sort=False):
-        one = formula_of(str(name))
+    for keys, part in own.groupby(["activation", "parameters"], sort=False):
+        one = formula_of(*map(str, keys))
         if one is None or not part["slope_low"].isna().all():
             continue
         low, high = one.derivative_bounds(**one.parameters)
@@ -104,12 +104,12 @@ def _first_network(facts: pd.DataFrame) -> pd.DataFrame:
 
 def _known(facts: pd.DataFrame) -> "pd.Series[bool]":
     """Say of which channels the formula is known and fits their line: its slope is one of f'."""
+    keys = list(zip(facts["activation"], facts["parameters"], strict=True))
     bounds = {}
-    for name in facts["activation"].unique():
-        one = formula_of(str(name))
-        bounds[name] = one.derivative_bounds(**one.parameters) if one else (np.nan, np.nan)
-    pairs = np.array([bounds[name] for name in facts["activation"]], dtype=np.float64)
-    ends = pairs.reshape(-1, 2).T
+    for key in set(keys):
+        one = formula_of(*map(str, key))
+        bounds[key] = one.derivative_bounds(**one.parameters) if one else (np.nan, np.nan)
+    ends = np.array([bounds[key] for key in keys], dtype=np.float64).reshape(-1, 2).T
     slack = 1e-3 * (ends[1] - ends[0])
     inside = (facts["slope"] >= ends[0] - slack) & (facts["slope"] <= ends[1] + slack)
     known: pd.Series[bool] = inside | facts[["p1", "p2", "beta_middle"]].notna().all(axis=1)
@@ -118,7 +118,7 @@ def _known(facts: pd.DataFrame) -> "pd.Series[bool]":
 
 def _evaluate(row: Any, x: FloatArray) -> FloatArray:
     """Evaluate a channel's function."""
-    one = formula_of(str(row["activation"]))
+    one = formula_of(str(row["activation"]), str(row["parameters"]))
     if pd.notna(row["p1"]) or one is None:
         return np.asarray(family.acon_c(x, row["p1"], row["p2"], row["beta_middle"]))
     return np.asarray(one.function(x, **one.parameters))

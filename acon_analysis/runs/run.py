@@ -105,7 +105,7 @@ class Run(StoredRun):
         """
         require_samples(self)
         pooled = bool(draws) and next(iter(self.files("pooled")), None) is not None
-        classes = self.layers[["layer", "call", "kind", "class_name", "gate_of"]]
+        classes = self.layers[["layer", "call", "kind", "class_name", "parameters", "gate_of"]]
         layers = self.linearity(columns="all").merge(classes) if self.has_moments else None
         return findings(
             layers,

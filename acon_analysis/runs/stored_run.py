@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from acon_analysis.columns import (
     ERROR_COLUMNS,
     LAYER_COLUMNS,
+    LAYER_DEFAULTS,
     MOMENT_KEY_COLUMNS,
     NONLINEARITY_COLUMNS,
     SAMPLE_COLUMNS,
@@ -188,8 +189,7 @@ class StoredRun:
     @cached_property
     def layers(self) -> pd.DataFrame:
         """One row a layer and call, in order of execution, columns of `columns.LAYER_COLUMNS`."""
-        later: dict[str, Any] = {"gate_of": ""}  # which earlier versions did not write
-        rows = [later | row for row in self.manifest["layers"]]
+        rows = [LAYER_DEFAULTS | row for row in self.manifest["layers"]]
         frame = pd.DataFrame(rows, columns=names(LAYER_COLUMNS))
         return frame.astype(dtypes(LAYER_COLUMNS))
 

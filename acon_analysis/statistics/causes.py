@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from acon_analysis import family
-from acon_analysis.errors import UsageError
 from acon_analysis.screen import counted
+from acon_analysis.statistics.formulas import formula_of, known_activation
 from acon_analysis.statistics.gaussian import FloatArray, gaussian_fit
 
 #: From this L on a channel is called linear.
@@ -68,13 +67,13 @@ def equal_slopes(rho: npt.ArrayLike) -> BoolArray:
 
 
 @lru_cache
-def straight_sides(class_name: str) -> tuple[bool, bool]:
-    """Return whether an activation is a line left of 0, and right of it; False where unknown."""
-    try:
-        one = family.get(class_name)
-    except UsageError:
-        return False, False
-    if one.arguments != ("x",):
+def straight_sides(class_name: str, parameters: str = "") -> tuple[bool, bool]:
+    """Return whether an activation is a line left of 0, and right of it; False where unknown.
+
+    Without its parameters it has the usual ones.
+    """
+    one = formula_of(class_name, parameters) or known_activation(class_name)
+    if one is None or one.arguments != ("x",):
         return False, False
     x = np.linspace(0.0, 5.0, 101)[1:]
     left, right = (np.ptp(one.derivative(side, **one.parameters)) == 0 for side in (-x, x))

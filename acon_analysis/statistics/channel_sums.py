@@ -66,8 +66,8 @@ class ResidualSums:
 class ChannelSums:
     """All R channels of a table of moments in B blocks, layers in order of first appearance.
 
-    ``keys`` are layer, call, channel, `PARAMETERS` and, where it is known, class_name, one row a
-    channel; ``total`` the moments of
+    ``keys`` are layer, call, channel, `PARAMETERS` and, where they are known, class_name and
+    parameters, one row a channel; ``total`` the moments of
     all data (R,); ``size`` (B, R) the samples of each block (or values, where samples were not
     counted); ``whole`` the residual sums (R,) and ``without`` those with one block left out (B, R);
     ``layer_starts`` the first row of each layer and call.
@@ -92,14 +92,15 @@ class ChannelSums:
         return ~np.isnan(self.field("caa"))
 
     @property
-    def class_names(self) -> "pd.Series[str]":
-        """The class or function of each channel's layer, "" where it is not known; shape (R,)."""
-        names = self.keys.get("class_name", pd.Series("", index=self.keys.index))
-        return names.fillna("").astype(str)
+    def activations(self) -> Iterator[tuple[str, str]]:
+        """The class or function of each channel's layer and its parameters, "" where unknown."""
+        columns = ["class_name", "parameters"]
+        table = self.keys.reindex(columns=columns).astype(object).fillna("").astype(str)
+        return zip(table["class_name"], table["parameters"], strict=True)
 
     def of_classes(self, layers: pd.DataFrame) -> "ChannelSums":
-        """Return these sums with the class_name of their layers, from a table of layers."""
-        classes = layers.reindex(columns=["layer", "call", "class_name"])
+        """Return these sums with class_name and parameters of their layers, from their table."""
+        classes = layers.reindex(columns=["layer", "call", "class_name", "parameters"])
         keys = self.keys.merge(classes, on=["layer", "call"], how="left")
         return replace(self, keys=keys)
 

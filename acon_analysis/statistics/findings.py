@@ -10,7 +10,6 @@ import pandas as pd
 from acon_analysis.screen import counted, three_digits
 from acon_analysis.statistics.causes import LINEAR
 from acon_analysis.statistics.census import census_text
-from acon_analysis.statistics.gaussian import RELU_L
 from acon_analysis.statistics.sentences import (
     WHAT_L_IS,
     Names,
@@ -21,9 +20,9 @@ from acon_analysis.statistics.sentences import (
     sentence,
 )
 from acon_analysis.statistics.verdicts import overall_of
-from acon_analysis.statistics.yardsticks import yardsticks
+from acon_analysis.statistics.yardsticks import Yardstick, yardsticks
 
-#: Layers whose test of β a finding spells out, and activations that it compares with.
+#: Layers whose test of β a finding spells out, and further activations that it compares with.
 MOST_TESTS, MOST_YARDSTICKS = 3, 3
 
 #: What stands for the line where a layer is a product.
@@ -68,7 +67,7 @@ def findings(
 
 
 def how_linear(layers: pd.DataFrame, names: Names) -> Finding | None:
-    """Say how linear the layers are, with ReLU as the yardstick; None without moments."""
+    """Say how linear the layers are, and their activations otherwise; None without moments."""
     question = "How close to straight lines are the activations?"
     measured = layers.dropna(subset=["L"])
     if measured.empty:
@@ -101,13 +100,14 @@ def how_linear(layers: pd.DataFrame, names: Names) -> Finding | None:
         numbers = (
             f"L = {three_digits(values[0])} in {first}, {three_digits(values[1])} in {second}."
         )
-    answer += _compared(known)
+    compared, others = _compared(known)
+    answer += compared
     if gone := len(measured) - len(known):
         verb = "is" if gone == 1 else "are"
         answer += f" {gone} of {counted(len(measured), 'layer')} {verb} dead."
     products = known["L_gate"].notna().any()
     plane = PLANE if products else ""
-    return Finding(question, answer, f"{numbers} {WHAT_L_IS}.{plane}")
+    return Finding(question, answer, f"{numbers} {WHAT_L_IS}.{others}{plane}")
 
 
 def straight_channels(layers: pd.DataFrame) -> Finding | None:
@@ -174,50 +174,50 @@ def learned_beta(splits: pd.DataFrame, names: Names | None = None) -> Finding | 
     )
 
 
-def _compared(layers: pd.DataFrame) -> str:
-    """Compare layers with their own activations, or with a ReLU, on Gaussian inputs.
+def _compared(layers: pd.DataFrame) -> tuple[str, str]:
+    """Compare the most frequent activation with its own L on Gaussian inputs, then the others.
 
-    Those count whose whole interval is beyond it.
+    Of gates and products there is one in each block: they come second. Layers count as straighter
+    whose whole interval is.
     """
-    found = yardsticks(layers)
-    known = [one for one in found if not math.isnan(one.L)][:MOST_YARDSTICKS]
-    if len(known) == 1:
-        name, index, rows = known[0]
-        relu = (
-            ""
-            if name == "ReLU"
-            else f" (mean 0, standard deviation 1; a ReLU at {_percent(RELU_L)})"
-        )
-        text = (
-            f" A {name} on Gaussian inputs is at {_percent(index)}{relu}: {_beyond(rows, index)}."
-        )
+    table = layers.reindex(columns=["kind", "gate_of"], fill_value="")
+    second = (table["kind"] == "product") | (table["gate_of"] != "")
+    found = sorted(yardsticks(layers), key=lambda one: bool(second[one.rows.index].all()))
+    if not found:
+        return "", ""
+    first, *others = found
+    if math.isnan(first.L):
+        answer = f" No value of Gaussian inputs to compare with: {_lacking(first)}."
     else:
-        said = [
-            f"a {name} is at {_percent(index)}: {_beyond(rows, index)}"
-            for name, index, rows in known
-        ]
-        text = (
-            f" On Gaussian inputs (mean 0, standard deviation 1) {'; '.join(said)}." if said else ""
-        )
-    others = [one.name for one in found if math.isnan(one.L)]
-    if others:
-        text += (
-            f" {' and '.join(others)} cannot be compared so, not with a ReLU either: the value "
-            "depends on parameters, which a run lacks."
-        )
-    return text
+        such = _beyond(first, " such" if others else "")
+        answer = f" A {first.name} on Gaussian inputs is at {_percent(first.L)}: {such}."
+    known = [one for one in others if not math.isnan(one.L)][:MOST_YARDSTICKS]
+    said = [f"a {one.name} is at {_percent(one.L)} ({_beyond(one)})" for one in known]
+    more = f" On Gaussian inputs {'; '.join(said)}." if said else ""
+    if unknown := [_lacking(one) for one in others if math.isnan(one.L)]:
+        more += f" Not compared: {'; '.join(unknown)}."
+    return answer, more
 
 
-def _beyond(layers: pd.DataFrame, index: float) -> str:
+def _lacking(one: Yardstick) -> str:
+    """Say why an activation is compared with nothing, not with a ReLU either."""
+    slopes = "may have a slope for each channel"
+    why = slopes if one.name == "PReLU" else "the run does not hold its parameters"
+    return f"{one.name} ({why})"
+
+
+def _beyond(one: Yardstick, such: str = "") -> str:
     """Say how many of some layers are straighter than their yardstick."""
-    above, total = int((layers["L_low"].fillna(layers["L"]) > index).sum()), len(layers)
+    rows = one.rows
+    above, total = int((rows["L_low"].fillna(rows["L"]) > one.L).sum()), len(rows)
     if total == 1:
-        return f"this layer is {'straighter' if above else 'not clearly straighter'}"
+        own = "the one such layer" if such else "this layer"
+        return f"{own} is {'straighter' if above else 'not clearly straighter'}"
     if not above:
-        return "no layer is clearly straighter"
+        return f"no{such} layer is clearly straighter"
     if above == total:
-        return f"{'both' if total == 2 else f'all {total}'} layers are straighter"
-    return f"{above} of {total} layers {'is' if above == 1 else 'are'} straighter"
+        return f"{'both' if total == 2 else f'all {total}'}{such} layers are straighter"
+    return f"{above} of {total}{such} layers {'is' if above == 1 else 'are'} straighter"
 
 
 def _with_class(row: Mapping[Any, Any], names: Names) -> str:

@@ -201,7 +201,7 @@ _SAID = ["G", "kappa", "positive", "min_x", "max_x", "L_gate", "roundings"]
 def _with_causes(frame: pd.DataFrame, sums: ChannelSums) -> pd.DataFrame:
     """Add flags and causes."""
     dead, constant = sums.dead, constant_input(sums)
-    sides = np.array([straight_sides(str(name)) for name in sums.class_names], dtype=bool)
+    sides = np.array([straight_sides(*one) for one in sums.activations], dtype=bool)
     columns = {name: frame[name].to_numpy(dtype=np.float64) for name in frame.columns[3:]}
     found = causes(
         columns, dead=dead, constant=constant, product=sums.product, straight=sides.reshape(-1, 2)

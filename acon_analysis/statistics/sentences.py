@@ -20,7 +20,7 @@ _JOINS = ("mul", "div")
 #: What L is, for where it is named first.
 WHAT_L_IS = (
     "L is the share of the variance of a layer's output that one straight line per channel "
-    "explains: 1 is a straight line, 0.733 a ReLU on Gaussian inputs (mean 0)"
+    "explains: 1 is a straight line, 0.733 a ReLU on Gaussian inputs (mean 0, standard deviation 1)"
 )
 
 

@@ -8,67 +8,46 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from acon_analysis import family
-from acon_analysis.errors import UsageError
 from acon_analysis.family._activation import Activation
+from acon_analysis.statistics.formulas import formula_of, known_activation
 from acon_analysis.statistics.gaussian import RELU_L
-
-#: Activations that a module's class names completely: they have no parameters of their own.
-_WHOLE = (
-    "relu", "relu6", "gelu", "gelu_tanh", "swish", "mish", "selu", "sigmoid", "tanh", "hardswish",
-    "hardsigmoid",
-)  # fmt: skip
-
-#: Names of classes and functions that `family` does not know.
-_ALSO = {"GELUActivation": "gelu", "NewGELUActivation": "gelu_tanh", "SiLUActivation": "swish"}
-
-
-def formula_of(name: str) -> Activation | None:
-    """Return the activation of a class or function that has no parameters; None for others."""
-    one = _known(name)
-    # A class Swish may learn its β; SiLU has none.
-    return one if one and one.name in _WHOLE and name.casefold() != "swish" else None
-
-
-def _known(name: str) -> Activation | None:
-    """Return the activation of a class or function, with any parameters; None for others."""
-    try:
-        return family.get(_ALSO.get(name, name))
-    except UsageError:
-        return None
 
 
 @lru_cache
-def gaussian_index(name: str, std: float = 1.0) -> float:
+def gaussian_index(name: str, std: float = 1.0, parameters: str = "") -> float:
     """Return L of an activation, by its class, on Gaussian inputs of mean 0; NaN if unknown."""
-    one = formula_of(name)
+    one = formula_of(name, parameters)
     if one is None:
         return float("nan")
     x, y, weight = _on_gaussian(one, std)
-    y = y - (weight * y).sum()
-    return float((weight * x * y).sum() ** 2 / (weight * x * x).sum() / (weight * y * y).sum())
+    with np.errstate(all="ignore"):  # altered parameters may be anything
+        y = y - (weight * y).sum()
+        return float((weight * x * y).sum() ** 2 / (weight * x * x).sum() / (weight * y * y).sum())
 
 
 @lru_cache
-def gated_index(name: str) -> float:
+def gated_index(name: str, parameters: str = "") -> float:
     """Return E[g]² / E[g²], L of a·g(b) for independent standard Gaussian inputs; or NaN."""
-    one = formula_of(name)
+    one = formula_of(name, parameters)
     if one is None:
         return float("nan")
     _, y, weight = _on_gaussian(one, 1.0)
-    return float((weight * y).sum() ** 2 / (weight * y * y).sum())
+    with np.errstate(all="ignore"):
+        return float((weight * y).sum() ** 2 / (weight * y * y).sum())
 
 
 def _on_gaussian(one: Activation, std: float) -> tuple[npt.NDArray[np.float64], ...]:
     """Return inputs, outputs and weights of the trapezoidal rule on 0 ± 10 std.
 
-    The nodes include every kink that these functions have.
+    The nodes include every kink that these functions have: 0, ±3, 6, the bounds of a clamp.
     """
+    kinks = np.array([-3.0, 3.0, 6.0, *one.parameters.values()])
     x = np.linspace(-10 * std, 10 * std, 20_001)
-    if one.name in ("relu6", "hardswish", "hardsigmoid"):
-        x = np.unique([*x, -3.0, 3.0, 6.0])
+    x = np.unique([*x, *kinks[np.abs(kinks) < 10 * std]])
     weight = np.exp(-((x / std) ** 2) / 2) * np.gradient(x)
-    return x, np.asarray(one.function(x, **one.parameters), dtype=np.float64), weight / weight.sum()
+    with np.errstate(all="ignore"):
+        y = np.asarray(one(x), dtype=np.float64)
+    return x, y, weight / weight.sum()
 
 
 class Yardstick(NamedTuple):
@@ -80,42 +59,56 @@ class Yardstick(NamedTuple):
 
 
 def yardsticks(layers: pd.DataFrame) -> list[Yardstick]:
-    """Return what each layer is compared with, the most frequent first, ties in the layers' order.
+    """Return what layers are compared with, the most frequent first, ties in the layers' order.
 
-    An activation has its own L on standard Gaussian inputs, NaN where that depends on parameters;
-    one of no known formula that of a ReLU. A product has that of independent Gaussian factors with
-    its gate, and none without a known gate.
-    ``layers`` may have ``kind``, ``class_name`` and ``gate_of``.
+    It is `own_yardsticks` of each; ``rows`` are the layers that it belongs to.
     """
-    table = layers.reindex(columns=["layer", "kind", "class_name", "gate_of"], fill_value="")
-    gates = dict(zip(table["gate_of"], table["class_name"], strict=True))
-    keys = [
-        _of_product(gates.get(layer, "")) if kind == "product" else _of_activation(kind, name)
-        for layer, kind, name, _ in table.itertuples(index=False)
-    ]
-    own = pd.Series(keys, index=layers.index, dtype=object).dropna()
-    return [
-        Yardstick(name, index, layers.loc[own.index[[one == (name, index) for one in own]]])
-        for (name, index), _ in Counter(own).most_common()
-    ]
+    own = own_yardsticks(layers)
+    found = []
+    for name, _ in Counter(own["name"].dropna()).most_common():
+        rows = own["name"] == name
+        found.append(Yardstick(name, float(own.loc[rows, "yardstick"].iloc[0]), layers[rows]))
+    return found
 
 
-def _of_activation(kind: str, class_name: str) -> tuple[str, float]:
+def own_yardsticks(layers: pd.DataFrame) -> pd.DataFrame:
+    """Return ``name`` and L, ``yardstick``, of what each layer is compared with; None without any.
+
+    An activation has its own L on standard Gaussian inputs, NaN where that depends on parameters
+    that are not known; one of no known formula that of a ReLU. A product has that of independent
+    Gaussian factors with its gate, and none without a known gate. ``layers`` may have ``kind``,
+    ``class_name``, ``parameters`` and ``gate_of``.
+    """
+    columns = ["layer", "kind", "class_name", "parameters", "gate_of"]
+    table = layers.reindex(columns=columns, fill_value="")
+    formulas = list(zip(table["class_name"], table["parameters"], strict=True))
+    gates = dict(zip(table["gate_of"], formulas, strict=True))
+    found = []
+    for layer, kind, own in zip(table["layer"], table["kind"], formulas, strict=True):
+        gate = gates.get(layer, ("", ""))
+        found.append(_of_product(*gate) if kind == "product" else _of_activation(kind, *own))
+    pairs = [(None, np.nan) if one is None else one for one in found]
+    return pd.DataFrame(pairs, index=layers.index, columns=["name", "yardstick"])
+
+
+def _of_activation(kind: str, class_name: str, parameters: str) -> tuple[str, float]:
     """Return the name and L of an activation's yardstick."""
-    one = formula_of(class_name)
+    one = formula_of(class_name, parameters)
     if one is not None and one.name != "relu":
-        return _called(one), gaussian_index(class_name)
-    other = _known(class_name) if one is None and kind == "activation" else None
+        return _called(one), gaussian_index(class_name, parameters=parameters)
+    other = known_activation(class_name) if one is None and kind == "activation" else None
     # ReLU has the same number as unknown formulas.
     return ("ReLU", RELU_L) if other is None else (other.title, np.nan)
 
 
-def _of_product(gate: str) -> tuple[str, float] | None:
+def _of_product(gate: str, parameters: str) -> tuple[str, float] | None:
     """Return the name and L of the yardstick of a product whose gate is of this class."""
-    one = formula_of(gate)
-    return None if one is None else (f"product with a {_called(one)} gate", gated_index(gate))
+    one = formula_of(gate, parameters)
+    if one is None:
+        return None
+    return f"product with a {_called(one)} gate", gated_index(gate, parameters)
 
 
 def _called(one: Activation) -> str:
-    """Return the name of an activation that has no parameters."""
-    return {"swish": "SiLU", "tanh": "Tanh"}.get(one.name, one.title)
+    """Return what PyTorch calls an activation."""
+    return {"Swish": "SiLU", "tanh": "Tanh"}.get(one.title, one.title)

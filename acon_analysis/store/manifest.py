@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from acon_analysis.columns import LAYER_COLUMNS, READABLE_FORMATS, dtypes
+from acon_analysis.columns import LAYER_COLUMNS, LAYER_DEFAULTS, READABLE_FORMATS, dtypes
 
 #: Key of the SHA-256 of what a capture began with; earlier versions wrote none.
 HASH = "begun_sha256"
@@ -111,11 +111,10 @@ def _require_layers(rows: list[Any]) -> None:
     kinds = dtypes(LAYER_COLUMNS)
     if not rows:
         raise ValueError("it names no layers")
-    later = {"gate_of": ""}  # which earlier versions did not write
     for row in rows:
         _require("layers", row, dict)
         for name, kind in kinds.items():
-            value = (later | row).get(name, ())
+            value = (LAYER_DEFAULTS | row).get(name, ())
             if not isinstance(value, _KINDS[kind]) or isinstance(value, bool):
                 raise ValueError(f"a row of its 'layers' has {name!r} {value!r:.100}")
             if isinstance(value, str) and _SURROGATE.search(value):

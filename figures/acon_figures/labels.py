@@ -7,11 +7,13 @@ from typing import NamedTuple
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from acon_analysis.screen import three_digits
+from acon_analysis.statistics.gaussian import RELU_L
 from acon_figures.names import entry, layer_labels, layers_word
 from acon_figures.palette import INK, activation_color
 from acon_figures.style import AconFigure, thin
@@ -110,9 +112,15 @@ def legend_below(figure: AconFigure, handles: Sequence[Artist]) -> None:
     figure.legend(handles=list(handles), loc="outside lower center", ncols=columns)
 
 
-def relu_handle(first: bool = False) -> Line2D:
-    """Return the legend's entry for the dotted line at `RELU_L`, of the first panel or of all."""
-    words = "a ReLU of Gaussian inputs" + (" (0.733 in a)" if first else ": 0.733")
+def yardstick_handle(yardsticks: "pd.Series[float]", first: bool = False) -> Line2D:
+    """Return the legend's entry for dotted lines at the layers' yardsticks, or at a ReLU's alone.
+
+    ``first``: they are in the first panel; in the second dotted is always a ReLU.
+    """
+    if np.isclose(yardsticks.dropna(), RELU_L).all():
+        words = "a ReLU of Gaussian inputs" + (" (0.733 in a)" if first else ": 0.733")
+    else:
+        words = "the own function of Gaussian inputs" + (" (a), a ReLU (b)" if first else "")
     return Line2D([], [], color=INK, linestyle=":", label=words)
 
 

@@ -81,7 +81,7 @@ def test_many_points_become_a_picture() -> None:
 def entry(name: str, place: int = 0, index: float = 0.8, **more: Any) -> dict[str, Any]:
     """Return what the chart knows of a layer."""
     known = {"name": name, "key": (name, 0), "id": name, "index": (index, np.nan, np.nan)}
-    return known | {"dead": False, "role": "activation", "place": place} | more
+    return known | {"dead": False, "role": "activation", "place": place, "yardstick": RELU_L} | more
 
 
 def entries(names: str) -> list[dict[str, Any]]:
@@ -96,19 +96,24 @@ def chart_of(*runs: list[dict[str, Any]], size: str = "wide") -> Any:
 
 def test_positions_in_the_chart_are_those_of_l() -> None:
     own = [entry("a", 0, 1.0), entry("b", 4) | {"index": (0.5, 0.4, 0.6)}, entry("c", 9, RELU_L)]
+    own[2] |= {"yardstick": 1.0}
+    own.append(entry("d", 10, 1.0) | {"yardstick": np.nan})
     chart = chart_of(own, [own[1] | {"id": "second-layer-0"}])
-    (a, b, c), (other,) = (one["points"] for one in chart["series"])
+    (a, b, c, d), (other,) = (one["points"] for one in chart["series"])
     scale = chart["ticks"][-1][0] - chart["ticks"][0][0]  # from the lowest mark to 1: upwards
     low = float(chart["ticks"][0][1])
     assert chart["ticks"][-1] == (a["y"], "1.0")
     assert (b["y"] - chart["ticks"][0][0]) / scale == pytest.approx(
         (0.5 - low) / (1 - low), abs=1e-3
     )
-    assert c["y"] == c["low"] == c["high"] == chart["relu"]
+    assert c["y"] == c["low"] == c["high"]
+    assert chart["yardsticks"] == f"M42.0 {c['y']}H515.0M515.0 {a['y']}H751.5"
     assert b["low"] > b["y"] > b["high"]
     assert other == b | {"id": "second-layer-0"}
     assert c["text"] == "c: L = 0.733"
-    assert chart["numbers"] == [(one["x"], number) for one, number in ((a, 1), (b, 5), (c, 10))]
+    assert chart["numbers"] == [
+        (one["x"], number) for one, number in ((a, 1), (b, 5), (c, 10), (d, 11))
+    ]
     assert depth.depth_chart([[own[0] | {"index": None}]], "wide") is None
 
 

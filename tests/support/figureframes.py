@@ -9,6 +9,7 @@ import pandas as pd
 
 from acon_analysis.runs.examples import example_run
 from acon_analysis.statistics import batchnorm_null, beta_variance
+from acon_analysis.statistics.gaussian import RELU_L
 from acon_figures import AconFigure, FigureSpec, find
 
 LAYERS = ("layer3.5.acon", "layer4.2.acon")
@@ -115,6 +116,7 @@ def channels(count: int = 12) -> pd.DataFrame:
                 "call": 0,
             }
             head |= {"channel": channel, "activation": "AconC", "dead": False, "cause": "switching"}
+            head |= {"parameters": "", "yardstick": RELU_L}
             betas = {"beta_low": 0.2, "beta_middle": 0.5, "beta_high": 0.9, "beta_mean": 0.52}
             fit = {"slope": (p1 + p2) / 2, "intercept": 0.3, "L": rng.uniform(0.3, 1.0)}
             fit |= {"kappa": 0.5 * abs(p1 - p2), "positive": rng.uniform(0.2, 0.9)}

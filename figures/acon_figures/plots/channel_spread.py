@@ -7,9 +7,14 @@ from matplotlib.lines import Line2D
 
 from acon_analysis.plotdata.portraits import reached_slopes
 from acon_analysis.screen import counted
-from acon_analysis.statistics.gaussian import RELU_L
 from acon_analysis.statistics.sentences import row_names
-from acon_figures.labels import activation_handles, legend_below, mark, name_layers, relu_handle
+from acon_figures.labels import (
+    activation_handles,
+    legend_below,
+    mark,
+    name_layers,
+    yardstick_handle,
+)
 from acon_figures.palette import activation_color
 from acon_figures.spec import figure
 from acon_figures.style import INK, AconFigure, is_narrow, new_figure, theme, thin
@@ -21,8 +26,8 @@ CAPTION = (
     "L of each of the {channels} of {network}, layer by layer in order of execution: "
     "the share of a channel's output variance that one straight line explains. Within a layer the "
     "channels stand in their own order; bars: the layer's median; diamonds: the layer's own L, in "
-    "which channels count by the variance of their outputs. Dotted: 0.733, a ReLU of Gaussian "
-    "inputs.{dead} Layers: {layers}."
+    "which channels count by the variance of their outputs. Dotted: the layer's own function of "
+    "Gaussian inputs, 0.733 for a ReLU.{dead} Layers: {layers}."
 )
 DEAD = " Crosses: {dead}, whose output does not vary; their L is 1 by convention."
 
@@ -72,12 +77,14 @@ def channel_spread(
         ]  # the channels' parts add up
         axes.scatter(middles, own_index, marker="D", s=thin(4.5) ** 2, facecolor="white",
                      edgecolor=INK, linewidth=thin(1.0), zorder=3)  # fmt: skip
-        axes.axhline(RELU_L, color=INK, linestyle=":", linewidth=thin(0.9), zorder=1.6)
+        yardsticks = np.array([own["yardstick"].iloc[0] for own in groups])
+        axes.hlines(yardsticks, middles - 0.5, middles + 0.5, color=INK, linestyle=":",
+                    linewidth=thin(0.9), zorder=1.6)  # fmt: skip
         name_layers(axes, layers, narrow=is_narrow(width))
         axes.set_ylabel("$L$ of a channel")
-        low = np.nanmin([*facts["L"], RELU_L])
+        low = np.nanmin([*facts["L"], *yardsticks])
         axes.set_ylim(0.2 * np.floor(low / 0.2) - 0.02, 1.03)
-        legend_below(figure, _handles(list(named), bool(facts["dead"].any())))
+        legend_below(figure, _handles(list(named), facts))
     figure.name(f"{facts['network'].iloc[0]} on {facts['data'].iloc[0]}")
     dead = int(facts["dead"].sum())
     figure.caption = CAPTION.format(
@@ -103,9 +110,9 @@ def _draw_layer(axes: Axes, index: int, own: pd.DataFrame, many: bool) -> None:
     )  # fmt: skip
 
 
-def _handles(activations: list[str], dead: bool) -> list[Line2D]:
+def _handles(activations: list[str], facts: pd.DataFrame) -> list[Line2D]:
     """Return what the legend explains."""
     handles = activation_handles(activations)
     handles.append(Line2D([], [], color=INK, linewidth=thin(1.4), label="median"))
-    handles += [mark("$L$ of the layer", "D", fill="white"), relu_handle()]
-    return [*handles, mark("dead channel", "x")] if dead else handles
+    handles += [mark("$L$ of the layer", "D", fill="white"), yardstick_handle(facts["yardstick"])]
+    return [*handles, mark("dead channel", "x")] if facts["dead"].any() else handles

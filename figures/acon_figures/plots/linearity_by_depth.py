@@ -13,7 +13,14 @@ from acon_analysis.plotdata.depth import nested_layers, relative_depth, shared_l
 from acon_analysis.screen import counted
 from acon_analysis.statistics.gaussian import RELU_L, relu_own
 from acon_analysis.statistics.sentences import row_names
-from acon_figures.labels import End, label_ends, legend_below, letters, name_layers, relu_handle
+from acon_figures.labels import (
+    End,
+    label_ends,
+    legend_below,
+    letters,
+    name_layers,
+    yardstick_handle,
+)
 from acon_figures.names import layer_labels, shortened
 from acon_figures.palette import COLORS, MUTED, activation_looks
 from acon_figures.spec import figure
@@ -29,8 +36,8 @@ MOST = 12
 
 CAPTION = (
     "Linearity of the activation layers in order of execution{panels}. L is the share of the "
-    "outputs' variance that one straight line per channel explains: 1 is linear; dotted: 0.733, "
-    "a ReLU of Gaussian inputs. {more}Bars: 95 % intervals, what other samples of the same data "
+    "outputs' variance that one straight line per channel explains: 1 is linear; dotted: {dotted} "
+    "of Gaussian inputs. {more}Bars: 95 % intervals, what other samples of the same data "
     "would change (jackknife over blocks of samples). {layers}"
 )
 MORE = {
@@ -125,7 +132,7 @@ def linearity_by_depth(
                 axes.set_xlim(-0.07, 1.07)
         if not of_layers:
             grid[-1, (shape[1] - 1) // 2].set_xlabel("layer of the network")
-        handles = [relu_handle("L_own" in measures)]
+        handles = [yardstick_handle(_yardsticks(table), "L_own" in measures)]
         if _products(table).any():
             handles.append(Line2D([], [], label="products", **(_OF_PRODUCTS | {"color": MUTED})))
         legend_below(figure, handles)
@@ -135,6 +142,9 @@ def linearity_by_depth(
         panels=f": {', '.join(table['network'].unique())}",
         more="".join(MORE[name].format(few=_few(table)) for name in measures if name in MORE),
         layers=_which(names) if of_layers else layers,
+        dotted="0.733, a ReLU"
+        if table["network"].nunique() > 1
+        else "the layer's own function, 0.733 for a ReLU,",
     )
     if table["dead"].any():
         figure.caption += DEAD
@@ -159,7 +169,7 @@ def _draw_row(
         raise AconError(f"{len(networks)} networks are too many for one panel; at most {MOST}")
     looks = activation_looks(str(name) for name in networks["activation"])
     names = _short([str(name) for name in networks["network"]], labels)
-    limits = _limits(table[table["measure"] != "G"], RELU_L)
+    limits = _limits(table[table["measure"] != "G"], *_yardsticks(table))
     for axes, measure in zip(panels, measures, strict=True):
         own = table[table["measure"] == measure]
         axes.set_ylim(*(_limits(own) if measure == "G" else limits))
@@ -169,19 +179,30 @@ def _draw_row(
             if last is not None:
                 ends.append(End(*last, name, look["color"]))
         if measure != "G":
-            _draw_yardstick(axes, own)
+            _draw_yardstick(axes, own, _yardsticks(table))
         if len(networks) > 1 and measure == measures[0]:
             label_ends(axes, ends)
 
 
-def _draw_yardstick(axes: Axes, own: pd.DataFrame) -> None:
-    """Draw ReLU's L; of L_own that of as many values as a sample of each layer has."""
-    reach, ends, heights = axes.get_xlim(), np.array([[-1e3], [1e3]]), np.array([RELU_L])
+def _yardsticks(table: pd.DataFrame) -> "pd.Series[float]":
+    """Return L of each layer's function on Gaussian inputs; of several networks that of a ReLU."""
+    relu = pd.Series(RELU_L, index=table.index)
+    return relu if table["network"].nunique() > 1 else table.get("yardstick", relu)
+
+
+def _draw_yardstick(axes: Axes, own: pd.DataFrame, yardsticks: "pd.Series[float]") -> None:
+    """Draw L on Gaussian inputs; of L_own that of a ReLU of as many values as a sample has."""
+    reach, own = axes.get_xlim(), own.dropna(subset=["value"])
     if own["measure"].eq("L_own").any() and own.get("values", pd.Series(np.nan)).notna().any():
-        each = own.dropna(subset=["value"]).drop_duplicates(["place", "values"])
-        half = 0.5 / max(1.0, 1 / np.diff(np.unique(own["place"])).min(initial=1.0))
-        ends = each["place"].to_numpy() + np.array([[-half], [half]])
-        heights = np.array([relu_own(round(count)) for count in each["values"]])
+        own = own.drop_duplicates(["place", "values"])
+        heights = np.array([relu_own(round(count)) for count in own["values"]])
+    else:
+        own = own.drop_duplicates("place")
+        heights = yardsticks.loc[own.index].to_numpy()
+    half = 0.5 / max(1.0, 1 / np.diff(np.unique(own["place"])).min(initial=1.0))
+    ends = own["place"].to_numpy() + np.array([[-half], [half]])
+    if len(set(heights)) == 1:
+        heights, ends = heights[:1], np.array([[-1e3], [1e3]])
     axes.hlines(heights, *ends, color=INK, linestyle=":", linewidth=thin(0.9), zorder=1.6)
     axes.set_xlim(reach)
 

@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
-from acon_analysis.statistics.gaussian import RELU_L
+import numpy as np
+
 from acon_figures.report.numbers import share
 
 #: Width and height of the chart on wide and narrow pages.
@@ -44,7 +46,8 @@ def depth_chart(runs: Sequence[Sequence[dict[str, Any]]], size: str) -> dict[str
         return None
     numbers = {row["key"]: row["place"] + 1 for row in longest}
     width, height = SIZES[size]
-    lowest = min([RELU_L, *(row["index"][1] for rows in known for row in rows)])
+    yardsticks = {row["key"]: row["yardstick"] for rows in known[::-1] for row in rows}
+    lowest = np.nanmin([*yardsticks.values(), *(row["index"][1] for rows in known for row in rows)])
     floor = max(0.0, math.floor(10 * lowest) / 10)
     step = (width - _LEFT - _RIGHT) / len(names)
 
@@ -64,7 +67,8 @@ def depth_chart(runs: Sequence[Sequence[dict[str, Any]]], size: str) -> dict[str
     marks = [tick / 10 for tick in range(round(10 * floor), 11) if tick % (10 // steps) == 0]
     return {
         "size": size, "width": width, "height": height, "left": _LEFT, "right": width - _RIGHT,
-        "ticks": [(y_of(mark), f"{mark:.1f}") for mark in marks], "relu": y_of(RELU_L),
+        "ticks": [(y_of(mark), f"{mark:.1f}") for mark in marks],
+        "yardsticks": _dotted([yardsticks[name] for name in names], step, y_of),
         "numbers": [(x_of(name), numbers[name]) for name in [*numbers][::every]],
         "radius": round(min(5.0, max(1.5, step / 3)), 1),
         "kinds": [(looks[kind], signs[kind], kind) for kind in kinds] if len(kinds) > 1 else [],
@@ -75,6 +79,16 @@ def depth_chart(runs: Sequence[Sequence[dict[str, Any]]], size: str) -> dict[str
             if any(row["role"] == kind for row in rows)
         ],
     }  # fmt: skip
+
+
+def _dotted(yardsticks: Sequence[float], step: float, y_of: Any) -> str:
+    """Return the path along the layers' yardsticks, in one stroke where neighbours share one."""
+    parts, end = [], float(_LEFT)
+    for value, own in groupby(yardsticks):
+        start, end = end, end + step * len(list(own))
+        if not math.isnan(value):
+            parts.append(f"M{start:.1f} {y_of(value)}H{end:.1f}")
+    return "".join(parts)
 
 
 def _merged(names: list[Any], further: Sequence[Any]) -> list[Any]:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from acon_analysis.statistics.causes import CAUSES
 from acon_analysis.statistics.sentences import layer_names
+from acon_analysis.statistics.yardsticks import own_yardsticks
 from acon_figures.names import visible
 from acon_figures.report.numbers import count, exact, number, share
 from acon_figures.report.units import unit_data, unit_entry
@@ -56,6 +57,7 @@ def layer_entries(
         Of the layers' ids in the page.
     """
     names = layer_names(layers)
+    layers = layers.assign(yardstick=own_yardsticks(layers)["yardstick"])
     entries, data = [], []
     for index, row in zip(layers.index, layers.to_dict("records"), strict=True):
         own, counted, curves = (
@@ -89,6 +91,7 @@ def _columns(row: Mapping[Any, Any]) -> Page:
         if np.isnan(row["L_low"])
         else f"{share(row['L_low'])} to {share(row['L_high'])}",
         "index": [row[name] for name in ("L", "L_low", "L_high")] if measured else None,
+        "yardstick": row["yardstick"],
         "dead": bool(measured and row["dead"] == row["channels"]),
         "bar": [_percent(row[name]) for name in ("L", "L_low", "L_high")] if measured else None,
         "s_c": number(row["s_c_max"], 4),

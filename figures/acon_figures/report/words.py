@@ -13,7 +13,6 @@ from acon_analysis.columns import LINEARITY_CHANNEL_COLUMNS, LINEARITY_LAYER_COL
 from acon_analysis.runs.compare import SMALLEST
 from acon_analysis.runs.run import Run
 from acon_analysis.statistics.causes import LINEAR
-from acon_analysis.statistics.gaussian import RELU_L
 from acon_analysis.statistics.sentences import WHAT_L_IS
 from acon_analysis.statistics.yardsticks import yardsticks
 from acon_figures.names import visible
@@ -94,13 +93,11 @@ def words(said: str) -> list[tuple[str, str]]:
 
 
 def yardstick(layers: pd.DataFrame) -> str:
-    """Return L of a ReLU and of the most frequent other activation, for Gaussian inputs."""
-    others = [
-        f" ({one.name}: {one.L:.3f})"
-        for one in yardsticks(layers)
-        if one.name != "ReLU" and not math.isnan(one.L)
-    ]
-    return f"ReLU on Gaussian inputs: {RELU_L:.3f}{others[0] if others else ''}"
+    """Return what the dotted line of the chart by depth is."""
+    known = [one for one in yardsticks(layers) if not math.isnan(one.L)]
+    if len(known) != 1:
+        return "each layer's function on Gaussian inputs" if known else ""
+    return f"{known[0].name} on Gaussian inputs: {known[0].L:.3f}"
 
 
 def next_steps(run: Run, layers: pd.DataFrame) -> dict[str, Any]:

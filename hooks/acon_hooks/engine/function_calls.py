@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from acon_hooks.engine.functions import ELEMENTWISE, Listener, site_function
+from acon_hooks.engine.parameters import call_parameters
 from acon_hooks.engine.sites import Args, Kwargs, Site, function_site
 from acon_hooks.engine.sources import FOLLOWED, JOINS, Sources
 from acon_hooks.engine.visited import ForwardPasses, Visited
@@ -177,6 +178,8 @@ class FunctionSites:
         joined = source is not None and name in JOINS
         tensors = (source, *given) if source is not None and joined else given
         visited = self._sites_of(name, numbered, tensors, given[:2] if joined else ())
+        if self.visit.first:
+            self.visit.parameters = call_parameters(name, args, kwargs)
         output = _seen_by(visited, tensors, lambda: func(*args, **kwargs))
         if source is not None:
             site = self.running.site if self.visit.first and self.running is not None else None

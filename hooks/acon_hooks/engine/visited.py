@@ -35,6 +35,8 @@ class ForwardPasses:
         self.running, self.counts = False, True
         # Of the forward pass that is running, positional and keyword.
         self.arguments: tuple[Args, Kwargs] = ((), {})
+        # Of the function whose call a site sees, in the first pass: "negative_slope=0.1".
+        self.parameters = ""
 
     @property
     def first(self) -> bool:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from acon_analysis.errors import UsageError, closest
+from acon_hooks.engine.parameters import module_parameters
 from acon_hooks.engine.sites import Site
 from acon_hooks.guards import unwrap
 from acon_hooks.layers.elementwise import is_activation
@@ -70,6 +71,9 @@ class Layer:
         within one call of `module`, the innermost module that was running.
     gate : tuple of (str, int) or None
         Of a product, the layer that makes its gate, and which of its calls.
+    parameters : str
+        Of one of PyTorch's activations that has some, such as ``"negative_slope=0.1"``; of a
+        function known after the first batch.
     """
 
     name: str
@@ -87,6 +91,7 @@ class Layer:
     function: tuple[str, int] | None = field(default=None, repr=False)
     pieces: tuple[Site, ...] = field(default=(), repr=False, compare=False)
     gate: tuple[str, int] | None = field(default=None, repr=False)
+    parameters: str = field(default="", repr=False)
 
     def site(self, call: int | None = None) -> Site:
         """Return the layer, or one use of it, as a site."""
@@ -264,7 +269,10 @@ def _match(name: str, module: nn.Module, asked: tuple[str, ...]) -> Layer | None
         )
     plain = "product" if isinstance(module, nn.GLU) else "activation"
     if plain in asked and (plain == "product" or is_activation(module)):
-        return Layer(name, plain, None, "elementwise", "", class_name, module, asked=asked)
+        own = module_parameters(module)
+        return Layer(
+            name, plain, None, "elementwise", "", class_name, module, asked=asked, parameters=own
+        )
     return None
 
 

@@ -190,7 +190,9 @@ class LayerHooks(Visitor):
         trace = hooks.end_call()
         if trace is None:
             return
-        settle = partial(self._settle, hooks, trace, call, output)
+        called = self.layer.function is not None and self.visit.first
+        own = self.visit.parameters if called else self.layer.parameters
+        settle = partial(self._settle, hooks, trace, call, output, own)
         given, waits = trace.given, self.pieces is not None and self.visit.first
         if not waits or not isinstance(output, Tensor):
             settle()
@@ -201,9 +203,12 @@ class LayerHooks(Visitor):
             self.pieces.hold(self, output, settle, only=self.layer.function is not None)
 
     def _settle(
-        self, hooks: FirstBatchHooks, trace: CallTrace, call: SiteCall, output: Any
+        self, hooks: FirstBatchHooks, trace: CallTrace, call: SiteCall, output: Any, own: str
     ) -> None:
-        """Search and prove; in the first batch, and again until a proof has power."""
+        """Search and prove; in the first batch, and again until a proof has power.
+
+        ``own`` are the parameters of the activation in this call.
+        """
         x = next(iter(trace.arguments.values()), None)
         if x is not None:
             refuse_autocast(autocast_dtype(x.device.type), allowed=self.allow_autocast)
@@ -217,6 +222,7 @@ class LayerHooks(Visitor):
         except ProofError as error:
             self._disproved(hooks, trace, call.number, error)
             return
+        found = replace(found, layer=replace(found.layer, parameters=own))
         if self.layer.pieces and isinstance(output, Tensor) and call.number == 0:
             name = computed(found.x, output) or self.layer.class_name
             found = replace(found, layer=replace(found.layer, class_name=name))

@@ -41,6 +41,7 @@ def layer_table(
                 "proof_error": np.nan if proof is None else proof.error,
                 "proof_power": np.nan if proof is None else proof.power,
                 "gate_of": gates.get((name, call), ""),
+                "parameters": layer.parameters,
             }
         )
     frame = pd.DataFrame(rows, columns=names(LAYER_COLUMNS))

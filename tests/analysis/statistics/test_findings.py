@@ -66,7 +66,6 @@ def test_the_networks_own_activation_is_a_yardstick_too(
     found = findings(layers(0.728, 0.9, L_low=[0.726, 0.88], class_name=[name, name]))[0].answer
     share = f"{100 * gaussian_index(name):.0f} %"
     assert f"A {name} on Gaussian inputs is at {share}" in found
-    assert ("a ReLU at 73 %)" in found) == (name != "ReLU")
     if name == "GELU":  # both are beyond 0.723; a ReLU's 0.733 would say that one is not
         assert found.endswith("both layers are straighter.")
 
@@ -82,16 +81,18 @@ def test_each_kind_of_layer_has_its_own_yardstick(silu: str) -> None:
     fit = np.linalg.lstsq(np.stack([a, b, np.ones(len(a))], 1), product, rcond=None)
     share = 1 - float(fit[1][0]) / float(((product - product.mean()) ** 2).sum())
     assert gated_index(silu) == pytest.approx(share, abs=5e-3)
-    said = findings(table)[0].answer
-    assert said.endswith(
-        "On Gaussian inputs (mean 0, standard deviation 1) a SiLU is at 80 %: 1 of 2 layers is "
-        f"straighter; a product with a SiLU gate is at {100 * share:.0f} %: 1 of 2 layers is "
-        "straighter."
+    said = findings(table)[0]
+    assert said.answer.endswith(
+        "A SiLU on Gaussian inputs is at 80 %: 1 of 2 such layers is straighter."
     )
-    assert findings(table.iloc[::-1])[0].answer.count("1 of 2 layers") == 2
-    unknown = findings(table.assign(gate_of=""))[0].answer
+    other = f"a product with a SiLU gate is at {100 * share:.0f} % (1 of 2 layers is straighter)."
+    assert f"On Gaussian inputs {other}" in said.numbers
+    assert str(findings(table.iloc[::-1])[0]).count("1 of 2 ") == 2
+    unknown = str(findings(table.assign(gate_of=""))[0])
     assert "product with" not in unknown
     assert "A SiLU on Gaussian inputs is at 80 %" in unknown
+    only = findings(table[table["kind"] == "product"].assign(gate_of=""))[0]
+    assert only.answer.endswith("which bends least.")
 
 
 def test_an_activation_of_no_known_formula_is_compared_with_relu() -> None:
@@ -104,12 +105,12 @@ def test_an_activation_of_no_known_formula_is_compared_with_relu() -> None:
 
 def test_an_activation_whose_value_depends_on_parameters_is_not_compared() -> None:
     leaky = {"kind": "activation", "class_name": ["LeakyReLU", "SiLU"]}
-    found = findings(layers(0.8, 0.9, **leaky))[0].answer
-    assert found.endswith(
-        "A SiLU on Gaussian inputs is at 80 % (mean 0, standard deviation 1; a ReLU at 73 %): this "
-        "layer is straighter. Leaky ReLU cannot be compared so, not with a ReLU either: the value "
-        "depends on parameters, which a run lacks."
+    found = findings(layers(0.8, 0.9, **leaky))[0]
+    assert found.answer.endswith(
+        "No value of Gaussian inputs to compare with: Leaky ReLU (the run does not hold its "
+        "parameters)."
     )
+    assert "On Gaussian inputs a SiLU is at 80 % (this layer is straighter)." in found.numbers
     alone = findings(layers(0.8, kind="activation", class_name="LeakyReLU"))[0].answer
     assert "73 %" not in alone
 
