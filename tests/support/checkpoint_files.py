@@ -33,6 +33,17 @@ def hostile(message: str) -> Callable[[Maker], Maker]:
     return add
 
 
+def of_bytes(files: Mapping[str, tuple[str, Callable[[Path], bytes]]]) -> None:
+    """Add files to the corpus: name -> what the message must say, and the content."""
+    for name, (message, content) in files.items():
+
+        def make(path: Path, canary: Path, content: Callable[[Path], bytes] = content) -> None:
+            path.write_bytes(content(canary))
+
+        make.__name__ = name
+        hostile(message)(make)
+
+
 def net() -> nn.Module:
     """Return a small network with all kinds of state: (4, 3, 3, 3), (4,), () int64, (5, 4)."""
     torch.manual_seed(0)

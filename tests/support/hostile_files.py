@@ -12,6 +12,7 @@ import torch
 
 from checkpoint_files import (
     hostile,
+    of_bytes,
     saved,
     state,
     zipped,
@@ -36,45 +37,9 @@ def _patched(raw: bytes, old: bytes, new: bytes) -> bytes:
 
 
 @hostile("path reaches outside")
-def absolute_entry(path: Path, canary: Path) -> None:
-    path.write_bytes(zipped({"data.pkl": EMPTY, "x": b""}, folder="/etc/"))
-
-
-@hostile("path reaches outside")
-def entry_above(path: Path, canary: Path) -> None:
-    path.write_bytes(zipped({"data.pkl": EMPTY, "../../../x": b"x"}))
-
-
-@hostile("path reaches outside")
-def entry_with_a_drive(path: Path, canary: Path) -> None:
-    path.write_bytes(zipped({"data.pkl": EMPTY}, folder="C:/"))
-
-
-@hostile("path reaches outside")
 def entry_with_a_zero_byte(path: Path, canary: Path) -> None:
     raw = zipped({"data.pkl": EMPTY, "data_pkl_x": b""})
     path.write_bytes(_patched(raw, b"data_pkl_x", b"data.pkl\x00x"))
-
-
-@hostile("two entries named")
-def entries_that_differ_in_case(path: Path, canary: Path) -> None:
-    path.write_bytes(zipped({"data.pkl": EMPTY, "DATA.PKL": b"cos\nsystem\n."}))
-
-
-@hostile("two entries named")
-def entry_twice(path: Path, canary: Path) -> None:
-    path.write_bytes(_patched(zipped({"data.pkl": EMPTY, "data.pk2": EMPTY}), b".pk2", b".pkl"))
-
-
-@hostile("share no folder")
-def entries_of_two_folders(path: Path, canary: Path) -> None:
-    path.write_bytes(_patched(zipped({"data.pkl": EMPTY, "a/b": b""}), b"archive/a", b"brchive/a"))
-
-
-@hostile("not what the directory says")
-def local_header_disagrees(path: Path, canary: Path) -> None:
-    raw = zipped({"data.pkl": EMPTY})
-    path.write_bytes(raw.replace(b"archive/data.pkl", b"archive/data.pk2", 1))
 
 
 @hostile("overlaps another one")
@@ -106,11 +71,6 @@ def encrypted(path: Path, canary: Path) -> None:
     path.write_bytes(raw)
 
 
-@hostile("cut off or has something appended")
-def appended(path: Path, canary: Path) -> None:
-    path.write_bytes(saved(state()) + b"cos\nsystem\n(S'x'\ntR.")
-
-
 @hostile("contradict each other")
 def two_directories(path: Path, canary: Path) -> None:
     raw = bytearray(saved(state()))
@@ -130,11 +90,6 @@ def bit_flipped_weights(path: Path, canary: Path) -> None:
     raw = bytearray(saved(state()))
     raw[raw.index(state()["0.weight"].numpy().tobytes()) + 17] ^= 4
     path.write_bytes(raw)
-
-
-@hostile("no data.pkl")
-def numpy_archive(path: Path, canary: Path) -> None:
-    path.write_bytes(zipped({"a.npy": b"x"}))
 
 
 @hostile("its zip entry")
@@ -157,51 +112,6 @@ def not_aligned(path: Path, canary: Path) -> None:
 
 
 # Downloads that failed, and other files.
-
-
-@hostile("empty .0 bytes.")
-def zero_bytes(path: Path, canary: Path) -> None:
-    path.write_bytes(b"")
-
-
-@hostile("an HTML page.*download the file again")
-def html_page(path: Path, canary: Path) -> None:
-    path.write_text("\n<!DOCTYPE html><html><title>Google Drive - Quota exceeded</title></html>")
-
-
-@hostile("Git LFS pointer.*git lfs pull")
-def lfs_pointer(path: Path, canary: Path) -> None:
-    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 123\n")
-
-
-@hostile("a text file")
-def text_file(path: Path, canary: Path) -> None:
-    path.write_text("Not found")
-
-
-@hostile("JSON text")
-def json_file(path: Path, canary: Path) -> None:
-    path.write_text('{"error": "not found"}')
-
-
-@hostile("gzip; unpack")
-def gzipped(path: Path, canary: Path) -> None:
-    path.write_bytes(gzip.compress(saved(state())))
-
-
-@hostile("neither a torch file nor safetensors")
-def noise(path: Path, canary: Path) -> None:
-    path.write_bytes(np.random.default_rng(0).bytes(5000))
-
-
-@hostile("cut off")
-def truncated(path: Path, canary: Path) -> None:
-    path.write_bytes(saved(state())[:-100])
-
-
-@hostile("ends before its tensor data do")
-def truncated_legacy(path: Path, canary: Path) -> None:
-    path.write_bytes(saved(state(), legacy=True)[:-5])
 
 
 @hostile("more than the 4,293,918,720 that are read")
@@ -240,3 +150,37 @@ def circle(path: Path, canary: Path) -> None:
 @hostile("no such file")
 def dangling(path: Path, canary: Path) -> None:
     path.symlink_to("/nowhere/at/all")
+
+
+of_bytes({
+    "absolute_entry": ("path reaches outside",
+        lambda _: zipped({"data.pkl": EMPTY, "x": b""}, folder="/etc/")),
+    "entry_above": ("path reaches outside",
+        lambda _: zipped({"data.pkl": EMPTY, "../../../x": b"x"})),
+    "entry_with_a_drive": ("path reaches outside",
+        lambda _: zipped({"data.pkl": EMPTY}, folder="C:/")),
+    "entries_that_differ_in_case": ("two entries named",
+        lambda _: zipped({"data.pkl": EMPTY, "DATA.PKL": b"cos\nsystem\n."})),
+    "entry_twice": ("two entries named",
+        lambda _: _patched(zipped({"data.pkl": EMPTY, "data.pk2": EMPTY}), b".pk2", b".pkl")),
+    "entries_of_two_folders": ("share no folder",
+        lambda _: _patched(zipped({"data.pkl": EMPTY, "a/b": b""}), b"archive/a", b"brchive/a")),
+    "local_header_disagrees": ("not what the directory says",
+        lambda _: zipped({"data.pkl": EMPTY}).replace(b"archive/data.pkl", b"archive/data.pk2", 1)),
+    "appended": ("cut off or has something appended",
+        lambda _: saved(state()) + b"cos\nsystem\n(S'x'\ntR."),
+    "numpy_archive": ("no data.pkl", lambda _: zipped({"a.npy": b"x"})),
+    "zero_bytes": ("empty .0 bytes.", lambda _: b""),
+    "html_page": ("an HTML page.*download the file again",
+        lambda _: b"\n<!DOCTYPE html><html><title>Google Drive - Quota exceeded</title></html>"),
+    "lfs_pointer": ("Git LFS pointer.*git lfs pull",
+        lambda _: b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 123\n"),
+    "text_file": ("a text file", lambda _: b"Not found"),
+    "json_file": ("JSON text", lambda _: b'{"error": "not found"}'),
+    "gzipped": ("gzip; unpack", lambda _: gzip.compress(saved(state()))),
+    "noise": ("neither a torch file nor safetensors",
+        lambda _: np.random.default_rng(0).bytes(5000)),
+    "truncated": ("cut off", lambda _: saved(state())[:-100]),
+    "truncated_legacy": ("ends before its tensor data do",
+        lambda _: saved(state(), legacy=True)[:-5]),
+})  # fmt: skip

@@ -14,6 +14,7 @@ from checkpoint_files import (
     integer,
     legacy,
     net,
+    of_bytes,
     saved,
     sizes,
     state,
@@ -39,60 +40,15 @@ def touch(canary: Path) -> Call:
 
 
 @hostile("posix.system.*can run code")
-def reduce_in_zip(path: Path, canary: Path) -> None:
-    path.write_bytes(torch_zip(pickle.dumps(touch(canary), protocol=2)))
-
-
-@hostile("posix.system.*can run code")
-def reduce_beside_a_good_state(path: Path, canary: Path) -> None:
-    path.write_bytes(saved({"state_dict": state(), "optimizer": touch(canary)}))
-
-
-@hostile("posix.system.*can run code")
-def reduce_in_legacy(path: Path, canary: Path) -> None:
-    path.write_bytes(saved({"state_dict": state(), "z": touch(canary)}, legacy=True))
-
-
-@hostile("posix.system.*can run code")
-def reduce_in_the_system_record(path: Path, canary: Path) -> None:
-    path.write_bytes(MAGIC + PROTOCOL + pickle.dumps(touch(canary), protocol=2))
-
-
-@hostile("posix.system.*can run code")
 def reduce_in_the_list_of_keys(path: Path, canary: Path) -> None:
     whole = legacy(pickle.dumps({}, protocol=2))
     path.write_bytes(whole[: -len(pickle.dumps([], 2))] + pickle.dumps([touch(canary)], 2))
-
-
-@hostile("protocol 4, expected torch's protocol 2")
-def stack_global(path: Path, canary: Path) -> None:
-    path.write_bytes(torch_zip(pickle.dumps(touch(canary), protocol=4)))
 
 
 @hostile("instruction STACK_GLOBAL")
 def stack_global_in_protocol_two(path: Path, canary: Path) -> None:
     call = text("os") + text("system") + b"\x93" + text(f"touch '{canary}'") + b"\x85R"
     path.write_bytes(torch_zip(b"\x80\x02" + call + b"."))
-
-
-@hostile("does not begin as torch begins")
-def protocol_zero(path: Path, canary: Path) -> None:
-    path.write_bytes(torch_zip(pickle.dumps(touch(canary), protocol=0)))
-
-
-@hostile("a pickle, but not one that `torch.save` wrote")
-def bare_pickle(path: Path, canary: Path) -> None:
-    path.write_bytes(pickle.dumps(touch(canary), protocol=2))
-
-
-@hostile("instruction INST")
-def inst(path: Path, canary: Path) -> None:
-    path.write_bytes(torch_zip(b"\x80\x02(" + text(f"touch '{canary}'") + b"ios\nsystem\n."))
-
-
-@hostile("os.system.*can run code")
-def obj(path: Path, canary: Path) -> None:
-    path.write_bytes(torch_zip(b"\x80\x02(cos\nsystem\n" + text(f"touch '{canary}'") + b"o."))
 
 
 @hostile("set the state of")
@@ -113,12 +69,6 @@ def getattr_chain(path: Path, canary: Path) -> None:
     path.write_bytes(torch_zip(pickle.dumps([chain, touch(canary)], protocol=2)))
 
 
-@hostile("__builtin__.eval.*can run code")
-def evaluation(path: Path, canary: Path) -> None:
-    call = Call(eval, f"open({str(canary)!r}, 'w')")
-    path.write_bytes(torch_zip(pickle.dumps(call, protocol=2)))
-
-
 @hostile("builtins.exec.*can run code")
 def execution(path: Path, canary: Path) -> None:
     command = f"open({str(canary)!r}, 'w')"
@@ -129,16 +79,6 @@ def execution(path: Path, canary: Path) -> None:
 def code_in_torch_itself(path: Path, canary: Path) -> None:
     call = b"ctorch\nhub.load\n" + text(str(canary.parent)) + b"\x85R"
     path.write_bytes(torch_zip(b"\x80\x02" + call + b"."))
-
-
-@hostile("instruction EXT1")
-def extension_registry(path: Path, canary: Path) -> None:
-    path.write_bytes(torch_zip(b"\x80\x02\x82\x01."))
-
-
-@hostile("instruction PERSID")
-def persistent_text(path: Path, canary: Path) -> None:
-    path.write_bytes(torch_zip(b"\x80\x02Pmodule\n."))
 
 
 @hostile("outside its pickle that is no tensor data")
@@ -173,37 +113,7 @@ def torchscript(path: Path, canary: Path) -> None:
     path.write_bytes(zipped(code))
 
 
-@hostile("a whole pickled model; save `model.state_dict")
-def whole_model(path: Path, canary: Path) -> None:
-    path.write_bytes(saved(net()))
-
-
-@hostile("object of the script")
-def object_of_a_script(path: Path, canary: Path) -> None:
-    path.write_bytes(torch_zip(b"\x80\x02c__main__\nNet\n)\x81."))
-
-
 # Bombs: small files that want much memory or time.
-
-
-@hostile("__builtin__.bytearray")
-def bytearray_call(path: Path, canary: Path) -> None:
-    path.write_bytes(torch_zip(b"\x80\x02c__builtin__\nbytearray\n" + integer(10**10) + b"\x85R."))
-
-
-@hostile("builtins.bytearray")
-def bytearray_call_legacy(path: Path, canary: Path) -> None:
-    path.write_bytes(legacy(b"\x80\x02cbuiltins\nbytearray\n" + integer(10**10) + b"\x85R."))
-
-
-@hostile("pickle is damaged|BYTEARRAY8")
-def bytearray_instruction(path: Path, canary: Path) -> None:
-    path.write_bytes(torch_zip(b"\x80\x02\x96" + (10**12).to_bytes(8, "little") + b"x."))
-
-
-@hostile("instruction BINBYTES8|pickle is damaged")
-def bytes_instruction(path: Path, canary: Path) -> None:
-    path.write_bytes(torch_zip(b"\x80\x02\x8e" + (10**12).to_bytes(8, "little") + b"x."))
 
 
 @hostile("instruction LONG4")
@@ -212,21 +122,6 @@ def long_number(path: Path, canary: Path) -> None:
     path.write_bytes(
         torch_zip(b"\x80\x02\x8b" + count.to_bytes(4, "little") + b"\x7f" * count + b".")
     )
-
-
-@hostile("pickle is damaged")
-def long_number_as_text(path: Path, canary: Path) -> None:
-    path.write_bytes(torch_zip(b"\x80\x02L" + b"9" * 2**20 + b"L\n."))
-
-
-@hostile("numbers an object")
-def memo_index(path: Path, canary: Path) -> None:
-    path.write_bytes(torch_zip(b"\x80\x02]r\xff\xff\xff\xff."))
-
-
-@hostile("more than 500,000 pickle instructions")
-def many_instructions(path: Path, canary: Path) -> None:
-    path.write_bytes(torch_zip(b"\x80\x02](" + b"]" * 500_000 + b"e."))
 
 
 @hostile("key of type tuple")
@@ -248,26 +143,6 @@ def tuples_that_double(path: Path, canary: Path) -> None:
     path.write_bytes(torch_zip(b"\x80\x02}" + text("state_dict") + doubled + b"s."))
 
 
-@hostile("nested more than 32 deep")
-def deep_lists(path: Path, canary: Path) -> None:
-    path.write_bytes(torch_zip(b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b"."))
-
-
-@hostile("nested more than 64 deep")
-def deep_marks(path: Path, canary: Path) -> None:
-    path.write_bytes(legacy(b"\x80\x02" + b"(" * 100_000 + b"t" * 100_000 + b"."))
-
-
-@hostile("pickle is damaged")
-def text_of_four_gigabytes(path: Path, canary: Path) -> None:
-    path.write_bytes(legacy(b"\x80\x02X\xff\xff\xff\xffabc."))
-
-
-@hostile("pickle is damaged")
-def global_without_end(path: Path, canary: Path) -> None:
-    path.write_bytes(torch_zip(b"\x80\x02c" + b"a" * 2**20))
-
-
 @hostile("something else than latin-1")
 def other_codec(path: Path, canary: Path) -> None:
     call = b"c_codecs\nencode\n" + text("x") + text("unicode_escape") + b"\x86R"
@@ -282,11 +157,53 @@ def many_tensors(path: Path, canary: Path) -> None:
     path.write_bytes(torch_zip(b"\x80\x02(" + calls + b"t.", {"0": bytes(4)}))
 
 
-@hostile("leaves more or less than one object")
-def two_objects(path: Path, canary: Path) -> None:
-    path.write_bytes(torch_zip(b"\x80\x02}}."))
-
-
-@hostile("something follows its pickle")
-def second_pickle(path: Path, canary: Path) -> None:
-    path.write_bytes(torch_zip(b"\x80\x02}." + pickle.dumps(touch(canary), protocol=2)))
+of_bytes({
+    "reduce_in_zip": ("posix.system.*can run code",
+        lambda canary: torch_zip(pickle.dumps(touch(canary), protocol=2))),
+    "reduce_beside_a_good_state": ("posix.system.*can run code",
+        lambda canary: saved({"state_dict": state(), "optimizer": touch(canary)})),
+    "reduce_in_legacy": ("posix.system.*can run code",
+        lambda canary: saved({"state_dict": state(), "z": touch(canary)}, legacy=True)),
+    "reduce_in_the_system_record": ("posix.system.*can run code",
+        lambda canary: MAGIC + PROTOCOL + pickle.dumps(touch(canary), protocol=2)),
+    "stack_global": ("protocol 4, expected torch's protocol 2",
+        lambda canary: torch_zip(pickle.dumps(touch(canary), protocol=4))),
+    "protocol_zero": ("does not begin as torch begins",
+        lambda canary: torch_zip(pickle.dumps(touch(canary), protocol=0))),
+    "bare_pickle": ("a pickle, but not one that `torch.save` wrote",
+        lambda canary: pickle.dumps(touch(canary), protocol=2)),
+    "inst": ("instruction INST",
+        lambda canary: torch_zip(b"\x80\x02(" + text(f"touch '{canary}'") + b"ios\nsystem\n.")),
+    "obj": ("os.system.*can run code",
+        lambda canary: torch_zip(b"\x80\x02(cos\nsystem\n" + text(f"touch '{canary}'") + b"o.")),
+    "evaluation": ("__builtin__.eval.*can run code",
+        lambda canary: torch_zip(pickle.dumps(Call(eval, f"open({str(canary)!r}, 'w')"), 2))),
+    "extension_registry": ("instruction EXT1", lambda _: torch_zip(b"\x80\x02\x82\x01.")),
+    "persistent_text": ("instruction PERSID", lambda _: torch_zip(b"\x80\x02Pmodule\n.")),
+    "whole_model": ("a whole pickled model; save `model.state_dict", lambda _: saved(net())),
+    "object_of_a_script": ("object of the script",
+        lambda _: torch_zip(b"\x80\x02c__main__\nNet\n)\x81.")),
+    "bytearray_call": ("__builtin__.bytearray",
+        lambda _: torch_zip(b"\x80\x02c__builtin__\nbytearray\n" + integer(10**10) + b"\x85R.")),
+    "bytearray_call_legacy": ("builtins.bytearray",
+        lambda _: legacy(b"\x80\x02cbuiltins\nbytearray\n" + integer(10**10) + b"\x85R.")),
+    "bytearray_instruction": ("pickle is damaged|BYTEARRAY8",
+        lambda _: torch_zip(b"\x80\x02\x96" + (10**12).to_bytes(8, "little") + b"x.")),
+    "bytes_instruction": ("instruction BINBYTES8|pickle is damaged",
+        lambda _: torch_zip(b"\x80\x02\x8e" + (10**12).to_bytes(8, "little") + b"x.")),
+    "long_number_as_text": ("pickle is damaged",
+        lambda _: torch_zip(b"\x80\x02L" + b"9" * 2**20 + b"L\n.")),
+    "memo_index": ("numbers an object", lambda _: torch_zip(b"\x80\x02]r\xff\xff\xff\xff.")),
+    "many_instructions": ("more than 500,000 pickle instructions",
+        lambda _: torch_zip(b"\x80\x02](" + b"]" * 500_000 + b"e.")),
+    "deep_lists": ("nested more than 32 deep",
+        lambda _: torch_zip(b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".")),
+    "deep_marks": ("nested more than 64 deep",
+        lambda _: legacy(b"\x80\x02" + b"(" * 100_000 + b"t" * 100_000 + b".")),
+    "text_of_four_gigabytes": ("pickle is damaged",
+        lambda _: legacy(b"\x80\x02X\xff\xff\xff\xffabc.")),
+    "global_without_end": ("pickle is damaged", lambda _: torch_zip(b"\x80\x02c" + b"a" * 2**20)),
+    "two_objects": ("leaves more or less than one object", lambda _: torch_zip(b"\x80\x02}}.")),
+    "second_pickle": ("something follows its pickle",
+        lambda canary: torch_zip(b"\x80\x02}." + pickle.dumps(touch(canary), protocol=2))),
+})  # fmt: skip
