@@ -140,3 +140,12 @@ def safetensors(header: object, data: bytes = b"", *, length: int | None = None)
 def one(dtype: str = "F32", shape: object = (1,), offsets: object = (0, 4)) -> dict[str, object]:
     """Return a safetensors header of one tensor."""
     return {"w": {"dtype": dtype, "shape": shape, "data_offsets": offsets}}
+
+
+def assert_same(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
+    """Compare names, types and values."""
+    assert found.keys() == expected.keys()
+    for name, tensor in found.items():
+        assert tensor.dtype == expected[name].dtype, name
+        assert tensor.is_contiguous(), name
+        assert torch.equal(tensor, expected[name]), name
