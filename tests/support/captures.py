@@ -1,13 +1,17 @@
 """A tiny network and its images, for tests of captures and the processes that they start."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
 from acon_analysis.layers import MetaAconC
+from acon_analysis.runs.run import Run
 from acon_analysis.store.folder import file_sha256
 
 
@@ -51,9 +55,35 @@ def images(count: int, seed: int = 1) -> TensorDataset:
     return TensorDataset(torch.randn(count, 3, 6, 5, generator=generator))
 
 
+class Items(Dataset[Any]):
+    """A list as a data set."""
+
+    def __init__(self, items: Sequence[Any]) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.items[index]
+
+
 def contents(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of everything that two equal runs share."""
     files = [*folder.glob("*/*.parquet"), *folder.glob("*.parquet"), *folder.glob("done/*.json")]
     found = {str(file.relative_to(folder)): file_sha256(file) for file in sorted(files)}
     manifest = json.loads((folder / "manifest.json").read_text())
     return found | {f"manifest {key}": str(manifest[key]) for key in ("parts", "tables", "run_id")}
+
+
+def assert_same_linearity(first: Run, second: Run, tolerance: float = 1e-6) -> None:
+    """Compare L by layer, channel and sample, the number of values, and their extremes."""
+    for by in ("layer", "channel", "sample"):
+        one, two = first.linearity(by=by, columns="all"), second.linearity(by=by, columns="all")
+        np.testing.assert_allclose(one["L"], two["L"], rtol=0, atol=tolerance)
+    one, two = (run.totals.sort_values(["layer", "sample"]) for run in (first, second))
+    np.testing.assert_array_equal(one["n"], two["n"])
+    groups = [run.moments.groupby(["layer", "channel"]) for run in (first, second)]
+    for name, value in (("min_x", "min"), ("max_x", "max"), ("n", "sum"), ("n_positive", "sum")):
+        ends = [group[name].agg(value) for group in groups]
+        np.testing.assert_allclose(ends[0], ends[1], atol=tolerance)
