@@ -18,7 +18,8 @@ import acon_analysis as acon
 from acon_analysis.layers import MetaAconC
 from acon_hooks.captures.devices import on_device
 from acon_hooks.explainers.data import check_data, conductance_data, explain_data
-from network_oracle import facts_of, settled
+from model_facts import facts_of
+from network_oracle import settled
 
 
 class Moved(nn.Module):

@@ -15,7 +15,8 @@ from acon_hooks import Tap, record
 from acon_hooks.captures.devices import channels_last
 from acon_hooks.errors import HookError, UnusedLayerWarning
 from acon_hooks.moments.options import MomentOptions
-from network_oracle import assert_measured, facts_of, unchanged
+from model_facts import facts_of, unchanged
+from network_oracle import assert_measured
 from networks import Network
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from acon_analysis.errors import AconError
 from acon_analysis.layers import MetaAconC
-from network_oracle import assert_measured, captured, every_function, settled
+from network_oracle import captured, every_function, measured, settled
 from networks import Network
 
 KINDS = ("meta_acon", "activation")
@@ -63,8 +63,7 @@ def test_gated_convolutions(tmp_path: Path) -> None:
     model, x = settled(WaveNet()), signals()
     names = ("tanh", "gate", "act")
     axes = {f"blocks.{i}.{name}": 1 for i in range(2) for name in names} | {"head.0": 1}
-    assert_measured(captured(model, x, tmp_path / "run", kinds=("activation",)), model, x, axes)
-    every_function(model, x[0])
+    measured(model, x, tmp_path, axes, kinds=("activation",))
 
 
 class Spectral(nn.Module):
@@ -87,9 +86,7 @@ class Spectral(nn.Module):
 
 def test_a_spectrogram_before_the_network(tmp_path: Path) -> None:
     model, x = settled(Spectral()), signals()
-    run = captured(model, x, tmp_path / "run", kinds=KINDS)
-    assert_measured(run, model, x, {"conv.2": 1, "tokens.1": 2})
-    every_function(model, x[0])
+    measured(model, x, tmp_path, {"conv.2": 1, "tokens.1": 2}, kinds=KINDS)
 
 
 class Snake(nn.Module):
@@ -134,8 +131,7 @@ def test_a_vocoder_with_snakes(tmp_path: Path) -> None:
     model, x = settled(Vocoder()), signals(3, 12)
     names = ["ups.0.0", "ups.1.0", "units.0.0", "units.0.2", "units.1.0", "units.1.2"]
     axes = dict.fromkeys([*names, "post.0", "post.2"], 1)
-    assert_measured(captured(model, x, tmp_path / "run"), model, x, axes)
-    every_function(model, x[0])
+    measured(model, x, tmp_path, axes)
 
 
 class ModReLU(nn.Module):
@@ -162,9 +158,7 @@ def complex_net() -> Network:
 
 def test_complex_numbers_between_real_activations(tmp_path: Path) -> None:
     model, x = settled(complex_net()), signals()
-    run = captured(model, x, tmp_path / "run")
-    assert_measured(run, model, x, {"act.relu": 1, "head.1": 1})
-    every_function(model, x[0])
+    measured(model, x, tmp_path, {"act.relu": 1, "head.1": 1})
 
 
 def complex_input() -> Network:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from acon_analysis.layers import MetaAconC
-from network_oracle import assert_measured, captured, every_function, settled
+from model_facts import unchanged
+from network_oracle import assert_measured, captured, every_function, measured, settled
 
 KINDS = ("meta_acon", "activation")
 
@@ -111,9 +112,7 @@ class UNet(nn.Module):
 
 def test_a_u_net_with_one_prelu_for_all(tmp_path: Path) -> None:
     model, x = settled(UNet()), [images(), images(3)]
-    run = captured(model, x, tmp_path / "run", kinds=KINDS)
-    assert_measured(run, model, x, {"act": 1, "meta": 1})
-    every_function(model, x[0])
+    measured(model, x, tmp_path, {"act": 1, "meta": 1}, kinds=KINDS)
 
 
 class ActNorm(nn.Module):
@@ -183,17 +182,16 @@ def test_a_normalising_flow(tmp_path: Path) -> None:
     model, x = settled(Flow()), [images(8), images(5)]
     with torch.no_grad():
         model(x[0])
-    run = captured(model, x, tmp_path / "run", kinds=KINDS)
     axes = {"couplings.0.net.1": 1, "couplings.0.sigmoid": 1}
-    assert_measured(run, model, x, axes | {"couplings.1.net.1": 1, "couplings.1.sigmoid": 1})
-    every_function(model, x[0])
+    measured(
+        model, x, tmp_path, axes | {"couplings.1.net.1": 1, "couplings.1.sigmoid": 1}, kinds=KINDS
+    )
 
 
 def test_a_flow_that_has_not_run_yet_initialises_itself_on_its_first_batch_only(
     tmp_path: Path,
 ) -> None:
     import acon_analysis as acon
-    from network_oracle import unchanged
 
     model, x = settled(Flow()), [images(8), images(5)]
     with unchanged(model):

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from acon_analysis.errors import AconError
 from acon_analysis.layers import MetaAconC
-from network_oracle import assert_measured, captured, every_function, settled, warned
+from model_facts import warned
+from network_oracle import assert_measured, captured, every_function, measured, settled
 
 NODES, FEATURES = 7, 5
 
@@ -53,9 +54,7 @@ class MessagePassing(nn.Module):
 
 def test_messages_over_edges_added_at_the_nodes(tmp_path: Path) -> None:
     model, x = settled(MessagePassing()), [graphs(), graphs(4) * 2]
-    run = captured(model, x, tmp_path / "run")
-    assert_measured(run, model, x, {"embed.1": 2, "message.1": 2, "out": 2})
-    every_function(model, x[0])
+    measured(model, x, tmp_path, {"embed.1": 2, "message.1": 2, "out": 2})
 
 
 class Attention(nn.Module):

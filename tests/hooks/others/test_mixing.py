@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from acon_analysis.errors import AconError
 from acon_analysis.layers import MetaAconC
-from network_oracle import assert_measured, captured, every_function, settled, warned
+from model_facts import warned
+from network_oracle import assert_measured, captured, every_function, settled
 from networks import Network
 
 KINDS = ("meta_acon", "activation")

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 import acon_analysis as acon
 from acon_analysis.errors import AconError
 from acon_analysis.layers import MetaAconC
-from network_oracle import assert_measured, captured, every_function, settled, unchanged, warned
+from model_facts import unchanged, warned
+from network_oracle import assert_measured, captured, every_function, measured, settled
 
 KINDS = ("meta_acon", "activation")
 QUANTISED = ["ignore:.*torch.ao.quantization is deprecated", "ignore:.*quant.*:UserWarning",
@@ -95,18 +96,14 @@ def prepared_for_training() -> nn.Module:
 
 def test_fake_quantisation_is_float(tmp_path: Path) -> None:
     model, x = prepared_for_training(), [images(), images(3)]
-    run = captured(model, x, tmp_path / "run")
-    assert_measured(run, model, x, {"act": 1, "last": 1})
-    every_function(model, x[0])
+    measured(model, x, tmp_path, {"act": 1, "last": 1})
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_activations_of_other_precision(dtype: torch.dtype, tmp_path: Path) -> None:
     model = settled(Plain(nn.SiLU())).to(dtype)
     x = [images().to(dtype), images(3).to(dtype)]
-    run = captured(model, x, tmp_path / "run")
-    assert_measured(run, model, x, {"act": 1, "last": 1})
-    every_function(model, x[0])
+    measured(model, x, tmp_path, {"act": 1, "last": 1})
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -115,9 +112,7 @@ def test_beta_of_half_precision_is_as_right_as_its_rounding(
 ) -> None:
     model = settled(Plain(MetaAconC(4))).to(dtype)
     x = [images().to(dtype), images(3).to(dtype)]
-    run = captured(model, x, tmp_path / "run")
-    assert_measured(run, model, x, {"act": 1}, tolerance=8 * torch.finfo(dtype).eps)
-    every_function(model, x[0])
+    measured(model, x, tmp_path, {"act": 1}, tolerance=8 * torch.finfo(dtype).eps)
 
 
 class Autocast(nn.Module):
@@ -185,6 +180,4 @@ def test_a_single_number_is_no_batch(tmp_path: Path) -> None:
 def test_channels_last_models_and_images(tmp_path: Path) -> None:
     model = settled(Plain(MetaAconC(4))).to(memory_format=torch.channels_last)
     x = [images().contiguous(memory_format=torch.channels_last), images(3)]
-    run = captured(model, x, tmp_path / "run", kinds=KINDS)
-    assert_measured(run, model, x, {"act": 1, "last": 1})
-    every_function(model, x[0])
+    measured(model, x, tmp_path, {"act": 1, "last": 1}, kinds=KINDS)

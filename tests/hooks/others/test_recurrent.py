@@ -11,7 +11,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from acon_analysis.errors import AconError
 from acon_analysis.layers import MetaAconC
-from network_oracle import assert_measured, captured, every_function, settled, warned
+from model_facts import warned
+from network_oracle import assert_measured, captured, every_function, measured, settled
 from networks import Network
 
 KINDS = ("meta_acon", "activation")
@@ -73,9 +74,7 @@ class OwnCell(nn.Module):
 
 def test_the_gates_of_a_cell_of_modules(tmp_path: Path) -> None:
     model, x = settled(OwnCell()), [sequences(), sequences(3)]
-    run = captured(model, x, tmp_path / "run", kinds=("activation",))
-    assert_measured(run, model, x, {"sigmoid": 1, "tanh": 1})
-    every_function(model, x[0])
+    measured(model, x, tmp_path, {"sigmoid": 1, "tanh": 1}, kinds=("activation",))
 
 
 class BothDirections(nn.Module):
@@ -95,9 +94,7 @@ class BothDirections(nn.Module):
 
 def test_activations_between_recurrent_layers(tmp_path: Path) -> None:
     model, x = settled(BothDirections()), [sequences(), sequences(3)]
-    run = captured(model, x, tmp_path / "run")
-    assert_measured(run, model, x, {"between": 2, "end": 2, "pooled": 1})
-    every_function(model, x[0])
+    measured(model, x, tmp_path, {"between": 2, "end": 2, "pooled": 1})
 
 
 def time_first(act: nn.Module) -> Network:

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 import acon_analysis as acon
 from acon_analysis.errors import AconError
 from acon_analysis.layers import MetaAconC
-from network_oracle import assert_measured, captured, every_function, settled, warned
+from model_facts import warned
+from network_oracle import assert_measured, captured, every_function, measured, settled
 from networks import Network
 
 KINDS = ("meta_acon", "activation")
@@ -143,10 +144,8 @@ def test_gates_skips_and_subclasses(tmp_path: Path) -> None:
         )
     )  # fmt: skip
     x = [images(), images(3)]
-    run = captured(model, x, tmp_path / "run", kinds=("activation",))
     axes = dict.fromkeys(["1", "2.act", "2.gate", "3.1", "6"], 1)
-    assert_measured(run, model, x, axes)
-    every_function(model, x[0])
+    measured(model, x, tmp_path, axes, kinds=("activation",))
 
 
 class OnViews(nn.Module):
@@ -165,9 +164,7 @@ class OnViews(nn.Module):
 
 def test_in_place_on_views(tmp_path: Path) -> None:
     model, x = settled(OnViews()), [images(), images(3)]
-    run = captured(model, x, tmp_path / "run")
-    assert_measured(run, model, x, {"some": 1, "columns": 1})
-    every_function(model, x[0])
+    measured(model, x, tmp_path, {"some": 1, "columns": 1})
 
 
 class Hidden(nn.Module):
@@ -188,9 +185,7 @@ class Hidden(nn.Module):
 
 def test_activations_that_are_no_modules_are_measured(tmp_path: Path) -> None:
     model, x = settled(Hidden()), [images(), images(3)]
-    run = captured(model, x, tmp_path / "run")
-    assert_measured(run, model, x, {":silu#0": 1, ":gelu#0": 1, ":tanh#0": 1, "known": 1})
-    every_function(model, x[0])
+    measured(model, x, tmp_path, {":silu#0": 1, ":gelu#0": 1, ":tanh#0": 1, "known": 1})
 
 
 class Tied(nn.Module):
@@ -274,9 +269,7 @@ def test_deterministic_algorithms(tmp_path: Path) -> None:
     )
     x = [images(), images(3)]
     with deterministic():
-        run = captured(model, x, tmp_path / "run", kinds=KINDS)
-        assert_measured(run, model, x, {"1": 1, "3": 1})
-        every_function(model, x[0])
+        measured(model, x, tmp_path, {"1": 1, "3": 1}, kinds=KINDS)
         assert torch.are_deterministic_algorithms_enabled()
 
 
@@ -310,9 +303,7 @@ def keyword() -> Network:
 
 def test_an_activation_called_by_keyword(tmp_path: Path) -> None:
     model, x = settled(keyword()), [torch.randn(9, 3), torch.randn(5, 3)]
-    run = captured(model, x, tmp_path / "run")
-    assert_measured(run, model, x, {"act": 1})
-    every_function(model, x[0])
+    measured(model, x, tmp_path, {"act": 1})
 
 
 def test_a_network_of_nothing_to_measure(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 import acon_analysis as acon
 from acon_analysis.errors import AconError
 from acon_analysis.layers import MetaAconC
-from network_oracle import assert_measured, captured, every_function, settled, warned
+from model_facts import warned
+from network_oracle import assert_measured, captured, every_function, measured, settled
 from networks import Network
 
 KINDS = ("meta_acon", "activation")
@@ -46,9 +47,7 @@ class Parts(nn.Module):
 def test_parts_of_complex_numbers(act: Callable[[], nn.Module], tmp_path: Path) -> None:
     model = settled(Parts(act))
     x = [torch.randn(n, 1, 20) * torch.rand(n, 1, 1).add(0.2) for n in (6, 4)]
-    run = captured(model, x, tmp_path / "run")
-    assert_measured(run, model, x, dict.fromkeys(["real", "imaginary", "conjugate"], 1))
-    every_function(model, x[0])
+    measured(model, x, tmp_path, dict.fromkeys(["real", "imaginary", "conjugate"], 1))
 
 
 class Views(nn.Module):
@@ -188,9 +187,7 @@ def test_an_activation_that_cannot_be_copied_is_found(tmp_path: Path) -> None:
 def test_the_model_itself_is_an_activation(model: nn.Module, tmp_path: Path) -> None:
     x = [images(), images(3)]
     model = settled(model)
-    run = captured(model, x, tmp_path / "run")
-    assert_measured(run, model, x, {"": 1})
-    every_function(model, x[0])
+    measured(model, x, tmp_path, {"": 1})
 
 
 def test_names_that_look_like_ours(tmp_path: Path) -> None:
@@ -209,10 +206,8 @@ def test_names_that_look_like_ours(tmp_path: Path) -> None:
             return self.act["again"](self.act["again"](self.act["__call1"](x)))
 
     model, x = settled(Named()), [images(), images(3)]
-    run = captured(model, x, tmp_path / "run")
     axes = {f"parts.{name}": 1 for name in names} | {"act.__call1": 1, "act.again": 1}
-    assert_measured(run, model, x, axes)
-    every_function(model, x[0])
+    measured(model, x, tmp_path, axes)
 
 
 def direct() -> Network:
@@ -234,8 +229,7 @@ def test_a_forward_that_was_exchanged_on_the_object(tmp_path: Path) -> None:
     model = settled(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))
     model[1].forward = lambda x: x.clamp(min=-0.5).square()
     x = [torch.randn(6, 4), torch.randn(3, 4)]
-    assert_measured(captured(model, x, tmp_path / "run"), model, x, {"1": 1})
-    every_function(model, x[0])
+    measured(model, x, tmp_path, {"1": 1})
 
 
 class NoGrad(nn.Module):
@@ -283,9 +277,7 @@ class Scripted(nn.Module):
 
 def test_graphs_of_fx_inside(tmp_path: Path) -> None:
     model, x = settled(Scripted()), [torch.randn(6, 4), torch.randn(3, 4)]
-    run = captured(model, x, tmp_path / "run")
-    assert_measured(run, model, x, {"act": 1, "graph.1": 1})
-    every_function(model, x[0])
+    measured(model, x, tmp_path, {"act": 1, "graph.1": 1})
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit")
@@ -342,9 +334,7 @@ def test_a_sparse_adjacency_and_inputs_that_require_gradients(tmp_path: Path) ->
 
     model = settled(Sparse())
     x = [torch.randn(6, 5, 3, requires_grad=True), torch.randn(3, 5, 3)]
-    run = captured(model, x, tmp_path / "run")
-    assert_measured(run, model, x, {"act": 2})
-    every_function(model, x[0])
+    measured(model, x, tmp_path, {"act": 2})
     assert x[0].grad is None
 
 
@@ -384,9 +374,7 @@ class Forces(nn.Module):
 
 def test_a_network_that_differentiates_in_its_forward_pass(tmp_path: Path) -> None:
     model, x = settled(Forces()), [torch.randn(6, 5, 3), torch.randn(3, 5, 3)]
-    run = captured(model, x, tmp_path / "run")
-    assert_measured(run, model, x, {"net.1": 2, "net.3": 2, "last": 1})
-    every_function(model, x[0])
+    measured(model, x, tmp_path, {"net.1": 2, "net.3": 2, "last": 1})
 
 
 class Rewriting(nn.Module):

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
+import network_oracle
 from acon_analysis.layers import MetaAconC
-from network_oracle import assert_measured, captured, every_function, settled, warned
+from model_facts import warned
+from network_oracle import assert_measured, captured, every_function, settled
 from networks import Network
 
 KINDS = ("meta_acon", "activation")
@@ -43,9 +45,7 @@ AXES = {"meta": 1, "act": 1}
 
 def measured(model: nn.Module, tmp_path: Path, axes: Any = None, **options: Any) -> None:
     x = [images(), images(3)]
-    run = captured(model, x, tmp_path / "run", kinds=KINDS, **options)
-    assert_measured(run, model, x, axes or AXES)
-    every_function(model, x[0], options.get("but", ()))
+    network_oracle.measured(model, x, tmp_path, axes or AXES, kinds=KINDS, **options)
 
 
 def test_a_hook_that_replaces_an_output(tmp_path: Path) -> None:

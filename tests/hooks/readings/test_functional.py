@@ -21,7 +21,8 @@ import acon_analysis as acon
 from acon_analysis.errors import UsageError
 from acon_hooks import HookError, Tap
 from acon_hooks.errors import NoLayerWarning, PaddingWarning
-from network_oracle import assert_measured, captured, every_function, settled, warned
+from model_facts import warned
+from network_oracle import assert_measured, captured, every_function, settled
 from networks import Network
 
 KINDS = ("activation",)
