@@ -26,11 +26,7 @@ from acon_analysis.models.registry import build_model
 from acon_analysis.studies.replacement_ranks import rank_correlations
 from acon_analysis.training.release import train_network
 from acon_hooks.engine.plans import relative_change
-from acon_hooks.replacement.damage import (
-    channel_damage,
-    channel_measures,
-    first_order_damage,
-)
+from acon_hooks.replacement.damage import channel_damage, channel_measures, first_order_damage
 from acon_hooks.replacement.fitting import Fit, fit_units
 from acon_hooks.replacement.linearizing import linearize
 
@@ -123,11 +119,7 @@ def scores(model: nn.Module, fit: Fit, layers: Sequence[str]) -> pd.DataFrame:
 
 
 def many_units(
-    model: nn.Module,
-    fit: Fit,
-    table: pd.DataFrame,
-    images: torch.Tensor,
-    targets: torch.Tensor,
+    model: nn.Module, fit: Fit, table: pd.DataFrame, images: torch.Tensor, targets: torch.Tensor
 ) -> pd.DataFrame:
     """Replace the least units of several rankings together, share by share."""
     rng = np.random.default_rng(0)

@@ -46,9 +46,7 @@ NO_TORCH = (
 
 #: Modules outside acon_hooks/engine that set hooks or modes today. Whoever moves one to the
 #: engine takes it off this list.
-KNOWN_HOOKS = {
-    "acon_hooks.replacement.linearizing",
-}
+KNOWN_HOOKS = {"acon_hooks.replacement.linearizing"}
 
 
 def level(module: str) -> int:

@@ -161,9 +161,7 @@ def test_the_page_names_every_file_that_is_read() -> None:
         assert word.casefold() in page, word
 
 
-def test_printed_names_cannot_steer_the_terminal(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_printed_names_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     """Commands print through `say`, which spells the control characters of names."""
     say("layer \x1b]0;title\x07 of\nrun")
     assert capsys.readouterr().out == "layer \\x1b]0;title\\x07 of\nrun\n"

@@ -232,8 +232,5 @@ def bare(case: Case) -> list[Any]:
     """Return the layers as they are found, with their channel axes."""
     example = case.batches[0]
     return acon.find_layers(
-        case.model,
-        ("activation", "product"),
-        example,
-        forward=lambda _, batch: case.call(batch),
+        case.model, ("activation", "product"), example, forward=lambda _, batch: case.call(batch)
     )

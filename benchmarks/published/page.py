@@ -241,8 +241,7 @@ def _layers(table: pd.DataFrame) -> str:
 
 def _census(table: pd.DataFrame) -> str:
     return table_text(
-        ["network", "nonlinear calls of one batch"],
-        [[r.network, r.census] for r in _rows(table)],
+        ["network", "nonlinear calls of one batch"], [[r.network, r.census] for r in _rows(table)]
     )
 
 

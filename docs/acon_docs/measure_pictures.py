@@ -253,12 +253,7 @@ def logit_normal(one: Axes, two: Axes) -> None:
     one.set(title="what BatchNorm alone makes of β", xlabel="β", ylabel="density", ylim=(0, 4))
     run = acon.example_run("cifar10_metaacon")
     table = run.null_model("layer3.1.acon")
-    two.plot(
-        table["null_std"],
-        table["std"],
-        ".",
-        color=BLUE,
-    )
+    two.plot(table["null_std"], table["std"], ".", color=BLUE)
     two.axline((0.15, 0.15), slope=1, color=GREY, ls="--", lw=1)
     two.set(
         title="64 channels, cifar10_metaacon",

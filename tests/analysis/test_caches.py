@@ -14,13 +14,7 @@ import torch
 
 import forked_reader
 from acon_analysis.data import cifar, hashes
-from acon_analysis.files import (
-    CacheWarning,
-    is_own_file,
-    keep_private,
-    private_cache,
-    shared_by,
-)
+from acon_analysis.files import CacheWarning, is_own_file, keep_private, private_cache, shared_by
 from acon_analysis.models.checkpoints import CheckpointError, load_state_dict
 from acon_hooks.moments.native import build
 from acon_hooks.moments.native import sums as native_sums

@@ -11,9 +11,7 @@ from acon_analysis.plotdata.depth import linearity_by_depth as depth_of_runs
 from acon_analysis.plotdata.depth import nested_layers, relative_depth, shared_layers
 from acon_analysis.runs.run import Run
 from acon_analysis.statistics.gaussian import relu_own
-from acon_figures import (
-    linearity_by_depth,
-)
+from acon_figures import linearity_by_depth
 from acon_figures.palette import activation_color
 
 

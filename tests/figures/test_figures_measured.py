@@ -24,13 +24,7 @@ from acon_analysis.plotdata.channels import (
 from acon_analysis.runs.run import Run
 from acon_analysis.statistics.beta_clusters import label_purity, ordered_betas
 from acon_analysis.statistics.beta_matrix import BetaMatrix
-from acon_figures import (
-    beta_against_null,
-    beta_heatmap,
-    channel_portrait,
-    network_sketch,
-    slopes,
-)
+from acon_figures import beta_against_null, beta_heatmap, channel_portrait, network_sketch, slopes
 from acon_figures.inputs import PROVIDES, Inputs
 
 

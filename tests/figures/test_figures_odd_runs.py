@@ -18,10 +18,7 @@ import acon_analysis as acon
 import acon_figures
 from acon_analysis.layers import AconC, MetaAconC
 from acon_analysis.plotdata.depth import linearity_by_depth
-from acon_analysis.plotdata.overview import (
-    headline_frame,
-    layer_overview,
-)
+from acon_analysis.plotdata.overview import headline_frame, layer_overview
 from acon_analysis.runs.run import Run
 from acon_analysis.statistics.findings import findings, straight_channels
 from acon_analysis.statistics.sentences import left_out_text

@@ -10,9 +10,7 @@ import acon_figures
 import figureframes
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.training.logs import curve_bands, logged_data, training_logs
-from acon_figures import (
-    training_curves,
-)
+from acon_figures import training_curves
 from acon_figures.palette import activation_color
 from figurechecks import problems
 

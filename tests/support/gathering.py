@@ -81,10 +81,7 @@ def gather(
     """Moments of one unit, in batches of the given sizes (the last one repeated)."""
     found = accumulator or Accumulator()
     sizes, start = list(cuts), 0
-    with (
-        Tap(model, kinds=kinds, observe=found.observe) as tap,
-        torch.inference_mode(),
-    ):
+    with Tap(model, kinds=kinds, observe=found.observe) as tap, torch.inference_mode():
         while start < len(images):
             size = sizes.pop(0) if len(sizes) > 1 else sizes[0]
             batch = images[start : start + size]

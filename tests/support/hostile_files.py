@@ -10,13 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from checkpoint_files import (
-    hostile,
-    of_bytes,
-    saved,
-    state,
-    zipped,
-)
+from checkpoint_files import hostile, of_bytes, saved, state, zipped
 
 EMPTY = b"\x80\x02}."
 

@@ -63,11 +63,7 @@ def acon_parts(
 
 
 def from_samples(
-    x: npt.ArrayLike,
-    y: npt.ArrayLike,
-    *,
-    axis: Axis = -1,
-    parts: AconParts | None = None,
+    x: npt.ArrayLike, y: npt.ArrayLike, *, axis: Axis = -1, parts: AconParts | None = None
 ) -> Moments:
     """Compute a state from data: two passes in float64, the second about the first's mean.
 

@@ -177,8 +177,7 @@ print(sorted({{"torch", "pandas", "matplotlib"}} & set(sys.modules)))
 
 
 @pytest.mark.parametrize(
-    ("extra", "expected"),
-    [("", "[]"), ("sys.modules['torch'] = type(sys)('torch')", "['torch']")],
+    ("extra", "expected"), [("", "[]"), ("sys.modules['torch'] = type(sys)('torch')", "['torch']")]
 )
 def test_torch_is_not_imported_until_a_tensor_comes(extra: str, expected: str) -> None:
     # The second case proves that the first one can fail.

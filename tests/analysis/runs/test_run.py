@@ -226,9 +226,7 @@ def test_a_summary_counts_the_channels_of_layers_without_beta(tmp_path: Path) ->
     assert table["L"].notna().all()
 
 
-def test_folders_are_compared_and_quantities_that_no_layer_has_are_left_out(
-    tmp_path: Path,
-) -> None:
+def test_folders_are_compared_and_quantities_that_no_layer_has_are_left_out(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 4), nn.SiLU()).eval()
     folders = [tmp_path / "one", tmp_path / "two"]
     runs = [acon.capture(model, [torch.randn(30, 3)], one, progress=False) for one in folders]

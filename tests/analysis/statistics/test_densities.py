@@ -232,11 +232,7 @@ OTHER_STATIC = pd.DataFrame({"layer": ["x", "bact"], "channel": 0, "beta": 1.0})
             AconError,
             "NaN or infinite in 280 of 280 rows of layer 'b.act', first at sample",
         ),
-        (
-            {"static": betas()[["layer", "channel", "beta"]]},
-            AconError,
-            "several β for one channel",
-        ),
+        ({"static": betas()[["layer", "channel", "beta"]]}, AconError, "several β for one channel"),
         ({"static": OTHER_STATIC}, UsageError, "did you mean 'bact'"),
         ({"null": BAD_NULL}, AconError, "no BatchNorm"),
     ],

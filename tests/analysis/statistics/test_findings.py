@@ -7,12 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from acon_analysis.statistics.findings import (
-    Finding,
-    findings,
-    learned_beta,
-    straight_channels,
-)
+from acon_analysis.statistics.findings import Finding, findings, learned_beta, straight_channels
 from acon_analysis.statistics.gaussian import RELU_L, gaussian_fit
 from acon_analysis.statistics.yardsticks import gated_index, gaussian_index
 

@@ -78,12 +78,7 @@ def test_bump_variance_against_mpmath(kappa: float) -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(
-    st.floats(0.05, 20),
-    st.floats(-3, 3),
-    st.floats(-2, 2),
-    st.floats(-2, 2),
-)
+@given(st.floats(0.05, 20), st.floats(-3, 3), st.floats(-2, 2), st.floats(-2, 2))
 def test_prediction_for_any_offset(kappa: float, nu: float, p1: float, p2: float) -> None:
     if abs(p1 + p2) < 0.05 or abs(p1 - p2) < 0.05:
         return

@@ -202,10 +202,7 @@ def test_an_unclear_output_is_shown_with_how_to_pick(form: Form, wanted: Any, te
 
 @pytest.mark.parametrize(
     "form",
-    [
-        lambda _, z: (z, z.mean()),
-        lambda _, z: {"loss": z.mean(), "scores": z, "ids": z.argmax(1)},
-    ],
+    [lambda _, z: (z, z.mean()), lambda _, z: {"loss": z.mean(), "scores": z, "ids": z.argmax(1)}],
 )
 def test_a_loss_and_integers_next_to_one_tensor_are_left_aside(form: Form) -> None:
     model, x = tokens(form), ids()
