@@ -31,6 +31,7 @@ import acon_analysis as acon
 from acon_hooks import Tap, to_host
 from acon_hooks.captures.forward_pass import ForwardPass
 from acon_hooks.engine.feed import Batch
+from acon_hooks.engine.inputs import InputOptions
 from acon_hooks.moments.accumulating import Accumulator
 from acon_hooks.moments.constants import Constants
 from acon_hooks.moments.options import MomentOptions
@@ -53,13 +54,14 @@ def ours(
     engine = ForwardPass(model, kinds, **options)
     engine.channels_last = last
     engine.__enter__()
-    engine.start(Batch(0, list(range(len(x))), x), lambda: None)
+    inputs = InputOptions()  # as in a capture, one object for all batches
+    engine.start(Batch(0, list(range(len(x))), x, options=inputs), lambda: None)
     seen = 0
 
     def call() -> object:
         nonlocal seen
         seen += len(x)
-        return to_host(engine(Batch(0, list(range(seen - len(x), seen)), x)))
+        return to_host(engine(Batch(0, list(range(seen - len(x), seen)), x, options=inputs)))
 
     return call
 

@@ -163,6 +163,8 @@ def channels_last(model: nn.Module, *, wanted: bool) -> Iterator[None]:
 def laid_out(images: Tensor, *, channels_last: bool, copy: bool) -> Tensor:
     """Return a batch in the layout of the weights; itself only without `copy` and if it fits."""
     last = channels_last and images.ndim == 4
+    if not (copy or last or images.is_inference()) and images.is_contiguous():
+        return images  # the usual case, sooner
     layout = torch.channels_last if last else torch.preserve_format
     # `contiguous` would leave other strides where an axis has length 1, and other last digits.
     strides = images.stride()

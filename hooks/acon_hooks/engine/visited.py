@@ -100,7 +100,7 @@ class Visited:
         if not site.inner:
             self.begin_call = self._before_call
         elif site.function is not None:
-            self.begin_call = self._before_inner
+            self.begin_call, self.end_call = self._before_inner, self._after_inner_function
         if site.function is None:
             self._register(site.module)
 
@@ -213,23 +213,25 @@ class Visited:
         if self.active and _thread() == self.visit.owner and self.visit.running:
             self.visitor.before(SiteCall(self.site, 0, args, kwargs))
 
-    def _after_inner(
-        self, module: nn.Module, args: Args, output: Any, of_function: Any = None
-    ) -> None:
+    def _after_inner(self, module: nn.Module, args: Args, output: Any) -> None:
         """Show the visitor a part of a site, without keyword arguments; nothing is replaced."""
-        visit, site = self.visit, self.site
+        visit = self.visit
         if module is not self._module or _thread() != visit.owner or not visit.running:
             return
-        if site.function is not None:  # then the third are keyword arguments
-            output = of_function
         if not self.active or output is None:
             return
         if type(output) is Tensor and not listening():
             if self.quick is None or not self.quick(0, args, output):
-                self.visitor.after(SiteCall(site, 0, args, _NONE), output)
+                self.visitor.after(SiteCall(self.site, 0, args, _NONE), output)
         else:
             with torch._C.DisableTorchFunction():
-                self.visitor.after(SiteCall(site, 0, args, _NONE), output)
+                self.visitor.after(SiteCall(self.site, 0, args, _NONE), output)
+
+    def _after_inner_function(
+        self, module: nn.Module, args: Args, _kwargs: Kwargs, output: Any
+    ) -> None:
+        """Show the visitor the call of a function that is a part of a site."""
+        self._after_inner(module, args, output)
 
     def _leaves(self, call: SiteCall) -> bool:
         """Leave the site alone if tensors of a call cannot be read, and return whether it is."""

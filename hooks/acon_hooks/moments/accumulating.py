@@ -143,11 +143,12 @@ class Accumulator:
         if slot is not None and key in self._written:
             del self._written[key]
             return
+        # As `observe_input` sums it, whichever of the two sees a call.
+        known = "" if self._native is None else layer.known
         if self.tensor_rows.axis:
             layer, x, y, beta = samples_first(self.tensor_rows, layer, x, y, beta)
+            known = ""
         own = None if isinstance(beta, Factors) else beta
-        # As `observe_input` sums it, whichever of the two sees a call.
-        known = layer.known if self.compiled and not self.tensor_rows.axis else ""
         if slot is not None:
             self._merged.write(*slot, x, y, own, layer.axis, known)
         elif self._measures(layer, key, x, y):

@@ -35,10 +35,27 @@ class SumBuffers:
         self._full = [False] * len(group.calls)
         self._finite = True
         self._prepared = [Prepared(call.gate) for call in group.calls]
+        # Values of a sample in each channel, by call: of this batch, and as the group knows them.
+        self._pixels = [0] * len(group.calls)
+        self._measured: list[int] = []
         self._first = np.array(group.first, dtype=np.int64)
-        self._pixels = np.zeros(len(group.calls))
         half = torch.zeros_like(group.slope) if group.half is None else group.half
         self._constants = torch.stack([group.slope, half, group.rounding]).contiguous()
+        states = group.blocks_held._asdict()
+        self._held, _, values = (counts.numpy() for counts in states.pop("counts"))
+        # What is the same in every batch; made once, for `merge` runs after each of them.
+        self._given = GroupArgument(
+            kind=self._prepared[0].kind,
+            layers=len(group.calls),
+            columns=group.columns,
+            first=self._first.ctypes.data,
+            constants=self._constants.data_ptr(),
+            raw_row=self._row.ctypes.data,
+            rows=self.rows,
+            values=values.ctypes.data,
+            **{name: array.data_ptr() for name, array in states.items()},
+            store_row=group.blocks * group.columns,
+        )
 
     def _begin(self, samples: int, index: int) -> None:
         """Allocate for a batch of this many samples, or refuse another number within one."""
@@ -54,6 +71,7 @@ class SumBuffers:
                 for raw, row in zip(self._raw, rows, strict=True)
             ]
             self._address = np.array([target.address for target in self._targets], dtype=np.int64)
+            self._given.raw = self._address.ctypes.data
             self._capacity = samples
 
     def put(self, index: int, x: Tensor, y: Tensor | str, beta: Tensor | None, axis: int) -> bool:
@@ -63,7 +81,7 @@ class SumBuffers:
         """
         target, constants = self._start(index, x, axis)
         # Of no samples there is nothing to sum.
-        done = self.kernel.into(x, y, beta, axis, constants, target) if len(x) else True
+        done = self.kernel.into(x, y, beta, axis, constants, target) if self.samples else True
         if done is False:
             own = self._own(index, x.shape[axis])[: constants.rows]
             again(own, x, y, beta, axis, constants.gate)
@@ -111,7 +129,10 @@ class SumBuffers:
 
     def measure(self) -> None:
         """Note in the group how many values a sample has in each channel."""
-        self.group.measure(self._pixels)
+        if self._pixels != self._measured:
+            self._measured = self._pixels.copy()
+            self.group.measure(self._measured)
+            self._given.pixels = self.group.pixels.ctypes.data
 
     def merge(self, samples: npt.NDArray[np.int64]) -> PerSample:
         """Merge the batch, of ascending sample_ids (N,), into the blocks; begin the next."""
@@ -127,39 +148,21 @@ class SumBuffers:
         return per_sample([group], [states], [totals])[0]
 
     def _merge_compiled(self, samples: npt.NDArray[np.int64]) -> PerSample:
-        group = self.group
-        totals = np.full((len(TOTALS), len(samples), len(group.calls)), np.nan)
-        inputs = np.empty((len(samples), group.columns)) if group.pools else None
+        group, given, count = self.group, self._given, len(samples)
+        totals = np.full((len(TOTALS), count, len(group.calls)), np.nan)
+        inputs = np.empty((count, group.columns)) if group.pools else None
         blocks = samples % group.blocks
-        held, _, values = (counts.numpy() for counts in group.blocks_held.counts)
-        before = np.empty((len(samples), len(group.calls)))
+        before = np.empty((count, len(group.calls)))
         for index, block in enumerate(blocks.tolist()):
-            before[index] = held[block]
-            held[block] += 1
-        states = {k: v for k, v in group.blocks_held._asdict().items() if k != "counts"}
-        self.kernel.merge(
-            GroupArgument(
-                kind=self._prepared[0].kind,
-                layers=len(group.calls),
-                columns=group.columns,
-                samples=len(samples),
-                first=self._first.ctypes.data,
-                pixels=self._pixels.ctypes.data,
-                constants=self._constants.data_ptr(),
-                raw=self._address.ctypes.data,
-                raw_row=self._row.ctypes.data,
-                rows=self.rows,
-                blocks=blocks.ctypes.data,
-                before=before.ctypes.data,
-                values=values.ctypes.data,
-                **{name: array.data_ptr() for name, array in states.items()},
-                store_row=group.blocks * group.columns,
-                totals=totals.ctypes.data,
-                inputs=None if inputs is None else inputs.ctypes.data,
-            )
-        )
+            before[index] = self._held[block]
+            self._held[block] += 1
+        given.samples = count
+        given.blocks, given.before = blocks.ctypes.data, before.ctypes.data
+        given.totals = totals.ctypes.data
+        given.inputs = None if inputs is None else inputs.ctypes.data
+        self.kernel.merge(given)
         means = None if inputs is None else inputs.astype(np.float32)
-        return PerSample(totals, means, self._pixels.copy())
+        return PerSample(totals, means, group.pixels)
 
     def forget(self) -> None:
         """Forget the sums of a batch that has failed."""

@@ -159,7 +159,7 @@ def _side_by_side(values: Mapping[Key, Tensor]) -> dict[Key, NDArray[Any]] | Non
     host = joined.numpy(force=True)
     arrays, start = {}, 0
     for key, tensor in values.items():
-        stop = start + tensor.shape[1]
+        stop = start + tensor.size(1)
         arrays[key] = host[:, start:stop]
         start = stop
     return arrays
@@ -176,7 +176,7 @@ def over_pixels(beta: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tens
 
 def count_samples(batch: Batch) -> int:
     """Return the number of samples in a batch; every β per sample must agree on it."""
-    found = {beta.shape[0] for beta in batch.values() if beta.ndim == 2}
+    found = {beta.size(0) for beta in batch.values() if beta.dim() == 2}
     if len(found) > 1:
         sizes = {key: len(beta) for key, beta in batch.items() if beta.ndim == 2}
         shown = ", ".join(f"{name!r} {size}" for (name, _), size in list(sizes.items())[:4])
