@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -45,21 +44,6 @@ def test_training_mode_is_refused_naming_the_modules(net: Any, images: Tensor) -
     assert hooks_left(net) == 0
 
 
-@pytest.mark.parametrize("batch", [0, 1])
-@pytest.mark.parametrize("fault", [ValueError("broken"), KeyboardInterrupt()])
-def test_failure_in_forward_leaves_no_hook_and_no_mode(
-    net: Any, images: Tensor, batch: int, fault: BaseException
-) -> None:
-    with torch.no_grad(), ExitStack() as stack:
-        stack.enter_context(pytest.raises(type(fault)))
-        stack.enter_context(record(net))
-        for _ in range(batch):
-            net(images)
-        net(images, fault)
-    assert hooks_left(net) == 0
-    assert function_mode() is None
-
-
 class Fragile(nn.Module):
     """Fails on demand inside the layer."""
 
@@ -92,6 +76,7 @@ def test_recording_goes_on_after_a_failed_forward(
     assert recording.samples == 8
     assert len(recording.reports) == 1
     assert function_mode() is None
+    assert hooks_left(model) == 0
 
 
 def test_code_that_bypasses_the_hooks_is_loud_at_that_batch(net: Any, images: Tensor) -> None:
@@ -118,30 +103,14 @@ def test_code_that_bypasses_the_hooks_is_loud_at_that_batch(net: Any, images: Te
     assert recording.samples == 4
 
 
-def test_layer_that_runs_more_often_or_with_another_shape_is_loud(images: Tensor) -> None:
-    class Loop(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.act = Detector(3)
-            self.times = 1
-
-        def forward(self, x: Tensor) -> Tensor:
-            for _ in range(self.times):
-                x = self.act(x)
-            return x
-
-    model = shaken(Loop())
+def test_a_layer_of_another_dtype_is_loud(images: Tensor) -> None:
+    model = shaken(nn.Sequential(Detector(3)))
     with torch.no_grad(), record(model) as recording:
         model(images)
         model(images[:, :, :5])  # maps of another size have the same channels
         with pytest.raises(HookError, match=r"float64, but .*float32"):
             model.double()(images.double())
-        model.float()
-        model.times = 2
-        with pytest.raises(HookError, match="'act', call 1, batch 2: it ran more often"):
-            model(images)
-        model.times = 1
-        model(images[:1])
+        model.float()(images[:1])
     assert recording.samples == 9
 
 
@@ -169,11 +138,6 @@ def test_activation_checkpointing_is_read_once(images: Tensor, reentrant: bool) 
             model(images.requires_grad_()).sum().backward()
     assert recording.samples == 8
     assert not recording.betas().duplicated(["sample", "layer", "call", "channel"]).any()
-
-
-def test_a_part_of_the_model_called_alone_is_loud(net: Any, images: Tensor) -> None:
-    with torch.no_grad(), record(net), pytest.raises(HookError, match="outside a forward pass"):
-        net.acts[0](net.stem(images))
 
 
 def test_autocast_that_changes_is_loud(net: Any, images: Tensor) -> None:

@@ -22,16 +22,10 @@ def counted(model: nn.Module, *args: Any, **kwargs: Any) -> Census:
 def compared(
     model: nn.Module, first: tuple[Any, ...], second: tuple[Any, ...]
 ) -> tuple[Counter[str], list[Any]]:
-    """Compare a census with values of two inputs.
+    """Compare a census with values of two inputs: counts of calls, and those that disagree.
 
-    Returns
-    -------
-    Counter
-        Calls whose result depends on the input, by class; "changed", those whose results differ;
-        "confirmed", nonlinear ones that values show to be so; "untried", linear ones that could
-        not be tried.
-    list
-        Calls on which census and values disagree.
+    Counted are calls whose result depends on the input, by class; "changed", whose results differ;
+    "confirmed", nonlinear by their values; "untried", linear ones that could not be tried.
     """
     operations(model, first, values=False)  # what torch computes once a process
     census = counted(model, *first)

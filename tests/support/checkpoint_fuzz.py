@@ -33,35 +33,12 @@ from checkpoint_files import net, saved, state
 MOST_SECONDS = 60
 MOST_BYTES = 1.5e9
 NUMBERS = (
-    0,
-    1,
-    2,
-    3,
-    7,
-    8,
-    127,
-    128,
-    255,
-    256,
-    2**15,
-    2**16 - 1,
-    2**31 - 1,
-    2**31,
-    2**32 - 1,
-    2**63,
-)
+    0, 1, 2, 3, 7, 8, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63,
+)  # fmt: skip
 TEXTS = (
-    b"\x00",
-    b"..",
-    b"/",
-    b"\xff\xfe",
-    b"=",
-    b"\xe2\x80\xae",
-    b"A" * 600,
-    b"os\nsystem\n",
-    b"{",
+    b"\x00", b"..", b"/", b"\xff\xfe", b"=", b"\xe2\x80\xae", b"A" * 600, b"os\nsystem\n", b"{",
     b'"',
-)
+)  # fmt: skip
 
 Mutator = Callable[[bytes, random.Random], bytes]
 

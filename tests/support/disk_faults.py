@@ -15,17 +15,7 @@ CODES = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT, errno.EACCES)
 
 
 class Disk:
-    """Counts what is asked of it, and fails at one of these requests, or from it on.
-
-    Parameters
-    ----------
-    at : int or None
-        Number of the request; None never fails.
-    code : int
-        What the system says.
-    forever : bool
-        Whether every later request fails, too.
-    """
+    """Counts what is asked of it, and fails at one, or from it on; None: never."""
 
     def __init__(self, at: int | None, code: int = errno.ENOSPC, *, forever: bool = False) -> None:
         self.at, self.code, self.forever = at, code, forever

@@ -289,18 +289,12 @@ def epochs(seeds: int = 2) -> pd.DataFrame:
                     noise = rng.uniform(0.95, 1.05)
                     rows.append(
                         {
-                            "variant": variant,
-                            "seed": seed,
-                            "epoch": epoch,
-                            "layer": layer,
-                            "beta_mean": 0.5,
-                            "beta_sd": (0.2 + 0.004 * gain) * noise,
-                            "null_sd": 0.208,
-                            "effect_ratio": (1.2 + 0.8 * gain) * noise,
-                            "null_low": 0.6,
-                            "null_high": 2.1,
+                            "variant": variant, "seed": seed, "epoch": epoch, "layer": layer,
+                            "beta_mean": 0.5, "beta_sd": (0.2 + 0.004 * gain) * noise,
+                            "null_sd": 0.208, "effect_ratio": (1.2 + 0.8 * gain) * noise,
+                            "null_low": 0.6, "null_high": 2.1,
                         }
-                    )
+                    )  # fmt: skip
     return pd.DataFrame(rows)
 
 

@@ -88,17 +88,7 @@ def facts_of(model: nn.Module) -> dict[str, Any]:
 
 @contextmanager
 def unchanged(model: nn.Module, but: Sequence[str] = (), what: str = "") -> Iterator[None]:
-    """Assert that a model is afterwards what it was before, on success and on failure.
-
-    Parameters
-    ----------
-    model : Module
-        Any.
-    but : sequence of str
-        Parts of the names of facts that its own forward changes.
-    what : str
-        What is called inside, for the message.
-    """
+    """Assert that a model is afterwards what it was before, but for facts with parts of names."""
     before = facts_of(model)
     try:
         yield

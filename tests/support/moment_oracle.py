@@ -34,22 +34,7 @@ def acon_parts(
     beta: npt.ArrayLike,
     beta_reference: npt.ArrayLike | None = None,
 ) -> AconParts:
-    """Split f(x) = m·x + e, e = (d·x/2)·tanh(β·d·x/2), in float64.
-
-    Parameters
-    ----------
-    x : array_like
-        Inputs.
-    p1, p2, beta : array_like
-        Parameters that broadcast against x; finite.
-    beta_reference : array_like, optional
-        Constant β of the counterfactual.
-
-    Returns
-    -------
-    AconParts
-        u = β·d·x, gate σ(u), even part e, output m·x + e, and e at the reference β.
-    """
+    """Split f(x) = m·x + e, e = (d·x/2)·tanh(β·d·x/2), in float64."""
     values = np.asarray(x, dtype=np.float64)
     first, second = np.asarray(p1, dtype=np.float64), np.asarray(p2, dtype=np.float64)
     d, m = first - second, (first + second) / 2
@@ -65,23 +50,7 @@ def acon_parts(
 def from_samples(
     x: npt.ArrayLike, y: npt.ArrayLike, *, axis: Axis = -1, parts: AconParts | None = None
 ) -> Moments:
-    """Compute a state from data: two passes in float64, the second about the first's mean.
-
-    Parameters
-    ----------
-    x, y : array_like
-        Inputs and outputs of one shape; any real dtype.
-    axis : int or tuple of int
-        Axes to reduce over (the values of one unit).
-    parts : AconParts, optional
-        For layers of the ACON family: adds the groups gate, even, argument and, where it has a
-        reference, reference.
-
-    Returns
-    -------
-    Moments
-        Of the shape that is left. An empty axis gives the neutral state.
-    """
+    """Compute a state over axes of x and y: two passes in float64, an ACON layer's parts, too."""
     xs, ys = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if xs.shape != ys.shape:
         raise AconError(f"x and y need one shape: x is {xs.shape}, y is {ys.shape}")
@@ -144,21 +113,7 @@ def _part_moments(parts: AconParts, axes: tuple[int, ...], dx: FloatArray) -> di
 
 
 def as_samples(state: Moments, beta: npt.ArrayLike | None = None) -> Moments:
-    """Add the sums within samples to states of single samples, ready to be merged over samples.
-
-    Parameters
-    ----------
-    state : Moments
-        One sample each, e.g. (samples, channels).
-    beta : array_like, optional
-        β of each sample and channel; broadcasts to the state's shape.
-
-    Returns
-    -------
-    Moments
-        With the groups within (residuals from the even part where it is there), within_reference
-        where there is a reference, and beta where β is given. Empty samples count as none.
-    """
+    """Add the sums within samples to states of single samples, ready to be merged over samples."""
     fields: dict[str, npt.ArrayLike] = {
         "n_samples": state["n"] > 0,
         "sse_within": residual(state, "even" if "cee" in state else "y"),
@@ -172,22 +127,7 @@ def as_samples(state: Moments, beta: npt.ArrayLike | None = None) -> Moments:
 
 
 def by_block(state: Moments, samples: npt.ArrayLike, blocks: int = BLOCKS) -> Moments:
-    """Merge states of samples into blocks of samples, block = sample_id mod blocks.
-
-    Parameters
-    ----------
-    state : Moments
-        Shape (samples, ...), usually from `as_samples`.
-    samples : array_like of int
-        sample_id of each row.
-    blocks : int
-        Number of blocks.
-
-    Returns
-    -------
-    Moments
-        Shape (blocks, ...).
-    """
+    """Merge states (samples, ...) into (blocks, ...), block = sample_id mod blocks."""
     return group(state, np.asarray(samples) % blocks, blocks)
 
 
@@ -201,27 +141,7 @@ def sample_totals(
     p2: npt.ArrayLike | None = None,
     beta: npt.ArrayLike | None = None,
 ) -> pd.DataFrame:
-    """Sum the states of single samples over the channels of one layer.
-
-    Parameters
-    ----------
-    state : Moments
-        Shape (samples, channels), one sample each.
-    samples : array_like of int
-        sample_id, shape (samples,).
-    layer, call : str, int
-        Keys.
-    p1, p2 : array_like, optional
-        Shape (channels,); needed for the gain and for the reference's variance.
-    beta : array_like, optional
-        Shape (samples, channels) or (channels,).
-
-    Returns
-    -------
-    DataFrame
-        Columns `columns.TOTAL_COLUMNS`, one row a sample; NaN where a layer has no gate, no
-        β or no reference.
-    """
+    """Sum states (samples, channels) over the channels: a row a sample, NaN where there is none."""
     count, channels = state.shape
     blank = np.full(count, np.nan)
     columns: dict[str, object] = {

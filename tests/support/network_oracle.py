@@ -248,20 +248,8 @@ def assert_measured(
 ) -> None:
     """Compare every number of a run with the oracle: β, and L by layer, channel and sample.
 
-    Parameters
-    ----------
-    run : Run
-        The capture.
-    model, batches, forward
-        The network, what it was given, and how it is run on one batch.
-    axes : mapping
-        Layer -> channel axis of its input, or of the input of each of its calls.
-    tolerance : float
-        Largest difference.
-    rowless : collection of str
-        Layers whose rows are no samples: they have no values by sample.
-    parts : callable, optional
-        Cuts an input or output of a batch, given with its number, into samples without padding.
+    `axes` has the channel axis of each layer, or of each of its calls; rows of `rowless` layers are
+    no samples; `parts` cuts an input or output of a batch into samples without padding.
     """
     found = seen(model, batches, list(axes), forward)
     layers = run.linearity(columns="all").set_index(["layer", "call"])
@@ -338,13 +326,7 @@ def assert_betas(
 def every_function(
     model: nn.Module, example: Any, but: Sequence[str] = (), skip: Sequence[str] = ()
 ) -> dict[str, str]:
-    """Call every public function; each succeeds or refuses in a sentence, and changes nothing.
-
-    Returns
-    -------
-    dict
-        What each function has refused, by its name.
-    """
+    """Call every public function; each succeeds, or refuses in the sentence that is returned."""
     kinds = ("meta_acon", "acon", "activation")
     given = example if isinstance(example, tuple) else (example,)
     batch = given[0]

@@ -44,18 +44,8 @@ VALUES: tuple[Any, ...] = (
     {"a": 1}, "digits",
 )  # fmt: skip
 NUMBERS = (
-    math.nan,
-    math.inf,
-    -math.inf,
-    1e308,
-    -1e308,
-    5e-324,
-    -1.0,
-    0.0,
-    1.0,
-    2.0**62,
-    -(2.0**62),
-)
+    math.nan, math.inf, -math.inf, 1e308, -1e308, 5e-324, -1.0, 0.0, 1.0, 2.0**62, -(2.0**62),
+)  # fmt: skip
 TYPES: tuple[Any, ...] = (
     pa.string(), pa.large_string(), pa.binary(), pa.float16(), pa.float32(), pa.float64(),
     pa.int8(), pa.int64(), pa.uint64(), pa.bool_(), pa.decimal128(38, 3), pa.timestamp("ns"),

@@ -240,17 +240,10 @@ INSTRUCTIONS = st.one_of(
         [
             b"c" + name.encode() + b"\n"
             for name in (
-                "collections\nOrderedDict",
-                "collections\nCounter",
-                "torch\nSize",
-                "torch\nFloatStorage",
-                "torch._utils\n_rebuild_tensor_v2",
-                "torch._utils\n_rebuild_parameter",
-                "_codecs\nencode",
-                "numpy\ndtype",
-                "numpy.core.multiarray\nscalar",
-                "argparse\nNamespace",
-                "os\nsystem",
+                "collections\nOrderedDict", "collections\nCounter", "torch\nSize",
+                "torch\nFloatStorage", "torch._utils\n_rebuild_tensor_v2",
+                "torch._utils\n_rebuild_parameter", "_codecs\nencode", "numpy\ndtype",
+                "numpy.core.multiarray\nscalar", "argparse\nNamespace", "os\nsystem",
             )
         ]
     ),
@@ -260,7 +253,7 @@ INSTRUCTIONS = st.one_of(
     st.lists(NUMBERS.filter(lambda n: n < 2**64), max_size=3).map(lambda n: sizes(*n)),
     st.just(storage()),
     st.just(tensor(storage(), (1,), (1,))),
-)
+)  # fmt: skip
 
 
 @given(st.lists(INSTRUCTIONS, max_size=25), st.booleans())

@@ -26,25 +26,16 @@ REFERENCE: dict[str, dict[str, Any]] = json.loads(
 
 # Multiply-adds of one 224x224 image: convolutions and matrix products, the β networks included.
 MACS = {
-    "resnet50_acon": 3_857_973_248,
-    "resnet50_metaacon": 3_858_143_232,
-    "resnet101_acon": 7_570_194_432,
-    "resnet101_metaacon": 7_570_503_680,
-    "resnet152_acon": 11_282_415_616,
-    "resnet152_metaacon": 11_282_847_744,
-    "shufflenet_v2_x0_5_acon": 40_476_448,
-    "shufflenet_v2_x0_5_metaacon": 40_776_224,
-    "shufflenet_v2_x1_0_acon": 145_814_296,
-    "shufflenet_v2_x1_0_metaacon": 146_092_760,
-    "shufflenet_v2_x1_5_acon": 298_970_656,
-    "shufflenet_v2_x1_5_metaacon": 299_362_976,
-    "shufflenet_v2_x2_0_acon": 590_783_000,
-    "shufflenet_v2_x2_0_metaacon": 591_739_448,
-    "tfnet_x0_5": 42_450_560,
-    "tfnet_x1_0": 134_805_760,
-    "tfnet_x1_5": 278_541_184,
+    "resnet50_acon": 3_857_973_248, "resnet50_metaacon": 3_858_143_232,
+    "resnet101_acon": 7_570_194_432, "resnet101_metaacon": 7_570_503_680,
+    "resnet152_acon": 11_282_415_616, "resnet152_metaacon": 11_282_847_744,
+    "shufflenet_v2_x0_5_acon": 40_476_448, "shufflenet_v2_x0_5_metaacon": 40_776_224,
+    "shufflenet_v2_x1_0_acon": 145_814_296, "shufflenet_v2_x1_0_metaacon": 146_092_760,
+    "shufflenet_v2_x1_5_acon": 298_970_656, "shufflenet_v2_x1_5_metaacon": 299_362_976,
+    "shufflenet_v2_x2_0_acon": 590_783_000, "shufflenet_v2_x2_0_metaacon": 591_739_448,
+    "tfnet_x0_5": 42_450_560, "tfnet_x1_0": 134_805_760, "tfnet_x1_5": 278_541_184,
     "tfnet_x2_0": 473_656_832,
-}
+}  # fmt: skip
 
 
 @cache

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acon_analysis.columns import TOTAL_COLUMNS, dtypes, names
+from acon_analysis.columns import dtypes, names
 from acon_analysis.errors import AconError
 from acon_analysis.moments import frames
 from acon_analysis.moments.fields import FIELDS, MOMENT_COLUMNS, PRODUCT_COLUMNS
@@ -31,7 +31,7 @@ from acon_analysis.moments.state import (
     merge_all,
     residual,
 )
-from moment_oracle import acon_parts, as_samples, by_block, from_samples, sample_totals
+from moment_oracle import acon_parts, as_samples, by_block, from_samples
 
 P1, P2 = 1.2, -0.8
 
@@ -279,23 +279,6 @@ def test_fields_that_only_some_units_have_are_merged() -> None:
     for name in names(PRODUCT_COLUMNS):
         assert found[name].isna().tolist() == [True] * 4 + [False] * 4
         assert found[name].tolist()[4:] == [1.0] * 4
-
-
-def test_totals_of_samples() -> None:
-    rng = np.random.default_rng(7)
-    x = rng.standard_normal((4, 2, 25))
-    beta = rng.uniform(0, 1, (4, 2))
-    state = acon_state(x, beta[..., None])
-    p1, p2 = np.full(2, P1), np.full(2, P2)
-    frame = sample_totals(state, [3, 4, 5, 6], layer="l", p1=p1, p2=p2, beta=beta)
-    assert list(frame.columns) == names(TOTAL_COLUMNS)
-    assert frame["n"].tolist() == [50] * 4
-    gain = (np.abs(beta * 2) * x.std(-1)).sum(1)
-    np.testing.assert_allclose(frame["gain"], gain, rtol=1e-12)
-    assert (frame["sse_reference"] <= frame["cyy_reference"]).all()
-    plain = sample_totals(from_samples(x, x), [0, 1, 2, 3], layer="l")
-    assert plain["gain"].isna().all()
-    np.testing.assert_allclose(plain["sse"], 0, atol=1e-12)
 
 
 def test_disk_space_of_resnet50() -> None:

@@ -31,18 +31,12 @@ def acon(x: FloatArray, p1: float, p2: float, beta: float) -> FloatArray:
 @pytest.mark.parametrize(
     ("p1", "p2", "beta", "expected"),
     [
-        (1, 0, np.inf, np.pi / (2 * (np.pi - 1))),
-        (1, 0.25, np.inf, 0.8843),
-        (1.2, -0.8, np.inf, 0.0992),
-        (1, -1, 0.7, 0.0),
-        (1, 0, 1, 0.7985),
-        (1, 0, 3.145, 0.70718),
-        (1.2, -0.8, 1, 0.0928),
-        (1.2, -0.8, 0.1, 0.6753),
-        (0, 1, 3.145, 0.70718),
+        (1, 0, np.inf, np.pi / (2 * (np.pi - 1))), (1, 0.25, np.inf, 0.8843),
+        (1.2, -0.8, np.inf, 0.0992), (1, -1, 0.7, 0.0), (1, 0, 1, 0.7985), (1, 0, 3.145, 0.70718),
+        (1.2, -0.8, 1, 0.0928), (1.2, -0.8, 0.1, 0.6753), (0, 1, 3.145, 0.70718),
         (1, 0, -3.145, 0.70718),
     ],
-)
+)  # fmt: skip
 def test_closed_form_values(p1: float, p2: float, beta: float, expected: float) -> None:
     measured = linearity(Z, acon(Z, p1, p2, beta))
     assert pytest.approx(expected, abs=1e-4) == measured.L

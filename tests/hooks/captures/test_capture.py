@@ -265,13 +265,6 @@ def test_what_is_no_data(tmp_path: Path, data: Any) -> None:
         acon.capture(Tiny(), data, tmp_path / "r", progress=False)
 
 
-def test_training_mode_is_refused_by_name(tmp_path: Path) -> None:
-    model = Tiny()
-    model.acon.bn1.train()
-    with pytest.raises(AconError, match=r"acon\.bn1"):
-        acon.capture(model, [torch.zeros(4, 3, 6, 5)], tmp_path / "r", progress=False)
-
-
 def test_random_weights_are_announced(tmp_path: Path) -> None:
     model = acon.build_model("digits_metaacon", weights=None)
     with pytest.warns(UntrainedWarning, match="digits_metaacon is untrained"):

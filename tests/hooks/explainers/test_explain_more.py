@@ -164,17 +164,11 @@ def test_correlations() -> None:
     n = 30
     frame = pd.DataFrame(
         {
-            "layer": "a",
-            "call": 0,
-            "kind": "acon",
-            "channel": range(n),
-            "L": 0.5,
-            "nonlinearity": np.linspace(0, 1, n),
-            "dead": [True, *[False] * (n - 1)],
-            "constant_input": False,
-            "importance": np.linspace(0, 1, n) ** 2,
+            "layer": "a", "call": 0, "kind": "acon", "channel": range(n), "L": 0.5,
+            "nonlinearity": np.linspace(0, 1, n), "dead": [True, *[False] * (n - 1)],
+            "constant_input": False, "importance": np.linspace(0, 1, n) ** 2,
         }
-    )
+    )  # fmt: skip
     noisy = frame.assign(layer="b", importance=np.random.default_rng(0).normal(size=n))
     flat = frame.assign(layer="c", importance=1.0)
     found = correlations(pd.concat([frame, noisy, flat])).set_index("layer")

@@ -28,17 +28,11 @@ Array = npt.NDArray[np.float64]
 
 #: p1, p2, β and the mean of x, at their extremes.
 CONSTANTS = {
-    "usual": (1.3, -0.4, 0.7, 0.5),
-    "linear": (0.8, 0.8, 1.0, 0.0),
-    "swish": (1.0, 0.0, 1.0, 0.0),
-    "odd": (1.0, -1.0, 1e-6, 0.0),
-    "steep": (40.0, -3.0, 1.0, 0.0),
-    "shut": (1.0, 0.25, 30.0, 0.0),
-    "far": (1.0, 0.25, 1.0, 1e4),
-    "huge": (1e15, 1e12, 1e-9, 1e3),
-    "tiny": (1e-20, -1e-22, 1.0, 0.0),
-    "no β": (1.2, 0.3, 0.0, 0.0),
-}
+    "usual": (1.3, -0.4, 0.7, 0.5), "linear": (0.8, 0.8, 1.0, 0.0), "swish": (1.0, 0.0, 1.0, 0.0),
+    "odd": (1.0, -1.0, 1e-6, 0.0), "steep": (40.0, -3.0, 1.0, 0.0), "shut": (1.0, 0.25, 30.0, 0.0),
+    "far": (1.0, 0.25, 1.0, 1e4), "huge": (1e15, 1e12, 1e-9, 1e3),
+    "tiny": (1e-20, -1e-22, 1.0, 0.0), "no β": (1.2, 0.3, 0.0, 0.0),
+}  # fmt: skip
 
 
 def made(shape: tuple[int, ...], axis: int, name: str) -> tuple[Tensor, Tensor, Gate, Array]:
@@ -70,17 +64,11 @@ def require_output(found: Tensor, expected: Array, x: Tensor, gate: Gate, axis: 
 @pytest.mark.parametrize(
     ("shape", "axis", "last"),
     [
-        ((2, 3, 1, 2), 1, False),
-        ((2, 5, 7, 7), 1, False),
-        ((1, 33, 9, 8), 1, False),
-        ((2, 20, 5, 13), 1, True),
-        ((2, 40, 6, 6), 1, True),
-        ((3, 5, 11, 3), 1, True),
-        ((2, 50, 24), 2, False),
-        ((2, 7, 17), 2, False),
-        ((3, 6, 130), 1, False),
+        ((2, 3, 1, 2), 1, False), ((2, 5, 7, 7), 1, False), ((1, 33, 9, 8), 1, False),
+        ((2, 20, 5, 13), 1, True), ((2, 40, 6, 6), 1, True), ((3, 5, 11, 3), 1, True),
+        ((2, 50, 24), 2, False), ((2, 7, 17), 2, False), ((3, 6, 130), 1, False),
     ],
-)
+)  # fmt: skip
 def test_the_output_is_that_of_float64_and_the_sums_stay(
     kernel: NativeSums, shape: tuple[int, ...], axis: int, last: bool, name: str
 ) -> None:

@@ -16,9 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 import network_oracle
 from acon_analysis.layers import MetaAconC
-from model_facts import warned
 from network_oracle import assert_measured, captured, every_function, settled
-from networks import Network
 
 KINDS = ("meta_acon", "activation")
 
@@ -196,24 +194,6 @@ def test_a_part_that_is_called_with_other_weights(tmp_path: Path) -> None:
     assert_measured(
         run, twin, x, {"net.act": 1, "net.meta": 1}, forward=lambda m, b: m.get_submodule("net")(b)
     )
-    every_function(model, x[0])
-
-
-def mapped() -> Network:
-    """vmap over samples, inside the network."""
-    return Network(
-        lambda n, x: n.last(torch.vmap(n.part)(x)),
-        part=nn.Sequential(nn.Linear(4, 6), nn.GELU()),
-        last=nn.SiLU(),
-    )
-
-
-def test_what_runs_inside_vmap_is_left_out_by_name(tmp_path: Path) -> None:
-    model, x = settled(mapped()), [torch.randn(8, 5, 4)]
-    with warned(r"left out, and in no result: 'part\.1' \(.*vmap"):
-        run = captured(model, x, tmp_path / "run")
-    assert_measured(run, model, x, {"last": 1})
-    assert run.layers["reader"].tolist() == ["channels assumed on axis 1"]
     every_function(model, x[0])
 
 

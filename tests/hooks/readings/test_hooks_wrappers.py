@@ -36,13 +36,6 @@ def images() -> Tensor:
     return tensor("map", 4, 3)
 
 
-def test_wrapped_models_are_looked_through(net: Any, images: Tensor) -> None:
-    averaged = torch.optim.swa_utils.AveragedModel(net).eval()
-    with torch.no_grad(), record(averaged) as recording:
-        averaged(images)
-    assert [layer.name for layer in recording.layers] == ["acts.0", "acts.1"]
-
-
 def test_data_parallel_is_refused(net: Any) -> None:
     parallel = nn.DataParallel(net).eval()
     assert len(find_layers(parallel)) == 2
