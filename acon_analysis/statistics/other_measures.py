@@ -1,11 +1,10 @@
-"""Other measures of nonlinearity, each with its source and the case in which it misleads.
+"""Other measures of nonlinearity; their pages in the documentation show how each misleads.
 
 They are here to be compared with L and s_c (`statistics.linearity`), not to replace them. All
 take data of one layer as matrices (n, C), one row a value (a sample and a position), one column a
 channel; no measure sees which values belong to one sample.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,80 +19,6 @@ from acon_analysis.statistics.affine_fit import linearity
 
 #: Most rows for which the transport between clouds of points is solved exactly: n³ operations.
 MAX_POINTS = 2000
-
-
-@dataclass(frozen=True)
-class Measure:
-    """What a measure is, where it comes from, and when it misleads.
-
-    Attributes
-    ----------
-    name : str
-        Column of `measure_table`, or `affine_r2`.
-    formula : str
-        Its definition.
-    source : str
-        Where it is from.
-    linear : str
-        Its value for an exactly linear unit.
-    failure : str
-        A known case in which it is wrong.
-    """
-
-    name: str
-    formula: str
-    source: str
-    linear: str
-    failure: str
-
-
-MEASURES: tuple[Measure, ...] = (
-    Measure(
-        "L",
-        "Cxy²/(Cxx·Cyy)",
-        "coefficient of determination of the affine fit; squared Pearson correlation",
-        "1",
-        "two channels of equal L may matter very differently: rank by s_c instead",
-    ),
-    Measure(
-        "affine_r2",
-        "1 - min_A,b Σ|y - Ax - b|² / Σ|y - ȳ|², A a full matrix",
-        "coefficient of determination of multivariate regression",
-        "1",
-        "is 1 whenever there are no more rows than channels + 1",
-    ),
-    Measure(
-        "affinity",
-        "1 - W2(T·X, Y)/√(2·tr Cov Y), T the optimal transport map between the Gaussian "
-        "approximations of X and Y",
-        "Bouniot et al. (2023), arXiv:2310.11439",
-        "1 (for increasing functions)",
-        "sees distributions only, not which x gave which y: 0.807 for abs(x) of Gaussian x, more "
-        "than the 0.621 of ReLU, though L is 0; calls ACON-C (1.2, -0.8) with β = 1 (0.712) more "
-        "linear than with β = 0.1 (0.650), L says 0.09 and 0.68",
-    ),
-    Measure(
-        "gate_entropy",
-        "H(share of positive inputs), in bits",
-        "entropy of the activation pattern",
-        "none",
-        "calls an exactly linear unit (β = 0) with symmetric inputs fully nonlinear: 1 bit",
-    ),
-    Measure(
-        "gradient_variance",
-        "Var f'(x) / (mean f'(x))²",
-        "squared coefficient of variation of the slope",
-        "0",
-        "blows up where the mean slope is near 0, as for p1≈-p2",
-    ),
-    Measure(
-        "abs_beta",
-        "mean of abs(β)",
-        "the reading of the switching factor in the ACON paper (Ma et al. 2021, arXiv:2009.04759)",
-        "0",
-        "(c·p1, c·p2, β/c) gives c times the same function for every c: β alone measures nothing",
-    ),
-)
 
 
 def affine_r2(x: npt.ArrayLike, y: npt.ArrayLike) -> float:

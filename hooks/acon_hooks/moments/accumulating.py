@@ -66,7 +66,6 @@ from acon_hooks.readings.batch import Key, to_host
 #: Bytes of moments that are worth a word.
 MUCH_SPACE = 1_000_000_000
 
-Ids = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
 

@@ -129,9 +129,6 @@ def test_measures_and_their_catalogue() -> None:
     assert table["s_c"].sum() == pytest.approx(1 - explained.sum() / (dy**2).sum())
     assert (table["abs_beta"] == 1).all()
     assert table["gradient_variance"].median() == pytest.approx(1, abs=0.3)
-    known = {measure.name for measure in measures.MEASURES}
-    assert known == {*table.columns, "affine_r2"} - {"channel", "s_c"}
-    assert all(len(measure.failure) > 20 for measure in measures.MEASURES)
 
 
 def test_odd_inputs() -> None:
