@@ -40,10 +40,7 @@ _COLUMNS = {"y": ("cxy", "cyy"), "even": ("cxe", "cee"), "reference": ("cxr", "c
 
 @dataclass(frozen=True)
 class Moments:
-    """A state: one float64 array per field, all of one shape.
-
-    Whole groups of `fields.FIELDS`, ``"base"`` always.
-    """
+    """A state: one float64 array per field of whole groups of `fields.FIELDS`, all of one shape."""
 
     arrays: Mapping[str, FloatArray]
 
@@ -149,10 +146,7 @@ def merge_all(state: Moments) -> Moments:
 
 
 def group(state: Moments, codes: npt.ArrayLike, size: int) -> Moments:
-    """Merge the states along the first axis that share a code, (K,) in [0, size), to (size, ...).
-
-    A group without members is neutral.
-    """
+    """Merge the states of the first axis that share a code, (K,) in [0, size), to (size, ...)."""
     present, merged = merge_groups(state.arrays, codes, size, merge_arrays)
     if len(present) == size:
         return Moments(merged)

@@ -7,10 +7,7 @@ from acon_analysis.runs.run import Run
 
 
 def network_names(runs: Sequence[Run], *, by_data: bool = False) -> list[str]:
-    """Return a name for each run's network, with its folder where several have the same name.
-
-    With `by_data` networks on different data may have the same name.
-    """
+    """Name each run's network, with its folder where another (`by_data`: on its data) has it."""
     keys = [(run.network, run.data_words if by_data else "") for run in runs]
     return with_folders([key[0] for key in keys], keys, runs)
 

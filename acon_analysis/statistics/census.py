@@ -86,11 +86,6 @@ def layers_once(frame: pd.DataFrame) -> pd.DataFrame:
 
     GELU by tanh is a power, a tanh and a product: three nonlinear operators, one activation. Its
     calls and elements are those of the operator with fewest calls there.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        Columns of `columns.NONLINEARITY_COLUMNS`.
     """
     if "layer" not in frame:
         return frame

@@ -30,10 +30,7 @@ def cache_folder() -> Path:
 
 @contextmanager
 def workplace() -> Iterator[Path]:
-    """Make a temporary folder next to the converted checkpoints; it is gone afterwards.
-
-    It is one of the system's, and nothing is kept, where the cache folder cannot be used.
-    """
+    """Make a temporary folder in the cache, or the system's where there is none; then remove it."""
     folder = private_cache("checkpoints")
     if folder is not None and not os.access(folder, os.W_OK | os.X_OK):
         warn_of_cache(folder, "it cannot be written to")
@@ -78,10 +75,7 @@ def recall(index: str) -> tuple[Path, str] | None:
 
 
 def keep(made: Path, digest: str, index: str) -> None:
-    """Move a finished file into the cache under its SHA-256, then note under `index` where it is.
-
-    A file that was not made in the cache, because that cannot be used, is left alone.
-    """
+    """Name a file of the cache by its SHA-256, and note that name under `index`."""
     folder = cache_folder()
     if made.parent.parent != folder:
         return

@@ -35,10 +35,7 @@ STAND_INS = (
 
 
 def limit(limits: dict[str, int]) -> None:
-    """Bound what this process may use from here on; where the system has no limits, nothing.
-
-    The bound on address space is relative to what importing torch took, some gigabytes.
-    """
+    """Bound what this process may use beyond what importing torch took, where systems can."""
     try:
         import resource
     except ImportError:

@@ -19,10 +19,7 @@ class Refusal(Exception):  # noqa: N818 - it always ends as a CheckpointError th
 
 
 def show(value: object) -> str:
-    """Return a value out of a file so that it can be printed: quoted, escaped, shortened.
-
-    Containers are named by their type only: a few bytes can describe one whose text never ends.
-    """
+    """Return a file's value quoted, escaped and shortened; of a container only its type."""
     if isinstance(value, str):
         text = value[:_SHOWN_CHARACTERS]
         shown = f"'{text}'" if text.isprintable() else ascii(text)
@@ -39,10 +36,7 @@ def listing(items: Sequence[Any], count: int = 6, describe: Callable[[Any], str]
 
 
 def nearest(name: str, pool: Iterable[str]) -> str | None:
-    """Return the name of `pool` that is nearest to `name`, if one is near.
-
-    Names and pool are cut to a size at which a hostile file cannot make the comparison slow.
-    """
+    """Return the name of `pool` that is near to `name`; both are cut: they may be hostile."""
     short = {other[:_SHOWN_CHARACTERS]: other for other, _ in zip(pool, range(_POOL), strict=False)}
     found = get_close_matches(name[:_SHOWN_CHARACTERS], short, n=1, cutoff=0.8)
     return short[found[0]] if found else None

@@ -107,10 +107,7 @@ def import_checkpoint(
 def write_safetensors(
     path: Path, state: Mapping[str, torch.Tensor], metadata: Mapping[str, str]
 ) -> None:
-    """Write plain CPU tensors so that the file appears complete or not at all, the same each time.
-
-    (The safetensors library writes several metadata in an order of its own each time.)
-    """
+    """Write plain CPU tensors, the file complete or not at all, the same bytes each time."""
     tensors = in_file_order(
         [Declared(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in state.items()]
     )

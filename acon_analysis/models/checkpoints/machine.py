@@ -34,10 +34,7 @@ class Global:
 
 
 class Machine(pickle._Unpickler):
-    """Reads one or several pickles in a row; `persistent` stands for what is kept outside of them.
-
-    The caps on instructions and tensors hold for all pickles of the stream together.
-    """
+    """Reads pickles in a row under common caps; `persistent` stands for what lies outside."""
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
         getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]]
@@ -55,13 +52,7 @@ class Machine(pickle._Unpickler):
         self.memo: dict[int, object] = {}
 
     def load(self) -> object:
-        """Return the description of what the next pickle would make.
-
-        Raises
-        ------
-        Refusal
-            An instruction, a global or an argument that no state dict needs, or damage.
-        """
+        """Describe what the next pickle would make; a Refusal of what no state dict needs."""
         start = self._stream.tell()
         try:
             self._look()

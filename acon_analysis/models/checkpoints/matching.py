@@ -52,10 +52,7 @@ def no_conversion(_: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
 
 
 class Taken(NamedTuple):
-    """A tensor that will be read: the model's name, the file's, what it is and what it becomes.
-
-    `record` is None for a counter that old checkpoints lack and that becomes 0.
-    """
+    """A tensor to be read and what it becomes; without `record` a counter that becomes 0."""
 
     name: str
     key: str

@@ -89,10 +89,7 @@ class Contents:
 
 
 def walk(root: object, limit: int) -> Iterator[tuple[object, int]]:
-    """Yield every value with its depth; no container is entered twice, none below `limit`.
-
-    So that a small file cannot ask for an exponential walk.
-    """
+    """Yield every value with its depth, no container twice and none below `limit`."""
     pending: list[tuple[object, int]] = [(root, 0)]
     seen: set[int] = set()
     while pending:

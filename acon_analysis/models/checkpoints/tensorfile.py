@@ -122,10 +122,7 @@ def in_file_order(tensors: Sequence[Declared]) -> list[Declared]:
 
 
 def make_header(tensors: Sequence[Declared], metadata: Mapping[str, str]) -> bytes:
-    """Return the first bytes of a safetensors file; the data of `tensors` follow in that order.
-
-    The same tensors and metadata always give the same bytes: a file's hash identifies its content.
-    """
+    """Return the first bytes of a safetensors file of `tensors`, always the same for the same."""
     header: dict[str, object] = {_METADATA: dict(sorted(metadata.items()))} if metadata else {}
     position = 0
     for tensor in tensors:

@@ -267,11 +267,7 @@ def _published(
 
 
 def _cut_the_spike(axes: Axes, data: BetaDensities) -> float | None:
-    """End the y axis above the samples' curves; return the height of what is cut off, if any.
-
-    A static β that has hardly moved from where it started is a spike many times as high as any
-    sample's density, and would hide those.
-    """
+    """End the y axis above the samples' curves, which a static β would dwarf; return its height."""
     static = data.curves[data.curves["source"] == "static"]
     others = data.curves[data.curves["source"] != "static"]
     axes.set_ylim(bottom=0.0)

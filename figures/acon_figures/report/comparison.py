@@ -17,20 +17,10 @@ NOTHING_SHARED = "the two runs have no layer of one name, so that no layers can 
 
 
 def comparison(first: Run, second: Run, ids: Mapping[tuple[str, int], str]) -> dict[str, Any]:
-    """Return what a page says of two runs together.
+    """Return what a page says of two runs together, the layers' ids in it given by path and call.
 
-    Parameters
-    ----------
-    first, second : Run
-    ids : mapping of str to str
-        What the page has of the layers of the first run that it lists, by their paths and calls.
-
-    Returns
-    -------
-    dict
-        ``text``, a sentence; ``unlike``, sentences on what differs between the runs; ``rows``, one
-        a layer; ``shows``, which of β and G any row has; ``table``, the frame of `compare_runs`, or
-        None where nothing can be compared, which the sentence explains.
+    It is a ``text``, sentences on what is ``unlike``, a row a layer, which of β and G it ``shows``,
+    and the ``table`` of `compare_runs`: None where nothing can be compared, as the text then says.
     """
     keys = [set(run.layers[["layer", "call"]].itertuples(index=False)) for run in (first, second)]
     try:

@@ -27,15 +27,8 @@ _NUMBERED = {"wide": 40, "narrow": 14}
 def depth_chart(runs: Sequence[Sequence[dict[str, Any]]], size: str) -> dict[str, Any] | None:
     """Return where a chart's parts stand, in units of its view box; None without any L.
 
-    Each kind of layer has a line of its own: activations, gates and products bend by rules of their
-    own. In a chart of one run it has a colour, too.
-
-    Parameters
-    ----------
-    runs : sequence of sequence of dict
-        Of one run or of two, the entries of `layers.layer_entries`. Layers of one path and call
-        share a position; the run of more layers gives the order and the numbers.
-    size : {"wide", "narrow"}
+    ``runs`` are the entries of `layer_entries` of one run or two; layers of one path and call share
+    a position. Each kind of layer has a line of its own, and in a chart of one run a colour.
     """
     known = [[row for row in entries if row["index"] is not None] for entries in runs]
     longest, *others = sorted(known, key=len, reverse=True)

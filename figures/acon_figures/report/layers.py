@@ -45,16 +45,7 @@ def layer_entries(
 ) -> tuple[list[Page], list[Page]]:
     """Return what a page shows of every layer, and the numbers of its channels for the script.
 
-    Parameters
-    ----------
-    layers, channels : pandas.DataFrame
-        From `plotdata.overview`; layers by their place, of many not all.
-    histograms : pandas.DataFrame
-        From `Run.histograms`.
-    units : pandas.DataFrame
-        From `units.unit_facts`.
-    prefix : str
-        Of the layers' ids in the page.
+    Tables are those of `plotdata.overview`, `Run.histograms` and `unit_facts`; ids get the prefix.
     """
     names = layer_names(layers)
     layers = layers.assign(yardstick=own_yardsticks(layers)["yardstick"])
@@ -187,10 +178,7 @@ def _profile(channels: pd.DataFrame) -> list[tuple[float, float]] | None:
 
 
 def _ends(channels: pd.DataFrame) -> dict[str, list[Page]]:
-    """Return a layer's most linear channels and those with most of its nonlinearity.
-
-    Channels whose output does not vary are neither.
-    """
+    """Return a layer's most linear channels and those with most nonlinearity, none dead."""
     known = channels[channels["L"].notna() & ~channels["cause"].isin(["dead", "constant_input"])]
     most = known.sort_values(["L", "channel"], ascending=[False, True]).head(ENDS)
     least = known.sort_values(["s_c", "channel"], ascending=[False, True]).head(ENDS)

@@ -101,10 +101,7 @@ def yardstick(layers: pd.DataFrame) -> str:
 
 
 def next_steps(run: Run, layers: pd.DataFrame) -> dict[str, Any]:
-    """Return what to do after reading: ``steps`` of (what for, command), and a ``note``.
-
-    The last step compares with another run.
-    """
+    """Return what to do after reading: ``steps`` of (what for, command), and a ``note``."""
     data = run.data_name or ""
     model = _given(run.model, "MODEL", known=":" in run.model or "." not in run.model)
     data = _given(data, "DATA", known=":" in data or data in ("digits", "cifar10"))

@@ -26,11 +26,7 @@ class Edit(Protocol):
         """Whether `apply` needs the site's input."""
 
     def apply(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return the new output, of y's shape; y stays as it is.
-
-        x is the site's first tensor argument, as it was before the call; anything where the edit
-        reads no input.
-        """
+        """Return the new output, of y's shape; x is the first tensor argument before the call."""
 
 
 #: What is edited in a forward pass, and how.
@@ -74,10 +70,7 @@ def edits_of(plan: EditPlan, ids: Sequence[int]) -> Edits:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Form(ABC):
-    """A fixed function of each value, on some channels of an elementwise layer.
-
-    Tensors of the parameters are taken to the dtype and device of x.
-    """
+    """A fixed function of each value, on some channels; its tensors are taken to the dtype of x."""
 
     reads_input: ClassVar[bool] = True
     # Bool, (C,): the other channels keep their output. None for all channels.
@@ -192,11 +185,7 @@ class Hold:
 
 
 class Editing(Visitor):
-    """Replaces outputs by edits, also where a layer overwrites its input.
-
-    `edits` may change between forward passes. A HookError at the end of a pass in which an edited
-    site did not run.
-    """
+    """Replaces outputs by `edits`, which may change between passes; each site has to run."""
 
     def __init__(self, edits: Edits) -> None:
         self.edits = edits

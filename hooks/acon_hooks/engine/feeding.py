@@ -135,10 +135,7 @@ def open_feed(
 
 
 def _differ(parts: Sequence[Any]) -> bool:
-    """Whether tensors cannot be batches of one data set: by their dtypes or numbers of axes.
-
-    Those of a tuple, as `torch.split` returns it, have one shape of samples, too.
-    """
+    """Whether tensors cannot be batches of one data set, as images and labels cannot."""
     if not all(isinstance(part, Tensor | np.ndarray) for part in parts):
         return False
     one = isinstance(parts, tuple)

@@ -47,12 +47,7 @@ class Discovery(Protocol):
     """Finds the calls of functions that are layers."""
 
     def found(self, call: FunctionCall) -> None:
-        """See a call for which there is no site, and perhaps add one to the visit.
-
-        Of the functions `ELEMENTWISE` and "glu", and in the first forward pass products of two
-        tensors, with their `factors` where these are made of one tensor. In later passes these are
-        calls that were not in the first.
-        """
+        """See a call of `ELEMENTWISE`, "glu" or a product without a site; perhaps add one."""
 
     def consumed(self, tensors: Iterable[Tensor]) -> None:
         """See the arguments of a function whose result is not made of one of them alone."""

@@ -29,10 +29,9 @@ class Rows:
         return self.axis if here else 0
 
     def positions(self, layer: str, shape: Sequence[int], channels: int) -> Tensor | None:
-        """Return which positions of a layer's folded input hold data, bool (N, P); None: all.
+        """Return which positions of an input, samples first, hold data, bool (N, P); None: all.
 
-        `shape` has the samples first, `channels` is its channel axis. ValueError: positions of the
-        mask are none of the input.
+        A ValueError if those of the mask are none of the input; `channels` is an axis.
         """
         valid = self._mask_of(layer)
         if valid is None or (len(shape) < 3 and shape[0] == len(valid)):

@@ -39,12 +39,7 @@ def _expected(batches: Iterable[Any], limit: int | None) -> int | None:
 
 
 class StreamFeed:
-    """Batches of a loader or another iterable; samples are known by their order.
-
-    They hold images (N, ...), (images, labels), arguments, or dicts. A DataLoader that shuffles, or
-    shares its images among processes, is refused. Of an iterable of another kind the order shows
-    only when a run is continued.
-    """
+    """Batches of a loader or another iterable, known by their order: none that is shuffled."""
 
     what = "stream"
     samples: pd.DataFrame | None = None

@@ -19,10 +19,7 @@ class NoLayerError(UsageError):
 def choose_layers(
     model: nn.Module, layers: Sequence[Layer | str] | None, kinds: tuple[str, ...]
 ) -> list[Layer]:
-    """Return the layers meant by names, by `Layer` objects, or by kinds alone (None).
-
-    A name is a path, or what tables show: ``features.3 (Tanh)``.
-    """
+    """Return the layers meant by objects, by names as tables have them, or by kinds alone."""
     found = {layer.name: layer for layer in scan_layers(model, kinds)}
     if layers is None:
         if not found and not set(PLAIN_KINDS) & set(kinds):

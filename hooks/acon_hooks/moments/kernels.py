@@ -235,11 +235,7 @@ def product_sums(x: Tensor, y: Tensor, factors: Factors, axis: int) -> Tensor:
 def product_by_pairs(
     x: Tensor, y: Tensor, factors: Factors, axis: int, pair: Pair | None
 ) -> Tensor:
-    """Do what `product_sums` does, with the sums of pairs of its variables.
-
-    Without a `pair` torch's operators take them. A gate that is the same at all pixels of a
-    channel, as squeeze-and-excitation makes it, needs one pair.
-    """
+    """Do what `product_sums` does by sums of pairs, or of one where pixels share a gate."""
     if not x.numel():
         return product_sums(x, y, factors, axis)
     a, gate = factors

@@ -151,12 +151,7 @@ class MergedGroups:
 
 
 class WholeBatches:
-    """Layers whose rows are no samples: nodes of graphs, tokens of experts, steps before samples.
-
-    Their values need not know which row belongs to which sample. All rows of a batch are merged
-    into the block of its first sample, so that blocks stay independent of each other; nothing is
-    kept of single samples.
-    """
+    """Layers whose rows are no samples (nodes, tokens): a batch is in its first one's block."""
 
     def __init__(self, blocks: int) -> None:
         self.blocks = blocks

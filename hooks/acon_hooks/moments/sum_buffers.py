@@ -75,10 +75,7 @@ class SumBuffers:
             self._capacity = samples
 
     def put(self, index: int, x: Tensor, y: Tensor | str, beta: Tensor | None, axis: int) -> bool:
-        """Have the compiled kernel sum a call, by its index; return whether it could.
-
-        y is the output, or the name of the function that computes it from x.
-        """
+        """Sum a call, y its output or its function's name; return whether the kernel could."""
         target, constants = self._start(index, x, axis)
         # Of no samples there is nothing to sum.
         done = self.kernel.into(x, y, beta, axis, constants, target) if self.samples else True

@@ -78,13 +78,7 @@ def _power(count: int) -> int:
 
 @cache
 def triton_sums(device: torch.device) -> TritonSums:
-    """Return the kernel, compared with torch's operators on a device.
-
-    Raises
-    ------
-    NativeError
-        If it does not run there, or sums otherwise than torch does.
-    """
+    """Return the kernel, compared with torch's operators on a device; a NativeError if it fails."""
     kernel = TritonSums()
     try:
         worst = difference(kernel.sums, device)

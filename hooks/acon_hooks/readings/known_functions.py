@@ -21,10 +21,7 @@ def function_of(layer: Layer) -> str:
 
 
 def computes(name: str, x: Tensor, output: object) -> bool:
-    """Return whether an output is, bit for bit, that of a function.
-
-    Other dtypes than float32 round the outputs of all but ReLU.
-    """
+    """Return whether an output is, bit for bit, a function's: of float32, or ReLU's of any."""
     if name != "relu" and x.dtype != torch.float32:
         return False
     return isinstance(output, Tensor) and same_values(_WRITTEN[name][1](x), output)

@@ -164,10 +164,7 @@ class Check:
 
 
 def terms(identity: str, case: Case, beta: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the two summands of a formula, each (N, C, P): the gated one and the line.
-
-    `identity` is a row of the module's table, or one of the near variants of `NEAR`; β is folded.
-    """
+    """Return the gated part and the line, (N, C, P), of a formula of the table or of `NEAR`."""
     x = case.x
     if identity == "scale":
         return x * beta, torch.zeros_like(x)

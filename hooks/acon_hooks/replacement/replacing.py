@@ -54,10 +54,7 @@ class Replaced:
 
 
 def fit_from_run(model: nn.Module, run: str | Path | Run, *, example: Batch | None = None) -> Fit:
-    """Return the lines of every channel from a captured run with moments.
-
-    Nothing is computed anew but one small forward pass, on `example`, by default two random images.
-    """
+    """Return the lines of every channel from a run with moments; the axes from `example`."""
     found = run if isinstance(run, Run) else open_run(run)
     network = unwrap(model)
     identity = found.identity
@@ -146,10 +143,8 @@ def with_first_order(
 ) -> Fit:
     """Add the column ``first_order`` to a fit: the predicted change of the logits.
 
-    Of all measures that were tried it ranks single channels best (docs/guide/results.md). It costs,
-    for each 64 images, one forward pass and one backward pass *per logit*: 10 for ten classes,
-    1,000 for ImageNet's; and the memory of all activations of those images. They are images of the
-    fit's own data, evenly spread, so that those of the measurement stay unseen.
+    It costs, for each 64 of the fit's own images, evenly spread, a forward pass and a backward pass
+    *per logit*, and the memory of all their activations.
     """
     try:
         source = open_data(fit.data, own_preprocess(unwrap(model)))
@@ -240,10 +235,7 @@ def _random_images(model: nn.Module) -> Batch:
 def first_batch(
     network: nn.Module, data: Any, batch_size: int, options: InputOptions, output: Output
 ) -> Batch | None:
-    """Return the first samples of data that can be read again, once a network has run on them.
-
-    So what is wrong with the data or with `output` is raised before the long work.
-    """
+    """Return the first samples of data that can be read again, after a run that raises early."""
     if isinstance(data, Iterator):
         return None
     feed = open_feed(data, limit=batch_size, batch_size=batch_size, options=options)

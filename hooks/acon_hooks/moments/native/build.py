@@ -46,10 +46,7 @@ class NativeError(Exception):
 
 
 def compiler_path() -> str:
-    """Return the absolute path of a compiler; empty if there is none.
-
-    Relative folders of ``PATH`` do not count: they mean whatever folder one is in.
-    """
+    """Return the absolute path of a compiler, or ""; relative folders of ``PATH`` do not count."""
     given = os.environ.get("CXX", "").split()
     folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
     path = os.pathsep.join(folder for folder in folders if Path(folder).is_absolute())
@@ -61,11 +58,7 @@ def compiler_path() -> str:
 
 @contextmanager
 def library(compiler: str, announce: Callable[[str], None] | None) -> Iterator[Path]:
-    """Return the library's path, as a context: compiled now unless the cache holds it.
-
-    A library's name ends with its own SHA-256, so that a damaged one is not taken for sound.
-    Where the cache folder cannot be used, it lies in a temporary folder.
-    """
+    """Yield the library's path: cached, if its name holds its SHA-256, or compiled now."""
     folder, name = private_cache(), f"moments-{_digest(compiler)}"
     kept = () if folder is None else (p for p in folder.glob(f"{name}-*.so") if _is_sound(p))
     path = next(iter(kept), None)

@@ -248,11 +248,7 @@ def _load(path: Path) -> NativeSums:
 def difference(
     kernel: Callable[..., Tensor | None], device: torch.device, functions: Sequence[str] = ("",)
 ) -> float:
-    """Return the largest difference from torch's operators, relative to each row's largest sum.
-
-    It is NaN if a sum is, infinite if the kernel sums nothing. `kernel` is called as
-    `NativeSums.sums`; `functions` are those in `FUNCTIONS` whose outputs it computes.
-    """
+    """Return the largest difference from torch's sums, relative to the row's largest, or inf."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 21, 9, 10, generator=generator).to(device)
     half, beta = (torch.rand(s, generator=generator) + 0.1 for s in ((21,), (2, 21, 1)))
