@@ -125,15 +125,10 @@ class MergedRows:
 
     Nothing but the sums is kept: a table's rows may be given a part at a time. Keys are in order
     of first appearance. `merge_rows` of all tables' rows is the same.
-
-    Parameters
-    ----------
-    by : sequence of str
-        The columns that are the key of a row.
     """
 
-    def __init__(self, by: Sequence[str] = (*CHANNEL_KEYS, "block")) -> None:
-        self._by = list(by)
+    def __init__(self) -> None:
+        self._by = [*CHANNEL_KEYS, "block"]
         self._keys = pd.DataFrame(columns=self._by)
         self._names: list[str] = []
         self._sums = np.empty((0, 0))  # in one piece, which is given back when it is freed

@@ -244,10 +244,16 @@ class Feed(Protocol):
         """Return the first batch of all, whatever is wanted; None where it comes only once."""
 
 
-def sample_row(sample: int, inputs: Any, label: Any) -> dict[str, Any]:
-    """Return a row of the sample table for a sample that has no name of its own."""
-    size, digest = hashed(inputs)
-    return _row(sample, None if isinstance(label, Tensor) else label, size, digest)
+def sample_row(sample: int, inputs: Any, label: Any = None) -> dict[str, Any]:
+    """Return a row of the sample table for a sample without a name; bad: inputs None."""
+    size, digest = (-1, "") if inputs is None else hashed(inputs)
+    return {
+        "sample_id": sample,
+        "path": f"item/{sample:07d}",
+        "label": None if label is None or isinstance(label, Tensor) else str(label),
+        "bytes": size,
+        "sha256": digest,
+    }
 
 
 def hashed(inputs: Any) -> tuple[int, str]:
@@ -264,18 +270,3 @@ def hashed(inputs: Any) -> tuple[int, str]:
 def raw_bytes(image: torch.Tensor) -> bytes:
     """Return the numbers of a tensor of any type as they lie in memory, row by row."""
     return image.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes()
-
-
-def bad_row(sample: int) -> dict[str, Any]:
-    """Return a row of the sample table for a sample that cannot be used."""
-    return _row(sample, None, -1, "")
-
-
-def _row(sample: int, label: Any, size: int, digest: str) -> dict[str, Any]:
-    return {
-        "sample_id": sample,
-        "path": f"item/{sample:07d}",
-        "label": None if label is None else str(label),
-        "bytes": size,
-        "sha256": digest,
-    }

@@ -20,7 +20,7 @@ from acon_analysis.data.sources import open_data
 from acon_analysis.errors import AconError, UsageError
 from acon_analysis.store.folder import UNIT_SIZE
 from acon_analysis.usercode import load_callable
-from acon_hooks.engine.feed import Batch, Feed, Wanted, bad_row, raw_bytes, sample_row
+from acon_hooks.engine.feed import Batch, Feed, Wanted, raw_bytes, sample_row
 from acon_hooks.engine.inputs import InputOptions
 from acon_hooks.engine.items import plain_label, whole_item
 from acon_hooks.engine.rows import Valid
@@ -226,6 +226,7 @@ class MapFeed:
         ) | {"count": self.count}
         self.batch_size, self.unit_size = batch_size, unit_size
         self.workers, self.choose_workers, self.pin_memory = workers, choose_workers, pin_memory
+        self._tried, self._collate = _Tried(source, options, known), partial(_collate, options)
 
     def batches(self, wanted: Wanted | None = None) -> Iterator[Batch]:
         """Yield the batches of the wanted units, by default of all, in order."""
@@ -242,7 +243,7 @@ class MapFeed:
     def first(self) -> Batch:
         """Return the data set's first batch, decoded in this process."""
         ids = list(range(min(self.batch_size, self.unit_size, self.count or 0)))
-        return self._batch(ids, self._collate([self._tried()[index] for index in ids]))
+        return self._batch(ids, self._collate([self._tried[index] for index in ids]))
 
     def _batch(self, ids: list[int], collated: "_Collated | str") -> Batch:
         """Return the batch of some planned sample ids."""
@@ -258,20 +259,13 @@ class MapFeed:
             options=self.options, valid=valid,
         )  # fmt: skip
 
-    def _tried(self) -> "_Tried":
-        return _Tried(self.source, self.options, known=self.samples is not None)
-
-    def _collate(self, items: "Sequence[_Item]") -> "_Collated | str":
-        return _collate(items, self.options)
-
     def _collated(self, plan: list[list[int]]) -> Iterator["_Collated | str"]:
         """Yield the batches of a plan; the first ones are timed to choose the number of workers."""
         if self.choose_workers is not None:
-            source = self._tried()
             decoding = computing = 0.0
             for ids in plan[:_PACED]:  # the last one counts: the first proves, too
                 start = time.perf_counter()
-                collated = self._collate([source[index] for index in ids])
+                collated = self._collate([self._tried[index] for index in ids])
                 decoding = time.perf_counter() - start
                 start = time.perf_counter()
                 yield collated
@@ -283,10 +277,10 @@ class MapFeed:
 
     def _loader(self, plan: list[list[int]]) -> DataLoader[Any]:
         return DataLoader(
-            self._tried(),
+            self._tried,
             batch_sampler=plan,
             num_workers=self.workers,
-            collate_fn=partial(_collate, options=self.options),
+            collate_fn=self._collate,
             pin_memory=self.pin_memory,
             prefetch_factor=4 if self.workers else None,
             generator=torch.Generator(),  # its own: the global one belongs to the user
@@ -356,14 +350,14 @@ class _Item:
 class _Tried(Dataset[_Item]):
     """A data set whose bad images are items too, so that a worker process survives them."""
 
-    def __init__(self, source: Any, options: InputOptions, *, known: bool) -> None:
+    def __init__(self, source: Any, options: InputOptions, known: bool) -> None:
         self.source, self.options, self.known = source, options, known
 
     def __getitem__(self, index: int) -> _Item:
         try:
             item = self.source[index]
         except BadImageError as error:
-            row = None if self.known else bad_row(index)
+            row = None if self.known else sample_row(index, None)
             return _Item(index, None, reason=str(error), row=row)
         except AconError as error:  # as text: worker processes wrap exceptions in their traceback
             return _Item(index, None, failure=str(error))
@@ -382,7 +376,7 @@ class _Tried(Dataset[_Item]):
 _Collated = tuple[list[int], Any, list[Any] | None, list[tuple[int, str]], list[Any], Valid]
 
 
-def _collate(items: Sequence[_Item], options: InputOptions) -> _Collated | str:
+def _collate(options: InputOptions, items: Sequence[_Item]) -> _Collated | str:
     """Return good ids, inputs, labels, errors, rows, valid positions; or the text of an error."""
     for item in items:
         if item.failure:

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from acon_hooks.engine.functions import ELEMENTWISE, Listener, site_function
 from acon_hooks.engine.parameters import call_parameters
-from acon_hooks.engine.sites import Args, Kwargs, Site, function_site
+from acon_hooks.engine.sites import Args, Kwargs, Site
 from acon_hooks.engine.sources import FOLLOWED, JOINS, Sources
 from acon_hooks.engine.visited import ForwardPasses, Visited
 from acon_hooks.errors import HookError
@@ -189,7 +189,8 @@ class FunctionSites:
         key = module, name, number
         new = key not in self._visited and key not in self._seen
         if self.visit.counts and tensors and (self.visit.first or (new and name in _SITES)):
-            site = function_site(self._owners[module], module, name, number)
+            owner = self._owners[module]
+            site = Site(f"{owner}:{name}#{number}", module, function=(name, number))
             call = self.running = FunctionCall(site, running, tensors, factors)
             apart = name == "mul" and not factors and len(tensors) == 2
             finds = name in _SITES or len(factors) > 1 or apart

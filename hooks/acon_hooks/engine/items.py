@@ -69,7 +69,7 @@ class Signature:
         return float("inf") if self.any_number else len(self.names)
 
     def optional(self, count: int, *, targets: bool) -> list[tuple[int, str]]:
-        """Return index and name of the optional ones of N arguments: labels (`targets`) or others."""
+        """Return index and name of the optional of N arguments: labels (`targets`) or others."""
         named = list(enumerate(self.names[:count]))[max(1, self.required) :]
         return [one for one in named if (one[1].removesuffix("s") in _TARGETS) is targets]
 

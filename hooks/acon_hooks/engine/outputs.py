@@ -33,7 +33,7 @@ def pick_output(
     """
     found = _chosen(output, wanted)
     if not isinstance(found, Tensor) or not found.is_floating_point():
-        name = "" if wanted is None else f" {_name(wanted)} is {_described(found)},"
+        name = "" if wanted is None else f" output={wanted!r} is {_described(found)},"
         what = f"the output is {_described(output)};{name} not a tensor of real numbers"
         raise UsageError(f"{what}; {_HOW}")
     if found.ndim > sample_axis + 1 and found.shape[sample_axis] == samples:
@@ -55,9 +55,11 @@ def _chosen(output: Any, wanted: Output) -> Any:
         raise UsageError(f"the output is {_described(output)}, so output={wanted} means nothing")
     if wanted is not None:
         try:
-            return output[wanted] if _has_items(output, wanted) else getattr(output, str(wanted))
+            if isinstance(wanted, int) or (isinstance(output, Mapping) and wanted in output):
+                return output[wanted]
+            return getattr(output, wanted)
         except (AttributeError, IndexError, KeyError, TypeError) as error:
-            text = f"there is no {_name(wanted)} in the output, which is {_described(output)}"
+            text = f"there is no output={wanted!r} in the output, which is {_described(output)}"
             raise UsageError(f"{text}; {_HOW}") from error
     if isinstance(output, Tensor):
         return output
@@ -70,16 +72,6 @@ def _chosen(output: Any, wanted: Output) -> Any:
     if len(tensors) != 1:
         raise UsageError(f"the output is {_described(output)}, without one called logits; {_HOW}")
     return tensors[0]
-
-
-def _has_items(output: Any, wanted: int | str) -> bool:
-    """Return whether an index or key is looked up among items, not among attributes."""
-    return isinstance(wanted, int) or (isinstance(output, Mapping) and wanted in output)
-
-
-def _name(wanted: Output) -> str:
-    """Return what was asked for, for an error."""
-    return f"output={wanted!r}"
 
 
 def _parts(value: Any) -> dict[str, Any]:

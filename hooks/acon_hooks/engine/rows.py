@@ -33,8 +33,11 @@ class Rows:
 
         A ValueError if those of the mask are none of the input; `channels` is an axis.
         """
-        valid = self._mask_of(layer)
-        if valid is None or (len(shape) < 3 and shape[0] == len(valid)):
+        paths = [p for p in self.valid if not p or f"{layer}.".startswith((f"{p}.", f"{p}:"))]
+        if not paths:
+            return None
+        valid = self.valid[max(paths, key=len)]
+        if len(shape) < 3 and shape[0] == len(valid):
             return None
         count, length = valid.shape
         others = [size for axis, size in enumerate(shape) if axis not in (0, channels)]
@@ -45,11 +48,6 @@ class Rows:
             )
         sizes = [size if size == length else 1 for size in others]
         return valid.reshape(count, *sizes).expand(count, *others).reshape(count, -1)
-
-    def _mask_of(self, layer: str) -> Tensor | None:
-        """Return the mask of the longest module path that a layer lies under."""
-        paths = [p for p in self.valid if not p or f"{layer}.".startswith((f"{p}.", f"{p}:"))]
-        return self.valid[max(paths, key=len)] if paths else None
 
 
 def mean_of(values: Tensor, valid: Tensor | None, dtype: torch.dtype | None = None) -> Tensor:

@@ -36,11 +36,6 @@ class Site:
     product: bool = False
 
 
-def function_site(owner: str, module: nn.Module, function: str, number: int) -> Site:
-    """Return the site of a call of a function in a module of the given name."""
-    return Site(f"{owner}:{function}#{number}", module, function=(function, number))
-
-
 def split_name(name: str) -> tuple[str, tuple[str, int] | None]:
     """Return the module in a site's name, and of a function its name and number."""
     owner, colon, rest = name.rpartition(":")

@@ -9,6 +9,7 @@ import shutil
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,6 @@ from acon_hooks.moments.kernels import (
     PRODUCT,
     CallSums,
     Gate,
-    Pair,
     product_by_pairs,
     rows_of,
     sums,
@@ -149,7 +149,7 @@ class Accumulator:
             known = ""
         own = None if isinstance(beta, Factors) else beta
         if slot is not None:
-            self._merged.write(*slot, x, y, own, layer.axis, known)
+            slot[0].write(slot[1], x, y, own, layer.axis, known)
         elif self._measures(layer, key, x, y):
             valid = valid_positions(self.tensor_rows, layer, x)
             if key not in self.constants:
@@ -205,7 +205,9 @@ class Accumulator:
         elif valid is not None:
             raw, lengths = masked_sums(x, y, beta, axis, gate, valid)
         elif isinstance(beta, Factors):
-            raw = product_by_pairs(x, y, beta, axis, self._pair(axis))
+            same: Any = {"beta": None, "axis": axis, "constants": Prepared(None)}
+            pair = None if self._kernel is None else partial(self._kernel.sums, **same)
+            raw = product_by_pairs(x, y, beta, axis, pair)
         elif key in self._written:
             raw = self._written.pop(key)
         elif known and self._native is not None:
@@ -219,13 +221,6 @@ class Accumulator:
         rows = PRODUCT if isinstance(beta, Factors) else rows_of(gate)
         eps = max(EPS32, torch.finfo(y.dtype).eps)
         self._seen[key] = CallSums(rows, raw, own, lengths, eps)
-
-    def _pair(self, axis: int) -> Pair | None:
-        """Return what sums two variables by a kernel; None without one."""
-        kernel = self._kernel
-        if kernel is None:
-            return None
-        return lambda one, other: kernel.sums(one, other, None, axis, Prepared(None))
 
     def _measures(self, layer: Layer, key: Key, x: Tensor, y: Tensor) -> bool:
         """Return whether moments of a call can be taken; keep why not, and whose inputs pool."""

@@ -10,7 +10,7 @@ from acon_analysis.columns import names
 from acon_analysis.moments.fields import PRODUCT_COLUMNS, STATE_COLUMNS
 from acon_analysis.moments.frames import to_frame
 from acon_hooks.errors import HookError
-from acon_hooks.moments.kernels import PRODUCT, CallSums, sums
+from acon_hooks.moments.kernels import PRODUCT, CallSums
 from acon_hooks.moments.layer_groups import (
     Call,
     LayerGroup,
@@ -19,7 +19,7 @@ from acon_hooks.moments.layer_groups import (
     other_rows,
     per_sample,
 )
-from acon_hooks.moments.masked import lengths_of, mean_beta
+from acon_hooks.moments.masked import lengths_of
 from acon_hooks.moments.native.sums import NativeSums
 from acon_hooks.moments.sum_buffers import ALIGN, SumBuffers
 from acon_hooks.moments.tables import keys_of
@@ -61,26 +61,6 @@ class MergedGroups:
             self.slots[call.key] = buffers, index
             first = seen[call.key]
             buffers.copy(index, first.sums, first.beta, int(first.pixels))
-
-    def write(
-        self,
-        buffers: SumBuffers,
-        index: int,
-        x: Tensor,
-        y: Tensor,
-        beta: Tensor | None,
-        axis: int,
-        known: str,
-    ) -> None:
-        """Sum a call into its buffer: every batch of the compiled kernel but the first.
-
-        `known`: the name of the function that computes y from x, or nothing.
-        """
-        if not buffers.put(index, x, known or y, beta, axis):
-            gate = buffers.group.calls[index].gate
-            raw = sums(x, y, beta, axis, gate)
-            pixels = x.numel() // max(raw.shape[1] * raw.shape[2], 1)
-            buffers.copy(index, raw, mean_beta(beta, gate, raw), pixels)
 
     def forget(self) -> None:
         """Forget the sums of a batch that has failed."""

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from acon_hooks.errors import HookError
-from acon_hooks.moments.kernels import PLAIN
+from acon_hooks.moments.kernels import PLAIN, sums
 from acon_hooks.moments.layer_groups import TOTALS, LayerGroup, PerSample, other_rows, per_sample
+from acon_hooks.moments.masked import mean_beta
 from acon_hooks.moments.native.sums import GroupArgument, NativeSums, Prepared, Target, again
 
 #: Columns of a call begin at multiples of this: the vectors of every processor fit in.
@@ -85,6 +86,16 @@ class SumBuffers:
             self._finite = self._finite and bool(own.isfinite().all())
         self._full[index] = done is not None
         return self._full[index]
+
+    def write(
+        self, index: int, x: Tensor, y: Tensor, beta: Tensor | None, axis: int, known: str
+    ) -> None:
+        """Sum a call, by torch where the kernel cannot; `known`: what computes y from x, or ""."""
+        if not self.put(index, x, known or y, beta, axis):
+            gate = self.group.calls[index].gate
+            raw = sums(x, y, beta, axis, gate)
+            pixels = x.numel() // max(raw.shape[1] * raw.shape[2], 1)
+            self.copy(index, raw, mean_beta(beta, gate, raw), pixels)
 
     def activated(self, index: int, x: Tensor, beta: Tensor, axis: int) -> Tensor | None:
         """Return the output of a call, summed in the same pass; None if `put` has to be called."""
