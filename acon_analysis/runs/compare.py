@@ -255,18 +255,14 @@ def _beta_differences(
     first: Run, second: Run, blocks: tuple[int, int], *, paired: bool, confidence: float
 ) -> pd.DataFrame:
     """Compare the means of β over samples and channels."""
-    keys = [key for key in _with_beta(first) if key in set(_with_beta(second))]
+    sides = (run.beta_layers[["layer", "call"]] for run in (first, second))
+    own, others = ([*side.itertuples(index=False, name=None)] for side in sides)
+    keys = [key for key in own if key in set(others)]
     if not keys:
         return pd.DataFrame(columns=names(DIFFERENCE_COLUMNS))
     one, two = _means(first, keys, blocks[0]), _means(second, keys, blocks[1])
     table = difference("beta", one, two, paired, confidence)
     return table.assign(layer=[key[0] for key in keys], call=[key[1] for key in keys])
-
-
-def _with_beta(run: Run) -> list[tuple[str, int]]:
-    """Return layer and call of every layer with a β."""
-    own = run.beta_layers
-    return [(str(layer), int(call)) for layer, call in zip(own["layer"], own["call"], strict=True)]
 
 
 def _means(run: Run, keys: list[tuple[str, int]], number: int) -> Side:

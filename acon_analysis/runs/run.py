@@ -19,7 +19,7 @@ from acon_analysis.runs.stored_run import StoredRun
 from acon_analysis.runs.summary import Summary
 from acon_analysis.screen import counted, three_digits
 from acon_analysis.statistics.batchnorm_null import null_table
-from acon_analysis.statistics.beta_matrix import BetaMatrix
+from acon_analysis.statistics.beta_matrix import BetaMatrix, long_frame
 from acon_analysis.statistics.beta_summary import summarize
 from acon_analysis.statistics.channel_sums import ChannelSums, channel_sums
 from acon_analysis.statistics.findings import Finding, findings
@@ -194,7 +194,8 @@ class Run(StoredRun):
         UsageError
             If a layer or sample is not in the run.
         """
-        wanted = self._wanted_layers(layers)
+        names = [layers] if isinstance(layers, str) else layers
+        wanted = self.beta_layers if names is None else self.rows_of(names)
         rows = self._wanted_rows(samples)
         total = len(rows) * int(wanted["channels"].sum())
         if total > MAX_ROWS:
@@ -204,33 +205,16 @@ class Run(StoredRun):
                 f"duckdb or polars read {str(self.path / 'betas')!r}"
             )
         ids = self.sample_ids[rows]
-        frames = []
-        for row in wanted.to_dict("records"):
-            matrix = self.beta_matrix(row["layer"], row["call"])[rows]
-            count, width = matrix.shape
-            frames.append(
-                pd.DataFrame(
-                    {
-                        "sample": np.repeat(ids, width),
-                        "layer": pd.Series(row["layer"], index=range(count * width), dtype="str"),
-                        "call": np.full(count * width, row["call"], dtype=np.int64),
-                        "channel": np.tile(np.arange(width, dtype=np.int64), count),
-                        "beta": matrix.reshape(-1),
-                    }
-                )
-            )
+        frames = [
+            long_frame(layer, call, ids, self.beta_matrix(layer, call)[rows])
+            for layer, call in wanted[["layer", "call"]].itertuples(index=False)
+        ]
         if not frames:
             raise AconError(
                 f"the run {str(self.path)!r} holds no layer with a beta; linearity() covers "
                 f"activations without one"
             )
         return pd.concat(frames, ignore_index=True)
-
-    def _wanted_layers(self, layers: str | Sequence[str] | None) -> pd.DataFrame:
-        """Return the rows of `layers` that were asked for."""
-        if layers is None:
-            return self.beta_layers
-        return self.rows_of([layers] if isinstance(layers, str) else layers)
 
     def _wanted_rows(self, samples: Iterable[int] | None) -> npt.NDArray[np.int64]:
         """Return the rows of β of some samples."""
@@ -370,7 +354,7 @@ class Run(StoredRun):
         if by != "layer":
             return summarize(self.betas_of_layers(), by)
         facts = self.beta_layers[["layer", "call", "kind", "granularity", "channels"]]
-        keys = zip(facts["layer"], facts["call"], strict=True)
+        keys = facts[["layer", "call"]].itertuples(index=False, name=None)
         rest = pd.concat([self._layer_summary(*key) for key in keys], ignore_index=True)
         rest = rest.drop(columns=["layer", "call", "channels"])
         return pd.concat([facts.reset_index(drop=True), rest], axis=1)

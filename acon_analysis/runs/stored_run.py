@@ -1,6 +1,6 @@
 """What a run's folder holds, read when it is asked for and kept."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from acon_analysis.columns import (
     MOMENT_KEY_COLUMNS,
     NONLINEARITY_COLUMNS,
     SAMPLE_COLUMNS,
+    Column,
     dtypes,
     names,
 )
@@ -168,8 +169,7 @@ class StoredRun:
 
     def collected_samples(self) -> pd.DataFrame:
         """Return the sample table put together from the units, for data without a list."""
-        frame = self.part_frame("samples")
-        return frame if len(frame) else pd.DataFrame(columns=names(SAMPLE_COLUMNS))
+        return self.part_frame("samples", SAMPLE_COLUMNS)
 
     @cached_property
     def sample_ids(self) -> npt.NDArray[np.int64]:
@@ -325,8 +325,7 @@ class StoredRun:
     @cached_property
     def errors(self) -> pd.DataFrame:
         """One row an image that could not be read, with the reason."""
-        frame = self.part_frame("errors")
-        return frame if len(frame) else pd.DataFrame(columns=names(ERROR_COLUMNS))
+        return self.part_frame("errors", ERROR_COLUMNS)
 
     def beta(self, layer: str, call: int = 0) -> BetaMatrix:
         """Return β of one layer with its name and the samples' ids.
@@ -343,8 +342,8 @@ class StoredRun:
 
     def betas_of_layers(self) -> Iterator[BetaMatrix]:
         """Yield `beta` of every layer that has one, in order of execution, each when it is due."""
-        for layer, call in zip(self.beta_layers["layer"], self.beta_layers["call"], strict=True):
-            yield self.beta(str(layer), int(call))
+        for key in self.beta_layers[["layer", "call"]].itertuples(index=False, name=None):
+            yield self.beta(*key)
 
     def beta_matrix(self, layer: str, call: int = 0) -> npt.NDArray[np.float32]:
         """Return β of one layer.
@@ -541,7 +540,7 @@ class StoredRun:
                 text = f"the run has no layer {layer!r}, call {call}"
                 raise StoreError(f"{str(path)!r} cannot be used: {text}")
 
-    def part_frame(self, kind: str) -> pd.DataFrame:
-        """Return all parts of a kind in one frame; without columns where there are none."""
-        frames = list(self.part_frames(kind))
-        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    def part_frame(self, kind: str, columns: Sequence[Column] = ()) -> pd.DataFrame:
+        """Return all parts of a kind in one frame; with these columns where there are none."""
+        none = pd.DataFrame(columns=names(columns))
+        return pd.concat([*self.part_frames(kind)] or [none], ignore_index=True)

@@ -145,6 +145,22 @@ def as_matrix(
     return betas
 
 
+def long_frame(
+    layer: str, call: int, samples: npt.ArrayLike, values: npt.NDArray[Any], name: str = "beta"
+) -> pd.DataFrame:
+    """Return values (N, C) as rows: sample, layer, call, channel and the value."""
+    count, width = values.shape
+    return pd.DataFrame(
+        {
+            "sample": np.repeat(np.asarray(samples, dtype=np.int64), width),
+            "layer": pd.Series(layer, index=range(count * width), dtype="str"),
+            "call": np.full(count * width, call, dtype=np.int64),
+            "channel": np.tile(np.arange(width, dtype=np.int64), count),
+            name: values.reshape(-1),
+        }
+    )
+
+
 def _pivoted(
     rows: pd.DataFrame, layer: str
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.floating[Any]], npt.NDArray[np.int64]]:

@@ -29,8 +29,7 @@ from acon_hooks.layers.scan import Layer
 from acon_hooks.moments.accumulating import Accumulator
 from acon_hooks.moments.constants import GATED_KINDS
 from acon_hooks.readings.batch import Batch, Key
-from acon_hooks.readings.beta_networks import run_facts
-from acon_hooks.readings.layer_tables import channel_table, layer_table
+from acon_hooks.readings.layer_tables import beta_networks, channel_table, layer_table
 from acon_hooks.readings.second_look import RowCheck, with_rowless
 from acon_hooks.readings.tap import Tap
 
@@ -44,7 +43,7 @@ class LayerMetadata:
     # Columns of `columns.LAYER_COLUMNS` and `columns.CHANNEL_COLUMNS`.
     layers: pd.DataFrame
     channels: pd.DataFrame
-    # See `beta_networks.run_facts`.
+    # See `layer_tables.beta_networks`.
     beta_networks: dict[str, dict[str, Any]]
     # Whether rows are samples; None where it was not looked at.
     rows: RowCheck | None
@@ -131,7 +130,7 @@ class ForwardPass:
         # Of the same batch in all processes, so that all would write the same census.
         first = self._opening()
         census = census_in(tap, (batch if first is None else first).map(self._laid_out))
-        return LayerMetadata(layers, channel_table(used), run_facts(used), rows, census)
+        return LayerMetadata(layers, channel_table(used), beta_networks(used), rows, census)
 
     def _learns_from_data(self) -> bool:
         """Whether constants of the moments may be means over a batch: those of ACON layers."""

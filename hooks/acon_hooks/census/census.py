@@ -17,7 +17,7 @@ from acon_hooks.census.classify import (
     written,
 )
 from acon_hooks.census.marks import Marks
-from acon_hooks.engine.operators import OperatorListener
+from acon_hooks.engine.functions import OperatorListener
 from acon_hooks.engine.outputs import tensors_in
 from acon_hooks.engine.sites import Args, Kwargs, Site, SiteCall, Visitor
 from acon_hooks.layers.scan import Layer

@@ -1,14 +1,15 @@
-"""Torch functions inside a forward pass: listened to by a function mode, call by call."""
+"""Torch functions and operators inside a forward pass: listened to by modes, call by call."""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
 from acon_hooks.engine.sites import Args, Kwargs
 
-#: Runs a torch function, or something else instead, and returns the result.
+#: Runs a torch function or operator, or something else instead, and returns the result.
 FunctionHandler = Callable[[Callable[..., Any], Args, Kwargs], Any]
 
 #: Number of active function modes: 0 where no function is listened to.
@@ -60,17 +61,28 @@ class Listener:
 
     # The handler runs the function once; functions that it calls itself are not handed to it.
     def __init__(self, handler: FunctionHandler) -> None:
-        self._mode = _Mode(handler)
+        self._mode: Any = _Mode(handler)
 
     def on(self) -> None:
         """Listen from now on."""
         self.off()  # an interrupted forward pass may have left it on
-        self._mode.__enter__()  # type: ignore[no-untyped-call]
+        self._mode.__enter__()
 
     def off(self) -> None:
         """Listen no longer, also where other modes were activated since."""
         if listening():
             leave(self._mode, _get_current_function_mode_stack())  # type: ignore[no-untyped-call]
+
+
+class OperatorListener(Listener):
+    """The same of the operators that functions, modules and scripted code come down to."""
+
+    def __init__(self, handler: FunctionHandler) -> None:
+        self._mode = _DispatchMode(handler)
+
+    def off(self) -> None:
+        """Listen no longer, also where other modes were activated since."""
+        leave(self._mode, _get_current_dispatch_mode_stack())
 
 
 def leave(mode: Any, stack: list[Any]) -> None:
@@ -97,4 +109,21 @@ class _Mode(TorchFunctionMode):
         self.handler = handler
 
     def __torch_function__(self, func: Any, types: Any, args: Args = (), kwargs: Any = None) -> Any:
+        return self.handler(func, args, kwargs or {})
+
+
+class _DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    supports_higher_order_operators = True
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Return False, since nothing is compiled while a network is watched."""
+        # True would load the compiler, which takes seconds, at the first operator.
+        return False
+
+    def __init__(self, handler: FunctionHandler) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.handler = handler
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Args = (), kwargs: Any = None) -> Any:
         return self.handler(func, args, kwargs or {})

@@ -16,6 +16,7 @@ from acon_analysis.moments.frames import MergedRows
 from acon_analysis.moments.gram import rounding
 from acon_analysis.screen import counted
 from acon_analysis.selection import layer_path
+from acon_analysis.statistics.beta_matrix import long_frame
 from acon_analysis.statistics.channel_sums import channel_sums
 from acon_analysis.statistics.linearity import linearity_table, totals_by_sample
 from acon_hooks.errors import HookError
@@ -270,20 +271,9 @@ class Recording:
         pieces = []
         for (name, call), arrays in parts.items():
             values = np.concatenate(arrays)
-            static = values.ndim == 1
-            rows, width = (1, len(values)) if static else values.shape
-            sample = np.full(width, -1) if static else np.repeat(np.arange(rows), width)
-            pieces.append(
-                pd.DataFrame(
-                    {
-                        "sample": sample.astype(np.int64),
-                        "layer": pd.Series([name], dtype="str").repeat(rows * width).to_numpy(),
-                        "call": np.int64(call),
-                        "channel": np.tile(np.arange(width, dtype=np.int64), rows),
-                        column: values.reshape(-1),
-                    }
-                )
-            )
+            samples: Any = range(len(values)) if values.ndim == 2 else [-1]
+            values = np.atleast_2d(values)
+            pieces.append(long_frame(name, call, samples, values, column))
         if not pieces:
             return pd.DataFrame({n: [] for n in ("sample", "layer", "call", "channel", column)})
         return pd.concat(pieces, ignore_index=True).astype({"layer": "str"})

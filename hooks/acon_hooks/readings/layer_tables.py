@@ -1,4 +1,4 @@
-"""Layers as frames: what was found, how it is read, which slopes were learned."""
+"""Layers as frames: what was found, how it is read, which slopes were learned; β networks."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -7,11 +7,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
 from acon_analysis.columns import CHANNEL_COLUMNS, LAYER_COLUMNS, dtypes, names
 from acon_analysis.store.folder import column_name
-from acon_hooks.layers.scan import Layer
+from acon_hooks.layers.elementwise import is_activation
+from acon_hooks.layers.scan import Layer, slopes
 from acon_hooks.readings.proof import ProofReport
 
 
@@ -84,6 +87,40 @@ def last_norm(layer: Layer) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     if not isinstance(module, _BatchNorm) or not module.affine:
         return None, None
     return module.weight.detach(), module.bias.detach()
+
+
+def beta_networks(layers: Iterable[Layer]) -> dict[str, dict[str, Any]]:
+    """Describe the β networks of layers by name, as JSON; others are left out."""
+    found = {layer.name: _beta_network(layer) for layer in layers}
+    return {name: facts for name, facts in found.items() if facts is not None}
+
+
+def _beta_network(layer: Layer) -> dict[str, Any] | None:
+    """Return arguments of `statistics.redrawn_null.BetaNetwork`, ``norm`` for its γ and b.
+
+    None unless β is one number a channel, made of the pooled input by two linear maps.
+    """
+    if layer.granularity != "channel" or slopes(layer.module) is None:
+        return None
+    parts = [module for module in layer.module.modules() if module is not layer.module]
+    linear = [module for module in parts if isinstance(module, nn.Linear | _ConvNd)]
+    if len(linear) != 2 or _outputs(linear[1]) != layer.channels:
+        return None
+    hidden = _outputs(linear[0])
+    norms = [module for module in parts if isinstance(module, _BatchNorm)]
+    scale, _ = last_norm(layer)
+    inner = norms[:-1] if scale is not None else norms
+    return {
+        "hidden": hidden,
+        "norm": scale is not None,
+        "inner_norm": any(norm.num_features == hidden for norm in inner),
+        "relu": any(isinstance(m, nn.ReLU) for m in parts if is_activation(m)),
+        "eps": float(norms[-1].eps) if norms else 1e-5,
+    }
+
+
+def _outputs(module: nn.Module) -> int:
+    return int(getattr(module, "out_features", 0) or getattr(module, "out_channels", 0))
 
 
 def _width(layer: Layer, shape: Sequence[int]) -> int:
