@@ -3,10 +3,19 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from inspect import cleandoc
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 if TYPE_CHECKING:
     from acon_figures.style import AconFigure
+
+#: The parameters that every figure has, as they stand in docstrings.
+OF_ALL = """\
+width : {"single", "double"} or float
+    3.25, 6.75 or any number of inches; panels of a narrow figure stand below one another.
+context : {"paper", "talk"}
+    Whose sizes of text and lines it has.
+"""
 
 Result = TypeVar("Result")
 Plot = TypeVar("Plot", bound="Callable[..., AconFigure]")
@@ -17,8 +26,8 @@ class FigureSpec:
     """One figure of the registry.
 
     As a decorator, ``@figure(kind="measured", needs=("depth",))``, it describes the function of a
-    plot's file and leaves it as it is. The registry reads the arguments, which must be literals,
-    from the text of the file, so that a list of the figures imports none of them.
+    plot's file and adds `OF_ALL` to its docstring. The registry reads the arguments, which must be
+    literals, from the text of the file, so that a list of the figures imports none of them.
 
     Attributes
     ----------
@@ -63,7 +72,11 @@ class FigureSpec:
     description: str = ""
 
     def __call__(self, function: Plot) -> Plot:
-        """Return the function that it decorates."""
+        """Return the function that it decorates, with the parameters of all in its docstring."""
+        before, returns, after = cleandoc(function.__doc__ or "").partition("\nReturns\n")
+        if "\nParameters\n" not in before:
+            before += "\nParameters\n----------\n"
+        function.__doc__ = before + OF_ALL + returns + after
         return function
 
     @property

@@ -116,3 +116,11 @@ def test_every_function_of_a_plots_file_is_public() -> None:
         assert getattr(acon_figures, name) is not None
     with pytest.raises(AttributeError, match="did you mean 'beta_heatmap'"):
         _ = acon_figures.beta_heatmp
+
+
+@pytest.mark.parametrize("name", acon_figures.FIGURES)
+def test_a_docstring_describes_width_and_context_once(name: str) -> None:
+    text = acon_figures.FIGURES[name].function.__doc__ or ""
+    parameters = text.partition("\nParameters\n----------\n")[2].partition("\nReturns\n")[0]
+    assert parameters.count("\nwidth : ") + parameters.startswith("width : ") == 1
+    assert parameters.count("\ncontext : ") == text.count("context : ") == 1

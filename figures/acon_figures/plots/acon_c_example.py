@@ -17,12 +17,6 @@ def acon_c_example(*, width: str | float = "single", context: str = "paper") -> 
     The reading: β switches a unit from linear (the mean of both lines) to nonlinear (their
     maximum).
 
-    Parameters
-    ----------
-    width : {"single", "double"} or float
-        3.25, 6.75 or any number of inches.
-    context : {"paper", "talk"}
-
     Returns
     -------
     AconFigure

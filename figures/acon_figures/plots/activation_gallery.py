@@ -26,12 +26,6 @@ CAPTION = (
 def activation_gallery(*, width: str | float = "double", context: str = "paper") -> AconFigure:
     """Draw fifteen activations, each with its derivative, formula, limits and slope range.
 
-    Parameters
-    ----------
-    width : {"single", "double"} or float
-        Three panels a row, or two.
-    context : {"paper", "talk"}
-
     Returns
     -------
     AconFigure

@@ -60,9 +60,6 @@ def beta_against_null(
     splits : pandas.DataFrame
         As `Run.variance_split` gives it: one row a layer; the band of redrawn networks is drawn
         where it is there.
-    width : {"single", "double"} or float
-        Panels side by side or one below the other.
-    context : {"paper", "talk"}
 
     Returns
     -------

@@ -97,9 +97,6 @@ def beta_distributions(
         Which use of a layer that is used more than once, by default the last.
     xlim : tuple of float, optional
         By default 0 to 1, further where the middle 99 % of a static network's β reach further.
-    width : {"single", "double"} or float
-        3.25, 6.75 or any number of inches.
-    context : {"paper", "talk"}
 
     Returns
     -------

@@ -62,9 +62,6 @@ def beta_heatmap(
         Class of each sample, by sample; at most 20 classes are drawn, a column each.
     call : int, optional
         Which use of the layer, by default the last.
-    width : {"single", "double"} or float
-        3.25, 6.75 or any number of inches.
-    context : {"paper", "talk"}
 
     Returns
     -------

@@ -71,9 +71,6 @@ def beta_over_epochs(
         By default the last of the frame.
     variants : sequence of str, optional
         Which to draw and in which order, by default all.
-    width : {"single", "double"} or float
-        A column a variant; in narrow figures three a row.
-    context : {"paper", "talk"}
 
     Returns
     -------

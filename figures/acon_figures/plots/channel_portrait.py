@@ -66,9 +66,6 @@ def channel_portrait(
     inputs : pandas.DataFrame, optional
         Counts of inputs: columns network, layer, call, channel, left, right, count, images (how
         many were counted). Drawn where it holds this channel.
-    width : {"single", "double"} or float
-        3.25, 6.75 or any number of inches.
-    context : {"paper", "talk"}
 
     Returns
     -------

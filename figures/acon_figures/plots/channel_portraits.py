@@ -42,9 +42,6 @@ def channel_portraits(
         From `acon_analysis.plotdata.channels.channel_facts`; of several networks the first.
     count : int
         How many channels.
-    width : {"single", "double"} or float
-        Three panels a row, or two.
-    context : {"paper", "talk"}
 
     Returns
     -------

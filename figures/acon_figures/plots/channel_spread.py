@@ -45,9 +45,6 @@ def channel_spread(
     ----------
     every_channel : pandas.DataFrame
         From `acon_analysis.plotdata.channels.channel_facts`; of several networks the first.
-    width : {"single", "double"} or float
-        3.25, 6.75 or any number of inches.
-    context : {"paper", "talk"}
 
     Returns
     -------

@@ -46,9 +46,6 @@ def channel_states(
     ----------
     every_channel : pandas.DataFrame
         From `acon_analysis.plotdata.channels.channel_facts`; of several networks the first.
-    width : {"single", "double"} or float
-        Panels side by side or one below the other.
-    context : {"paper", "talk"}
 
     Returns
     -------

@@ -65,9 +65,6 @@ def explanation(
         A name for a sample, such as its class.
     channel_order : {"rgb", "bgr"}
         How colour images are stored.
-    width : {"single", "double"} or float
-        3.25, 6.75 or any number of inches.
-    context : {"paper", "talk"}
 
     Returns
     -------

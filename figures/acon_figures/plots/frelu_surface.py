@@ -21,12 +21,6 @@ def frelu_surface(*, width: str | float = "double", context: str = "paper") -> A
 
     The reading: the hard fold along x = T(x) is rounded off.
 
-    Parameters
-    ----------
-    width : {"single", "double"} or float
-        Three panels in a row, or below one another.
-    context : {"paper", "talk"}
-
     Returns
     -------
     AconFigure

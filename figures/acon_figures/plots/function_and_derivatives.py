@@ -97,9 +97,6 @@ def function_and_derivatives(
         False (the default) draws the formula, with the bounds as lines at their exact heights
         and marks where they are reached, x = ±u*/(β (p1 - p2)), u* = 2.39936. True draws the
         published curves: the stale 0.7, and lines for the bounds in panel (b) only.
-    width : {"single", "double"} or float
-        At one column's width the panels stand below one another.
-    context : {"paper", "talk"}
 
     Returns
     -------

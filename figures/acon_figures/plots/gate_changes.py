@@ -67,9 +67,6 @@ def gate_changes(
         Which to draw and in which order; by default those of `SHOWN` that the frame has.
     margin : float
         The margin δ that the frame was made with.
-    width : {"single", "double"} or float
-        Panels side by side or one below the other.
-    context : {"paper", "talk"}
 
     Returns
     -------

@@ -31,12 +31,6 @@ def improvements(*, width: str | float = "double", context: str = "paper") -> Ac
     little in deep networks. Two bars disagree with the paper's own tables; diamonds show the other
     number.
 
-    Parameters
-    ----------
-    width : {"single", "double"} or float
-        3.25, 6.75 or any number of inches.
-    context : {"paper", "talk"}
-
     Returns
     -------
     AconFigure

@@ -84,9 +84,6 @@ def linearity_by_depth(
         What stands below: the layers that every network has, by name, or for networks of other
         layers the depth from the first layer to the last. By default layers where all networks
         have those of the smallest.
-    width : {"single", "double"} or float
-        Panels side by side or one below the other.
-    context : {"paper", "talk"}
 
     Returns
     -------

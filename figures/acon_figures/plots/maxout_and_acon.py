@@ -43,12 +43,6 @@ CAPTION = (
 def maxout_and_acon(*, width: str | float = "double", context: str = "paper") -> AconFigure:
     """Draw the table of both families, and below it each hard function with its smooth partner.
 
-    Parameters
-    ----------
-    width : {"single", "double"} or float
-        At one column's width the panels stand below one another.
-    context : {"paper", "talk"}
-
     Returns
     -------
     AconFigure

@@ -25,12 +25,6 @@ _fits: Callable[[], tuple[pd.DataFrame, pd.DataFrame]] = cache(learned_maxout)
 def maxout_learned(*, width: str | float = "double", context: str = "paper") -> AconFigure:
     """Draw Maxout units fitted to ReLU, |x|, x² and tanh.
 
-    Parameters
-    ----------
-    width : {"single", "double"} or float
-        Four panels in a row, or two by two.
-    context : {"paper", "talk"}
-
     Returns
     -------
     AconFigure

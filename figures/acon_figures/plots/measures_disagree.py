@@ -64,9 +64,6 @@ def measures_disagree(
         By default the last ACON layer.
     measures : pandas.DataFrame, optional
         Columns network, layer, call, channel, affinity, gradient_variance.
-    width : {"single", "double"} or float
-        Examples next to or below the correlations.
-    context : {"paper", "talk"}
 
     Returns
     -------

@@ -58,12 +58,6 @@ CAPTION = (
 def meta_acon_module(*, width: str | float = "double", context: str = "paper") -> AconFigure:
     """Draw the three forms of Meta-ACON's module next to squeeze-and-excitation.
 
-    Parameters
-    ----------
-    width : {"single", "double"} or float
-        Four panels in a row, or two by two.
-    context : {"paper", "talk"}
-
     Returns
     -------
     AconFigure

@@ -62,9 +62,6 @@ def network_sketch(
         From `acon_analysis.plotdata.channels.channel_facts`.
     layer : str, optional
         By default the last ACON layer.
-    width : {"single", "double"} or float
-        Networks side by side or one below the other.
-    context : {"paper", "talk"}
 
     Returns
     -------

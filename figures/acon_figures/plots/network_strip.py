@@ -52,8 +52,6 @@ def network_strip(
     blocks : pandas.DataFrame
         From `acon_analysis.block_linearity`: block, nlc, nlc_error, r2, vectors, inside; of a CSV
         file too. Network, data and samples, where they are there, stand above.
-    width : {"single", "double"} or float
-    context : {"paper", "talk"}
 
     Returns
     -------

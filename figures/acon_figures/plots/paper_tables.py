@@ -35,9 +35,6 @@ def paper_tables(
     names : sequence of str, optional
         Keys of `acon_analysis.paper.TABLES`, one below the other; by default tables 3, 4, 9, 10,
         meta-ACON, TFNet and the improvements, in pairs where the width allows.
-    width : {"single", "double"} or float
-        3.25, 6.75 or any number of inches.
-    context : {"paper", "talk"}
 
     Returns
     -------

@@ -49,9 +49,6 @@ def reached_slopes(
     ----------
     every_channel : pandas.DataFrame
         From `acon_analysis.plotdata.channels.channel_facts`; of several networks the first.
-    width : {"single", "double"} or float
-        3.25, 6.75 or any number of inches.
-    context : {"paper", "talk"}
 
     Returns
     -------

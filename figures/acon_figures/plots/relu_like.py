@@ -23,12 +23,6 @@ CAPTION = (
 def relu_like(*, width: str | float = "double", context: str = "paper") -> AconFigure:
     """Draw ReLU and nine activations like it in one plot.
 
-    Parameters
-    ----------
-    width : {"single", "double"} or float
-        3.25, 6.75 or any number of inches.
-    context : {"paper", "talk"}
-
     Returns
     -------
     AconFigure

@@ -52,9 +52,6 @@ def replacement_damage(
         By default the first in the frame.
     measures : mapping of str to str, optional
         Columns to draw, and what their axes say; by default `MEASURES`.
-    width : {"single", "double"} or float
-        Four panels in a row, or two by two.
-    context : {"paper", "talk"}
 
     Returns
     -------

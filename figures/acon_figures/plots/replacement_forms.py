@@ -60,9 +60,6 @@ def replacement_forms(
     forms : pandas.DataFrame
         Columns `NEEDED`; one row a network, form, budget and whether BatchNorms were estimated
         again, as ``benchmarks/replacing.py`` writes it.
-    width : {"single", "double"} or float
-        Accuracy and logits side by side, or one below the other.
-    context : {"paper", "talk"}
 
     Returns
     -------

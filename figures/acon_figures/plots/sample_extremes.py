@@ -82,9 +82,6 @@ def sample_extremes(
         shown over its own range. A sample without one is drawn without.
     labels : mapping of int to object, optional
         A name for a sample, such as its class; also a pandas Series.
-    width : {"single", "double"} or float
-        3.25, 6.75 or any number of inches.
-    context : {"paper", "talk"}
 
     Returns
     -------

@@ -39,9 +39,6 @@ def sample_spread(
     ----------
     spread : pandas.DataFrame
         From `acon_analysis.plotdata.sample_spread.sample_spread`.
-    width : {"single", "double"} or float
-        3.25, 6.75 or any number of inches.
-    context : {"paper", "talk"}
 
     Returns
     -------

@@ -34,9 +34,6 @@ def selu_self_normalisation(
     signals : pandas.DataFrame, optional
         What `studies.experiments.signal_through_layers` returns; by default measured anew
         (50 layers, three seeds).
-    width : {"single", "double"} or float
-        At one column's width the panels stand below one another.
-    context : {"paper", "talk"}
 
     Returns
     -------

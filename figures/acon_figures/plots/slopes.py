@@ -57,9 +57,6 @@ def slopes(
         From `acon_analysis.plotdata.channels.channel_facts`.
     network : str, optional
         By default the first in the table.
-    width : {"single", "double"} or float
-        Panels side by side or one below the other.
-    context : {"paper", "talk"}
 
     Returns
     -------

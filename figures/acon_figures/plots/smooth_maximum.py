@@ -27,12 +27,6 @@ CAPTION = (
 def smooth_maximum(*, width: str | float = "double", context: str = "paper") -> AconFigure:
     """Draw the smooth maximum of (x, 0) over x for several β, and of five numbers over β.
 
-    Parameters
-    ----------
-    width : {"single", "double"} or float
-        At one column's width the panels stand below one another.
-    context : {"paper", "talk"}
-
     Returns
     -------
     AconFigure

@@ -19,12 +19,6 @@ CAPTION = (
 def swish_family(*, width: str | float = "double", context: str = "paper") -> AconFigure:
     """Draw Swish and its derivative for β = 0, 1, 5, 100.
 
-    Parameters
-    ----------
-    width : {"single", "double"} or float
-        At one column's width the panels stand below one another.
-    context : {"paper", "talk"}
-
     Returns
     -------
     AconFigure

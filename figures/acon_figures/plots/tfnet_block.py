@@ -26,12 +26,6 @@ CAPTION = (
 def tfnet_block(*, width: str | float = "double", context: str = "paper") -> AconFigure:
     """Draw TFNet's blocks of stride 1 and 2 and the inside of their ACON-FReLU.
 
-    Parameters
-    ----------
-    width : {"single", "double"} or float
-        Three panels in a row, or two above one.
-    context : {"paper", "talk"}
-
     Returns
     -------
     AconFigure

@@ -59,9 +59,6 @@ def training_curves(
         `acon_analysis.training.logs.training_logs` gives them; ``network`` names the data.
     as_published : bool
         Draw training and test error of all activations in one panel, as the paper does.
-    width : {"single", "double"} or float
-        3.25, 6.75 or any number of inches.
-    context : {"paper", "talk"}
 
     Returns
     -------
