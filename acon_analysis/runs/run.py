@@ -103,7 +103,7 @@ class Run(StoredRun):
         list of Finding
             Linearity first, then what β depends on, then what is not measured.
         """
-        require_samples(self)
+        self.require_samples()
         pooled = bool(draws) and next(iter(self.files("pooled")), None) is not None
         classes = self.layers[["layer", "call", "kind", "class_name", "parameters", "gate_of"]]
         layers = self.linearity(columns="all").merge(classes) if self.has_moments else None
@@ -381,7 +381,7 @@ class Run(StoredRun):
         AconError
             If the run holds neither β nor moments.
         """
-        require_samples(self)
+        self.require_samples()
         if not self.has_moments:
             return self.beta_summary(by)
         keys = ["layer", "call", *([] if by == "layer" else [by])]
@@ -397,16 +397,6 @@ class Run(StoredRun):
             for position, name in ((2, "kind"), (4, "channels")):
                 table.insert(position, name, table.pop(name))
         return in_order(table, self.layers, *keys[2:])
-
-
-def require_samples(run: Run) -> None:
-    """Raise an AconError if no sample of a run has been captured."""
-    if not len(run.sample_ids):
-        bad = f" ({len(run.errors)} could not be read)" if len(run.errors) else ""
-        raise AconError(
-            f"the run {str(run.path)!r} holds no finished {run.sample_word}s yet{bad}; run the "
-            "same capture command again, then this one"
-        )
 
 
 def as_run(run: Run | str | Path) -> Run:

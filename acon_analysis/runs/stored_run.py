@@ -1,6 +1,6 @@
 """What a run's folder holds, read when it is asked for and kept."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +14,6 @@ import pyarrow.compute as pc
 
 from acon_analysis.columns import (
     ERROR_COLUMNS,
-    LAYER_COLUMNS,
-    LAYER_DEFAULTS,
     MOMENT_KEY_COLUMNS,
     NONLINEARITY_COLUMNS,
     SAMPLE_COLUMNS,
@@ -27,13 +25,12 @@ from acon_analysis.errors import AconError, StoreError, UsageError, closest
 from acon_analysis.files import spelled
 from acon_analysis.moments.fields import FEWEST_BLOCKS, MOST_BLOCKS, UNRECORDED_BLOCKS
 from acon_analysis.moments.frames import MergedRows
-from acon_analysis.moments.gram import rounding
+from acon_analysis.runs.described_run import DescribedRun
 from acon_analysis.screen import counted
 from acon_analysis.statistics.beta_matrix import BetaMatrix
 from acon_analysis.statistics.linearity import in_order
 from acon_analysis.statistics.redrawn_null import BetaNetwork
-from acon_analysis.statistics.sentences import NOT_FINITE, ONLY_PADDING, layer_names
-from acon_analysis.store.folder import RunFolder
+from acon_analysis.statistics.sentences import NOT_FINITE, ONLY_PADDING
 from acon_analysis.store.histograms import histogram_frame, merged
 from acon_analysis.store.parquet import ListColumns, release_memory
 from acon_analysis.store.tables import stored_frame, stored_parts, stored_table
@@ -45,13 +42,10 @@ CENSUS = "nonlinearities.parquet"
 KEPT_BYTES = 2**26
 
 
-class StoredRun:
+class StoredRun(DescribedRun):
     """The stored tables of a captured run.
 
-    Frames are read once and kept, apart from `moments`: change only copies of them. Methods take a
-    layer's exact name in ``named_modules()``, and as ``call`` which of its uses within one forward
-    pass; or the name that figures and tables show, `layer_names`. A layer that the run does not
-    hold is a UsageError that names what comes close.
+    Frames are read once and kept, apart from `moments`: change only copies of them.
 
     Parameters
     ----------
@@ -65,9 +59,7 @@ class StoredRun:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.folder = RunFolder(path)
-        self.manifest: dict[str, Any] = self.folder.read_manifest()
-        self.folder.run_id = self.manifest.get("run_id")
+        super().__init__(path)
         self._betas: dict[str, npt.NDArray[np.float32]] = {}  # by column, the last one at the end
         self._lists: dict[str, ListColumns] = {}
 
@@ -78,55 +70,6 @@ class StoredRun:
         return f"Run({str(self.path)!r}: {self.model}, {layers}, {samples}, {state})"
 
     @property
-    def path(self) -> Path:
-        """The run's folder."""
-        return self.folder.path
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What was captured: the network, its weights, the data and every setting that counts."""
-        identity: dict[str, Any] = self.manifest["identity"]
-        return identity
-
-    @property
-    def model(self) -> str:
-        """The network's name, as it was given; of a script's own class without ``__main__``."""
-        return spelled(str(self.identity["model"]).removeprefix("__main__."))
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """The kinds of layers that were to be captured."""
-        return tuple(spelled(str(kind)) for kind in self.identity.get("kinds") or ())
-
-    @property
-    def network(self) -> str:
-        """The network's name for people: of a class its own, of a file without folders."""
-        name = self.model.rpartition("/")[2] if self.model.startswith("/") else self.model
-        return name if ":" in name else name.rpartition(".")[2]
-
-    @property
-    def weights(self) -> str:
-        """Where the weights come from: "shipped", "random", a file's name, or "not known".
-
-        Older versions called the weights of a user's own callable random, which nobody knows.
-        """
-        origin = self.manifest.get("origin") or {}
-        source, colon, _ = self.model.rpartition(":")
-        found = str(origin.get("weights") or "not known")
-        own = colon and source not in ("torchvision", "timm")
-        return "not known" if found == "random" and own else spelled(found)
-
-    @cached_property
-    def layer_names(self) -> dict[tuple[str, int], str]:
-        """What people read for each layer and call: its path, class or call only where needed."""
-        return layer_names(self.layers)
-
-    @property
-    def sample_word(self) -> str:
-        """What a sample is called: "image" where the data are known to be images."""
-        return "image" if "samples_sha256" in self.identity else "sample"
-
-    @property
     def data_words(self) -> str:
         """The data in a few words, such as "500 images of digits (test)"."""
         words = counted(len(self.sample_ids), self.sample_word)
@@ -134,32 +77,6 @@ class StoredRun:
         if name.endswith(".py"):
             name, split = f"{name}{colon}{split}", ""
         return spelled(words + (f" of {name}" if name else "") + (f" ({split})" if split else ""))
-
-    @property
-    def data_name(self) -> str:
-        """The data as they were named, without folders; of objects their class, or nothing."""
-        recorded = str(self.identity.get("data") or "")
-        if self.sample_word == "sample":  # a class, or "stream of" a class
-            recorded = "" if recorded.startswith("stream of") else recorded.rpartition(".")[2]
-        name = str(self.manifest.get("data") or recorded)
-        return name.rstrip("/").rpartition("/")[2]
-
-    @property
-    def _unit_count(self) -> int | None:
-        """The units that the run is planned to have; None for data of unknown length."""
-        count: int | None = self.manifest["units"]
-        return count
-
-    @cached_property
-    def units(self) -> list[int]:
-        """The units that are done, in order."""
-        count = self._unit_count
-        return [unit for unit in self.folder.done_units() if count is None or unit < count]
-
-    @property
-    def complete(self) -> bool:
-        """Whether every unit is done and the manifest is finished."""
-        return bool(self.manifest["complete"])
 
     @cached_property
     def samples(self) -> pd.DataFrame:
@@ -181,17 +98,19 @@ class StoredRun:
             raise StoreError(f"two parts of {str(self.path / 'betas')!r} hold the same samples")
         return ids
 
+    def require_samples(self) -> None:
+        """Raise an AconError if no sample has been captured."""
+        if not len(self.sample_ids):
+            bad = f" ({len(self.errors)} could not be read)" if len(self.errors) else ""
+            raise AconError(
+                f"the run {str(self.path)!r} holds no finished {self.sample_word}s yet{bad}; run "
+                "the same capture command again, then this one"
+            )
+
     @cached_property
     def labels(self) -> "pd.Series[Any]":
         """The class of every captured sample, by sample_id as `sample_ids`; missing without one."""
         return self.samples.set_index("sample_id")["label"].reindex(self.sample_ids)
-
-    @cached_property
-    def layers(self) -> pd.DataFrame:
-        """One row a layer and call, in order of execution, columns of `columns.LAYER_COLUMNS`."""
-        rows = [LAYER_DEFAULTS | row for row in self.manifest["layers"]]
-        frame = pd.DataFrame(rows, columns=names(LAYER_COLUMNS))
-        return frame.astype(dtypes(LAYER_COLUMNS))
 
     @property
     def has_census(self) -> bool:
@@ -210,65 +129,10 @@ class StoredRun:
             dtypes(NONLINEARITY_COLUMNS)
         )
 
-    @property
-    def beta_layers(self) -> pd.DataFrame:
-        """The rows of `layers` that have a β, static or of every sample."""
-        table = self.layers
-        return table[(table["column"] != "") | (table["granularity"] == "static")]
-
-    @property
-    def per_sample_layers(self) -> pd.DataFrame:
-        """The rows of `layers` whose β depends on the sample, gates left out."""
-        table = self.layers
-        return table[(table["column"] != "") & (table["kind"] != "gate")]
-
-    @property
-    def has_beta(self) -> bool:
-        """Whether any layer has a β, static or of every sample."""
-        return not self.beta_layers.empty
-
-    def layer_row(self, layer: str, call: int = 0) -> Any:
-        """Return the row of `layers` of one layer and call; an error names what comes close.
-
-        ``layer`` is a module path, or one of `layer_names`, which may hold the call.
-        """
-        key = self.layer_key(layer, call)
-        if key in self._layer_rows:
-            return self._layer_rows[key]
-        options = self.layers["layer"].unique()
-        if layer not in options:
-            raise UsageError(f"the run holds no layer {layer!r}; {closest(layer, options)}")
-        raise UsageError(
-            f"layer {layer!r} was not called {counted(call + 1, 'time')} in a forward pass"
-        )
-
-    def layer_key(self, layer: str, call: int = 0) -> tuple[str, int]:
-        """Return path and call of a layer that has its path or one of `layer_names`."""
-        known = (layer, 0) in self._layer_rows
-        return (layer, call) if known else self._layers_shown.get(layer, (layer, call))
-
-    @cached_property
-    def _layers_shown(self) -> dict[str, tuple[str, int]]:
-        """Path and call of every layer by its name in figures and tables."""
-        return {name: key for key, name in self.layer_names.items()}
-
-    @cached_property
-    def _layer_rows(self) -> dict[tuple[str, int], Any]:
-        """The rows of `layers` by layer and call: a search for each of thousands takes long."""
-        rows: Iterator[Any] = self.layers.itertuples(index=False)
-        return {(row.layer, row.call): row for row in rows}
-
     @cached_property
     def channels(self) -> pd.DataFrame:
         """One row a layer and channel with p1, p2, static β: `columns.CHANNEL_COLUMNS`."""
         return stored_frame(self.path / "channels.parquet", "channels")
-
-    def rows_of(self, layers: Iterable[str]) -> pd.DataFrame:
-        """Return the rows of `layers` of some: all calls of a path, one call of a shown name."""
-        asked = set(layers)
-        keys = {(row.layer, row.call) for row in map(self.layer_row, asked)}
-        pairs = zip(self.layers["layer"], self.layers["call"], strict=True)
-        return self.layers[[pair[0] in asked or pair in keys for pair in pairs]]
 
     def channels_of(self, layer: str) -> pd.DataFrame:
         """Return the rows of `channels` of one layer; none where it has no such channels."""
@@ -289,11 +153,6 @@ class StoredRun:
         """`channels` with the reference β, one row a layer, call and channel; needs moments."""
         references = self.references[["layer", "call", "channel", "beta_reference"]]
         return references.merge(self.channels, on=["layer", "channel"], how="left")
-
-    @property
-    def rounding(self) -> float:
-        """Relative rounding of the network's arithmetic, float32's at least."""
-        return rounding(str(self.identity.get("dtype") or "").split(", "))
 
     @cached_property
     def left_out(self) -> pd.DataFrame:
@@ -510,18 +369,6 @@ class StoredRun:
     def histogram_table(self) -> pa.Table | None:
         """Return the sum of the units' counts, a row a channel; None if there are none."""
         return merged((path, stored_table(path, "histograms")) for path in self.files("histograms"))
-
-    def files(self, kind: str) -> Iterator[Path]:
-        """Yield the parts of a kind, of the units that are done, in order."""
-        for unit in self.units:
-            parts = self.folder.unit_parts(unit) or {}
-            path = self.folder.part(kind, unit)
-            if f"{kind}/{path.name}" in parts:
-                if not path.is_file():
-                    raise StoreError(
-                        f"{str(path)!r} is missing; `acon verify` reports what else is"
-                    )
-                yield path
 
     def part_frames(self, kind: str) -> Iterator[pd.DataFrame]:
         """Yield a kind's parts, unit by unit."""

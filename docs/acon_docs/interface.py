@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 PAGES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("acon_analysis", "acon_analysis: the front door", (
         "acon_analysis", "acon_analysis.runs.run", "acon_analysis.runs.stored_run",
+        "acon_analysis.runs.described_run",
     )),
     (
         "acon_hooks",

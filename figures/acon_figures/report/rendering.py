@@ -18,7 +18,7 @@ from acon_analysis.errors import UsageError
 from acon_analysis.files import atomic_write
 from acon_analysis.plotdata.networks import with_folders
 from acon_analysis.plotdata.overview import channel_overview, layer_overview
-from acon_analysis.runs.run import Run, as_run, require_samples
+from acon_analysis.runs.run import Run, as_run
 from acon_analysis.screen import counted
 from acon_analysis.selection import require_columns
 from acon_analysis.statistics.sentences import sentence
@@ -102,7 +102,7 @@ def render(
 ) -> str:
     """Return the page of one run or of two as text; see `write_report`."""
     for run in runs:
-        require_samples(run)
+        run.require_samples()
     if blocks is not None:
         _require_own(blocks, runs[0])
     specs, inputs = reported(), Inputs(runs, {"blocks": lambda _run: blocks})
