@@ -225,15 +225,11 @@ def _shipped_logs(inputs: Inputs) -> pd.DataFrame:
     return training_logs(next((name for name in named if name in logged_data()), "digits"))
 
 
-def _shipped_table(name: str) -> Callable[[Inputs], pd.DataFrame | None]:
-    """Return what reads a table of `studies.results`, where there is one."""
-    return lambda _inputs: results.table(name) if name in results.available() else None
-
-
-def _beta_over_epochs() -> pd.DataFrame | None:
-    """Return the table of β over epochs, with the name of its data."""
-    name = "beta_over_epochs"
-    return results.table(name).assign(data="cifar10") if name in results.available() else None
+def _shipped_table(name: str, **more: str) -> Callable[[Inputs], pd.DataFrame | None]:
+    """Return what reads a table of `studies.results`, where there is one, with more columns."""
+    return lambda _inputs: (
+        results.table(name).assign(**more) if name in results.available() else None
+    )
 
 
 def _of_main(make: Callable[[Run], Any]) -> Callable[[Inputs], Any]:
@@ -261,7 +257,7 @@ PROVIDES: Mapping[str, Callable[[Inputs], Any]] = {
     "damage": _shipped_table("replacement_damage"),
     "gates": _shipped_table("gate_use"),
     "forms": _shipped_table("replacement_forms"),
-    "epochs": lambda _inputs: _beta_over_epochs(),
+    "epochs": _shipped_table("beta_over_epochs", data="cifar10"),
 }
 
 #: Inputs that hold the layers of a run one by one, of very many those that are drawn.

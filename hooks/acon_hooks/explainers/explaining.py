@@ -206,8 +206,7 @@ def settled(
     if reading is None or found.granularity == "static" or reading.source.fixed:
         raise UsageError(
             f"β of layer {found.name!r} is a parameter of the network ({found.reader}): it is "
-            "the same for every image, so no pixel decides it; "
-            + _others(unwrap(model), "meta_acon", "gate")
+            f"the same for every image, so no pixel decides it; {_others(unwrap(model))}"
         )
     return found
 
@@ -229,22 +228,21 @@ def _check_layer(model: nn.Module, name: str) -> None:
     if name in known:
         raise UsageError(
             f"layer {name!r} ({known[name].class_name}) is of kind {known[name].kind!r}, which "
-            f"has no β that depends on the image; {_others(model, 'meta_acon', 'gate')}"
+            f"has no β that depends on the image; {_others(model)}"
         )
     if split_name(name)[1] is not None:
-        others = _others(model, "meta_acon", "gate")
         raise UsageError(
             f"layer {name!r} is an activation that is called as a function, which has no β that "
-            f"depends on the image; {others}"
+            f"depends on the image; {_others(model)}"
         )
     offered = [layer.name for layer in known.values() if layer.kind in ("meta_acon", "gate")]
     what = "is no activation layer" if name in dict(model.named_modules()) else "does not exist"
     raise UsageError(f"layer {name!r} {what}: {closest(name, offered)}")
 
 
-def _others(model: nn.Module, *kinds: str) -> str:
+def _others(model: nn.Module) -> str:
     """Return which layers have a β that depends on the image, for a message."""
-    there = [layer.name for layer in scan_layers(model, kinds)]
+    there = [layer.name for layer in scan_layers(model, ("meta_acon", "gate"))]
     if not there:
         return "this network has no layer whose β depends on the image"
     shown = ", ".join(map(repr, there[:5]))
