@@ -17,7 +17,7 @@ from acon_analysis.store.folder import RunFolder
 
 
 class DescribedRun:
-    """A captured run as its manifest describes it; `StoredRun` has what its tables hold.
+    """A captured run as its manifest describes it, without what its tables hold.
 
     Methods take a layer's exact name in ``named_modules()``, and as ``call`` which of its uses
     within one forward pass; or the name that figures and tables show, `layer_names`. A layer that
