@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import pandas as pd
 
@@ -44,6 +44,14 @@ def counted(count: int, word: str) -> str:
     """Return a number and what it counts: "1 layer", "4,000 channels", "2 classes"."""
     plural = f"{word}es" if word.endswith(("s", "x", "ch")) else f"{word}s"
     return f"{count:,} {word if count == 1 else plural}"
+
+
+def listed(
+    items: "Sequence[Any]", most: int, show: "Callable[[Any], str]" = str, joint: str = ", "
+) -> str:
+    """Return the first items, and how many more there are: "a, b and 3 more"."""
+    text = joint.join(map(show, items[:most]))
+    return text + (f"{joint.rstrip(', ')} and {len(items) - most} more" * (len(items) > most))
 
 
 def three_digits(value: float) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from acon_analysis.columns import CENSUS_COLUMNS, dtypes, names
-from acon_analysis.screen import counted
+from acon_analysis.screen import counted, listed
 
 #: Operators that a sentence names.
 MOST_NAMED = 6
@@ -70,10 +70,9 @@ def census_table(frame: pd.DataFrame, most: int = 3) -> pd.DataFrame:
         ["operator", "measured", "class", "reason"], sort=False
     ):
         calls, elements = group["calls"].sum(), group["elements"].sum()
-        modules = list(dict.fromkeys(group["name"]))
-        shown = ", ".join(name or "the network itself" for name in modules[:most])
-        more = f" and {len(modules) - most} more" if len(modules) > most else ""
-        rows.append((operator, kind, reason, calls, elements / total, measured, shown + more))
+        modules = [name or "the network itself" for name in dict.fromkeys(group["name"])]
+        shown = listed(modules, most)
+        rows.append((operator, kind, reason, calls, elements / total, measured, shown))
     table = pd.DataFrame(rows, columns=names(CENSUS_COLUMNS)).astype(dtypes(CENSUS_COLUMNS))
     order = ["measured", "share", "calls"]
     return table.sort_values(order, ascending=[True, False, False], kind="stable").reset_index(

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.special import betainc
 
 from acon_analysis.columns import SPLIT_COLUMNS, names
-from acon_analysis.screen import counted
+from acon_analysis.screen import counted, listed
 from acon_analysis.statistics.beta_matrix import BetaMatrix
 from acon_analysis.statistics.beta_variance import (
     LabelEffect,
@@ -129,8 +129,7 @@ def overall(verdicts: Mapping[str, Verdict], *, level: float = 0.05) -> Overall:
         where = f"in each of {total}" if len(tested) > 1 else "in the one layer tested"
         text = f"the samples' means of β vary no more than with random weights {where}{still}"
         return Overall("No sign of it", text)
-    more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
-    which = f"{len(found)} of {total} ({', '.join(found[:MOST_NAMED])}{more})"
+    which = f"{len(found)} of {total} ({listed(found, MOST_NAMED)})"
     text = f"the samples' means of β vary more than with random weights in {which}"
     # P(X >= k) for X binomial, n and level
     if betainc(len(found), len(tested) - len(found) + 1, level) > level:

@@ -15,6 +15,7 @@ from torch._C._dynamo.eval_frame import get_eval_frame_callback
 from torch.nn.parameter import is_lazy
 
 from acon_analysis.errors import UsageError
+from acon_analysis.screen import listed
 from acon_hooks.errors import HookError, SlowerModelWarning
 
 _locks: WeakKeyDictionary[nn.Module, threading.Lock] = WeakKeyDictionary()
@@ -156,12 +157,11 @@ def refuse_training(model: nn.Module) -> None:
         if m.training and type(m) not in _INDIFFERENT
     ]
     if training:
-        shown = ", ".join(repr(name) for name in training[:5])
-        more = f" and {len(training) - 5} more" if len(training) > 5 else ""
         are = "1 module is" if len(training) == 1 else f"{len(training)} modules are"
         raise HookError(
-            f"the model must be in evaluation mode, but {are} in training mode ({shown}{more}): "
-            "its outputs would depend on the batch or on chance; call model.eval() first"
+            f"the model must be in evaluation mode, but {are} in training mode "
+            f"({listed(training, 5, repr)}): its outputs would depend on the batch or on chance; "
+            "call model.eval() first"
         )
 
 

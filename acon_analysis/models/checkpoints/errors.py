@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from acon_analysis.errors import AconError
+from acon_analysis.screen import listed
 
 _SHOWN_CHARACTERS = 80
 _POOL = 500
@@ -31,8 +32,7 @@ def show(value: object) -> str:
 
 def listing(items: Sequence[Any], count: int = 6, describe: Callable[[Any], str] = show) -> str:
     """Return the first items, and how many more there are."""
-    text = ", ".join(map(describe, items[:count]))
-    return text + (f" and {len(items) - count} more" if len(items) > count else "")
+    return listed(items, count, describe)
 
 
 def nearest(name: str, pool: Iterable[str]) -> str | None:

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from acon_analysis.columns import BLOCK_COLUMNS, dtypes
 from acon_analysis.errors import UsageError
-from acon_analysis.screen import counted
+from acon_analysis.screen import counted, listed
 from acon_analysis.statistics.affine_blocks import held_out_r2
 from acon_hooks.blocks.calls import block_sites
 from acon_hooks.blocks.finding import WHOLE, choose_blocks
@@ -214,11 +214,10 @@ def _refuse_or_warn(left_out: dict[str, str], named: list[str] | None) -> None:
     """Say which blocks cannot be measured, and why."""
     if not left_out:
         return
-    text = "; ".join(f"{name!r}: {reason}" for name, reason in list(left_out.items())[:3])
-    more = f"; and {len(left_out) - 3} more" if len(left_out) > 3 else ""
+    text = listed([f"{name!r}: {why}" for name, why in left_out.items()], 3, joint="; ")
     if named is not None:
-        raise HookError(f"blocks that cannot be measured: {text}{more}")
-    warnings.warn(f"blocks left out: {text}{more}", BlockWarning, stacklevel=3)
+        raise HookError(f"blocks that cannot be measured: {text}")
+    warnings.warn(f"blocks left out: {text}", BlockWarning, stacklevel=3)
 
 
 def _row(block: Gathered, lines: _Lines, samples: int) -> dict[str, Any]:
@@ -289,14 +288,14 @@ def _warn_of_disagreement(table: pd.DataFrame) -> None:
     rows = table[misleads]
     if rows.empty:
         return
-    shown = "; ".join(
+    shown = [
         f"{row.block!r}: R² {row.r2:.2f}, mean L {row.elementwise_L:.2f}"
-        for row in rows.head(3).itertuples()
-    )
-    more = f"; and {len(rows) - 3} more" if len(rows) > 3 else ""
+        for row in rows.itertuples()
+    ]
     warnings.warn(
         f"the activations inside say little about {len(rows)} of {counted(len(table), 'block')} "
-        f"({shown}{more}): a shortcut makes a block more linear, products and normalisations less",
+        f"({listed(shown, 3, joint='; ')}): a shortcut makes a block more linear, products and "
+        "normalisations less",
         BlockWarning,
         stacklevel=3,
     )

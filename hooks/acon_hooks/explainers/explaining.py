@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
 from acon_analysis.errors import UsageError, closest
-from acon_analysis.screen import counted
+from acon_analysis.screen import counted, listed
 from acon_analysis.selection import layer_path
 from acon_hooks.engine.feed import Batch
 from acon_hooks.engine.inputs import Forward, InputOptions
@@ -245,9 +245,7 @@ def _others(model: nn.Module) -> str:
     there = [layer.name for layer in scan_layers(model, ("meta_acon", "gate"))]
     if not there:
         return "this network has no layer whose β depends on the image"
-    shown = ", ".join(map(repr, there[:5]))
-    more = f" and {len(there) - 5} more" if len(there) > 5 else ""
-    return f"layers whose β depends on the image: {shown}{more}"
+    return f"layers whose β depends on the image: {listed(there, 5, repr)}"
 
 
 def _check_channel(layer: Layer, channel: int | None) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from acon_analysis.screen import listed
 from acon_hooks.engine.feed import Batch
 from acon_hooks.engine.rows import Rows
 from acon_hooks.engine.sites import SiteCall, Visitor
@@ -149,7 +150,7 @@ def _rows_of_others(found: Tensor, expected: Tensor, limit: Tensor) -> bool:
 def _verdict(
     model: nn.Module, mixed: tuple[str, ...], moved: tuple[str, ...], silent: tuple[str, ...]
 ) -> RowCheck:
-    batch = f"values of layer {_names(moved)} {_blame(model)}" if moved else ""
+    batch = f"values of layer {listed(moved, 3, repr)} {_blame(model)}" if moved else ""
     if mixed:
         return _mixed(mixed, batch)
     if moved:
@@ -162,8 +163,8 @@ def _verdict(
 def _mixed(layers: tuple[str, ...], batch: str = "") -> RowCheck:
     """Return a check of layers without values by sample; `batch` names those that depend on it."""
     text = (
-        f"rows of layer {_names(layers)} belong to other samples, or are no samples: the network "
-        f"sorts, mixes or moves the axis of the samples; {_NO_VALUES}"
+        f"rows of layer {listed(layers, 3, repr)} belong to other samples, or are no samples: "
+        f"the network sorts, mixes or moves the axis of the samples; {_NO_VALUES}"
     )
     return RowCheck("mixed", f"{text}; {batch}" if batch else text, layers)
 
@@ -191,14 +192,9 @@ def _blame(model: nn.Module) -> str:
     if not culprits:
         return f"{text}: other batch sizes give other values"
     return (
-        f"{text}, because {_names(tuple(culprits))} normalises by the batch "
+        f"{text}, because {listed(culprits, 3, repr)} normalises by the batch "
         "(track_running_stats=False): other batch sizes give other values"
     )
-
-
-def _names(names: tuple[str, ...]) -> str:
-    shown = ", ".join(repr(name) for name in names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
 def state_of(model: nn.Module) -> dict[str, Any]:
