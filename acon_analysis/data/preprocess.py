@@ -66,107 +66,17 @@ class Preprocess(ABC):
         """Turn one RGB picture into a float32 array (C, H, W)."""
 
 
-class OfficialPreprocess(Preprocess):
-    """The official ACON evaluation: OpenCV's resize, centre crop, BGR, 0..255, not normalised."""
+class NamedPreprocess(Preprocess):
+    """One of `PREPROCESSES`."""
 
-    name = "official"
-
-    def __init__(self) -> None:
-        self.spec = {
-            "name": self.name,
-            "decode": "PIL RGB",
-            "resize": "OpenCV INTER_LINEAR, short side 256, uint8",
-            "crop": "centre 224",
-            "channels": "BGR",
-            "range": "0..255",
-        }
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._function, spec = PREPROCESSES[name]
+        self.spec = {"name": name, **spec}
 
     def apply(self, image: Image.Image) -> Array:
-        """Return (3, 224, 224), B, G, R, 0 to 255."""
-        pixels = np.asarray(image)
-        resized = _opencv_resize(pixels, _official_size(image.size))
-        return np.ascontiguousarray(_centre(resized)[:, :, ::-1].transpose(2, 0, 1), np.float32)
-
-
-class ImagenetPreprocess(Preprocess):
-    """The usual torchvision evaluation: PIL's bilinear resize, centre crop, normalised RGB."""
-
-    name = "imagenet"
-
-    def __init__(self) -> None:
-        self.spec = {
-            "name": self.name,
-            "decode": "PIL RGB",
-            "resize": "PIL bilinear with antialiasing, short side 256",
-            "crop": "centre 224",
-            "channels": "RGB",
-            "range": "0..1",
-            "mean": list(MEAN),
-            "std": list(STD),
-        }
-
-    def apply(self, image: Image.Image) -> Array:
-        """Return (3, 224, 224), R, G, B, minus the mean and over the standard deviation."""
-        size = _torchvision_size(image.size)
-        if size != image.size:
-            image = image.resize(size, Image.Resampling.BILINEAR)
-        return _normalised(_centre(np.asarray(image)), MEAN, STD)
-
-
-class PlainPreprocess(Preprocess):
-    """Decode only: RGB from 0 to 1 at the size that the image has."""
-
-    name = "none"
-
-    def __init__(self) -> None:
-        self.spec = {"name": self.name, "decode": "PIL RGB", "channels": "RGB", "range": "0..1"}
-
-    def apply(self, image: Image.Image) -> Array:
-        """Return (3, H, W), R, G, B, 0 to 1."""
-        return _unit_range(np.asarray(image))
-
-
-class CifarPreprocess(Preprocess):
-    """What the CIFAR-10 networks were trained on: 32x32 pixels, normalised RGB."""
-
-    name = "cifar10"
-
-    def __init__(self) -> None:
-        self.spec = {
-            "name": self.name,
-            "decode": "PIL RGB",
-            "crop": "central square",
-            "resize": "PIL bilinear with antialiasing, 32",
-            "channels": "RGB",
-            "range": "0..1",
-            "mean": list(CIFAR_MEAN),
-            "std": list(CIFAR_STD),
-        }
-
-    def apply(self, image: Image.Image) -> Array:
-        """Return (3, 32, 32), R, G, B, minus the mean and over the standard deviation."""
-        return _normalised(np.asarray(_small_square(image, 32)), CIFAR_MEAN, CIFAR_STD)
-
-
-class DigitsPreprocess(Preprocess):
-    """What the digits networks were trained on: 8x8 grey values, bright strokes on black."""
-
-    name = "digits"
-
-    def __init__(self) -> None:
-        self.spec = {
-            "name": self.name,
-            "decode": "PIL grey",
-            "crop": "central square",
-            "resize": "PIL bilinear with antialiasing, 8",
-            "range": "0..1",
-        }
-
-    def apply(self, image: Image.Image) -> Array:
-        """Return (1, 8, 8), 0 to 1."""
-        grey = np.asarray(_small_square(image, 8).convert("L"), np.float32)
-        scaled: Array = (grey / np.float32(255))[None]
-        return scaled
+        """Return what the function of that name makes of the picture."""
+        return self._function(image)
 
 
 class UserPreprocess(Preprocess):
@@ -213,17 +123,58 @@ class UserPreprocess(Preprocess):
         self.__dict__.update(state, _function=function)
 
 
-#: Name -> class of the named preprocessings.
-PREPROCESSES: dict[str, Callable[[], Preprocess]] = {
-    kind.name: kind
-    for kind in (
-        OfficialPreprocess,
-        ImagenetPreprocess,
-        CifarPreprocess,
-        DigitsPreprocess,
-        PlainPreprocess,
-    )
-}
+def _official(image: Image.Image) -> Array:
+    """Return (3, 224, 224), B, G, R, 0 to 255, as the official ACON evaluation has it."""
+    resized = _opencv_resize(np.asarray(image), _official_size(image.size))
+    return np.ascontiguousarray(_centre(resized)[:, :, ::-1].transpose(2, 0, 1), np.float32)
+
+
+def _imagenet(image: Image.Image) -> Array:
+    """Return (3, 224, 224), R, G, B, normalised: the usual evaluation of torchvision."""
+    size = _torchvision_size(image.size)
+    if size != image.size:
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    return _normalised(_centre(np.asarray(image)), MEAN, STD)
+
+
+def _cifar(image: Image.Image) -> Array:
+    """Return (3, 32, 32), R, G, B, normalised: what the CIFAR-10 networks were trained on."""
+    return _normalised(np.asarray(_small_square(image, 32)), CIFAR_MEAN, CIFAR_STD)
+
+
+def _digits(image: Image.Image) -> Array:
+    """Return (1, 8, 8), 0 to 1: bright strokes on black, as the digits networks were trained on."""
+    grey = np.asarray(_small_square(image, 8).convert("L"), np.float32)
+    scaled: Array = (grey / np.float32(255))[None]
+    return scaled
+
+
+def _plain(image: Image.Image) -> Array:
+    """Return (3, H, W), R, G, B, 0 to 1, at the size that the image has."""
+    return _unit_range(np.asarray(image))
+
+
+_RGB = {"decode": "PIL RGB", "channels": "RGB", "range": "0..1"}
+#: Name -> what is done, and how it is written down: equal words give equal arrays.
+PREPROCESSES: dict[str, tuple[Callable[[Image.Image], Array], dict[str, Any]]] = {
+    "official": (_official, {
+        "decode": "PIL RGB", "resize": "OpenCV INTER_LINEAR, short side 256, uint8",
+        "crop": "centre 224", "channels": "BGR", "range": "0..255",
+    }),
+    "imagenet": (_imagenet, {
+        **_RGB, "resize": "PIL bilinear with antialiasing, short side 256", "crop": "centre 224",
+        "mean": list(MEAN), "std": list(STD),
+    }),
+    "cifar10": (_cifar, {
+        **_RGB, "resize": "PIL bilinear with antialiasing, 32", "crop": "central square",
+        "mean": list(CIFAR_MEAN), "std": list(CIFAR_STD),
+    }),
+    "digits": (_digits, {
+        "decode": "PIL grey", "resize": "PIL bilinear with antialiasing, 8",
+        "crop": "central square", "range": "0..1",
+    }),
+    "none": (_plain, _RGB),
+}  # fmt: skip
 
 
 def get_preprocess(name: str) -> Preprocess:
@@ -233,7 +184,7 @@ def get_preprocess(name: str) -> Preprocess:
     or ``"package.module:callable"``; the last two run the code they name.
     """
     if name in PREPROCESSES:
-        return PREPROCESSES[name]()
+        return NamedPreprocess(name)
     if ":" in name:
         return UserPreprocess(name)
     if name.endswith(".py"):
