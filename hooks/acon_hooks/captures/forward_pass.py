@@ -199,12 +199,8 @@ class ForwardPass:
             differentiates |= turned_on or function is Tensor.requires_grad_
             return function(*args, **kwargs)
 
-        listener = Listener(listen)
-        listener.on()
-        try:
+        with Listener(listen):
             yield
-        finally:
-            listener.off()
         self._fast = not differentiates
 
     def _speed_up(self, images: Tensor, batch: Samples) -> None:

@@ -82,11 +82,8 @@ class Census(Visitor):
         self.calls, self.incomplete, self.marks = [], "", Marks()
         self.marks.mark((args, kwargs))
         self._running.clear()
-        self._listener.on()
-        try:
+        with self._listener:
             output = run(*args, **kwargs)
-        finally:
-            self._listener.off()
         found = list(tensors_in(output))
         unseen = [tensor for tensor in found if not self.marks.on(tensor)]
         self.missing = sum(tensor.numel() for tensor in unseen)

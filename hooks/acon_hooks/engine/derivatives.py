@@ -38,15 +38,11 @@ _TOLERANCE = 0.3
 @contextmanager
 def dual_numbers() -> Iterator[None]:
     """Differentiate in forward mode inside the context, `forward` making the dual numbers."""
-    listener = Listener(_twice_not_thrice)
     with forward.dual_level(), warnings.catch_warnings():
         # The first dual number makes PyTorch script some functions of its own.
         warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
-        listener.on()
-        try:
+        with Listener(_twice_not_thrice):
             yield
-        finally:
-            listener.off()
 
 
 def _twice_not_thrice(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

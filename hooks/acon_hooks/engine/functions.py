@@ -57,7 +57,7 @@ def site_function(func: Any) -> str:
 
 
 class Listener:
-    """Hands torch functions to a handler while it is on; outside of contexts, call by call."""
+    """Hands torch functions to a handler: inside its context, or from `on` to `off`."""
 
     # The handler runs the function once; functions that it calls itself are not handed to it.
     def __init__(self, handler: FunctionHandler) -> None:
@@ -72,6 +72,12 @@ class Listener:
         """Listen no longer, also where other modes were activated since."""
         if listening():
             leave(self._mode, _get_current_function_mode_stack())  # type: ignore[no-untyped-call]
+
+    def __enter__(self) -> None:
+        self.on()
+
+    def __exit__(self, *exc: object) -> None:
+        self.off()
 
 
 class OperatorListener(Listener):

@@ -39,12 +39,8 @@ class LinearizedFunctions(nn.Module):
 def forward_with_lines(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
     """Run the forward of a linearised copy, which has `LinearizedFunctions` as its part `CHILD`."""
     lines = getattr(model, CHILD)
-    listener = Listener(_Pass(model, lines).run)
-    listener.on()
-    try:
+    with Listener(_Pass(model, lines).run):
         return type(model).forward(model, *args, **kwargs)
-    finally:
-        listener.off()
 
 
 class _Pass:
