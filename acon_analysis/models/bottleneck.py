@@ -14,13 +14,11 @@ def make_activation(kind: str, channels: int, **options: Any) -> nn.Module:
     """Return a fresh activation module of one of the kinds in `NETWORK_ACTIVATIONS`."""
     if kind == "relu":
         return nn.ReLU(inplace=True)
-    if kind == "swish":
-        return AconA(channels, **options)
-    if kind == "acon":
-        return AconC(channels, **options)
-    if kind == "metaacon":
-        return MetaAconC(channels, **options)
-    raise ValueError(f"activation must be one of {', '.join(NETWORK_ACTIVATIONS)}; got {kind!r}")
+    makers = {"swish": AconA, "acon": AconC, "metaacon": MetaAconC}
+    if kind not in makers:
+        names = ", ".join(NETWORK_ACTIVATIONS)
+        raise ValueError(f"activation must be one of {names}; got {kind!r}")
+    return makers[kind](channels, **options)
 
 
 class Bottleneck(nn.Module):

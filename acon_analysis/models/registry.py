@@ -16,7 +16,7 @@ from acon_analysis.errors import UsageError, closest
 from acon_analysis.models.bottleneck import BottleneckResNet
 from acon_analysis.models.checkpoints import load_weights
 from acon_analysis.models.listing import shipped_weights
-from acon_analysis.models.official import OFFICIAL
+from acon_analysis.models.official import INPUT_SHAPE, OFFICIAL
 from acon_analysis.models.shufflenet import SmallShuffleNet
 from acon_analysis.paper.numbers import NETWORK_ACTIVATIONS
 from acon_analysis.usercode import load_callable
@@ -84,15 +84,10 @@ def _own_networks() -> dict[str, ModelSpec]:
 @cache
 def registry() -> Mapping[str, ModelSpec]:
     """Return every network with a name of its own, by name."""
+    source = "official ACON code (weights by hand)"
     official = {
-        name: ModelSpec(
-            name=name,
-            source="official ACON code (weights by hand)",
-            build=network.build,
-            input_shape=(3, 224, 224),
-            preprocess="official",
-        )
-        for name, network in OFFICIAL.items()
+        name: ModelSpec(name, source, build, INPUT_SHAPE, preprocess="official")
+        for name, build in OFFICIAL.items()
     }
     return {**_own_networks(), **official}
 
@@ -190,7 +185,7 @@ def _resolve(model: str) -> _Resolved:
     if not colon:
         raise UsageError(f"model: there is no {model!r}; {closest(model, specs)}")
     if prefix == "torchvision":
-        return _torchvision(rest), (3, 224, 224), "imagenet", None, "random"
+        return _torchvision(rest), INPUT_SHAPE, "imagenet", None, "random"
     if prefix == "timm":
         builder, shape = _timm(rest)
         return builder, shape, "imagenet", None, "random"
@@ -223,4 +218,4 @@ def _timm(name: str) -> tuple[Callable[[], Any], tuple[int, int, int]]:
     if not timm.is_model(name):
         raise UsageError(f"model: timm has no {name!r}; {closest(name, timm.list_models())}")
     shape = tuple(timm.get_pretrained_cfg(name).input_size) if timm.get_pretrained_cfg(name) else ()
-    return lambda: timm.create_model(name, pretrained=False), shape or (3, 224, 224)
+    return lambda: timm.create_model(name, pretrained=False), shape or INPUT_SHAPE

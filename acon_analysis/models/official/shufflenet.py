@@ -16,7 +16,7 @@ from acon_analysis.models.official.parts import (
 
 _REPEATS = (4, 8, 4)
 #: Channels of the three stages and of the last convolution, by the width's name.
-_WIDTHS = {
+WIDTHS = {
     "0.5": (48, 96, 192, 1024),
     "1.0": (116, 232, 464, 1024),
     "1.5": (176, 352, 704, 1024),
@@ -71,7 +71,7 @@ class ShuffleNetV2(nn.Module):
     def __init__(self, width: str, activation: Activation, num_classes: int = 1000) -> None:
         super().__init__()
         make = activation_maker(activation, r=8 if width == "0.5" else 16)
-        *stages, last = _WIDTHS[width]
+        *stages, last = WIDTHS[width]
         self.first_conv = nn.Sequential(
             convolution(3, _STEM, 3, 2), nn.BatchNorm2d(_STEM), make(_STEM)
         )
