@@ -51,27 +51,10 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
 }
 
 __all__ = [
-    "AconError",
-    "Run",
-    "UsageError",
-    "block_linearity",
-    "build_model",
-    "capture",
-    "compare",
-    "example_run",
-    "explain",
-    "family",
-    "find_layers",
-    "gate_use",
-    "layers",
-    "linearity",
-    "linearize",
-    "nonlinearities",
-    "open_run",
-    "paper",
-    "record",
-    "replace",
-]
+    "AconError", "Run", "UsageError", "block_linearity", "build_model", "capture", "compare",
+    "example_run", "explain", "family", "find_layers", "gate_use", "layers", "linearity",
+    "linearize", "nonlinearities", "open_run", "paper", "record", "replace",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -35,18 +35,8 @@ from acon_analysis.family.saturating import *  # noqa: F403
 derivative = acon.acon_c_derivative
 
 __all__ = [
-    "ACTIVATIONS",
-    "T_STAR",
-    "U_STAR",
-    "Activation",
-    "Limits",
-    "Line",
-    "Source",
-    "derivative",
-    "derivative_bounds",
-    "derivative_range",
-    "extremum_position",
-    "get",
-]
+    "ACTIVATIONS", "T_STAR", "U_STAR", "Activation", "Limits", "Line", "Source", "derivative",
+    "derivative_bounds", "derivative_range", "extremum_position", "get",
+]  # fmt: skip
 for _kind in (saturating, rectified, gated, maxima, acon, funnel):
     __all__ += _kind.__all__

@@ -19,13 +19,8 @@ from acon_analysis.family._pieces import gated_slope, product, smooth_line, smoo
 from acon_analysis.family.bounds import asymptotes, derivative_bounds
 
 __all__ = [
-    "acon_a",
-    "acon_a_derivative",
-    "acon_b",
-    "acon_b_derivative",
-    "acon_c",
-    "acon_c_derivative",
-]
+    "acon_a", "acon_a_derivative", "acon_b", "acon_b_derivative", "acon_c", "acon_c_derivative",
+]  # fmt: skip
 
 
 @elementwise

@@ -24,19 +24,10 @@ from acon_analysis.family._pieces import (
 from acon_analysis.family.bounds import asymptotes, derivative_bounds
 
 __all__ = [
-    "gelu",
-    "gelu_derivative",
-    "gelu_tanh",
-    "gelu_tanh_derivative",
-    "hardswish",
-    "hardswish_derivative",
-    "mish",
-    "mish_derivative",
-    "silu",
-    "silu_derivative",
-    "swish",
+    "gelu", "gelu_derivative", "gelu_tanh", "gelu_tanh_derivative", "hardswish",
+    "hardswish_derivative", "mish", "mish_derivative", "silu", "silu_derivative", "swish",
     "swish_derivative",
-]
+]  # fmt: skip
 
 # GELU's tanh form is x sigmoid(SCALE (x + CUBIC x^3)), with twice sqrt(2 / pi) for the scale.
 _GELU_SCALE = 2.0 * math.sqrt(2.0 / math.pi)

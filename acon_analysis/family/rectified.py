@@ -17,21 +17,10 @@ from acon_analysis.family._backend import Ops, elementwise
 from acon_analysis.family._pieces import keep_nan, product
 
 __all__ = [
-    "elu",
-    "elu_derivative",
-    "leaky_relu",
-    "leaky_relu_derivative",
-    "prelu",
-    "prelu_derivative",
-    "relu",
-    "relu_derivative",
-    "rrelu",
-    "rrelu_derivative",
-    "selu",
-    "selu_derivative",
-    "softplus",
+    "elu", "elu_derivative", "leaky_relu", "leaky_relu_derivative", "prelu", "prelu_derivative",
+    "relu", "relu_derivative", "rrelu", "rrelu_derivative", "selu", "selu_derivative", "softplus",
     "softplus_derivative",
-]
+]  # fmt: skip
 
 # Klambauer et al. (2017), the fixed point (mean 0, variance 1) of the map of moments.
 SELU_ALPHA = 1.6732632423543772848

@@ -14,17 +14,9 @@ from acon_analysis.family._backend import Ops, elementwise
 from acon_analysis.family._pieces import keep_nan, sech_squared
 
 __all__ = [
-    "hardsigmoid",
-    "hardsigmoid_derivative",
-    "hardtanh",
-    "hardtanh_derivative",
-    "relu6",
-    "relu6_derivative",
-    "sigmoid",
-    "sigmoid_derivative",
-    "tanh",
-    "tanh_derivative",
-]
+    "hardsigmoid", "hardsigmoid_derivative", "hardtanh", "hardtanh_derivative", "relu6",
+    "relu6_derivative", "sigmoid", "sigmoid_derivative", "tanh", "tanh_derivative",
+]  # fmt: skip
 
 
 @elementwise

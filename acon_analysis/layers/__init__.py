@@ -12,13 +12,6 @@ from acon_analysis.layers.meta import MetaAconC
 from acon_analysis.layers.squeeze import SqueezeExcitation
 
 __all__ = [
-    "AconA",
-    "AconB",
-    "AconC",
-    "AconFReLU",
-    "FReLU",
-    "Maxout",
-    "MetaAconC",
-    "ShapeError",
+    "AconA", "AconB", "AconC", "AconFReLU", "FReLU", "Maxout", "MetaAconC", "ShapeError",
     "SqueezeExcitation",
-]
+]  # fmt: skip

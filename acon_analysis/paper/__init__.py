@@ -12,12 +12,6 @@ from acon_analysis.paper.tables import (
 )
 
 __all__ = [
-    "TABLES",
-    "PaperTable",
-    "best_mask",
-    "contradictions",
-    "describe",
-    "overview",
-    "printed",
+    "TABLES", "PaperTable", "best_mask", "contradictions", "describe", "overview", "printed",
     "table",
-]
+]  # fmt: skip

@@ -120,24 +120,10 @@ def _refuse_traced(
 
 #: Modules that do the same in training and in evaluation, so that their flag does not matter.
 _INDIFFERENT = {
-    nn.Identity,
-    nn.Sequential,
-    nn.ModuleList,
-    nn.ModuleDict,
-    nn.Flatten,
-    nn.Linear,
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.ReLU,
-    nn.SiLU,
-    nn.GELU,
-    nn.Sigmoid,
-    nn.AdaptiveAvgPool2d,
-    nn.AvgPool2d,
-    nn.MaxPool2d,
-    nn.LayerNorm,
-    nn.GroupNorm,
-}
+    nn.Identity, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Flatten, nn.Linear, nn.Conv1d,
+    nn.Conv2d, nn.ReLU, nn.SiLU, nn.GELU, nn.Sigmoid, nn.AdaptiveAvgPool2d, nn.AvgPool2d,
+    nn.MaxPool2d, nn.LayerNorm, nn.GroupNorm,
+}  # fmt: skip
 
 
 def training_flags(model: nn.Module) -> Callable[[], bool]:

@@ -6,11 +6,6 @@ from acon_analysis.models.checkpoints.limits import Limits
 from acon_analysis.models.checkpoints.loading import CheckpointResult, load_state_dict, load_weights
 
 __all__ = [
-    "CheckpointError",
-    "CheckpointResult",
-    "ImportResult",
-    "Limits",
-    "import_checkpoint",
-    "load_state_dict",
-    "load_weights",
-]
+    "CheckpointError", "CheckpointResult", "ImportResult", "Limits", "import_checkpoint",
+    "load_state_dict", "load_weights",
+]  # fmt: skip

@@ -18,14 +18,9 @@ from acon_analysis.screen import counted
 
 #: Where a state dict stands in a training checkpoint; the first that is there is taken.
 ENTRIES = (
-    "state_dict",
-    "model_state_dict",
-    "model",
-    "state_dict_ema",
-    "model_ema",
-    "ema_state_dict",
+    "state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema", "ema_state_dict",
     "ema",
-)
+)  # fmt: skip
 #: What wrappers put before the names: DataParallel, torch.compile, and trainers.
 PREFIXES = ("module.", "_orig_mod.", "model.")
 #: What torch.nn.utils.parametrizations.weight_norm calls a weight's norm and direction.
