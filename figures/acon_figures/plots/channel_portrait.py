@@ -98,9 +98,9 @@ def channel_portrait(
         main.set_title(f"{where}{gap}{shape_words(facts)}\n{numbers}")
         if narrow:
             below.locator_params(axis="x", nbins=4)
-            figure.legend(*main.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+            figure.legend(loc="outside lower center", ncols=2)
         else:
-            figure.legend(*main.get_legend_handles_labels(), loc="outside right upper")
+            figure.legend(loc="outside right upper")
     figure.name(f"{facts['network']} on {facts['data']}")
     words = ""
     if counts is not None:

@@ -78,10 +78,7 @@ def network_strip(
         _draw_coefficients(above, at, table, whole)
         _draw_inside(below, at, table)
         _name(below, at, block_names(table), narrow=is_narrow(width))
-        pairs = zip(*(axes.get_legend_handles_labels() for axes in (above, below)), strict=True)
-        handles, labels = ([*first, *second] for first, second in pairs)
-        columns = 2 if is_narrow(width) else 5
-        made.legend(handles, labels, loc="outside lower center", ncols=columns)
+        made.legend(loc="outside lower center", ncols=2 if is_narrow(width) else 5)
     made.caption = CAPTION.format(whole="; the whole network stands apart" if whole.any() else "")
     return made
 

@@ -82,9 +82,7 @@ def slopes(
         left, right = figure.subplots(2 if narrow else 1, 1 if narrow else 2, **grid)
         _draw_pairs(left, own)
         _draw_ranges(right, own)
-        handles = [*left.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]]
-        words = [*left.get_legend_handles_labels()[1], *right.get_legend_handles_labels()[1]]
-        figure.legend(handles, words, loc="outside lower center", ncols=2 if narrow else 4)
+        figure.legend(loc="outside lower center", ncols=2 if narrow else 4)
     figure.name(f"{own['network'].iloc[0]} on {own['data'].iloc[0]}")
     reached = 100 * float(reached_share(own).median())
     figure.caption = CAPTION.format(
