@@ -81,8 +81,9 @@ class Activation:
     formula, derivative_formula : str
         Plain text, in Python's notation; ``sigmoid`` is the logistic function, ``softplus`` is
         log(1 + e^x), ``normal_cdf`` and ``normal_pdf`` belong to the standard normal distribution.
-    latex, derivative_latex : str
-        The same in the subset of LaTeX's mathematics that matplotlib sets, without dollar signs.
+    latex : str
+        The function in the subset of LaTeX's mathematics that matplotlib sets, without dollar
+        signs.
     source : Source
         Where it was published.
     limits : callable or None
@@ -100,7 +101,6 @@ class Activation:
     formula: str
     derivative_formula: str
     latex: str
-    derivative_latex: str
     source: Source
     derivative_bounds: Callable[..., tuple[Any, Any]]
     limits: Callable[..., Limits] | None = None

@@ -116,7 +116,6 @@ RECORDS = (
         formula="x * sigmoid(beta * x)",
         derivative_formula="sigmoid(beta * x) * (1 + beta * x * sigmoid(-beta * x))",
         latex=r"x\,\sigma(\beta x)",
-        derivative_latex=r"\sigma(\beta x)\,(1 + \beta x\,\sigma(-\beta x))",
         source=ACON_PAPER,
         limits=lambda beta: asymptotes(1.0, 0.0, beta),
         derivative_bounds=lambda beta: derivative_bounds(1.0, 0.0, beta),
@@ -132,7 +131,6 @@ RECORDS = (
             " * (1 + beta * (1 - p) * x * sigmoid(-beta * (1 - p) * x)) + p"
         ),
         latex=r"(1 - p)\,x\,\sigma(\beta (1 - p) x) + p\,x",
-        derivative_latex=r"p + (1 - p)\,\sigma(u)\,(1 + u\,\sigma(-u)),\ u = \beta (1 - p) x",
         source=ACON_PAPER,
         limits=lambda p, beta: asymptotes(1.0, p, beta),
         derivative_bounds=lambda p, beta: derivative_bounds(1.0, p, beta),
@@ -148,8 +146,6 @@ RECORDS = (
             " * (1 + beta * (p1 - p2) * x * sigmoid(-beta * (p1 - p2) * x)) + p2"
         ),
         latex=r"(p_1 - p_2)\,x\,\sigma(\beta (p_1 - p_2) x) + p_2\,x",
-        derivative_latex=r"p_2 + (p_1 - p_2)\,\sigma(u)\,(1 + u\,\sigma(-u)),"
-        r"\ u = \beta (p_1 - p_2) x",
         source=ACON_PAPER,
         limits=asymptotes,
         derivative_bounds=derivative_bounds,

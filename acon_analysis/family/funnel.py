@@ -66,7 +66,6 @@ RECORDS = (
         formula="max(x, t)",
         derivative_formula="(1, 0) if x > t else (0, 1) if x < t else (1/2, 1/2)",
         latex=r"\max(x, T(x))",
-        derivative_latex=r"(1, 0)\ \mathrm{if}\ x > T(x),\ \mathrm{else}\ (0, 1)",
         source=Source(
             "Ma, Zhang, Sun: Funnel Activation for Visual Recognition, ECCV 2020",
             arxiv="2007.11824",
@@ -85,8 +84,6 @@ RECORDS = (
             " sigmoid(beta * (x2 - x1)) * (1 + beta * (x2 - x1) * sigmoid(beta * (x1 - x2))))"
         ),
         latex=r"(x_1 - x_2)\,\sigma(\beta (x_1 - x_2)) + x_2",
-        derivative_latex=r"(h(u), h(-u)),\ h(u) = \sigma(u)\,(1 + u\,\sigma(-u)),"
-        r"\ u = \beta (x_1 - x_2)",
         source=ACON_PAPER,
         derivative_bounds=lambda beta: derivative_bounds(1.0, 0.0, beta),
     ),

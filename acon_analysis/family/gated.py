@@ -177,7 +177,6 @@ RECORDS = (
         formula="x * sigmoid(beta * x)",
         derivative_formula="sigmoid(beta * x) * (1 + beta * x * sigmoid(-beta * x))",
         latex=r"x\,\sigma(\beta x)",
-        derivative_latex=r"\sigma(\beta x)\,(1 + \beta x\,\sigma(-\beta x))",
         source=Source(
             "Ramachandran, Zoph, Le: Searching for Activation Functions, 2017 (beta = 1 is the "
             "SiLU of Elfwing, Uchibe, Doya, Neural Networks 2018)",
@@ -194,7 +193,6 @@ RECORDS = (
         formula="x * normal_cdf(x)",
         derivative_formula="normal_cdf(x) + x * normal_pdf(x)",
         latex=r"x\,\Phi(x) = \frac{x}{2}\,(1 + \mathrm{erf}(x / \sqrt{2}))",
-        derivative_latex=r"\Phi(x) + x\,\varphi(x)",
         source=_GELU,
         limits=fixed_limits(*RECTIFIER),
         derivative_bounds=fixed_bounds(-0.12890414518515479, 1.1289041451851548),
@@ -210,8 +208,6 @@ RECORDS = (
             " * sqrt(2 / pi) * (1 + 0.134145 * x**2)"
         ),
         latex=r"\frac{x}{2}\,(1 + \tanh v),\ v = \sqrt{2 / \pi}\,(x + 0.044715\,x^3)",
-        derivative_latex=r"\frac{1}{2}\,(1 + \tanh v) + \frac{x}{2}\,(1 - \tanh^2 v)"
-        r"\,\sqrt{2 / \pi}\,(1 + 0.134145\,x^2)",
         source=_GELU,
         limits=fixed_limits(*RECTIFIER),
         derivative_bounds=fixed_bounds(-0.12899306865877177, 1.1289930686587718),
@@ -223,7 +219,6 @@ RECORDS = (
         formula="x * tanh(softplus(x))",
         derivative_formula="tanh(softplus(x)) + x * sigmoid(x) * (1 - tanh(softplus(x))**2)",
         latex=r"x\,\tanh(s),\ s = \log(1 + e^x)",
-        derivative_latex=r"\tanh(s) + x\,\sigma(x)\,(1 - \tanh^2(s))",
         source=Source(
             "Misra: Mish: A Self Regularized Non-Monotonic Activation Function, 2019",
             arxiv="1908.08681",
@@ -238,8 +233,6 @@ RECORDS = (
         formula="x * min(max(x + 3, 0), 6) / 6",
         derivative_formula="0 if x <= -3 else 1 if x >= 3 else x / 3 + 1/2",
         latex=r"x\,\min(\max(x + 3, 0), 6) / 6",
-        derivative_latex=r"0\ \mathrm{if}\ x \leq -3,\ 1\ \mathrm{if}\ x \geq 3,"
-        r"\ \mathrm{else}\ x / 3 + 1 / 2",
         source=Source(
             "Howard et al.: Searching for MobileNetV3, ICCV 2019",
             doi="10.1109/ICCV.2019.00140",

@@ -214,7 +214,6 @@ RECORDS = (
         formula="max(a * x + b for a, b in zip(slopes, intercepts))",
         derivative_formula="max((a * x + b, a) for a, b in zip(slopes, intercepts))[1]",
         latex=r"\max_k\,(a_k x + b_k)",
-        derivative_latex=r"a_{k(x)},\ k(x) = \mathrm{arg\,max}_k\,(a_k x + b_k)",
         source=Source(
             "Goodfellow, Warde-Farley, Mirza, Courville, Bengio: Maxout Networks, ICML 2013",
             arxiv="1302.4389",
@@ -235,8 +234,6 @@ RECORDS = (
         ),
         latex=r"S_\beta(x_1, \ldots, x_n) = \frac{\sum_i x_i\,e^{\beta x_i}}"
         r"{\sum_i e^{\beta x_i}}",
-        derivative_latex=r"\frac{e^{\beta x_i}}{\sum_j e^{\beta x_j}}"
-        r"\,(1 + \beta\,(x_i - S_\beta))",
         source=ACON_PAPER,
         derivative_bounds=smooth_maximum_derivative_bounds,
     ),

@@ -184,7 +184,6 @@ RECORDS = (
         formula="max(x, 0)",
         derivative_formula="1 if x > 0 else 0",
         latex=r"\max(x, 0)",
-        derivative_latex=r"1\ \mathrm{if}\ x > 0,\ \mathrm{else}\ 0",
         source=Source(
             "Nair, Hinton: Rectified Linear Units Improve Restricted Boltzmann Machines, ICML 2010",
             url="https://www.cs.toronto.edu/~hinton/absps/reluICML.pdf",
@@ -200,7 +199,6 @@ RECORDS = (
         formula="x if x > 0 else slope * x",
         derivative_formula="1 if x > 0 else slope",
         latex=r"\max(x, 0) + a\,\min(x, 0)",
-        derivative_latex=r"1\ \mathrm{if}\ x > 0,\ \mathrm{else}\ a",
         source=Source(
             "Maas, Hannun, Ng: Rectifier Nonlinearities Improve Neural Network Acoustic Models, "
             "ICML 2013",
@@ -217,7 +215,6 @@ RECORDS = (
         formula="x if x > 0 else slope * x",
         derivative_formula="1 if x > 0 else slope",
         latex=r"\max(x, 0) + a\,\min(x, 0)",
-        derivative_latex=r"1\ \mathrm{if}\ x > 0,\ \mathrm{else}\ a",
         source=Source(
             "He, Zhang, Ren, Sun: Delving Deep into Rectifiers, ICCV 2015",
             doi="10.1109/ICCV.2015.123",
@@ -234,7 +231,6 @@ RECORDS = (
         formula="x if x > 0 else (lower + upper) / 2 * x",
         derivative_formula="1 if x > 0 else (lower + upper) / 2",
         latex=r"\max(x, 0) + \frac{l + u}{2}\,\min(x, 0)",
-        derivative_latex=r"1\ \mathrm{if}\ x > 0,\ \mathrm{else}\ (l + u) / 2",
         source=Source(
             "Xu, Wang, Chen, Li: Empirical Evaluation of Rectified Activations in Convolutional "
             "Network, 2015",
@@ -251,7 +247,6 @@ RECORDS = (
         formula="x if x > 0 else alpha * (exp(x) - 1)",
         derivative_formula="1 if x > 0 else alpha * exp(x)",
         latex=r"\max(x, 0) + \alpha\,(e^{\min(x, 0)} - 1)",
-        derivative_latex=r"1\ \mathrm{if}\ x > 0,\ \mathrm{else}\ \alpha\,e^x",
         source=Source(
             "Clevert, Unterthiner, Hochreiter: Fast and Accurate Deep Network Learning by "
             "Exponential Linear Units, ICLR 2016",
@@ -268,7 +263,6 @@ RECORDS = (
         derivative_formula="1.0507009873554805 * (1 if x > 0 else 1.6732632423543772 * exp(x))",
         latex=r"\lambda\,(\max(x, 0) + \alpha\,(e^{\min(x, 0)} - 1)),"
         r"\ \alpha \approx 1.67326324,\ \lambda \approx 1.05070098",
-        derivative_latex=r"\lambda\ \mathrm{if}\ x > 0,\ \mathrm{else}\ \lambda\,\alpha\,e^x",
         source=Source(
             "Klambauer, Unterthiner, Mayr, Hochreiter: Self-Normalizing Neural Networks, NIPS 2017",
             arxiv="1706.02515",
@@ -283,7 +277,6 @@ RECORDS = (
         formula="log(1 + exp(x))",
         derivative_formula="sigmoid(x)",
         latex=r"\log(1 + e^x)",
-        derivative_latex=r"\sigma(x)",
         source=Source(
             "Dugas, Bengio, Bélisle, Nadeau, Garcia: Incorporating Second-Order Functional "
             "Knowledge for Better Option Pricing, NIPS 2000",

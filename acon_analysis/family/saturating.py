@@ -104,7 +104,6 @@ RECORDS = (
         formula="1 / (1 + exp(-x))",
         derivative_formula="sigmoid(x) * sigmoid(-x)",
         latex=r"\sigma(x) = \frac{1}{1 + e^{-x}}",
-        derivative_latex=r"\sigma(x)\,\sigma(-x)",
         source=Source(
             "Rumelhart, Hinton, Williams: Learning representations by back-propagating errors, "
             "Nature 1986",
@@ -120,7 +119,6 @@ RECORDS = (
         formula="tanh(x)",
         derivative_formula="1 - tanh(x)**2",
         latex=r"\tanh(x)",
-        derivative_latex=r"1 - \tanh^2(x)",
         source=Source(
             "LeCun, Bottou, Orr, Müller: Efficient BackProp, Neural Networks: Tricks of the "
             "Trade 1998",
@@ -136,7 +134,6 @@ RECORDS = (
         formula="min(max(x + 3, 0), 6) / 6",
         derivative_formula="1/6 if -3 < x < 3 else 0",
         latex=r"\min(\max(x + 3, 0), 6) / 6",
-        derivative_latex=r"1/6\ \mathrm{if}\ -3 < x < 3,\ \mathrm{else}\ 0",
         source=Source(
             "Howard et al.: Searching for MobileNetV3, ICCV 2019",
             doi="10.1109/ICCV.2019.00140",
@@ -153,7 +150,6 @@ RECORDS = (
         formula="min(max(x, low), high)",
         derivative_formula="1 if low < x < high else 0",
         latex=r"\min(\max(x, l), h)",
-        derivative_latex=r"1\ \mathrm{if}\ l < x < h,\ \mathrm{else}\ 0",
         source=Source(
             "Collobert et al.: Natural Language Processing (Almost) from Scratch, JMLR 2011",
             arxiv="1103.0398",
@@ -168,7 +164,6 @@ RECORDS = (
         formula="min(max(x, 0), 6)",
         derivative_formula="1 if 0 < x < 6 else 0",
         latex=r"\min(\max(x, 0), 6)",
-        derivative_latex=r"1\ \mathrm{if}\ 0 < x < 6,\ \mathrm{else}\ 0",
         source=Source(
             "Krizhevsky: Convolutional Deep Belief Networks on CIFAR-10, 2010",
             url="https://www.cs.toronto.edu/~kriz/conv-cifar10-aug2010.pdf",
