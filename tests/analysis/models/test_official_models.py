@@ -38,7 +38,7 @@ MACS = {
 }  # fmt: skip
 
 
-PRINTED = paper.printed("counts").set_index("Network")
+PRINTED: Any = paper.printed("counts").set_index("Network")
 
 
 @cache
@@ -200,7 +200,7 @@ def test_the_table_of_counts_agrees_with_the_other_printed_tables() -> None:
         size, _, kind = name.removeprefix(start).replace("_", ".", start != "resnet").partition("_")
         title = titles[start] + size + "x" * (start == "shufflenet_v2_x")
         table = {"acon": "table3", "metaacon": "meta_acon", "": "tfnet"}[kind]
-        frame = paper.printed(table).set_index("Model")
+        frame: Any = paper.printed(table).set_index("Model")
         own = PRINTED.loc[name, ["FLOPs, printed", "Params, printed"]].tolist()
         if title in frame.index:
             assert frame.loc[title, ["FLOPs", "Params"]].tolist() == own
