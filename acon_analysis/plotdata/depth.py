@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from acon_analysis.columns import DEPTH_COLUMNS, names
@@ -70,6 +71,18 @@ def _measured(sums: ChannelSums) -> pd.DataFrame:
         low, high = share_interval(whole[name], without[name], size, 0.95)
         tables.append(keys.assign(measure=name, value=whole[name], low=low, high=high))
     return pd.concat(tables, ignore_index=True)
+
+
+def off_line(values: npt.ArrayLike, dead: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Say which layers, in order of execution, no line by depth goes through.
+
+    These are dead layers and those with one value of a channel in a sample, or fewer, before layers
+    with more: they lie on a branch of pooled values, as squeeze-and-excitation has. ``values`` may
+    be NaN, where it is unknown.
+    """
+    known = np.asarray(values, dtype=np.float64)
+    later = np.maximum.accumulate(np.nan_to_num(known)[::-1])[::-1]
+    return np.asarray(dead, dtype=bool) | ((known <= 1) & (later > 1))
 
 
 def shared_layers(depth: pd.DataFrame) -> pd.DataFrame:

@@ -15,7 +15,7 @@ _OF_LAYERS = (
 _OF_LINEARITY = (
     "L", "L_low", "L_high", "L_gate", "G", "kappa", "rho", "nu", "L_own", "beta_gain", "slope_min",
     "slope_max", "slope_low", "slope_high", "positive", "linear", "dead", "constant_input",
-    "one_signed", "equal_slopes", "gate_constant", "why",
+    "one_signed", "equal_slopes", "gate_constant", "why", "values",
 )  # fmt: skip
 _OF_BETA = {"mean": "beta_mean", "std": "beta_std", "q05": "beta_q05", "q95": "beta_q95"}
 _OF_SPLITS = {
@@ -48,14 +48,17 @@ def layer_overview(
     ``channels`` is `channel_overview`, where it is there already; without ``splits``, from
     `Run.variance_split`, the columns of the samples' effect are empty. Returns `OVERVIEW_COLUMNS`,
     one row a layer and call in order of execution: the layer, its linearity
-    (`columns.LINEARITY_LAYER_COLUMNS`), ``s_c_max`` and ``s_c_channel``, the largest s_c of one
-    channel and that channel, β over all samples and channels (`Run.beta_summary`), and the samples'
-    effect (`columns.SPLIT_COLUMNS`; ``learned`` is its text). Numbers are float64, NaN where a
-    layer lacks them; texts are empty then.
+    (`columns.LINEARITY_LAYER_COLUMNS`), ``values``, how many a channel has in a sample on average,
+    ``s_c_max`` and ``s_c_channel``, the largest s_c of one channel and that channel, β over all
+    samples and channels (`Run.beta_summary`), and the samples' effect (`columns.SPLIT_COLUMNS`;
+    ``learned`` is its text). Numbers are float64, NaN where a layer lacks them; texts are empty
+    then.
     """
     table = run.layers[[*_KEYS, *_OF_LAYERS]]
     if run.has_moments:
-        linearity = run.linearity(columns="all")[[*_KEYS, *_OF_LINEARITY]]
+        linearity = run.linearity(columns="all")
+        per_sample = linearity["n"] / (linearity["channels"] * linearity["n_samples"])
+        linearity = linearity.assign(values=per_sample)[[*_KEYS, *_OF_LINEARITY]]
         own = channel_overview(run) if channels is None else channels
         table = table.merge(linearity, on=_KEYS, how="left")
         table = table.merge(_top(own), on=_KEYS, how="left")

@@ -91,9 +91,12 @@ def equals(name: str, value: float) -> str:
 
 def activation_handles(classes: Iterable[str]) -> list[Line2D]:
     """Return the legend's entries for the colours of the first activations, and of products."""
+    named: dict[str, str] = {}  # a function has the colour of its module
+    for name in classes:
+        named.setdefault(name.lower(), name)
     return [
         mark("product" if name == "mul" else entry(name), color=activation_color(name))
-        for name in list(dict.fromkeys(classes))[:6]
+        for name in list(named.values())[:6]
     ]
 
 

@@ -48,16 +48,17 @@ class _Growing(ConstrainedLayoutEngine):
                 continue
             lack = sum(map(_lacking_height, fig.axes))
             if not lack:
-                return
+                break
             fig.set_figheight(fig.get_figheight() + lack)
-        super().execute(fig)
+        super().execute(fig)  # with the ticks that the panels now have room for
 
 
 def _lacking_height(axes: Axes) -> float:
-    """Return the inches that panels lack to be half as high as their upright labels."""
+    """Return the inches that panels lack to be as high as their upright labels."""
     labels = [label for label in axes.get_xticklabels() if label.get_rotation() == 90]
+    labels += [axes.yaxis.label] if axes.yaxis.label.get_text() else []
     tall = max((label.get_window_extent().height for label in labels), default=0.0)
-    lack: float = (tall / 2 - axes.get_window_extent().height) / axes.figure.dpi
+    lack: float = (tall - axes.get_window_extent().height) / axes.figure.dpi
     return max(lack, 0.0)
 
 

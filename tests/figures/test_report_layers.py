@@ -134,3 +134,29 @@ def test_two_runs_of_very_many_layers_share_what_they_list(tmp_path: Path) -> No
     assert table_of(text, "differences")["layer"].nunique() == 8
     data_of = [fields["data-layer"] for name, fields in Parsed(text).elements if name == "details"]
     assert data_of == [str(place) for place in range(len(data_of))]
+
+
+def test_no_line_goes_through_layers_of_pooled_values(tmp_path: Path) -> None:
+    def forward(n: Any, x: Tensor) -> Tensor:
+        x = n.act(n.conv(x))
+        pooled = n.inner(n.squeeze(x.mean((2, 3), keepdim=True)))
+        x = n.last(x * n.gate(n.excite(pooled)))
+        return n.head(x.mean((2, 3)))  # type: ignore[no-any-return]
+
+    model = Network(
+        forward, conv=nn.Conv2d(3, 8, 1), act=nn.ReLU(), squeeze=nn.Conv2d(8, 4, 1),
+        inner=nn.ReLU(), excite=nn.Conv2d(4, 8, 1), gate=nn.Sigmoid(), last=nn.ReLU(),
+        head=nn.Sequential(nn.Linear(8, 5), nn.ReLU()),
+    ).eval()  # fmt: skip
+    run = capture(model, TensorDataset(torch.randn(12, 3, 4, 4)), tmp_path / "run", progress=False)
+    text = rendering.render(run)
+    chart = text[text.index("depth-wide-title") : text.index("depth-narrow-title")]
+    hollow = re.findall(r'<a class="off" href="#layer-\d+" aria-label="(\w+)', chart)
+    assert hollow == ["inner", "gate"]
+    joined = [len(points.split()) for points in re.findall(r'points="([^"]*)"', chart)]
+    assert joined == [3, 0, 1]  # activations, gates, products
+    assert "Hollow, off the line" in text
+    figure = acon_figures.linearity_by_depth(run)
+    places = [bars.lines[0].get_xdata().tolist() for bars in figure.axes[0].containers]
+    assert places == [[0, 4, 5], [1, 2], [3]]  # the line, off it, products
+    assert "Open points off the line" in figure.caption

@@ -81,7 +81,11 @@ def test_many_points_become_a_picture() -> None:
 def entry(name: str, place: int = 0, index: float = 0.8, **more: Any) -> dict[str, Any]:
     """Return what the chart knows of a layer."""
     known = {"name": name, "key": (name, 0), "id": name, "index": (index, np.nan, np.nan)}
-    return known | {"dead": False, "role": "activation", "place": place, "yardstick": RELU_L} | more
+    return (
+        known
+        | {"dead": False, "off": False, "role": "activation", "place": place, "yardstick": RELU_L}
+        | more
+    )
 
 
 def entries(names: str) -> list[dict[str, Any]]:

@@ -61,12 +61,13 @@ def channel_portraits(
     names = [called[row.layer, row.call] for row in chosen.itertuples()]
     with theme(context):
         columns = min(2 if is_narrow(width) else 3, len(chosen))
-        rows = -(-len(chosen) // columns)
+        rows, most = -(-len(chosen) // columns), 10 if columns < 3 else 16
         figure = new_figure(width, rows * (1.4 if columns == 2 else 1.55) + 0.3, context)
         panels = figure.subplots(rows, columns, squeeze=False)
         for axes, (number, facts) in zip(panels.ravel(), chosen.iterrows(), strict=False):
             _draw(axes, curves[curves["number"] == number], facts)
-            words = f"{plain(facts['activation'])}, {equals('$L$', facts['L'])}"
+            kind = plain(facts["activation"])
+            words = f"{kind}{chr(10) if len(kind) > most else ', '}{equals('$L$', facts['L'])}"
             name = shortened(names[int(str(number))], 24)
             gap = "\n" if columns < 3 or len(name) > 17 else ", "
             one = f"{name}{gap}channel {facts['channel']}"
@@ -103,4 +104,5 @@ def _draw(axes: Axes, curve: pd.DataFrame, facts: "pd.Series[float]") -> None:
         facts["mean_x"] - facts["std_x"], facts["mean_x"] + facts["std_x"], color=COLORS["grey"],
         alpha=0.18, linewidth=0.0,
     )  # fmt: skip
-    axes.locator_params(nbins=4)
+    axes.locator_params(nbins=3)
+    axes.ticklabel_format(useOffset=False)

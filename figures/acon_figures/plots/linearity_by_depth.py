@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from acon_analysis.errors import AconError, UsageError, closest
-from acon_analysis.plotdata.depth import nested_layers, relative_depth, shared_layers
+from acon_analysis.plotdata.depth import nested_layers, off_line, relative_depth, shared_layers
 from acon_analysis.screen import counted
 from acon_analysis.statistics.gaussian import RELU_L, relu_own
 from acon_analysis.statistics.sentences import row_names
@@ -47,12 +47,18 @@ MORE = {
     "G": "G = 4 Var(gate) is 0 for a constant gate; networks without a gate have none. ",
 }
 DEAD = " Crosses: layers whose outputs do not vary; their L is 1 by convention."
+OFF = (
+    " Open points off the line: layers of one value a sample, before layers of more, as in "
+    "squeeze-and-excitation."
+)
 PRODUCTS = " Squares: products, compared with a plane over the gate's input and the other factor."
 FEW = 50
 """Values of a channel in a sample below which L_own is hollow: noise fits well, too."""
 
 _OF_PRODUCTS: dict[str, Any] = {"marker": "s", "linestyle": (0, (1.2, 1.2))}
 """Products bend more than their gates: one line through both would go up and down."""
+
+_OFF: dict[str, Any] = {"linestyle": "none", "markerfacecolor": "white"}
 
 BY = ("layer", "depth")
 MOST_NAMED = 6
@@ -89,7 +95,8 @@ def linearity_by_depth(
     -------
     AconFigure
         One axes a measure (L, L_own, G) that any network has, and a row of them for each data set;
-        in each one error bar container a network.
+        in each one error bar container a network, a second for points off its line and a third
+        for products, where it has any.
 
     Raises
     ------
@@ -145,6 +152,8 @@ def linearity_by_depth(
     )
     if table["dead"].any():
         figure.caption += DEAD
+    if any((_off(own) & ~own["dead"]).any() for _, own in table.groupby(["network", "measure"])):
+        figure.caption += OFF
     if _products(table).any():
         figure.caption += PRODUCTS
     return figure
@@ -234,15 +243,18 @@ def _draw(
     table = table.dropna(subset=["value"]).sort_values("place")
     if table.empty:
         return None
-    products = _products(table)
-    own = table[~products] if not products.all() else table
-    _draw_line(axes, own, look, len(table))
-    if len(own) < len(table):
-        grey = {"color": COLORS["grey"]} if alone else {}
-        _draw_line(axes, table[products], look | _OF_PRODUCTS | grey, len(table))
+    products, off = _products(table), _off(table)
+    own = ~products | bool(products.all())
+    of_products = look | _OF_PRODUCTS | ({"color": COLORS["grey"]} if alone else {})
+    for layers, of_layers in (
+        (own & ~off, look), (own & off & ~table["dead"], look | _OFF), (~own & ~off, of_products),
+    ):  # fmt: skip
+        if layers.any():
+            _draw_line(axes, table[layers], of_layers, len(table))
     dead = table[table["dead"]]
     axes.scatter(dead["place"], dead["value"], s=40, marker="x", color="black", zorder=4)
-    return float(own["place"].iloc[-1]), float(own["value"].iloc[-1])
+    end = table[own & ~off] if (own & ~off).any() else table
+    return float(end["place"].iloc[-1]), float(end["value"].iloc[-1])
 
 
 def _draw_line(axes: Axes, own: pd.DataFrame, look: dict[str, Any], total: int) -> None:
@@ -259,6 +271,12 @@ def _draw_line(axes: Axes, own: pd.DataFrame, look: dict[str, Any], total: int) 
         few["place"], few["value"], s=(3.6 * many) ** 2, marker=look.get("marker", "o"),
         facecolor="white", edgecolor=look["color"], linewidth=thin(0.8), zorder=3,
     )  # fmt: skip
+
+
+def _off(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Return which layers of one network, in order of execution, lie off its line."""
+    values = table.get("values", pd.Series(np.nan, index=table.index))
+    return pd.Series(off_line(values, table["dead"]), index=table.index)
 
 
 def _products(table: pd.DataFrame) -> "pd.Series[bool]":

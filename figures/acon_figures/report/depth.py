@@ -29,6 +29,7 @@ def depth_chart(runs: Sequence[Sequence[dict[str, Any]]], size: str) -> dict[str
 
     ``runs`` are the entries of `layer_entries` of one run or two; layers of one path and call share
     a position. Each kind of layer has a line of its own, and in a chart of one run a colour.
+    No line goes through points that are `off`.
     """
     known = [[row for row in entries if row["index"] is not None] for entries in runs]
     longest, *others = sorted(known, key=len, reverse=True)
@@ -64,6 +65,7 @@ def depth_chart(runs: Sequence[Sequence[dict[str, Any]]], size: str) -> dict[str
         "yardsticks": _dotted([yardsticks[name] for name in names], step, y_of),
         "numbers": [(x_of(name), numbers[name]) for name in [*numbers][::every]],
         "radius": round(min(5.0, max(1.5, step / 3)), 1),
+        "off": any(row["off"] and not row["dead"] for rows in known for row in rows),
         "kinds": [(looks[kind], signs[kind], kind) for kind in kinds] if len(kinds) > 1 else [],
         "series": [
             {"look": _LOOKS[which] if len(known) > 1 else looks[kind], "sign": signs[kind],
@@ -101,6 +103,7 @@ def _point(row: dict[str, Any], x_of: Any, y_of: Any) -> dict[str, Any]:
     dead = ", dead" if row["dead"] else ""
     return {
         "x": x_of(row["key"]), "y": y_of(value), "id": row["id"], "dead": row["dead"],
+        "off": row["off"],
         "low": y_of(value if math.isnan(low) else low),
         "high": y_of(value if math.isnan(high) else high),
         "text": f"{row['name']}: L = {share(value)}{between}{dead}",

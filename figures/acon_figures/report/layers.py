@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from acon_analysis.plotdata.depth import off_line
 from acon_analysis.statistics.causes import CAUSES
 from acon_analysis.statistics.sentences import layer_names
 from acon_analysis.statistics.yardsticks import own_yardsticks
@@ -50,14 +51,16 @@ def layer_entries(
     names = layer_names(layers)
     layers = layers.assign(yardstick=own_yardsticks(layers)["yardstick"])
     entries, data = [], []
-    for index, row in zip(layers.index, layers.to_dict("records"), strict=True):
+    off = off_line(layers["values"], layers["dead"] == layers["channels"])
+    for index, row, apart in zip(layers.index, layers.to_dict("records"), off, strict=True):
         own, counted, curves = (
             table[(table["layer"] == row["layer"]) & (table["call"] == row["call"])]
             for table in (channels, histograms, units)
         )
         entries.append({
             "place": index, "id": f"{prefix}layer-{index}", "key": (row["layer"], int(row["call"])),
-            "name": visible(names[row["layer"], int(row["call"])]), **_columns(row),
+            "name": visible(names[row["layer"], int(row["call"])]), "off": bool(apart),
+            **_columns(row),
             "histogram": _histogram(counted), "profile": _profile(own), "ends": _ends(own),
             "listed": len(own), "unit": unit_entry(curves),
         })  # fmt: skip

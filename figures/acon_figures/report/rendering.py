@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.resources import files
@@ -223,5 +224,10 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"sentence": sentence, "counted": counted}
+    environment.filters |= {"sentence": sentence, "counted": counted, "parted": _parted}
     return environment
+
+
+def _parted(name: str) -> Markup:
+    """Let a long name break before the parts of its path."""
+    return Markup("<wbr>").join(re.split(r"(?=[.:/])", name))
