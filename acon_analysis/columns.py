@@ -261,7 +261,7 @@ BLOCK_COLUMNS = (
         "what R² is of: 'positions' (each is mapped alone), 'samples' (whole ones), or 'mixes "
         "positions', where r2 is a lower bound and says nothing against linearity",
     ),
-    _number("elementwise_L", "mean of L over the activations inside, without gated products"),
+    _number("elementwise_L", "mean of L over all activations inside, gates too, products not"),
     _count("n", "vectors that R² is of; fewer than 5 for each dimension give none"),
     _count("dimension", "dimensions of the input of R²"),
     _number("nlc_change", "change of nlc when all activations inside are lines"),

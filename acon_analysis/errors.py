@@ -1,7 +1,13 @@
 """Errors meant for a person: one sentence, no traceback on the command line."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from functools import wraps
+from inspect import signature
+from typing import ParamSpec, TypeVar
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 class AconError(Exception):
@@ -40,9 +46,25 @@ def closest(given: str, options: Iterable[str], *, count: int = 3) -> str:
     names = list(dict.fromkeys(options))
     folded = {name.casefold(): name for name in names}
     near = [folded[m] for m in get_close_matches(given.casefold(), folded, n=count, cutoff=0.6)]
+    near = near or [name for name in names if given and name.startswith(f"{given}_")]
     if near:
         return f"did you mean {' or '.join(repr(name) for name in near)}?"
     if not names:
         return "there is nothing to choose from"
     shown = ", ".join(repr(name) for name in names[:10])
     return f"choose one of {shown}" + (f" (and {len(names) - 10} more)" if len(names) > 10 else "")
+
+
+def named_arguments(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Let a function name what comes close to an argument that it does not have."""
+
+    @wraps(function)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        known = signature(function).parameters
+        for name in kwargs:
+            if name not in known:
+                text = f"{function.__name__} has no argument {name!r}; {closest(name, known)}"
+                raise UsageError(text)
+        return function(*args, **kwargs)
+
+    return call

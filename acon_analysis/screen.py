@@ -54,10 +54,26 @@ def listed(
     return text + (f"{joint.rstrip(', ')} and {len(items) - most} more" * (len(items) > most))
 
 
+def settled(value: float) -> float:
+    """Return a share without the rounding of float32: what is within 5e-7 of 0 or 1 is 0 or 1."""
+    return round(value, 6) + 0.0  # no -0.0
+
+
+def a_or_an(name: str) -> str:
+    """Return the article of a name such as "ELU" or "ReLU"."""
+    return "an" if name[:1] in "AEIO" or name.startswith("RR") else "a"
+
+
 def three_digits(value: float) -> str:
-    """Format a number with three digits, so that what is not 1 does not look like it."""
-    text = f"{value:.3f}"
-    return text if text != "1.000" or value == 1 else "> 0.999"
+    """Format a share with three digits, so that what is not 1 does not look like it."""
+    text = f"{settled(value):.3f}"
+    return text if text != "1.000" or settled(value) == 1 else "> 0.999"
+
+
+def signed(value: float) -> str:
+    """Format a difference with three digits and its sign, 0 without one."""
+    text = f"{value:+.3f}"
+    return text if float(text) else "0.000"
 
 
 @dataclass
@@ -175,8 +191,9 @@ def _column(name: str, values: "pd.Series[Any]") -> _Column:
 def _writer(name: str, values: list[float]) -> Any:
     """Return what writes the numbers of a column, all with as many decimals."""
     most = max((abs(value) for value in values), default=0.0)
+    share = name[:1].isupper() and most <= 1  # L, L_low
     whole = all(value.is_integer() for value in values if abs(value) != float("inf"))
-    if whole and not (name[:1].isupper() and most <= 1):  # L = 1 is written 1.000
+    if whole and not share:  # L = 1 is written 1.000
         return "{:,.0f}".format if name in _COUNTED else "{:.0f}".format
     if most >= 1e5:
         return "{:.3g}".format
@@ -184,6 +201,7 @@ def _writer(name: str, values: list[float]) -> Any:
     small = 0.5 * 10**-decimals
 
     def write(value: float) -> str:
+        value = settled(value) if share else value
         if value and abs(value) < small:
             return f"{value:.0e}"
         return three_digits(value) if most <= 1 else f"{value:.{decimals}f}"

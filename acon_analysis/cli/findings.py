@@ -71,9 +71,9 @@ def blocks(
             sentence_text(
                 "nlc is 1 for affine maps; the further it is from 1, above or below, the more a "
                 "block bends. r2: of the best affine map on other samples; a lower bound where a "
-                "block mixes positions. elementwise_L: mean L of the activations inside, without "
-                "gated products. nlc_change: by how much nlc changes when these activations are "
-                "replaced by straight lines."
+                "block mixes positions. elementwise_L: mean L of all activations inside, gates "
+                "too, gated products not. nlc_change: by how much nlc changes when these "
+                "activations are replaced by straight lines."
             )
         )
 

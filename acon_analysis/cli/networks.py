@@ -61,12 +61,13 @@ def layers(
     with naming_calls(network, lambda: samples):
         frame = proved_layers(network, data=data, input_shape=shape, kinds=chosen)
     emit(frame, format, out, columns=_LAYERS_SHOWN)
-    census = nonlinearities(network, samples, kinds=chosen)
+    measured = default_kinds(network) if kinds is None else chosen  # as a capture has them
+    census = nonlinearities(network, samples, kinds=measured)
     plain = on_screen(format, out)
     if (frame["status"] == "partly proved").any():
         say(sentence_text(_PARTLY_PROVED), err=not plain)
-    say(sentence_text(census_text(census, chosen)), err=not plain)
-    if kinds is None and (text := _left_out_text(frame["kind"], default_kinds(network))):
+    say(sentence_text(census_text(census, measured)), err=not plain)
+    if kinds is None and (text := _left_out_text(frame["kind"], measured)):
         say(sentence_text(text), err=not plain)
     if plain and len(table := census_table(census, 3 if terminal_width() >= WIDE else 1)):
         say()

@@ -147,7 +147,7 @@ def replace(
         logits=logits,
         mask=parse_mask(mask),
     )
-    emit(done.table, columns=_REPLACED_SHOWN)
+    emit(done.table.assign(form=done.table["form"].map(done.called)), columns=_REPLACED_SHOWN)
     say(sentence_text(f"{out}: {sentence(done)}"))
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 
 from acon_analysis.columns import HEADLINE_COLUMNS, names
 from acon_analysis.runs.run import Run
-from acon_analysis.statistics.sentences import alive, layer_names
+from acon_analysis.statistics.sentences import alive, layer_names, main_layers
 
 #: Columns of `layer_overview` but layer and call: where they come from, and their names here.
 _OF_LAYERS = (
@@ -13,9 +13,9 @@ _OF_LAYERS = (
     "proof_error",
 )  # fmt: skip
 _OF_LINEARITY = (
-    "L", "L_low", "L_high", "L_gate", "G", "kappa", "rho", "nu", "L_own", "beta_gain", "slope_min",
-    "slope_max", "slope_low", "slope_high", "positive", "linear", "dead", "constant_input",
-    "one_signed", "equal_slopes", "gate_constant", "why", "values",
+    "n", "cyy", "L", "L_low", "L_high", "L_gate", "G", "kappa", "rho", "nu", "L_own", "beta_gain",
+    "slope_min", "slope_max", "slope_low", "slope_high", "positive", "linear", "dead",
+    "constant_input", "one_signed", "equal_slopes", "gate_constant", "why", "values",
 )  # fmt: skip
 _OF_BETA = {"mean": "beta_mean", "std": "beta_std", "q05": "beta_q05", "q95": "beta_q95"}
 _OF_SPLITS = {
@@ -114,7 +114,7 @@ def headline_frame(layers: pd.DataFrame) -> pd.DataFrame:
     ]
     called = layer_names(layers)
     for quantity, column in (("L", "L"), ("beta", "beta_mean")):
-        known = (alive(layers) if column == "L" else layers).dropna(subset=[column])
+        known = main_layers(alive(layers)) if column == "L" else layers.dropna(subset=[column])
         if len(known):
             ends = (("least", known[column].argmin()), ("greatest", known[column].argmax()))
             for end, index in ends:

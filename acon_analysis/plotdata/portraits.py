@@ -11,10 +11,7 @@ from acon_analysis.errors import AconError, UsageError
 from acon_analysis.moments.state import FloatArray
 from acon_analysis.selection import require_columns
 from acon_analysis.statistics.causes import LINEAR
-from acon_analysis.statistics.formulas import formula_of
-
-#: Below this share of the steepest slope that its function has, a channel is saturated.
-SATURATED = 0.05
+from acon_analysis.statistics.formulas import SATURATED, formula_of, slopes_between
 
 #: What a channel does, from the most linear on.
 STATES = ("dead", "saturated", "one side", "linear", "bends")
@@ -61,12 +58,10 @@ def reached_slopes(facts: pd.DataFrame) -> pd.DataFrame:
         if one is None or not part["slope_low"].isna().all():
             continue
         low, high = one.derivative_bounds(**one.parameters)
-        least, most = (part[[end]].to_numpy(dtype=np.float64) for end in ("min_x", "max_x"))
-        x = least + (most - least) * np.linspace(0.0, 1.0, _POINTS)
-        x = np.hstack([x, np.clip([[-1e-9, 1e-9]], least, most)])  # a kink at 0
-        slopes = np.asarray(one.derivative(x, **one.parameters))
-        found = {"slope_min": float(low), "slope_max": float(high)}
-        found |= {"slope_low": slopes.min(axis=1), "slope_high": slopes.max(axis=1)}
+        least, most = (part[end].to_numpy(dtype=np.float64) for end in ("min_x", "max_x"))
+        reached = slopes_between(one, least, most)
+        found: dict[str, Any] = {"slope_min": float(low), "slope_max": float(high)}
+        found |= {"slope_low": reached[0], "slope_high": reached[1]}
         fits = _known(part).to_numpy()
         for column, values in found.items():
             own.loc[part.index, column] = np.where(fits, values, np.nan)

@@ -17,7 +17,7 @@ from acon_analysis.columns import DIFFERENCE_COLUMNS, names
 from acon_analysis.errors import AconError
 from acon_analysis.moments.fields import BLOCKS
 from acon_analysis.runs.run import Run, as_run
-from acon_analysis.screen import counted
+from acon_analysis.screen import counted, signed, three_digits
 from acon_analysis.statistics.differences import Side, compare_layers, difference
 from acon_analysis.statistics.linearity import in_order
 from acon_analysis.statistics.sentences import Names, row_names
@@ -112,7 +112,7 @@ def _with_interval(value: float, low: float, high: float) -> str:
     """Return a difference and its interval in words."""
     if math.isnan(value):
         return ""
-    return f"{value:+.3f}" if math.isnan(low) else f"{value:+.3f} ({low:.3f} to {high:.3f})"
+    return signed(value) + ("" if math.isnan(low) else f" ({signed(low)} to {signed(high)})")
 
 
 def comparison_text(
@@ -132,10 +132,8 @@ def comparison_text(
     at = int(rows["difference"].abs().argmax())
     largest = rows.iloc[at]
     if largest["difference"]:
-        text += (
-            f"; largest change in {row_names(rows, names)[at]}, L = {largest['first']:.3f} to "
-            f"{largest['second']:.3f}"
-        )
+        ends = " to ".join(three_digits(largest[which]) for which in ("first", "second"))
+        text += f"; largest change in {row_names(rows, names)[at]}, L = {ends}"
     return text
 
 

@@ -18,13 +18,17 @@ class Summary:
     """A run in a few sentences and a table; printed as text, shown by notebooks as HTML."""
 
     title: str
+    # Each may have a second line, its numbers.
     sentences: tuple[str, ...]
     table: pd.DataFrame
     names: Names | None = None
 
     def __str__(self) -> str:
-        said = "\n".join(sentence_text(sentence) for sentence in self.sentences)
-        return "\n\n".join([self.title, said, table_text(self._shown())])
+        said = [
+            "\n".join(sentence_text(line) for line in sentence.splitlines())
+            for sentence in self.sentences
+        ]
+        return "\n\n".join([self.title, *said, table_text(self._shown())])
 
     __repr__ = __str__
 
@@ -33,6 +37,6 @@ class Summary:
         return named(self.table, self.names).rename(columns=LABELS)
 
     def _repr_html_(self) -> str:
-        said = "".join(f"<p>{escape(sentence)}</p>" for sentence in self.sentences)
+        said = "".join(f"<p>{escape(one)}</p>" for one in self.sentences).replace("\n", "<br>")
         table = self._shown().to_html(index=False, float_format=three_digits, na_rep="", border=0)
         return spelled(f"<p><b>{escape(self.title)}</b></p>{said}{table}")

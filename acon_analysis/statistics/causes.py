@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acon_analysis.screen import counted
-from acon_analysis.statistics.formulas import formula_of, known_activation
+from acon_analysis.statistics.formulas import SATURATED, formula_of, known_activation
 from acon_analysis.statistics.gaussian import FloatArray, gaussian_fit
 
 #: From this L on a channel is called linear.
@@ -47,6 +47,7 @@ CAUSES: dict[str, str] = {
     "varying_beta": "nonlinear because β differs between samples",
     "cancelling": "nonlinear because p1≈-p2",
     "switching": "nonlinear because the gate switches",
+    "saturated": "saturated (nearly flat where their inputs lie)",
     "nonlinear": "nonlinear",
     "linear_product": "linear over their factors",
     "product": "nonlinear because both factors vary",
@@ -87,12 +88,14 @@ def causes(
     constant: BoolArray,
     product: BoolArray,
     straight: npt.NDArray[np.bool_],
+    flat: BoolArray,
 ) -> list[str]:
     """Name the cause of each channel's linearity or nonlinearity, a key of `CAUSES`.
 
     ``columns`` are L, L_reference (at a constant β), n, left_out (samples), positive, kappa and
     rho, (R,) each, NaN where a layer has no such thing; ``product`` flags channels of gated
-    products; ``straight`` (R, 2) functions that are lines left and right of 0 (`straight_sides`).
+    products; ``straight`` (R, 2) functions that are lines left and right of 0 (`straight_sides`);
+    ``flat`` flags channels that are saturated.
     """
     L, n, rho, positive = (columns[name] for name in ("L", "n", "rho", "positive"))
     small = gaussian_fit(columns["kappa"], rho).L >= LINEAR
@@ -108,6 +111,7 @@ def causes(
         ("varying_beta", (L < LINEAR) & (columns["L_reference"] >= LINEAR)),
         ("cancelling", (L < LINEAR) & (np.abs(rho) >= CANCELLING)),
         ("switching", (L < LINEAR) & acon),
+        ("saturated", (L < LINEAR) & flat),
         ("nonlinear", L < LINEAR),
         ("equal_slopes", equal_slopes(rho)),
         ("small_gain", small),
@@ -132,6 +136,8 @@ _SENTENCES = CAUSES | {
     "varying_beta": "nonlinear only because its β differs between samples",
     "cancelling": "nonlinear because p1≈-p2 leaves little of the straight line",
     "switching": "nonlinear: its gate switches (G = {G:.2g})",
+    "saturated": "saturated: no slope over its inputs ({min_x:.3g} to {max_x:.3g}) is "
+    f"{100 * SATURATED:.0f} % of the steepest",
     "nonlinear": "nonlinear over its inputs ({min_x:.3g} to {max_x:.3g})",
     "linear_product": "linear over its two factors{gate}",
     "product": "nonlinear because both of its factors vary{gate}",

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from acon_analysis.screen import counted, three_digits
+from acon_analysis.screen import a_or_an, counted, settled, three_digits
 from acon_analysis.statistics.causes import LINEAR
 from acon_analysis.statistics.census import census_text
 from acon_analysis.statistics.sentences import (
@@ -15,12 +15,15 @@ from acon_analysis.statistics.sentences import (
     Names,
     alive,
     gates_text,
+    is_gate,
+    is_product,
     layer_names,
+    main_layers,
     row_names,
     sentence,
 )
 from acon_analysis.statistics.verdicts import overall_of
-from acon_analysis.statistics.yardsticks import Yardstick, yardsticks
+from acon_analysis.statistics.yardsticks import Yardstick, own_yardsticks, yardsticks
 
 #: Layers whose test of β a finding spells out, and further activations that it compares with.
 MOST_TESTS, MOST_YARDSTICKS = 3, 3
@@ -37,7 +40,8 @@ class Finding(NamedTuple):
     numbers: str = ""
 
     def __str__(self) -> str:
-        return " ".join(part for part in self if part)
+        said = f"{self.question} {self.answer}"
+        return f"{said}\n{self.numbers}" if self.numbers else said
 
 
 def findings(
@@ -78,15 +82,14 @@ def how_linear(layers: pd.DataFrame, names: Names) -> Finding | None:
     if known.empty:
         answer = "Every layer is dead: the output of no channel varies on these data."
         return Finding(question, answer)
-    ends = [
-        known.iloc[int(index)].to_dict() for index in (known["L"].argmin(), known["L"].argmax())
-    ]
-    apart = not ends[0]["L_high"] >= ends[1]["L_low"]  # without intervals, too
+    main = main_layers(known)
+    ends = [main.iloc[int(index)].to_dict() for index in (main["L"].argmin(), main["L"].argmax())]
+    apart = bool(not ends[0]["L_high"] >= ends[1]["L_low"])  # without intervals, too
     first, second = (_with_class(row, names) for row in ends)
     values = [float(row["L"]) for row in ends]
     shares = [_percent(value) for value in values]
     line = "A straight line per channel explains"
-    if len(known) == 1:
+    if len(main) == 1:
         answer = f"{line} {shares[0]} of the variance of the output of {first}."
         numbers = f"L = {three_digits(values[0])}."
     else:
@@ -105,9 +108,35 @@ def how_linear(layers: pd.DataFrame, names: Names) -> Finding | None:
     if gone := len(measured) - len(known):
         verb = "is" if gone == 1 else "are"
         answer += f" {gone} of {counted(len(measured), 'layer')} {verb} dead."
-    products = known["L_gate"].notna().any()
-    plane = PLANE if products else ""
+    others += _gates_and_products(known.drop(main.index), names)
+    plane = PLANE if known["L_gate"].notna().any() else ""
     return Finding(question, answer, f"{numbers} {WHAT_L_IS}.{others}{plane}")
+
+
+def _gates_and_products(layers: pd.DataFrame, names: Names) -> str:
+    """Return the span of L of gates and of products, and what a gate of low L does."""
+    product = is_product(layers)
+    text = ""
+    for own, word in ((layers[~product], "Gates"), (layers[product], "Products")):
+        if len(own):
+            ends = [three_digits(float(own["L"].min())), three_digits(float(own["L"].max()))]
+            text += f" {word}: L = {' to '.join(dict.fromkeys(ends))}."
+    return text + _of_low_gates(layers[is_gate(layers)], names)
+
+
+def _of_low_gates(gates: pd.DataFrame, names: Names) -> str:
+    """Say how little the gate of least L varies, if it bends more than a sigmoid by itself."""
+    high = gates["L_high"].fillna(gates["L"])
+    bent = gates[high < own_yardsticks(gates)["yardstick"]]
+    if bent.empty or "cyy" not in bent:
+        return ""
+    row = bent.iloc[int(bent["L"].argmin())]
+    spread = math.sqrt(row["cyy"] / row["n"])
+    name = f"{names[row['layer'], row['call']]} (L = {three_digits(row['L'])})"
+    return (
+        f" A gate that bends need not matter: the outputs of {name} vary by only {spread:.2g} "
+        "(standard deviation of a channel)."
+    )
 
 
 def straight_channels(layers: pd.DataFrame) -> Finding | None:
@@ -180,9 +209,8 @@ def _compared(layers: pd.DataFrame) -> tuple[str, str]:
     Of gates and products there is one in each block: they come second. Layers count as straighter
     whose whole interval is.
     """
-    table = layers.reindex(columns=["kind", "gate_of"], fill_value="")
-    second = (table["kind"] == "product") | (table["gate_of"] != "")
-    found = sorted(yardsticks(layers), key=lambda one: bool(second[one.rows.index].all()))
+    main = set(main_layers(layers).index)
+    found = sorted(yardsticks(layers), key=lambda one: main.isdisjoint(one.rows.index))
     if not found:
         return "", ""
     first, *others = found
@@ -190,9 +218,14 @@ def _compared(layers: pd.DataFrame) -> tuple[str, str]:
         answer = f" No value of Gaussian inputs to compare with: {_lacking(first)}."
     else:
         such = _beyond(first, " such" if others else "")
-        answer = f" A {first.name} on Gaussian inputs is at {_percent(first.L)}: {such}."
+        value = f"{_percent(first.L)}: {such}"
+        answer = (
+            f" {a_or_an(first.name).capitalize()} {first.name} on Gaussian inputs is at {value}."
+        )
     known = [one for one in others if not math.isnan(one.L)][:MOST_YARDSTICKS]
-    said = [f"a {one.name} is at {_percent(one.L)} ({_beyond(one)})" for one in known]
+    said = [
+        f"{a_or_an(one.name)} {one.name} is at {_percent(one.L)} ({_beyond(one)})" for one in known
+    ]
     more = f" On Gaussian inputs {'; '.join(said)}." if said else ""
     if unknown := [_lacking(one) for one in others if math.isnan(one.L)]:
         more += f" Not compared: {'; '.join(unknown)}."
@@ -230,6 +263,7 @@ def _with_class(row: Mapping[Any, Any], names: Names) -> str:
 
 def _percent(value: float) -> str:
     """Return L as a percentage, so that what is not 1 does not look like it."""
+    value = settled(value)
     if value > 0.995:
         return "100 %" if value == 1 else f"{int(1000 * value) / 10} %"
     return f"{100 * value:.0f} %"

@@ -5,6 +5,9 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from acon_analysis import family
 from acon_analysis.errors import UsageError
 from acon_analysis.family._activation import Activation
@@ -15,6 +18,12 @@ _WHOLE = (
     "hardsigmoid",
 )  # fmt: skip
 
+FloatArray = npt.NDArray[np.float64]
+
+#: Below this share of the steepest slope that its function has, a channel is saturated.
+SATURATED = 0.05
+
+_POINTS = 241
 _INF = float("inf")
 
 #: Softplus is a straight line from this β·x on, which changes it by 2e-9.
@@ -47,6 +56,22 @@ def known_activation(name: str) -> Activation | None:
         return family.get(name)
     except UsageError:
         return None
+
+
+def slopes_between(
+    one: Activation, least: FloatArray, most: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return the least and greatest derivative between two inputs of each channel, (R,) each."""
+    x = least[:, None] + (most - least)[:, None] * np.linspace(0.0, 1.0, _POINTS)
+    x = np.hstack([x, np.clip([[-1e-9, 1e-9]], least[:, None], most[:, None])])  # a kink at 0
+    slopes = np.asarray(one.derivative(x, **one.parameters))
+    return slopes.min(axis=1), slopes.max(axis=1)
+
+
+def saturated(one: Activation, low: FloatArray, high: FloatArray) -> npt.NDArray[np.bool_]:
+    """Return where no derivative from low to high is `SATURATED` of the steepest there is."""
+    steepest = max(map(abs, one.derivative_bounds(**one.parameters)))
+    return np.asarray(np.maximum(np.abs(low), np.abs(high)) < SATURATED * steepest)
 
 
 def _parsed(parameters: str) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """The columns of the tables of linearity, computed from channel sums."""
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from acon_analysis.family import derivative_bounds, derivative_range
@@ -8,6 +9,7 @@ from acon_analysis.moments.gram import EPS32, ROUNDINGS
 from acon_analysis.moments.state import FloatArray
 from acon_analysis.statistics.causes import (
     GATE_CONSTANT,
+    LINEAR,
     causes,
     equal_slopes,
     sentence,
@@ -21,6 +23,7 @@ from acon_analysis.statistics.channel_sums import (
     largest_rounding,
     ratio,
 )
+from acon_analysis.statistics.formulas import formula_of, saturated, slopes_between
 from acon_analysis.statistics.gaussian import gaussian_fit
 from acon_analysis.statistics.jackknife import jackknife_error, share_interval
 
@@ -194,6 +197,19 @@ def _slope_columns(sums: ChannelSums, beta: FloatArray) -> _Columns:
     }
 
 
+def _flat(sums: ChannelSums, columns: _Columns) -> npt.NDArray[np.bool_]:
+    """Return which bent channels are saturated: all of their inputs on one side, far out."""
+    flat = np.zeros(len(sums.keys), dtype=bool)
+    aside = (columns["L"] < LINEAR) & ((columns["min_x"] > 0) | (columns["max_x"] < 0))
+    activations = list(sums.activations)
+    for own in {activations[row] for row in np.flatnonzero(aside)}:
+        if one := formula_of(*own):
+            rows = np.flatnonzero(aside & [other == own for other in activations])
+            reached = slopes_between(one, columns["min_x"][rows], columns["max_x"][rows])
+            flat[rows] = saturated(one, *reached)
+    return flat
+
+
 #: Columns that a channel's cause is put into words with.
 _SAID = ["G", "kappa", "positive", "min_x", "max_x", "L_gate", "roundings"]
 
@@ -204,8 +220,9 @@ def _with_causes(frame: pd.DataFrame, sums: ChannelSums) -> pd.DataFrame:
     sides = np.array([straight_sides(*one) for one in sums.activations], dtype=bool)
     columns = {name: frame[name].to_numpy(dtype=np.float64) for name in frame.columns[3:]}
     found = causes(
-        columns, dead=dead, constant=constant, product=sums.product, straight=sides.reshape(-1, 2)
-    )
+        columns, dead=dead, constant=constant, product=sums.product,
+        straight=sides.reshape(-1, 2), flat=_flat(sums, columns),
+    )  # fmt: skip
     rows = frame[_SAID].to_dict("records")
     words = [sentence(cause, row) for cause, row in zip(found, rows, strict=True)]
     return frame.assign(

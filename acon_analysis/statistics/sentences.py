@@ -98,6 +98,24 @@ def alive(layers: pd.DataFrame) -> pd.DataFrame:
     return layers[layers["L"].notna() & (layers["dead"] < layers["channels"])]
 
 
+def is_product(layers: pd.DataFrame) -> "pd.Series[bool]":
+    """Return which layers are gated products."""
+    return layers.reindex(columns=["kind"], fill_value="")["kind"] == "product"
+
+
+def is_gate(layers: pd.DataFrame) -> "pd.Series[bool]":
+    """Return which layers make the gates, between 0 and 1, of squeeze-and-excitation or a GLU."""
+    table = layers.reindex(columns=["class_name", "gate_of"], fill_value="")
+    sigmoid = table["class_name"].str.casefold().isin(["sigmoid", "hardsigmoid"])
+    return sigmoid & (table["gate_of"] != "")
+
+
+def main_layers(layers: pd.DataFrame) -> pd.DataFrame:
+    """Return layers without gates and products; all where there are no others."""
+    own = layers[~is_product(layers) & ~is_gate(layers)]
+    return own if len(own) else layers
+
+
 def left_out_text(left_out: pd.DataFrame, total: int, names: Names) -> str:
     """Return which samples the statistics of which layers leave out, in one sentence or ""."""
     groups: dict[tuple[str, tuple[int, ...]], list[str]] = {}

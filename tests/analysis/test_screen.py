@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acon_analysis.screen import LEAST_PATH, sentence_text, table_text, three_digits
+from acon_analysis.screen import (
+    LEAST_PATH,
+    a_or_an,
+    sentence_text,
+    signed,
+    table_text,
+    three_digits,
+)
 
 HUGGING_FACE = [
     f"bert.encoder.layer.{number}.intermediate.intermediate_act_fn" for number in (0, 1)
@@ -74,13 +81,28 @@ def test_a_wrapped_text_keeps_its_words() -> None:
 
 def test_numbers() -> None:
     frame = pd.DataFrame({
-        "L": [1.0, 0.9999999, 0.5], "error": [1e-9, 0.0, 0.5], "parameters": [1234567, 1, 2],
+        "L": [1.0, 0.99999, -1e-9], "error": [1e-9, 0.0, 0.5], "parameters": [1234567, 1, 2],
         "sample": [12345, 1, 2], "measured": [True, False, True], "s": [float("nan"), 1.5, 2.0],
     })  # fmt: skip
     rows = [line.split() for line in table_text(frame, 100).splitlines()[1:]]
     assert rows[0] == ["1.000", "1e-09", "1,234,567", "12345", "yes", "-"]
     assert rows[1] == [">", "0.999", "0.000", "1", "1", "no", "1.500"]
+    assert rows[2][0] == "0.000"
     assert three_digits(0.99951) == "> 0.999"
+
+
+def test_rounding_of_float32_is_not_shown() -> None:
+    assert [three_digits(value) for value in (1 - 1e-7, 1.0, -1e-8, 1 - 1e-5)] == [
+        "1.000", "1.000", "0.000", "> 0.999"
+    ]  # fmt: skip
+    assert [signed(value) for value in (-4e-4, 4e-4, -0.0, -0.0021, 0.03)] == [
+        "0.000", "0.000", "0.000", "-0.002", "+0.030"
+    ]  # fmt: skip
+
+
+def test_articles() -> None:
+    names = ("ELU", "ReLU", "SiLU", "RReLU", "Leaky ReLU", "product", "clamp (0 to 1)", "CELU")
+    assert [a_or_an(name) for name in names] == ["an", "a", "a", "an", "a", "a", "a", "a"]
 
 
 def test_a_number_stays_with_its_percent_sign() -> None:

@@ -9,6 +9,7 @@ import pandas as pd
 from acon_analysis.errors import AconError
 from acon_analysis.runs.compare import clear_change, compare_runs, comparison_text, unlike
 from acon_analysis.runs.run import Run
+from acon_analysis.screen import signed
 from acon_analysis.statistics.sentences import sentence
 from acon_figures.names import visible
 from acon_figures.report.numbers import exact, number, share
@@ -60,7 +61,7 @@ def _row(name: str, own_id: str, found: pd.DataFrame) -> dict[str, Any]:
         "name": visible(name),
         "id": own_id,
         "L": [share(of_index[which]) for which in ("first", "second")],
-        "difference": "–" if math.isnan(change) else f"{change:+.3f}".replace("-", "−"),
+        "difference": "–" if math.isnan(change) else signed(change).replace("-", "−"),
         "value": exact(change),
         "interval": "" if math.isnan(low) else f"{number(low)} to {number(high)}",
         "change": "" if math.isnan(low) else second,

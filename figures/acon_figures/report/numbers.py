@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from acon_analysis import files
+from acon_analysis.screen import settled, three_digits
 from acon_figures.names import visible
 
 #: Characters of one packed CSV beyond which a page does not carry it.
@@ -33,8 +34,9 @@ def number(value: Any, digits: int = 3) -> str:
 
 def share(value: Any) -> str:
     """Return an index between 0 and 1; what is not 1 does not look like it."""
-    text = number(value)
-    return "> 0.999" if text == "1.000" and float(value) != 1 else text
+    known = settled(float(value))
+    text = number(known)
+    return three_digits(known) if text == "1.000" else text
 
 
 def count(value: Any) -> str:

@@ -31,11 +31,15 @@ def looks_like_gate(module: nn.Module) -> bool:
 
 
 def is_named_gate(module: nn.Module) -> bool:
-    """Return whether a module weighs something and names its gate as torchvision or timm do."""
+    """Return whether a module weighs something and names its gate as torchvision or timm do.
+
+    Their gate is a function; a projection called gate is a part of GLUs and of mixtures.
+    """
     children = dict(module.named_children())
     weighty = nn.Linear | nn.Conv1d | nn.Conv2d
     weighs = any(isinstance(child, weighty) for child in children.values())
-    return weighs and any(name in children for name in GATE_NAMES)
+    gates = [children[name] for name in GATE_NAMES if name in children]
+    return weighs and any(next(gate.parameters(), None) is None for gate in gates)
 
 
 def _light(module: nn.Module) -> bool:

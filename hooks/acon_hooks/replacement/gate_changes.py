@@ -18,6 +18,7 @@ from torch import nn
 from acon_analysis.columns import GATE_COLUMNS, dtypes, names
 from acon_analysis.errors import UsageError, closest
 from acon_analysis.files import temporary_folder
+from acon_analysis.screen import signed
 from acon_analysis.statistics.donors import draw_donors
 from acon_analysis.statistics.paired import UNCHANGED, Verdict, paired, verdict
 from acon_hooks.engine.edits import Edit, EditPlan, Edits, Resample
@@ -193,8 +194,8 @@ def sentences(table: pd.DataFrame, *, margin: float = MARGIN, level: float = LEV
         points = "" if np.isnan(more) else f", accuracy {100 * more:+.1f} points"
         lines.append(
             f"{whole['intervention']}{again}: all layers at once "
-            f"{whole['verdict']} (loss {whole['loss_change']:+.3f}, {whole['low']:+.3f} to "
-            f"{whole['high']:+.3f}{points}); layers one by one: {each}"
+            f"{whole['verdict']} (loss {signed(whole['loss_change'])}, {signed(whole['low'])} to "
+            f"{signed(whole['high'])}{points}); layers one by one: {each}"
         )
     labelled = bool(table["accuracy_change"].notna().any())
     done = "; ".join(f"{name}: {INTERVENTIONS[name]}" for name in table["intervention"].unique())

@@ -12,7 +12,7 @@ import pandas as pd
 from torch import Tensor, nn
 
 from acon_analysis.columns import REPLACEMENT_COLUMNS, dtypes, names
-from acon_analysis.errors import UsageError, closest
+from acon_analysis.errors import UsageError, closest, named_arguments
 from acon_analysis.files import write_csv
 from acon_analysis.screen import counted
 from acon_analysis.statistics.paired import paired
@@ -45,6 +45,7 @@ BASELINE = "relu"
 _SPLITS = ("digits", "cifar10")
 
 
+@named_arguments
 def replace(
     model: nn.Module,
     fit_data: Any,
@@ -177,6 +178,11 @@ class Replacement:
     # Where it was asked for.
     folded: Folded | None = None
 
+    def called(self, form: str) -> str:
+        """Return what people read for a form of the table: the baseline is called one."""
+        own = form != BASELINE or set(forms_of(self.plan)) == {BASELINE}
+        return form if own else f"{form} (baseline)"
+
 
 def replace_data(
     model: nn.Module,
@@ -278,10 +284,12 @@ def sentence(done: Replacement) -> str:
         ends = (100 * row[name] for name in ("accuracy_change", "accuracy_low", "accuracy_high"))
         points = "accuracy {:+.2f} points ({:+.2f} to {:+.2f}), ".format(*ends)
         change = f"output changes by {row['output_change']:.3g}"
-        words.append(f"{row['form']}{again}: {'' if np.isnan(row['accuracy']) else points}{change}")
+        damage = f"{'' if np.isnan(row['accuracy']) else points}{change}"
+        words.append(f"{done.called(row['form'])}{again}: {damage}")
     counts = ", ".join(f"{count} {form}" for form, count in forms_of(done.plan).items())
     what = f"{counted(len(done.plan.units), 'channel')} of {counted(layers, 'layer')}"
-    return f"{what} ({counts}). " + "; ".join(words)
+    baseline = f". Baseline: {BASELINE} in the same channels" if len(words) > 1 else ""
+    return f"{what} ({counts}). {'; '.join(words)}{baseline}"
 
 
 def forms_of(plan: Plan) -> Counter[str]:

@@ -335,7 +335,7 @@ def test_replace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert status(*command, "--with", "poly:2", "--budget", "25%") == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "264 channels of" in printed
-    assert "relu, BatchNorms estimated again" in printed
+    assert "relu (baseline), BatchNorms estimated again" in printed
     table = pd.read_csv(tmp_path / "damage.csv")
     assert list(table["form"]) == ["poly:2", "relu"] * 2
     assert len(json.loads((tmp_path / "plan.json").read_text())["units"]) == 264

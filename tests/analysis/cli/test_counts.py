@@ -59,6 +59,18 @@ class _Text(HTMLParser):
             self.parts.append(data)
 
 
+SE = """
+import torch
+from acon_analysis.layers import SqueezeExcitation
+
+def build():
+    return SqueezeExcitation(8, r=2).eval()
+
+def data():
+    return [torch.randn(8, 8, 4, 4, generator=torch.Generator().manual_seed(0))]
+"""
+
+
 def printed(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -101,6 +113,18 @@ def test_one_of_each_is_singular(
         for hit in WRONG.finditer(text)
     ]
     assert not found
+
+
+def test_layers_counts_what_a_capture_measures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "se.py").write_text(SE)
+    given = [f"{tmp_path}/se.py:build", "--data", f"{tmp_path}/se.py:data"]
+    said = printed(capsys, "layers", *given)
+    assert "measured 3 of 3 nonlinear calls" in said
+    assert "acon capture leaves out 1 of kind gate" in said
+    captured = printed(capsys, "capture", *given, "--out", tmp_path / "run")
+    assert "measured 3 of 3 nonlinear calls" in captured
 
 
 def captions(run: Path) -> list[str]:

@@ -149,9 +149,24 @@ def test_straight_channels_of_gates_and_products_are_counted_apart() -> None:
         "Yes, 1 of 10 channels of activations, 6 of 10 channels of gates, 5 of 10 channels of "
         "products."
     )
-    assert "variance in a (SiLU), which bends most, and 99 % in b (Sigmoid), which" in str(
-        findings(table)[0]
-    )
+    assert "the variance of the output of a (SiLU)" in str(findings(table)[0])
+
+
+def test_gates_and_products_stand_apart() -> None:
+    table = layers(
+        0.8, 0.6, 0.99, 0.9, kind=["activation", "activation", "activation", "product"],
+        gate_of=["", "d", "d", ""], class_name=["SiLU", "Sigmoid", "Sigmoid", "mul"],
+        n=1000, cyy=[1000.0, 0.9, 10.0, 1000.0],
+    )  # fmt: skip
+    found = findings(table)[0]
+    assert "explains 80 % of the variance of the output of a (SiLU)." in found.answer
+    assert "Gates: L = 0.600 to 0.990. Products: L = 0.900." in found.numbers
+    assert (
+        "A gate that bends need not matter: the outputs of b (L = 0.600) vary by only 0.03 "
+        "(standard deviation of a channel)."
+    ) in found.numbers
+    straight = table.assign(L=[0.8, 0.99, 0.99, 0.9], L_high=[0.82, 1.0, 1.0, 0.92])
+    assert "A gate that bends" not in findings(straight)[0].numbers
 
 
 def test_products_are_named_and_linearity_comes_first() -> None:

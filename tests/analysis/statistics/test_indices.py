@@ -265,6 +265,23 @@ def test_inputs_on_one_side_of_0_explain_a_line_only_where_the_function_is_one(
         assert table["why"][0] == "linear over the range of its inputs (-0.33 to -0.31)"
 
 
+def test_a_sigmoid_far_out_is_saturated() -> None:
+    # Its slope is 1/4 at 0, 0.0066 at 5, 0.105 at 2.
+    spans = ((5.0, 12.0), (-12.0, -5.0), (2.0, 12.0), (-4.0, 12.0))
+    rng = np.random.default_rng(7)
+    x = np.stack([rng.uniform(*span, (20, 30)) for span in spans], axis=1)
+    layers = pd.DataFrame({"layer": ["act"], "call": 0, "class_name": "Sigmoid"})
+    sums = channel_sums.channel_sums(plain_layer(x, family.sigmoid(x), "act")).of_classes(layers)
+    table = channel_table(sums)
+    assert (table["L"] < 0.9).all()
+    assert table["cause"].tolist() == ["saturated", "saturated", "nonlinear", "nonlinear"]
+    ends = f"{x[:, 0].min():.3g} to {x[:, 0].max():.3g}"
+    assert table["why"][0] == (
+        f"saturated: no slope over its inputs ({ends}) is 5 % of the steepest"
+    )
+    assert "2 saturated (nearly flat where their inputs lie)" in layer_table(sums)["why"][0]
+
+
 def test_dead_output_is_judged_by_the_parameters() -> None:
     """(1, -1) with a vanishing β: y is rounding of x·p, dead; (1, -1) with β = 0.1: L = 0."""
     x = np.random.default_rng(8).standard_normal((20, 2, 50))

@@ -49,6 +49,22 @@ def _timm_efficientnet() -> nn.Module:
     return module
 
 
+class SwiGLU(nn.Module):
+    """A projection is called gate, as in language models."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.up = nn.Linear(C, C), nn.Linear(C, C)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gated: Tensor = nn.functional.silu(self.gate(x)) * self.up(x)
+        return gated
+
+
+def test_a_projection_called_gate_is_none() -> None:
+    assert find_layers(SwiGLU(), kinds=["gate"]) == []
+
+
 GATES: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
     "own": (lambda: SqueezeExcitation(C, r=2), "module scale_activation", "channel"),
     "torchvision": (_torchvision, "module scale_activation", "channel"),

@@ -274,6 +274,12 @@ def test_mistakes_are_explained(net: Net, arguments: dict[str, Any], text: str) 
         acon.replace(net, [images(24, 1)], **arguments)
 
 
+def test_an_unknown_argument_is_named(net: Net) -> None:
+    wrong: Any = {"fit": [images(8, 0)]}
+    with pytest.raises(UsageError, match="replace has no argument 'fit'; did you mean 'fit_data'"):
+        acon.replace(net, **wrong)
+
+
 def test_data_that_are_used_up_and_products_are_refused(net: Net) -> None:
     with pytest.raises(UsageError, match="read more than once"):
         acon.replace(net, iter([images(24, 1)]), budget=0.5)
