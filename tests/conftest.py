@@ -35,6 +35,14 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    """Import every file with the same random numbers, whichever files came before it."""
+    if isinstance(collector, pytest.Module):
+        import torch
+
+        torch.manual_seed(0)
+
+
 def pytest_runtest_setup() -> None:
     """Begin every test with the same random numbers, whichever tests ran before it."""
     import torch

@@ -4,8 +4,6 @@ import argparse
 import copy
 import importlib
 import subprocess
-import sys
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -207,13 +205,6 @@ def test_a_capture_that_ends_before_its_kill_is_said(script: Any, tmp_path: Path
         began.reach(1)
 
 
-def test_networks_of_the_long_training_stand_apart_from_the_variants() -> None:
-    long = results.table("beta_of_long")
-    assert set(long["variant"]) == {"long"}
-    assert "long" not in set(results.table("beta_over_epochs")["variant"])
-    assert "seed 0 is shipped" in results.provenance("beta_of_long")
-
-
 def test_a_large_run_is_captured_and_read_in_small(
     script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -356,68 +347,6 @@ def test_replacing_goes_on_and_writes_its_page(
     shipped = pd.read_csv(tmp_path / "TABLE")
     assert list(shipped["form"]) == ["line", "relu"] * 2
     assert set(shipped["activation"]) == {"Swish"}
-
-
-@pytest.mark.parametrize(
-    ("metadata", "changed", "words"),
-    [
-        ("License: MIT", {}, ""),
-        ("Classifier: License :: OSI Approved :: MIT License", {}, ""),
-        ("License: Proprietary", {}, "is under 'Proprietary', not 'MIT'"),
-        ("License: MIT", {"sha256": "0" * 64}, "has another SHA-256"),
-        ("License: MIT", {"megabytes": 0}, "MB, more than 0"),
-    ],
-)
-def test_a_package_that_is_not_what_it_was_is_gone(
-    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metadata: str,
-    changed: dict[str, Any], words: str,
-) -> None:  # fmt: skip
-    packages = script("published.packages")
-    monkeypatch.setattr(packages, "FOLDER", tmp_path)
-    package = replace(packages.Package("some-net", "1.0", "MIT", 1), **changed)
-    monkeypatch.setattr(packages, "PACKAGES", {"some-net": package})
-    (tmp_path / "wheels").mkdir()
-    with zipfile.ZipFile(tmp_path / "wheels" / "some_net-1.0-py3-none-any.whl", "w") as wheel:
-        wheel.writestr("some_net.py", "import not_there\nanswer = 42\n")
-        wheel.writestr("some_net-1.0.dist-info/METADATA", f"Name: some-net\n{metadata}\n")
-    monkeypatch.setattr("sys.path", [*sys.path])
-    if words:
-        with pytest.raises(packages.GoneError, match=f"some_net-1.0.* {words}"):
-            packages.importable("some-net")
-        return
-    packages.importable("some-net", "not_there:function")
-    found = importlib.import_module("some_net")
-    assert found.answer == 42
-    with pytest.raises(ImportError, match="without what it needs"):
-        found.not_there.function()
-    for name in ("some_net", "not_there"):
-        sys.modules.pop(name, None)
-
-
-def test_tones_have_the_pitch_that_they_are_said_to_have(script: Any) -> None:
-    inputs = script("published.inputs")
-    waves, pitch = inputs.tones(4, 0.5, 0)
-    for wave, truth in zip(waves, pitch, strict=True):
-        power = np.abs(np.fft.rfft(wave * np.hanning(len(wave)))) ** 2
-        at = np.fft.rfftfreq(len(wave), 1 / inputs.RATE)
-        near = (at > truth.min() - 5) & (at < truth.max() + 5)
-        below = (at > 20) & (at < truth.min() - 12)
-        assert power[near].max() > 100 * power[below].max()
-
-
-def test_a_foreign_meta_acon_is_found_and_its_variants_begin_alike(script: Any) -> None:
-    signals = script("published.signals")
-    x, y = signals.signals(8, 0)
-    assert x.shape == (8, 1, signals.LENGTH)
-    assert set(y.tolist()) <= set(range(len(signals.CLASSES)))
-    meta = signals.build("meta", 0).eval()
-    assert [layer.kind for layer in acon.find_layers(meta, example=x)] == ["meta_acon"] * 7
-    for variant, learned in (("parameter", 7), ("frozen", 0)):
-        other = signals.build(variant, 0)
-        own = dict(meta.named_parameters())
-        assert all(torch.equal(v, own[k]) for k, v in other.named_parameters() if "beta" not in k)
-        betas = [v for k, v in other.named_parameters() if "beta" in k and v.requires_grad]
-        assert len(betas) == learned
 
 
 def test_correlations_are_averaged_over_layers_then_seeds(script: Any) -> None:

@@ -7,11 +7,13 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from acon_analysis.layers import MetaAconC
 from acon_hooks import HookError, Tap, UnusedLayerWarning, find_layers, record
 from networks import Network
 from support_variants import Detector, LayerWise, Net, Outer, Slopes, hooks_left, shaken, tensor
@@ -295,3 +297,18 @@ def test_a_name_that_no_table_can_hold(name: str) -> None:
     model.add_module(name, nn.ReLU())
     with pytest.raises(HookError, match="its name holds half of a character"):
         find_layers(model, example=torch.zeros(1, 3))
+
+
+def test_autocast_is_refused_unless_it_is_allowed() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), MetaAconC(4)).eval()
+    x = torch.randn(6, 3, 9, 9)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with pytest.raises(HookError, match="leave autocast, or pass allow"), record(model):
+            model(x)
+        with record(model, allow_autocast=True) as recording:
+            model(x)
+    assert [report.dtype for report in recording.reports] == ["bfloat16"]
+    with torch.no_grad(), record(model) as exact:
+        model(x)
+    gap = np.abs(recording.beta_matrix("1") - exact.beta_matrix("1"))
+    assert 0 < gap.max() < 1e-2

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.overrides import _get_current_function_mode_stack
 
 
 def _digest(value: Tensor) -> str:
@@ -114,3 +115,11 @@ def warned(*patterns: str) -> Iterator[None]:
     others = [text for text in texts if not any(re.search(p, text) for p in patterns)]
     assert not missing, (missing, texts)
     assert not others, others
+
+
+def traces(model: nn.Module) -> list[Any]:
+    """Return every hook on a model, and every active function mode."""
+    modules = list(model.modules())
+    hooks = [hook for m in modules for hook in (*m._forward_hooks, *m._forward_pre_hooks)]
+    modes: list[Any] = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
+    return [*hooks, *modes]

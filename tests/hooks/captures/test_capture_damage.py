@@ -2,11 +2,8 @@
 
 import errno
 import os
-import resource
 import shutil
-import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +19,6 @@ from acon_analysis.errors import AconError, StoreError
 from acon_analysis.files import atomic_write, remove_stale_files
 from acon_analysis.runs.run import Run, open_run
 from acon_analysis.runs.verify import verify_run
-from acon_analysis.store.folder import RunFolder
 from captures import contents, images, tiny
 from pictures import picture, save
 
@@ -154,29 +150,6 @@ def test_a_file_is_there_with_usual_permissions(tmp_path: Path) -> None:
     (tmp_path / "plain").touch()
     atomic_write(tmp_path / "placed", lambda file: None)
     assert (tmp_path / "placed").stat().st_mode == (tmp_path / "plain").stat().st_mode
-
-
-@pytest.fixture
-def small_files() -> Iterator[None]:
-    """Let no file grow beyond 1 kB, as a full disk would."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
-
-
-def test_no_room_is_one_sentence_and_nothing_is_half_done(
-    tmp_path: Path, small_files: None
-) -> None:
-    with pytest.raises(StoreError, match=r"writing .*File too large; what is finished stays"):
-        captured(tmp_path / "r")
-    assert not RunFolder(tmp_path / "r").done_units()
-    assert not list((tmp_path / "r").glob("*/*.parquet"))
-    assert not list((tmp_path / "r").glob("tmp/*"))
 
 
 def test_another_way_of_computing_is_refused(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from acon_hooks.engine.functions import Listener, function_name
 from acon_hooks.engine.sites import Site, SiteCall, Visitor
 from acon_hooks.engine.visiting import Visit, visiting
 from acon_hooks.errors import HookError
+from model_facts import traces
 from networks import Network
 
 
@@ -73,18 +74,6 @@ def twice() -> Twice:
 
 def site(model: nn.Module, name: str, **options: Any) -> Site:
     return Site(name, model.get_submodule(name), **options)
-
-
-def traces(model: nn.Module) -> list[Any]:
-    """Return every hook on a model, and every active function mode."""
-    hooks = [
-        hook
-        for module in model.modules()
-        for kind in (module._forward_hooks, module._forward_pre_hooks)
-        for hook in kind
-    ]
-    modes: list[Any] = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
-    return [*hooks, *modes]
 
 
 def test_visitors_see_every_call_in_order_and_change_nothing(twice: Twice) -> None:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from acon_analysis.errors import AconError
 from acon_analysis.layers import MetaAconC
 from network_oracle import assert_measured, captured, every_function, settled
 
@@ -82,21 +81,3 @@ def test_channels_on_two_axes_are_assumed_on_the_last(tmp_path: Path) -> None:
     assert_measured(run, model, x, {"act": 4})
     assert "assumed on axis 4" in run.layers["reader"].iloc[0]
     every_function(model, x[0])
-
-
-class Listed(nn.Module):
-    """Takes a list of images of different sizes, as torchvision's detectors do."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.act = nn.Conv2d(3, 4, 3), nn.ReLU()
-
-    def forward(self, pictures: list[Tensor]) -> list[dict[str, Tensor]]:
-        maps = [self.act(self.conv(picture[None])) for picture in pictures]
-        return [{"map": m.mean((2, 3))} for m in maps]
-
-
-def test_a_list_of_images_is_refused_in_a_sentence(tmp_path: Path) -> None:
-    model = settled(Listed())
-    with pytest.raises(AconError, match="list"):
-        captured(model, [[torch.randn(3, 8, 8), torch.randn(3, 9, 7)]], tmp_path / "run")

@@ -2,7 +2,6 @@
 
 # mypy: disable-error-code="no-any-return, no-untyped-call"
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -211,31 +210,6 @@ def test_tied_weights_and_two_names(tmp_path: Path) -> None:
     every_function(model, x[0])
 
 
-class OwnState(nn.Module):
-    """Overwrites a buffer of its own in evaluation mode, by another tensor, and counts."""
-
-    mean: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(3))
-        self.fc, self.act, self.steps = nn.Linear(3, 4), nn.SiLU(), 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.steps += 1
-        self.mean = 0.9 * self.mean + 0.1 * x.detach().mean(0)
-        return self.act(self.fc(x - self.mean))
-
-
-def test_a_network_with_state_runs_once_a_batch(tmp_path: Path) -> None:
-    model, x = settled(OwnState()), [torch.randn(7, 3), 3 + torch.randn(5, 3)]
-    fresh = copy.deepcopy(model)
-    run = captured(model, x, tmp_path / "run", but=("mean", "steps", "memory", "_buffers"))
-    assert run.manifest["rows"]["status"] == "skipped"
-    assert "'steps'" in run.manifest["rows"]["text"] or "'mean'" in run.manifest["rows"]["text"]
-    assert_measured(run, fresh, x, {"act": 1})
-
-
 def noisy() -> Network:
     """Random in evaluation mode: dropout that stays on, as Monte Carlo dropout does."""
     return Network(
@@ -271,27 +245,6 @@ def test_deterministic_algorithms(tmp_path: Path) -> None:
     with deterministic():
         measured(model, x, tmp_path, {"1": 1, "3": 1}, kinds=KINDS)
         assert torch.are_deterministic_algorithms_enabled()
-
-
-class Sorted(nn.Module):
-    """Takes the samples in the order of their size, and puts them back."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc, self.act = nn.Linear(3, 4), nn.GELU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        order = x.norm(dim=1).argsort()
-        out: Tensor = self.act(self.fc(x[order]).unsqueeze(2).expand(-1, -1, 3) * torch.arange(3.0))
-        return out[order.argsort()]
-
-
-def test_samples_that_are_sorted_inside(tmp_path: Path) -> None:
-    model, x = settled(Sorted()), [torch.randn(9, 3), torch.randn(5, 3)]
-    with warned("rows of layer 'act' belong to other samples"):
-        run = captured(model, x, tmp_path / "run")
-    with pytest.raises(AconError, match="rows of layer 'act' belong to other samples"):
-        run.linearity(by="sample")
 
 
 def keyword() -> Network:

@@ -21,7 +21,7 @@ import acon_analysis as acon
 from acon_analysis.errors import UsageError
 from acon_hooks import HookError, Tap
 from acon_hooks.errors import NoLayerWarning, PaddingWarning
-from model_facts import warned
+from model_facts import traces, warned
 from network_oracle import assert_measured, captured, every_function, settled
 from networks import Network
 
@@ -105,13 +105,6 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         first = self.function(self.mix(x))
         return self.function(self.mix(first)) + 0.1 * first
-
-
-def traces(model: nn.Module) -> list[Any]:
-    """Return every hook on a model, and every active function mode."""
-    modules = list(model.modules())
-    hooks = [hook for m in modules for hook in (*m._forward_hooks, *m._forward_pre_hooks)]
-    return [*hooks, *_get_current_function_mode_stack()]
 
 
 def batches(*shape: int) -> list[Tensor]:
