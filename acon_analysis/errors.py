@@ -15,6 +15,10 @@ class AconError(Exception):
 
     exit_code = 1
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what notebooks show: the sentence alone; ``%debug`` has the rest."""
+        return [f"{type(self).__name__}: {self}", *getattr(self, "__notes__", ())]
+
 
 class UsageError(AconError):
     """A wrong name, option or argument; the command line exits with 2."""

@@ -29,7 +29,7 @@ from acon_analysis.statistics.yardsticks import Yardstick, own_yardsticks, yards
 MOST_TESTS, MOST_YARDSTICKS = 3, 3
 
 #: What stands for the line where a layer is a product.
-PLANE = " For a gated product it is a plane over the gate's input and the other factor."
+PLANE = " In place of the line a product a·g(b) has a plane over a and the gate's input b."
 
 
 class Finding(NamedTuple):
@@ -134,8 +134,8 @@ def _of_low_gates(gates: pd.DataFrame, names: Names) -> str:
     spread = math.sqrt(row["cyy"] / row["n"])
     name = f"{names[row['layer'], row['call']]} (L = {three_digits(row['L'])})"
     return (
-        f" A gate that bends need not matter: the outputs of {name} vary by only {spread:.2g} "
-        "(standard deviation of a channel)."
+        f" A gate of low L may do little: the outputs of {name} lie between 0 and 1, with a "
+        f"standard deviation of {spread:.2g}."
     )
 
 

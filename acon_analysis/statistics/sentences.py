@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from acon_analysis.screen import counted, three_digits
+from acon_analysis.screen import counted, listed, three_digits
 from acon_analysis.statistics.causes import FAR
 
 #: Clauses of `left_out_text`, and layers or samples that each names.
@@ -143,7 +143,7 @@ def gates_text(layers: pd.DataFrame, names: Names) -> str:
         f"gate {three_digits(row['L_gate'])})"
         for row in far.to_dict("records")
     ]
-    return _listed("layer", items) if items else ""
+    return listed(items, MOST_NAMED)
 
 
 def _listed(word: str, items: Sequence[object]) -> str:

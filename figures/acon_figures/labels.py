@@ -123,7 +123,7 @@ def yardstick_handle(yardsticks: "pd.Series[float]", first: bool = False) -> Lin
     if np.isclose(yardsticks.dropna(), RELU_L).all():
         words = "a ReLU of Gaussian inputs" + (" (0.733 in a)" if first else ": 0.733")
     else:
-        words = "the own function of Gaussian inputs" + (" (a), a ReLU (b)" if first else "")
+        words = "each layer's function of Gaussian inputs" + (" (b: a ReLU)" if first else "")
     return Line2D([], [], color=INK, linestyle=":", label=words)
 
 

@@ -49,7 +49,7 @@ def layer_entries(
     Tables are those of `plotdata.overview`, `Run.histograms` and `unit_facts`; ids get the prefix.
     """
     names = layer_names(layers)
-    layers = layers.assign(yardstick=own_yardsticks(layers)["yardstick"])
+    layers = layers.join(own_yardsticks(layers).rename(columns={"name": "yardstick_of"}))
     entries, data = [], []
     off = off_line(layers["values"], layers["dead"] == layers["channels"])
     for index, row, apart in zip(layers.index, layers.to_dict("records"), off, strict=True):
@@ -127,7 +127,10 @@ def _percent(value: float) -> float:
 
 def _more(row: Mapping[Any, Any]) -> list[tuple[str, str]]:
     """Return the facts of a layer that the table has no column for."""
-    found = [("Module", f"{visible(row['class_name'])}, {visible(row['granularity'])}")]
+    given = f" ({visible(row['parameters'])})" if row["parameters"] else ""
+    found = [("Module", f"{visible(row['class_name'])}{given}, {visible(row['granularity'])}")]
+    if not np.isnan(row["yardstick"]):
+        found.append(("L on Gaussian inputs", f"{share(row['yardstick'])}, {row['yardstick_of']}"))
     if row["reader"]:
         error = row["proof_error"]
         proof = "" if np.isnan(error) else f"; largest error of the proof {number(error, 1)}"

@@ -288,7 +288,7 @@ def sentence(done: Replacement) -> str:
         words.append(f"{done.called(row['form'])}{again}: {damage}")
     counts = ", ".join(f"{count} {form}" for form, count in forms_of(done.plan).items())
     what = f"{counted(len(done.plan.units), 'channel')} of {counted(layers, 'layer')}"
-    baseline = f". Baseline: {BASELINE} in the same channels" if len(words) > 1 else ""
+    baseline = f". Baseline: {BASELINE} in the same channels." if len(words) > 1 else ""
     return f"{what} ({counts}). {'; '.join(words)}{baseline}"
 
 

@@ -162,11 +162,11 @@ def test_gates_and_products_stand_apart() -> None:
     assert "explains 80 % of the variance of the output of a (SiLU)." in found.answer
     assert "Gates: L = 0.600 to 0.990. Products: L = 0.900." in found.numbers
     assert (
-        "A gate that bends need not matter: the outputs of b (L = 0.600) vary by only 0.03 "
-        "(standard deviation of a channel)."
+        "A gate of low L may do little: the outputs of b (L = 0.600) lie between 0 and 1, with a "
+        "standard deviation of 0.03."
     ) in found.numbers
     straight = table.assign(L=[0.8, 0.99, 0.99, 0.9], L_high=[0.82, 1.0, 1.0, 0.92])
-    assert "A gate that bends" not in findings(straight)[0].numbers
+    assert "A gate of low L" not in findings(straight)[0].numbers
 
 
 def test_products_are_named_and_linearity_comes_first() -> None:
@@ -176,8 +176,8 @@ def test_products_are_named_and_linearity_comes_first() -> None:
     })  # fmt: skip
     found = findings(layers(0.2, 0.8, L_gate=[0.9, float("nan")]), splits)
     assert [one.question[:3] for one in found] == ["How", "Are", "Are", "Did"]
-    assert "a plane over the gate's input and the other factor" in found[0].numbers
-    assert found[2].answer == "No: layer a (L of the product 0.200, of its gate 0.900)."
+    assert "a plane over a and the gate's input b" in found[0].numbers
+    assert found[2].answer == "No: a (L of the product 0.200, of its gate 0.900)."
     assert found[3].answer.startswith("Yes: the samples' means of β vary more than with random")
     assert "a: 3 times, redrawn 0.5 to 1.5 (p = 0.01)." in found[3].numbers
 

@@ -84,6 +84,9 @@ def test_the_summary_compares_with_the_activations_own_value(tmp_path: Path) -> 
     assert f"A Leaky ReLU (slope 0.2) on Gaussian inputs is at {100 * share:.0f} %" in text
     facts = run.plot("reached_slopes")
     assert "unknown" not in facts.caption
+    page = run.report(tmp_path / "report.html").read_text("utf-8")
+    assert "<dd>LeakyReLU (negative_slope=0.2), elementwise</dd>" in page
+    assert f"<dt>L on Gaussian inputs</dt><dd>{share:.3f}, Leaky ReLU (slope 0.2)</dd>" in page
     x = np.concatenate([batch.numpy() for batch in data]).astype(np.float64)
     assert run.linearity(by="channel", columns="all")["slope"].to_numpy() == pytest.approx(
         [np.polyfit(c, np.where(c > 0, c, 0.2 * c), 1)[0] for c in x.T], abs=1e-5

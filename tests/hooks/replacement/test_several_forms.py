@@ -75,7 +75,7 @@ def test_every_planted_channel_gets_its_own_form(planted: Planted, tmp_path: Pat
     counts = "10 channels of 3 layers (3 line, 2 relu, 1 two-piece, 4 hardswish)"
     assert sentence(done).startswith(counts)
     assert "; relu (baseline): output changes by" in sentence(done)
-    assert sentence(done).endswith("Baseline: relu in the same channels")
+    assert sentence(done).endswith("Baseline: relu in the same channels.")
 
 
 def test_the_order_is_that_of_the_cost(planted: Planted) -> None:
