@@ -4,18 +4,18 @@ import doctest
 import os
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from sphinx.cmd.build import main as sphinx_build
 
 import acon_analysis
 import acon_figures
 import acon_hooks
+import forks
 from acon_analysis import columns
 from acon_analysis.cli import app
 from acon_analysis.moments import fields
@@ -210,12 +210,19 @@ def missing_names(pages: dict[Path, Page]) -> Iterator[str]:
 @pytest.mark.slow
 def test_the_documentation_builds_and_holds_together(tmp_path: Path) -> None:
     out = tmp_path / "html"
-    done = subprocess.run(
-        [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-n", "-q", "-E", "-b", "html",
-         "-d", str(tmp_path / "doctrees"), str(DOCS), str(out)],
-        capture_output=True, text=True, timeout=600, check=False,
-        env=os.environ | {"NO_COLOR": "1"},
-    )  # fmt: skip
+    options = [
+        "-W",
+        "--keep-going",
+        "-n",
+        "-q",
+        "-E",
+        "-b",
+        "html",
+        "-d",
+        str(tmp_path / "doctrees"),
+    ]
+    env = {**os.environ, "NO_COLOR": "1"}
+    done = forks.run(sphinx_build, [*options, str(DOCS), str(out)], env=env, timeout=600)
     assert done.returncode == 0, done.stderr
     pages = {path.resolve(): Page(path) for path in out.rglob("*.html")}
     assert len(pages) > 40

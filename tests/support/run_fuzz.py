@@ -318,13 +318,13 @@ def fuzz(seconds: float, seed: int, folder: Path, keep: Path) -> tuple[Counter[s
     return counts, problems
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Fuzz for as long as asked; print what was found."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "acon-run-fuzz")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         counts, problems = fuzz(options.seconds, options.seed, Path(folder), options.keep)

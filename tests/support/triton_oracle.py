@@ -1,7 +1,4 @@
-"""The Triton kernel against numpy's float64, on a device or by Triton's interpreter.
-
-``TRITON_INTERPRET=1 python triton_oracle.py FOLDER`` prints the largest differences as JSON.
-"""
+"""The Triton kernel against numpy's float64, on a device or by Triton's interpreter."""
 
 import json
 import sys
@@ -136,6 +133,7 @@ def require_small(worst: dict[str, float]) -> None:
         assert value <= {"L": 1e-5, "β": 1e-5}.get(name, bound), (name, value)
 
 
-if __name__ == "__main__":
+def interpreted(folder: Path) -> None:
+    """Print the largest differences as JSON; in a process where TRITON_INTERPRET is 1."""
     cpu = torch.device("cpu")
-    sys.stdout.write(json.dumps(differences(cpu) | captured(Path(sys.argv[1]), cpu)))
+    sys.stdout.write(json.dumps(differences(cpu) | captured(folder, cpu)))

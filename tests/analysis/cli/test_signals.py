@@ -1,7 +1,8 @@
 """Commands that are asked to end: one line, an exit status that says why, nothing lost."""
 
-import json
+import contextlib
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -11,9 +12,12 @@ from pathlib import Path
 import pytest
 
 import acon_analysis
+import captures
+import forks
+from acon_analysis.cli import main
 from acon_analysis.runs.run import Run
 from acon_analysis.runs.verify import verify_run
-from captures import contents
+from captures import contents, images
 from commands import status
 
 SIGNALS = [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "SIGTERM"), (signal.SIGHUP, "SIGHUP")]
@@ -117,27 +121,51 @@ def test_an_interruption_of_the_first_imports(tmp_path: Path) -> None:
     assert done.stderr == "acon: interrupted; nothing was begun\n"
 
 
+def images_captured() -> object:
+    """The images of every capture."""
+    return images(61)
+
+
+def capture(out: Path, delay: float = 60, number: int = signal.SIGKILL) -> tuple[int, str]:
+    """Run ``acon capture``, with a signal after a delay; return its status and what it said."""
+    process = forks.start(
+        main, ["capture", f"{captures.__file__}:tiny", "--data", f"{__file__}:images_captured",
+        "--out", str(out), "--unit", "8", "--batch-size", "4", "--threads", "1"],
+        folder=out.parent,
+    )  # fmt: skip
+    process.join(delay)
+    if process.is_alive() and process.pid:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)
+    process.join()
+    return process.exitcode or 0, (out.parent / "err").read_text()
+
+
 @pytest.mark.slow
 def test_captures_interrupted_at_random_moments_continue(tmp_path: Path) -> None:
-    child = Path(__file__).parents[2] / "support" / "signal_child.py"
-    done = subprocess.run(
-        [sys.executable, str(child), str(tmp_path), "12", "0"],
-        capture_output=True, text=True, timeout=900, check=False, env=environment(),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout[done.stdout.index('{"first"') :])
-    assert found["first"] == 0
-    for number, code, said in found["ended"]:
-        if code == -number:  # before the command had begun
-            continue
-        assert code == 128 + number, said
-        assert "Traceback" not in said
-        assert said.splitlines()[-1].endswith("the same command continues")
-    assert sum(code > 0 for _, status, _ in found["ended"]) > 6
-    for run in range(found["runs"]):
-        assert verify_run(tmp_path / f"run{run}").sound
-        assert contents(tmp_path / f"run{run}") == contents(tmp_path / "whole")
-        assert not (tmp_path / f"run{run}" / "tmp").exists()
+    chance, codes, runs = random.Random(0), list[int](), list[Path]()
+    for out in (tmp_path / "first", tmp_path / "whole"):  # with the first the server starts
+        start = time.perf_counter()
+        assert capture(out)[0] == 0
+        whole = time.perf_counter() - start
+    while len(codes) < 12:
+        out = tmp_path / f"run{len(runs)}"
+        runs.append(out)
+        while len(codes) < 12:
+            number = SIGNALS[len(codes) % 3][0]
+            code, said = capture(out, chance.uniform(0.01, whole), number)
+            if code == 0:
+                break
+            codes.append(code)
+            assert code == 128 + number, said
+            assert "Traceback" not in said
+            assert said.splitlines()[-1].endswith("the same command continues")
+        assert capture(out)[0] == 0
+    assert len(set(codes)) == 3
+    for out in runs:
+        assert verify_run(out).sound
+        assert contents(out) == contents(tmp_path / "whole")
+        assert not (out / "tmp").exists()
 
 
 def test_an_interrupt_within_a_finaliser_is_not_lost(tmp_path: Path) -> None:
@@ -152,10 +180,7 @@ def test_an_interrupt_within_a_finaliser_is_not_lost(tmp_path: Path) -> None:
         "    Left()\n"
         "    time.sleep(60)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "acon_analysis", "layers", "net.py:make"], cwd=tmp_path,
-        capture_output=True, text=True, timeout=50, check=False, env=environment(),
-    )  # fmt: skip
+    done = forks.run(main, ["layers", "net.py:make"], cwd=tmp_path, timeout=50)
     assert done.returncode == 128 + signal.SIGTERM
     said = "acon: ended by SIGTERM; what is finished stays, the same command continues\n"
     assert done.stderr == said

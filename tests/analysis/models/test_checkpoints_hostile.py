@@ -3,12 +3,13 @@
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+import forks
 import hostile_contents
 import hostile_files
 import hostile_pickles
@@ -95,28 +96,19 @@ def test_file_that_changes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyP
         load_state_dict(path, net())
 
 
-_MEASURE = """
-import json, sys
-sys.path[:0] = json.loads(sys.argv[1])
-import torch
-from acon_analysis.models.checkpoints import CheckpointError, load_state_dict, loading
-from checkpoint_files import net
-loading.convert = None  # no file may get as far as the reading process
-torch.set_num_threads(1)
-said = {}
-for path in json.loads(sys.argv[2]):
-    model = net()
-    if "big" in path:
-        model = {"w": torch.empty(2**28, device="meta")}
-    try:
-        load_state_dict(path, model)
-    except CheckpointError as error:
-        said[path] = str(error)
-# The mark of this program alone: ru_maxrss would begin with what its parent used.
-with open("/proc/self/status") as file:
-    peak = next(int(line.split()[1]) for line in file if line.startswith("VmHWM:"))
-print(json.dumps([said, 1024 * peak]))
-"""
+def refuse_all(paths: list[str]) -> None:
+    """Print what is said of files, and the most bytes that this process had."""
+    vars(loading)["convert"] = None  # no file may get as far as the reading process
+    said = {}
+    for path in paths:
+        model = {"w": torch.empty(2**28, device="meta")} if "big" in path else net()
+        with pytest.raises(CheckpointError) as refused:
+            load_state_dict(path, model)
+        said[path] = str(refused.value)
+    # The mark of this program alone: ru_maxrss would begin with what its parent used.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    sys.stdout.write(json.dumps([said, 1024 * peak]))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts memory in kilobytes, as Linux does")
@@ -134,13 +126,8 @@ def test_refusing_stays_small(tmp_path: Path) -> None:
         file.seek(0, os.SEEK_END)
         file.write(b"\x00\x00\xc0\x7f")
     paths.append(str(tmp_path / "big.safetensors"))
-    done = subprocess.run(
-        [sys.executable, "-c", _MEASURE, json.dumps(sys.path), json.dumps(paths)],
-        capture_output=True,
-        check=True,
-        text=True,
-        env={**os.environ, "ACON_CACHE": str(tmp_path / "cache")},
-    )
+    done = forks.run(refuse_all, paths)
+    assert done.returncode == 0, done.stderr
     said, peak = json.loads(done.stdout)
     assert set(said) == set(paths)
     assert "NaN in 1 tensor: 'w'" in said[paths[-1]]

@@ -4,7 +4,7 @@ import json
 import os
 import pickle
 import re
-import subprocess
+import resource
 import sys
 import time
 from pathlib import Path
@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+import forked_reader
+import forks
 from acon_analysis.models.checkpoints import (
     CheckpointError,
     Limits,
@@ -50,28 +52,21 @@ def test_code_does_not_run_in_the_process_either(tmp_path: Path) -> None:
     assert not canary.exists()
 
 
-_MEASURE = """
-import json, pathlib, resource, sys
-sys.path[:0] = json.loads(sys.argv[1])
-from test_checkpoints_process import Refusal, past_the_gate
-try:
-    past_the_gate(pathlib.Path(sys.argv[2]))
-except Refusal as error:
-    # Of a program that is small itself: a child's mark begins with what its parent used.
-    print(json.dumps([str(error), 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss]))
-"""
+def most_memory(path: Path) -> None:
+    """Print what becomes of the file, and the most bytes that its reading process had."""
+    with pytest.raises(Refusal) as refused:
+        past_the_gate(path)
+    peak = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    sys.stdout.write(json.dumps([str(refused.value), peak]))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux bounds the address space")
 def test_a_bomb_does_not_fit_into_the_process(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     path.write_bytes(torch_zip(b"\x80\x02cbuiltins\nbytearray\n" + integer(10**10) + b"\x85R."))
-    done = subprocess.run(
-        [sys.executable, "-c", _MEASURE, json.dumps(sys.path), str(path)],
-        capture_output=True,
-        check=True,
-        text=True,
-    )
+    # In a small process: a child's mark begins with what its parent used.
+    done = forks.run(most_memory, path)
+    assert done.returncode == 0, done.stderr
     said, peak = json.loads(done.stdout)
     assert re.search(r"torch cannot read it .MemoryError", said)
     assert peak < 1.5e9
@@ -195,7 +190,7 @@ def test_a_file_swapped_for_the_reading_process_alone(
 ) -> None:
     """What is read is what was checked, whatever the name leads to meanwhile."""
     monkeypatch.setenv("ACON_CACHE", str(tmp_path / "cache"))
-    path, run = tmp_path / "weights.pth", reader_process._run
+    path, run = tmp_path / "weights.pth", forked_reader.run
     good = state()
     for name, values in {"good": good, "other": {k: v + 1 for k, v in good.items()}}.items():
         (tmp_path / name).write_bytes(saved(values, legacy=legacy))

@@ -2,12 +2,11 @@
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+import forks
 import run_fuzz
 
 
@@ -16,10 +15,6 @@ import run_fuzz
 def test_altered_runs_and_plans(tmp_path: Path) -> None:
     """In a process of its own, which forks."""
     seconds = os.environ.get("ACON_FUZZ_SECONDS", "10")
-    command = [sys.executable, run_fuzz.__file__, "--seconds", seconds, "--keep", str(tmp_path)]
-    path = os.pathsep.join(filter(None, sys.path))
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path}
-    )
+    done = forks.run(run_fuzz.main, ["--seconds", seconds, "--keep", str(tmp_path)], timeout=None)
     assert done.returncode == 0, done.stdout + done.stderr
     assert sum(int(n) for n in re.findall(r"': (\d+)", done.stdout)) > 2

@@ -1,14 +1,14 @@
 """Many processes on one run, with and without torchrun."""
 
 import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
+from torch.distributed.run import main as torchrun
 
 import acon_analysis as acon
+import forks
 from acon_analysis.errors import StoreError
 from acon_analysis.runs.verify import verify_run
 from acon_analysis.store.folder import RunFolder
@@ -27,11 +27,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_torchrun_with_one_process_killed_gives_the_same_bytes(whole: Path, tmp_path: Path) -> None:
     child = Path(__file__).parents[2] / "support" / "torchrun_child.py"
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-         "--max-restarts=1", str(child), str(tmp_path / "r")],
-        capture_output=True, text=True, timeout=600, check=False, env=environment,
-    )  # fmt: skip
+    options = ["--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    done = forks.run(torchrun, [*options, str(child), str(tmp_path / "r")], env=environment)
     assert done.returncode == 0, done.stderr
     assert "exitcode: -9" in done.stderr, "nothing was killed"
     assert verify_run(tmp_path / "r").sound

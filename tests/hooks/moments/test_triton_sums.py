@@ -3,8 +3,6 @@
 import importlib.util
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +10,21 @@ import pytest
 import torch
 from torch import Tensor
 
+import forks
 from acon_analysis.errors import StoreError, UsageError
 from acon_hooks.moments.native import sums as native_module
 from acon_hooks.moments.native.build import NativeError
 from acon_hooks.moments.native.sums import NativeSums
 from acon_hooks.moments.options import MomentOptions, settle
 from acon_hooks.moments.triton_sums import TritonSums, triton_sums
-from triton_oracle import captured, differences, require_small
+from triton_oracle import captured, differences, interpreted, require_small
 
 CPU = torch.device("cpu")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton")
 def test_by_the_interpreter(tmp_path: Path) -> None:
-    child = Path(__file__).parents[2] / "support" / "triton_oracle.py"
-    paths = os.pathsep.join([str(child.parent), *filter(None, sys.path)])
-    done = subprocess.run(
-        [sys.executable, str(child), str(tmp_path)],
-        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = forks.run(interpreted, tmp_path, env={**os.environ, "TRITON_INTERPRET": "1"})
     assert done.returncode == 0, done.stderr
     require_small(json.loads(done.stdout.splitlines()[-1]))
 
