@@ -15,6 +15,9 @@ from acon_analysis.files import spelled
 _CLASS = re.compile(r" \((\w+)\)$")
 """A class after the path of a layer."""
 
+_LABEL = 18
+"""Letters of the label of a sample; a figure of one column keeps room for its panel."""
+
 _NOTHING = "\u200b"
 """A letter without width."""
 
@@ -39,9 +42,12 @@ def plain(text: Any) -> str:
 
 
 def sample_name(sample: int, labels: Mapping[int, object] | None, gap: str = " ") -> str:
-    """Return what a sample is called: its number, and its label if there is one."""
-    label = f":{gap}{plain(labels[sample])}" if labels is not None and sample in labels else ""
-    return f"sample {sample}{label}"
+    """Return what a sample is called: its number, and the beginning of its label if it has one."""
+    if labels is None or sample not in labels:
+        return f"sample {sample}"
+    label = str(labels[sample])
+    label = label if len(label) <= _LABEL else f"{label[: _LABEL - 1]}…"
+    return f"sample {sample}:{gap}{plain(label)}"
 
 
 def entry(text: Any) -> str:

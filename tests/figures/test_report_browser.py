@@ -23,6 +23,35 @@ if PROGRAM is None:
         allow_module_level=True,
     )
 
+#: Words that are cut off or paler than 4.5 : 1, the least contrast of WCAG 2.2 for text.
+ILLEGIBLE = """(() => {
+  const numbers = (color) => color.match(/[\\d.]+/g).map(Number);
+  const bright = (color) => color.slice(0, 3)
+    .map((part) => (part <= 10 ? part / 3294 : ((part / 255 + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, part, index) => sum + part * [0.2126, 0.7152, 0.0722][index], 0.05);
+  const ground = (element) => {
+    const color = numbers(getComputedStyle(element).backgroundColor);
+    return color[3] === 0 ? ground(element.parentElement) : color;
+  };
+  const found = [];
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const text = texts.currentNode, element = text.parentElement;
+    const range = document.createRange();
+    range.selectNodeContents(text);
+    const box = range.getBoundingClientRect();
+    if (!text.data.trim() || !box.width || element.closest(".hidden, .skip")) continue;
+    const style = getComputedStyle(element), drawing = element.closest("svg");
+    const [dark, light] = [numbers(drawing ? style.fill : style.color), ground(element)]
+      .map(bright).sort((one, other) => one - other);
+    if (light / dark < 4.5) found.push(`pale: ${text.data}`);
+    const frame = drawing ? drawing.getBoundingClientRect() : new DOMRect(0, 0, innerWidth);
+    const within = box.left >= frame.left - 1 && box.right <= frame.right + 1;
+    if (!within && !element.closest(".scroll, nav")) found.push(`cut: ${text.data}`);
+  }
+  return found;
+})()"""
+
 #: The names of the layers in the order in which the table shows them.
 SHOWN = (
     "[...document.querySelectorAll('#layers tbody tr')].filter((row) => !row.hidden)"
@@ -286,6 +315,19 @@ def test_light_dark_and_phone(opened: chromium.Page, hostile_report: tuple[Run, 
         assert opened.run(paper) == expected
     axis = "getComputedStyle(document.querySelector('.narrow .s-ink')).stroke"
     assert opened.run(axis) != "rgb(34, 34, 34)"
+
+
+def test_every_word_is_legible_at_both_widths_light_and_dark(opened: chromium.Page) -> None:
+    opened.run("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    for width in (1280, 390):
+        for dark in (False, True):
+            opened.size(width, 844, dark=dark, mobile=width < 500)
+            assert opened.run(ILLEGIBLE) == [], (width, dark)
+    opened.run(
+        "document.body.insertAdjacentHTML('beforeend', '<a class=s-grid>' + 'x'.repeat(999))"
+    )
+    opened.run("document.querySelector('a.s-grid').style.cssText = 'color: #888; white-space: pre'")
+    assert [one.partition(":")[0] for one in opened.run(ILLEGIBLE)] == ["pale", "cut"]
 
 
 def test_printing_opens_every_layer(opened: chromium.Page) -> None:

@@ -13,7 +13,7 @@ from acon_analysis.screen import counted
 from acon_analysis.selection import require_columns
 from acon_analysis.statistics.gaussian import RELU_L
 from acon_analysis.statistics.sentences import block_names
-from acon_figures.names import folded, last_part, plain
+from acon_figures.names import last_part, plain
 from acon_figures.spec import figure
 from acon_figures.style import COLORS, FAINT, INK, AconFigure, is_narrow, new_figure, theme, thin
 
@@ -72,13 +72,12 @@ def network_strip(
     at = np.arange(len(table)) + 0.6 * whole  # apart from the blocks
     with theme(context):
         made = new_figure(width, 3.6 if is_narrow(width) else 3.0, context)
-        if words := _what(table):
-            made.suptitle(folded(words, 50 if is_narrow(width) else 110))
         above, below = made.subplots(2, 1, sharex=True, height_ratios=[1.0, 1.0])
         _draw_coefficients(above, at, table, whole)
         _draw_inside(below, at, table)
         _name(below, at, block_names(table), narrow=is_narrow(width))
         made.legend(loc="outside lower center", ncols=2 if is_narrow(width) else 5)
+        made.name(_what(table))
     made.caption = CAPTION.format(whole="; the whole network stands apart" if whole.any() else "")
     return made
 

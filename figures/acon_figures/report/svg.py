@@ -157,9 +157,8 @@ def _serialised(root: ET.Element, name: str, title: str, description: str, class
         own = ET.Element(tag, {"id": f"{name}-{tag}"})
         own.text = text
         root.insert(index, own)
-    for element in root.iter():  # white space between elements; that of text is kept
-        if element.tag not in ("text", "tspan", "title", "desc"):
+    for element in root.iter():  # white space between elements, and between signs of a formula
+        if element.tag not in ("text", "tspan", "title", "desc") or len(element):
             element.text = None
-        if element.tag != "tspan":
-            element.tail = None
+        element.tail = None
     return ET.tostring(root, encoding="unicode")
