@@ -124,25 +124,20 @@ class AconFigure(Figure):
 
 
 def settings(context: str = "paper") -> dict[str, Any]:
-    """Return the matplotlib settings of a context, "paper" or "talk"."""
+    """Return what differs from matplotlib's own settings in a context, "paper" or "talk"."""
     if context not in CONTEXTS:
         raise UsageError(f"there is no context {context!r}; {closest(context, CONTEXTS)}")
     text = 1.0 if context == "paper" else TALK_TEXT
     return {
-        "font.family": "sans-serif",
         "font.sans-serif": ["DejaVu Sans"],
-        "mathtext.fontset": "dejavusans",
         "font.size": 8.0 * text,
         "axes.titlesize": 8.0 * text,
         "axes.labelsize": 8.0 * text,
         "xtick.labelsize": 7.0 * text,
         "ytick.labelsize": 7.0 * text,
         "legend.fontsize": 7.0 * text,
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "axes.edgecolor": INK,
-        "xtick.color": INK,
-        "ytick.color": INK,
+        **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor"), INK),
+        **dict.fromkeys(("xtick.color", "ytick.color"), INK),
         "axes.linewidth": 0.7 * text,
         "axes.grid": True,
         "axes.axisbelow": True,
@@ -155,24 +150,16 @@ def settings(context: str = "paper") -> dict[str, Any]:
         "ytick.major.width": 0.7 * text,
         "xtick.major.size": 2.5 * text,
         "ytick.major.size": 2.5 * text,
-        "legend.frameon": True,
         "legend.framealpha": 0.85,
         "legend.edgecolor": "none",
         "legend.borderpad": 0.3,
         "legend.labelspacing": 0.3,
         "legend.handlelength": 2.2,
-        "figure.facecolor": "white",
         "savefig.facecolor": "white",
-        "savefig.bbox": None,
-        "savefig.transparent": False,
         "svg.fonttype": "none",
         "svg.hashsalt": "acon-analysis",
         "pdf.fonttype": 42,
         "ps.fonttype": 42,
-        "pdf.compression": 6,
-        "axes.unicode_minus": True,
-        "text.usetex": False,
-        "path.simplify": True,
     }
 
 
