@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _MODELS_SHOWN = ("name", "weights", "test_accuracy", "parameters", "input_shape", "source")
 _LAYERS_SHOWN = (
     "layer", "call", "kind", "channels", "reader", "proof_error", "status", "reason", "class_name",
-    "granularity",
+    "parameters", "granularity",
 )  # fmt: skip
 _CENSUS_SHOWN = ("operator", "measured", "calls", "share", "reason", "modules")
 

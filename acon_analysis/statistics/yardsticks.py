@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from acon_analysis.family._activation import Activation
+from acon_analysis.screen import a_or_an
 from acon_analysis.statistics.formulas import formula_of, known_activation
 from acon_analysis.statistics.gaussian import RELU_L
 
@@ -106,7 +107,8 @@ def _of_product(gate: str, parameters: str) -> tuple[str, float] | None:
     one = formula_of(gate, parameters)
     if one is None:
         return None
-    return f"product with a {_called(one)} gate", gated_index(gate, parameters)
+    name = _called(one)
+    return f"product with {a_or_an(name)} {name} gate", gated_index(gate, parameters)
 
 
 def _called(one: Activation) -> str:

@@ -105,8 +105,8 @@ def plot(run: Run, name: str | None, **options: Any) -> AconFigure:
         own = [spec.name for spec in FIGURES.values() if _possible(spec, run)]
         near = closest(str(name), own)
         what = "give the name of a figure" if name is None else f"there is no figure {name!r}"
-        what += f"; {near}" if near.startswith("did you mean") else ""
-        raise UsageError(f"{what}; of this run there are: {', '.join(own) or 'none'}")
+        what += f"; {near} Of" if near.startswith("did you mean") else "; of"
+        raise UsageError(f"{what} this run there are: {', '.join(own) or 'none'}")
     return draw_runs(FIGURES[name], [run], **options)
 
 

@@ -223,7 +223,9 @@ def test_a_figure_takes_a_run_in_place_of_its_frames(digits_run: Run) -> None:
 
 def test_a_run_cannot_plot_what_it_does_not_hold(digits_run: Run) -> None:
     for name in ("linearity", None):
-        with pytest.raises(UsageError, match=r"of this run there are: .*linearity_by_depth") as no:
+        with pytest.raises(
+            UsageError, match=r"[oO]f this run there are: .*linearity_by_depth"
+        ) as no:
             digits_run.plot(name)
         there = str(no.value).partition("are: ")[2].split(", ")
         assert {"beta_heatmap", "channel_portraits"} < set(there)

@@ -26,7 +26,7 @@ CAPTION = (
     "L of each of the {channels} of {network}, layer by layer in order of execution: "
     "the share of a channel's output variance that one straight line explains. Within a layer the "
     "channels stand in their own order; bars: the layer's median; diamonds: the layer's own L, in "
-    "which channels count by the variance of their outputs. Dotted: the layer's own function of "
+    "which channels count by the variance of their outputs. Dotted: the same function of "
     "Gaussian inputs, 0.733 for a ReLU.{dead} Layers: {layers}."
 )
 DEAD = " Crosses: {dead}, whose output does not vary; their L is 1 by convention."

@@ -36,8 +36,8 @@ MOST = 12
 
 CAPTION = (
     "Linearity of the activation layers in order of execution{panels}. L is the share of the "
-    "outputs' variance that one straight line per channel explains: 1 is linear; dotted: {dotted} "
-    "of Gaussian inputs. {more}Bars: 95 % intervals, what other samples of the same data "
+    "outputs' variance that one straight line per channel explains: 1 is linear; dotted: {dotted}. "
+    "{more}Bars: 95 % intervals, what other samples of the same data "
     "would change (jackknife over blocks of samples). {layers}"
 )
 MORE = {
@@ -146,9 +146,9 @@ def linearity_by_depth(
         panels=f": {', '.join(table['network'].unique())}",
         more="".join(MORE[name].format(few=_few(table)) for name in measures if name in MORE),
         layers=_which(names) if of_layers else layers,
-        dotted="0.733, a ReLU"
+        dotted="0.733, a ReLU of Gaussian inputs"
         if table["network"].nunique() > 1
-        else "the layer's own function, 0.733 for a ReLU,",
+        else "the same function of Gaussian inputs, 0.733 for a ReLU",
     )
     if table["dead"].any():
         figure.caption += DEAD

@@ -108,6 +108,20 @@ def test_each_parameter_has_a_yardstick_of_its_own() -> None:
     )
 
 
+def test_a_product_is_compared_with_one_of_its_gates_parameters() -> None:
+    table = pd.DataFrame({
+        "layer": ["g", "p"], "kind": ["activation", "product"], "class_name": ["elu", "mul"],
+        "parameters": ["alpha=0.5", ""], "gate_of": ["p", ""],
+    })  # fmt: skip
+    name, found = own_yardsticks(table).iloc[1]
+    assert name == "product with an ELU (alpha 0.5) gate"
+    a, b = np.random.default_rng(0).standard_normal((2, 400_000))
+    product = a * nn.ELU(0.5)(torch.from_numpy(b)).numpy()
+    plane = np.stack([a, b, np.ones(len(a))], 1)
+    sse = float(np.linalg.lstsq(plane, product, rcond=None)[1][0])
+    assert found == pytest.approx(1 - sse / product.var() / len(a), abs=5e-3)
+
+
 def test_sides_of_an_activation_depend_on_its_parameters() -> None:
     assert straight_sides("LeakyReLU", "negative_slope=0.1") == (True, True)
     assert straight_sides("Hardtanh", "min_val=-1.0, max_val=1.0") == (False, False)
