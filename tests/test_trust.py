@@ -87,7 +87,6 @@ ALLOWED: dict[str, dict[str, str]] = {
 
 def uses(tree: ast.AST) -> Iterator[str]:
     """Yield the dangerous modules and functions that a file names."""
-    known = {name for function in FUNCTIONS for name in (function, function.rpartition(".")[0])}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -107,7 +106,7 @@ def uses(tree: ast.AST) -> Iterator[str]:
                 yield root
             if root == "pickletools":
                 yield root
-            for function in FUNCTIONS & known:
+            for function in FUNCTIONS:
                 if name == function or name.startswith(f"{function}."):
                     yield "sys.path" if function.startswith("sys.path") else function
             if name.startswith("sys.path.") or name == "torch.utils.cpp_extension":

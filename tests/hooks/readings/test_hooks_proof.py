@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from acon_analysis.layers.acon import AconC
 from acon_hooks import ProofError, find_layers, prove, record
-from acon_hooks.readings.proof import RESOLUTION, TOLERANCES, Case, check, exchanged, tolerance
+from acon_hooks.readings.proof import RESOLUTION, Case, check, exchanged, tolerance
 from support_variants import Detector, Functional, Official, Outer, Slopes, Static, shaken, tensor
 
 C = 8
@@ -21,17 +21,25 @@ def _seed() -> None:
     torch.manual_seed(11)
 
 
-@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize(
+    ("dtype", "allowed"),
+    [
+        (torch.float64, 1e-11),
+        (torch.float32, 5e-6),
+        (torch.float16, 1e-2),
+        (torch.bfloat16, 6e-2),
+    ],
+)
 @pytest.mark.parametrize("make", [Official, Static, Functional])
 def test_right_readings_stay_well_below_the_tolerance_in_every_dtype(
-    dtype: torch.dtype, make: type[nn.Module]
+    dtype: torch.dtype, allowed: float, make: type[nn.Module]
 ) -> None:
     model = shaken(Outer(make(32))).to(dtype)
     (row,) = prove(model, tensor("map", 8, 32).to(dtype)).to_dict("records")
     assert row["status"] in ("proved", "partly proved")
     assert row["dtype"] == str(dtype).removeprefix("torch.")
-    assert row["tolerance"] == TOLERANCES[dtype]
-    assert row["proof_error"] < TOLERANCES[dtype] / 1.5
+    assert row["tolerance"] == allowed
+    assert row["proof_error"] < allowed / 1.5
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
