@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 
 import acon_analysis as acon
-from acon_analysis.errors import AconError, UsageError
+from acon_analysis.errors import AconError
 from acon_hooks.blocks import gathering, triples
 from acon_hooks.blocks.finding import repeated_blocks
-from acon_hooks.errors import BlockWarning, HookError
 from affine_oracle import nested_r2
 from networks import Network
 
@@ -34,17 +33,14 @@ def images(count: int = 48, side: int = 32) -> list[Tensor]:
     )
 
 
-def ready(network: nn.Module) -> nn.Module:
-    return network.eval()
-
-
 def llama() -> nn.Module:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=50, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
         num_attention_heads=2, bos_token_id=0, eos_token_id=1,
     )  # fmt: skip
-    return ready(LlamaForCausalLM(config))
+    network: nn.Module = LlamaForCausalLM(config)
+    return network.eval()
 
 
 def dense() -> Network:
@@ -182,7 +178,8 @@ def test_masks_stay_with_their_samples() -> None:
     torch.manual_seed(0)
     config = BertConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
                         intermediate_size=24)  # fmt: skip
-    network = ready(BertModel(config))
+    network: nn.Module = BertModel(config)
+    network.eval()
 
     def forward(model: nn.Module, ids: Tensor) -> Any:
         return model(ids, attention_mask=(ids < 40).long())
@@ -217,90 +214,6 @@ def test_recurrent_layers_are_differentiated_backwards_twice() -> None:
     table = acon.block_linearity(network, list(torch.split(torch.randn(96, 4, 6), 16)), ["lstm"])
     assert table["nlc"].iloc[0] == pytest.approx(1, abs=1e-3)
     assert table["vectors"].iloc[0] == "mixes positions"
-
-
-class Square(torch.autograd.Function):
-    """A function with a backward of its own, and no forward derivative."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x * x
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        slope: Tensor = 2 * ctx.saved_tensors[0] * grads[0]
-        return slope
-
-
-class StraightThrough(torch.autograd.Function):
-    """Rounds, and says that it does not."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.round()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return grads[0]
-
-
-def make_custom(function: Any) -> Network:
-    return Network(lambda n, x: function(n.linear(x)), linear=nn.Linear(6, 6))
-
-
-def custom(function: Any) -> pd.Series:
-    torch.manual_seed(0)
-    data = list(torch.split(torch.randn(640, 6), 64))
-    network = nn.Sequential(make_custom(function), nn.Tanh()).eval()
-    return acon.block_linearity(network, data, ["0"]).iloc[0]
-
-
-def test_custom_functions_are_differentiated_backwards_twice() -> None:
-    found, plain = custom(Square.apply), custom(torch.square)
-    assert found["nlc"] == pytest.approx(plain["nlc"], rel=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("function", "words"),
-    [
-        (StraightThrough.apply, "differs from a difference quotient"),
-        (lambda x: torch.from_numpy(np.tanh(x.detach().numpy())), "differs from a difference"),
-        (lambda x: x.detach() * x, "differs from a difference quotient"),
-        (lambda x: torch.tensor(np.square(x.numpy())), "differs from|cannot be differentiated"),
-    ],
-)
-def test_what_has_no_derivative_has_no_coefficient(function: Any, words: str) -> None:
-    with pytest.warns(BlockWarning, match=f"block '0' has no nlc: .*({words})"):
-        row = custom(function)
-    assert np.isnan(row["nlc"])
-    assert row["r2"] > -1  # the rest of the row is there
-
-
-class Counts(nn.Module):
-    """Adds how often it has run."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear, self.runs = nn.Linear(6, 6), 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.runs += 1
-        out: Tensor = self.linear(x) * self.runs
-        return out
-
-
-def test_a_block_that_keeps_something_from_call_to_call_has_no_coefficient() -> None:
-    data = list(torch.split(torch.randn(64, 6), 16))
-    with pytest.warns(BlockWarning, match="run by itself it returns other values"):
-        acon.block_linearity(nn.Sequential(Counts(), nn.Tanh()).eval(), data, ["0"])
-
-
-@pytest.mark.parametrize("shift", [-1e3, float("nan")])
-def test_a_dead_block_has_no_numbers(shift: float) -> None:
-    with pytest.warns(BlockWarning, match="block '0' has no nlc: its output does not vary, or"):
-        row = custom(lambda x: torch.relu(x + shift))
-    assert row[["nlc", "nlc_error", "r2", "r2_low"]].isna().all()
 
 
 def test_uses_of_one_block_have_rows_of_their_own() -> None:
@@ -373,45 +286,6 @@ def test_the_seed_decides() -> None:
     first, again, other = (acon.block_linearity(network, data, ["0"], seed=s) for s in (0, 0, 1))
     pd.testing.assert_frame_equal(first, again)
     assert first["r2"].iloc[0] != other["r2"].iloc[0]
-
-
-@pytest.mark.parametrize(
-    ("names", "error", "words"),
-    [
-        (["blok"], UsageError, "no module 'blok'; did you mean 'block'"),
-        (["items"], UsageError, "only holds others and is never called: give those .items.0"),
-        (["block", "unused"], HookError, "'unused': it did not run"),
-        ([], UsageError, "no blocks given"),
-    ],
-)
-def test_errors_name_what_is_wrong(names: list[str], error: type[Exception], words: str) -> None:
-    network = Network(
-        lambda n, x: n.block(x.transpose(0, 1)).transpose(0, 1)[:, 0], block=nn.Linear(5, 5)
-    )
-    network.items, network.unused = nn.ModuleList([nn.Linear(2, 2)]), nn.Linear(2, 2)
-    with pytest.raises(error, match=words):
-        acon.block_linearity(network.eval(), list(torch.split(torch.randn(40, 3, 5), 8)), names)
-
-
-@pytest.mark.parametrize("tokens", [3, 8, 20])
-def test_a_block_whose_rows_are_no_samples_is_refused(tokens: int) -> None:
-    network = Network(
-        lambda n, x: n.block(x.transpose(0, 1)).mean(0), block=nn.Sequential(nn.Linear(5, 5))
-    ).eval()
-    data = list(torch.split(torch.randn(64, tokens, 5), 8))
-    rows = rf"its input \({tokens}, \d, 5\) has {tokens} rows for \d samples"
-    with pytest.raises(HookError, match=f"blocks that cannot be measured: 'block': {rows}"):
-        acon.block_linearity(network, data, ["block"])
-
-
-def test_data_that_can_be_read_once_are_refused() -> None:
-    with pytest.raises(UsageError, match="the data are read twice, and a generator"):
-        acon.block_linearity(nn.Sequential(dense()).eval(), (x for x in [torch.randn(4, 5)]))
-
-
-def test_few_samples_give_few_numbers() -> None:
-    with pytest.warns(BlockWarning, match="it has 2 batches of samples of one size"):
-        acon.block_linearity(nn.Sequential(dense(), nn.Tanh()).eval(), [torch.randn(5, 5)])
 
 
 @pytest.mark.parametrize(

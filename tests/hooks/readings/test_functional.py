@@ -2,9 +2,6 @@
 
 # mypy: disable-error-code="no-any-return, no-untyped-call"
 
-import copy
-import threading
-import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,13 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import _get_current_function_mode_stack
 from torch.utils.checkpoint import checkpoint
 
 import acon_analysis as acon
-from acon_analysis.errors import UsageError
-from acon_hooks import HookError, Tap
-from acon_hooks.errors import NoLayerWarning, PaddingWarning
+from acon_hooks import Tap
+from acon_hooks.errors import PaddingWarning
 from model_facts import traces, warned
 from network_oracle import assert_measured, captured, every_function, settled
 from networks import Network
@@ -95,16 +90,6 @@ class Each(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         made = [f(mix(x)) for f, mix in zip(self.functions, self.mix, strict=True)]
         return torch.stack(made).mean(0)
-
-
-class Block(nn.Module):
-    def __init__(self, function: Callable[[Tensor], Any]) -> None:
-        super().__init__()
-        self.mix, self.function = nn.Conv2d(3, 3, 1), function
-
-    def forward(self, x: Tensor) -> Tensor:
-        first = self.function(self.mix(x))
-        return self.function(self.mix(first)) + 0.1 * first
 
 
 def batches(*shape: int) -> list[Tensor]:
@@ -264,84 +249,6 @@ def test_a_function_inside_vmap_is_named_and_left_out() -> None:
     assert [layer.name for layer in found] == [":silu#0", ":relu#0"]
 
 
-class Branching(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc, self.block, self.more = nn.Linear(3, 4), Block(torch.relu), 0
-        self.block.mix = nn.Linear(4, 4)  # type: ignore[assignment]
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.block(self.fc(x))
-        for _ in range(self.more):
-            h = torch.tanh(h)
-        if self.more < 0:
-            raise KeyboardInterrupt if self.more == -1 else ValueError("of the network")
-        return self.block(h) if self.more == 3 else h
-
-
-def test_later_batches_are_compared_with_the_first() -> None:
-    model, x = Branching().eval(), torch.randn(5, 3)
-    with torch.no_grad(), acon.record(model, kinds=KINDS):
-        model(x)
-        model(x[:2])
-        model.more = 1
-        with pytest.raises(HookError, match=r"':tanh#0', batch 2: it did not run in the first"):
-            model(x)
-        model.more = 3
-        with pytest.raises(HookError, match=r"':tanh#0', batch 2"):
-            model(x)
-        model.more, model.block.function = 0, torch.tanh
-        with pytest.raises(HookError, match=r"'block:tanh#0', batch 2"):
-            model(x)
-        model.block.function = lambda h: h
-        with pytest.raises(HookError, match=r"'block:relu#0' ran 0 times in batch 2, but 1 time"):
-            model(x)
-    assert traces(model) == []
-
-
-def test_a_block_that_runs_once_more_is_refused() -> None:
-    model, x = Branching().eval(), torch.randn(5, 4)
-    model.fc = nn.Identity()  # type: ignore[assignment]
-    layers = ["block:relu#0", "block:relu#1"]
-    with torch.no_grad(), acon.record(model, layers, kinds=KINDS):
-        model(x)
-        model.more = 3
-        with pytest.raises(HookError, match=r"'block:relu#0', call 1, batch 1: it ran more often"):
-            model(x)
-
-
-@pytest.mark.parametrize(("more", "error"), [(-1, KeyboardInterrupt), (-2, ValueError)])
-def test_nothing_is_left_behind(more: int, error: type[BaseException]) -> None:
-    model, x = Branching().eval(), torch.randn(5, 3)
-    with torch.no_grad(), acon.record(model, kinds=KINDS) as recording:
-        model.more = more
-        with pytest.raises(error):
-            model(x)
-        model.more = 0
-        model(x)
-        assert [layer.name for layer in recording.layers] == ["block:relu#0", "block:relu#1"]
-        model.more = more
-        with pytest.raises(error):
-            model(x)
-    assert traces(model) == []
-
-
-def test_other_threads_and_copies_are_not_seen() -> None:
-    model, x = Branching().eval(), torch.randn(5, 3)
-    with torch.no_grad(), Tap(model, kinds=KINDS) as tap:
-        model(x)
-        tap.take()
-        other = copy.deepcopy(model)
-        thread = threading.Thread(target=other, args=(x,))
-        thread.start()
-        thread.join()
-        other(x)
-        F.relu(x)  # outside of the model
-        model(x)
-        assert tap.take() == {}
-        assert tap.batches == 2
-
-
 def test_a_compiled_network_runs_eagerly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("acon_hooks.guards._said", set())  # what is said once in a process
     model, x = settled(Signal()), batches(1, 20)
@@ -361,39 +268,6 @@ def test_parts_of_measured_modules_are_no_layers() -> None:
     assert [layer.name for layer in found] == ["1", "3"]
 
 
-def test_a_network_without_functions_is_not_listened_to_after_the_first_batch() -> None:
-    modes = []
-
-    class Looks(nn.Identity):
-        def forward(self, x: Tensor) -> Tensor:
-            modes.append(len(_get_current_function_mode_stack()))
-            return x
-
-    model = settled(nn.Sequential(nn.Linear(3, 4), Looks(), nn.ReLU()))
-    with torch.no_grad(), Tap(model, kinds=KINDS) as tap:
-        for _ in range(3):
-            model(torch.randn(6, 3))
-            tap.take()
-    assert modes[0] > 0
-    assert modes[1:] == [0, 0]
-
-
-def test_names_are_checked() -> None:
-    model, x = Branching().eval(), torch.randn(5, 3)
-    with pytest.raises(UsageError, match=r"no module 'blok'.*did you mean 'block'"):
-        Tap(model, ["blok:relu#0"], kinds=KINDS)
-    with pytest.raises(UsageError, match="no elementwise function"):
-        Tap(model, ["block:conv2d#0"], kinds=KINDS)
-    with (
-        torch.no_grad(),
-        acon.record(model, ["block:relu#7"], kinds=KINDS),
-        pytest.raises(HookError, match="block:relu#7"),
-    ):
-        model(x)
-    with pytest.raises(UsageError, match="called as a function, which has no β"):
-        acon.explain(settled(Signal()), torch.randn(2, 1, 20), ":relu#0")
-
-
 def test_arithmetic_on_what_is_no_batch_is_no_layer(tmp_path: Path) -> None:
     class Boxes(nn.Module):
         """Clamps the boxes of each image on its own, as detectors do."""
@@ -409,45 +283,3 @@ def test_arithmetic_on_what_is_no_batch_is_no_layer(tmp_path: Path) -> None:
     model, x = settled(Boxes()), [torch.randn(count, 1, 5, 5) for count in (4, 6, 3)]
     run = captured(model, x, tmp_path / "run")
     assert_measured(run, model, x, {":relu#0": 1})
-
-
-def test_a_call_that_has_ended_keeps_no_tensors() -> None:
-    class Apart(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.sigmoid(x.mean(1, keepdim=True)) * x
-
-    class Watching(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.second, self.fc = Apart(), Apart(), nn.Linear(4, 4)
-            self.alive: list[bool] = []
-
-        def forward(self, x: Tensor) -> Tensor:
-            hidden = self.fc(x)
-            given = weakref.ref(hidden)
-            hidden = self.fc(self.first(hidden))
-            self.alive.append(given() is not None)
-            return self.second(hidden)
-
-    model = Watching().eval()
-    with torch.no_grad(), Tap(model, kinds=["activation", "product"]) as tap:
-        for _ in range(3):
-            model(torch.randn(5, 4))
-            tap.take()
-    assert not model.alive[-1]
-
-
-def test_find_layers_names_the_way_to_functions_and_takes_a_batch_with_labels() -> None:
-    class Functional(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.wide = nn.Linear(3, 4)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return F.silu(self.wide(x))
-
-    model, x = Functional().eval(), torch.randn(6, 3)
-    with pytest.warns(NoLayerWarning, match=r"Functional has no module .*find_layers\(model, ex"):
-        assert acon.find_layers(model) == []
-    for example in (x, [x, torch.arange(6)], (x,)):
-        assert [one.name for one in acon.find_layers(model, example=example)] == [":silu#0"]

@@ -1,8 +1,7 @@
 """Interventions on gates, against hooks of the test's own that overwrite β and numpy."""
 
 import copy
-import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,56 +16,20 @@ from torch import Tensor, nn
 import acon_analysis as acon
 from acon_analysis.columns import GATE_COLUMNS, names
 from acon_analysis.errors import AconError, UsageError
-from acon_analysis.layers.meta import MetaAconC
 from acon_analysis.layers.squeeze import SqueezeExcitation
 from acon_analysis.statistics.donors import draw_donors
-from acon_hooks.errors import RowWarning
 from acon_hooks.replacement.gate_changes import DRAWINGS, sentences
+from gate_networks import CLASSES, Net, batches, gate_network, samples
 from networks import Network
-from support_variants import VARIANTS, Variant, combine, hooks_left, shaken, tensor
+from support_variants import VARIANTS, Variant, combine, shaken, tensor
 
 Array = npt.NDArray[np.float64]
 Beta = Callable[[Tensor, int], Tensor]
-C, CLASSES = 6, 3
-
-
-class Net(nn.Module):
-    """Two Meta-ACON layers between convolutions and BatchNorms."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1, self.norm1, self.act1 = nn.Conv2d(1, C, 3), nn.BatchNorm2d(C), MetaAconC(C, r=2)
-        self.conv2, self.norm2, self.act2 = nn.Conv2d(C, C, 1), nn.BatchNorm2d(C), MetaAconC(C, r=2)
-        self.head = nn.Linear(C, CLASSES)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.act1(self.norm1(self.conv1(x)))
-        x = self.act2(self.norm2(self.conv2(x)))
-        out: Tensor = self.head(x.mean((2, 3)))
-        return out
 
 
 @pytest.fixture
 def net() -> Any:
-    torch.manual_seed(3)
-    net = shaken(Net().double())
-    net.head.weight.data *= 20  # so that the gates matter
-    return net
-
-
-def samples(count: int = 12, seed: int = 0) -> tuple[Tensor, list[int]]:
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randn(count, 1, 6, 6, dtype=torch.float64, generator=generator) * 2
-    return images, [index % CLASSES for index in range(count)]
-
-
-def batches(images: Tensor, labels: list[int] | None, size: int = 5) -> list[Any]:
-    parts = [images[start : start + size] for start in range(0, len(images), size)]
-    if labels is None:
-        return list(parts)
-    return [
-        (part, labels[index * size : index * size + len(part)]) for index, part in enumerate(parts)
-    ]
+    return gate_network()
 
 
 def overwritten(net: nn.Module, images: Tensor, beta: dict[str, Tensor]) -> Array:
@@ -299,51 +262,6 @@ def test_squeeze_and_excitation_and_glu() -> None:
         assert change[key] == pytest.approx(found, abs=1e-9)
 
 
-def test_gates_of_rows_that_are_no_samples_are_refused() -> None:
-    torch.manual_seed(0)
-    parts = {"wide": nn.Linear(4, 8), "glu": nn.GLU(), "head": nn.Linear(4, CLASSES)}
-    net = Network(lambda n, x: n.head(n.glu(n.wide(x.transpose(0, 1)))).mean(0), **parts).eval()
-    for tokens in (3, 5):
-        refused = pytest.raises(AconError, match="gates cannot be assigned to samples: rows of la")
-        with pytest.warns(RowWarning, match="layer 'glu' belong to other samples"), refused:
-            acon.gate_use(net, list(torch.split(torch.randn(10, tokens, 4), 5)), ["mean"])
-    with pytest.raises(AconError, match="layers have 3 rows in a batch of 1 sample"):
-        acon.gate_use(net, list(torch.split(torch.randn(2, 3, 4), 1)), ["mean"])
-
-
-def state(net: nn.Module) -> bytes:
-    """Return everything of a network that must not change."""
-    tensors = {name: value.numpy().tobytes() for name, value in net.state_dict().items()}
-    modes = [module.training for module in net.modules()]
-    grads = [(p.requires_grad, p.grad is None) for p in net.parameters()]
-    return pickle.dumps((tensors, modes, grads, hooks_left(net)))
-
-
-def test_the_network_stays_as_it_is(net: Any) -> None:
-    before = state(net)
-    images, labels = samples()
-    net.act1.p1.requires_grad_(False)
-    before = state(net)
-    acon.gate_use(net, batches(images, labels), recalibrate=batches(images, labels))
-    assert state(net) == before
-
-    class Broken(list[Any]):
-        """A data set that fails in the second pass over it."""
-
-        passes = 0
-
-        def __iter__(self) -> Iterator[Any]:
-            self.passes += 1
-            for part in super().__iter__():
-                yield part
-                if self.passes == 2:
-                    raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        acon.gate_use(net, Broken(batches(images, labels)))
-    assert state(net) == before
-
-
 def test_rows_columns_and_reproducibility(net: Any) -> None:
     images, labels = samples()
     data = batches(images, labels)
@@ -377,83 +295,6 @@ def test_half_precision_and_float32_agree(net: Any) -> None:
     wide = acon.gate_use(net.float(), batches(images.float(), labels), ["mean"])
     half = acon.gate_use(net.bfloat16(), batches(images.bfloat16(), labels), ["mean"])
     assert half["loss_change"].to_numpy() == pytest.approx(wide["loss_change"], abs=0.02)
-
-
-def test_forward_and_output_are_the_users(net: Any) -> None:
-    images, labels = samples()
-    plain = acon.gate_use(net, batches(images, labels), ["mean"])
-    both = acon.gate_use(
-        net,
-        batches(images, labels),
-        ["mean"],
-        forward=lambda model, batch: {"features": batch[0], "scores": model(batch[0])},
-        output="scores",
-    )
-    pd.testing.assert_frame_equal(plain, both)
-
-
-BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "intervention": ({"interventions": ["meen"]}, "no intervention 'meen'.*'mean'"),
-    "none": ({"interventions": []}, "no intervention given"),
-    "layer": ({"layers": ["act3"]}, "no layer 'act3' with a gate.*act"),
-    "metric": ({"metric": "f1"}, "metric can be 'accuracy'"),
-    "margin": ({"margin": 0.0}, "margin must be greater than 0"),
-    "output": ({"output": "logits"}, "logits"),
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_wrong_arguments(net: Any, name: str) -> None:
-    options, match = BAD[name]
-    images, labels = samples()
-    with pytest.raises(UsageError, match=match):
-        acon.gate_use(net, batches(images, labels), **options)
-
-
-@pytest.mark.parametrize("label", [3, -1, "cat", 0.5])
-def test_labels_of_wrong_form(net: Any, label: Any) -> None:
-    images, labels = samples()
-    with pytest.raises(UsageError, match="class indices from 0 to 2"):
-        acon.gate_use(net, batches(images, [*labels[:-1], label]), ["mean"])
-
-
-def test_networks_without_gates_say_what_they_have() -> None:
-    relu = nn.Sequential(nn.Flatten(), nn.Linear(36, 4), nn.ReLU(), nn.Linear(4, 3)).double().eval()
-    images, labels = samples()
-    with pytest.raises(UsageError, match=r"no gate .* its modules have 1 of kind 'activation'"):
-        acon.gate_use(relu, batches(images, labels))
-    static = acon.build_model("digits_acon")
-    with pytest.raises(UsageError, match="are the same for all samples"):
-        acon.gate_use(static, "digits")
-
-
-def test_no_batchnorm_to_estimate_again() -> None:
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(1, 4, 3), MetaAconC(4, r=2), nn.Flatten(), nn.Linear(64, 3))
-    images, labels = samples()
-    data = batches(images, labels)
-    with pytest.raises(UsageError, match="no BatchNorm outside its gates"):
-        acon.gate_use(net.double().eval(), data, ["mean"], recalibrate=data)
-
-
-def test_data_must_be_there_twice_and_be_the_same(net: Any) -> None:
-    images, labels = samples()
-    with pytest.raises(UsageError, match="read more than once"):
-        acon.gate_use(net, iter(batches(images, labels)))
-
-    class Noisy(list[Any]):
-        def __iter__(self) -> Iterator[Any]:
-            for part, own in super().__iter__():
-                yield part + torch.rand_like(part), own
-
-    with pytest.raises(AconError, match="batch 0 of the data differs from one pass to the next"):
-        acon.gate_use(net, Noisy(batches(images, labels)))
-
-
-def test_training_mode_is_refused(net: Any) -> None:
-    images, labels = samples()
-    with pytest.raises(acon.AconError, match="eval"):
-        acon.gate_use(net.train(), batches(images, labels))
 
 
 @pytest.mark.parametrize("labelled", [True, False])
