@@ -166,9 +166,12 @@ def _by_role(layers: pd.DataFrame) -> str:
         [table["kind"] == "product", table["gate_of"] != ""], ["products", "gates"], "activations"
     )
     sums = table.groupby(role)[["linear", "channels"]].sum().astype(int)
+    rows = zip(sums.index, sums["linear"], sums["channels"], strict=True)
     parts = [
-        f"{row.linear:,} of {row.channels:,} channels of {row.Index}" for row in sums.itertuples()
+        f"{f'{count:,}' if count else 'none'} of {total:,} channels of {name}"
+        for name, count, total in rows
     ]
+    parts.sort(key=lambda part: part.startswith("none"))
     return ", ".join(parts) if len(parts) > 1 else ""
 
 

@@ -149,6 +149,11 @@ def test_straight_channels_of_gates_and_products_are_counted_apart() -> None:
         "Yes, 1 of 10 channels of activations, 6 of 10 channels of gates, 5 of 10 channels of "
         "products."
     )
+    other = straight_channels(table.assign(linear=[0, 6, 5]))
+    assert other is not None
+    assert other.answer.endswith(
+        "5 of 10 channels of products, none of 10 channels of activations."
+    )
     assert "the variance of the output of a (SiLU)" in str(findings(table)[0])
 
 
