@@ -195,12 +195,10 @@ def test_photographs_are_copied_until_there_are_enough(script: Any, tmp_path: Pa
 
 
 def test_a_capture_that_ends_before_its_kill_is_said(script: Any, tmp_path: Path) -> None:
-    wrong = ["layers", "digits_metacon"]
+    wrong = ["layer", "digits_metaacon"]
     with (
         script("resuming").Began(["acon_analysis"], wrong, tmp_path / "run") as began,
-        pytest.raises(
-            SystemExit, match=r"ended before 1 units(.|\n)*did you mean 'digits_metaacon'"
-        ),
+        pytest.raises(SystemExit, match=r"ended before 1 units(.|\n)*No such command 'layer'"),
     ):
         began.reach(1)
 

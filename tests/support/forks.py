@@ -4,6 +4,7 @@ A fork has its own memory, signals, limits, environment, working folder and exit
 how an interpreter starts (imports, options, hash seed, planted modules) needs a fresh one.
 """
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -66,6 +67,7 @@ def _main(
     import torch
 
     torch.set_num_threads(1)
+    gc.freeze()  # what is imported need not be searched for garbage again and again
     multiprocessing.set_start_method(None, force=True)
     os.setsid()
     os.chdir(cwd)
