@@ -33,7 +33,7 @@ ILLEGIBLE = """(() => {
     const color = numbers(getComputedStyle(element).backgroundColor);
     return color[3] === 0 ? ground(element.parentElement) : color;
   };
-  const found = [];
+  const found = [], root = document.documentElement;
   const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (texts.nextNode()) {
     const text = texts.currentNode, element = text.parentElement;
@@ -45,7 +45,7 @@ ILLEGIBLE = """(() => {
     const [dark, light] = [numbers(drawing ? style.fill : style.color), ground(element)]
       .map(bright).sort((one, other) => one - other);
     if (light / dark < 4.5) found.push(`pale: ${text.data}`);
-    const frame = drawing ? drawing.getBoundingClientRect() : new DOMRect(0, 0, innerWidth);
+    const frame = drawing ? drawing.getBoundingClientRect() : new DOMRect(0, 0, root.clientWidth);
     const within = box.left >= frame.left - 1 && box.right <= frame.right + 1;
     if (!within && !element.closest(".scroll, nav")) found.push(`cut: ${text.data}`);
   }
@@ -306,7 +306,7 @@ def test_light_dark_and_phone(opened: chromium.Page, hostile_report: tuple[Run, 
     opened.size(390, 844, dark=True, mobile=True)
     dark = opened.run(paper)
     assert dark != light
-    assert opened.run("document.documentElement.scrollWidth <= innerWidth")
+    assert opened.run("document.documentElement.scrollWidth <= 390")
     shown = "getComputedStyle(document.querySelector('figure .{}')).display"
     assert opened.run(shown.format("wide")) == "none"
     assert opened.run(shown.format("narrow")) == "block"
