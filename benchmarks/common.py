@@ -122,10 +122,12 @@ def make_jpegs(folder: Path, count: int, side: int = 400) -> Path:
 
 def repeated(images: Path, folder: Path, count: int) -> Path:
     """Link the images of a folder again and again until there are so many."""
-    folder.mkdir(parents=True, exist_ok=True)
     suffixes = {".jpg", ".jpeg", ".png", ".webp"}
     files = sorted(path for path in images.rglob("*") if path.suffix.lower() in suffixes)
+    if not files:
+        raise SystemExit(f"--images: {str(images)!r} holds no images ({', '.join(suffixes)})")
+    folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         source = files[number % len(files)].resolve()
-        (folder / f"{number:05d}{source.suffix}").symlink_to(source)
+        (folder / f"{number:06d}{source.suffix.lower()}").symlink_to(source)
     return folder

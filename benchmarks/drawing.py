@@ -4,25 +4,18 @@ A process of its own, without torch, as somebody has who only looks at a run.
 """
 
 import json
-import re
 import sys
 import time
-from pathlib import Path
 
 import matplotlib as mpl
 
 mpl.use("agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from peak import peak_megabytes
 
 from acon_analysis.runs.run import open_run
 from acon_analysis.store.histograms import bin_edges
-
-
-def peak_megabytes() -> float:
-    """Return this process's peak resident memory; ru_maxrss would include its parent's."""
-    found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
-    return float(found[1]) / 1024 if found else float("nan")
 
 
 def _panels(count: int) -> list[Axes]:

@@ -108,20 +108,6 @@ with the same weights, but β is 0.5, fixed or as a parameter of each channel. M
 """
 
 
-class Frozen(nn.Module):
-    """ACON-C with β = 0.5 for good."""
-
-    def __init__(self, layer: AconC) -> None:
-        super().__init__()
-        self.layer = layer
-        self.layer.beta.requires_grad_(False)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the activation of x."""
-        found: torch.Tensor = self.layer(x)
-        return found
-
-
 def build(data: str, variant: str, seed: int) -> nn.Module:
     """Return the untrained network of a variant; all but β begins alike for a seed."""
     network = acon.build_model(f"{data}_metaacon", weights=None, seed=seed)
@@ -131,10 +117,9 @@ def build(data: str, variant: str, seed: int) -> nn.Module:
         if isinstance(layer, MetaAconC):
             static = AconC(layer.channels)
             static.p1, static.p2 = layer.p1, layer.p2
-            nn.init.constant_(static.beta, 0.5)
+            nn.init.constant_(static.beta, 0.5).requires_grad_(variant != "frozen")
             parent, _, own = name.rpartition(".")
-            new = Frozen(static) if variant == "frozen" else static
-            setattr(network.get_submodule(parent), own, new)
+            setattr(network.get_submodule(parent), own, static)
     return network
 
 

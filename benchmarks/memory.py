@@ -4,13 +4,13 @@ python benchmarks/memory.py [--samples 2000] [--factors 1 10 100]
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from common import table, write_section
+from peak import peak_megabytes
 
 UNIT = 512
 
@@ -32,7 +32,7 @@ def child(samples: int, out: str) -> None:
     torch.set_num_threads(1)
     model = acon.build_model("digits_metaacon")
     acon.capture(model, Noise(), out, unit_size=UNIT, progress=False)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print(peak_megabytes())
 
 
 def main() -> None:

@@ -12,7 +12,6 @@ two measure only the first of the runs.
 
 import argparse
 import json
-import re
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from common import table, write_section
+from peak import peak_megabytes
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -83,8 +83,7 @@ def whole_process(arguments: Sequence[str]) -> tuple[float, float]:
         start = time.perf_counter()
         subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
         seconds = time.perf_counter() - start
-        found = re.search(r"VmHWM:\s*(\d+) kB", status.read())
-    return seconds, float(found[1]) / 1e3 if found else float("nan")
+        return seconds, peak_megabytes(status.read())
 
 
 def layer_rows(out: Path) -> list[list[object]]:

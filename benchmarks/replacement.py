@@ -26,6 +26,7 @@ from acon_analysis.models.registry import build_model
 from acon_analysis.studies.replacement_ranks import rank_correlations
 from acon_analysis.training.release import train_network
 from acon_hooks.engine.plans import relative_change
+from acon_hooks.readings.found_layers import find_layers
 from acon_hooks.replacement.damage import channel_damage, channel_measures, first_order_damage
 from acon_hooks.replacement.fitting import Fit, fit_units
 from acon_hooks.replacement.linearizing import linearize
@@ -69,8 +70,6 @@ def cases(options: argparse.Namespace) -> list[Case]:
 
 def studied(model: nn.Module, kinds: Sequence[str], ending: str) -> list[str]:
     """Return the layers whose units are replaced: those that end in a name."""
-    from acon_hooks.readings.found_layers import find_layers
-
     return [layer.name for layer in find_layers(model, kinds) if layer.name.endswith(ending)]
 
 

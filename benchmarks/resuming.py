@@ -3,7 +3,7 @@
 python benchmarks/resuming.py --images FOLDER [--network NAME] [--count 1200] [--unit 100]
     [--batch-size 16] [--kill-at 3 7] [--no-moments] [--preprocess NAME]
 
-The photographs of FOLDER are copied again and again until there are so many. One process captures
+The photographs of FOLDER are linked again and again until there are so many. One process captures
 them undisturbed. Then the same is begun by one process, which is killed (SIGKILL) when so many
 units are done; torchrun continues it with two processes, of which one is killed; torchrun continues
 again. Then `acon verify`, and every file of the two runs is compared. Needs Linux's /proc.
@@ -12,7 +12,6 @@ again. Then `acon verify`, and every file of the two runs is compared. Needs Lin
 import argparse
 import filecmp
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,9 +20,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from common import table, write_section
+from common import repeated, table, write_section
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "acon_analysis")
 HEAD = ("network", "images", "units", "units done at each kill", "exit codes", "verify", "files",
         "of them different")  # fmt: skip
@@ -34,18 +32,6 @@ disturbed. Units done and exit codes in this order (torchrun's own where it ran)
 process, one worker, batches of {batch}.
 
 """
-
-
-def copied(images: Path, folder: Path, count: int) -> Path:
-    """Copy the images of a folder again and again until there are so many."""
-    files = sorted(path for path in images.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not files:
-        raise SystemExit(f"--images: {str(images)!r} holds no images ({', '.join(SUFFIXES)})")
-    folder.mkdir(parents=True)
-    for number in range(count):
-        source = files[number % len(files)]
-        shutil.copyfile(source, folder / f"{number:06d}{source.suffix.lower()}")
-    return folder
 
 
 def done(run: Path) -> int:
@@ -137,7 +123,7 @@ def disturbed(arguments: Sequence[str], out: Path, kills: Sequence[int]) -> tupl
 
 def measure(options: argparse.Namespace, work: Path) -> list[object]:
     """Capture both ways, verify, compare; return the row of the table."""
-    images = copied(options.images, work / "images", options.count)
+    images = repeated(options.images, work / "images", options.count)
     arguments = ["capture", options.network, "--data", str(images), "--threads", "1",
                  "--workers", "1", "--unit", str(options.unit),
                  "--batch-size", str(options.batch_size)]  # fmt: skip

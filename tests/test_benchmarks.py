@@ -183,15 +183,15 @@ def test_every_file_of_two_runs_is_compared(script: Any, tmp_path: Path) -> None
     assert script("resuming").differing(one, one) == (3, [])
 
 
-def test_photographs_are_copied_until_there_are_enough(script: Any, tmp_path: Path) -> None:
+def test_photographs_are_linked_until_there_are_enough(script: Any, tmp_path: Path) -> None:
     (tmp_path / "few").mkdir()
     for name in ("b.JPG", "a.png", "notes.txt"):
         (tmp_path / "few" / name).write_text(name)
-    copied = script("resuming").copied(tmp_path / "few", tmp_path / "many", 3)
-    found = {path.name: path.read_text() for path in copied.iterdir()}
+    linked = script("common").repeated(tmp_path / "few", tmp_path / "many", 3)
+    found = {path.name: path.read_text() for path in linked.iterdir()}
     assert found == {"000000.png": "a.png", "000001.jpg": "b.JPG", "000002.png": "a.png"}
     with pytest.raises(SystemExit, match="holds no images"):
-        script("resuming").copied(tmp_path / "many" / "none", tmp_path / "x", 3)
+        script("common").repeated(tmp_path / "many" / "none", tmp_path / "x", 3)
 
 
 def test_a_capture_that_ends_before_its_kill_is_said(script: Any, tmp_path: Path) -> None:
@@ -235,6 +235,8 @@ def test_a_whole_process_is_measured(script: Any) -> None:
     assert 5 < peak < 120  # this process, which loads torch, has more
     with pytest.raises(subprocess.CalledProcessError):
         whole_process(["no-such-command"])
+    assert script("peak").peak_megabytes("VmPeak:\t 9 kB\nVmHWM:\t  1000 kB\n") == 1.024
+    assert script("peak").peak_megabytes() > 5
 
 
 @pytest.mark.slow

@@ -100,7 +100,9 @@ def changed(model: nn.Module, names: list[str], change: Change) -> Iterator[None
     try:
         if functions:
             with _Relus(lambda n, x, y: change(n, x, y) if n in functions else y) as mode:
-                model.register_forward_pre_hook(lambda *_: setattr(mode, "calls", 0))
+                handles.append(
+                    model.register_forward_pre_hook(lambda *_: setattr(mode, "calls", 0))
+                )
                 yield
         else:
             yield
