@@ -68,26 +68,21 @@ def gallery_curves(entries: tuple[Entry, ...] = GALLERY, reach: float = 4.0) -> 
 
 def gallery_facts() -> pd.DataFrame:
     """Return one row an activation: its name, formula, asymptotes, bounds and source."""
-    return pd.DataFrame([_facts(entry) for entry in GALLERY])
-
-
-def _facts(entry: Entry) -> dict[str, Any]:
-    """Return one row of `gallery_facts`."""
-    activation = family.ACTIVATIONS[entry.name]
-    parameters = {**activation.parameters, **entry.parameters}
-    low, high = activation.derivative_bounds(**parameters)
-    facts: dict[str, Any] = {
-        "activation": entry.title,
-        "name": entry.name,
-        "latex": entry.formula or activation.latex,
-        "low": float(low),
-        "high": float(high),
-        "source": str(activation.source),
-    }
-    if activation.limits is not None:
-        limits = activation.limits(**parameters)
-        facts |= {"left": line_text(*limits.left), "right": line_text(*limits.right)}
-    return facts
+    rows = []
+    for entry in GALLERY:
+        activation = family.ACTIVATIONS[entry.name]
+        parameters = {**activation.parameters, **entry.parameters}
+        low, high = activation.derivative_bounds(**parameters)
+        facts: dict[str, Any] = {
+            "activation": entry.title, "name": entry.name,
+            "latex": entry.formula or activation.latex,
+            "low": float(low), "high": float(high), "source": str(activation.source),
+        }  # fmt: skip
+        if activation.limits is not None:
+            limits = activation.limits(**parameters)
+            facts |= {"left": line_text(*limits.left), "right": line_text(*limits.right)}
+        rows.append(facts)
+    return pd.DataFrame(rows)
 
 
 def line_text(slope: float, intercept: float) -> str:

@@ -17,7 +17,7 @@ from acon_analysis.columns import DIFFERENCE_COLUMNS, names
 from acon_analysis.errors import AconError
 from acon_analysis.moments.fields import BLOCKS
 from acon_analysis.runs.run import Run, as_run
-from acon_analysis.screen import counted, signed, three_digits
+from acon_analysis.screen import counted, listed, signed, three_digits
 from acon_analysis.statistics.differences import Side, compare_layers, difference
 from acon_analysis.statistics.linearity import in_order
 from acon_analysis.statistics.sentences import Names, row_names
@@ -224,12 +224,11 @@ def unlike(first: Run, second: Run) -> list[str]:
     for order, run, (own, other) in (("first", first, keys), ("second", second, keys[::-1])):
         alone = [run.layer_names[key] for key in own.keys() - other]
         if alone:
-            named = ", ".join(sorted(alone)[:3]) + (", ..." if alone[3:] else "")
+            named = listed(sorted(alone), 3)
             found.append(f"{_layers(len(alone))} only in the {order} run: {named}")
     wider = [key for key, width in keys[0].items() if keys[1].get(key, width) != width]
     if wider:
-        named = ", ".join(first.layer_names[key] for key in wider[:3])
-        named += ", ..." if wider[3:] else ""
+        named = listed([first.layer_names[key] for key in wider], 3)
         found.append(f"{_layers(len(wider))} of other widths in the two runs: {named}")
     return found
 

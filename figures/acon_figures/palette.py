@@ -15,40 +15,22 @@ FAINT = "#f1f3f5"
 """Text and edges, second text, grid and guide lines, fills of boxes."""
 
 COLORS = {
-    "blue": "#0173b2",
-    "orange": "#de8f05",
-    "green": "#029e73",
-    "red": "#d55e00",
-    "purple": "#cc78bc",
-    "brown": "#8a5a2b",
-    "pink": "#fbafe4",
-    "grey": "#949494",
-    "yellow": "#ece133",
-    "sky": "#56b4e9",
-}
+    "blue": "#0173b2", "orange": "#de8f05", "green": "#029e73", "red": "#d55e00",
+    "purple": "#cc78bc", "brown": "#8a5a2b", "pink": "#fbafe4", "grey": "#949494",
+    "yellow": "#ece133", "sky": "#56b4e9",
+}  # fmt: skip
 """seaborn's "colorblind" palette with a darker brown, which colour-blind readers distinguish."""
 
 PUBLISHED_COLORS = {
-    "blue": "#1f77b4",
-    "orange": "#ff7f0e",
-    "green": "#2ca02c",
-    "red": "#d62728",
-    "purple": "#9467bd",
-    "brown": "#8c564b",
-    "sky": "#e377c2",
-    "grey": "#7f7f7f",
-}
+    "blue": "#1f77b4", "orange": "#ff7f0e", "green": "#2ca02c", "red": "#d62728",
+    "purple": "#9467bd", "brown": "#8c564b", "sky": "#e377c2", "grey": "#7f7f7f",
+}  # fmt: skip
 """matplotlib's "tab10" colours, which the paper's figures use; its pink stands under "sky"."""
 
 DASHES: tuple[Any, ...] = (
-    "solid",
-    (0, (5, 1.5)),
-    (0, (1.2, 1.2)),
-    (0, (5, 1.2, 1.2, 1.2)),
-    (0, (8, 2)),
-    (0, (3, 1, 1, 1, 1, 1)),
-    (0, (2, 1)),
-)
+    "solid", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)), (0, (8, 2)),
+    (0, (3, 1, 1, 1, 1, 1)), (0, (2, 1)),
+)  # fmt: skip
 """Line styles in addition to colours, so that curves differ in grey print as well."""
 
 #: Colour, line style and marker of every activation.

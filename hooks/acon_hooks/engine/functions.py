@@ -18,20 +18,10 @@ listening: Callable[[], int] = torch._C._len_torch_function_stack
 
 #: Other spellings of functions.
 _SPELLINGS = {
-    "expit": "sigmoid",
-    "log_sigmoid": "logsigmoid",
-    "_threshold": "threshold",
-    "clip": "clamp",
-    "absolute": "abs",
-    "__abs__": "abs",
-    "multiply": "mul",
-    "divide": "div",
-    "true_divide": "div",
-    "subtract": "sub",
-    "negative": "neg",
-    "__rsub__": "rsub",
-    "__rdiv__": "rdiv",
-}
+    "expit": "sigmoid", "log_sigmoid": "logsigmoid", "_threshold": "threshold", "clip": "clamp",
+    "absolute": "abs", "__abs__": "abs", "multiply": "mul", "divide": "div", "true_divide": "div",
+    "subtract": "sub", "negative": "neg", "__rsub__": "rsub", "__rdiv__": "rdiv",
+}  # fmt: skip
 
 #: The elementwise functions whose calls are layers, under the names that sites have.
 ELEMENTWISE = frozenset({

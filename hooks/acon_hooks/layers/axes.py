@@ -22,13 +22,9 @@ _LAST = frozenset({
     "multi_head_attention_forward", "addmm", "scaled_dot_product_attention",
 })  # fmt: skip
 #: Products of matrices: the last axis is that of the second factor.
-_PRODUCTS = frozenset({
-    "matmul", "mm", "__matmul__", "__rmatmul__", "bmm",
-})  # fmt: skip
+_PRODUCTS = frozenset({"matmul", "mm", "__matmul__", "__rmatmul__", "bmm"})
 #: Functions whose result has its channels after the axis of the samples.
-_FIRST = frozenset({
-    "batch_norm", "instance_norm", "group_norm",
-})  # fmt: skip
+_FIRST = frozenset({"batch_norm", "instance_norm", "group_norm"})
 #: Functions that move values without changing them, or reduce some axes.
 REARRANGING = frozenset({
     "reshape", "view", "flatten", "unflatten", "permute", "transpose", "swapaxes", "swapdims",
