@@ -133,7 +133,8 @@ def render(
             "data": Markup(_for_script([layer for one in pages for layer in one["channels"]])),
             "pictures": pictures,
             "offered": offered,
-            "tables": _carried(offered),
+            # Each once, those that the page carries.
+            "tables": list({t.name: t for t in offered.values() if t.data is not None}.values()),
         }
         text = _environment().get_template("report.html.j2").render(page)
         bar.update()
@@ -176,11 +177,6 @@ def _require_own(blocks: pd.DataFrame, run: Run) -> None:
         raise UsageError(
             f"the table of blocks is of the network {others[0]!r}, the run of {run.model!r}"
         )
-
-
-def _carried(offered: dict[str, Numbers]) -> list[Numbers]:
-    """Return every table that the page carries, once."""
-    return list({one.name: one for one in offered.values() if one.data is not None}.values())
 
 
 def _for_script(data: Any) -> str:

@@ -31,6 +31,8 @@ TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "2 sigmoid": lambda t: 2 * torch.sigmoid(t),
 }
 _COMMON = ("sigmoid", "identity")
+#: Those to try once the common ones have failed.
+RARE = tuple(name for name in TRANSFORMS if name not in _COMMON)
 
 #: Functions whose argument is a multiple of the gate's β·d: that multiple.
 GATES = {"sigmoid": 1.0, "expit": 1.0, "silu": 1.0, "tanh": 2.0, "exp": -1.0}
@@ -226,8 +228,3 @@ def _pixel_layouts(raw: Tensor, x: Tensor, axis: int) -> Iterator[Layout]:
 def transforms(*, activated: bool) -> tuple[str, ...]:
     """Return the transforms worth trying first on a tensor that an activation returned, or not."""
     return _COMMON[::-1] if activated else _COMMON
-
-
-def rare_transforms() -> tuple[str, ...]:
-    """Return the transforms to try once the common ones have failed."""
-    return tuple(name for name in TRANSFORMS if name not in _COMMON)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from acon_hooks.layers.reading import (
     GATES,
+    RARE,
     TRANSFORMS,
     BetaSource,
     Granularity,
@@ -23,7 +24,6 @@ from acon_hooks.layers.reading import (
     fold,
     folded,
     layouts,
-    rare_transforms,
     transforms,
 )
 from acon_hooks.layers.scan import Layer, slopes, whole
@@ -131,7 +131,7 @@ def _caught(layer: Layer, trace: CallTrace) -> Iterator[tuple[BetaSource, str, T
         for transform in transforms(activated=True):
             yield argument, transform, raw
     for module, call in modules:
-        for transform in rare_transforms():
+        for transform in RARE:
             yield module, transform, call.output
     for function, raw in FunctionResult.of(trace):
         yield function, "identity", raw

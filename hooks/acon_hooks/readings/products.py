@@ -125,10 +125,6 @@ class Gates(Visitor):
             self._visited.append(self.visit.add(source.site, source))
         return self._sources[site.name]
 
-    def layer_name(self, site: Site) -> str:
-        """Return the name of the layer that a site is, or is a part of."""
-        return split_name(site.name)[0] if site.module in self.silent else site.name
-
 
 @dataclass
 class _Use:
@@ -243,7 +239,9 @@ class ProductHooks(LayerHooks):
             return None
         source, gate = self._uses[call.number].gated.source, None
         if source is not None and source.site is not None:
-            gate = self.gates.layer_name(source.site), source.number
+            name = source.site.name  # of the layer that it is, or is a part of
+            silent = source.site.module in self.gates.silent
+            gate = split_name(name)[0] if silent else name, source.number
         layer = replace(
             self.layer,
             axis=axis,
