@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from acon_analysis.screen import a_or_an, counted, settled, three_digits
+from acon_analysis.screen import a_or_an, counted, listed, settled, three_digits
 from acon_analysis.statistics.causes import LINEAR
 from acon_analysis.statistics.census import census_text
+from acon_analysis.statistics.formulas import formula_of
 from acon_analysis.statistics.sentences import (
     WHAT_L_IS,
     Names,
@@ -217,22 +218,32 @@ def _compared(layers: pd.DataFrame) -> tuple[str, str]:
     if not found:
         return "", ""
     first, *others = found
+    strange = _of_no_formula(found) if others else []
     if math.isnan(first.L):
         answer = f" No value of Gaussian inputs to compare with: {_lacking(first)}."
     else:
-        such = _beyond(first, " such" if others else "")
-        value = f"{_percent(first.L)}: {such}"
+        mixed = not others or (bool(strange) and first.name == "ReLU")
+        value = f"{_percent(first.L)}: {_beyond(first, '' if mixed else ' such')}"
         answer = (
             f" {a_or_an(first.name).capitalize()} {first.name} on Gaussian inputs is at {value}."
         )
-    known = [one for one in others if not math.isnan(one.L)][:MOST_YARDSTICKS]
+    known = [one for one in others if not math.isnan(one.L)]
     said = [
         f"{a_or_an(one.name)} {one.name} is at {_percent(one.L)} ({_beyond(one)})" for one in known
     ]
-    more = f" On Gaussian inputs {'; '.join(said)}." if said else ""
+    shown = listed(said, MOST_YARDSTICKS, joint="; ")
+    more = f" On Gaussian inputs {shown}." if said else ""
     if unknown := [_lacking(one) for one in others if math.isnan(one.L)]:
         more += f" Not compared: {'; '.join(unknown)}."
+    if strange:
+        more += f" Compared with a ReLU, as no formula is known: {', '.join(strange)}."
     return answer, more
+
+
+def _of_no_formula(found: list[Yardstick]) -> list[str]:
+    """Return the classes of layers that are compared with a ReLU and are none."""
+    classes = (one.rows.get("class_name", ()) for one in found if one.name == "ReLU")
+    return [name for own in classes for name in dict.fromkeys(own) if name and not formula_of(name)]
 
 
 def _lacking(one: Yardstick) -> str:
