@@ -38,6 +38,7 @@ class _Growing(ConstrainedLayoutEngine):
 
     def execute(self, fig: Figure) -> None:
         """Lay a figure out."""
+        grown = False
         for _ in range(12):
             try:
                 with warnings.catch_warnings():
@@ -47,10 +48,11 @@ class _Growing(ConstrainedLayoutEngine):
                 fig.set_size_inches(1.15 * fig.get_figwidth(), 1.15 * fig.get_figheight())
                 continue
             lack = sum(map(_lacking_height, fig.axes))
-            if not lack:
-                break
+            if not lack and not grown:
+                return
+            grown = lack > 0  # then once more, with the ticks that there is room for
             fig.set_figheight(fig.get_figheight() + lack)
-        super().execute(fig)  # with the ticks that the panels now have room for
+        super().execute(fig)
 
 
 def _lacking_height(axes: Axes) -> float:

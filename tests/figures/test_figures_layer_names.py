@@ -119,6 +119,23 @@ def test_layers_have_short_names_that_differ() -> None:
     assert layers_word(calls) == layers_word(["relu"]) == "layer"
 
 
+def test_a_figure_grows_until_its_upright_labels_fit() -> None:
+    figure = new_figure("single", 0.9)
+    axes = figure.add_subplot()
+    axes.plot([0.0, 1.0], [0.0, 1.0])
+    axes.set_ylabel("layer (transformer.h.*.mlp.act)")
+    axes.set_xticks([0.0], ["blocks.0.first.mlp.act"], rotation=90.0)
+    figure.draw_without_rendering()
+    panel = axes.get_window_extent().height
+    upright = [axes.yaxis.label, *axes.get_xticklabels()]
+    assert all(label.get_window_extent().height <= panel + 1 for label in upright)
+    low, high = axes.get_ylim()
+    shown = [one for one in axes.get_yticklabels() if low <= one.get_position()[1] <= high]
+    edge = axes.yaxis.label.get_window_extent().x1
+    assert min(label.get_window_extent().x0 for label in shown) > edge
+    assert axes.yaxis.label.get_window_extent().x0 >= 0.0
+
+
 def test_names_are_moved_apart_in_their_order() -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 import acon_figures
 import figureframes
 from acon_figures import theme
-from acon_figures.names import entry, folded, plain, visible
+from acon_figures.names import entry, folded, plain, sample_name, visible
 
 #: Mathematics that matplotlib cannot read, after an underscore.
 HOSTILE = "_$\\frac$"
@@ -89,6 +89,12 @@ def test_a_name_is_text() -> None:
     assert visible("\u202eabc") == "\\u202eabc"
     assert visible("\u061c\u200e\u200f") == "\\u061c\\u200e\\u200f"
     assert visible(7) == "7"
+
+
+def test_a_long_label_of_a_sample_leaves_the_panel_its_room() -> None:
+    assert sample_name(3, {3: "x" * 18}) == f"sample 3: {'x' * 18}"
+    assert sample_name(3, {3: "x" * 19}) == f"sample 3: {'x' * 17}…"
+    assert sample_name(4, {3: "x"}) == sample_name(4, None) == "sample 4"
 
 
 def test_a_legend_shows_what_begins_with_an_underscore() -> None:
