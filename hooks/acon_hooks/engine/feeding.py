@@ -212,18 +212,13 @@ class MapFeed:
         self.count: int | None = length if limit is None else min(limit, length)
         if self.count == 0:
             raise NoImagesError(f"the data set {type(source).__name__} holds no images")
-        self.identity = (
-            {
-                "data": source.name,
-                "samples_sha256": source.identity(),
-                "preprocess": source.preprocess,
-            }
-            if known
-            else {
-                "data": f"{type(source).__module__}.{type(source).__qualname__}",
-                "probe_sha256": _probe(source, self.count or 0, options),
-            }
-        ) | {"count": self.count}
+        self.identity = {
+            "data": source.name, "samples_sha256": source.identity(),
+            "preprocess": source.preprocess, "count": self.count,
+        } if known else {
+            "data": f"{type(source).__module__}.{type(source).__qualname__}",
+            "probe_sha256": _probe(source, self.count or 0, options), "count": self.count,
+        }  # fmt: skip
         self.batch_size, self.unit_size = batch_size, unit_size
         self.workers, self.choose_workers, self.pin_memory = workers, choose_workers, pin_memory
         self._tried, self._collate = _Tried(source, options, known), partial(_collate, options)

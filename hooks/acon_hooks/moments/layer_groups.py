@@ -39,17 +39,12 @@ _VARIABLES = {
     REFERRED: ("x", "w", "t", "r", "beta"),
     PRODUCT: ("x", "w", "a", "h"),
 }
+_OF_ALL = (("x", "x"), ("x", "w"), ("w", "w"))
 _PAIRS = {
-    PLAIN: (("x", "x"), ("x", "w"), ("w", "w")),
-    GATED: (("x", "x"), ("x", "w"), ("w", "w"), ("t", "t")),
-    REFERRED: (
-        *(("x", "x"), ("x", "w"), ("w", "w"), ("t", "t")),
-        *(("x", "r"), ("r", "r"), ("beta", "beta")),
-    ),
-    PRODUCT: (
-        *(("x", "x"), ("x", "w"), ("w", "w"), ("a", "a")),
-        *(("x", "a"), ("a", "w"), ("h", "h"), ("x", "h")),
-    ),
+    PLAIN: _OF_ALL,
+    GATED: (*_OF_ALL, ("t", "t")),
+    REFERRED: (*_OF_ALL, ("t", "t"), ("x", "r"), ("r", "r"), ("beta", "beta")),
+    PRODUCT: (*_OF_ALL, ("a", "a"), ("x", "a"), ("a", "w"), ("h", "h"), ("x", "h")),
 }
 #: Sums within samples, the last one of `REFERRED` alone.
 _WITHIN = ("sse", "positive", "sse_reference")
