@@ -67,7 +67,7 @@ def _main(
     import torch
 
     torch.set_num_threads(1)
-    gc.freeze()  # what is imported need not be searched for garbage again and again
+    gc.set_threshold(20_000, 20, 50)  # as in conftest
     multiprocessing.set_start_method(None, force=True)
     os.setsid()
     os.chdir(cwd)
