@@ -236,7 +236,7 @@ def _compared(layers: pd.DataFrame) -> tuple[str, str]:
     if unknown := [_lacking(one) for one in others if math.isnan(one.L)]:
         more += f" Not compared: {'; '.join(unknown)}."
     if strange:
-        more += f" Compared with a ReLU, as no formula is known: {', '.join(strange)}."
+        more += f" Compared with a ReLU for lack of a value of their own: {', '.join(strange)}."
     return answer, more
 
 

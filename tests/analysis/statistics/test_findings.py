@@ -96,7 +96,7 @@ def test_an_activation_of_no_known_formula_is_compared_with_relu() -> None:
     assert "A ReLU on Gaussian inputs is at 73 %: both" in found
     three = findings(layers(0.8, 0.9, 0.9, class_name=["Mystery", "Mystery", "GELU"]))[0]
     assert "A ReLU on Gaussian inputs is at 73 %: both layers are straighter." in three.answer
-    assert "Compared with a ReLU, as no formula is known: Mystery." in three.numbers
+    assert "Compared with a ReLU for lack of a value of their own: Mystery." in three.numbers
     mixed = findings(layers(0.8, 0.7, class_name=["Mystery", "ReLU"]))[0].answer
     assert mixed.endswith("A ReLU on Gaussian inputs is at 73 %: 1 of 2 layers is straighter.")
 
