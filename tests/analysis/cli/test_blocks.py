@@ -31,7 +31,7 @@ def test_the_table_on_the_screen(model: str, capsys: pytest.CaptureFixture[str])
     assert [line.split()[0] for line in out.splitlines()[1:4]] == ["0", "1", "whole"]
     words = " ".join(out.split())
     assert "nlc is 1 for affine maps; the further it is from 1, above or below" in words
-    assert "without gated products" in words
+    assert "gated products not" in words
     assert "acon: 3 blocks measured with up to" in err
 
 
