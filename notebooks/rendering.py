@@ -105,12 +105,12 @@ def _output(output: Any, stem: str, heading: str, pictures: dict[str, bytes]) ->
     if output.output_type == "stream":
         return f"```text\n{output.text.rstrip()}\n```"
     data = output.get("data", {})
-    if "image/png" in data:  # of sliders too: the picture that they begin with
+    if "image/png" in data:
         name = f"{stem}/{len(pictures) + 1:02d}.png"
         pictures[name] = smaller(base64.b64decode(data["image/png"]))
         return f"![{heading}]({name})"
     if "application/vnd.jupyter.widget-view+json" in data:
-        return ""  # a progress bar
+        return ""  # a progress bar or sliders; the picture that they begin with follows
     if "text/markdown" in data:
         return str(data["text/markdown"])
     html = str(data.get("text/html", ""))

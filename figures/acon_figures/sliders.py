@@ -1,6 +1,5 @@
 """One ACON-C unit under sliders, for notebooks."""
 
-from base64 import b64encode
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -20,6 +19,7 @@ class UnitExplorer:
     """
 
     figure: AconFigure
+    _shown: Any = None
 
     def __init__(
         self, draw: Callable[..., AconFigure], ranges: Mapping[str, tuple[float, float, float]]
@@ -39,8 +39,7 @@ class UnitExplorer:
             )
             for name, (value, low, high) in ranges.items()
         }  # fmt: skip
-        self._image = ipywidgets.Image(format="png")
-        self._box = ipywidgets.VBox([*self.sliders.values(), self._image])
+        self._box = ipywidgets.VBox(list(self.sliders.values()))
         for slider in self.sliders.values():
             slider.observe(self._redraw, names="value")
         self._redraw()
@@ -48,12 +47,16 @@ class UnitExplorer:
     def _redraw(self, _change: Any = None) -> None:
         """Draw the unit at the sliders' values."""
         self.figure = self._draw(**{name: one.value for name, one in self.sliders.items()})
-        self._image.value = self.figure._repr_png_()
+        if self._shown is not None:
+            self._shown.update({"image/png": self.figure._repr_png_()}, raw=True)
 
-    def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
-        """Return the sliders for a notebook, and the picture for pages without a kernel."""
-        bundle: dict[str, Any] = self._box._repr_mimebundle_(**options)
-        return {**bundle, "image/png": b64encode(self._image.value).decode()}
+    def _ipython_display_(self) -> None:
+        """Show the sliders, and the picture as an output of its own that needs no kernel."""
+        from IPython.display import DisplayHandle, display
+
+        display(self._box)  # type: ignore[no-untyped-call]
+        self._shown = self._shown or DisplayHandle()  # type: ignore[no-untyped-call]
+        self._shown.display({"image/png": self.figure._repr_png_()}, raw=True)
 
 
 def explore_unit(
@@ -76,7 +79,7 @@ def explore_unit(
     -------
     UnitExplorer
         A notebook shows the sliders; GitHub and other pages without a kernel show the picture at
-        the values that the sliders began with (the median of β over the samples).
+        the values that the sliders had last, at first the median of β over the samples.
 
     Raises
     ------

@@ -65,7 +65,7 @@ def channel_portraits(
         figure = new_figure(width, rows * (1.4 if columns == 2 else 1.55) + 0.3, context)
         panels = figure.subplots(rows, columns, squeeze=False)
         for axes, (number, facts) in zip(panels.ravel(), chosen.iterrows(), strict=False):
-            _draw(axes, curves[curves["number"] == number], facts)
+            _draw(axes, curves[curves["number"] == number], facts, max(2, columns))
             kind = plain(facts["activation"])
             words = f"{kind}{chr(10) if len(kind) > most else ', '}{equals('$L$', facts['L'])}"
             name = shortened(names[int(str(number))], 24)
@@ -95,8 +95,8 @@ def channel_portraits(
     return figure
 
 
-def _draw(axes: Axes, curve: pd.DataFrame, facts: "pd.Series[float]") -> None:
-    """Draw one channel."""
+def _draw(axes: Axes, curve: pd.DataFrame, facts: "pd.Series[float]", columns: int) -> None:
+    """Draw one channel, in one of so many columns."""
     color = activation_color(str(facts["activation"]))
     axes.plot(curve["x"], curve["y"], color=color, linewidth=thin(1.3))
     axes.plot(curve["x"], curve["line"], color=INK, linestyle=":")
@@ -105,4 +105,6 @@ def _draw(axes: Axes, curve: pd.DataFrame, facts: "pd.Series[float]") -> None:
         alpha=0.18, linewidth=0.0,
     )  # fmt: skip
     axes.locator_params(nbins=3)
+    axes.locator_params(axis="x", nbins=columns)  # labels of narrow panels do not touch
     axes.ticklabel_format(useOffset=False)
+    axes.ticklabel_format(axis="x", scilimits=(-2, 4))

@@ -21,24 +21,28 @@ _LOOKS = ("run-a", "run-b", "run-c")
 _SIGNS = ("●", "■", "▲")
 
 #: Layers that the axis numbers one by one, with numbers of at most three digits.
-_NUMBERED = {"wide": 40, "narrow": 14}
+_NUMBERED = {"wide": 40, "narrow": 12}
 
 
 def depth_chart(runs: Sequence[Sequence[dict[str, Any]]], size: str) -> dict[str, Any] | None:
     """Return where a chart's parts stand, in units of its view box; None without any L.
 
     ``runs`` are the entries of `layer_entries` of one run or two; layers of one path and call share
-    a position. Each kind of layer has a line of its own, and in a chart of one run a colour.
+    a position. The longest run's layers have numbers, and so have those of a run that shares none.
+    Each kind of layer has a line of its own, and in a chart of one run a colour.
     No line goes through points that are `off`.
     """
     known = [[row for row in entries if row["index"] is not None] for entries in runs]
     longest, *others = sorted(known, key=len, reverse=True)
-    names = [row["key"] for row in longest]
+    numbers = {row["key"]: row["place"] + 1 for row in longest}
+    names = [*numbers]
     for rows in others:
-        names = _merged(names, [row["key"] for row in rows])
+        own = {row["key"]: row["place"] + 1 for row in rows}
+        names = _merged(names, [*own])
+        if own.keys().isdisjoint(numbers):  # the runs stand one after the other
+            numbers = own | numbers
     if not names:
         return None
-    numbers = {row["key"]: row["place"] + 1 for row in longest}
     width, height = SIZES[size]
     yardsticks = {row["key"]: row["yardstick"] for rows in known[::-1] for row in rows}
     lowest = np.nanmin([*yardsticks.values(), *(row["index"][1] for rows in known for row in rows)])

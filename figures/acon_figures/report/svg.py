@@ -10,6 +10,7 @@ import warnings
 import xml.etree.ElementTree as ET
 
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.collections import Collection, LineCollection, QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -42,27 +43,30 @@ def inline_svg(figure: Figure, name: str, title: str, description: str) -> str:
     `name` is unique in the page (letters, digits, ``_`` and ``-``); ids begin with it. Artists with
     more than `MOST_SHAPES` shapes become pictures. Classes ``f-ink``, ``s-grid``, ... replace the
     colours of `THEMED`. A figure with texts on a map of colours keeps its own colours and has the
-    class ``light``.
+    class ``light``; one whose pictures are of points or lines alone has the class ``points``.
     """
-    for artist in figure.findobj():
-        if _shapes(artist) > MOST_SHAPES:
-            artist.set_rasterized(True)
+    many = [one for one in figure.findobj() if one.get_rasterized() or _shapes(one) > MOST_SHAPES]
+    for artist in many:
+        artist.set_rasterized(True)
     buffer = io.StringIO()
     with theme(), warnings.catch_warnings():
         # The reader's browser has the letters that matplotlib's font lacks.
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
         figure.savefig(buffer, format="svg", dpi=DPI, metadata=METADATA["svg"])
-    themed = not _writes_on_colours(figure)
+    maps = _maps(figure)
+    themed = not any(axes.texts for axes in maps)
+    kind = "" if themed and (maps or not many) else " points" if themed else " light"
     root = _clean(ET.fromstring(buffer.getvalue()), name, themed)
-    return _serialised(root, name, title, description, "drawing" if themed else "drawing light")
+    return _serialised(root, name, title, description, f"drawing{kind}")
 
 
-def _writes_on_colours(figure: Figure) -> bool:
-    """Say whether texts lie on a map of colours, which is the same in light and dark."""
-    return any(
-        axes.texts and (axes.images or any(isinstance(one, QuadMesh) for one in axes.collections))
+def _maps(figure: Figure) -> list[Axes]:
+    """Return the panels with a map of colours, which is the same in light and dark."""
+    return [
+        axes
         for axes in figure.axes
-    )
+        if axes.images or any(isinstance(one, QuadMesh) for one in axes.collections)
+    ]
 
 
 def _shapes(artist: Artist) -> int:

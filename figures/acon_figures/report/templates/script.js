@@ -205,6 +205,7 @@
         if (key.startsWith("font") && part.tagName !== "text" && part.tagName !== "tspan") continue;
         part.setAttribute(key, seen.getPropertyValue(key));
       }
+      if (part.tagName === "image") part.setAttribute("filter", seen.filter);
       part.removeAttribute("class");
     });
     const { subject } = drawing.dataset;  // the page's title, which the drawing leaves behind
