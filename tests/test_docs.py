@@ -229,6 +229,7 @@ def test_the_documentation_builds_and_holds_together(tmp_path: Path) -> None:
     assert list(missing_names(pages)) == []
     assert list(broken_links(pages)) == []
     assert list(external_resources(out, pages)) == []
+    assert [path.name for path in pages if str(ROOT) in path.read_text("utf-8")] == []
     gallery = (out / "gallery" / "index.html").read_text("utf-8")
     assert [name for name in acon_figures.FIGURES if name not in gallery] == []
     listed = (out / "notebooks" / "index.html").read_text("utf-8")

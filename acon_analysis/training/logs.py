@@ -19,22 +19,24 @@ LOGS = Path(__file__).parents[1] / "models" / "weights"
 _SEED = re.compile(r"(?:[_-]seed(\d+))?\.csv")
 
 
-def logged_data(folder: str | Path = LOGS) -> tuple[str, ...]:
-    """Return the data sets of which a folder holds logs, in order of the alphabet."""
-    found = {path.name.partition("_")[0] for path in Path(folder).glob("*_*.csv")}
-    return tuple(sorted(name for name in found if _logs_of(name, Path(folder))))
+def logged_data(folder: str | Path | None = None) -> tuple[str, ...]:
+    """Return the data sets of which a folder (by default the package's) holds logs, sorted."""
+    folder = LOGS if folder is None else Path(folder)
+    found = {path.name.partition("_")[0] for path in folder.glob("*_*.csv")}
+    return tuple(sorted(name for name in found if _logs_of(name, folder)))
 
 
-def training_logs(data: str = "digits", folder: str | Path = LOGS) -> pd.DataFrame:
-    """Read the logs of one data set's networks from a folder.
+def training_logs(data: str = "digits", folder: str | Path | None = None) -> pd.DataFrame:
+    """Read the logs of one data set's networks from a folder, by default the package's.
 
     It holds ``DATA_ACTIVATION.csv``, and for further seeds ``DATA_ACTIVATION_seedN.csv`` (or
     ``-seedN``). Columns ``network``, ``activation`` (in words), ``seed`` (0 where the name says
     none) and those of `columns.CURVE_COLUMNS`; networks in the order of `NETWORK_ACTIVATIONS`.
     `AconError` if there is no log, one lacks a column, or two are of the same seed.
     """
+    folder = LOGS if folder is None else Path(folder)
     parts = []
-    for short, seed, path in _logs_of(data, Path(folder)):
+    for short, seed, path in _logs_of(data, folder):
         with open_regular(path) as file:
             log = pd.read_csv(file)
         require_columns(log, names(CURVE_COLUMNS), f"the log {path.name}")
