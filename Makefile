@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-JOBS ?= 2
+# One more than two cores: many tests wait for processes that they have started.
+JOBS ?= 3
 
 .PHONY: help env figures gallery docs notebooks test lab lint train examples real clean
 .DEFAULT_GOAL := help
