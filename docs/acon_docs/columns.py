@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 #: Title of each table of columns, and where the table is found.
 TITLES = {
-    "SAMPLE_COLUMNS": ("Images", "`run.samples`, `samples.parquet`"),
+    "SAMPLE_COLUMNS": ("Samples", "`run.samples`, `samples.parquet`"),
     "LAYER_COLUMNS": ("Layers of a run", "`run.layers`, in `manifest.json`"),
     "CHANNEL_COLUMNS": ("Channels and their parameters", "`run.channels`, `channels.parquet`"),
     "NONLINEARITY_COLUMNS": (
@@ -24,7 +24,7 @@ TITLES = {
     "CENSUS_COLUMNS": ("The census by operator", "`acon layers`, `acon report`"),
     "BETA_COLUMNS": ("β as a long table", "`run.betas()`, `recording.betas()`"),
     "HISTOGRAM_COLUMNS": ("Histograms of β", "`run.histograms()`, `histograms.parquet`"),
-    "ERROR_COLUMNS": ("Images that could not be read", "`run.errors`, `errors/*.parquet`"),
+    "ERROR_COLUMNS": ("Samples that could not be used", "`run.errors`, `errors/*.parquet`"),
     "CURVE_COLUMNS": ("Training curves", "the CSV file with trained weights"),
     "LINEARITY_LAYER_COLUMNS": ("Linearity by layer", '`run.linearity(by="layer")`'),
     "LINEARITY_CHANNEL_COLUMNS": ("Linearity by channel", '`run.linearity(by="channel")`'),

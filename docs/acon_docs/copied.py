@@ -16,13 +16,8 @@ _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 def relinked(text: str, known: Callable[[str], str | None]) -> str:
     """Return Markdown whose local links lead to pages of the documentation, or to nowhere.
 
-    Parameters
-    ----------
-    text : str
-        Markdown.
-    known : callable
-        Given a link's target, the new target, or None for a file that has no page: then the name
-        alone stays.
+    `known` returns the new target of a link, or None for a file that has no page: then the label
+    alone stays.
     """
 
     def replaced(found: re.Match[str]) -> str:
@@ -166,15 +161,7 @@ def _results(folder: "Folder", root: Path) -> None:
 
 
 def write(folder: "Folder", root: Path) -> None:
-    """Write gallery, notebooks and results.
-
-    Parameters
-    ----------
-    folder : Folder
-        Where to.
-    root : Path
-        The project.
-    """
+    """Write gallery, notebooks and results of the project in the folder `root`."""
     _gallery(folder, root)
     _notebooks(folder, root)
     _results(folder, root)
