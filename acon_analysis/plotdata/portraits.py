@@ -77,11 +77,14 @@ def channel_states(facts: pd.DataFrame) -> "pd.Series[str]":
     """
     steepest = facts[["slope_min", "slope_max"]].abs().max(axis=1)
     reached = facts[["slope_low", "slope_high"]].abs().max(axis=1)
+    one_side = facts["cause"].isin(["positive", "negative"])
+    # Of a leaky ReLU the flatter side is a line that passes its inputs on.
+    line = one_side & np.isclose(facts["slope_low"], facts["slope_high"], rtol=1e-6, atol=0.0)
     tests = [
         facts["L"].isna(),
         facts["dead"].astype(bool),
-        reached < SATURATED * steepest,
-        facts["cause"].isin(["positive", "negative"]),
+        (reached < SATURATED * steepest) & ~line,
+        one_side,
         facts["L"] >= LINEAR,
     ]
     found = np.select([test.to_numpy() for test in tests], ["", *STATES[:-1]], STATES[-1])
@@ -94,6 +97,9 @@ def _first_network(facts: pd.DataFrame) -> pd.DataFrame:
     if facts.empty:
         raise AconError("the table holds no channel")
     own: pd.DataFrame = facts[facts["network"] == facts["network"].iloc[0]]
+    own = own.assign(
+        parameters=own["parameters"].astype(object).fillna("")
+    )  # as tables in text files lose it
     return own.reset_index(drop=True)
 
 

@@ -242,8 +242,11 @@ def _compared(layers: pd.DataFrame) -> tuple[str, str]:
 
 def _of_no_formula(found: list[Yardstick]) -> list[str]:
     """Return the classes of layers that are compared with a ReLU and are none."""
-    classes = (one.rows.get("class_name", ()) for one in found if one.name == "ReLU")
-    return [name for own in classes for name in dict.fromkeys(own) if name and not formula_of(name)]
+    tables = [one.rows for one in found if one.name == "ReLU"]
+    columns = ["class_name", "parameters"]
+    rows = pd.concat(tables or [pd.DataFrame()]).reindex(columns=columns).astype(object).fillna("")
+    pairs = dict.fromkeys(rows.astype(str).itertuples(index=False, name=None))
+    return list(dict.fromkeys(name for name, p in pairs if name and not formula_of(name, p)))
 
 
 def _lacking(one: Yardstick) -> str:

@@ -63,7 +63,9 @@ def slopes_between(
 ) -> tuple[FloatArray, FloatArray]:
     """Return the least and greatest derivative between two inputs of each channel, (R,) each."""
     x = least[:, None] + (most - least)[:, None] * np.linspace(0.0, 1.0, _POINTS)
-    x = np.hstack([x, np.clip([[-1e-9, 1e-9]], least[:, None], most[:, None])])  # a kink at 0
+    kinks = np.array([0.0, *one.parameters.values()])  # at 0, at the bounds of a clamp
+    near = np.concatenate([kinks - 1e-9, kinks + 1e-9])[None]
+    x = np.hstack([x, np.clip(near, least[:, None], most[:, None])])
     slopes = np.asarray(one.derivative(x, **one.parameters))
     return slopes.min(axis=1), slopes.max(axis=1)
 
@@ -114,7 +116,7 @@ def _softplus(beta: float, threshold: float) -> Activation:
 
 
 def _clamp(**bounds: float) -> Activation:
-    if not bounds.keys() <= {"min", "max"}:
+    if not bounds or not bounds.keys() <= {"min", "max"}:
         raise ValueError
     return _between(bounds.get("min", -_INF), bounds.get("max", _INF), "clamp")
 

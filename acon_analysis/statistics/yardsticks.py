@@ -1,8 +1,7 @@
 """L of known activations on Gaussian inputs: what the L of a layer is compared with."""
 
-from collections import Counter
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -65,11 +64,9 @@ def yardsticks(layers: pd.DataFrame) -> list[Yardstick]:
     It is `own_yardsticks` of each; ``rows`` are the layers that it belongs to.
     """
     own = own_yardsticks(layers)
-    found = []
-    for name, _ in Counter(own["name"].dropna()).most_common():
-        rows = own["name"] == name
-        found.append(Yardstick(name, float(own.loc[rows, "yardstick"].iloc[0]), layers[rows]))
-    return found
+    groups: Any = own.dropna(subset="name").groupby(["name", "yardstick"], dropna=False, sort=False)
+    found = [Yardstick(name, float(L), layers.loc[rows.index]) for (name, L), rows in groups]
+    return sorted(found, key=lambda one: -len(one.rows))
 
 
 def own_yardsticks(layers: pd.DataFrame) -> pd.DataFrame:
@@ -81,7 +78,7 @@ def own_yardsticks(layers: pd.DataFrame) -> pd.DataFrame:
     ``class_name``, ``parameters`` and ``gate_of``.
     """
     columns = ["layer", "kind", "class_name", "parameters", "gate_of"]
-    table = layers.reindex(columns=columns, fill_value="")
+    table = layers.reindex(columns=columns, fill_value="").astype(object).fillna("")
     formulas = list(zip(table["class_name"], table["parameters"], strict=True))
     gates = dict(zip(table["gate_of"], formulas, strict=True))
     found = []

@@ -115,16 +115,18 @@ def legend_below(figure: AconFigure, handles: Sequence[Artist]) -> None:
     figure.legend(handles=list(handles), loc="outside lower center", ncols=columns)
 
 
-def yardstick_handle(yardsticks: "pd.Series[float]", first: bool = False) -> Line2D:
-    """Return the legend's entry for dotted lines at the layers' yardsticks, or at a ReLU's alone.
+def yardstick_handles(yardsticks: "pd.Series[float]", first: bool = False) -> list[Line2D]:
+    """Return the legend's entry for dotted lines at the layers' yardsticks, if there are any.
 
     ``first``: they are in the first panel; in the second dotted is always a ReLU.
     """
-    if np.isclose(yardsticks.dropna(), RELU_L).all():
+    if yardsticks.isna().all():
+        words = "b: a ReLU of Gaussian inputs" if first else ""
+    elif np.isclose(yardsticks.dropna(), RELU_L).all():
         words = "a ReLU of Gaussian inputs" + (" (0.733 in a)" if first else ": 0.733")
     else:
         words = "each layer's function of Gaussian inputs" + (" (b: a ReLU)" if first else "")
-    return Line2D([], [], color=INK, linestyle=":", label=words)
+    return [Line2D([], [], color=INK, linestyle=":", label=words)] if words else []
 
 
 def name_layers(axes: Axes, layers: Sequence[str], *, narrow: bool, most: int = 26) -> None:

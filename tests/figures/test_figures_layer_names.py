@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from matplotlib.text import Text
@@ -14,8 +15,9 @@ import acon_analysis as acon
 import acon_figures
 from acon_analysis.layers import MetaAconC
 from acon_analysis.runs.run import Run
+from acon_analysis.statistics.gaussian import RELU_L
 from acon_figures.inputs import Inputs
-from acon_figures.labels import apart, equals, name_layers
+from acon_figures.labels import apart, equals, name_layers, yardstick_handles
 from acon_figures.names import layer_labels, layers_word
 from acon_figures.registry import FIGURES
 from acon_figures.style import AconFigure, new_figure, theme
@@ -158,3 +160,19 @@ def test_labels_of_long_names_are_short_and_different(
     names: list[str], expected: list[str]
 ) -> None:
     assert layer_labels([*names, names[0]]) == [*expected, expected[0]]
+
+
+@pytest.mark.parametrize(
+    ("values", "first", "label"),
+    [
+        ([RELU_L, np.nan], False, "a ReLU of Gaussian inputs: 0.733"),
+        ([RELU_L, 0.9], False, "each layer's function of Gaussian inputs"),
+        ([np.nan], True, "b: a ReLU of Gaussian inputs"),
+        ([np.nan], False, None),
+    ],
+)
+def test_a_legend_names_only_dotted_lines_that_are_drawn(
+    values: list[float], first: bool, label: str | None
+) -> None:
+    labels = [one.get_label() for one in yardstick_handles(pd.Series(values), first)]
+    assert labels == ([label] if label else [])

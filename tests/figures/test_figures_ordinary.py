@@ -1,6 +1,7 @@
 """Figures of any network: what is drawn is what an independent program finds in its channels."""
 
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +102,10 @@ def test_long_module_names_fit_and_the_network_is_named(
 
 
 def test_slopes_reached_are_those_of_torchs_autograd(run: Run) -> None:
-    facts = reached_slopes(channel_facts([run]))
+    table = channel_facts([run])
+    facts = reached_slopes(table)
+    again = reached_slopes(pd.read_csv(StringIO(table.to_csv(index=False))))  # has no empty text
+    assert list(again["slope_low"].notna()) == list(facts["slope_low"].notna())
     functions: dict[str, Callable[..., torch.Tensor]]
     functions = {"GELU": nn.functional.gelu, "ReLU": nn.functional.relu}
     for layer, x in seen().items():
@@ -112,6 +116,13 @@ def test_slopes_reached_are_those_of_torchs_autograd(run: Run) -> None:
             (grad,) = torch.autograd.grad(functions[row["activation"]](at).sum(), at)
             assert row["slope_low"] == pytest.approx(float(grad.min()), abs=2e-4)
             assert row["slope_high"] == pytest.approx(float(grad.max()), abs=2e-4)
+
+
+def test_a_line_on_one_side_is_not_saturated(run: Run) -> None:
+    facts = reached_slopes(channel_facts([run])).iloc[:2]
+    slopes = {"slope_min": 0.01, "slope_max": 1.0, "slope_low": 0.01, "slope_high": 0.01}
+    facts = facts.assign(**slopes, L=[1.0, 0.9], dead=False, cause=["negative", ""])
+    assert list(channel_states(facts)) == ["one side", "saturated"]
 
 
 def test_dots_are_slopes_of_best_lines_and_rings_reach_little_of_the_derivative(run: Run) -> None:

@@ -334,6 +334,19 @@ def test_a_unit_is_drawn_from_its_own_numbers(hostile_report: tuple[Run, Path]) 
     assert units.unit_entry(own.iloc[:0]) is None
 
 
+def test_the_dotted_line_of_two_runs_is_named_for_both(tmp_path: Path) -> None:
+    relu = nn.Sequential(nn.Flatten(), nn.ReLU()).eval()
+    leaky = nn.Sequential(nn.Flatten(), nn.Identity(), nn.LeakyReLU(0.2)).eval()
+    runs = [
+        capture(model, images(8), out=tmp_path / name, progress=False)
+        for name, model in (("relu", relu), ("leaky", leaky))
+    ]
+    assert ">ReLU on Gaussian inputs: 0.733<" in rendering.render(runs[0])
+    both = html.unescape(rendering.render(*runs))
+    assert ">each layer's function on Gaussian inputs<" in both
+    assert ">ReLU on Gaussian inputs" not in both
+
+
 def test_two_runs_are_one_page(
     hostile_report: tuple[Run, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

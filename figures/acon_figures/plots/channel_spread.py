@@ -13,7 +13,7 @@ from acon_figures.labels import (
     legend_below,
     mark,
     name_layers,
-    yardstick_handle,
+    yardstick_handles,
 )
 from acon_figures.palette import activation_color
 from acon_figures.spec import figure
@@ -111,5 +111,5 @@ def _handles(activations: list[str], facts: pd.DataFrame) -> list[Line2D]:
     """Return what the legend explains."""
     handles = activation_handles(activations)
     handles.append(Line2D([], [], color=INK, linewidth=thin(1.4), label="median"))
-    handles += [mark("$L$ of the layer", "D", fill="white"), yardstick_handle(facts["yardstick"])]
+    handles += [mark("$L$ of the layer", "D", fill="white"), *yardstick_handles(facts["yardstick"])]
     return [*handles, mark("dead channel", "x")] if facts["dead"].any() else handles

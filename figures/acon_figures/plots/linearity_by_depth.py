@@ -19,7 +19,7 @@ from acon_figures.labels import (
     legend_below,
     letters,
     name_layers,
-    yardstick_handle,
+    yardstick_handles,
 )
 from acon_figures.names import layer_labels, shortened
 from acon_figures.palette import COLORS, MUTED, activation_looks
@@ -136,7 +136,7 @@ def linearity_by_depth(
                 axes.set_xlim(-0.07, 1.07)
         if not of_layers:
             grid[-1, (shape[1] - 1) // 2].set_xlabel("layer of the network")
-        handles = [yardstick_handle(_yardsticks(table), "L_own" in measures)]
+        handles = yardstick_handles(_yardsticks(table), "L_own" in measures)
         if _products(table).any():
             handles.append(Line2D([], [], label="products", **(_OF_PRODUCTS | {"color": MUTED})))
         legend_below(figure, handles)

@@ -3,6 +3,8 @@
 from typing import Any
 
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from acon_hooks.engine.sites import Args, Kwargs
 
@@ -57,5 +59,8 @@ def _text(values: dict[str, Any]) -> str:
 def _number(value: Any) -> str | None:
     """Return a number or word as text, the value of a tensor that holds one; None for others."""
     if type(value) in (Tensor, nn.Parameter) and value.numel() == 1 and not value.is_meta:
-        value = float(f"{value.item():.7g}")  # no more digits than float32 has
+        if is_functorch_wrapped_tensor(value):
+            return None
+        with _disable_current_modes():  # what counts operators is not to count this one
+            value = float(f"{value.item():.7g}")  # no more digits than float32 has
     return str(value) if isinstance(value, int | float | str) else None

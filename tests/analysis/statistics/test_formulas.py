@@ -10,8 +10,8 @@ from torch import nn
 
 from acon_analysis.statistics.causes import straight_sides
 from acon_analysis.statistics.findings import findings
-from acon_analysis.statistics.formulas import formula_of
-from acon_analysis.statistics.yardsticks import gaussian_index, own_yardsticks
+from acon_analysis.statistics.formulas import formula_of, slopes_between
+from acon_analysis.statistics.yardsticks import gaussian_index, own_yardsticks, yardsticks
 from acon_hooks.engine.parameters import module_parameters
 
 MODULES = (
@@ -68,6 +68,7 @@ def test_a_clamp_is_what_its_bounds_make_it() -> None:
     [
         ("LeakyReLU", ""), ("PReLU", ""), ("ELU", "beta=1"), ("ELU", "alpha=much"),
         ("CELU", "alpha=0"), ("Softplus", "beta=1.0, threshold=2.0"), ("clamp", "middle=1"),
+        ("clamp", ""), ("Clamp", ""),
         ("ReLU", "="), ("Swish", ""), ("Mystery", "alpha=1.0"),
     ],
 )  # fmt: skip
@@ -120,6 +121,36 @@ def test_a_product_is_compared_with_one_of_its_gates_parameters() -> None:
     plane = np.stack([a, b, np.ones(len(a))], 1)
     sse = float(np.linalg.lstsq(plane, product, rcond=None)[1][0])
     assert found == pytest.approx(1 - sse / product.var() / len(a), abs=5e-3)
+
+
+def test_layers_of_one_name_and_other_values_are_compared_apart() -> None:
+    table = pd.DataFrame({
+        "layer": list("abc"), "kind": "activation", "class_name": "Softplus",
+        "parameters": ["beta=1.0, threshold=5.0", *["beta=1.0, threshold=20.0"] * 2],
+    })  # fmt: skip
+    known, unknown = yardsticks(table)
+    assert list(known.rows["layer"]) == ["b", "c"]
+    assert pytest.approx(gaussian_index("Softplus", parameters=table["parameters"][1])) == known.L
+    assert list(unknown.rows["layer"]) == ["a"]
+    assert np.isnan(unknown.L)
+
+
+def test_a_clamp_that_is_a_relu_is_one_and_clamps_of_no_known_bounds_are_named() -> None:
+    table = pd.DataFrame({
+        "layer": list("abc"), "call": 0, "L": 0.8, "L_gate": float("nan"), "channels": 10,
+        "linear": 0, "dead": 0, "why": "", "kind": "activation",
+        "class_name": ["Hardtanh", "clamp", "GELU"],
+        "parameters": ["min_val=0.0, max_val=inf", None, None],  # as text files hold no text
+    })  # fmt: skip
+    said = findings(table.assign(L_low=0.79, L_high=0.81))[0].numbers
+    assert said.endswith("Compared with a ReLU for lack of a value of their own: clamp.")
+
+
+def test_slopes_within_a_narrow_window_are_found() -> None:
+    one = formula_of("clamp", "min=2, max=3")
+    assert one is not None
+    low, high = slopes_between(one, np.array([1.0]), np.array([10_000.0]))
+    assert (low.item(), high.item()) == (0.0, 1.0)
 
 
 def test_sides_of_an_activation_depend_on_its_parameters() -> None:

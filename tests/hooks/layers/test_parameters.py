@@ -73,6 +73,29 @@ def test_a_run_holds_the_parameters_of_every_call(tmp_path: Path, batches: list[
     }
 
 
+class Tensors(nn.Module):
+    """Parameters that are tensors: one that is a weight, one of each sample under vmap."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.tensor([0.25]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.prelu(x, self.slope)
+        made: Tensor = torch.vmap(lambda row, low: row.clamp(min=low))(x, x.mean(1))
+        return made
+
+
+def test_reading_parameters_runs_nothing_that_counts(batches: list[Tensor]) -> None:
+    model = Tensors().eval()
+    with acon.record(model) as recording:
+        model(batches[0])
+    assert ":prelu#0" in {layer.name for layer in recording.layers}
+    operators = set(acon.nonlinearities(model, batches[0])["operator"])
+    assert not [name for name in operators if "scalar" in name]
+    assert "prelu" in " ".join(operators)
+
+
 def test_the_summary_compares_with_the_activations_own_value(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Flatten(), nn.LeakyReLU(0.2)).eval()
     generator = torch.Generator().manual_seed(1)
