@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def peak_megabytes(status: str | None = None) -> float:
-    """Return the peak resident memory in MB (1e6 bytes) that a ``/proc/PID/status`` tells.
+    """Return the peak resident memory in MB (1e6 bytes) that a ``/proc/PID/status`` gives.
 
     By default that of this process. ru_maxrss would begin with what its parent used.
     """

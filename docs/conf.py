@@ -6,7 +6,7 @@ from pathlib import Path
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS))
 
-from acon_docs import pages  # noqa: E402 - lies beside this file
+from acon_docs import pages  # noqa: E402 - lies next to this file
 
 import acon_analysis  # noqa: E402
 

@@ -1,4 +1,4 @@
-"""Conductance of channels beside their L."""
+"""Conductance of channels, next to their L."""
 
 from pathlib import Path
 
